@@ -1,0 +1,1 @@
+"""vl3: train, promote and evaluate VideoLLaMA3-style models as one workflow."""

@@ -1,0 +1,68 @@
+"""Configuration as plain JSON data and back, and its digest."""
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+import cattrs
+from cattrs.errors import ClassValidationError, IterableValidationError, StructureHandlerNotFoundError
+
+from vl3.errors import ConfigError
+
+T = TypeVar("T")
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def _strict(kind: type, accepted: tuple[type, ...]):
+    def structure(value: Any, _: type) -> Any:
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
+            raise ValueError(f"{value!r} is not {'an' if kind is int else 'a'} {kind.__name__}")
+        return kind(value)
+
+    return structure
+
+
+# cattrs converts by calling the type, which would take "no" for True and 1.5 for 1.
+for _kind, _accepted in ((bool, (bool,)), (int, (int,)), (float, (int, float)), (str, (str,))):
+    _converter.register_structure_hook(_kind, _strict(_kind, _accepted))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as JSON-ready data, enums as their values."""
+    return _converter.unstructure(config)
+
+
+def from_dict(cls: type[T], data: dict[str, Any]) -> T:
+    """Build a configuration class from plain data.
+
+    Raises:
+        ConfigError: a key is unknown or missing, a value has the wrong type, or the values contradict each other.
+    """
+    try:
+        return _converter.structure(data, cls)
+    except (ClassValidationError, IterableValidationError, StructureHandlerNotFoundError) as error:
+        config_error = _find_config_error(error)
+        if config_error is not None:
+            raise config_error from error
+        reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__))
+        raise ConfigError(f"{cls.__name__} cannot be built: {reasons}. Correct the named fields.") from error
+
+
+def _find_config_error(error: BaseException) -> ConfigError | None:
+    if isinstance(error, ConfigError):
+        return error
+    for inner in getattr(error, "exceptions", ()):
+        found = _find_config_error(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def canonical_json(data: Any) -> str:
+    """JSON with sorted keys and no spaces: equal data give equal text."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(data: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of plain data."""
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()

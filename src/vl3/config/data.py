@@ -1,0 +1,68 @@
+"""What a sample may hold and how its media become tokens."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vl3.config.checks import require_fraction, require_positive
+from vl3.errors import ConfigError
+
+
+class Category(StrEnum):
+    """The ten categories of the paper's mixture tables (arXiv 2501.13106, tables 1 to 4)."""
+
+    SCENE_IMAGE = "scene_image"
+    SCENE_TEXT = "scene_text"
+    DOCUMENT = "document"
+    CHART = "chart"
+    FINE_GRAINED = "fine_grained"
+    MULTI_IMAGE = "multi_image"
+    TEXT_ONLY = "text_only"
+    GENERAL_VIDEO = "general_video"
+    STREAMING = "streaming"
+    TEMPORAL_GROUNDING = "temporal_grounding"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How annotations and media become packed rows of tokens (paper sec. 3.3 gives the big recipes' limits)."""
+
+    max_length_tokens: int
+    """Length of one packed row and of one sample, text and vision tokens together."""
+    visual_budget_tokens: int
+    """Vision tokens that one sample may have after merging, before DiffFP; media are resized to fit."""
+    min_item_tokens: int
+    """Vision tokens that one image or frame has at least after merging; smaller media are enlarged."""
+    video_fps: float
+    """Frames taken from each second of a video."""
+    max_frames: int
+    """Frames taken from one video at most; longer ones are sampled uniformly."""
+    difffp_threshold: float
+    """Mean absolute difference, on the released scale (x255 on pixels in [-1, 1]), above which a token is kept."""
+    difffp_min_tokens: int
+    """Tokens of each frame that DiffFP keeps at least."""
+    max_bad_fraction: float
+    """Share of unreadable samples that is tolerated (they are named and left out); above it the data is refused."""
+    holdout_fraction: float
+    """Share of the training samples set aside for evaluation where a dataset brings no held-out annotations."""
+    build_workers: int
+    """Processes that probe and pack media when a dataset is built."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "data",
+            max_length_tokens=self.max_length_tokens,
+            visual_budget_tokens=self.visual_budget_tokens,
+            min_item_tokens=self.min_item_tokens,
+            video_fps=self.video_fps,
+            max_frames=self.max_frames,
+            difffp_min_tokens=self.difffp_min_tokens,
+            build_workers=self.build_workers,
+        )
+        require_fraction("data", max_bad_fraction=self.max_bad_fraction, holdout_fraction=self.holdout_fraction)
+        if self.difffp_threshold < 0:
+            raise ConfigError(f"data.difffp_threshold={self.difffp_threshold} is negative. Use 0 to keep all changes.")
+        if self.visual_budget_tokens >= self.max_length_tokens:
+            raise ConfigError(
+                f"data.visual_budget_tokens={self.visual_budget_tokens} leaves no room for text in "
+                f"data.max_length_tokens={self.max_length_tokens}. Lower the budget or raise the length."
+            )

@@ -1,0 +1,64 @@
+"""Typed overrides of a recipe: `data.max_frames=64`."""
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from vl3.config.codec import from_dict, to_dict
+from vl3.config.run import RunConfig
+from vl3.errors import ConfigError
+
+
+def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """Return the configuration with each `path.to.field=value` applied in order.
+
+    Values are JSON (`64`, `1e-4`, `true`, `null`); anything else is a string.
+
+    Raises:
+        ConfigError: an override has no `=`, names an unknown field (the nearest is named) or has the wrong type.
+    """
+    data = to_dict(config)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r} has no '='. Write it as path.to.field=value.")
+        _assign(data, path.strip(), _parse(text.strip()))
+    return from_dict(RunConfig, data)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(data: dict[str, Any], path: str, value: Any) -> None:
+    *parents, leaf = path.split(".")
+    node: Any = data
+    for parent in parents:
+        _require_key(node, parent, path, data)
+        node = node[parent]
+    if parents[-1:] != ["mixture"]:  # a mixture may gain a category; the stage checks its name
+        _require_key(node, leaf, path, data)
+        if isinstance(node[leaf], dict) and not isinstance(value, dict):
+            raise ConfigError(f"{path} is a group of fields, not a value. Name one of {', '.join(node[leaf])}.")
+    node[leaf] = value
+
+
+def _require_key(node: Any, key: str, path: str, data: dict[str, Any]) -> None:
+    if isinstance(node, dict) and key in node:
+        return
+    names = list(_leaf_paths(data))
+    leaf_matches = [name for name in names if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    nearest = difflib.get_close_matches(path, names, n=1, cutoff=0.0) if not leaf_matches else leaf_matches[:1]
+    raise ConfigError(f"override names an unknown field {path!r}. The nearest is {nearest[0]!r}.")
+
+
+def _leaf_paths(node: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaf_paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

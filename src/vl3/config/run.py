@@ -1,0 +1,194 @@
+"""The configuration of one whole run: what a recipe returns and a checkpoint records."""
+
+from dataclasses import dataclass
+
+from vl3.config.checks import require_choice, require_fraction, require_positive
+from vl3.config.data import DataConfig
+from vl3.config.stages import Stage, StagesConfig
+from vl3.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Where stage 1 starts from. Sizes are read from the bases themselves."""
+
+    vision_base: str
+    """URI of a SigLIP vision model folder (package://, file://, s3:// or hf://)."""
+    language_base: str
+    """URI of a Qwen2 folder with its tokenizer (package://, file://, s3:// or hf://)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW and its schedule: linear warm-up, then cosine decay (paper sec. 3.3)."""
+
+    beta1: float
+    """Decay of the first moment."""
+    beta2: float
+    """Decay of the second moment."""
+    epsilon: float
+    """Term that keeps the division by the second moment finite."""
+    weight_decay: float
+    """Decoupled weight decay of matrices; biases and norms have none."""
+    max_grad_norm: float
+    """Norm over all parts to which gradients are clipped."""
+    warmup_ratio: float
+    """Share of a stage's steps in which the rate rises linearly from 0."""
+    min_lr_ratio: float
+    """Share of the peak rate at which the cosine ends."""
+
+    def __post_init__(self) -> None:
+        require_fraction(
+            "optimizer",
+            beta1=self.beta1,
+            beta2=self.beta2,
+            warmup_ratio=self.warmup_ratio,
+            min_lr_ratio=self.min_lr_ratio,
+        )
+        require_positive("optimizer", epsilon=self.epsilon, max_grad_norm=self.max_grad_norm)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """How DeepSpeed runs the training loop."""
+
+    zero_stage: int
+    """DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 weights too."""
+    precision: str
+    """Arithmetic of forward and backward: fp32 or bf16."""
+    gradient_checkpointing: bool
+    """Whether activations are recomputed in backward to save memory."""
+    checkpoint_every_steps: int
+    """Steps between two resumable checkpoints."""
+    keep_checkpoints: int
+    """Resumable checkpoints kept while a stage runs."""
+    log_every_steps: int
+    """Steps between two batches of metrics."""
+
+    def __post_init__(self) -> None:
+        require_choice("engine", "zero_stage", self.zero_stage, (0, 1, 2, 3))
+        require_choice("engine", "precision", self.precision, ("fp32", "bf16"))
+        require_positive(
+            "engine",
+            checkpoint_every_steps=self.checkpoint_every_steps,
+            keep_checkpoints=self.keep_checkpoints,
+            log_every_steps=self.log_every_steps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchConfig:
+    """How the processes of a training stage are started."""
+
+    backend: str
+    """`local`: processes on this machine."""
+    nodes: int
+    """Machines of a stage."""
+    processes_per_node: int
+    """Training processes on each machine: one a GPU, or one a core here."""
+    threads_per_process: int
+    """CPU threads of each training process."""
+
+    def __post_init__(self) -> None:
+        require_choice("launch", "backend", self.backend, ("local",))
+        require_positive(
+            "launch",
+            nodes=self.nodes,
+            processes_per_node=self.processes_per_node,
+            threads_per_process=self.threads_per_process,
+        )
+
+    @property
+    def num_processes(self) -> int:
+        """World size of a stage."""
+        return self.nodes * self.processes_per_node
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Held-out accuracy by greedy generation."""
+
+    samples_per_task: int
+    """Held-out samples of each category that are evaluated."""
+    max_new_tokens: int
+    """Tokens that one answer may have."""
+    batch_size: int
+    """Samples generated together."""
+    processes: int
+    """Processes that share the models and tasks."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "evaluation",
+            samples_per_task=self.samples_per_task,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            processes=self.processes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromotionConfig:
+    """What a candidate must show to become champion. Missing evidence refuses."""
+
+    registered_model: str
+    """Name of the model in the registry."""
+    min_mean_accuracy: float
+    """Mean held-out accuracy over all categories that a champion has at least."""
+    min_task_accuracy: float
+    """Held-out accuracy that a champion has at least in every category."""
+    max_regression: float
+    """How far a category may fall below the present champion."""
+
+    def __post_init__(self) -> None:
+        require_fraction(
+            "promotion",
+            min_mean_accuracy=self.min_mean_accuracy,
+            min_task_accuracy=self.min_task_accuracy,
+            max_regression=self.max_regression,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that determines a run's result."""
+
+    name: str
+    """Name of the recipe."""
+    seed: int
+    """Seed of the sample order and of the projector's first weights."""
+    model: ModelConfig
+    """Where stage 1 starts from."""
+    data: DataConfig
+    """How media and text become packed rows."""
+    stages: StagesConfig
+    """The stage table."""
+    optimizer: OptimizerConfig
+    """AdamW and its schedule."""
+    engine: EngineConfig
+    """How DeepSpeed runs."""
+    launch: LaunchConfig
+    """How a stage's processes are started."""
+    evaluation: EvaluationConfig
+    """How held-out accuracy is measured."""
+    promotion: PromotionConfig
+    """What a champion must show."""
+
+    def __post_init__(self) -> None:
+        for stage in Stage:
+            validate_stage(self, stage)
+
+
+def validate_stage(run: RunConfig, stage: Stage) -> None:
+    """Check what needs two parts of the configuration at once.
+
+    Raises:
+        ConfigError: the global batch of the stage cannot be dealt evenly to its processes.
+    """
+    packs, processes = run.stages[stage].packs_per_step, run.launch.num_processes
+    if packs % processes:
+        raise ConfigError(
+            f"stages.{stage}.packs_per_step={packs} is not divisible by the {processes} processes of launch "
+            f"(nodes={run.launch.nodes} x processes_per_node={run.launch.processes_per_node}). Some processes would "
+            f"wait for others in every step. Set packs_per_step to a multiple of {processes}."
+        )

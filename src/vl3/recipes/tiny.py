@@ -1,0 +1,87 @@
+"""The whole method on two CPU cores within minutes: a recipe like the others, only small."""
+
+from vl3.config.data import DataConfig
+from vl3.config.run import (
+    EngineConfig,
+    EvaluationConfig,
+    LaunchConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PromotionConfig,
+    RunConfig,
+)
+from vl3.config.stages import LearningRates, StageConfig, StagesConfig
+from vl3.recipes.mixture import load_mixture
+
+
+def tiny() -> RunConfig:
+    """Two small bases, four stages of a few hundred steps, two gloo processes."""
+    return RunConfig(
+        name="tiny",
+        seed=0,
+        model=ModelConfig(
+            vision_base="package://vl3.recipes/bases/tiny_vision",
+            language_base="package://vl3.recipes/bases/tiny_language",
+        ),
+        data=DataConfig(
+            max_length_tokens=640,
+            visual_budget_tokens=256,
+            min_item_tokens=4,
+            video_fps=1.0,
+            max_frames=16,
+            difffp_threshold=0.1,
+            difffp_min_tokens=1,
+            max_bad_fraction=0.01,
+            holdout_fraction=0.1,
+            build_workers=2,
+        ),
+        stages=_stages(),
+        optimizer=OptimizerConfig(
+            beta1=0.9,
+            beta2=0.98,
+            epsilon=1e-8,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            warmup_ratio=0.03,
+            min_lr_ratio=0.0,
+        ),
+        engine=EngineConfig(
+            zero_stage=1,
+            precision="fp32",
+            gradient_checkpointing=False,
+            checkpoint_every_steps=50,
+            keep_checkpoints=1,
+            log_every_steps=10,
+        ),
+        launch=LaunchConfig(backend="local", nodes=1, processes_per_node=2, threads_per_process=1),
+        evaluation=EvaluationConfig(samples_per_task=100, max_new_tokens=16, batch_size=64, processes=2),
+        promotion=PromotionConfig(
+            registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
+        ),
+    )
+
+
+def _stages() -> StagesConfig:
+    full = LearningRates(vision=1e-3, projector=1e-3, language=1e-3)
+    first = LearningRates(vision=1e-3, projector=2e-3, language=None)
+    return StagesConfig(
+        vision_adaptation=_stage(1, first, steps=150),
+        alignment=_stage(2, full, steps=200),
+        multitask=_stage(3, full, steps=200, difffp=True),
+        video=_stage(4, full, steps=250, difffp=True, image_merge_size=2),
+    )
+
+
+def _stage(
+    number: int, rates: LearningRates, *, steps: int, difffp: bool = False, image_merge_size: int = 1
+) -> StageConfig:
+    return StageConfig(
+        steps=steps,
+        packs_per_step=2,
+        learning_rates=rates,
+        image_merge_size=image_merge_size,
+        video_merge_size=2,
+        difffp=difffp,
+        mixture=load_mixture(f"tiny_stage{number}"),
+        timeout_seconds=1800,
+    )
