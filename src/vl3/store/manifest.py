@@ -1,0 +1,146 @@
+"""The manifest of an artifact: every file with its size and SHA-256. Without a valid one an artifact does not exist."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vl3.errors import StorageError
+from vl3.store.writing import atomic_write_bytes, storage_errors
+
+MANIFEST_NAME = "manifest.json"
+_FORMAT = 1
+_REMEDY = "The artifact cannot be trusted. Delete its folder and run the step that makes it again."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """One file of an artifact."""
+
+    size_bytes: int
+    """Length of the file."""
+    sha256: str
+    """SHA-256 (hex) of its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What manifest.json holds."""
+
+    kind: str
+    """Kind of the artifact."""
+    created_by: dict[str, str]
+    """Who made it."""
+    files: dict[str, FileEntry]
+    """Every file by its path relative to the folder, with forward slashes."""
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, *, kind: str, created_by: dict[str, str]) -> str:
+    """Hash every file under `folder` and write manifest.json last.
+
+    Returns:
+        SHA-256 (hex) of the manifest's bytes.
+
+    Raises:
+        StorageError: the folder has a symbolic link or no file, or the manifest cannot be written.
+    """
+    with storage_errors(folder):
+        files = {
+            name: {"size_bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            for name, path in list_files(folder).items()
+        }
+    if not files:
+        raise StorageError(f"{folder}: there is no file to publish as a {kind}. The step that wrote it is at fault.")
+    body = {"format": _FORMAT, "kind": kind, "created_by": created_by, "files": files}
+    data = (json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    atomic_write_bytes(folder / MANIFEST_NAME, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Every file under `folder` but the manifest, by relative path, sorted.
+
+    Raises:
+        StorageError: an entry is neither a plain file nor a folder.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise StorageError(
+                f"{path}: only plain files may lie in an artifact. Replace it with a copy of its content."
+            )
+        if path.is_file() and name != MANIFEST_NAME:
+            found[name] = path
+    return found
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Read a manifest's bytes.
+
+    Raises:
+        StorageError: it is not a manifest, or names a path outside of the artifact.
+    """
+    try:
+        body: Any = json.loads(data)
+        files = {name: FileEntry(**entry) for name, entry in body["files"].items()}
+        manifest = Manifest(kind=body["kind"], created_by=body["created_by"], files=files)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{where}: not a valid manifest ({type(error).__name__}: {error}). {_REMEDY}") from error
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StorageError(f"{where}: names {name!r}, which lies outside of the artifact. {_REMEDY}")
+    return manifest
+
+
+def verify_folder(folder: Path, sha256: str) -> None:
+    """Check a folder against its manifest, and the manifest against its digest.
+
+    Raises:
+        StorageError: names the first file that is missing, surplus, truncated or damaged, with both digests.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: the manifest cannot be read ({error.strerror}). {_REMEDY}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise StorageError(
+            f"{path}: the manifest is not the one referred to (sha256 {found}, expected {sha256}). {_REMEDY}"
+        )
+    manifest, present = parse_manifest(data, str(path)), list_files(folder)
+    for name, entry in manifest.files.items():
+        if name not in present:
+            raise StorageError(f"{folder / name}: the file is missing (expected sha256 {entry.sha256}). {_REMEDY}")
+        check_file(present[name], entry)
+    for name in present:
+        if name not in manifest.files:
+            surplus = file_sha256(present[name])
+            raise StorageError(f"{present[name]}: a surplus file, not in the manifest (sha256 {surplus}). {_REMEDY}")
+
+
+def check_file(path: Path, entry: FileEntry) -> None:
+    """Check one file's size and digest.
+
+    Raises:
+        StorageError: it is truncated, too long or damaged.
+    """
+    try:
+        size_bytes, found = path.stat().st_size, file_sha256(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}). {_REMEDY}") from error
+    if size_bytes != entry.size_bytes:
+        raise StorageError(
+            f"{path}: has {size_bytes} bytes and should have {entry.size_bytes} "
+            f"(sha256 {found}, expected {entry.sha256}). {_REMEDY}"
+        )
+    if found != entry.sha256:
+        raise StorageError(f"{path}: is damaged (sha256 {found}, expected {entry.sha256}). {_REMEDY}")

@@ -1,0 +1,84 @@
+"""Writing to disk so that a reader sees the old content or the new, and errors say what to do."""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def storage_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn the operating system's errors on writing `path` into StorageError.
+
+    Raises:
+        StorageError: the disk is full, permission is missing, or another I/O error; with the path and a remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(_explain(error, path, needed_bytes)) from error
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it; parents are made.
+
+    Raises:
+        StorageError: see storage_errors; a former file is then left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with storage_errors(path, needed_bytes=len(data)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically; see atomic_write_bytes."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_json(path: Path, data: Any) -> None:
+    """Write data as indented JSON atomically; see atomic_write_bytes."""
+    atomic_write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
+    """Raise StorageError unless the file system of `folder` has `needed_bytes` free."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise StorageError(
+            f"{folder}: {free_bytes / 1e6:.0f} MB are free and {needed_bytes / 1e6:.0f} MB are needed {purpose}. "
+            "Free space there or choose another folder."
+        )
+
+
+def _explain(error: OSError, path: Path, needed_bytes: int | None) -> str:
+    where = error.filename or path
+    if error.errno in _FULL:
+        size = "" if needed_bytes is None else f" ({needed_bytes} bytes were to be written)"
+        return f"{where}: the disk is full{size}. Nothing half-written is kept. Free space there and run again."
+    if error.errno in _FORBIDDEN:
+        reason = os.strerror(error.errno or 0)
+        return f"{where}: no permission to write ({reason}). Correct the folder's owner or choose another folder."
+    return (
+        f"{where}: cannot be written ({error.strerror or error}). Check the path and the file system, then run again."
+    )

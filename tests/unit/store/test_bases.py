@@ -1,0 +1,36 @@
+"""Bases by URI."""
+
+from pathlib import Path
+
+import pytest
+
+from vl3.errors import ConfigError
+from vl3.store.bases import base_folder, folder_digest
+
+
+def test_package_and_file_bases_are_found(tmp_path: Path) -> None:
+    assert (base_folder("package://vl3.recipes/mixtures") / "tiny_stage1.yaml").is_file()
+    assert base_folder(tmp_path.as_uri()) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("package://vl3.nothing/x", "which is not installed"),
+        ("package://vl3.recipes/nothing", "does not exist"),
+        ("file:///nowhere/at/all", "does not exist"),
+        ("gs://bucket/x", "has an unknown scheme 'gs'"),
+    ],
+)
+def test_a_wrong_base_is_explained(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        base_folder(uri)
+
+
+def test_digest_follows_names_and_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = folder_digest(tmp_path)
+    (tmp_path / "a").write_text("2")
+    second = folder_digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert len({first, second, folder_digest(tmp_path)}) == 3

@@ -1,0 +1,47 @@
+"""The store interface over a folder, and URIs."""
+
+from pathlib import Path
+
+import pytest
+
+from vl3.errors import ConfigError, StorageError
+from vl3.store.objects import open_store
+from vl3.store.uris import file_path, file_uri, join_uri, split_s3
+
+
+def test_a_folder_is_a_store(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"0123456789")
+    store = open_store((tmp_path / "root").as_uri())
+    store.put_file(tmp_path / "source", "a/b")
+    store.put_file(tmp_path / "source", "a/c")
+    assert store.list("a/") == ["a/b", "a/c"]
+    assert store.read_range("a/b", 2, 3) == b"234"
+    store.get_file("a/b", tmp_path / "copy" / "b")
+    assert (tmp_path / "copy" / "b").read_bytes() == b"0123456789"
+    store.delete("a/b")
+    assert (store.exists("a/b"), store.exists("a/c")) == (False, True)
+
+
+def test_a_short_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123")
+    with pytest.raises(StorageError, match="bytes 2 to 7 were asked for and 2 are there"):
+        open_store(tmp_path.as_uri()).read_range("x", 2, 5)
+
+
+def test_a_missing_object_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="gone: the object is missing"):
+        open_store(tmp_path.as_uri()).get_file("gone", tmp_path / "y")
+
+
+@pytest.mark.parametrize("uri", ["runs/x", "http://host/x", "ftp://x"])
+def test_other_schemes_are_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="Use file:///absolute/folder or s3://bucket/key"):
+        open_store(uri)
+
+
+def test_uris_keep_odd_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder with #, ? and %20"
+    assert file_path(join_uri(file_uri(folder), "x")) == folder / "x"
+    assert split_s3("s3://bucket/a/b/") == ("bucket", "a/b")
+    with pytest.raises(ConfigError, match="names no bucket"):
+        split_s3("s3:///a")
