@@ -1,0 +1,241 @@
+"""Attention inside the segments of one packed sequence, and the same for transformers' decoders.
+
+A packed sequence holds many short segments (a frame, a sample) end to end; a token attends only within its own
+segment. No mask over the whole sequence is ever built: on CPU, segments of equal or similar length are batched for
+torch's scaled dot product attention; on a GPU torch's variable-length flash kernel takes the packed tensors as they
+are.
+
+Shapes: T packed tokens · U packed tokens and the padding between buckets · S segments · B rows · L tokens of the
+longest row · N heads · G key-value heads · H head dim.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vl3.errors import DataError
+
+PACKED_ATTENTION = "vl3_packed"
+"""Name under which packed causal attention is known to transformers (`config._attn_implementation`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """How a packed sequence falls into segments: made once a forward pass, used by every layer."""
+
+    num_tokens: int
+    """Length of the packed sequence."""
+    buckets: tuple[tuple[int, int], ...]
+    """(segments, tokens of each) for each batched attention call, in the order of the (padded) sequence."""
+    gather_U: Tensor | None
+    """Packed index that each place of the padded sequence copies; None where buckets are views of the sequence."""
+    scatter_T: Tensor | None
+    """Place of each packed token in the padded sequence; None where buckets are views of the sequence."""
+    cu_seqlens: Tensor
+    """First token of each segment, and the end, int32, for variable-length kernels."""
+    max_length: int
+    """Tokens of the longest segment."""
+
+    @classmethod
+    def of_runs(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Segments":
+        """Neighbours of equal length share a bucket, as a view: `[16, 16, 36]` -> buckets (2, 16), (1, 36)."""
+        runs: list[list[int]] = []
+        for length in lengths:
+            if runs and runs[-1][1] == length:
+                runs[-1][0] += 1
+            else:
+                runs.append([1, length])
+        return cls._build(lengths, tuple((count, length) for count, length in runs), None, None, device)
+
+    @classmethod
+    def of_similar(
+        cls, lengths: Sequence[int], device: torch.device | str = "cpu", max_padding: float = 1.25
+    ) -> "Segments":
+        """Segments of similar length share a bucket and are padded to its longest, by at most max_padding.
+
+        Only for causal attention, where padding on the right changes nothing for the tokens before it.
+        """
+        if len(set(lengths)) <= 1 or torch.device(device).type != "cpu":
+            return cls.of_runs(lengths, device)
+        buckets, gather_U, scatter_T = _bucket(np.asarray(lengths), max_padding)
+        return cls._build(lengths, buckets, torch.from_numpy(gather_U), torch.from_numpy(scatter_T), device)
+
+    @classmethod
+    def _build(cls, lengths, buckets, gather_U, scatter_T, device) -> "Segments":
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return cls(
+            num_tokens=int(cu_seqlens[-1]),
+            buckets=buckets,
+            gather_U=gather_U,
+            scatter_T=scatter_T,
+            cu_seqlens=torch.from_numpy(cu_seqlens).to(device),
+            max_length=int(max(lengths, default=0)),
+        )
+
+
+def _bucket(lengths_S: np.ndarray, max_padding: float) -> tuple[tuple[tuple[int, int], ...], np.ndarray, np.ndarray]:
+    """Buckets, gather and scatter indexes of segments sorted by length (longest first)."""
+    order = np.argsort(-lengths_S, kind="stable")
+    starts_S = np.cumsum(lengths_S) - lengths_S
+    buckets: list[list[int]] = []
+    for segment in order:
+        length = int(lengths_S[segment])
+        if buckets and buckets[-1][1] <= max_padding * length:
+            buckets[-1][0] += 1
+        else:
+            buckets.append([1, length])
+    padded_S = np.concatenate([np.full(count, length) for count, length in buckets])
+    within_U = np.arange(padded_S.sum()) - np.repeat(np.cumsum(padded_S) - padded_S, padded_S)
+    # Padding repeats the segment's last token: finite values, whose results and gradients nobody reads.
+    gather_U = np.repeat(starts_S[order], padded_S) + np.minimum(within_U, np.repeat(lengths_S[order] - 1, padded_S))
+    scatter_T = np.empty(int(lengths_S.sum()), dtype=np.int64)
+    real_U = within_U < np.repeat(lengths_S[order], padded_S)
+    scatter_T[gather_U[real_U]] = np.flatnonzero(real_U)
+    return tuple((count, length) for count, length in buckets), gather_U, scatter_T
+
+
+class _Spread(torch.autograd.Function):
+    """Packed tokens to padded buckets. The gradient of a copy made for padding is zero, so it needs no sum."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, gather_U: Tensor, scatter_T: Tensor) -> Tensor:
+        ctx.save_for_backward(scatter_T)
+        return packed.index_select(0, gather_U)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Collect(torch.autograd.Function):
+    """Padded buckets to packed tokens; each place is read at most once, so the gradient is a plain copy."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, scatter_T: Tensor) -> Tensor:
+        ctx.save_for_backward(scatter_T)
+        ctx.num_padded = padded.shape[0]
+        return padded.index_select(0, scatter_T)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        padded = grad.new_zeros((ctx.num_padded, *grad.shape[1:]))
+        return padded.index_copy_(0, ctx.saved_tensors[0], grad), None
+
+
+def attend(
+    q_TNH: Tensor, k_TGH: Tensor, v_TGH: Tensor, segments: Segments, *, causal: bool, scale: float | None = None
+) -> Tensor:
+    """Attention of each token to its own segment, output (T, N, H).
+
+    Raises:
+        DataError: the segments do not add up to the tokens; attention would leak between samples.
+    """
+    if segments.num_tokens != q_TNH.shape[0]:
+        raise DataError(
+            f"the segments hold {segments.num_tokens} tokens but the packed sequence has {q_TNH.shape[0]}. Samples "
+            "would see each other's tokens. Make cu_seqlens from the same samples as the tokens."
+        )
+    if q_TNH.is_cuda and q_TNH.dtype in (torch.float16, torch.bfloat16):
+        return _attend_flash(q_TNH, k_TGH, v_TGH, segments, causal=causal, scale=scale)
+    return _attend_buckets(q_TNH, k_TGH, v_TGH, segments, causal=causal, scale=scale)
+
+
+def _attend_buckets(
+    q_TNH: Tensor, k_TGH: Tensor, v_TGH: Tensor, segments: Segments, *, causal: bool, scale: float | None
+) -> Tensor:
+    if segments.gather_U is not None:
+        q_TNH, k_TGH, v_TGH = (_Spread.apply(x, segments.gather_U, segments.scatter_T) for x in (q_TNH, k_TGH, v_TGH))
+    sizes = [count * length for count, length in segments.buckets]
+    outputs = []
+    for (count, length), q, k, v in zip(
+        segments.buckets, q_TNH.split(sizes), k_TGH.split(sizes), v_TGH.split(sizes), strict=True
+    ):
+        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in (q, k, v))
+        out = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    out_UNH = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return out_UNH if segments.scatter_T is None else _Collect.apply(out_UNH, segments.scatter_T)
+
+
+@cache
+def _flash_arguments() -> tuple[Any, frozenset[str]]:
+    """torch's variable-length kernel and its argument names, which changed between torch 2.10 and 2.13."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def _attend_flash(
+    q_TNH: Tensor, k_TGH: Tensor, v_TGH: Tensor, segments: Segments, *, causal: bool, scale: float | None
+) -> Tensor:
+    varlen_attn, accepted = _flash_arguments()
+    arguments: dict[str, Any] = {"scale": scale} if "scale" in accepted else {}
+    if "window_size" in accepted:
+        arguments["window_size"] = (-1, 0) if causal else (-1, -1)
+    else:
+        arguments["is_causal"] = causal
+    repeats = q_TNH.shape[1] // k_TGH.shape[1]
+    if repeats > 1 and "enable_gqa" in accepted:
+        arguments["enable_gqa"] = True
+    elif repeats > 1:
+        k_TGH, v_TGH = (x.repeat_interleave(repeats, dim=1) for x in (k_TGH, v_TGH))
+    ends, longest = segments.cu_seqlens, segments.max_length
+    return varlen_attn(q_TNH, k_TGH, v_TGH, ends, ends, longest, longest, **arguments)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query_1NTH: Tensor,
+    key_1GTH: Tensor,
+    value_1GTH: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    segments: Segments | None = None,
+    cu_seqlens: Tensor | None = None,
+    key_mask_BL: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention with the signature of transformers' AttentionInterface, output (rows, T, N, H).
+
+    Over a packed row the keyword `segments` (or `cu_seqlens`, slower: it is read back in every layer) says where
+    samples begin. While tokens are generated one by one, `key_mask_BL` says which cached keys belong to each row.
+
+    Raises:
+        DataError: none of the three was passed: the row would be taken for a single sample.
+    """
+    if key_mask_BL is not None:
+        out = functional.scaled_dot_product_attention(
+            query_1NTH,
+            key_1GTH,
+            value_1GTH,
+            attn_mask=key_mask_BL[:, None, None, :],
+            scale=scaling,
+            enable_gqa=query_1NTH.shape[1] != key_1GTH.shape[1],
+        )
+        return out.transpose(1, 2), None
+    if segments is None:
+        if cu_seqlens is None:
+            raise DataError(
+                f"attention {PACKED_ATTENTION!r} got neither segments nor cu_seqlens, so the samples of a packed row "
+                "would see each other. Pass one of them to the decoder."
+            )
+        segments = Segments.of_similar(cu_seqlens.diff().tolist(), query_1NTH.device)
+    q_TNH, k_TGH, v_TGH = (x.squeeze(0).transpose(0, 1) for x in (query_1NTH, key_1GTH, value_1GTH))
+    return attend(q_TNH, k_TGH, v_TGH, segments, causal=True, scale=scaling).unsqueeze(0), None
+
+
+def register_packed_attention() -> None:
+    """Make packed attention known to transformers under PACKED_ATTENTION; repeating it is harmless."""
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)

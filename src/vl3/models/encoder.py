@@ -1,0 +1,259 @@
+"""The vision encoder: any-resolution vision tokenization, AVT (arXiv 2501.13106 sec. 3.1).
+
+A SigLIP tower with 2D-RoPE instead of learned positions takes images and frames of any size as one packed sequence
+of patches; each image or frame attends to itself alone; at the end merge x merge patches become one token.
+
+Shapes: P patches (all items concatenated) · M tokens after merge · I visual items · C channels*patch^2 · V vision
+dim · N heads · H head dim. Patch order inside an item: (t, h/m, w/m, m, m).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from vl3.errors import DataError
+from vl3.models.attention import Segments, attend
+from vl3.models.config import VisionConfig
+from vl3.models.rotary import rotate
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPlan:
+    """Order and place of the patches of one forward pass, from grids alone; items are grouped by frame size."""
+
+    order_P: Tensor | None
+    """Index that sorts the patches into groups of equal frames; None where they already are."""
+    restore_M: Tensor | None
+    """Index that brings the merged tokens back into the items' order; None where they already are."""
+    merges: tuple[tuple[int, int], ...]
+    """(patches, merge size) of each group, in sorted order."""
+    segments: Segments
+    """The frames, in sorted order."""
+    positions_P2: Tensor
+    """Row and column of each patch inside its frame, in sorted order."""
+
+
+def plan_patches(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray, device: torch.device | str = "cpu") -> PatchPlan:
+    """Group the items by merge and frame size, so that equal frames are batched without copies.
+
+    Raises:
+        DataError: a grid is empty or is not divisible by its merge size.
+    """
+    check_grids(grid_thw_I3, merge_sizes_I)
+    frames_I, heights_I, widths_I = grid_thw_I3.T
+    frame_patches_I = heights_I * widths_I
+    order_I = np.lexsort((frame_patches_I, merge_sizes_I))
+    patches_I = frames_I * frame_patches_I
+    is_sorted = bool((np.diff(order_I) == 1).all())
+    tokens_I = patches_I // merge_sizes_I**2
+    lengths_F = np.repeat(frame_patches_I[order_I], frames_I[order_I])
+    positions_P2 = _block_positions(
+        lengths_F,
+        np.repeat(widths_I[order_I], patches_I[order_I]),
+        np.repeat(merge_sizes_I[order_I], patches_I[order_I]),
+    )
+    merges = [(int(patches_I[merge_sizes_I == merge].sum()), int(merge)) for merge in np.unique(merge_sizes_I)]
+    return PatchPlan(
+        order_P=None if is_sorted else torch.from_numpy(_spans(order_I, patches_I)).to(device),
+        restore_M=None if is_sorted else torch.from_numpy(np.argsort(_spans(order_I, tokens_I))).to(device),
+        merges=tuple(merges),
+        segments=Segments.of_runs(lengths_F.tolist(), device),
+        positions_P2=torch.from_numpy(positions_P2).to(device),
+    )
+
+
+def check_grids(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) -> None:
+    """Raise DataError unless each item has a grid above zero whose sides its merge size divides."""
+    if grid_thw_I3.ndim != 2 or grid_thw_I3.shape[1] != 3 or merge_sizes_I.shape != grid_thw_I3.shape[:1]:
+        raise DataError(
+            f"grid_thw has shape {grid_thw_I3.shape} and merge_sizes {merge_sizes_I.shape}; they must be (items, 3) "
+            "and (items,). Give each image or video one row of each."
+        )
+    bad_I = (grid_thw_I3 <= 0).any(1) | (merge_sizes_I <= 0)
+    bad_I |= (grid_thw_I3[:, 1:] % np.maximum(merge_sizes_I, 1)[:, None]).any(1)
+    if bad_I.any():
+        item = int(np.flatnonzero(bad_I)[0])
+        raise DataError(
+            f"visual item {item} has grid (t, h, w)={tuple(grid_thw_I3[item].tolist())} with merge size "
+            f"{merge_sizes_I[item]}: sides must be positive multiples of it. Resize media to multiples of patch x merge."
+        )
+
+
+def _spans(order_I: np.ndarray, sizes_I: np.ndarray) -> np.ndarray:
+    """Indexes of the items' elements when the items, of the given sizes, are visited in the given order."""
+    starts_I, sizes = (np.cumsum(sizes_I) - sizes_I)[order_I], sizes_I[order_I]
+    return np.arange(sizes.sum()) + np.repeat(starts_I - (np.cumsum(sizes) - sizes), sizes)
+
+
+def _block_positions(lengths_F: np.ndarray, widths_P: np.ndarray, merges_P: np.ndarray) -> np.ndarray:
+    """Row and column (P, 2) of patches in merge-block order: blocks in raster order, raster order inside each."""
+    within_P = np.arange(lengths_F.sum()) - np.repeat(np.cumsum(lengths_F) - lengths_F, lengths_F)
+    block_P, inner_P = np.divmod(within_P, merges_P**2)
+    block_row_P, block_column_P = np.divmod(block_P, widths_P // merges_P)
+    inner_row_P, inner_column_P = np.divmod(inner_P, merges_P)
+    return np.stack([block_row_P * merges_P + inner_row_P, block_column_P * merges_P + inner_column_P], axis=1)
+
+
+class PatchEmbedding(nn.Module):
+    """Flattened patches to vectors. The weight has the checkpoint's convolution shape (V, 3, patch, patch)."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        side = config.patch_size
+        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=side, stride=side)
+
+    def forward(self, pixels_PC: Tensor) -> Tensor:
+        """(P, C) to (P, V); a convolution whose stride is its kernel is a linear map of each patch."""
+        return functional.linear(pixels_PC, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+
+
+class VisionAttention(nn.Module):
+    """Full attention inside each frame, with 2D-RoPE on queries and keys."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.heads_shape = (config.num_attention_heads, config.head_dim)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_PV: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(P, V) to (P, V)."""
+        q_PNH = rotate(self.q_proj(hidden_PV).unflatten(-1, self.heads_shape), *rotary)
+        k_PNH = rotate(self.k_proj(hidden_PV).unflatten(-1, self.heads_shape), *rotary)
+        v_PNH = self.v_proj(hidden_PV).unflatten(-1, self.heads_shape)
+        return self.out_proj(attend(q_PNH, k_PNH, v_PNH, segments, causal=False).flatten(-2))
+
+
+class VisionMLP(nn.Module):
+    """Two linear layers around tanh-GELU."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_PV: Tensor) -> Tensor:
+        """(P, V) to (P, V)."""
+        return self.fc2(functional.gelu(self.fc1(hidden_PV), approximate="tanh"))
+
+
+class VisionLayer(nn.Module):
+    """One pre-norm block."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = VisionAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VisionMLP(config)
+
+    def forward(self, hidden_PV: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+        """(P, V) to (P, V)."""
+        hidden_PV = hidden_PV + self.self_attn(self.layer_norm1(hidden_PV), rotary, segments)
+        return hidden_PV + self.mlp(self.layer_norm2(hidden_PV))
+
+
+class VisionBlocks(nn.Module):
+    """The blocks under the checkpoint's name `encoder.layers`."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))
+
+
+class VisionEncoder(nn.Module):
+    """Patches of images and frames of any size to vision tokens."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = PatchEmbedding(config)
+        self.encoder = VisionBlocks(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
+        """Recompute each block in backward instead of keeping its activations."""
+
+    def forward(
+        self, pixels_PC: Tensor, grid_thw_I3: Tensor | np.ndarray, merge_sizes_I: Tensor | np.ndarray
+    ) -> Tensor:
+        """Vision tokens (M, V), raster order over each merged frame, frame by frame, item by item.
+
+        Args:
+            pixels_PC: normalised patches, values in [-1, 1], in the order (t, h/m, w/m, m, m) inside an item.
+            grid_thw_I3: frames, rows and columns of patches of each item; keep it on CPU, it is read there.
+            merge_sizes_I: side of the square of patches that one token stands for, of each item.
+
+        Raises:
+            DataError: grids do not fit the merge sizes or do not add up to the pixels.
+        """
+        plan = plan_patches(_numpy(grid_thw_I3), _numpy(merge_sizes_I), pixels_PC.device)
+        return self.merge(self.encode(pixels_PC, plan), plan)
+
+    def encode(self, pixels_PC: Tensor, plan: PatchPlan) -> Tensor:
+        """Patch vectors (P, V) before merging, in the plan's sorted order, after the final norm."""
+        self._check_pixels(pixels_PC, plan)
+        if plan.order_P is not None:
+            pixels_PC = pixels_PC.index_select(0, plan.order_P)
+        hidden_PV = self.embeddings(pixels_PC.to(self.post_layernorm.weight.dtype))
+        rotary = rotary_tables(plan.positions_P2, self.config)
+        for layer in self.encoder.layers:
+            if self.gradient_checkpointing and self.training:
+                hidden_PV = checkpoint(layer, hidden_PV, rotary, plan.segments, use_reentrant=False)
+            else:
+                hidden_PV = layer(hidden_PV, rotary, plan.segments)
+        return self.post_layernorm(hidden_PV)
+
+    def merge(self, hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
+        """Downsample each block of patches to one token (M, V) and bring the items back into their order."""
+        groups = hidden_PV.split([patches for patches, _ in plan.merges])
+        merged = [merge_blocks(group, merge) for group, (_, merge) in zip(groups, plan.merges, strict=True)]
+        features_MV = merged[0] if len(merged) == 1 else torch.cat(merged)
+        return features_MV if plan.restore_M is None else features_MV.index_select(0, plan.restore_M)
+
+    def _check_pixels(self, pixels_PC: Tensor, plan: PatchPlan) -> None:
+        expected = (plan.segments.num_tokens, self.config.patch_dim)
+        if tuple(pixels_PC.shape) != expected:
+            raise DataError(
+                f"pixels have shape {tuple(pixels_PC.shape)} but the grids ask for {expected} (patches, numbers of a "
+                "patch). Features would land on the wrong image. Make grid_thw and pixels from the same media."
+            )
+
+
+def merge_blocks(hidden_PV: Tensor, merge_size: int) -> Tensor:
+    """Bilinear downsampling of patches in merge-block order by merge_size, (P, V) to (M, V).
+
+    Interpolation to 1/m of the size (align_corners off) samples the centre of each m x m block: the middle patch
+    for odd m, the mean of the four around the centre for even m. For m=2 that is the mean of the block.
+    """
+    if merge_size == 1:
+        return hidden_PV
+    blocks_MKV = hidden_PV.unflatten(0, (-1, merge_size**2))
+    if merge_size == 2:
+        return blocks_MKV.mean(1)
+    low, high = (merge_size - 1) // 2, merge_size // 2
+    centre = sorted({row * merge_size + column for row in (low, high) for column in (low, high)})
+    return blocks_MKV[:, centre].mean(1)
+
+
+def rotary_tables(positions_P2: Tensor, config: VisionConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines (P, 1, H) of 2D-RoPE, for `rotate`.
+
+    The first quarter of the head turns with the row, the second with the column; the pattern repeats for the halves.
+    Angles are absolute indexes within the frame, in fp32.
+    """
+    spatial_dim = config.head_dim // 2
+    exponents = torch.arange(0, spatial_dim, 2, dtype=torch.float32, device=positions_P2.device) / spatial_dim
+    angles_PK = (positions_P2[:, :, None].float() * (1.0 / config.rope_theta**exponents)).flatten(1)
+    cos_PK, sin_PK = angles_PK.cos(), angles_PK.sin()
+    cos_P1H = torch.cat([cos_PK, cos_PK], dim=-1).unsqueeze(1)
+    return cos_P1H, torch.cat([-sin_PK, sin_PK], dim=-1).unsqueeze(1)
+
+
+def _numpy(values: Tensor | np.ndarray) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
