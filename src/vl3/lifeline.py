@@ -10,6 +10,7 @@ import select
 import signal
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 RUNNER_VARIABLE = "VL3_RUNNER"
 """Environment variable `pid:starttime` that names the runner; absent where nobody runs us (a cluster, a test)."""
@@ -56,7 +57,6 @@ def _end(kill_group: bool) -> None:
 def _start_time(pid: int) -> str:
     """Field 22 of /proc/PID/stat; empty for a process that is gone."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            return stat.read().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return ""

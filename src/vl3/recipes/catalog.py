@@ -5,8 +5,10 @@ import difflib
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 from vl3.recipes.tiny import tiny
+from vl3.recipes.vl3_2b import vl3_2b
+from vl3.recipes.vl3_7b import vl3_7b
 
-_RECIPES = {"tiny": tiny}
+_RECIPES = {"tiny": tiny, "vl3_2b": vl3_2b, "vl3_7b": vl3_7b}
 
 
 def recipe_names() -> list[str]:

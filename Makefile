@@ -1,0 +1,74 @@
+# Everything that is run by hand or by CI. Each target does its own set-up; `make` alone prints help.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# Without bytecode every process of a run compiles its libraries again: 15 s each instead of 3.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
+
+RECIPE ?= tiny
+RUN ?= $(RECIPE)
+DATA ?=
+SET ?=
+TESTS ?= tests
+
+PYTHON_IN_VENV := .venv/bin/python
+SETUP := .venv/.vl3-setup
+SAMPLE := build/data/tiny
+
+.PHONY: help run-pipeline report clean setup format lint typecheck imports test check golden stages-table benchmarks-page
+
+help: ## Print this help
+	@awk 'BEGIN {FS = ":.*## "; printf "Usage: make TARGET [NAME=value ...]\n"} \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Run
+run-pipeline: $(SETUP) ## The whole workflow here: RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
+	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
+	@$(PYTHON_IN_VENV) -m pipelines.run --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN)' \
+		$(foreach override,$(SET),--set '$(override)')
+
+report: ## Say where the report of RUN=tiny is
+	@test -f 'runs/$(RUN)/report/report.html' && echo "file://$(CURDIR)/runs/$(RUN)/report/report.html" \
+		|| { echo "runs/$(RUN) has no report yet. Make it with: make run-pipeline RUN=$(RUN)" >&2; exit 2; }
+
+clean: ## Remove build outputs and caches; runs/ and .venv stay
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+
+##@ Develop
+setup: $(SETUP) ## Make .venv with the pinned dependencies (all other targets do so themselves)
+
+$(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/warm_bytecode.py
+	@scripts/setup.sh
+	@touch $@
+
+format: $(SETUP) ## Rewrite the sources in the project's format
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+lint: $(SETUP) ## Format and lint rules (ruff)
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+
+typecheck: $(SETUP) ## Types (mypy)
+	.venv/bin/mypy
+
+imports: $(SETUP) ## Who may import whom (import-linter)
+	.venv/bin/lint-imports --no-cache
+
+test: $(SETUP) ## All tests; TESTS=tests/unit/data runs a part
+	$(PYTHON_IN_VENV) -m pytest $(TESTS)
+
+check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
+	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
+
+golden: $(SETUP) ## Rewrite the golden files; review the difference
+	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
+
+##@ Docs
+stages-table: $(SETUP) ## Rewrite docs/stages.md from the recipes
+	.venv/bin/vl3 stages table > build/stages.md
+	mv build/stages.md docs/stages.md
+
+benchmarks-page: $(SETUP) ## Rewrite docs/benchmarks.md from benchmarks/results
+	$(PYTHON_IN_VENV) benchmarks/make_page.py

@@ -1,0 +1,45 @@
+"""The command `vl3 <noun> <verb>`: parse, one call, print. Heavy imports wait inside the commands."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from vl3.cli import base, data, recipe, registry, stages
+from vl3.cli.failure import Terminal
+
+app = typer.Typer(
+    name="vl3",
+    help="Train, promote and evaluate VideoLLaMA3-style models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(stages.app, name="stages")
+app.add_typer(base.app, name="base")
+app.add_typer(registry.app, name="registry")
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error on the terminal.")] = False,
+) -> None:
+    context.obj.debug = debug
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit status (0, or the one of the error's family)."""
+    terminal = Terminal()
+    with terminal:
+        app(args=list(arguments), obj=terminal, prog_name="vl3")
+    return terminal.exit_code
+
+
+def main() -> None:
+    """Entry point of the `vl3` script."""
+    sys.exit(run(sys.argv[1:]))

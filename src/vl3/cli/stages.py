@@ -1,0 +1,18 @@
+"""`vl3 stages`: the stage table of the recipes."""
+
+import typer
+
+from vl3.recipes.stage_table import stage_page
+
+app = typer.Typer(help="The training stages.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `vl3 stages table` two words while it is the only verb."""
+
+
+@app.command()
+def table() -> None:
+    """Print the page docs/stages.md, made from the recipes."""
+    print(stage_page(), end="")

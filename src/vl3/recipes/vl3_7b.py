@@ -1,0 +1,23 @@
+"""VideoLLaMA3-7B: Qwen2.5-7B with the vision encoder that the 2B model has tuned (arXiv 2501.13106 sec. 3.3).
+
+The paper gives one set of rates and mixtures for both sizes; scripts of the 7B are not released.
+"""
+
+from dataclasses import replace
+
+from vl3.config.run import ModelConfig, RunConfig
+from vl3.recipes.vl3_2b import vl3_2b
+
+
+def vl3_7b() -> RunConfig:
+    """The 7B model: the 2B recipe with other bases.
+
+    `model.vision_base` is the released 2B model; set it to the checkpoint of a 2B run of your own to start from that.
+    """
+    base = vl3_2b()
+    return replace(
+        base,
+        name="vl3_7b",
+        model=ModelConfig(vision_base="hf://DAMO-NLP-SG/VideoLLaMA3-2B", language_base="hf://Qwen/Qwen2.5-7B-Instruct"),
+        promotion=replace(base.promotion, registered_model="vl3-7b"),
+    )
