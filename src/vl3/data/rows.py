@@ -1,0 +1,60 @@
+"""Packed rows: samples one after the other in one sequence, each a segment of its own for attention.
+
+Legend: T tokens, S samples, P patches, C values of a patch, I items, M merged tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl3.data.chat import IGNORED_LABEL
+from vl3.data.prepare import PreparedSample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedRow:
+    """What a training step reads. Positions restart at 0 for each sample; `cu_seqlens` (S+1) are its borders."""
+
+    input_ids_T: np.ndarray
+    labels_T: np.ndarray
+    position_ids_T: np.ndarray
+    cu_seqlens: np.ndarray
+    pixels_PC: np.ndarray
+    grid_thw_I3: np.ndarray
+    merge_sizes_I: np.ndarray
+    keep_M: np.ndarray
+    sample_ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    visual_tokens: int
+    """Vision tokens after merging, before DiffFP."""
+    visual_tokens_kept: int
+    """Vision tokens in the row, after DiffFP."""
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that count in the loss."""
+        return int((self.labels_T != IGNORED_LABEL).sum())
+
+
+def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
+    """Put samples into one row. The first label of each sample is ignored: nothing before it predicts it."""
+    lengths = [len(sample.input_ids_T) for sample in samples]
+    borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    labels_T = np.concatenate([sample.labels_T for sample in samples])
+    labels_T[borders[:-1]] = IGNORED_LABEL
+    keep_M = np.concatenate([sample.keep_M for sample in samples])
+    return PackedRow(
+        input_ids_T=np.concatenate([sample.input_ids_T for sample in samples]),
+        labels_T=labels_T,
+        position_ids_T=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
+        cu_seqlens=borders,
+        pixels_PC=np.concatenate([sample.pixels_PC for sample in samples]),
+        grid_thw_I3=np.concatenate([sample.grid_thw_I3 for sample in samples]),
+        merge_sizes_I=np.concatenate([sample.merge_sizes_I for sample in samples]),
+        keep_M=keep_M,
+        sample_ids=tuple(sample.sample_id for sample in samples),
+        categories=tuple(sample.category for sample in samples),
+        visual_tokens=len(keep_M),
+        visual_tokens_kept=int(keep_M.sum()),
+    )
