@@ -168,7 +168,7 @@ def _attend_buckets(
 
 @cache
 def _flash_arguments() -> tuple[Any, frozenset[str]]:
-    """torch's variable-length kernel and its argument names, which changed between torch 2.10 and 2.13."""
+    """The variable-length flash kernel of torch and its argument names, which changed between torch 2.10 and 2.13."""
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
@@ -193,11 +193,11 @@ def _attend_flash(
 
 
 def packed_attention(
-    module: torch.nn.Module,
+    _module: torch.nn.Module,
     query_1NTH: Tensor,
     key_1GTH: Tensor,
     value_1GTH: Tensor,
-    attention_mask: Tensor | None,
+    _attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
     segments: Segments | None = None,

@@ -81,3 +81,134 @@ class VisionConfig:
 
 
 _REQUIRED_VISION_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextConfig:
+    """Shape of the Qwen2 decoder; the words are those of transformers' Qwen2Config."""
+
+    vocab_size: int
+    """Rows of the embedding, padding included."""
+    hidden_size: int
+    """Width."""
+    intermediate_size: int
+    """Width inside the MLP."""
+    num_hidden_layers: int
+    """Blocks."""
+    num_attention_heads: int
+    """Query heads of each block."""
+    num_key_value_heads: int
+    """Key and value heads of each block."""
+    max_position_embeddings: int
+    """Positions the decoder was trained for, in tokens."""
+    rms_norm_eps: float
+    """Epsilon of every RMSNorm."""
+    rope_theta: float
+    """Base of the rotary frequencies."""
+    tie_word_embeddings: bool
+    """Whether the head is the embedding."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"text config: {name}={getattr(self, name)} must be greater than 0.")
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"text config: hidden_size={self.hidden_size}, num_attention_heads={self.num_attention_heads}, "
+                f"num_key_value_heads={self.num_key_value_heads}: each must be a multiple of the next."
+            )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str) -> "TextConfig":
+        """Read a Qwen2 config; the rotary base may stand alone or inside `rope_parameters`.
+
+        Raises:
+            ConfigError: a size is missing, or the file asks for what this decoder does not do.
+        """
+        rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+        _refuse_other_decoders(data, rope, where)
+        values = {"rope_theta": rope.get("rope_theta"), "tie_word_embeddings": False, **data}
+        missing = [field.name for field in fields(cls) if values.get(field.name) is None]
+        if missing:
+            raise ConfigError(
+                f"{where}: the text config lacks {', '.join(missing)}. A guessed size would load or run wrongly. Write "
+                "the values into the file."
+            )
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON data, as transformers' Qwen2Config takes them."""
+        return asdict(self)
+
+
+def _refuse_other_decoders(data: dict[str, Any], rope: dict[str, Any], where: str) -> None:
+    refused = {
+        "hidden_act": (data.get("hidden_act", "silu"), "silu"),
+        "use_sliding_window": (data.get("use_sliding_window", False), False),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+        "attention_dropout": (data.get("attention_dropout", 0.0), 0.0),
+    }
+    for name, (value, expected) in refused.items():
+        if value != expected:
+            raise ConfigError(
+                f"{where}: {name}={value!r} is not supported, only {expected!r}. The outputs would differ from the "
+                "checkpoint's without notice. Use a plain Qwen2 or Qwen2.5 decoder."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoLlama3Config:
+    """The whole model: encoder, projector (its sizes follow) and decoder."""
+
+    vision: VisionConfig
+    """Shape of the encoder."""
+    text: TextConfig
+    """Shape of the decoder."""
+    image_token_id: int
+    """Id of `<image>`, whose embeddings the vision tokens replace."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.image_token_id < self.text.vocab_size:
+            raise ConfigError(
+                f"image_token_id={self.image_token_id} lies outside the vocabulary of {self.text.vocab_size} rows. "
+                "Vision tokens would have no place in the text. Use a decoder whose embedding has room for <image>."
+            )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str) -> "VideoLlama3Config":
+        """Read an official config.json.
+
+        Raises:
+            ConfigError: it is another model's, or a value is missing or not supported.
+        """
+        if data.get("model_type") != MODEL_TYPE:
+            raise ConfigError(
+                f"{where}: model_type={data.get('model_type')!r} is not {MODEL_TYPE!r}. Give the folder of a "
+                "VideoLLaMA3 checkpoint; a SigLIP and a Qwen2 folder are joined by the start of stage 1."
+            )
+        missing = [name for name in ("vision_encoder_config", "image_token_index") if name not in data]
+        if missing:
+            raise ConfigError(f"{where}: {', '.join(missing)} is missing. Take the whole checkpoint folder.")
+        if data.get("mm_projector_type", PROJECTOR_TYPE) != PROJECTOR_TYPE:
+            raise ConfigError(
+                f"{where}: mm_projector_type={data['mm_projector_type']!r}, only {PROJECTOR_TYPE!r} is known."
+            )
+        return cls(
+            vision=VisionConfig.from_dict(data["vision_encoder_config"], f"{where}: vision_encoder_config"),
+            text=TextConfig.from_dict(data, where),
+            image_token_id=data["image_token_index"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The official config.json: Qwen2's keys flat, the encoder's in a group."""
+        return {
+            "architectures": ["Videollama3Qwen2ForCausalLM"],
+            "model_type": MODEL_TYPE,
+            **self.text.to_dict(),
+            "hidden_act": "silu",
+            "attention_dropout": 0.0,
+            "use_sliding_window": False,
+            "vision_encoder_config": {"model_type": "videollama3_vision_encoder", **self.vision.to_dict()},
+            "mm_projector_type": PROJECTOR_TYPE,
+            "image_token_index": self.image_token_id,
+        }

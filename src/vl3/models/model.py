@@ -1,0 +1,241 @@
+"""The whole model: AVT encoder, projector and Qwen2 decoder over packed rows (arXiv 2501.13106 sec. 3).
+
+A packed row holds several samples end to end; positions restart and attention ends at each. Vision tokens take the
+places of the `<image>` ids; those that DiffFP dropped have neither an id nor a feature. Inputs may stay on CPU: the
+places of images and of supervised tokens are found there, so that a GPU is never waited for.
+
+Shapes: T packed text+vision tokens · P patches before merge (all items concatenated) · M vision tokens after merge ·
+K vision tokens kept · I visual items · S samples · C channels*patch^2 · D text dim · V vision dim · W vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2RotaryEmbedding
+
+from vl3.errors import DataError
+from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
+from vl3.models.config import TextConfig, VideoLlama3Config
+from vl3.models.encoder import VisionEncoder
+from vl3.models.projector import Projector
+
+IGNORED_LABEL = -100
+"""Label of a token that is not supervised."""
+HEAD_CHUNK_TOKENS = 2048
+"""Supervised tokens whose logits exist at once; more are recomputed in backward (152k words x 16k tokens = 10 GB)."""
+
+Array = Tensor | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """The loss of one packed row, to be divided by the supervised tokens of the whole global batch."""
+
+    loss_sum: Tensor
+    """Sum of the cross entropy over the supervised tokens, fp32."""
+    num_supervised: int
+    """Supervised tokens of the row."""
+
+
+class VideoLlama3(nn.Module):
+    """Vision encoder, projector and decoder. `lm_head` is None where the head is the embedding."""
+
+    def __init__(self, config: VideoLlama3Config) -> None:
+        super().__init__()
+        register_packed_attention()
+        self.config = config
+        self.vision_encoder = VisionEncoder(config.vision)
+        self.mm_projector = Projector(config.vision.hidden_size, config.text.hidden_size)
+        self.language_model = Qwen2Model(qwen2_config(config.text))
+        tied = config.text.tie_word_embeddings
+        self.lm_head = None if tied else nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+
+    @classmethod
+    def empty(cls, config: VideoLlama3Config) -> "VideoLlama3":
+        """A model whose parameters are on the meta device, to be filled from a checkpoint without a first draw."""
+        with torch.device("meta"):
+            model = cls(config)
+        # The rotary frequencies are computed, not stored, so they need a real device from the start.
+        model.language_model.rotary_emb = Qwen2RotaryEmbedding(model.language_model.config)
+        return model
+
+    def forward(
+        self,
+        *,
+        input_ids_T: Array,
+        position_ids_T: Array,
+        cu_seqlens: Array,
+        pixels_PC: Array,
+        grid_thw_I3: Array,
+        merge_sizes_I: Array,
+        keep_M: Array,
+        labels_T: Array,
+    ) -> LossOutput:
+        """Loss of one packed row.
+
+        Args:
+            input_ids_T: token ids, one `<image>` for each kept vision token.
+            position_ids_T: position of each token in its sample, from 0.
+            cu_seqlens: first token of each sample, and the end (S + 1).
+            pixels_PC: raw patches, uint8.
+            grid_thw_I3: frames, rows and columns of patches of each item.
+            merge_sizes_I: merge size of each item.
+            keep_M: which vision tokens are kept, of all items.
+            labels_T: the token's own id where it is supervised, else -100; not shifted.
+
+        Raises:
+            DataError: shapes, grids, ids and vision tokens do not fit each other; the message has the numbers.
+        """
+        labels = torch.as_tensor(labels_T)
+        inputs_TD = self.embed(
+            input_ids_T=input_ids_T,
+            pixels_PC=pixels_PC,
+            grid_thw_I3=grid_thw_I3,
+            merge_sizes_I=merge_sizes_I,
+            keep_M=keep_M,
+        )
+        _check_row(inputs_TD.shape[0], position_ids_T, cu_seqlens, labels)
+        segments = Segments.of_similar(torch.as_tensor(cu_seqlens).diff().tolist(), self.device)
+        hidden_TD = self.decode(inputs_TD, torch.as_tensor(position_ids_T), segments=segments)
+        before = (labels[1:] != IGNORED_LABEL).nonzero().squeeze(1)  # the token before a label predicts it
+        targets = labels[before + 1].to(self.device, non_blocking=True)
+        hidden_ND = hidden_TD.index_select(0, before.to(self.device, non_blocking=True))
+        return LossOutput(loss_sum=self._loss_sum(hidden_ND, targets), num_supervised=len(before))
+
+    def embed(
+        self, *, input_ids_T: Array, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array
+    ) -> Tensor:
+        """Decoder inputs (T, D): word embeddings, and vision tokens in the places of `<image>`.
+
+        Raises:
+            DataError: the `<image>` ids and the kept vision tokens differ in number, or an id is unknown.
+        """
+        if len(grid_thw_I3):
+            features_KD = self.encode_visual(pixels_PC, grid_thw_I3, merge_sizes_I, keep_M)
+            return self.place(input_ids_T, features_KD)
+        # Text alone still runs the encoder, on one black patch times 0: every rank's graph and collectives are alike.
+        dummy = np.zeros((1, self.config.vision.patch_dim), dtype=np.uint8)
+        unused = self.encode_visual(
+            dummy, np.ones((1, 3), dtype=np.int64), np.ones(1, dtype=np.int64), np.ones(1, bool)
+        )
+        return self.place(input_ids_T, unused[:0]) + unused.sum() * 0
+
+    def encode_visual(self, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array) -> Tensor:
+        """Kept vision tokens (K, D) of all items, in their order.
+
+        Raises:
+            DataError: grids, pixels and the mask do not fit each other.
+        """
+        raw_PC = torch.as_tensor(pixels_PC).to(self.device, non_blocking=True)
+        normalised_PC = raw_PC.float().mul_(2 / 255).sub_(1)
+        features_MV = self.vision_encoder(normalised_PC, grid_thw_I3, merge_sizes_I)
+        keep = torch.as_tensor(keep_M)
+        if keep.shape != features_MV.shape[:1]:
+            raise DataError(
+                f"the DiffFP mask covers {tuple(keep.shape)} vision tokens but the grids give {features_MV.shape[0]}. "
+                "Other tokens than the unchanged ones would be dropped. Make the mask from the same frames and merge."
+            )
+        if not keep.all():
+            features_MV = features_MV.index_select(0, keep.nonzero().squeeze(1).to(self.device, non_blocking=True))
+        return self.mm_projector(features_MV)
+
+    def place(self, input_ids_T: Array, features_KD: Tensor) -> Tensor:
+        """Word embeddings (T, D) with the features in the places of `<image>`.
+
+        Raises:
+            DataError: the number of `<image>` ids is not that of the features, or an id is not in the vocabulary.
+        """
+        ids = torch.as_tensor(input_ids_T)
+        _check_ids(ids, self.config.text.vocab_size)
+        places = (ids == self.config.image_token_id).nonzero().squeeze(1)
+        if len(places) != len(features_KD):
+            raise DataError(
+                f"the text has {len(places)} <image> tokens but there are {len(features_KD)} kept vision tokens. Each "
+                "token would show another part of the picture. Expand <image> from the same grid, merge and mask."
+            )
+        embeds_TD = self.language_model.embed_tokens(ids.to(self.device, non_blocking=True))
+        if not len(places):
+            return embeds_TD
+        return embeds_TD.index_copy(0, places.to(self.device, non_blocking=True), features_KD.to(embeds_TD.dtype))
+
+    def decode(self, inputs_TD: Tensor, position_ids_T: Tensor, **attention: Any) -> Tensor:
+        """Final hidden states (T, D) of packed samples; attention: `segments`, and `past_key_values` to keep keys."""
+        return self.run_decoder(inputs_TD.unsqueeze(0), position_ids_T.unsqueeze(0), **attention).squeeze(0)
+
+    def run_decoder(self, inputs_BTD: Tensor, position_ids_BT: Tensor, **attention: Any) -> Tensor:
+        """Final hidden states (rows, T, D) under packed attention, which needs no mask."""
+        output = self.language_model(
+            inputs_embeds=inputs_BTD,
+            position_ids=position_ids_BT.to(self.device, non_blocking=True),
+            attention_mask={"full_attention": None},
+            use_cache=False,
+            **attention,
+        )
+        return output.last_hidden_state
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Scores of the next token (N, W), in the model's dtype."""
+        head = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
+        return functional.linear(hidden_ND, head.weight)
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Named parameters of each trainable part; the head belongs to the language model."""
+        language = [(f"language_model.{name}", p) for name, p in self.language_model.named_parameters()]
+        if self.lm_head is not None:
+            language += [(f"lm_head.{name}", p) for name, p in self.lm_head.named_parameters()]
+        return {
+            "vision": [(f"vision_encoder.{name}", p) for name, p in self.vision_encoder.named_parameters()],
+            "projector": [(f"mm_projector.{name}", p) for name, p in self.mm_projector.named_parameters()],
+            "language": language,
+        }
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute each block of encoder and decoder in backward."""
+        self.vision_encoder.gradient_checkpointing = True
+        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.language_model.embed_tokens.weight.device
+
+    def _loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        if len(hidden_ND) <= HEAD_CHUNK_TOKENS:
+            return self._chunk_loss_sum(hidden_ND, targets_N)
+        chunks = zip(hidden_ND.split(HEAD_CHUNK_TOKENS), targets_N.split(HEAD_CHUNK_TOKENS), strict=True)
+        losses = [checkpoint(self._chunk_loss_sum, *chunk, use_reentrant=False) for chunk in chunks]
+        return torch.stack(losses).sum()
+
+    def _chunk_loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        return functional.cross_entropy(self.logits(hidden_ND).float(), targets_N, reduction="sum")
+
+
+def qwen2_config(text: TextConfig) -> Qwen2Config:
+    """The decoder's configuration for transformers, with packed attention."""
+    return Qwen2Config(**text.to_dict(), attn_implementation=PACKED_ATTENTION)
+
+
+def _check_ids(ids: Tensor, vocab_size: int) -> None:
+    if ids.device.type != "cpu" or not len(ids):
+        return
+    lowest, highest = int(ids.min()), int(ids.max())
+    if lowest < 0 or highest >= vocab_size:
+        raise DataError(
+            f"token ids reach from {lowest} to {highest} but the model's vocabulary has {vocab_size} rows. Use the "
+            "tokenizer that lies beside the model."
+        )
+
+
+def _check_row(num_tokens: int, position_ids_T: Array, cu_seqlens: Array, labels: Tensor) -> None:
+    if len(position_ids_T) == len(labels) == num_tokens == int(cu_seqlens[-1]) and int(cu_seqlens[0]) == 0:
+        return
+    raise DataError(
+        f"a packed row has {num_tokens} ids, {len(position_ids_T)} positions, {len(labels)} labels and samples from "
+        f"{int(cu_seqlens[0])} to {int(cu_seqlens[-1])}. All must cover the same tokens. Pack the row again."
+    )

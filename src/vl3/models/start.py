@@ -1,0 +1,101 @@
+"""The start of stage 1: a pretrained vision tower, a pretrained decoder and a projector drawn at random."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vl3.errors import ConfigError
+from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.model import VideoLlama3
+from vl3.models.tensors import TensorFolder, read_json
+from vl3.models.weights import CONFIG_FILE, fill, repeated_head
+
+IMAGE_TOKEN = "<image>"  # noqa: S105 (a token of text)
+_VISION_PREFIXES = ("model.vision_encoder.", "model.vision_model.", "vision_model.", "")
+"""Where a vision tower's tensors lie: official checkpoint, transformers' VideoLLaMA3, SigLIP old and new."""
+_NOT_IN_AVT = ("embeddings.position_embedding.", "head.")
+"""Parts of SigLIP that AVT has no use for: learned positions (2D-RoPE replaces them) and the pooling head."""
+
+
+def assemble(
+    vision_folder: Path, language_folder: Path, *, seed: int, dtype: torch.dtype = torch.float32
+) -> VideoLlama3:
+    """Join a vision folder and a Qwen2 folder into the model that stage 1 starts from.
+
+    Args:
+        vision_folder: transformers' SigLIP (vision or whole), or a VideoLLaMA3 checkpoint whose encoder is taken.
+        language_folder: transformers' Qwen2ForCausalLM with tokenizer.json.
+        seed: of the projector's first weights.
+        dtype: of all parameters.
+
+    Raises:
+        ConfigError: a folder is another model's, damaged, or lacks a tensor; the message names it.
+    """
+    vision_data, language_data = read_json(vision_folder / CONFIG_FILE), read_json(language_folder / CONFIG_FILE)
+    config = VideoLlama3Config(
+        vision=VisionConfig.from_dict(_vision_group(vision_data), str(vision_folder / CONFIG_FILE)),
+        text=TextConfig.from_dict(_require_qwen2(language_data, language_folder), str(language_folder / CONFIG_FILE)),
+        image_token_id=image_token_id(language_folder),
+    )
+    model = VideoLlama3.empty(config)
+    model.mm_projector.to_empty(device="cpu")
+    model.mm_projector.draw(seed)
+    tensors = _read_vision(model, TensorFolder(vision_folder), dtype)
+    tensors |= _read_language(model, TensorFolder(language_folder), dtype)
+    tensors |= {f"mm_projector.{name}": p.detach().to(dtype) for name, p in model.mm_projector.named_parameters()}
+    return fill(model, tensors)
+
+
+def image_token_id(folder: Path) -> int:
+    """Id of `<image>` in a folder's tokenizer.json, or the id it gets when it is added as the next token.
+
+    Raises:
+        ConfigError: there is no tokenizer.json, or it has no vocabulary.
+    """
+    data = read_json(folder / "tokenizer.json")
+    vocabulary = data.get("model", {}).get("vocab")
+    if not isinstance(vocabulary, dict):
+        raise ConfigError(f"{folder / 'tokenizer.json'} has no model.vocab. Use the tokenizer of a Qwen2 model.")
+    ids = vocabulary | {token["content"]: token["id"] for token in data.get("added_tokens", ())}
+    return ids[IMAGE_TOKEN] if IMAGE_TOKEN in ids else max(len(vocabulary), max(ids.values()) + 1)
+
+
+def _vision_group(data: dict[str, Any]) -> dict[str, Any]:
+    """The vision tower's own settings inside a config.json."""
+    for group in ("vision_encoder_config", "vision_config"):
+        if isinstance(data.get(group), dict):
+            return data[group]
+    return data
+
+
+def _require_qwen2(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if data.get("model_type") != "qwen2":
+        raise ConfigError(
+            f"{folder / CONFIG_FILE}: model_type={data.get('model_type')!r} is not 'qwen2'. The decoder must be a "
+            "Qwen2 or Qwen2.5. Point model.language_base at such a folder."
+        )
+    return data
+
+
+def _read_vision(model: VideoLlama3, source: TensorFolder, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    prefix = next((p for p in _VISION_PREFIXES if f"{p}post_layernorm.weight" in source.names), None)
+    if prefix is None:
+        raise ConfigError(
+            f"{source.folder}: no tensor 'post_layernorm.weight' under any known prefix, so this is no SigLIP vision "
+            "tower. Point model.vision_base at a SigLIP vision model or a VideoLLaMA3 checkpoint."
+        )
+    expected = {prefix + name: tuple(p.shape) for name, p in model.vision_encoder.named_parameters()}
+    drop = tuple(prefix + part for part in _NOT_IN_AVT)
+    dropped = [name for name in source.names if name.startswith(drop) or not name.startswith(prefix)]
+    source.check(expected, dropped)
+    return {f"vision_encoder.{name.removeprefix(prefix)}": source.read(name, dtype) for name in expected}
+
+
+def _read_language(model: VideoLlama3, source: TensorFolder, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    stored = {f"language_model.{name}": f"model.{name}" for name, _ in model.language_model.named_parameters()}
+    if model.lm_head is not None:
+        stored["lm_head.weight"] = "lm_head.weight"
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    source.check({official: shapes[name] for name, official in stored.items()}, repeated_head(model, source))
+    return {name: source.read(official, dtype) for name, official in stored.items()}
