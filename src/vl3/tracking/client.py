@@ -1,0 +1,143 @@
+"""One way to an MLflow client: reachable within seconds, or an error that says what to do."""
+
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from vl3.errors import ClusterError, ConfigError
+from vl3.tracking.database import ensure_database, sqlite_path
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+PROBE_TIMEOUT_SECONDS = 5.0
+"""Time that a tracking server has to answer the first contact."""
+
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_SERVER_SCHEMES = ("http", "https")
+
+
+def warm_import() -> None:
+    """Import what MLflow needs, about two seconds; to be run in a thread beside other work."""
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.tracking  # noqa: F401
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether the URI names a tracking server rather than a database."""
+    return urlsplit(tracking_uri).scheme in _SERVER_SCHEMES
+
+
+def open_client(tracking_uri: str, *, template: Path | None = None) -> "MlflowClient":
+    """An MLflow client for tracking and registry that has reached its store once.
+
+    Args:
+        tracking_uri: `sqlite:////absolute/mlflow.db`, another database URI, or the URL of a tracking server.
+        template: migrated empty database to start a fresh SQLite file from (see make_template).
+
+    Raises:
+        ConfigError: the URI has a scheme that MLflow does not serve here.
+        StorageError: the SQLite file cannot be written.
+        ClusterError: the server or database does not answer or refuses.
+    """
+    _check_scheme(tracking_uri)
+    if tracking_uri.startswith("sqlite:"):
+        ensure_database(sqlite_path(tracking_uri), template)
+    else:
+        _probe(tracking_uri)
+    from mlflow.tracking import MlflowClient
+
+    with platform_errors(tracking_uri, "open the tracking store"):
+        client = MlflowClient(tracking_uri, tracking_uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def platform_errors(tracking_uri: str, action: str) -> Iterator[None]:
+    """Turn errors of MLflow and its database into ClusterError.
+
+    Raises:
+        ClusterError: what was attempted, at which URI, the reason, and what to do.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(
+            f"MLflow at {shown(tracking_uri)} could not {action}: {reason} "
+            f"{_remedy(tracking_uri, reason)} Then start the same run again: what is finished is reused."
+        ) from error
+
+
+def shown(tracking_uri: str) -> str:
+    """The URI without a password."""
+    parts = urlsplit(tracking_uri)
+    return tracking_uri.replace(f":{parts.password}@", ":***@") if parts.password else tracking_uri
+
+
+def _remedy(tracking_uri: str, reason: str) -> str:
+    if "database schema" in reason:
+        return f"Back the database up and run `mlflow db upgrade {shown(tracking_uri)}`."
+    if "Invalid Host header" in reason:
+        return "Start the server with --allowed-hosts naming this host and port."
+    if is_server(tracking_uri):
+        return "Check that the server runs and that its address and credentials are right."
+    return "Check that the database is reachable, intact and not locked by another program."
+
+
+def _check_scheme(tracking_uri: str) -> None:
+    scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
+    if scheme not in ("sqlite", *_DATABASE_PORTS, *_SERVER_SCHEMES):
+        raise ConfigError(
+            f"tracking URI {tracking_uri!r} has the scheme {scheme!r}, which MLflow does not serve (its file store is "
+            "switched off since 3.13). Use sqlite:////absolute/path/mlflow.db, postgresql://... or http(s)://host:port."
+        )
+
+
+def _probe(tracking_uri: str) -> None:
+    """Reach the server once with a short time limit: MLflow's own retries would take minutes."""
+    try:
+        if is_server(tracking_uri):
+            _probe_http(tracking_uri)
+        else:
+            _probe_port(tracking_uri)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise ClusterError(
+            f"MLflow at {shown(tracking_uri)} does not answer within {PROBE_TIMEOUT_SECONDS:.0f} s: {reason}. Nothing "
+            "would be tracked. Start the server, correct the tracking URI, or leave it out to use SQLite; then start "
+            "the same run again: what is finished is reused."
+        ) from error
+
+
+def _probe_http(tracking_uri: str) -> None:
+    """Any HTTP answer counts as reached; whether we are let in shows in the first real call."""
+    try:
+        with urllib.request.urlopen(  # noqa: S310  # the scheme was checked
+            tracking_uri.rstrip("/") + "/health", timeout=PROBE_TIMEOUT_SECONDS
+        ):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code in (502, 503, 504):
+            raise
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # MLflow has settings of its own for certificates
+            raise
+
+
+def _probe_port(tracking_uri: str) -> None:
+    parts = urlsplit(tracking_uri)
+    port = parts.port or _DATABASE_PORTS[parts.scheme.partition("+")[0]]
+    if parts.hostname:  # none: a socket of this machine
+        socket.create_connection((parts.hostname, port), timeout=PROBE_TIMEOUT_SECONDS).close()

@@ -1,0 +1,95 @@
+"""The evidence that promotion is decided on: measured scores, the champion's scores, and what was verified."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from vl3.errors import GateError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskScore:
+    """Held-out result of one category. None stands for what was not measured, which refuses."""
+
+    accuracy: float | None
+    """Share of right answers, 0 to 1."""
+    correct: int | None
+    """Right answers."""
+    total: int | None
+    """Samples evaluated."""
+    chance: float | None
+    """Accuracy that guessing among the legal answers gives."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read a score; missing or non-numeric fields become None, so that the gates refuse them by name."""
+        accuracy, correct, total, chance = (
+            _number(data.get(key)) for key in ("accuracy", "correct", "total", "chance")
+        )
+        return cls(accuracy=accuracy, correct=_whole(correct), total=_whole(total), chance=chance)
+
+    def to_text(self) -> str:
+        """Compact JSON for a tag."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChampionEvidence:
+    """What the present champion showed."""
+
+    version: int
+    """Its version in the registry."""
+    tasks: Mapping[str, TaskScore]
+    """Its scores by category."""
+    dataset_digest: str | None
+    """Dataset that the scores were measured on; scores of other samples are no comparison."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """All that the gates look at."""
+
+    tasks: Mapping[str, TaskScore]
+    """Held-out scores by category."""
+    mean_accuracy: float | None
+    """Mean over the categories as the evaluation reported it."""
+    expected_categories: tuple[str, ...]
+    """Categories that must have been evaluated."""
+    samples_per_task: int
+    """Held-out samples that each category must have at least."""
+    champion: ChampionEvidence | None
+    """The present champion; None where there is none yet."""
+    validation_passed: bool | None
+    """Whether data validation passed; None if unknown."""
+    checkpoint_verified: bool | None
+    """Whether every file of the checkpoint was hashed and matched its manifest; None if unknown."""
+    dataset_digest: str | None = None
+    """Dataset that the scores were measured on."""
+
+
+def scores_from_evaluation(evaluation: Mapping[str, Any], model: str) -> tuple[dict[str, TaskScore], float | None]:
+    """Scores by category and the mean of one model of evaluation.json.
+
+    Raises:
+        GateError: the evaluation does not hold this model.
+    """
+    models = {entry.get("name"): entry for entry in evaluation.get("models", [])}
+    if model not in models:
+        raise GateError(
+            f"the evaluation holds no model {model!r} (it holds {', '.join(map(str, models)) or 'none'}), so there is "
+            "no evidence to promote it on. Evaluate it and try again."
+        )
+    tasks = {name: TaskScore.from_dict(score) for name, score in models[model].get("tasks", {}).items()}
+    return tasks, _number(models[model].get("mean_accuracy"))
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _whole(value: float | None) -> int | None:
+    return int(value) if value is not None and value == int(value) else None

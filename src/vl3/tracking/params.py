@@ -1,0 +1,51 @@
+"""A nested configuration as MLflow parameters, within MLflow's limits."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MAX_PARAMS_PER_BATCH = 100
+"""Parameters and tags that MLflow takes in one request."""
+MAX_METRICS_PER_BATCH = 1000
+"""Metric values that MLflow takes in one request."""
+MAX_VALUE_CHARACTERS = 6000
+"""Length of a parameter's value that MLflow keeps."""
+MAX_KEY_CHARACTERS = 250
+"""Length of a parameter's, metric's or tag's name that MLflow keeps."""
+
+_FORBIDDEN_IN_KEY = re.compile(r"[^\w.\-/ :]")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters `path.to.field` -> text of a nested configuration; lists are JSON, None is `None`."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[legal_key(f"{prefix}{key}")] = _text(value)
+    return flat
+
+
+def legal_key(key: str) -> str:
+    """The name with what MLflow refuses replaced by `_`, and cut to MLflow's limit."""
+    return _FORBIDDEN_IN_KEY.sub("_", key)[:MAX_KEY_CHARACTERS]
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of at most `size`."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+    if len(text) <= MAX_VALUE_CHARACTERS:
+        return text
+    note = f" ... ({len(text)} characters; the whole value is in the configuration artifact)"
+    return text[: MAX_VALUE_CHARACTERS - len(note)] + note

@@ -1,0 +1,185 @@
+"""One MLflow run that is being written: parameters, metrics, datasets, artifacts, final status."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from vl3.errors import ClusterError
+from vl3.store.writing import storage_errors
+from vl3.tracking.client import platform_errors
+from vl3.tracking.params import MAX_METRICS_PER_BATCH, MAX_PARAMS_PER_BATCH, chunks, flatten, legal_key
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+log = logging.getLogger(__name__)
+
+_MAX_TAG_CHARACTERS = 5000
+_MAX_DIGEST_CHARACTERS = 36
+_KILLERS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+class StepRun:
+    """A run to log into. As a context manager it ends the run as FINISHED, FAILED or KILLED.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+        is_continued: whether the run was begun by an earlier attempt.
+    """
+
+    def __init__(
+        self,
+        client: "MlflowClient",
+        tracking_uri: str,
+        run: "Run",
+        *,
+        is_owner: bool,
+        parent: "StepRun | None" = None,
+        is_continued: bool = False,
+    ) -> None:
+        self.run_id: str = run.info.run_id
+        self.artifact_uri: str = run.info.artifact_uri
+        self.is_continued = is_continued
+        self._client = client
+        self._uri = tracking_uri
+        self._is_owner = is_owner
+        self._parent = parent
+        self._params = dict(run.data.params)
+        self._last_steps: dict[str, int] = {}
+
+    def log_params(self, config: Mapping[str, Any]) -> None:
+        """Log a flat or nested configuration as parameters.
+
+        MLflow never changes a parameter: one that an earlier attempt logged with another value keeps the first value
+        and is named in the tag `vl3.changed_params`.
+        """
+        from mlflow.entities import Param
+
+        flat = flatten(config)
+        new = [Param(key, value) for key, value in flat.items() if key not in self._params]
+        with platform_errors(self._uri, f"log parameters of the run {self.run_id}"):
+            for chunk in chunks(new, MAX_PARAMS_PER_BATCH):
+                self._client.log_batch(self.run_id, params=chunk)
+        changed = sorted(key for key, value in flat.items() if self._params.get(key, value) != value)
+        self._params = {**flat, **self._params}
+        if changed:
+            log.warning("parameters changed since the run's first attempt: %s", ", ".join(changed))
+            self.set_tags({"vl3.changed_params": ", ".join(changed)})
+
+    def log_config(self, config: Mapping[str, Any], *, file_name: str = "config.json") -> None:
+        """Log a configuration as parameters and, whole, as a JSON artifact."""
+        self.log_params(config)
+        self.log_json(config, file_name)
+
+    def log_json(self, data: Any, file_name: str) -> None:
+        """Store data as a JSON file among the run's artifacts."""
+        with self._storing(file_name):
+            self._client.log_text(self.run_id, json.dumps(data, indent=1, ensure_ascii=False), file_name)
+
+    def log_metrics(
+        self, rows: Sequence[tuple[int, Mapping[str, float]]], *, times_seconds: Sequence[float] | None = None
+    ) -> int:
+        """Log rows of (step, {metric: value}) in few requests.
+
+        A step that an earlier attempt has logged already is left out, so that a stage that went back to its last
+        checkpoint draws one curve. Values must be numbers; NaN and infinities are kept.
+
+        Args:
+            rows: the values by step.
+            times_seconds: unix time of each row; now, if None.
+
+        Returns:
+            Number of values that were sent.
+        """
+        from mlflow.entities import Metric
+
+        now = time.time()
+        metrics = []
+        for index, (step, values) in enumerate(rows):
+            milliseconds = int((times_seconds[index] if times_seconds else now) * 1000)
+            metrics += [
+                Metric(legal_key(key), float(value), milliseconds, int(step))
+                for key, value in values.items()
+                if step > self._last_step(legal_key(key))
+            ]
+        with platform_errors(self._uri, f"log metrics of the run {self.run_id}"):
+            for chunk in chunks(metrics, MAX_METRICS_PER_BATCH):
+                self._client.log_batch(self.run_id, metrics=chunk)
+        return len(metrics)
+
+    def log_dataset(self, name: str, digest: str, uri: str, *, context: str = "training") -> None:
+        """Record a dataset as input of the run: its URI, and its sha256 (MLflow's own field holds 36 characters)."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": uri, "sha256": digest})
+        dataset = Dataset(name=name, digest=digest[:_MAX_DIGEST_CHARACTERS], source_type="vl3", source=source)
+        tags = [InputTag("mlflow.data.context", context), InputTag("vl3.sha256", digest)]
+        with platform_errors(self._uri, f"record the dataset {name!r} in the run {self.run_id}"):
+            self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
+        """Store a file or a folder among the run's artifacts."""
+        with self._storing(str(path)):
+            if path.is_dir():
+                self._client.log_artifacts(self.run_id, str(path), folder or path.name)
+            else:
+                self._client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags; values become text of at most 5000 characters."""
+        from mlflow.entities import RunTag
+
+        items = [RunTag(legal_key(key), str(value)[:_MAX_TAG_CHARACTERS]) for key, value in tags.items()]
+        with platform_errors(self._uri, f"tag the run {self.run_id}"):
+            for chunk in chunks(items, MAX_PARAMS_PER_BATCH):
+                self._client.log_batch(self.run_id, tags=chunk)
+
+    def finish(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED; an injected run is ended by its owner."""
+        if self._is_owner:
+            with platform_errors(self._uri, f"end the run {self.run_id}"):
+                self._client.set_terminated(self.run_id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish("FINISHED")
+            return
+        status = "KILLED" if isinstance(error, _KILLERS) else "FAILED"
+        try:
+            self.set_tags({"vl3.error": f"{type(error).__name__}: {error}"})
+            for run in self._line():
+                run.finish(status)
+        except ClusterError as tracking_error:  # the step's own error is the one to report
+            log.warning("the end of the run %s could not be tracked: %s", self.run_id, tracking_error)
+
+    @contextmanager
+    def _storing(self, what: str) -> Iterator[None]:
+        with (
+            storage_errors(Path(self.artifact_uri)),
+            platform_errors(self._uri, f"store {what} with the run {self.run_id}"),
+        ):
+            yield
+
+    def _line(self) -> Iterable["StepRun"]:
+        return (self,) if self._parent is None else (self, self._parent)
+
+    def _last_step(self, key: str) -> int:
+        """The last step that an earlier attempt logged of a metric; -1 if none. Asked once a metric."""
+        if not self.is_continued:
+            return -1
+        if key not in self._last_steps:
+            with platform_errors(self._uri, f"read the metric {key!r} of the run {self.run_id}"):
+                history = self._client.get_metric_history(self.run_id, key)
+            self._last_steps[key] = max((metric.step for metric in history), default=-1)
+        return self._last_steps[key]
