@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import cattrs
 from cattrs.errors import ClassValidationError, IterableValidationError, StructureHandlerNotFoundError
+from cattrs.v import format_exception
 
 from vl3.errors import ConfigError
 
@@ -13,10 +15,14 @@ T = TypeVar("T")
 _converter = cattrs.Converter(forbid_extra_keys=True)
 
 
-def _strict(kind: type, accepted: tuple[type, ...]):
+class _WrongType(ValueError):
+    """A value of another type; its text names the value."""
+
+
+def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[Any, type], Any]:
     def structure(value: Any, _: type) -> Any:
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
-            raise ValueError(f"{value!r} is not {'an' if kind is int else 'a'} {kind.__name__}")
+            raise _WrongType(f"{value!r} is not {'an' if kind is int else 'a'} {kind.__name__}")
         return kind(value)
 
     return structure
@@ -44,8 +50,12 @@ def from_dict(cls: type[T], data: dict[str, Any]) -> T:
         config_error = _find_config_error(error)
         if config_error is not None:
             raise config_error from error
-        reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__))
+        reasons = "; ".join(cattrs.transform_error(error, path=cls.__name__, format_exception=_reason))
         raise ConfigError(f"{cls.__name__} cannot be built: {reasons}. Correct the named fields.") from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    return str(error) if isinstance(error, _WrongType) else format_exception(error, kind)
 
 
 def _find_config_error(error: BaseException) -> ConfigError | None:

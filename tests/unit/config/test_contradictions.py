@@ -1,0 +1,133 @@
+"""Every contradiction that the configuration classes refuse, with the words that explain it."""
+
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+
+from vl3.config.data import Category
+from vl3.config.stages import LearningRates, Stage
+from vl3.errors import ConfigError
+from vl3.recipes.catalog import get_recipe
+
+TINY = get_recipe("tiny")
+PARTS = {
+    "data": TINY.data,
+    "stage": TINY.stages.alignment,
+    "optimizer": TINY.optimizer,
+    "engine": TINY.engine,
+    "launch": TINY.launch,
+    "evaluation": TINY.evaluation,
+    "promotion": TINY.promotion,
+}
+POSITIVE = [
+    *((f"data.{name}") for name in ("max_length_tokens", "visual_budget_tokens", "min_item_tokens", "video_fps")),
+    *((f"data.{name}") for name in ("max_frames", "difffp_min_tokens", "build_workers")),
+    *((f"stage.{name}") for name in ("steps", "packs_per_step", "timeout_seconds")),
+    *((f"optimizer.{name}") for name in ("epsilon", "max_grad_norm")),
+    *((f"engine.{name}") for name in ("checkpoint_every_steps", "keep_checkpoints", "log_every_steps")),
+    *((f"launch.{name}") for name in ("nodes", "processes_per_node", "threads_per_process")),
+    *((f"evaluation.{name}") for name in ("samples_per_task", "max_new_tokens", "batch_size", "processes")),
+]
+FRACTIONS = [
+    *((f"data.{name}") for name in ("max_bad_fraction", "holdout_fraction")),
+    *((f"optimizer.{name}") for name in ("beta1", "beta2", "warmup_ratio", "min_lr_ratio")),
+    *((f"promotion.{name}") for name in ("min_mean_accuracy", "min_task_accuracy", "max_regression")),
+]
+
+
+def change(path: str, value: Any) -> Any:
+    part, _, field = path.partition(".")
+    return replace(PARTS[part], **{field: value})
+
+
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("path", POSITIVE)
+def test_number_must_be_positive(path: str, value: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        change(path, value)
+    assert str(caught.value) == f"{path}={value} must be greater than 0. Set a positive value."
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01])
+@pytest.mark.parametrize("path", FRACTIONS)
+def test_fraction_must_lie_within_its_bounds(path: str, value: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        change(path, value)
+    assert str(caught.value) == f"{path}={value} is not a fraction. Set a value from 0 to 1."
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("path", FRACTIONS)
+def test_fraction_takes_its_bounds(path: str, value: int) -> None:
+    change(path, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("data.difffp_threshold", -0.1, "data.difffp_threshold=-0.1 is negative. Use 0 to keep all changes."),
+        (
+            "data.visual_budget_tokens",
+            640,
+            "data.visual_budget_tokens=640 leaves no room for text in data.max_length_tokens=640. "
+            "Lower the budget or raise the length.",
+        ),
+        ("stage.image_merge_size", 3, "stage.image_merge_size=3 is unknown. Choose one of 1, 2."),
+        ("stage.video_merge_size", 4, "stage.video_merge_size=4 is unknown. Choose one of 1, 2."),
+        ("stage.mixture", {}, "stage.mixture is empty, so no sample could be drawn. Name at least one category."),
+        ("stage.mixture", {"chart": 0.0}, "stage.mixture.chart=0.0 must be greater than 0. Set a positive value."),
+        (
+            "stage.mixture",
+            {"charts:qa": 1.0},
+            f"stage.mixture key='charts' is unknown. Choose one of {', '.join(Category)}.",
+        ),
+        ("engine.zero_stage", 4, "engine.zero_stage=4 is unknown. Choose one of 0, 1, 2, 3."),
+        ("engine.precision", "fp8", "engine.precision='fp8' is unknown. Choose one of fp32, bf16."),
+        ("launch.backend", "slurm", "launch.backend='slurm' is unknown. Choose one of local."),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_contradiction_is_refused_with_its_reason(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        change(path, value)
+    assert str(caught.value) == message
+
+
+def test_stage_that_trains_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"freezes every part, so nothing would train\. Give one part a rate"):
+        LearningRates(vision=None, projector=None, language=None)
+
+
+def test_learning_rate_of_a_trained_part_is_positive() -> None:
+    with pytest.raises(ConfigError, match=r"learning_rates\.projector=0 must be greater than 0"):
+        LearningRates(vision=None, projector=0, language=None)
+
+
+def test_global_batch_must_be_dealt_evenly() -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(TINY, launch=replace(TINY.launch, processes_per_node=3))
+    assert str(caught.value) == (
+        "stages.vision_adaptation.packs_per_step=2 is not divisible by the 3 processes of launch (nodes=1 x "
+        "processes_per_node=3). Some processes would wait for others in every step. Set packs_per_step to a multiple "
+        "of 3."
+    )
+
+
+def test_configuration_cannot_be_changed_in_place() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TINY.seed = 1  # type: ignore[misc]
+
+
+def test_stages_are_numbered_in_the_order_of_the_paper() -> None:
+    assert [(stage.number, stage.value) for stage in Stage] == [
+        (1, "vision_adaptation"),
+        (2, "alignment"),
+        (3, "multitask"),
+        (4, "video"),
+    ]
+    assert TINY.stages[Stage.VIDEO] is TINY.stages.video
+
+
+def test_world_size_counts_all_nodes() -> None:
+    assert replace(TINY.launch, nodes=3, processes_per_node=4).num_processes == 12
