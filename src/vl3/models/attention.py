@@ -68,7 +68,14 @@ class Segments:
         return cls._build(lengths, buckets, torch.from_numpy(gather_U), torch.from_numpy(scatter_T), device)
 
     @classmethod
-    def _build(cls, lengths, buckets, gather_U, scatter_T, device) -> "Segments":
+    def _build(
+        cls,
+        lengths: Sequence[int],
+        buckets: tuple[tuple[int, int], ...],
+        gather_U: Tensor | None,
+        scatter_T: Tensor | None,
+        device: torch.device | str,
+    ) -> "Segments":
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return cls(
             num_tokens=int(cu_seqlens[-1]),

@@ -79,7 +79,7 @@ def check_grids(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) -> None:
         item = int(np.flatnonzero(bad_I)[0])
         raise DataError(
             f"visual item {item} has grid (t, h, w)={tuple(grid_thw_I3[item].tolist())} with merge size "
-            f"{merge_sizes_I[item]}: sides must be multiples of it, above 0. Resize media to multiples of patch x merge."
+            f"{merge_sizes_I[item]}: sides must be multiples of it, above 0. Resize media to patch x merge."
         )
 
 

@@ -9,7 +9,7 @@ K vision tokens kept · I visual items · S samples · C channels*patch^2 · D t
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ IGNORED_LABEL = -100
 HEAD_CHUNK_TOKENS = 2048
 """Supervised tokens whose logits exist at once; more are recomputed in backward (152k words x 16k tokens = 10 GB)."""
 
-Array = Tensor | np.ndarray
+Array: TypeAlias = Tensor | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from vl3.models.model import VideoLlama3
 from vl3.models.tensors import TensorFolder, read_json
 from vl3.models.weights import CONFIG_FILE, fill, repeated_head
 
-IMAGE_TOKEN = "<image>"  # noqa: S105 (a token of text)
+IMAGE_TOKEN = "<image>"
 _VISION_PREFIXES = ("model.vision_encoder.", "model.vision_model.", "vision_model.", "")
 """Where a vision tower's tensors lie: official checkpoint, transformers' VideoLLaMA3, SigLIP old and new."""
 _NOT_IN_AVT = ("embeddings.position_embedding.", "head.")

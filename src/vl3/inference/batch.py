@@ -1,0 +1,125 @@
+"""A batch of prompts of unequal length: one packed pass over all of them, then a token at a time.
+
+Shapes: B samples · T packed text+vision tokens · P patches before merge · M vision tokens after merge · I visual items
+· C channels*patch^2 · D text dim.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vl3.inference.cache import RaggedCache
+from vl3.models.attention import Segments
+from vl3.models.model import VideoLlama3
+
+if TYPE_CHECKING:
+    from vl3.data.prepare import PreparedSample
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is given of one sample; surplus vision tokens at the end are left aside."""
+
+    ids_T: np.ndarray
+    """Token ids, each `<image>` expanded to its kept tokens."""
+    media: "PreparedSample"
+    """The sample whose pixels, grids and mask belong to the ids."""
+
+
+class Decoding:
+    """The state of generating answers to a batch of prompts."""
+
+    def __init__(self, model: VideoLlama3, prompts: Sequence[Prompt], spare_tokens: int) -> None:
+        """Run all prompts as one packed row.
+
+        Args:
+            model: the model.
+            prompts: the prompts, best of similar length.
+            spare_tokens: tokens that will be added to a row at most.
+
+        Raises:
+            DataError: a prompt has more `<image>` tokens than its media give.
+        """
+        self._model = model
+        lengths = [len(prompt.ids_T) for prompt in prompts]
+        self._cache = RaggedCache(lengths, spare_tokens, model.device)
+        positions_T = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))
+        self.starts = (np.cumsum(lengths) - lengths).tolist()
+        """First packed token of each prompt."""
+        self.hidden_TD = model.decode(
+            _embed(model, prompts),
+            positions_T,
+            segments=Segments.of_similar(lengths, model.device),
+            past_key_values=self._cache,
+        )
+        """Final hidden states of all prompts, packed."""
+        self._cache.finish_prefill()
+        self.last_BD = self.hidden_TD[torch.tensor(self.starts) + torch.tensor(lengths) - 1]
+        """Hidden state of each row's last token: it predicts the next one."""
+
+    def restart(self, rows: list[int], lengths: list[int]) -> None:
+        """Go on with these rows only, each cut to its first tokens."""
+        self._cache.select(rows)
+        self._cache.truncate(lengths)
+
+    def select(self, rows: list[int]) -> None:
+        """Go on with these rows only."""
+        self._cache.select(rows)
+        self.last_BD = self.last_BD[torch.tensor(rows, device=self.last_BD.device)]
+
+    def add(self, ids: list[int]) -> None:
+        """Add one token to each row."""
+        model, cache = self._model, self._cache
+        inputs_BD = model.language_model.embed_tokens(torch.tensor(ids, device=model.device))
+        hidden_B1D = model.run_decoder(
+            inputs_BD.unsqueeze(1), cache.lengths_B.unsqueeze(1), past_key_values=cache, key_mask_BL=cache.key_mask_BL
+        )
+        cache.advance()
+        self.last_BD = hidden_B1D.squeeze(1)
+
+    def best_next(self) -> list[int]:
+        """The most probable next token of each row."""
+        return self._model.logits(self.last_BD).argmax(-1).tolist()
+
+
+def similar_batches(lengths: Sequence[int], batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Indexes of samples of similar length, at most batch_size and batch_tokens together (but one at least)."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[index] > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _embed(model: VideoLlama3, prompts: Sequence[Prompt]) -> Tensor:
+    """Decoder inputs (T, D) of all prompts; the encoder runs once over the media of the whole batch."""
+    ids_T = np.concatenate([prompt.ids_T for prompt in prompts])
+    media = [prompt.media for prompt in prompts]
+    if not any(len(sample.grid_thw_I3) for sample in media):
+        return model.place(ids_T, torch.empty(0, model.config.text.hidden_size))
+    features_KD = model.encode_visual(
+        np.concatenate([sample.pixels_PC for sample in media]),
+        np.concatenate([sample.grid_thw_I3 for sample in media]),
+        np.concatenate([sample.merge_sizes_I for sample in media]),
+        np.concatenate([sample.keep_M for sample in media]),
+    )
+    used_K = _used_features(prompts, model.config.image_token_id)
+    if not used_K.all():
+        features_KD = features_KD[torch.from_numpy(used_K).to(features_KD.device)]
+    return model.place(ids_T, features_KD)
+
+
+def _used_features(prompts: Sequence[Prompt], image_token_id: int) -> np.ndarray:
+    """Which kept vision tokens have a place in the prompts: media that come after a prompt's end have none."""
+    used = []
+    for prompt in prompts:
+        places = int((prompt.ids_T == image_token_id).sum())
+        used.append(np.arange(int(prompt.media.keep_M.sum())) < places)
+    return np.concatenate(used)

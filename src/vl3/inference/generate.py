@@ -1,0 +1,72 @@
+"""Greedy answers to batches of prepared samples.
+
+Shapes: B samples · T packed text+vision tokens.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from vl3.inference.batch import Decoding, Prompt, similar_batches
+from vl3.models.model import VideoLlama3
+
+if TYPE_CHECKING:
+    from vl3.data.prepare import PreparedSample
+    from vl3.data.tokenizer import ChatTokenizer
+
+
+@torch.inference_mode()
+def generate_greedy(
+    model: VideoLlama3,
+    samples: Sequence["PreparedSample"],
+    tokenizer: "ChatTokenizer",
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    batch_tokens: int = 16384,
+) -> list[str]:
+    """The model's answer to each sample's last question, in the samples' order.
+
+    Args:
+        model: the model, in evaluation mode.
+        samples: prepared samples; the prompt is what comes before `answer_start`.
+        tokenizer: of the model.
+        max_new_tokens: tokens of an answer at most.
+        batch_size: samples generated together at most.
+        batch_tokens: prompt tokens run together at most.
+
+    Raises:
+        DataError: a sample's `<image>` tokens do not fit its media.
+    """
+    prompts = [Prompt(ids_T=sample.input_ids_T[: sample.answer_start], media=sample) for sample in samples]
+    answers = [""] * len(samples)
+    for batch in similar_batches([len(prompt.ids_T) for prompt in prompts], batch_size, batch_tokens):
+        decoding = Decoding(model, [prompts[index] for index in batch], max_new_tokens)
+        for index, text in zip(batch, answer_greedily(decoding, len(batch), tokenizer, max_new_tokens), strict=True):
+            answers[index] = text
+    return answers
+
+
+def answer_greedily(decoding: Decoding, num_rows: int, tokenizer: "ChatTokenizer", max_new_tokens: int) -> list[str]:
+    """Add the most probable token to every row until each has ended its message; the texts without special tokens."""
+    stops = {tokenizer.im_end_id, tokenizer.end_of_text_id}
+    answers: list[list[int]] = [[] for _ in range(num_rows)]
+    rows = list(range(num_rows))  # the answer that each row of the decoding belongs to
+    open_rows = set(rows)
+    for step in range(max_new_tokens):
+        chosen = decoding.best_next()
+        for row, token in zip(rows, chosen, strict=True):
+            if token in stops:
+                open_rows.discard(row)
+            elif row in open_rows:
+                answers[row].append(token)
+        if not open_rows or step == max_new_tokens - 1:
+            break
+        # Ended rows are carried along until they are a quarter: copying the cache costs more than a few idle rows.
+        if len(rows) - len(open_rows) >= max(1, len(rows) // 4):
+            kept = [place for place, row in enumerate(rows) if row in open_rows]
+            decoding.select(kept)
+            rows, chosen = [rows[place] for place in kept], [chosen[place] for place in kept]
+        decoding.add(chosen)
+    return [tokenizer.decode(ids).strip() for ids in answers]
