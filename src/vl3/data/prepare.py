@@ -132,7 +132,7 @@ def prepare_decoded(
     record: Record, decoded: DecodedSample, tokenizer: ChatTokenizer, settings: PrepareSettings, prune: Pruner
 ) -> PreparedSample:
     """The part of `prepare_sample` after decoding."""
-    items, merge_sizes = _resized_items(record, decoded, settings)
+    items, merge_sizes = resized_items(record, decoded, settings)
     patches = [patchify(frames, merge, settings.patch_size) for frames, merge in zip(items, merge_sizes, strict=True)]
     keep = [keep_tokens(frames, merge, settings, prune) for frames, merge in zip(items, merge_sizes, strict=True)]
     counts = [mask.reshape(len(frames), -1).sum(axis=1) for mask, frames in zip(keep, items, strict=True)]
@@ -209,7 +209,7 @@ def _fit(
     )
 
 
-def _resized_items(
+def resized_items(
     record: Record, decoded: DecodedSample, settings: PrepareSettings
 ) -> tuple[list[np.ndarray], list[int]]:
     """Each item as frames (F, H, W, 3) at its size, with its merge; images first."""

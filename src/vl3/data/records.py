@@ -89,15 +89,12 @@ def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
         DataError: the file is absent or not text.
     """
     name = f"{path.parent.name}/{path.name}"
-    seen: dict[str, int] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{name}:{number}"
         try:
-            record = parse_record(line, where=where, split=split)
-            _refuse_duplicate(record, number, seen)
-            yield record
+            yield parse_record(line, where=where, split=split)
         except SampleProblem as problem:
             yield BadLine(where=where, kind=problem.kind, reason=problem.reason, sample_id=f"{split}-{number}")
 
@@ -157,13 +154,6 @@ def _lines(path: Path) -> Iterator[str]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}). Restore the file.") from error
-
-
-def _refuse_duplicate(record: Record, number: int, seen: dict[str, int]) -> None:
-    first = seen.setdefault(record.sample_id, number)
-    if first != number:
-        reason = f"id {record.sample_id!r} already stands on line {first}. Give each sample an id of its own."
-        raise SampleProblem(ProblemKind.DUPLICATE, reason, record.where)
 
 
 def _parse_json(line: str, where: str) -> dict[str, Any]:
