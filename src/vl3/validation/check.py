@@ -1,0 +1,80 @@
+"""One check as data, and short ways to write the common ones."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+CRITICAL = "critical"
+WARNING = "warning"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One expectation."""
+
+    name: str
+    """Name in findings and Data Docs."""
+    table: str
+    """`schema`, `lines`, `samples`, `mixture`, `stages` or `heldout` (see frames)."""
+    expectation: str
+    """Class of great_expectations.expectations."""
+    arguments: dict[str, Any]
+    """Its arguments."""
+    severity: str
+    """`critical` or `warning`."""
+    meaning: str
+    """What is wrong when it fails, and what to do."""
+    reason_columns: tuple[str, ...] = field(default=())
+    """Columns that say why a row fails, besides the checked one."""
+
+
+def among(name: str, column: str, values: list[Any], severity: str, meaning: str) -> Check:
+    """Values of a column of `samples` lie in a set; nulls pass."""
+    arguments = {"column": column, "value_set": values}
+    return Check(
+        name=name,
+        table="samples",
+        expectation="ExpectColumnValuesToBeInSet",
+        arguments=arguments,
+        severity=severity,
+        meaning=meaning,
+    )
+
+
+def empty(name: str, column: str, severity: str, meaning: str) -> Check:
+    """A column of `samples` is null in every row: the column names what should not be."""
+    return Check(
+        name=name,
+        table="samples",
+        expectation="ExpectColumnValuesToBeNull",
+        arguments={"column": column},
+        severity=severity,
+        meaning=meaning,
+    )
+
+
+def between(
+    name: str,
+    column: str,
+    lowest: float | None,
+    highest: float | None,
+    severity: str,
+    meaning: str,
+    *,
+    table: str = "samples",
+    reasons: tuple[str, ...] = (),
+    strict_min: bool = False,
+    strict_max: bool = False,
+) -> Check:
+    """Values of a column lie between two limits, either of which may be None; nulls pass."""
+    limits = {"min_value": lowest, "max_value": highest}
+    arguments: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
+    arguments |= {"column": column, "strict_min": strict_min, "strict_max": strict_max}
+    return Check(
+        name=name,
+        table=table,
+        expectation="ExpectColumnValuesToBeBetween",
+        arguments=arguments,
+        severity=severity,
+        meaning=meaning,
+        reason_columns=reasons,
+    )

@@ -1,0 +1,204 @@
+"""The dataset index as the small tables that the expectations look at. Each derived column serves one check."""
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from vl3.config.run import RunConfig
+from vl3.config.stages import Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+COLUMN_KINDS: dict[str, str] = {
+    "sample_id": "text",
+    "split": "text",
+    "category": "text",
+    "source": "text",
+    "where": "text",
+    "shard": "text",
+    "sha256": "text",
+    "problem": "text",
+    "problem_kind": "text",
+    "warning": "text",
+    "offset_bytes": "number",
+    "length_bytes": "number",
+    "num_turns": "number",
+    "num_images": "number",
+    "num_frames": "number",
+    "text_tokens": "number",
+    "supervised_tokens": "number",
+    "image_tokens_m1": "number",
+    "image_tokens_m2": "number",
+    "video_tokens_m1": "number",
+    "video_tokens_m2": "number",
+    "kept_tokens_m1": "number",
+    "kept_tokens_m2": "number",
+    "min_side_px": "number",
+    "max_side_px": "number",
+    "aspect_ratio": "number",
+    "duration_seconds": "number",
+    "source_fps": "number",
+    "chance": "number",
+    "turns_alternate": "truth",
+    "tags_match": "truth",
+    "timestamps_ordered": "truth",
+    "boxes_in_range": "truth",
+    "media_present": "truth",
+    "media_decodable": "truth",
+    "path_inside": "truth",
+}
+"""Columns that the index must have, and what they hold. A column without any value (null) fits each kind."""
+
+_IMAGE_COLUMNS = ("min_side_px", "max_side_px", "aspect_ratio")
+_VIDEO_COLUMNS = ("duration_seconds", "source_fps")
+
+
+def schema_frame(table: "pa.Table") -> "pd.DataFrame":
+    """One row a required column: column, asked, found (`missing` where it is absent), fits."""
+    import pandas as pd
+
+    rows = []
+    for column, asked in COLUMN_KINDS.items():
+        found = _kind(table.schema.field(column).type) if column in table.column_names else "missing"
+        rows.append({"column": column, "asked": asked, "found": found, "fits": found in (asked, "null")})
+    return pd.DataFrame(rows)
+
+
+def lines_frame(table: "pa.Table") -> "pd.DataFrame":
+    """One row an annotation line, refused ones included: where, problem_kind, problem."""
+    return table.select(["where", "problem_kind", "problem"]).to_pandas()
+
+
+def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
+    """One row a usable sample (those that were not refused), with the derived columns.
+
+    longest_tokens and visual_tokens are those of the stage that needs most; seconds_per_frame is the gap between two
+    sampled frames; first_copy names an earlier line of the same split with the same content; held_out_copy names a
+    line of the other split with the same content.
+    """
+    import pandas as pd
+
+    frame = table.to_pandas()
+    frame = frame[frame["problem"].isna()].reset_index(drop=True)
+    for column, kind in COLUMN_KINDS.items():
+        if kind == "number":
+            frame[column] = pd.to_numeric(frame[column])
+    has_media = (frame["num_images"].fillna(0) > 0) | (frame["num_frames"].fillna(0) > 0)
+    frame.loc[~has_media, list(_IMAGE_COLUMNS)] = math.nan
+    frame.loc[~(frame["num_frames"].fillna(0) > 0), list(_VIDEO_COLUMNS)] = math.nan
+    frame["seconds_per_frame"] = frame["duration_seconds"] / frame["num_frames"]
+    _add_lengths(frame, config)
+    _add_copies(frame)
+    return frame
+
+
+def _add_lengths(frame: "pd.DataFrame", config: RunConfig) -> None:
+    """Tokens of each sample in the stage that needs most of them."""
+    settings = {
+        (stage.image_merge_size, stage.video_merge_size, stage.difffp)
+        for stage in (config.stages[name] for name in Stage)
+    }
+    lengths, visuals = [], []
+    for image_merge, video_merge, difffp in sorted(settings):
+        images, videos = frame[f"image_tokens_m{image_merge}"], frame[f"video_tokens_m{video_merge}"]
+        kept = frame[f"kept_tokens_m{video_merge}"] if difffp else videos
+        visuals.append(images.fillna(0) + videos.fillna(0))
+        lengths.append(frame["text_tokens"] + images.fillna(0) + kept.fillna(0))
+    frame["longest_tokens"] = _row_max(lengths)
+    frame["visual_tokens"] = _row_max(visuals)
+
+
+def _row_max(columns: "list[pd.Series]") -> "pd.Series":
+    highest = columns[0]
+    for column in columns[1:]:
+        highest = highest.where(highest >= column, column)
+    return highest
+
+
+def _add_copies(frame: "pd.DataFrame") -> None:
+    """Lines with the same content as a line before, in the same split and in the other one."""
+    known = frame[frame["sha256"].notna()]
+    first = known.groupby(["split", "sha256"], sort=False)["where"].transform("first")
+    frame["first_copy"] = first.where(first != known["where"])
+    by_split = {
+        split: rows.drop_duplicates("sha256").set_index("sha256")["where"] for split, rows in known.groupby("split")
+    }
+    trained = by_split.get("train")
+    is_held_out = frame["split"] == "heldout"
+    copies = frame["sha256"].map(trained) if trained is not None else frame["sha256"].where(frame["sha256"].isna())
+    frame["held_out_copy"] = copies.where(is_held_out)
+
+
+def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
+    """One row a kind of a stage's mixture.
+
+    asked_share is its share of the stage's samples, data_share its share of the stage's usable training samples,
+    oversampling their ratio; exact_samples counts the kind itself, samples its whole category where the dataset lacks
+    the kind's source.
+    """
+    import pandas as pd
+
+    trained = samples[samples["split"] == "train"]
+    by_category = Counter(trained["category"])
+    by_kind = Counter(
+        f"{category}:{source}" for category, source in zip(trained["category"], trained["source"], strict=True)
+    )
+    rows: list[dict[str, Any]] = []
+    for stage in Stage:
+        rows += _stage_rows(stage, config.stages[stage].mixture, by_category, by_kind)
+    return pd.DataFrame(rows)
+
+
+def _stage_rows(
+    stage: Stage, mixture: dict[str, float], by_category: Counter[str], by_kind: Counter[str]
+) -> list[dict[str, Any]]:
+    exact = {kind: (by_kind if ":" in kind else by_category)[kind] for kind in mixture}
+    available = {kind: count or by_category[kind.partition(":")[0]] for kind, count in exact.items()}
+    total, total_weight = sum(available.values()), sum(mixture.values())
+    rows = []
+    for kind, weight in mixture.items():
+        asked, share = weight / total_weight, available[kind] / total if total else math.nan
+        rows.append(
+            {
+                "stage": stage.value,
+                "kind": kind,
+                "samples": available[kind],
+                "exact_samples": exact[kind],
+                "asked_share": asked,
+                "data_share": share,
+                "oversampling": asked / share if share > 0 else math.nan,
+            }
+        )
+    return rows
+
+
+def stages_frame(mixture: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a stage: stage, samples (usable training samples of all kinds of its mixture)."""
+    return mixture.groupby("stage", sort=False)["samples"].sum().reset_index()
+
+
+def heldout_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
+    """One row a category of any stage's mixture or of the data: category, samples (held out), without_chance."""
+    import pandas as pd
+
+    held_out = samples[samples["split"] == "heldout"]
+    counts = Counter(held_out["category"])
+    without_chance = Counter(held_out[held_out["chance"].isna()]["category"])
+    asked = {kind.partition(":")[0] for stage in Stage for kind in config.stages[stage].mixture}
+    categories = sorted(asked | set(samples["category"].dropna()))
+    rows = [{"category": name, "samples": counts[name], "without_chance": without_chance[name]} for name in categories]
+    return pd.DataFrame(rows, columns=["category", "samples", "without_chance"])
+
+
+def _kind(kind: "pa.DataType") -> str:
+    import pyarrow as pa
+
+    tests = {
+        "null": (pa.types.is_null,),
+        "truth": (pa.types.is_boolean,),
+        "number": (pa.types.is_integer, pa.types.is_floating),
+        "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary),
+    }
+    return next((name for name, checks in tests.items() if any(check(kind) for check in checks)), str(kind))

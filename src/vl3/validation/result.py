@@ -1,0 +1,127 @@
+"""What validation found: findings with the rows they concern, and the decision."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import DataError
+
+MAX_NAMED_ROWS = 1000
+"""Rows that a finding names; the count is always that of all rows."""
+_SHOWN_EXAMPLES = 5
+_SHOWN_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailingRow:
+    """A row that fails a check."""
+
+    where: str
+    """Annotation line, column, stage or category."""
+    reason: str
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A check that failed."""
+
+    check: str
+    """Name of the check."""
+    severity: str
+    """`critical` or `warning`."""
+    expectation: str
+    """Great Expectations' name of the expectation."""
+    table: str
+    """Table that it looked at: schema, lines, samples, mixture, stages or heldout."""
+    column: str
+    """Column that it looked at; empty for a whole table."""
+    observed: str
+    """Some of the values that fail, or the value that was observed."""
+    count: int
+    """Rows that fail."""
+    total: int
+    """Rows of the table."""
+    message: str
+    """What is wrong and what to do."""
+    rows: tuple[FailingRow, ...]
+    """The failing rows by name, at most MAX_NAMED_ROWS."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """An annotation line that the builder refused."""
+
+    where: str
+    """File and line."""
+    kind: str
+    """Kind of the problem."""
+    reason: str
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationResult:
+    """The decision over a dataset and everything it rests on."""
+
+    passed: bool
+    """Whether no critical check failed."""
+    critical: tuple[Finding, ...]
+    """Failures that refuse the dataset."""
+    warnings: tuple[Finding, ...]
+    """Failures that are only reported."""
+    left_out: tuple[LeftOut, ...]
+    """Every refused line."""
+    facts: dict[str, Any]
+    """Counts to show: lines, refused, train, heldout, expectations, by category."""
+    docs_folder: Path
+    """Folder of the Data Docs; index.html is the entry."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-ready data."""
+        return {
+            "passed": self.passed,
+            "critical": [asdict(finding) for finding in self.critical],
+            "warnings": [asdict(finding) for finding in self.warnings],
+            "left_out": [asdict(line) for line in self.left_out],
+            "facts": self.facts,
+        }
+
+    def report_data(self) -> dict[str, Any]:
+        """The part that the report shows: {"passed", "findings", "facts"}."""
+        findings = [
+            {
+                "severity": finding.severity,
+                "check": finding.check,
+                "message": finding.message,
+                "count": finding.count,
+                "examples": [f"{row.where}: {row.reason}" for row in finding.rows[:_SHOWN_EXAMPLES]],
+            }
+            for finding in (*self.critical, *self.warnings)
+        ]
+        return {"passed": self.passed, "findings": findings, "facts": self.facts}
+
+    def require_passed(self) -> None:
+        """Raise unless the dataset passed.
+
+        Raises:
+            DataError: the critical findings, each with the rows it concerns and their reasons.
+        """
+        if not self.passed:
+            raise DataError(self.summary())
+
+    def summary(self) -> str:
+        """The critical findings as text, each followed by its first rows."""
+        lines = [f"the dataset is refused by {len(self.critical)} critical checks ({self._counts()})."]
+        for finding in self.critical:
+            lines.append(f"{finding.check}: {finding.message}")
+            lines += [f"  {row.where}: {row.reason}" for row in finding.rows[:_SHOWN_LINES]]
+            if finding.count > _SHOWN_LINES:
+                lines.append(f"  ... and {finding.count - _SHOWN_LINES} more")
+        lines.append(f"All findings are in {self.docs_folder / 'index.html'}.")
+        return "\n".join(lines)
+
+    def _counts(self) -> str:
+        return ", ".join(
+            f"{self.facts[name]} {name}" for name in ("lines", "refused", "train", "heldout") if name in self.facts
+        )

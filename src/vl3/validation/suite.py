@@ -1,0 +1,235 @@
+"""Great Expectations over the dataset index: runs the checks, writes Data Docs, returns findings."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vl3.config.run import RunConfig
+from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.validation import frames
+from vl3.validation.check import CRITICAL, WARNING, Check
+from vl3.validation.checks import all_checks, schema_checks
+from vl3.validation.result import MAX_NAMED_ROWS, FailingRow, Finding, LeftOut, ValidationResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+DOCS_FOLDER = "data_docs"
+"""Folder of the HTML under the output folder."""
+RESULT_FILE = "validation.json"
+"""File with all findings in the output folder."""
+
+_INDEX_COLUMNS = {
+    "schema": ("column",),
+    "lines": ("where",),
+    "samples": ("where",),
+    "mixture": ("stage", "kind"),
+    "stages": ("stage",),
+    "heldout": ("category",),
+}
+"""Columns that name a row of each table."""
+
+
+def warm_import() -> None:
+    """Import Great Expectations, three to ten seconds; to be run in a thread while the dataset is built."""
+    import great_expectations.expectations  # noqa: F401
+
+
+def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path) -> ValidationResult:
+    """Check the index of a dataset, one row an annotation line (columns: frames.COLUMN_KINDS).
+
+    Args:
+        table: the index, as pyarrow table or pandas frame.
+        config: limits, mixtures and held-out samples that the checks compare with.
+        out_folder: gets `data_docs/index.html` and `validation.json`.
+
+    Returns:
+        The findings; a refused dataset is a result, not an error (see ValidationResult.require_passed).
+
+    Raises:
+        StorageError: the output cannot be written.
+    """
+    table = _as_table(table)
+    tables = {"schema": frames.schema_frame(table)}
+    checks = schema_checks()
+    if tables["schema"]["fits"].all():
+        tables |= _data_tables(table, config)
+        bad_severity = _bad_severity(tables["lines"], config)
+        kinds = tables["lines"]["problem_kind"].dropna().unique()
+        checks = all_checks(config, bad_severity=bad_severity, kinds=map(str, kinds))
+    docs_folder = out_folder / DOCS_FOLDER
+    with storage_errors(docs_folder):
+        docs_folder.mkdir(parents=True, exist_ok=True)
+        findings = _run(tables, checks, docs_folder)
+    result = _result(findings, tables, len(checks), docs_folder)
+    atomic_write_json(out_folder / RESULT_FILE, result.to_dict())
+    return result
+
+
+def _as_table(table: "pa.Table | pd.DataFrame") -> "pa.Table":
+    import pyarrow as pa
+
+    return table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
+
+
+def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFrame]":
+    """The tables by name; without a usable sample, what compares samples with the configuration says nothing."""
+    samples = frames.samples_frame(table, config)
+    tables = {"lines": frames.lines_frame(table), "samples": samples}
+    if len(samples):
+        mixture = frames.mixture_frame(samples, config)
+        tables |= {"mixture": mixture, "stages": frames.stages_frame(mixture)}
+        tables["heldout"] = frames.heldout_frame(samples, config)
+    return tables
+
+
+def _bad_severity(lines: "pd.DataFrame", config: RunConfig) -> str:
+    num_bad = int(lines["problem"].notna().sum())
+    return WARNING if num_bad <= config.data.max_bad_fraction * len(lines) else CRITICAL
+
+
+def _run(tables: "Mapping[str, pd.DataFrame]", checks: Iterable[Check], docs_folder: Path) -> list[Finding]:
+    """Run the checks table by table and render the Data Docs."""
+    context = _context(docs_folder)
+    source = context.data_sources.add_pandas("dataset_index")
+    by_name = {check.name: check for check in checks}
+    findings = []
+    for name, frame in tables.items():
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+        own = [check for check in by_name.values() if check.table == name]
+        outcome = _definition(context, name, batch, own).run(
+            batch_parameters={"dataframe": frame}, result_format=_result_format(name, own)
+        )
+        for result in outcome.results:
+            if not result.success:
+                check = by_name[result.expectation_config.meta["check"]]
+                findings.append(_finding(check, result.to_json_dict(), len(frame)))
+    context.build_data_docs()
+    return findings
+
+
+def _context(docs_folder: Path) -> Any:
+    """A context in memory, without analytics and progress bars, whose only site lies in our folder."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    for site in list(context.variables.data_docs_sites or {}):
+        context.delete_data_docs_site(site)
+    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_folder.absolute())}
+    site = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": backend}
+    context.add_data_docs_site("vl3", {**site, "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}})
+    return context
+
+
+def _definition(context: Any, name: str, batch: Any, checks: Iterable[Check]) -> Any:
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+
+    suite = gx.ExpectationSuite(name=name)
+    for check in checks:
+        expectation = getattr(gxe, check.expectation)
+        meta = {"check": check.name, "notes": {"format": "string", "content": [f"fails if {check.meaning}."]}}
+        suite.add_expectation(expectation(**check.arguments, severity=check.severity, meta=meta))
+    context.suites.add(suite)
+    return context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+
+
+def _result_format(table: str, checks: Iterable[Check]) -> dict[str, Any]:
+    """All failing rows, by the columns that name them and say why."""
+    columns = [*_INDEX_COLUMNS[table], *(column for check in checks for column in check.reason_columns)]
+    return {
+        "result_format": "COMPLETE",
+        "unexpected_index_column_names": list(dict.fromkeys(columns)),
+        "return_unexpected_index_query": False,
+    }
+
+
+def _finding(check: Check, outcome: Mapping[str, Any], total: int) -> Finding:
+    details = outcome["result"]
+    column = check.arguments.get("column", "")
+    rows = tuple(_failing_row(check, column, row) for row in details.get("unexpected_index_list") or ())
+    failure = _exception(outcome.get("exception_info") or {})
+    count = details.get("unexpected_count", total)
+    problem = f"the check could not be made ({failure})" if failure else check.meaning
+    share = f"{count} of {total} rows of {check.table}" if column else check.table
+    return Finding(
+        check=check.name,
+        severity=CRITICAL if failure else check.severity,
+        expectation=outcome["expectation_config"]["type"],
+        table=check.table,
+        column=column,
+        observed=failure or _observed(details),
+        count=count,
+        total=total,
+        message=f"{share}: {problem}.",
+        rows=rows[:MAX_NAMED_ROWS],
+    )
+
+
+def _failing_row(check: Check, column: str, row: Mapping[str, Any]) -> FailingRow:
+    where = "/".join(str(row[name]) for name in _INDEX_COLUMNS[check.table])
+    if check.reason_columns == ("problem",):
+        return FailingRow(where=where, reason=str(row["problem"]))
+    shown = [f"{name}={row[name]}" for name in (*check.reason_columns, column) if name in row]
+    return FailingRow(where=where, reason=", ".join(dict.fromkeys(shown)))
+
+
+def _observed(details: Mapping[str, Any]) -> str:
+    if "observed_value" in details:
+        return str(details["observed_value"])
+    values = dict.fromkeys(str(value) for value in details.get("partial_unexpected_list", ()))
+    return ", ".join(list(values)[:5])
+
+
+def _exception(info: Mapping[str, Any]) -> str:
+    """The message of an exception inside Great Expectations; its shape differs between one and several."""
+    for part in (info, *(value for value in info.values() if isinstance(value, Mapping))):
+        if part.get("raised_exception"):
+            return str(part.get("exception_message"))
+    return ""
+
+
+def _result(
+    findings: list[Finding], tables: "Mapping[str, pd.DataFrame]", num_checks: int, docs_folder: Path
+) -> ValidationResult:
+    critical = tuple(finding for finding in findings if finding.severity == CRITICAL)
+    for finding in findings:
+        log.log(logging.ERROR if finding in critical else logging.WARNING, "%s: %s", finding.check, finding.message)
+    return ValidationResult(
+        passed=not critical,
+        critical=critical,
+        warnings=tuple(finding for finding in findings if finding.severity != CRITICAL),
+        left_out=_left_out(tables.get("lines")),
+        facts=_facts(tables, num_checks),
+        docs_folder=docs_folder,
+    )
+
+
+def _left_out(lines: "pd.DataFrame | None") -> tuple[LeftOut, ...]:
+    if lines is None:
+        return ()
+    refused = lines[lines["problem"].notna()]
+    return tuple(
+        LeftOut(where=str(where), kind=str(kind), reason=str(reason))
+        for where, kind, reason in zip(refused["where"], refused["problem_kind"], refused["problem"], strict=True)
+    )
+
+
+def _facts(tables: "Mapping[str, pd.DataFrame]", num_checks: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"expectations": num_checks}
+    if "samples" not in tables:
+        return facts
+    lines, samples = tables["lines"], tables["samples"]
+    splits = Counter(samples["split"])
+    by_category = {split: dict(sorted(Counter(rows["category"]).items())) for split, rows in samples.groupby("split")}
+    refused = int(lines["problem"].notna().sum())
+    counts = {"lines": len(lines), "refused": refused, "train": splits["train"], "heldout": splits["heldout"]}
+    return {**facts, **counts, "by_category": by_category}
