@@ -7,6 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 
 RECIPE ?= tiny
 RUN ?= $(RECIPE)
+RUN_FOLDER = $(if $(findstring /,$(RUN)),$(RUN),runs/$(RUN))
 DATA ?=
 SET ?=
 TESTS ?= tests
@@ -25,12 +26,12 @@ help: ## Print this help
 ##@ Run
 run-pipeline: $(SETUP) ## The whole workflow here: RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
-	@$(PYTHON_IN_VENV) -m pipelines.run --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN)' \
+	@$(PYTHON_IN_VENV) -m pipelines.run --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
 		$(foreach override,$(SET),--set '$(override)')
 
 report: ## Say where the report of RUN=tiny is
-	@test -f 'runs/$(RUN)/report/report.html' && echo "file://$(CURDIR)/runs/$(RUN)/report/report.html" \
-		|| { echo "runs/$(RUN) has no report yet. Make it with: make run-pipeline RUN=$(RUN)" >&2; exit 2; }
+	@test -f '$(RUN_FOLDER)/report/report.html' && echo "file://$(abspath $(RUN_FOLDER))/report/report.html" \
+		|| { echo "$(RUN_FOLDER) has no report yet. Make it with: make run-pipeline RUN=$(RUN)" >&2; exit 2; }
 
 clean: ## Remove build outputs and caches; runs/ and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

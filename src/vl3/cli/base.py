@@ -1,6 +1,5 @@
 """`vl3 base`: the pretrained encoder and decoder that the tiny recipe starts from."""
 
-
 import typer
 
 app = typer.Typer(help="The small pretrained bases of the tiny recipe.", no_args_is_help=True)

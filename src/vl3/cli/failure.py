@@ -43,6 +43,8 @@ class Terminal:
             return True
         if isinstance(error, SystemExit):
             self.exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if self.exit_code == INTERRUPTED:  # typer took the KeyboardInterrupt, in silence
+                self._end(INTERRUPTED, "interrupted")
         elif isinstance(error, KeyboardInterrupt):
             self._end(INTERRUPTED, "interrupted")
         elif isinstance(error, BrokenPipeError):
@@ -63,7 +65,9 @@ class Terminal:
     def _end(self, code: int, message: str) -> None:
         self.exit_code = code
         sys.stdout.flush()
-        print(message, file=sys.stderr)
+        headline, *details = message.splitlines()
+        for line in [*details, headline]:  # a table of gates comes before the sentence it belongs to
+            print(line, file=sys.stderr)
 
     def _close_stdout(self) -> None:
         """The reader went away (`vl3 ... | head`): end in silence, also when Python flushes at exit."""

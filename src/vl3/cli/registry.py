@@ -1,5 +1,97 @@
 """`vl3 registry`: model versions, promotion by hand and the way back."""
 
+import getpass
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from vl3.errors import ConfigError
+from vl3.recipes.catalog import get_recipe
+
+if TYPE_CHECKING:
+    from vl3.tracking.registry import Registry
+
 app = typer.Typer(help="Model versions and the champion.", no_args_is_help=True)
+
+Run = Annotated[
+    str, typer.Option("--run", help="Run whose own tracking database is meant: a name below runs/, or a folder.")
+]
+Uri = Annotated[
+    str, typer.Option("--tracking-uri", envvar="VL3_MLFLOW_URI", help="MLflow instead of the run's database.")
+]
+Recipe = Annotated[str, typer.Option("--recipe", help="Recipe whose registered model is meant.")]
+Model = Annotated[str, typer.Option("--model", help="Name of the registered model instead of the recipe's.")]
+
+
+@app.command("list")
+def list_versions(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
+    """Print all versions, newest first, with their aliases and what the gates decided."""
+    from vl3.tracking.registry import version_table
+
+    registry = _open(run, tracking_uri, recipe, model)
+    rows = registry.list_versions()
+    print(aligned(version_table(rows)) if rows else f"{registry.model} has no version yet")
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="Number of the version.")],
+    run: Run = "tiny",
+    tracking_uri: Uri = "",
+    recipe: Recipe = "tiny",
+    model: Model = "",
+) -> None:
+    """Make a version champion, if the evidence in its tags passes every gate (exit code 5 if not)."""
+    registry = _open(run, tracking_uri, recipe, model)
+    former = registry.set_champion(version, holder=_holder())
+    print(f"{registry.model}: champion is v{version} (before: {f'v{former}' if former else 'none'})")
+
+
+@app.command()
+def rollback(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
+    """Give the alias `champion` back to the version that had it before."""
+    registry = _open(run, tracking_uri, recipe, model)
+    left, now = registry.rollback(holder=_holder())
+    print(f"{registry.model}: champion is v{now} again (before: v{left})")
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows of equal keys as text columns under their keys."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
+    """The registry that the options name.
+
+    Raises:
+        ConfigError: the run has no tracking database.
+    """
+    from vl3.tracking.environment import MLFLOW_ENVIRONMENT
+    from vl3.tracking.registry import Registry
+
+    for variable, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    name = model or get_recipe(recipe).promotion.registered_model
+    return Registry(tracking_uri or _database_uri(run), name)
+
+
+def _database_uri(run: str) -> str:
+    folder = Path(run) if "/" in run else Path("runs", run)
+    database = folder.absolute() / "mlflow.db"
+    if not database.is_file():
+        known = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/mlflow.db"))) or "none"
+        raise ConfigError(
+            f"run {run!r} has no tracking database {database}. Runs that have one: {known}. Name one with --run, or "
+            "give --tracking-uri."
+        )
+    return f"sqlite:///{database}"
+
+
+def _holder() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"

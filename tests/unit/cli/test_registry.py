@@ -1,0 +1,94 @@
+"""`vl3 registry` on a real SQLite store: list, promote by evidence only, roll back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vl3.cli.main import run
+from vl3.cli.registry import aligned
+from vl3.recipes.catalog import get_recipe
+from vl3.tracking.evidence import Evidence, TaskScore
+from vl3.tracking.gates import evaluate_gates
+from vl3.tracking.registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("VL3_MLFLOW_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_run_without_a_database_names_those_that_have_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "runs" / "other").mkdir(parents=True)
+    (place / "runs" / "other" / "mlflow.db").touch()
+    assert run(["registry", "list", "--run", "mine"]) == 2
+    assert capsys.readouterr().err == (
+        f"ConfigError: run 'mine' has no tracking database {place}/runs/mine/mlflow.db. Runs that have one: other. "
+        "Name one with --run, or give --tracking-uri.\n"
+    )
+
+
+def test_columns_stand_under_their_names() -> None:
+    rows = [{"version": "2", "aliases": "champion"}, {"version": "10", "aliases": ""}]
+    assert aligned(rows) == "version  aliases\n2        champion\n10"
+
+
+def evidence(accuracy: float) -> Evidence:
+    correct = round(accuracy * 100)
+    score = TaskScore(accuracy=correct / 100, correct=correct, total=100, chance=0.25)
+    return Evidence(
+        tasks={"chart": score},
+        mean_accuracy=correct / 100,
+        expected_categories=("chart",),
+        samples_per_task=100,
+        champion=None,
+        validation_passed=True,
+        checkpoint_verified=True,
+        dataset_digest="d" * 64,
+    )
+
+
+def register(uri: str, name: str, accuracy: float) -> int:
+    """A version whose tags hold the decision of every gate."""
+    registry = Registry(uri, "vl3-tiny")
+    version = registry.register_candidate(
+        f"file:///checkpoints/{name}", stage="video", checkpoint_sha256=name, dataset_digest="d", config_digest="c"
+    )
+    proof = replace(evidence(accuracy), champion=registry.champion_evidence())
+    registry.record_evidence(version, proof, evaluate_gates(proof, get_recipe("tiny").promotion))
+    return version
+
+
+def test_promotion_by_evidence_and_the_way_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "runs" / "mine").mkdir(parents=True)
+    uri = f"sqlite:///{place}/runs/mine/mlflow.db"
+    options = ["--run", "mine"]
+    register(uri, "one", 0.9)
+    capsys.readouterr()
+
+    assert run(["registry", "promote", "1", *options]) == 0
+    assert capsys.readouterr().out == "vl3-tiny: champion is v1 (before: none)\n"
+
+    register(uri, "two", 0.5)
+    assert run(["registry", "promote", "2", *options]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith("GateError: ")
+    assert "mean_accuracy" in err
+
+    register(uri, "three", 0.95)
+    assert run(["registry", "promote", "3", *options]) == 0
+    assert run(["registry", "rollback", *options]) == 0
+    assert capsys.readouterr().out == (
+        "vl3-tiny: champion is v3 (before: v1)\nvl3-tiny: champion is v1 again (before: v3)\n"
+    )
+
+    assert run(["registry", "list", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["version", "aliases", "stage", "mean", "accuracy", "gates", "registered", "source"]
+    assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1"]
+    assert "0.5000         refused" in lines[2]
+    assert "champion" in lines[3]
