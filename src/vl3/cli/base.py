@@ -1,5 +1,8 @@
 """`vl3 base`: the pretrained encoder and decoder that the tiny recipe starts from."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(help="The small pretrained bases of the tiny recipe.", no_args_is_help=True)
@@ -8,3 +11,15 @@ app = typer.Typer(help="The small pretrained bases of the tiny recipe.", no_args
 @app.callback()
 def _group() -> None:
     """Keep `vl3 base make` two words while it is the only verb."""
+
+
+@app.command()
+def make(
+    out: Annotated[Path, typer.Option(help="Folder to write tiny_vision/ and tiny_language/ into.")],
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the generated world.")] = 0,
+) -> None:
+    """Train both bases anew, from nothing but the generated world (up to an hour on two cores)."""
+    from vl3.training.base_make import make_bases
+
+    make_bases(out, seed=seed)
+    print(f"{out}: tiny_vision and tiny_language, each with its model card")
