@@ -67,6 +67,7 @@ class FileStore:
         self.root = root
 
     def put_file(self, path: Path, key: str) -> None:
+        """See Store."""
         target = self.root / key
         temporary = target.with_name(f".{target.name}.tmp")
         with storage_errors(target, needed_bytes=path.stat().st_size):
@@ -78,24 +79,29 @@ class FileStore:
                 temporary.unlink(missing_ok=True)
 
     def get_file(self, key: str, path: Path) -> None:
+        """See Store."""
         source = self._existing(key)
         with storage_errors(path, needed_bytes=source.stat().st_size):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, path)
 
     def read_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """See Store."""
         with self._existing(key).open("rb") as file:
             file.seek(offset_bytes)
             return _require_length(file.read(length_bytes), length_bytes, f"{self.root / key}", offset_bytes)
 
     def exists(self, key: str) -> bool:
+        """See Store."""
         return (self.root / key).is_file()
 
     def list(self, prefix: str = "") -> "list[str]":
+        """See Store."""
         keys = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
         return sorted(key for key in keys if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
+        """See Store."""
         with storage_errors(self.root / key):
             (self.root / key).unlink(missing_ok=True)
 
@@ -115,14 +121,17 @@ class S3Store:
         self._client = _connect(connection)
 
     def put_file(self, path: Path, key: str) -> None:
+        """See Store."""
         with self._errors(key):
             self._client.fput_object(self.bucket, self._name(key), str(path))
 
     def get_file(self, key: str, path: Path) -> None:
+        """See Store."""
         with self._errors(key):
             self._client.fget_object(self.bucket, self._name(key), str(path))
 
     def read_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """See Store."""
         with self._errors(key):
             response = self._client.get_object(self.bucket, self._name(key), offset=offset_bytes, length=length_bytes)
             try:
@@ -133,6 +142,7 @@ class S3Store:
         return _require_length(data, length_bytes, f"{self.uri}/{key}", offset_bytes)
 
     def exists(self, key: str) -> bool:
+        """See Store."""
         from minio.error import S3Error
 
         with self._errors(key):
@@ -145,12 +155,14 @@ class S3Store:
         return True
 
     def list(self, prefix: str = "") -> "list[str]":
+        """See Store."""
         with self._errors(prefix):
             found = self._client.list_objects(self.bucket, prefix=self._name(prefix), recursive=True)
             start = len(self.prefix) + 1 if self.prefix else 0
             return sorted(item.object_name[start:] for item in found)
 
     def delete(self, key: str) -> None:
+        """See Store."""
         with self._errors(key):
             self._client.remove_object(self.bucket, self._name(key))
 

@@ -29,6 +29,21 @@ def storage_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[N
         raise StorageError(_explain(error, path, needed_bytes)) from error
 
 
+@contextmanager
+def resource_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or missing permission, met by any library while working on `path`, into StorageError.
+
+    Raises:
+        StorageError: as storage_errors; other errors of the operating system pass unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*_FULL, *_FORBIDDEN):
+            raise
+        raise StorageError(_explain(error, path, None)) from error
+
+
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, then rename it; parents are made.
 
@@ -43,7 +58,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 

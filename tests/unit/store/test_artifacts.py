@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_nothing(make_folder: Callable[..., Path], tmp_path: 
 
     folder = make_folder()
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="the disk is full .* Free space there and run again"):
+    with pytest.raises(StorageError, match=r"the disk is full .* Free space there and run again"):
         publish(folder, (tmp_path / "store" / "one").as_uri(), kind="checkpoint", created_by={})
     assert not (tmp_path / "store" / "one").exists()
 

@@ -1,0 +1,42 @@
+"""Face of vl3.steps.promote."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.BASE, install_kfp_package=False)
+def promote(
+    recipe: str,
+    overrides: list,
+    data_uri: str,
+    artifacts_uri: str,
+    tracking_uri: str,
+    run_id: str,
+    dataset: dsl.Input[dsl.Dataset],
+    checkpoint: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    validation: dsl.Input[dsl.Artifact],
+    promotion: dsl.Output[dsl.Artifact],
+) -> None:
+    """Let the gates decide whether the last stage's checkpoint becomes champion; a refusal is a result too."""
+    from vl3.steps.entry import run_step
+
+    run_step(
+        "promote",
+        workflow={
+            "recipe": recipe,
+            "overrides": overrides,
+            "data_uri": data_uri,
+            "artifacts_uri": artifacts_uri,
+            "tracking_uri": tracking_uri,
+            "run_id": run_id,
+        },
+        inputs={
+            "dataset": dataset.path,
+            "checkpoint": checkpoint.path,
+            "evaluation": evaluation.path,
+            "validation": validation.path,
+        },
+        outputs={"promotion": promotion.path},
+    )

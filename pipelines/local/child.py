@@ -1,0 +1,34 @@
+"""The process that runs the compiled workflow with kfp.local: `python -m pipelines.local.child RUN_FOLDER`.
+
+It is a process of its own because kfp.local keeps global state, wraps stdout and cannot be cancelled. It leads its own
+session, so that ending its group ends kfp's shells and executors too.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from vl3.lifeline import start_lifeline
+
+
+def main(folder: Path) -> None:
+    """Compile the workflow, then run the compiled file with the arguments in `kfp/arguments.json`.
+
+    Raises:
+        RuntimeError: a task failed; kfp names it, its status file says why.
+    """
+    start_lifeline(os.environ, kill_group=True)
+    from kfp import components, local
+
+    from pipelines.compile import compile_train
+
+    compile_train(folder / "pipeline.yaml")
+    workflow = components.load_component_from_file(str(folder / "pipeline.yaml"))
+    arguments = json.loads((folder / "kfp" / "arguments.json").read_text(encoding="utf-8"))
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "kfp"))
+    workflow(**arguments)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,148 @@
+"""The record of a run, `run.json`: what was asked, how each task went, what it took."""
+
+import json
+import os
+import platform
+import secrets
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import StorageError
+
+_LIBRARIES = ("vl3", "torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
+
+
+def now() -> str:
+    """The present time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Seconds between two ISO times."""
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+
+
+class RunRecord:
+    """`run.json` of a run folder, kept up to date while the run goes on."""
+
+    def __init__(self, path: Path, *, parameters: dict[str, Any], tasks: list[str]) -> None:
+        self._path = path
+        former = read_json(path)
+        self.data: dict[str, Any] = {
+            "run_id": _run_id(former, parameters, path.parent.name),
+            "state": "running",
+            "pid": os.getpid(),
+            "started_at": now(),
+            "ended_at": None,
+            "seconds": None,
+            "overhead_seconds": None,
+            "peak_memory_bytes": None,
+            "exit_code": None,
+            "error": None,
+            "parameters": parameters,
+            "tasks": [{"name": name, "state": "waiting", "seconds": None, "reused": False} for name in tasks],
+            "versions": versions(),
+            "earlier_attempts": _earlier(former),
+        }
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run; a restart with the same parameters keeps it."""
+        return self.data["run_id"]
+
+    def update_task(self, status: dict[str, Any]) -> None:
+        """Take over a task's status file."""
+        task = next((task for task in self.data["tasks"] if task["name"] == status["task"]), None)
+        if task is None:
+            return
+        ended_at = status["ended_at"]
+        task |= {
+            "state": status["state"],
+            "started_at": status["started_at"],
+            "ended_at": ended_at,
+            "seconds": seconds_between(status["started_at"], ended_at or now()),
+            "reused": status["state"] == "reused",
+        }
+
+    def finish(self, *, state: str, exit_code: int, error: dict[str, Any] | None, peak_memory_bytes: int) -> None:
+        """Write the final state; `overhead_seconds` is what was spent outside of the steps' own work."""
+        ended_at = now()
+        for task in self.data["tasks"]:
+            if task["state"] == "running":
+                task["state"] = state
+        seconds = seconds_between(self.data["started_at"], ended_at)
+        inside = sum(task["seconds"] or 0.0 for task in self.data["tasks"])
+        self.data |= {
+            "state": state,
+            "ended_at": ended_at,
+            "seconds": seconds,
+            "overhead_seconds": round(seconds - inside, 3),
+            "peak_memory_bytes": peak_memory_bytes,
+            "exit_code": exit_code,
+            "error": error,
+        }
+        self.write()
+
+    def write(self) -> None:
+        """Write the record atomically.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        write_json(self._path, self.data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON under a temporary name, then rename it.
+
+    Raises:
+        StorageError: the disk is full or permission is missing.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}). Free space, correct the folder's owner or choose another "
+            "RUN."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's content; empty when it is missing or not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def versions() -> dict[str, str]:
+    """Python, the platform and the libraries that a result depends on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _run_id(former: dict[str, Any], parameters: dict[str, Any], name: str) -> str:
+    if former.get("run_id") and former.get("parameters") == parameters:
+        return former["run_id"]
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def _earlier(former: dict[str, Any]) -> list[dict[str, Any]]:
+    if not former:
+        return []
+    attempt = {key: former.get(key) for key in ("run_id", "state", "started_at", "seconds", "exit_code", "error")}
+    if attempt["state"] == "running":
+        attempt["state"] = "killed"
+    return [*former.get("earlier_attempts", []), attempt]

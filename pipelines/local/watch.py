@@ -1,0 +1,208 @@
+"""Watching one run: the child that runs kfp, the tasks' status files, timeouts, interruption, the end."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.local.display import open_display, tell
+from pipelines.local.processes import memory_bytes, stop_processes
+from pipelines.local.record import RunRecord, read_json, write_json
+from vl3.config.run import RunConfig
+from vl3.config.stages import Stage
+from vl3.errors import FAMILIES, ClusterError, Vl3Error
+from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+
+_REPOSITORY = Path(__file__).parents[2]
+_POLL_SECONDS = 0.1
+_MEMORY_EVERY_SECONDS = 5.0
+_GRACE_SECONDS = 15.0
+_IDLE_LIMIT_SECONDS = 300.0
+_STAGE_MARGIN_SECONDS = 120.0
+_LIMITS_SECONDS = {
+    "check-prerequisites": 600.0,
+    "validate-data": 7200.0,
+    "evaluate": 7200.0,
+    "promote": 600.0,
+    "report": 600.0,
+}
+
+
+def task_limits_seconds(config: RunConfig) -> dict[str, float]:
+    """Longest time of each task, in the workflow's order; a stage's own limit acts before this one."""
+    before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report")
+    stages = {
+        f"train-{stage.value}".replace("_", "-"): config.stages[stage].timeout_seconds + _STAGE_MARGIN_SECONDS
+        for stage in Stage
+    }
+    return {name: _LIMITS_SECONDS[name] for name in before} | stages | {name: _LIMITS_SECONDS[name] for name in after}
+
+
+class Watch:
+    """One attempt at a run."""
+
+    def __init__(self, folder: Path, config: RunConfig, parameters: dict[str, Any]) -> None:
+        self._folder = folder
+        self._limits_seconds = task_limits_seconds(config)
+        self._record = RunRecord(folder / "run.json", parameters=parameters, tasks=list(self._limits_seconds))
+        self._mark = runner_mark(os.getpid())
+        self._statuses: dict[str, dict[str, Any]] = {}
+        self._signal = 0
+        self._peak_memory_bytes = 0
+        self._busy_at = self._measured_at = time.monotonic()
+
+    def interrupt(self, signal_number: int) -> None:
+        """Ask the run to stop; for a signal handler."""
+        self._signal = signal_number
+
+    def run(self) -> int:
+        """Run to the end; returns the exit code. The last line on stderr says what went wrong."""
+        self._prepare()
+        self._record.write()
+        display = open_display(f"vl3 run {self._folder} ({self._record.run_id})")
+        temporary = tempfile.mkdtemp(prefix="vl3-run-")
+        try:
+            child = self._start(temporary)
+            try:
+                error = self._watch(child, display)
+            finally:
+                stop_processes(self._mark, grace_seconds=_GRACE_SECONDS, reap=child.poll)
+                child.wait()
+        finally:
+            self._refresh(display)
+            display.close()
+            shutil.rmtree(temporary, ignore_errors=True)
+        return self._finish(error)
+
+    def _prepare(self) -> None:
+        """Drop what a former attempt left that is only about that attempt."""
+        for name in ("status", "kfp"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        arguments = {**self._record.data["parameters"], "run_id": self._record.run_id}
+        write_json(self._folder / "kfp" / "arguments.json", arguments)
+        (self._folder / "logs").mkdir(exist_ok=True)
+        (self._folder / "status").mkdir(exist_ok=True)
+
+    def _start(self, temporary: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "logs" / "runner.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "pipelines.local.child", str(self._folder)],
+                cwd=_REPOSITORY,
+                env=child_environment(os.environ, self._folder, self._mark, temporary),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _watch(self, child: subprocess.Popen[bytes], display: Any) -> Vl3Error | None:
+        """Wait for the child's end; returns what went wrong."""
+        while child.poll() is None:
+            time.sleep(_POLL_SECONDS)
+            self._refresh(display)
+            if self._signal:
+                return None
+            error = self._overdue()
+            if error is not None:
+                return error
+        self._refresh(display)
+        return None if child.returncode == 0 else self._explain(child.returncode)
+
+    def _refresh(self, display: Any) -> None:
+        for path in (self._folder / "status").glob("*.json"):
+            status = read_json(path)
+            if status:
+                self._statuses[status["task"]] = status
+                self._record.update_task(status)
+        display.update(self._record.data["tasks"], self._statuses)
+        if time.monotonic() - self._measured_at > _MEMORY_EVERY_SECONDS:
+            self._measured_at = time.monotonic()
+            self._peak_memory_bytes = max(self._peak_memory_bytes, memory_bytes(self._mark))
+            self._record.write()
+
+    def _overdue(self) -> ClusterError | None:
+        """The task that has used up its time, or a workflow that does nothing at all."""
+        for task in self._record.data["tasks"]:
+            limit_seconds = self._limits_seconds[task["name"]]
+            if task["state"] == "running":
+                self._busy_at = time.monotonic()
+                if task["seconds"] > limit_seconds:
+                    return ClusterError(
+                        f"{task['name']} has run for {task['seconds']:.0f} s, longer than its limit of "
+                        f"{limit_seconds:.0f} s, and was stopped. Look at its log, {self._log(task['name'])}; a "
+                        "stage's limit is stages.<stage>.timeout_seconds."
+                    )
+        if time.monotonic() - self._busy_at > _IDLE_LIMIT_SECONDS:
+            return ClusterError(
+                f"no task has begun for {_IDLE_LIMIT_SECONDS:.0f} s. The workflow hangs between tasks and was stopped. "
+                f"Look at {self._log('runner')}."
+            )
+        return None
+
+    def _explain(self, returncode: int) -> Vl3Error:
+        """Why the child ended: a task's own word, else what can be seen from outside."""
+        for name, status in self._statuses.items():
+            if status["state"] == "failed":
+                family = FAMILIES.get(status["error"]["family"], Vl3Error)
+                headline, *details = status["error"]["message"].splitlines() or [""]
+                return family("\n".join([f"{name}: {headline} (log: {self._log(name)})", *details]))
+            if status["state"] == "running":
+                return ClusterError(
+                    f"{name} ended without a word: its process was killed, perhaps for want of memory. "
+                    f"Look at {self._log(name)} and the kernel's log, then start the same run again."
+                )
+        return Vl3Error(
+            f"the workflow's process ended with status {returncode} outside of any task. Look at {self._log('runner')}."
+        )
+
+    def _finish(self, error: Vl3Error | None) -> int:
+        exit_code = 128 + self._signal if self._signal else error.exit_code if error else 0
+        state = "interrupted" if self._signal else "failed" if error else "succeeded"
+        details = {"family": type(error).__name__, "message": str(error)} if error else None
+        self._record.finish(state=state, exit_code=exit_code, error=details, peak_memory_bytes=self._peak_memory_bytes)
+        self._print_end(state, error)
+        return exit_code
+
+    def _print_end(self, state: str, error: Vl3Error | None) -> None:
+        data = self._record.data
+        reused = sum(task["reused"] for task in data["tasks"])
+        print(
+            f"{state} in {data['seconds']:.1f} s ({reused} of {len(data['tasks'])} tasks reused, "
+            f"{data['overhead_seconds']:.1f} s outside of the steps' own work); record: {self._folder / 'run.json'}",
+            flush=True,
+        )
+        page = self._folder / "report" / "report.html"
+        if state == "succeeded" and page.exists():
+            print(f"report: {page}", flush=True)
+        if error is not None:
+            tell(error)
+        elif state == "interrupted":
+            print(
+                "interrupted: nothing of the run is left running. What is finished is kept; start the same command "
+                "again to go on.",
+                file=sys.stderr,
+            )
+
+    def _log(self, name: str) -> Path:
+        return self._folder / "logs" / f"{name}.log"
+
+
+def child_environment(environ: Mapping[str, str], folder: Path, mark: str, temporary: str) -> dict[str, str]:
+    """The environment of a run's processes: ours, with the run's marks and without what slows Python down."""
+    kept = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {
+        "OMP_NUM_THREADS": "1",
+        "VL3_MLFLOW_TEMPLATE": str(Path(sys.prefix) / "share" / "vl3" / "mlflow.db"),
+        **kept,
+        RUNNER_VARIABLE: mark,
+        "VL3_RUN_FOLDER": str(folder),
+        "VL3_TASK_LOG_DIR": str(folder / "logs"),
+        "TMPDIR": temporary,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_REPOSITORY), kept.get("PYTHONPATH")])),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
+    }

@@ -1,0 +1,180 @@
+"""Step: find everything that would stop the run later, and say it at once; fix what stage 1 starts from."""
+
+import importlib.util
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vl3.config.codec import to_dict
+from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
+from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.store.bases import base_folder, folder_digest
+from vl3.store.objects import open_store
+from vl3.store.uris import file_path, scheme_of
+from vl3.store.writing import atomic_write_json, require_space, storage_errors
+
+MIN_FREE_BYTES = 2 * 1024**3
+"""Space that a run needs at least for its dataset, checkpoints and logs."""
+_PYTHON = (3, 11)
+_LIBRARIES = ("torch", "transformers", "deepspeed", "mlflow", "great_expectations", "av", "pyarrow")
+_ORDER = (ConfigError, DataError, StorageError, ClusterError)
+
+
+def check(request: StepRequest) -> None:
+    """Run every check.
+
+    Raises:
+        Vl3Error: one report of all that is missing. Its family is that of the single problem; of several families the
+            first that a retry cannot cure (configuration, data, storage, then platform).
+    """
+    problems: list[Vl3Error] = []
+    for probe in _PROBES:
+        try:
+            probe(request)
+        except Vl3Error as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        family = min((_family(problem) for problem in problems), key=_ORDER.index)
+        lines = [
+            f"  {number}. {_family(problem).__name__}: {problem}" for number, problem in enumerate(problems, start=1)
+        ]
+        raise family("\n".join([f"{len(problems)} prerequisites are missing, listed above. Mend them all.", *lines]))
+
+
+def _family(problem: Vl3Error) -> type[Vl3Error]:
+    return next(family for family in _ORDER if isinstance(problem, family))
+
+
+def _check_interpreter(_: StepRequest) -> None:
+    if sys.version_info < _PYTHON:
+        raise ConfigError(f"Python is {sys.version.split()[0]} and must be {_PYTHON[0]}.{_PYTHON[1]} or newer.")
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"libraries are not installed: {', '.join(missing)}. Run `make setup`.")
+
+
+def _check_vision_base(request: StepRequest) -> None:
+    check_base(base_folder(request.config.model.vision_base), "model.vision_base", ("config.json",))
+
+
+def _check_language_base(request: StepRequest) -> None:
+    folder = base_folder(request.config.model.language_base)
+    check_base(folder, "model.language_base", ("config.json", "tokenizer.json"))
+
+
+def check_base(folder: Path, field: str, names: tuple[str, ...]) -> None:
+    """Check that a base has its files and that its weights are whole safetensors files.
+
+    Raises:
+        StorageError: a file is missing, not JSON, or truncated.
+    """
+    for name in names:
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{field}: {folder / name} cannot be read ({error}). Make the base again.") from error
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise StorageError(f"{field}: {folder} holds no *.safetensors file, so nothing can be loaded. Make it again.")
+    for path in weights:
+        _check_safetensors(path, field)
+
+
+def _check_safetensors(path: Path, field: str) -> None:
+    """The header says how long the file must be, so a cut file shows without reading the weights."""
+    try:
+        with path.open("rb") as file:
+            (header_bytes,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(header_bytes))
+        data_bytes = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, struct.error) as error:
+        raise StorageError(f"{field}: {path} is not a safetensors file ({error}). Make the base again.") from error
+    expected, found = 8 + header_bytes + data_bytes, path.stat().st_size
+    if found != expected:
+        raise StorageError(f"{field}: {path} has {found} bytes and should have {expected}. Make the base again.")
+
+
+def _check_data(request: StepRequest) -> None:
+    folder = file_path(request.data_uri)
+    path = folder / "annotations" / "train.jsonl"
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: the data folder does not exist. Correct DATA, or make a sample with "
+            f"`vl3 data sample --out {folder}`."
+        )
+    if not path.is_file() or not path.stat().st_size:
+        raise DataError(f"{path}: the annotations are missing or empty. Put one JSON sample a line there.")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: no permission to read the annotations. Correct the file's owner.")
+
+
+def _check_artifacts(request: StepRequest) -> None:
+    """The root of artifacts takes a file, and has room."""
+    if scheme_of(request.artifacts_uri) == "s3":
+        open_store(request.artifacts_uri).exists("probe")
+        return
+    folder = file_path(request.artifacts_uri)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"probe")
+        probe.unlink()
+    require_space(folder, MIN_FREE_BYTES, purpose="for dataset, checkpoints and logs")
+
+
+def _check_tracking(request: StepRequest) -> None:
+    """Opening the workflow's tracking run proves that the store is reachable and writable."""
+    from vl3.steps.tracking import open_parent_run
+
+    open_parent_run(request)
+
+
+_PROBES: tuple[Callable[[StepRequest], None], ...] = (
+    _check_interpreter,
+    _check_vision_base,
+    _check_language_base,
+    _check_data,
+    _check_artifacts,
+    _check_tracking,
+)
+
+
+def base_digests(request: StepRequest) -> dict[str, Any]:
+    """URI and digest of both bases."""
+    model = to_dict(request.config.model)
+    return {name: {"uri": uri, "sha256": folder_digest(base_folder(uri))} for name, uri in model.items()}
+
+
+def key_parts(request: StepRequest) -> dict[str, Any]:
+    """The bases alone: the key names the start artifact; the checks themselves are made anew in each run."""
+    return (
+        {"bases": {name: base["sha256"] for name, base in base_digests(request).items()}} if _has_bases(request) else {}
+    )
+
+
+def _has_bases(request: StepRequest) -> bool:
+    try:
+        base_digests(request)
+    except Vl3Error:  # reported by the checks, together with everything else
+        return False
+    return True
+
+
+def run(work: StepWork) -> StepOutcome:
+    """Check, then publish what stage 1 starts from (digests, not copies)."""
+    check(work.request)
+    bases = base_digests(work.request)
+    with work.fresh_folder("start") as folder:
+        atomic_write_json(folder / "bases.json", {name: base["sha256"] for name, base in bases.items()})
+        start = work.publish(folder, "start", kind="start")
+    work.clear()
+    return StepOutcome(outputs={"start": start}, values={"bases": bases})
+
+
+STEP = Step(code=("steps/check_prerequisites.py",), run=run, key_parts=key_parts, reusable=False)

@@ -1,0 +1,69 @@
+"""Step: held-out accuracy of every task, before training and after each stage."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vl3.config.codec import to_dict
+from vl3.config.stages import Stage
+from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.store.artifacts import fetch
+
+
+def run(work: StepWork) -> StepOutcome:
+    """Generate answers with each model and count the right ones."""
+    from vl3.evaluation.runner import EvaluatedModel, evaluate_models
+
+    inputs, config = work.request.inputs, work.request.config
+    models = [EvaluatedModel(name="before", folder=None)]
+    models += [EvaluatedModel(name=stage.value, folder=fetch(inputs[stage.value])) for stage in Stage]
+    with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
+        step_run.log_dataset("dataset", inputs["dataset"].sha256, inputs["dataset"].uri, context="evaluation")
+        evaluate_models(models, fetch(inputs["dataset"]), config, out_folder=folder, progress=work.progress)
+        result = read_evaluation(folder)
+        rows = [(number, _metrics(model)) for number, model in enumerate(result["models"])]
+        step_run.log_metrics(rows)
+        reference = work.publish(folder, "evaluation", kind="evaluation")
+        step_run.log_artifact(fetch(reference) / "evaluation.json")
+    work.clear()
+    means = {model["name"]: model["mean_accuracy"] for model in result["models"]}
+    return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The content of an evaluation's evaluation.json."""
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def _metrics(model: dict[str, Any]) -> dict[str, float]:
+    """Accuracy by category; the step of the metric is the stage's number, 0 for the model before training."""
+    values = {f"accuracy/{name}": task["accuracy"] for name, task in model["tasks"].items()}
+    return {
+        name: value for name, value in {"accuracy/mean": model["mean_accuracy"], **values}.items() if value is not None
+    }
+
+
+def key_parts(request: StepRequest) -> dict[str, Any]:
+    """How media are prepared and answers generated."""
+    config = request.config
+    evaluation, data = to_dict(config.evaluation), to_dict(config.data)
+    evaluation.pop("processes")
+    data.pop("build_workers")
+    stages = {
+        stage.value: [
+            config.stages[stage].image_merge_size,
+            config.stages[stage].video_merge_size,
+            config.stages[stage].difffp,
+        ]
+        for stage in Stage
+    }
+    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed}
+
+
+STEP = Step(
+    code=("data/*.py", "models/*.py", "inference/*.py", "evaluation/*.py", "steps/evaluate.py"),
+    exclude=("data/world*.py", "data/corpus*.py", "data/tokenizer_build.py", "data/build*.py", "evaluation/report*.py"),
+    libraries=("torch", "transformers", "tokenizers", "av", "pillow"),
+    run=run,
+    key_parts=key_parts,
+)

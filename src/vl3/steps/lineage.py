@@ -1,0 +1,37 @@
+"""The way from the data to the model version, as the report shows it."""
+
+from typing import Any
+
+from vl3.config.stages import Stage
+from vl3.steps.step import StepRequest, record_of
+from vl3.store.reference import Reference
+
+
+def lineage(request: StepRequest, promotion: dict[str, Any]) -> list[dict[str, Any]]:
+    """Nodes in order: data, bases, the stages' checkpoints, the evaluation, the model version."""
+    inputs = request.inputs
+    start, data = record_of(inputs["start"]), record_of(inputs["dataset"])
+    nodes = [
+        _node("data", "dataset", inputs["dataset"], {"samples": data.values.get("lines"), "from": request.data_uri})
+    ]
+    nodes += [
+        {"kind": "base", "name": name.replace("_", " "), "sha256": base["sha256"], "uri": base["uri"], "facts": {}}
+        for name, base in start.values["bases"].items()
+    ]
+    nodes += [_checkpoint(request, stage) for stage in Stage]
+    nodes.append(_node("evaluation", "evaluation", inputs["evaluation"], {}))
+    last = _checkpoint(request, list(Stage)[-1])
+    facts = {"version": promotion["version"], "decision": promotion["state"]}
+    nodes.append({**last, "kind": "model", "name": promotion["model"], "facts": facts})
+    return nodes
+
+
+def _checkpoint(request: StepRequest, stage: Stage) -> dict[str, Any]:
+    """A stage's checkpoint, reached through the record of the step whose training log came in."""
+    record = record_of(request.inputs[stage.value])
+    facts = {"steps": request.config.stages[stage].steps, "version": record.values.get("version")}
+    return _node("checkpoint", stage.value, record.outputs["checkpoint"], facts)
+
+
+def _node(kind: str, name: str, reference: Reference, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": kind, "name": name, "sha256": reference.sha256, "uri": reference.uri, "facts": facts}

@@ -1,0 +1,166 @@
+"""Step: gather what every step left and write the report."""
+
+import json
+import os
+import shutil
+import time
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vl3.config.stages import Stage
+from vl3.steps.evaluate import read_evaluation
+from vl3.steps.lineage import lineage
+from vl3.steps.step import Step, StepOutcome, StepRecord, StepRequest, StepWork, record_of
+from vl3.steps.tracking import finish_parent_run
+from vl3.store.artifacts import fetch
+from vl3.store.reference import Reference
+from vl3.store.writing import storage_errors
+
+_VERSIONS = ("vl3", "torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
+_CHAIN = ("start", "dataset", *(stage.value for stage in Stage), "evaluation", "promotion")
+"""The inputs that stand for one task each, in the order of the workflow."""
+
+
+def run(work: StepWork) -> StepOutcome:
+    """Write report.html and report.json, publish them, and put a copy where the run's owner looks."""
+    from vl3.evaluation.report import write_report
+
+    request = work.request
+    with work.step_run() as step_run, work.fresh_folder("report") as folder:
+        data = gather(request)
+        page = write_report(data, folder, evaluation_folder=fetch(request.inputs["evaluation"]))
+        step_run.log_artifact(page)
+        reference = work.publish(folder, "report", kind="report")
+    work.clear()
+    _deliver(request, reference)
+    finish_parent_run(request)
+    return StepOutcome(outputs={"report": reference}, values={"verdict": data["verdict"]})
+
+
+def gather(request: StepRequest) -> dict[str, Any]:
+    """Everything that the report shows, in the renderer's schema (vl3.evaluation.report_data)."""
+    promotion = _read(request.inputs["promotion"], "promotion.json")
+    validation = _read(request.inputs["validation"], "validation.json")
+    run_record = _run_record(request)
+    return {
+        "run": _run_facts(request, run_record),
+        "verdict": {"state": promotion["state"], "reason": promotion["reason"]},
+        "chain": [_chain_step(request, name) for name in _CHAIN],
+        "wall_seconds": _wall_seconds(run_record),
+        "stages": [_stage(request.inputs[stage.value]) for stage in Stage],
+        "evaluation": read_evaluation(fetch(request.inputs["evaluation"])),
+        "gates": promotion["gates"],
+        "validation": _validation(validation),
+        "lineage": lineage(request, promotion),
+        "missing": {},
+    }
+
+
+def _run_facts(request: StepRequest, run_record: dict[str, Any]) -> dict[str, Any]:
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "run_id": request.run_id,
+        "run_name": request.run_folder.name if request.run_folder else request.run_id,
+        "recipe": request.config.name,
+        "seed": request.config.seed,
+        "started_at": _unix(run_record.get("started_at")),
+        "overrides": list(request.overrides),
+        "versions": {name: version(name) for name in _VERSIONS},
+        "machine": f"{os.cpu_count()} cores, {memory_bytes / 1024**3:.0f} GiB",
+    }
+
+
+def _chain_step(request: StepRequest, name: str) -> dict[str, Any]:
+    """A task with its times: of this run where a runner keeps them, of its record otherwise."""
+    record = record_of(request.inputs[name])
+    status = _status(request, record.name)
+    if status is None:
+        ended_at = _unix(record.created_at)
+        times = {"started_at": ended_at and ended_at - record.seconds, "ended_at": ended_at, "seconds": record.seconds}
+        return {"name": record.name, "state": "done", **times}
+    started_at, ended_at = _unix(status["started_at"]), _unix(status["ended_at"])
+    seconds = ended_at - started_at if started_at and ended_at else None
+    produced = record.seconds if status["state"] == "reused" else None
+    times = {"started_at": started_at, "ended_at": ended_at, "seconds": seconds, "produced_in_seconds": produced}
+    return {"name": record.name, "state": status["state"], **times}
+
+
+def _stage(training: Reference) -> dict[str, Any]:
+    folder = fetch(training)
+    facts = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    notes = list(dict.fromkeys(event["text"] for event in events if event["type"] == "note"))
+    return {"stage": facts["stage"], "config": facts["config"], "events": events, "notes": notes}
+
+
+def _validation(result: dict[str, Any]) -> dict[str, Any]:
+    findings = [
+        {
+            **{name: finding[name] for name in ("severity", "check", "message", "count")},
+            "examples": [f"{row['where']}: {row['reason']}" for row in finding["rows"][:5]],
+        }
+        for finding in (*result["critical"], *result["warnings"])
+    ]
+    return {"passed": result["passed"], "findings": findings, "facts": result["facts"]}
+
+
+def _deliver(request: StepRequest, report: Reference) -> None:
+    """Copy the report to `<run folder>/report/`."""
+    if request.run_folder is None:
+        return
+    target = request.run_folder / "report"
+    with storage_errors(target):
+        target.mkdir(exist_ok=True)
+        for name in ("report.html", "report.json"):
+            shutil.copyfile(fetch(report) / name, target / name)
+
+
+def _redeliver(request: StepRequest, record: StepRecord) -> None:
+    """A reused report is still the run's report, and the run is still finished."""
+    _deliver(request, record.outputs["report"])
+    finish_parent_run(request)
+
+
+def _read(reference: Reference, name: str) -> dict[str, Any]:
+    return json.loads((fetch(reference) / name).read_text(encoding="utf-8"))
+
+
+def _run_record(request: StepRequest) -> dict[str, Any]:
+    path = request.run_folder / "run.json" if request.run_folder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+
+
+def _status(request: StepRequest, task: str) -> dict[str, Any] | None:
+    path: Path | None = request.run_folder / "status" / f"{task}.json" if request.run_folder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else None
+
+
+def _wall_seconds(run_record: dict[str, Any]) -> float | None:
+    started_at = _unix(run_record.get("started_at"))
+    return None if started_at is None else time.time() - started_at
+
+
+def _unix(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def key_parts(request: StepRequest) -> dict[str, Any]:
+    """The overrides: everything else comes in by the inputs."""
+    return {"overrides": list(request.overrides), "seed": request.config.seed}
+
+
+STEP = Step(
+    code=(
+        "evaluation/report*.py",
+        "evaluation/charts.py",
+        "evaluation/templates/*",
+        "steps/report.py",
+        "steps/lineage.py",
+    ),
+    run=run,
+    key_parts=key_parts,
+    on_reuse=_redeliver,
+)

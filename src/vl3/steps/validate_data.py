@@ -1,0 +1,113 @@
+"""Step: build the dataset (shards and index) and let Great Expectations judge it before anything is trained on it."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vl3.config.codec import to_dict
+from vl3.config.stages import Stage
+from vl3.errors import DataError
+from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.store.artifacts import fetch
+from vl3.store.bases import base_folder
+from vl3.store.uris import file_path
+
+
+def run(work: StepWork) -> StepOutcome:
+    """Build, judge, publish. The validation report is published for a refused dataset too.
+
+    Raises:
+        DataError: the dataset is refused; every bad line is named with its reason.
+    """
+    with work.step_run() as step_run, work.fresh_folder("dataset") as folder:
+        _build(work, folder)
+        report, result = _validate(work, folder)
+        step_run.log_artifact(fetch(report) / "validation.json")
+        result.require_passed()
+        dataset = work.publish(folder, "dataset", kind="dataset")
+        step_run.log_dataset("dataset", dataset.sha256, dataset.uri, context="validation")
+    work.clear()
+    return StepOutcome(outputs={"dataset": dataset, "validation": report}, values=result.facts)
+
+
+def _build(work: StepWork, folder: Path) -> None:
+    from vl3.data.build import build_dataset
+    from vl3.data.tokenizer import ChatTokenizer
+    from vl3.models.difffp import keep_mask
+
+    config = work.request.config
+    build_dataset(
+        file_path(work.request.data_uri),
+        folder,
+        config=config.data,
+        tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
+        prune=keep_mask,
+        workers=config.data.build_workers,
+        progress=lambda done, total: work.progress(done, total, "samples decoded and packed"),
+    )
+
+
+def _validate(work: StepWork, dataset_folder: Path) -> tuple[Any, Any]:
+    """Judge the index; returns the reference of the published report, and the result, which knows where that lies."""
+    from vl3.data.index import DatasetIndex
+    from vl3.validation.suite import validate_index
+
+    work.progress(1, 1, "judging the index")
+    with work.fresh_folder("validation") as folder:
+        result = validate_index(DatasetIndex.read(dataset_folder).table, work.request.config, folder)
+        docs = result.docs_folder.relative_to(folder)
+        report = work.publish(folder, "validation", kind="validation-report")
+    return report, dataclasses.replace(result, docs_folder=fetch(report) / docs)
+
+
+def key_parts(request: StepRequest) -> dict[str, Any]:
+    """What the data are, how they are prepared and what is asked of them."""
+    config = request.config
+    data = to_dict(config.data)
+    data.pop("build_workers")
+    return {
+        "data": data,
+        "mixtures": {stage.value: config.stages[stage].mixture for stage in Stage},
+        "stages": to_dict(config.stages),
+        "samples_per_task": config.evaluation.samples_per_task,
+        "source": folder_fingerprint(file_path(request.data_uri)),
+    }
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Digest of a data folder: the annotations' content, and name, size and time of every other file.
+
+    Media are not read, which would take as long as the step that a reuse is to spare; the dataset that is built from
+    them is identified by its content.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: the data folder does not exist. Correct DATA.")
+    digest = hashlib.sha256()
+    for path in sorted(_files(folder)):
+        name = path.relative_to(folder).as_posix()
+        if name.startswith("annotations/"):
+            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        else:
+            facts = path.stat()
+            digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names if Path(parent, name).is_file())
+
+
+STEP = Step(
+    code=("config/*.py", "data/*.py", "validation/*.py", "models/difffp.py", "steps/validate_data.py"),
+    exclude=("data/world*.py", "data/corpus*.py", "data/tokenizer_build.py", "data/order.py", "data/packing.py"),
+    libraries=("av", "pillow", "pyarrow", "great-expectations", "tokenizers"),
+    run=run,
+    key_parts=key_parts,
+)
