@@ -1,0 +1,211 @@
+"""A stage as processes on this machine: torchrun, watched until it ends, with nothing left behind."""
+
+import json
+import logging
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import FAMILIES, ClusterError, ConfigError
+from vl3.launch.job import LaunchJob
+from vl3.launch.processes import end_marked
+from vl3.launch.tail import EventTail, last_lines
+from vl3.lifeline import runner_mark
+from vl3.store.writing import storage_errors
+
+log = logging.getLogger("vl3.launch")
+
+LAUNCHER_VARIABLE = "VL3_LAUNCHER"
+"""`pid:starttime` of this process: workers end themselves when it is gone."""
+LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
+"""Unix time of the launch."""
+LAUNCH_VARIABLE = "VL3_LAUNCH"
+"""Different for each launch: by it all its processes are found and ended."""
+STOPPED_EXIT_CODE = 143
+"""Exit code of a worker that was asked to stop and did so after a checkpoint."""
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 30.0
+_LAST_LINES = 20
+_ADDRESS = "127.0.0.1"
+_RANK_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
+
+
+def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Run a job's processes on this machine until all have ended.
+
+    However this call ends (return, error, KeyboardInterrupt, SystemExit raised by a signal handler), none of the
+    processes is left. On an interrupt they get SIGTERM first and time to write a checkpoint.
+
+    Args:
+        job: what to run.
+        on_event: gets each event that the processes append to job.events_path, in this thread.
+
+    Raises:
+        Vl3Error: the error that a process recorded in job.failure_path, in its own family.
+        ClusterError: the port is taken, the time is over, or a process ended otherwise.
+        ConfigError: the job wants several machines.
+    """
+    if job.nodes != 1:
+        raise ConfigError(
+            f"launch.nodes={job.nodes}: the local backend has this one machine. Set launch.nodes to 1 or choose a "
+            "cluster backend."
+        )
+    port = _checked_port(job.master_port)
+    token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
+    with storage_errors(job.log_path):
+        job.log_path.parent.mkdir(parents=True, exist_ok=True)
+        job.failure_path.unlink(missing_ok=True)
+    log_offset = job.log_path.stat().st_size if job.log_path.is_file() else 0
+    tail = EventTail(job.events_path)
+    started = time.monotonic()
+    # torchrun makes a folder for logs even where it redirects none.
+    with tempfile.TemporaryDirectory(prefix="vl3-torchrun-") as scratch:
+        try:
+            exit_code = _run(job, _command(job, port, scratch), token, tail, on_event)
+        finally:
+            end_marked(token, grace_seconds=0)
+    for event in tail.read():
+        on_event(event)
+    if exit_code is None:
+        raise _timeout_error(job)
+    if exit_code != 0:
+        raise _failure(job, exit_code, last_lines(job.log_path, log_offset, count=400))
+    log.info("%s ended after %.1f s", job.name, time.monotonic() - started)
+
+
+def _run(
+    job: LaunchJob, command: list[str], token: str, tail: EventTail, on_event: Callable[[dict[str, Any]], None]
+) -> int | None:
+    """Start torchrun and follow it; its exit code, or None when the time was over and it was stopped."""
+    deadline = time.monotonic() + job.timeout_seconds
+    with storage_errors(job.log_path), job.log_path.open("ab") as output:
+        # A session of its own: Ctrl-C must reach the workers through us alone, once.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(job, token),
+            start_new_session=True,
+        )
+    try:
+        while True:
+            exit_code = _wait_a_moment(process)
+            for event in tail.read():
+                on_event(event)
+            if exit_code is not None:
+                return exit_code
+            if time.monotonic() >= deadline:
+                return None
+    finally:
+        if process.poll() is None:
+            log.warning("%s ends early: stopping its processes", job.name)
+            end_marked(token, grace_seconds=_GRACE_SECONDS)
+            process.wait()
+
+
+def _wait_a_moment(process: "subprocess.Popen[bytes]") -> int | None:
+    try:
+        return process.wait(timeout=_POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _command(job: LaunchJob, port: int, scratch: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={job.processes_per_node}",
+        "--nnodes=1",
+        "--node-rank=0",
+        "--rdzv-backend=static",
+        f"--master-addr={_ADDRESS}",
+        f"--master-port={port}",
+        "--max-restarts=0",
+        f"--log-dir={scratch}",
+        "--module",
+        job.module,
+        *job.arguments,
+    ]
+
+
+def _environment(job: LaunchJob, token: str) -> dict[str, str]:
+    """This process's environment as children inherit it, with what the workers need besides."""
+    name, _, value = token.partition("=")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(job.threads_per_process),
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),  # no look-up of the host's name
+        "TOKENIZERS_PARALLELISM": "false",
+        LAUNCHER_VARIABLE: runner_mark(os.getpid()),
+        LAUNCHED_AT_VARIABLE: repr(time.time()),
+        name: value,
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch anew doubles the start of every process
+    return environment | job.environment
+
+
+def _checked_port(wanted: int | None) -> int:
+    """The wanted port if it is free, or any free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_ADDRESS, wanted or 0))
+        except OSError as error:
+            raise ClusterError(
+                f"port {wanted} of {_ADDRESS} is taken ({error.strerror}), so the training processes cannot meet "
+                "there. End the process that holds it, or give no port and a free one is taken."
+            ) from error
+        return probe.getsockname()[1]
+
+
+def _timeout_error(job: LaunchJob) -> ClusterError:
+    return ClusterError(
+        f"{job.name} was still running after {job.timeout_seconds:g} s and was stopped (log: {job.log_path}). Start it "
+        "again: it goes on from its last checkpoint. If it is as slow as it should be, raise timeout_seconds."
+    )
+
+
+def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
+    """The error that a process recorded, or what can be said from the log."""
+    recorded = _recorded_failure(job.failure_path)
+    if recorded is not None:
+        return recorded
+    text = "\n".join(lines)
+    if "EADDRINUSE" in text or "address already in use" in text.lower():
+        return ClusterError(
+            f"{job.name}: the port at which its processes meet was taken by another one in the same moment (log: "
+            f"{job.log_path}). Start it again: another free port is taken."
+        )
+    match = _RANK_FAILED.search(text)
+    who, code = (f"rank {match[2]}", int(match[1])) if match else ("torchrun", exit_code)
+    shown = "\n  ".join(lines[-_LAST_LINES:])
+    return ClusterError(
+        f"{job.name} failed: {who} ended with exit code {code}{_hint(code)}. The log is {job.log_path}; its last "
+        f"lines:\n  {shown}"
+    )
+
+
+def _hint(code: int) -> str:
+    if code == -9:
+        return " (killed, most likely because memory ran out: lower packs_per_step or max_length_tokens)"
+    if code == STOPPED_EXIT_CODE:
+        return " (it was asked to stop and has written a checkpoint: start it again to go on)"
+    return f" (signal {-code})" if code < 0 else ""
+
+
+def _recorded_failure(path: Path) -> Exception | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return FAMILIES[data["family"]](data["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,54 @@
+"""Reading files that other processes append to."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("vl3.launch")
+
+
+class EventTail:
+    """The events appended to a file since the tail was made; half a last line waits until it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.is_file() else 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The whole lines that are new. A line that is not a JSON object is named in the log and passed over."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        whole, newline, _ = new.rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        for line in whole.splitlines():
+            event = _parse(line)
+            if event is not None:
+                yield event
+
+
+def last_lines(path: Path, offset_bytes: int, *, count: int) -> list[str]:
+    """The last lines of a text file beyond an offset."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(offset_bytes)
+        text = file.read().decode("utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.strip():
+        return None
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        log.warning("an event line is not a JSON object: %r", line[:200])
+        return None
+    return event

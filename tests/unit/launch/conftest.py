@@ -1,0 +1,74 @@
+"""A worker without torch that misbehaves on request, under the real torchrun."""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vl3.launch.job import LaunchJob
+
+_WORKER = """
+import json, os, signal, sys, time
+from pathlib import Path
+from vl3.lifeline import start_lifeline
+
+folder, behaviour = Path(sys.argv[1]), sys.argv[2]
+rank = int(os.environ["RANK"])
+start_lifeline({"VL3_RUNNER": os.environ["VL3_LAUNCHER"]}, kill_group=True)
+(folder / f"pid-{rank}").write_text(str(os.getpid()))
+
+
+def say(**event):
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\\n")
+
+
+def on_terminate(*_):
+    (folder / f"terminated-{rank}").touch()
+    os._exit(143)
+
+
+if behaviour == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    signal.signal(signal.SIGTERM, on_terminate)
+if rank == 0:
+    say(type="started")
+if behaviour == "succeed":
+    names = ("OMP_NUM_THREADS", "WORLD_SIZE", "PYTHONDONTWRITEBYTECODE", "VL3_RUNNER", "EXTRA")
+    if rank == 0:
+        say(type="environment", **{name: os.environ.get(name) for name in names})
+    print(f"hello of rank {rank}", flush=True)
+elif behaviour == "fail" and rank == 1:
+    (folder / "failure.json").write_text(json.dumps({"family": "DataError", "message": "clip.mp4 is empty"}))
+    sys.exit(3)
+elif behaviour == "crash" and rank == 1:
+    print("about to die", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+else:
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[..., LaunchJob]:
+    (tmp_path / "misbehaving_worker.py").write_text(textwrap.dedent(_WORKER))
+
+    def make(behaviour: str, **changes: object) -> LaunchJob:
+        values: dict[str, object] = {
+            "name": "stage video",
+            "module": "misbehaving_worker",
+            "arguments": (str(tmp_path), behaviour),
+            "nodes": 1,
+            "processes_per_node": 2,
+            "threads_per_process": 1,
+            "environment": {"PYTHONPATH": str(tmp_path), "EXTRA": "given"},
+            "log_path": tmp_path / "logs" / "stage.log",
+            "events_path": tmp_path / "events.jsonl",
+            "failure_path": tmp_path / "failure.json",
+            "timeout_seconds": 60,
+        }
+        return LaunchJob(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make

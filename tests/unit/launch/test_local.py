@@ -1,0 +1,139 @@
+"""launch_local with real processes: events, errors, and nothing left behind in any case."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vl3.errors import ClusterError, ConfigError, DataError
+from vl3.launch import local
+from vl3.launch.backend import launch
+from vl3.launch.job import LaunchJob
+from vl3.launch.local import launch_local
+
+MakeJob = Callable[..., LaunchJob]
+
+
+def worker_pids(folder: Path) -> list[int]:
+    return [int(path.read_text()) for path in sorted(folder.glob("pid-*"))]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_launch_passes_events_on_and_sets_the_environment(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("VL3_RUNNER", "")
+    (tmp_path / "events.jsonl").write_text('{"type": "of an earlier attempt"}\n')
+    (tmp_path / "failure.json").write_text('{"family": "DataError", "message": "of an earlier attempt"}')
+    events: list[dict[str, Any]] = []
+    launch(make_job("succeed"), "local", events.append)
+    assert [event["type"] for event in events] == ["started", "environment"]
+    assert events[1] == {
+        "type": "environment",
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "PYTHONDONTWRITEBYTECODE": None,
+        "VL3_RUNNER": "",
+        "EXTRA": "given",
+    }
+    log = (tmp_path / "logs" / "stage.log").read_text()
+    assert "hello of rank 0" in log
+    assert "hello of rank 1" in log
+
+
+def test_launch_raises_the_recorded_error_in_its_family(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^clip\.mp4 is empty$"):
+        launch_local(make_job("fail"), lambda event: None)
+    assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
+
+
+def test_launch_names_rank_exit_code_memory_and_log_of_a_killed_worker(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError) as caught:
+        launch_local(make_job("crash"), lambda event: None)
+    message = str(caught.value)
+    assert "stage video failed: rank 1 ended with exit code -9" in message
+    assert "memory ran out" in message
+    assert str(tmp_path / "logs" / "stage.log") in message
+    assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
+
+
+def test_launch_stops_stubborn_workers_at_the_timeout(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_GRACE_SECONDS", 0.5)
+    with pytest.raises(ClusterError, match=r"stage video was still running after 4 s and was stopped"):
+        launch_local(make_job("stubborn", timeout_seconds=4), lambda event: None)
+    assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
+
+
+def test_launch_lets_workers_finish_when_it_is_interrupted(make_job: MakeJob, tmp_path: Path) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch_local(make_job("wait"), stop)
+    assert (tmp_path / "terminated-0").exists()
+    assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
+
+
+def test_launch_ends_workers_whose_torchrun_was_killed(make_job: MakeJob, tmp_path: Path) -> None:
+    def kill_torchrun(event: dict[str, Any]) -> None:
+        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 10)
+        stat = Path(f"/proc/{worker_pids(tmp_path)[0]}/stat").read_text()
+        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+
+    with pytest.raises(ClusterError, match="torchrun ended with exit code -9"):
+        launch_local(make_job("wait"), kill_torchrun)
+    assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
+
+
+def test_workers_end_when_the_launching_process_is_killed(make_job: MakeJob, tmp_path: Path) -> None:
+    code = f"from pathlib import Path, PosixPath\nfrom vl3.launch.job import LaunchJob\n" \
+           f"from vl3.launch.local import launch_local\nlaunch_local({make_job('wait')!r}, print)\n"  # fmt: skip
+    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    wait_until(lambda: len(worker_pids(tmp_path)) == 2, 30)
+    launcher.kill()
+    launcher.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in worker_pids(tmp_path)), 10)
+
+
+def test_launch_refuses_a_port_that_is_taken(make_job: MakeJob) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"port {port} of 127\.0\.0\.1 is taken"):
+            launch_local(make_job("succeed", master_port=port), lambda event: None)
+
+
+def test_launch_refuses_what_it_cannot_do(make_job: MakeJob) -> None:
+    with pytest.raises(ConfigError, match=r"launch\.nodes=2: the local backend has this one machine"):
+        launch_local(make_job("succeed", nodes=2), lambda event: None)
+    with pytest.raises(ConfigError, match=r"launch\.backend='slurm' is unknown\. Choose one of local"):
+        launch(make_job("succeed"), "slurm", lambda event: None)
+    with pytest.raises(ConfigError, match=r"launch\.processes_per_node=0 must be greater than 0"):
+        make_job("succeed", processes_per_node=0)
+    with pytest.raises(ConfigError, match=r"launch\.master_port=70000 is no TCP port"):
+        make_job("succeed", master_port=70000)
