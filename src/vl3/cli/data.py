@@ -1,9 +1,19 @@
 """`vl3 data`: make a sample corpus, check annotations, build a dataset."""
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from vl3.cli.recipe import Overrides
+from vl3.config.overrides import apply_overrides
+from vl3.config.run import RunConfig
+from vl3.errors import DataError
+from vl3.recipes.catalog import get_recipe
+
+if TYPE_CHECKING:
+    from vl3.data.build import BuildSummary
 
 app = typer.Typer(help="Datasets: sample corpus, checks, building.", no_args_is_help=True)
 
@@ -24,3 +34,84 @@ def sample(
 
     samples = write_corpus(out, seed=seed, heldout_scenes=heldout, scale=scale, workers=workers)
     print(f"{out}: {samples} samples of ten categories")
+
+
+@app.command()
+def build(
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Folder to make: tar shards with a Parquet index.")],
+    recipe: Recipe = "tiny",
+    overrides: Overrides = None,
+) -> None:
+    """Build a dataset from annotations and media. Refused lines are printed and left out."""
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    summary = _build(data, out, config, annotations=None)
+    print_refused(out)
+    print(f"{out}: {summary.samples} of {summary.lines} lines in {summary.shards} shards")
+
+
+@app.command()
+def validate(
+    data: DataFolder,
+    annotations: Annotated[Path | None, typer.Option(help="Check the lines of this file alone.")] = None,
+    docs: Annotated[Path, typer.Option(help="Folder for the Data Docs.")] = Path("build/validation"),
+    recipe: Recipe = "tiny",
+    overrides: Overrides = None,
+) -> None:
+    """Check a dataset as the workflow does: print each refused line with its reason; exit code 3 if it is refused."""
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    with tempfile.TemporaryDirectory(prefix="vl3-validate-") as folder:
+        dataset = Path(folder, "dataset")
+        summary = _build(data, dataset, config, annotations=annotations)
+        print_refused(dataset)
+        if annotations is None:
+            _judge(dataset, config, docs)
+    refused = summary.lines - summary.samples
+    if annotations is not None and refused > config.data.max_bad_fraction * summary.lines:
+        raise DataError(
+            f"{annotations}: {refused} of {summary.lines} lines are refused, more than the share of "
+            f"{config.data.max_bad_fraction:g} that data.max_bad_fraction tolerates. Correct or remove them."
+        )
+    print(f"{annotations or data}: {summary.samples} of {summary.lines} lines are good")
+
+
+def _build(data: Path, out: Path, config: RunConfig, *, annotations: Path | None) -> "BuildSummary":
+    from vl3.data.build import build_dataset
+    from vl3.data.tokenizer import ChatTokenizer
+    from vl3.models.difffp import keep_mask
+    from vl3.store.bases import base_folder
+
+    return build_dataset(
+        data,
+        out,
+        annotations=annotations,
+        config=config.data,
+        tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
+        prune=keep_mask,
+        workers=config.data.build_workers,
+    )
+
+
+def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
+    """Let the suite judge the index; warnings are printed.
+
+    Raises:
+        DataError: a critical check failed.
+    """
+    from vl3.data.index import DatasetIndex
+    from vl3.validation.suite import validate_index
+
+    docs.mkdir(parents=True, exist_ok=True)
+    result = validate_index(DatasetIndex.read(dataset).table, config, docs)
+    for finding in result.warnings:
+        print(f"warning: {finding.check}: {finding.message}")
+    result.require_passed()
+
+
+def print_refused(dataset: Path) -> None:
+    """Print each line that a build refused, as `file:line: reason`."""
+    from vl3.data.index import DatasetIndex
+
+    for row in DatasetIndex.read(dataset).table.to_pylist():
+        if row["problem"] is not None:
+            print(f"{row['where']}: {row['problem']}")
