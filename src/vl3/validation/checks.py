@@ -289,7 +289,6 @@ def _mixture_checks() -> list[Check]:
             WARNING,
             "kinds of a stage's mixture are absent from the data; their weight goes to the others",
             table="mixture",
-            reasons=(),
         ),
         between(
             "mixture_source_present",
@@ -299,7 +298,6 @@ def _mixture_checks() -> list[Check]:
             WARNING,
             "the data has no samples of the very source that a mixture names; the whole category stands in",
             table="mixture",
-            reasons=(),
         ),
         between(
             "mixture_share",

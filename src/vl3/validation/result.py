@@ -122,6 +122,5 @@ class ValidationResult:
         return "\n".join(lines)
 
     def _counts(self) -> str:
-        return ", ".join(
-            f"{self.facts[name]} {name}" for name in ("lines", "refused", "train", "heldout") if name in self.facts
-        )
+        shown = ("lines", "refused", "train", "heldout")
+        return ", ".join(f"{self.facts[name]} {name}" for name in shown if name in self.facts)

@@ -62,6 +62,7 @@ def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_fold
         bad_severity = _bad_severity(tables["lines"], config)
         kinds = tables["lines"]["problem_kind"].dropna().unique()
         checks = all_checks(config, bad_severity=bad_severity, kinds=map(str, kinds))
+    checks = [check for check in checks if check.table in tables]
     docs_folder = out_folder / DOCS_FOLDER
     with storage_errors(docs_folder):
         docs_folder.mkdir(parents=True, exist_ok=True)
@@ -116,17 +117,17 @@ def _run(tables: "Mapping[str, pd.DataFrame]", checks: Iterable[Check], docs_fol
 def _context(docs_folder: Path) -> Any:
     """A context in memory, without analytics and progress bars, whose only site lies in our folder."""
     import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.data_context.types import base
 
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(False)
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    for site in list(context.variables.data_docs_sites or {}):
-        context.delete_data_docs_site(site)
     backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_folder.absolute())}
     site = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": backend}
-    context.add_data_docs_site("vl3", {**site, "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}})
-    return context
+    project = base.DataContextConfig(
+        store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        data_docs_sites={"vl3": {**site, "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}}},
+        analytics_enabled=False,
+        progress_bars=base.ProgressBarsConfig(globally=False, metric_calculations=False),
+    )
+    return gx.get_context(mode="ephemeral", project_config=project)
 
 
 def _definition(context: Any, name: str, batch: Any, checks: Iterable[Check]) -> Any:
@@ -178,8 +179,12 @@ def _failing_row(check: Check, column: str, row: Mapping[str, Any]) -> FailingRo
     where = "/".join(str(row[name]) for name in _INDEX_COLUMNS[check.table])
     if check.reason_columns == ("problem",):
         return FailingRow(where=where, reason=str(row["problem"]))
-    shown = [f"{name}={row[name]}" for name in (*check.reason_columns, column) if name in row]
-    return FailingRow(where=where, reason=", ".join(dict.fromkeys(shown)))
+    shown = {name: row[name] for name in (*check.reason_columns, column) if name in row}
+    return FailingRow(where=where, reason=", ".join(f"{name}={_short(value)}" for name, value in shown.items()))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _observed(details: Mapping[str, Any]) -> str:

@@ -1,0 +1,259 @@
+"""A good index passes; each broken property is found, with its severity and the rows that it concerns."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from vl3.config.overrides import apply_overrides
+from vl3.config.run import RunConfig
+from vl3.data.index import IndexRow
+from vl3.data.problems import ProblemKind
+from vl3.errors import DataError, StorageError
+from vl3.validation.result import ValidationResult
+from vl3.validation.suite import validate_index
+
+Rows = list[IndexRow]
+Validate = Callable[[Rows], ValidationResult]
+
+
+@pytest.fixture
+def validate(make_table: Callable[[Rows], pa.Table], config: RunConfig, tmp_path: Path) -> Validate:
+    return lambda rows: validate_index(make_table(rows), config, tmp_path)
+
+
+def _checks(result: ValidationResult) -> dict[str, str]:
+    return {finding.check: finding.severity for finding in (*result.critical, *result.warnings)}
+
+
+def _finding(result: ValidationResult, check: str):
+    return next(finding for finding in (*result.critical, *result.warnings) if finding.check == check)
+
+
+def test_validate_index_passes_good_data_and_writes_docs(
+    validate: Validate, rows: Rows, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = validate(rows)
+    assert result.passed
+    assert (result.critical, result.warnings, result.left_out) == ((), (), ())
+    assert {name: result.facts[name] for name in ("lines", "refused", "train", "heldout")} == {
+        "lines": 130,
+        "refused": 0,
+        "train": 100,
+        "heldout": 30,
+    }
+    assert result.facts["by_category"]["heldout"]["streaming"] == 3
+    result.require_passed()
+    assert result.docs_folder == tmp_path / "data_docs"
+    assert "samples" in (result.docs_folder / "index.html").read_text()
+    pages = {page.stem.rpartition("-")[2] for page in result.docs_folder.glob("validations/**/*.html")}
+    assert pages == {"schema", "lines", "samples", "mixture", "stages", "heldout"}
+    assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ""
+
+
+BROKEN = {
+    "aspect_ratio": ("critical", "scene_image", {"aspect_ratio": 250.0}, "250"),
+    "aspect_ratio_wide": ("warning", "scene_text", {"aspect_ratio": 40.0}, "250.0, 40"),
+    "side_px": ("critical", "scene_image", {"min_side_px": 0}, "0"),
+    "side_px_small": ("warning", "scene_text", {"min_side_px": 8}, "0.0, 8"),
+    "side_px_limit": ("critical", "scene_image", {"max_side_px": 20000}, "20000"),
+    "duration": ("critical", "general_video", {"duration_seconds": 0.0}, "0"),
+    "frames_sparse": ("warning", "general_video", {"duration_seconds": 400.0}, "100"),
+    "frame_rate": ("critical", "general_video", {"source_fps": 0.0}, "0"),
+    "frame_rate_high": ("warning", "general_video", {"source_fps": 1000.0}, "1000"),
+    "length_tokens": ("critical", "chart", {"text_tokens": 700}, "716"),
+    "visual_tokens": ("critical", "chart", {"image_tokens_m1": 300}, "300"),
+    "supervised_tokens": ("critical", "chart", {"supervised_tokens": 0}, "0"),
+    "chance": ("critical", "chart", {"chance": 1.0}, "1"),
+    "mended": ("warning", "chart", {"warning": "tag added"}, "tag added"),
+    "turns_alternate": ("critical", "text_only", {"turns_alternate": False}, "False"),
+    "boxes_in_range": ("critical", "fine_grained", {"boxes_in_range": False}, "False"),
+    "timestamps_ordered": ("critical", "streaming", {"timestamps_ordered": False}, "False"),
+    "tags_match": ("critical", "multi_image", {"tags_match": False}, "False"),
+    "media_present": ("critical", "multi_image", {"media_present": False}, "False"),
+    "media_decodable": ("critical", "multi_image", {"media_decodable": False}, "False"),
+    "path_inside": ("critical", "multi_image", {"path_inside": False}, "False"),
+    "split_known": ("critical", "document", {"split": "test"}, "test"),
+}
+"""Check -> severity, category of the row that is broken, its broken values, values that the finding observes."""
+ALSO = {"aspect_ratio_wide": "aspect_ratio", "side_px_small": "side_px"}
+"""Warnings that the row of the stricter check trips as well."""
+
+
+@pytest.fixture(scope="module")
+def broken(
+    make_rows: Callable[[], Rows], make_table: Callable[[Rows], pa.Table], config: RunConfig, tmp_path_factory
+) -> tuple[ValidationResult, dict[str, str]]:
+    """One dataset with one broken row for each check, and where that row is."""
+    rows, places = make_rows(), {}
+    for check, (_, category, values, _) in BROKEN.items():
+        row = next(
+            row
+            for row in rows
+            if row.category == category and row.split == "train" and row.where not in places.values()
+        )
+        places[check] = row.where
+        for name, value in values.items():
+            setattr(row, name, value)
+    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("broken")), places
+
+
+def test_validate_index_finds_nothing_but_what_is_broken(broken: tuple[ValidationResult, dict[str, str]]) -> None:
+    result, _ = broken
+    assert not result.passed
+    assert _checks(result) == {check: severity for check, (severity, *_) in BROKEN.items()}
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_validate_index_finds_broken_property(broken: tuple[ValidationResult, dict[str, str]], check: str) -> None:
+    result, places = broken
+    finding = _finding(result, check)
+    expected = [places[name] for name in (ALSO.get(check), check) if name]
+    assert [row.where for row in finding.rows] == expected
+    assert finding.count == len(expected)
+    assert finding.observed.startswith(BROKEN[check][3])
+    assert finding.message.startswith(f"{len(expected)} of 130 rows of samples: ")
+
+
+def test_validate_index_finds_repeated_ids(validate: Validate, rows: Rows) -> None:
+    rows[4].sample_id = rows[9].sample_id
+    result = validate(rows)
+    assert _checks(result) == {"sample_id_unique": "critical"}
+    assert [row.where for row in _finding(result, "sample_id_unique").rows] == [rows[4].where, rows[9].where]
+
+
+def test_validate_index_names_copies(validate: Validate, rows: Rows) -> None:
+    charts = [row for row in rows if row.category == "chart" and row.split == "train"]
+    held_out = next(row for row in rows if row.split == "heldout")
+    charts[3].sha256 = charts[0].sha256
+    held_out.sha256 = charts[5].sha256
+    result = validate(rows)
+    assert _checks(result) == {"duplicates": "warning", "splits_disjoint": "critical"}
+    duplicate, leak = _finding(result, "duplicates"), _finding(result, "splits_disjoint")
+    assert [(row.where, row.reason) for row in duplicate.rows] == [(charts[3].where, f"first_copy={charts[0].where}")]
+    assert [(row.where, row.reason) for row in leak.rows] == [(held_out.where, f"held_out_copy={charts[5].where}")]
+    with pytest.raises(DataError, match=r"(?s)held-out samples are also trained on.*Drop them from one split"):
+        result.require_passed()
+
+
+def test_validate_index_tells_problem_kinds_apart(validate: Validate, rows: Rows) -> None:
+    for row, kind in zip(rows, ProblemKind, strict=False):
+        row.refuse(kind, f"the reason of {kind}")
+    result = validate(rows)
+    assert [finding.severity for finding in result.critical] == ["critical"] * len(ProblemKind)
+    assert {finding.check: [(row.where, row.reason) for row in finding.rows] for finding in result.critical} == {
+        f"refused_{kind}": [(row.where, f"the reason of {kind}")] for row, kind in zip(rows, ProblemKind, strict=False)
+    }
+    assert [(line.where, line.kind, line.reason) for line in result.left_out] == [
+        (row.where, kind.value, f"the reason of {kind}") for row, kind in zip(rows, ProblemKind, strict=False)
+    ]
+    with pytest.raises(DataError, match=rf"(?s)refused_tags.*  {rows[5].where}: the reason of tags"):
+        result.require_passed()
+
+
+def test_validate_index_tolerates_few_bad_lines_by_name(validate: Validate, rows: Rows) -> None:
+    rows[0].refuse(ProblemKind.MISSING_FILE, "images/0.png is missing")  # 1 of 130 is below 1 %
+    result = validate(rows)
+    assert result.passed
+    assert _checks(result) == {"refused_missing_file": "warning"}
+    assert result.left_out[0].where == rows[0].where
+    assert result.facts["refused"] == 1
+    assert result.report_data()["findings"] == [
+        {
+            "severity": "warning",
+            "check": "refused_missing_file",
+            "message": "1 of 130 rows of lines: media files are missing. They are left out; correct or drop them.",
+            "count": 1,
+            "examples": [f"{rows[0].where}: images/0.png is missing"],
+        }
+    ]
+
+
+def test_validate_index_bounds_bad_lines_by_configuration(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    rows[0].refuse(ProblemKind.JSON, "no JSON")
+    none = apply_overrides(config, ["data.max_bad_fraction=0"])
+    assert not validate_index(make_table(rows), none, tmp_path).passed
+
+
+def test_validate_index_reports_absent_kind_and_few_held_out(validate: Validate, rows: Rows) -> None:
+    kept = [row for row in rows if row.category != "streaming"]
+    result = validate(kept)
+    assert result.passed
+    assert _checks(result) == {"mixture_present": "warning", "heldout_samples": "warning"} | {
+        "mixture_source_present": "warning"
+    }
+    assert _finding(result, "mixture_present").rows[0].where == "video/streaming"
+    assert _finding(result, "heldout_samples").rows[0].reason == "samples=0"
+
+
+def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows) -> None:
+    charts = [row for row in rows if row.split == "train" and row.category == "chart"]
+    for row in rows:
+        row.source = "qa"
+    clones = [
+        replace(charts[0], sample_id=f"c{n}", sha256=f"c{n}", where=f"annotations/c.jsonl:{n}") for n in range(990)
+    ]
+    result = validate(rows + clones)
+    assert _checks(result) == {"mixture_source_present": "warning", "mixture_share": "warning"}
+    assert [row.where for row in _finding(result, "mixture_source_present").rows] == [
+        f"vision_adaptation/{category}:caption" for category in ("scene_image", "scene_text", "document")
+    ]
+    share = next(row for row in _finding(result, "mixture_share").rows if row.where == "video/streaming")
+    assert share.reason == "asked_share=0.129032, data_share=0.00925926, oversampling=13.9355"
+
+
+def test_validate_index_refuses_stage_without_samples(validate: Validate, rows: Rows) -> None:
+    kept = [row for row in rows if row.category not in ("scene_image", "scene_text", "document")]
+    result = validate(kept)
+    assert not result.passed
+    assert [row.where for row in _finding(result, "stage_has_samples").rows] == ["vision_adaptation"]
+
+
+def test_validate_index_warns_about_unknown_chance(validate: Validate, rows: Rows) -> None:
+    next(row for row in rows if row.split == "heldout").chance = None
+    result = validate(rows)
+    assert _checks(result) == {"heldout_chance": "warning"}
+    assert _finding(result, "heldout_chance").rows[0].where == "scene_image"
+
+
+def test_validate_index_refuses_missing_column_and_wrong_type(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    table = make_table(rows).drop_columns(["sha256"])
+    table = table.set_column(table.column_names.index("num_turns"), "num_turns", pa.array(["two"] * len(rows)))
+    result = validate_index(table, config, tmp_path)
+    assert not result.passed
+    assert {row.where: row.reason for row in result.critical[0].rows} == {
+        "sha256": "asked=text, found=missing, fits=False",
+        "num_turns": "asked=number, found=text, fits=False",
+    }
+    assert result.facts == {"expectations": 1}
+
+
+def test_validate_index_refuses_empty_dataset(validate: Validate) -> None:
+    result = validate([])
+    assert _checks(result) == {"has_samples": "critical"}
+    assert "no usable sample is left" in result.summary()
+
+
+def test_validate_index_accepts_pandas(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    assert validate_index(make_table(rows).to_pandas(), config, tmp_path).passed
+
+
+def test_validate_index_says_why_it_cannot_write(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file, not a folder")
+    with pytest.raises(StorageError, match="file"):
+        validate_index(make_table(rows), config, blocked)
