@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vl3.data.chat import IGNORED_LABEL
+from vl3.data.geometry import PATCH_SIZE_PX
 from vl3.data.prepare import PreparedSample
+from vl3.data.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,24 @@ class PackedRow:
     def supervised_tokens(self) -> int:
         """Tokens that count in the loss."""
         return int((self.labels_T != IGNORED_LABEL).sum())
+
+
+def empty_row(tokenizer: ChatTokenizer) -> PackedRow:
+    """A row of one unsupervised token, for a pack whose samples were all left out: ranks must stay in step."""
+    return PackedRow(
+        input_ids_T=np.array([tokenizer.end_of_text_id], dtype=np.int64),
+        labels_T=np.array([IGNORED_LABEL], dtype=np.int64),
+        position_ids_T=np.zeros(1, dtype=np.int64),
+        cu_seqlens=np.array([0, 1], dtype=np.int64),
+        pixels_PC=np.zeros((0, 3 * PATCH_SIZE_PX**2), dtype=np.uint8),
+        grid_thw_I3=np.zeros((0, 3), dtype=np.int64),
+        merge_sizes_I=np.zeros(0, dtype=np.int64),
+        keep_M=np.zeros(0, dtype=np.bool_),
+        sample_ids=(),
+        categories=(),
+        visual_tokens=0,
+        visual_tokens_kept=0,
+    )
 
 
 def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:

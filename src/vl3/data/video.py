@@ -171,7 +171,8 @@ class VideoSource:
         reformatter = av.video.reformatter.VideoReformatter()
         width_px, height_px = self.facts.width_px, self.facts.height_px
         for pts, repeats in zip(*np.unique(plan.pts_F, return_counts=True), strict=True):
-            frame = reformatter.reformat(self._frame_at(int(pts)), width_px, height_px, "rgb24")
+            # One thread: starting swscale's pool takes ten times longer than converting a small frame.
+            frame = reformatter.reformat(self._frame_at(int(pts)), width_px, height_px, "rgb24", threads=1)
             yield from [frame.to_ndarray()] * int(repeats)
 
     def _frame_at(self, pts: int) -> av.VideoFrame:
