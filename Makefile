@@ -72,4 +72,4 @@ stages-table: $(SETUP) ## Rewrite docs/stages.md from the recipes
 	mv build/stages.md docs/stages.md
 
 benchmarks-page: $(SETUP) ## Rewrite docs/benchmarks.md from benchmarks/results
-	$(PYTHON_IN_VENV) benchmarks/make_page.py
+	$(PYTHON_IN_VENV) -m benchmarks.make_page

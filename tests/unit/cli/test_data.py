@@ -1,0 +1,116 @@
+"""`vl3 data`: what it writes, which lines it refuses and how that is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vl3.cli.main import run
+from vl3.data.tokenizer_build import build_tokenizer
+
+TURNS = [{"from": "human", "value": "first of red blue?"}, {"from": "gpt", "value": "red"}]
+PICTURE = [{"from": "human", "value": "<image>\ncolour?"}, {"from": "gpt", "value": "red"}]
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    build_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def options(language: Path) -> list[str]:
+    return ["--set", f"model.language_base={language.as_uri()}", "--set", "data.build_workers=1"]
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two good lines, one that is no JSON and one whose picture is missing."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    (folder / "annotations").mkdir(parents=True)
+    Image.new("RGB", (56, 42), "red").save(folder / "red.png")
+    lines = [
+        json.dumps({"conversations": TURNS}),
+        "{not JSON",
+        json.dumps({"image": ["red.png"], "conversations": PICTURE}),
+        json.dumps({"image": ["blue.png"], "conversations": PICTURE}),
+    ]
+    (folder / "annotations" / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_sample_writes_a_corpus_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data", "sample", "--out", str(tmp_path / "corpus"), "--scale", "0.001", "--heldout", "1"]
+    assert run([*arguments, "--workers", "1"]) == 0
+    first = capsys.readouterr().out
+    samples = int(first.split(": ")[1].split()[0])
+    lines = [
+        line
+        for split in ("train", "heldout")
+        for line in (tmp_path / "corpus" / "annotations" / f"{split}.jsonl").read_text().splitlines()
+    ]
+    assert first == f"{tmp_path / 'corpus'}: {len(lines)} samples of ten categories\n"
+    assert samples == len(lines) >= 30
+    assert len({json.loads(line)["category"] for line in lines}) == 10
+
+    assert run([*arguments, "--seed", "1"]) == 6
+    assert "Choose another --out." in capsys.readouterr().err
+
+
+def test_build_leaves_refused_lines_out_by_name(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "dataset"
+    assert run(["data", "build", "--data", str(data), "--out", str(out), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("annotations/train.jsonl:2: ")
+    assert lines[1].startswith("annotations/train.jsonl:4: ")
+    assert "blue.png" in lines[1]
+    assert lines[2] == f"{out}: 2 of 4 lines in 1 shards"
+    assert (out / "index.parquet").is_file()
+    assert not Path(f"{out}.partial").exists()
+
+
+def test_validate_of_one_file_names_each_refused_line(
+    data: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = data / "annotations" / "other.jsonl"
+    (data / "annotations" / "train.jsonl").rename(annotations)
+    arguments = ["data", "validate", "--data", str(data), "--annotations", str(annotations)]
+    assert run([*arguments, *options]) == 3
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        "annotations/other.jsonl:2",
+        "annotations/other.jsonl:4",
+    ]
+    assert err == (
+        f"DataError: {annotations}: 2 of 4 lines are refused, more than the share of 0.01 that data.max_bad_fraction "
+        "tolerates. Correct or remove them.\n"
+    )
+    assert run([*arguments, *options, "--set", "data.max_bad_fraction=0.5"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{annotations}: 2 of 4 lines are good"
+
+
+@pytest.mark.slow  # Great Expectations takes seconds to import
+def test_validate_judges_the_whole_dataset(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "validate", "--data", str(data), *options]) == 3
+    out, err = capsys.readouterr()
+    assert "annotations/train.jsonl:4: " in out
+    assert err.splitlines()[-1].startswith("DataError: the dataset is refused by ")
+    assert "Traceback" not in err
+    assert (tmp_path / "build" / "validation" / "data_docs" / "index.html").is_file()
+
+
+def test_missing_folder_is_named(tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "nowhere"
+    assert run(["data", "build", "--data", str(missing), "--out", str(tmp_path / "out"), *options]) == 3
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith("DataError: ")
+    assert str(missing) in err
+    assert not (tmp_path / "out").exists()
