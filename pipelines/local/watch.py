@@ -149,8 +149,7 @@ class Watch:
         for name, status in self._statuses.items():
             if status["state"] == "failed":
                 family = FAMILIES.get(status["error"]["family"], Vl3Error)
-                headline, *details = status["error"]["message"].splitlines() or [""]
-                return family("\n".join([f"{name}: {headline} (log: {self._log(name)})", *details]))
+                return family(self._told(name, status["error"]["message"]))
             if status["state"] == "running":
                 return ClusterError(
                     f"{name} ended without a word: its process was killed, perhaps for want of memory. "
@@ -159,6 +158,13 @@ class Watch:
         return Vl3Error(
             f"the workflow's process ended with status {returncode} outside of any task. Look at {self._log('runner')}."
         )
+
+    def _told(self, name: str, message: str) -> str:
+        """A task's message, with the task's name and its log on the first line where they are not named anyway."""
+        headline, *details = message.splitlines() or [""]
+        name_part = "" if headline.startswith(name) else f"{name}: "
+        log_part = "" if str(self._log(name)) in headline else f" (log: {self._log(name)})"
+        return "\n".join([f"{name_part}{headline}{log_part}", *details])
 
     def _finish(self, error: Vl3Error | None) -> int:
         exit_code = 128 + self._signal if self._signal else error.exit_code if error else 0

@@ -3,6 +3,7 @@
 The environment, the streams and the logging of a step are set up here and nowhere else.
 """
 
+import atexit
 import importlib
 import logging
 import os
@@ -56,6 +57,8 @@ def run_step(
     _set_up_logging(task)
     signal.signal(signal.SIGTERM, _on_terminate)
     status = StatusFile(_path_variable("VL3_RUN_FOLDER"), task)
+    if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after this step
+        atexit.register(_leave_quickly, status)
     try:
         record, is_reused = _run(name, task, stage, workflow, inputs or {}, status)
         for output, path in (outputs or {}).items():
@@ -140,6 +143,18 @@ def _record_failure(status: StatusFile, task: str, error: BaseException) -> None
         status.finish("failed", error={"family": family, "message": message})
     except StorageError as storage_error:  # the disk is full: the log line above has to do
         log.error("the status of %s could not be written either: %s", task, storage_error)
+
+
+def _leave_quickly(status: StatusFile) -> None:
+    """Skip the interpreter's own end after a good step: it would free half a million objects for up to 3 seconds.
+
+    Registered before anything else, so it runs after every other exit handler.
+    """
+    if status.is_finished_well and not hasattr(sys, "last_value"):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _on_terminate(signal_number: int, _: FrameType | None) -> None:

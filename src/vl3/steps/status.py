@@ -39,6 +39,11 @@ class StatusFile:
         self._data |= {"state": state, "ended_at": now(), "error": error}
         self._write()
 
+    @property
+    def is_finished_well(self) -> bool:
+        """Whether the step has ended without an error."""
+        return self._data["state"] in ("done", "reused")
+
     def _write(self) -> None:
         if self._path is not None:
             atomic_write_json(self._path, self._data)

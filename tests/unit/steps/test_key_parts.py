@@ -1,0 +1,92 @@
+"""What is in a step's key: neither too little (stale results) nor too much (training again for nothing)."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from vl3.config.overrides import apply_overrides
+from vl3.config.stages import Stage
+from vl3.errors import DataError
+from vl3.steps import evaluate, promote, train_stage, validate_data
+from vl3.steps.step import StepRequest
+
+
+@pytest.fixture
+def training(request_of_tiny: StepRequest) -> StepRequest:
+    return dataclasses.replace(request_of_tiny, task="train-alignment", stage=Stage.ALIGNMENT)
+
+
+def _override(request: StepRequest, text: str) -> StepRequest:
+    return dataclasses.replace(request, config=apply_overrides(request.config, [text]))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=5",
+        "stages.alignment.steps=3",
+        "stages.alignment.learning_rates.vision=1e-5",
+        "stages.alignment.mixture.chart=9",
+        "data.difffp_threshold=0.2",
+        "optimizer.beta1=0.8",
+        "launch.processes_per_node=1",
+        "launch.threads_per_process=2",
+    ],
+)
+def test_training_follows(override: str, training: StepRequest) -> None:
+    assert train_stage.key_parts(_override(training, override)) != train_stage.key_parts(training)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "stages.video.steps=3",
+        "engine.log_every_steps=1",
+        "engine.checkpoint_every_steps=7",
+        "stages.alignment.timeout_seconds=10",
+        "evaluation.samples_per_task=3",
+        "promotion.min_mean_accuracy=0.1",
+        "data.build_workers=1",
+    ],
+)
+def test_training_ignores(override: str, training: StepRequest) -> None:
+    assert train_stage.key_parts(_override(training, override)) == train_stage.key_parts(training)
+
+
+def test_evaluation_and_promotion_follow_their_own_groups(request_of_tiny: StepRequest) -> None:
+    thresholds = _override(request_of_tiny, "promotion.min_mean_accuracy=0.1")
+    assert promote.key_parts(thresholds) != promote.key_parts(request_of_tiny)
+    assert evaluate.key_parts(thresholds) == evaluate.key_parts(request_of_tiny)
+    assert evaluate.key_parts(_override(request_of_tiny, "evaluation.max_new_tokens=3")) != evaluate.key_parts(
+        request_of_tiny
+    )
+
+
+def test_all_ten_categories_need_a_score(request_of_tiny: StepRequest) -> None:
+    assert len(promote.expected_categories(request_of_tiny.config)) == 10
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "annotations" / "train.jsonl").write_text("{}\n")
+    (folder / "image.png").write_bytes(b"png")
+    return folder
+
+
+def test_fingerprint_follows_annotations_and_media(data_folder: Path) -> None:
+    first = validate_data.folder_fingerprint(data_folder)
+    os.utime(data_folder / "annotations" / "train.jsonl", (1, 1))
+    assert validate_data.folder_fingerprint(data_folder) == first
+    (data_folder / "annotations" / "train.jsonl").write_text("{ }\n")
+    second = validate_data.folder_fingerprint(data_folder)
+    (data_folder / "image.png").write_bytes(b"png2")
+    assert len({first, second, validate_data.folder_fingerprint(data_folder)}) == 3
+
+
+def test_fingerprint_of_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the data folder does not exist"):
+        validate_data.folder_fingerprint(tmp_path / "gone")
