@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vl3.data.chat import ASSISTANT_HEADER
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding, Prompt, similar_batches
 from vl3.inference.generate import answer_greedily
@@ -88,7 +89,7 @@ def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> Watc
     """
     ids_T = np.asarray(sample.input_ids_T)
     starts = np.flatnonzero((ids_T == tokenizer.im_start_id) | (ids_T == tokenizer.stream_start_id))
-    answer_head = np.asarray(tokenizer.encode("<|im_start|>assistant\n"))
+    answer_head = np.asarray(tokenizer.encode(ASSISTANT_HEADER))
     messages = [message for message in np.split(ids_T, starts) if len(message) and not _begins(message, answer_head)]
     is_stream = [bool(message[0] == tokenizer.stream_start_id) for message in messages]
     if not any(is_stream):
@@ -113,7 +114,7 @@ def _begins(message: np.ndarray, head: np.ndarray) -> bool:
 def _watch_batch(
     model: VideoLlama3, watches: Sequence[Watch], tokenizer: "ChatTokenizer", max_new_tokens: int
 ) -> list[StreamResult]:
-    head = tokenizer.encode("<|im_start|>assistant\n")
+    head = tokenizer.encode(ASSISTANT_HEADER)
     decoding = Decoding(model, [watch.prompt for watch in watches], len(head) + max_new_tokens)
     decisions = _first_spoken(model, decoding, watches, tokenizer)
     rows = [row for row, decision in enumerate(decisions) if decision is not None]

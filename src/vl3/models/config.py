@@ -1,7 +1,7 @@
 """Sizes of the model, read from and written to the official checkpoint's config.json (no torch here)."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from vl3.errors import ConfigError
 
@@ -9,6 +9,16 @@ MODEL_TYPE = "videollama3_qwen2"
 """`model_type` of the official checkpoints."""
 PROJECTOR_TYPE = "mlp2x_gelu"
 """The one projector of the released models."""
+
+Config = TypeVar("Config")
+
+
+def _build_at(where: str, cls: type[Config], values: dict[str, Any]) -> Config:
+    """Build a configuration, and let the error of a contradiction begin with the file."""
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +83,7 @@ class VisionConfig:
                 f"{where}: the vision config lacks {', '.join(missing)}. The class defaults are not the model's sizes, "
                 "so they are not guessed. Write the sizes into the file."
             )
-        return cls(**{name: value for name, value in data.items() if name in names})
+        return _build_at(where, cls, {name: value for name, value in data.items() if name in names})
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON data."""
@@ -134,7 +144,7 @@ class TextConfig:
                 f"{where}: the text config lacks {', '.join(missing)}. A guessed size would load or run wrongly. Write "
                 "the values into the file."
             )
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return _build_at(where, cls, {field.name: values[field.name] for field in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON data, as transformers' Qwen2Config takes them."""

@@ -55,6 +55,8 @@ def image_token_id(folder: Path) -> int:
     """
     data = read_json(folder / "tokenizer.json")
     vocabulary = data.get("model", {}).get("vocab")
+    if isinstance(vocabulary, list):  # Unigram: pairs of piece and score
+        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
     if not isinstance(vocabulary, dict):
         raise ConfigError(f"{folder / 'tokenizer.json'} has no model.vocab. Use the tokenizer of a Qwen2 model.")
     ids = vocabulary | {token["content"]: token["id"] for token in data.get("added_tokens", ())}
