@@ -1,0 +1,70 @@
+"""The record of a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.local.record import RunRecord, seconds_between, write_json
+from vl3.errors import StorageError
+
+PARAMETERS = {"recipe": "tiny", "overrides": ["seed=1"]}
+
+
+def _status(task: str, state: str, ended_at: str | None) -> dict:
+    return {"task": task, "state": state, "started_at": "2026-01-01T00:00:00.000+00:00", "ended_at": ended_at}
+
+
+def test_overhead_is_what_no_step_accounts_for(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a", "b", "c"])
+    record.data["started_at"] = "2026-01-01T00:00:00.000+00:00"
+    record.update_task(_status("a", "done", "2026-01-01T00:00:02.500+00:00"))
+    record.update_task(_status("b", "reused", "2026-01-01T00:00:00.250+00:00"))
+    record.finish(state="succeeded", exit_code=0, error=None, peak_memory_bytes=7)
+    data = json.loads((tmp_path / "run.json").read_text())
+    assert [(task["name"], task["state"], task["seconds"], task["reused"]) for task in data["tasks"]] == [
+        ("a", "done", 2.5, False),
+        ("b", "reused", 0.25, True),
+        ("c", "waiting", None, False),
+    ]
+    assert data["overhead_seconds"] == pytest.approx(data["seconds"] - 2.75)
+    assert (data["state"], data["exit_code"], data["peak_memory_bytes"]) == ("succeeded", 0, 7)
+    assert set(data["versions"]) >= {"python", "torch", "kfp", "mlflow", "deepspeed"}
+
+
+def test_a_restart_keeps_the_run_id_and_the_earlier_attempts(tmp_path: Path) -> None:
+    first = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    first.write()  # and is killed
+    second = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    second.finish(state="failed", exit_code=3, error={"family": "DataError", "message": "m"}, peak_memory_bytes=0)
+    third = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    assert third.run_id == first.run_id
+    assert [(attempt["state"], attempt["exit_code"]) for attempt in third.data["earlier_attempts"]] == [
+        ("killed", None),
+        ("failed", 3),
+    ]
+
+
+def test_other_parameters_are_another_run(tmp_path: Path) -> None:
+    first = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=[])
+    first.data["run_id"] = "before"
+    first.write()
+    assert RunRecord(tmp_path / "run.json", parameters={"recipe": "other"}, tasks=[]).run_id != "before"
+
+
+def test_a_running_task_ends_with_the_run(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    record.update_task(_status("a", "running", None))
+    record.finish(state="interrupted", exit_code=130, error=None, peak_memory_bytes=0)
+    assert record.data["tasks"][0]["state"] == "interrupted"
+
+
+def test_times() -> None:
+    assert seconds_between("2026-01-01T00:00:00.000+00:00", "2026-01-01T00:01:00.125+00:00") == 60.125
+
+
+def test_an_unwritable_record_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(StorageError, match=r"run\.json: cannot be written"):
+        write_json(tmp_path / "run.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -1,0 +1,93 @@
+"""The runner's command line: bad input gets one line and the right exit code, at once."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.local.display import PlainDisplay, progress_text, tell
+from pipelines.local.watch import child_environment, task_limits_seconds
+from pipelines.run import main
+from vl3.errors import DataError
+from vl3.recipes.catalog import get_recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "tinny"], "recipe 'tinny' is unknown. The nearest is 'tiny'"),
+        (["--set", "data.max_frame=64"], "The nearest is 'data.max_frames'"),
+        (["--set", "data.max_frames=many"], "'many' is not an int"),
+        (["--set", "seed=1", "data.max_frames=0"], "data.max_frames=0 must be greater than 0"),
+    ],
+)
+def test_a_wrong_argument_ends_with_2(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
+    assert main([*arguments, "--run", str(tmp_path / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err.splitlines()[-1]
+    assert err.startswith("ConfigError: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_ends_with_6(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["--run", str(tmp_path / "file" / "run")]) == 6
+    assert "the run folder cannot be made" in capsys.readouterr().err
+
+
+def test_a_wrong_argument_is_answered_quickly(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.run", "--recipe", "x", "--run", str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 5
+
+
+def test_details_come_before_the_headline(capsys) -> None:
+    tell(DataError("two lines are bad\n  line 1: a\n  line 2: b"))
+    assert capsys.readouterr().err.splitlines() == ["  line 1: a", "  line 2: b", "DataError: two lines are bad"]
+
+
+def test_every_task_has_a_limit() -> None:
+    limits = task_limits_seconds(get_recipe("tiny"))
+    assert list(limits)[:3] == ["check-prerequisites", "validate-data", "train-vision-adaptation"]
+    assert list(limits)[-3:] == ["evaluate", "promote", "report"]
+    assert limits["train-video"] == 1800 + 120
+
+
+def test_the_childs_environment() -> None:
+    environment = child_environment(
+        {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "2"}, Path("/r"), "1:2", "/t"
+    )
+    assert environment["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["VL3_RUNNER"] == "1:2"
+    assert environment["VL3_TASK_LOG_DIR"] == "/r/logs"
+    assert environment["TMPDIR"] == "/t"
+
+
+def test_plain_display_says_each_change_once(capsys) -> None:
+    display = PlainDisplay("title")
+    task = {"name": "a", "state": "running", "seconds": 0.0}
+    display.update([task], {})
+    display.update([task], {})
+    display.update([task | {"state": "done", "seconds": 1.25}], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "title"
+    assert [line[9:] for line in lines[1:]] == ["a: started", "a: done (1.2 s)"]
+
+
+def test_progress_text() -> None:
+    assert progress_text({"progress": {"done": 3, "total": 9, "text": "loss 0.4"}}) == "3 of 9, loss 0.4"
+    assert progress_text({"progress": None}) == ""
