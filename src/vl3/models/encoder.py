@@ -98,17 +98,27 @@ def _block_positions(lengths_F: np.ndarray, widths_P: np.ndarray, merges_P: np.n
     return np.stack([block_row_P * merges_P + inner_row_P, block_column_P * merges_P + inner_column_P], axis=1)
 
 
-class PatchEmbedding(nn.Module):
-    """Flattened patches to vectors. The weight has the checkpoint's convolution shape (V, 3, patch, patch)."""
+class PatchProjection(nn.Conv2d):
+    """The checkpoint's convolution (weight V, 3, patch, patch) over flattened patches."""
 
     def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        side = config.patch_size
-        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=side, stride=side)
+        super().__init__(config.num_channels, config.hidden_size, config.patch_size, stride=config.patch_size)
 
     def forward(self, pixels_PC: Tensor) -> Tensor:
         """(P, C) to (P, V); a convolution whose stride is its kernel is a linear map of each patch."""
-        return functional.linear(pixels_PC, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        return functional.linear(pixels_PC, self.weight.flatten(1), self.bias)
+
+
+class PatchEmbedding(nn.Module):
+    """Patches to vectors, under the checkpoint's name `embeddings.patch_embedding`."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.patch_embedding = PatchProjection(config)
+
+    def forward(self, pixels_PC: Tensor) -> Tensor:
+        """(P, C) to (P, V)."""
+        return self.patch_embedding(pixels_PC)
 
 
 class VisionAttention(nn.Module):

@@ -181,8 +181,9 @@ class VideoLlama3(nn.Module):
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Scores of the next token (N, W), in the model's dtype."""
-        head = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
-        return functional.linear(hidden_ND, head.weight)
+        if self.lm_head is not None:
+            return self.lm_head(hidden_ND)
+        return functional.linear(hidden_ND, self.language_model.embed_tokens.weight)
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters of each trainable part; the head belongs to the language model."""

@@ -102,6 +102,16 @@ def test_parts_hold_every_parameter_once_under_its_own_name(make_model, tied):
     assert ("lm_head.weight" in named) is not tied
 
 
+def test_a_frozen_decoder_still_teaches_projector_and_encoder(make_model, make_row):
+    model, row = make_model(), make_row()
+    for _, parameter in model.parts()["language"]:
+        parameter.requires_grad_(False)
+    model(**row).loss_sum.backward()
+    assert all(parameter.grad is None for _, parameter in model.parts()["language"])
+    assert all(parameter.grad.any() for _, parameter in model.parts()["projector"])
+    assert model.vision_encoder.embeddings.patch_embedding.weight.grad.any()
+
+
 def test_missing_image_token_is_refused_with_both_numbers(make_model, make_row):
     row = make_row()
     first = int(np.flatnonzero(row["input_ids_T"] == 40)[0])
