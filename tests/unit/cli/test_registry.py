@@ -1,5 +1,6 @@
 """`vl3 registry` on a real SQLite store: list, promote by evidence only, roll back."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from vl3.recipes.catalog import get_recipe
 from vl3.tracking.evidence import Evidence, TaskScore
 from vl3.tracking.gates import evaluate_gates
 from vl3.tracking.registry import Registry
+
+TEMPLATE = Path(sys.prefix, "share", "vl3", "mlflow.db")
+"""Migrated empty database that set-up makes; without it MLflow migrates here, which takes seconds."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def evidence(accuracy: float) -> Evidence:
 
 def register(uri: str, name: str, accuracy: float) -> int:
     """A version whose tags hold the decision of every gate."""
-    registry = Registry(uri, "vl3-tiny")
+    registry = Registry(uri, "vl3-tiny", template=TEMPLATE)
     version = registry.register_candidate(
         f"file:///checkpoints/{name}", stage="video", checkpoint_sha256=name, dataset_digest="d", config_digest="c"
     )
