@@ -54,6 +54,7 @@ def build_dataset(
     tokenizer: ChatTokenizer,
     prune: Pruner,
     workers: int,
+    annotations: Path | None = None,
     sample_timeout_seconds: float = SAMPLE_TIMEOUT_SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildSummary:
@@ -66,6 +67,7 @@ def build_dataset(
         tokenizer: counts the text tokens.
         prune: DiffFP, an importable function (workers import it).
         workers: processes.
+        annotations: file to read instead of the two in the data folder.
         sample_timeout_seconds: time after which a sample's decoder is given up.
         progress: called with samples begun and their total.
 
@@ -74,7 +76,7 @@ def build_dataset(
         StorageError: the folder exists already or cannot be written.
     """
     data_folder, out_folder = Path(data_folder), Path(out_folder)
-    lines = _read_lines(data_folder)
+    lines = _read_lines(data_folder, annotations)
     partial = _prepare_folder(out_folder)
     setup = WorkerSetup(
         data_folder=data_folder.resolve(), out_folder=partial, config=config, tokenizer=tokenizer, prune=prune
@@ -100,13 +102,14 @@ def build_dataset(
     return summary
 
 
-def _read_lines(data_folder: Path) -> list[Record | IndexRow]:
+def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | IndexRow]:
     """All lines in order: records to build, rows of lines that are refused already."""
     train, heldout = (data_folder / "annotations" / f"{split}.jsonl" for split in ("train", "heldout"))
+    train = annotations or train
     lines = list(_refuse_duplicates(read_annotations(train, "train")))
     if not lines:
         raise DataError(f"{train} holds no line. Add samples; docs/data-formats.md shows the format.")
-    if heldout.exists():
+    if annotations is None and heldout.exists():
         known = {line.sample_id for line in lines if isinstance(line, Record)}
         lines += _refuse_duplicates(read_annotations(heldout, "heldout"), known)
     return lines
