@@ -35,7 +35,7 @@ def fit_size(
     (1078, 1918)
     """
     factor = patch_size * merge_size
-    budget_px2 = max_tokens * factor * factor // num_items
+    budget_px2 = max(1, max_tokens * factor * factor // num_items)
     height, width = round(height_px / factor) * factor, round(width_px / factor) * factor
     if height * width > budget_px2:
         shrink = math.sqrt(height_px * width_px / budget_px2)

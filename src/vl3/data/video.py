@@ -65,7 +65,7 @@ def open_video(data: bytes | Path, where: str) -> Iterator["VideoSource"]:
     try:
         container = av.open(io.BytesIO(data) if isinstance(data, bytes) else str(data), mode="r")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _undecodable(where, f"the file cannot be opened as a video ({error})") from error
+        raise _undecodable(where, f"the file cannot be opened as a video ({_short(error)})") from error
     with container:
         yield VideoSource(container, where)
 
@@ -116,7 +116,7 @@ class VideoSource:
         try:
             self._packets = list(container.demux(self._stream))
         except (av.error.FFmpegError, OSError) as error:
-            raise _undecodable(where, f"the container cannot be read to its end ({error})") from error
+            raise _undecodable(where, f"the container cannot be read to its end ({_short(error)})") from error
         self._time_base = self._stream.time_base or Fraction(1, av.time_base)
         self._pts = np.array(sorted(_pts(packet) for packet in self._packets if packet.size), dtype=np.int64)
         self._check_complete()
@@ -180,7 +180,9 @@ class VideoSource:
         try:
             frame = self._decoder.frame_at(pts)
         except (av.error.FFmpegError, OSError) as error:
-            raise _undecodable(self._where, f"the frame at {self._seconds(pts):.2f} s fails ({error})") from error
+            raise _undecodable(
+                self._where, f"the frame at {self._seconds(pts):.2f} s fails ({_short(error)})"
+            ) from error
         if frame is None or frame.is_corrupt:
             raise _undecodable(self._where, f"the frame at {self._seconds(pts):.2f} s is damaged or missing")
         return frame
@@ -270,6 +272,11 @@ class _Decoder:
 
 def _pts(packet: av.Packet) -> int:
     return packet.pts if packet.pts is not None else packet.dts or 0
+
+
+def _short(error: BaseException) -> str:
+    """FFmpeg's own words, without the error number that PyAV puts around them."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _undecodable(where: str, what: str) -> SampleProblem:
