@@ -89,6 +89,16 @@ class Terminal:
         return str(path)
 
 
+def set_up_logging() -> None:
+    """Send the log of a command to the log file: the terminal shows what the command prints, and errors."""
+    handler = logging.handlers.RotatingFileHandler(
+        log_path(), maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
+    )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
+    )
+
+
 def claim_os_error(error: OSError) -> Vl3Error:
     """The family, with advice, of an error that the operating system gave."""
     path = error.filename or "the output"

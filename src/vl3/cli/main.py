@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vl3.cli import base, data, recipe, registry, stages
-from vl3.cli.failure import Terminal
+from vl3.cli.failure import Terminal, set_up_logging
 
 app = typer.Typer(
     name="vl3",
@@ -42,4 +42,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `vl3` script."""
+    set_up_logging()
     sys.exit(run(sys.argv[1:]))
