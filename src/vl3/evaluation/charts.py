@@ -1,0 +1,222 @@
+"""Charts as inline SVG: small, crisp, coloured by the report's style sheet so that they follow light and dark.
+
+Every chart is drawn on a canvas of about the width of a phone, so that its lettering stays readable wherever it is
+shown; wide pages place several side by side. Each has a title and a description for screen readers, and each point a
+tooltip. Texts are escaped here; the functions return markup.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 340, 196
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 28
+SCORE_WIDTH, SCORE_HEIGHT, SCORE_LEFT = 210, 136, 36
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    css_class: str
+    """Class that gives the line its colour."""
+    points: Sequence[tuple[float, float]]
+    """x and y of each point; points that are not finite are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Maps a range of values to a range of pixels, linearly or by logarithm."""
+
+    low: float
+    high: float
+    start_px: float
+    end_px: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.log10(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
+        share = (at - low) / (high - low) if high > low else 0.5
+        return round(self.start_px + min(max(share, 0.0), 1.0) * (self.end_px - self.start_px), 2)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """Round values within the range."""
+        return log_ticks(self.low, self.high, count) if self.log else linear_ticks(self.low, self.high, count)
+
+
+def linear_ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` multiples of 1, 2, 2.5 or 5 times a power of ten within low and high."""
+    if high <= low:
+        return [low]
+    raw = (high - low) / max(count - 1, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float, count: int) -> list[float]:
+    """1, 2 and 5 times powers of ten within low and high; only powers of ten where that gives too many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+        if len(inside) <= count + 1:
+            return inside
+    return inside
+
+
+def tick_text(value: float) -> str:
+    """A short text for an axis: 0.05, 3, 1.5k, 2e-05."""
+    if value and abs(value) < 1e-3:
+        return f"{value:.0e}".replace("e-0", "e-")
+    if abs(value) >= 1000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}"
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    description: str,
+    x_label: str,
+    log_y: bool = False,
+    y_range: tuple[float, float] | None = None,
+) -> Markup:
+    """Lines over one x axis.
+
+    Args:
+        series: lines; without a finite point in all of them the chart is empty markup.
+        title: what the chart shows, for people who cannot see it and as the tooltip of the whole.
+        description: the message of the chart in a sentence.
+        x_label: name of the x axis.
+        log_y: logarithmic y axis; points that are not positive are left out.
+        y_range: lowest and highest value that the y axis shows at least; that of the points without it.
+    """
+    lines = [(one, [p for p in one.points if _drawable(p, log_y)]) for one in series]
+    points = [point for _, line in lines for point in line]
+    if not points:
+        return Markup("")
+    x_scale, y_scale = _scales(points, log_y, y_range)
+    body = [_axes(x_scale, y_scale, x_label)]
+    body += [_line(one, line, x_scale, y_scale, x_label) for one, line in lines if line]
+    return _svg(title, description, Markup("").join(body))
+
+
+def _drawable(point: tuple[float, float], log_y: bool) -> bool:
+    return math.isfinite(point[1]) and (point[1] > 0 or not log_y)
+
+
+def _scales(
+    points: list[tuple[float, float]], log_y: bool, y_range: tuple[float, float] | None
+) -> tuple[Scale, Scale]:
+    xs, ys = [x for x, _ in points], [*(y for _, y in points), *(y_range or ())]
+    low, high = min(ys), max(ys)
+    margin = (high - low) * 0.06 or abs(high) * 0.06 or 1.0
+    if log_y:
+        low, high = low / 1.15, high * 1.15
+    else:
+        low, high = (low if low == 0 else low - margin), high + margin
+    return Scale(min(0.0, *xs), max(xs), LEFT, WIDTH - RIGHT), Scale(low, high, HEIGHT - BOTTOM, TOP, log_y)
+
+
+def _axes(x_scale: Scale, y_scale: Scale, x_label: str) -> Markup:
+    parts = []
+    for tick in y_scale.ticks():
+        y = y_scale(tick)
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y))
+        text = Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
+        parts.append(text.format(LEFT - 6, y + 4, tick_text(tick)))
+    for tick in x_scale.ticks(4):
+        text = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
+        parts.append(text.format(x_scale(tick), HEIGHT - BOTTOM + 15, tick_text(tick)))
+    axis = Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    parts.append(axis.format(LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM))
+    label = Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
+    parts.append(label.format(WIDTH - RIGHT, HEIGHT - 1, x_label))
+    return Markup("").join(parts)
+
+
+def _line(series: Series, points: list[tuple[float, float]], x_scale: Scale, y_scale: Scale, x_label: str) -> Markup:
+    path = " ".join(f"{x_scale(x)},{y_scale(y)}" for x, y in points)
+    line = Markup('<polyline class="line {}" points="{}"/>').format(series.css_class, path)
+    dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>')
+    radius = 3.5 if len(points) == 1 else 2.25
+    dots = [
+        dot.format(series.css_class, x_scale(x), y_scale(y), radius, f"{series.name}: {y:.4g} at {x_label} {x:g}")
+        for x, y in points
+    ]
+    return line + Markup("").join(dots)
+
+
+def _svg(title: str, description: str, body: Markup, width: int = WIDTH, height: int = HEIGHT) -> Markup:
+    frame = Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title><desc>{}</desc>{}</svg>'
+    )
+    return frame.format(width, height, f"{title}. {description}", title, description, body)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorePoint:
+    """Accuracy of one model in an accuracy chart."""
+
+    label: str
+    """Short name under the axis."""
+    accuracy: float
+    low: float
+    high: float
+    css_class: str = ""
+    hollow: bool = False
+    """Drawn as a ring: the stage's mixture left this category out."""
+
+
+def accuracy_chart(points: Sequence[ScorePoint], *, chance: float | None, title: str, description: str) -> Markup:
+    """Accuracy from 0 to 1 by model with its interval, and chance as a dashed line."""
+    y_scale = Scale(0.0, 1.0, SCORE_HEIGHT - 24, 10)
+    gap = (SCORE_WIDTH - SCORE_LEFT - RIGHT / 2) / len(points)
+    xs = [round(SCORE_LEFT + gap * (index + 0.5), 2) for index in range(len(points))]
+    body = [_score_axis(y_scale, tick) for tick in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    if chance is not None:
+        body.append(_across("chance", y_scale(chance)))
+    path = " ".join(f"{x},{y_scale(point.accuracy)}" for x, point in zip(xs, points, strict=True))
+    body.append(Markup('<polyline class="line s-model" points="{}"/>').format(path))
+    body += [_score(x, point, y_scale) for x, point in zip(xs, points, strict=True)]
+    return _svg(title, description, Markup("").join(body), SCORE_WIDTH, SCORE_HEIGHT)
+
+
+def _across(css_class: str, y: float) -> Markup:
+    line = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    return line.format(css_class, SCORE_LEFT, SCORE_WIDTH, y, y)
+
+
+def _score_axis(y_scale: Scale, tick: float) -> Markup:
+    y = y_scale(tick)
+    line = _across("axis" if tick == 0 else "grid", y)
+    if tick not in (0.0, 0.5, 1.0):
+        return line
+    text = Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
+    return line + text.format(SCORE_LEFT - 5, y + 4, f"{tick:.0%}")
+
+
+def _score(x: float, point: ScorePoint, y_scale: Scale) -> Markup:
+    tip = f"{point.label}: {point.accuracy:.1%} (95 % interval {point.low:.1%} to {point.high:.1%})"
+    classes = " ".join(filter(None, ("score", "hollow" if point.hollow else "", point.css_class)))
+    return Markup(
+        '<g><title>{}</title><line class="interval" x1="{x}" x2="{x}" y1="{}" y2="{}"/>'
+        '<circle class="{}" cx="{x}" cy="{}" r="4.5"/>'
+        '<text class="tick" x="{x}" y="{}" text-anchor="middle">{}</text></g>'
+    ).format(
+        tip,
+        y_scale(point.low),
+        y_scale(point.high),
+        classes,
+        y_scale(point.accuracy),
+        SCORE_HEIGHT - 5,
+        point.label,
+        x=x,
+    )

@@ -1,0 +1,43 @@
+"""Exact match and what a score of a few hundred answers is worth."""
+
+import math
+
+Z_95 = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+def normalise(text: str) -> str:
+    """The text as it is compared: without spaces at its ends, in one case."""
+    return text.strip().casefold()
+
+
+def is_exact_match(prediction: str, answer: str) -> bool:
+    """Whether a prediction says just what the answer says."""
+    return normalise(prediction) == normalise(answer)
+
+
+def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
+    """Confidence interval of a proportion (Wilson score), which stays within 0 and 1 and holds for few samples.
+
+    Args:
+        correct: right answers.
+        total: answers; 0 gives the whole range (0, 1).
+        z: quantile of the normal distribution; the default gives 95 %.
+
+    Returns:
+        Lower and upper bound of the true share of right answers.
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share, square = correct / total, z * z
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    margin = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def mean_chance(chances: list[float | None]) -> float | None:
+    """Expected accuracy of guessing among the legal answers; None where a sample's answers are not a closed set."""
+    known = [chance for chance in chances if chance is not None and not math.isnan(chance)]
+    if not known or len(known) < len(chances):
+        return None
+    return sum(known) / len(known)

@@ -1,0 +1,183 @@
+"""What the report is made of: the schema between the report step, which gathers, and the renderer, which draws.
+
+Only `run` is required. A part that a run did not reach is None (or empty), and `missing` says why under the name of
+its section: `chain`, `curves`, `throughput`, `difffp`, `mix`, `accuracy`, `predictions`, `gates`, `validation`,
+`lineage`. The section then reads "not available" with that reason.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vl3.config.checks import require_choice
+
+STEP_STATES = ("done", "reused", "failed", "running", "pending")
+VERDICTS = ("champion", "refused", "none")
+SECTIONS = (
+    "accuracy",
+    "gates",
+    "chain",
+    "curves",
+    "throughput",
+    "difffp",
+    "mix",
+    "predictions",
+    "validation",
+    "lineage",
+)
+"""Names of the report's sections, in the order in which they are shown; keys of ReportData.missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    """Which run this is."""
+
+    run_id: str
+    """Identifier of the workflow run."""
+    run_name: str
+    """Name that a person gave the run."""
+    recipe: str
+    """Name of the recipe."""
+    seed: int
+    """Seed of the run."""
+    started_at: float | None = None
+    """Start of the run, unix seconds."""
+    overrides: list[str] = field(default_factory=list)
+    """Overrides of the recipe, `path.to.field=value`."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions by name: vl3, python, torch, deepspeed, transformers, the commit."""
+    machine: str = ""
+    """The machine in words, for example `2 cores, 24 GiB`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What became of the candidate."""
+
+    state: str
+    """`champion`, `refused` or `none` (no decision was made)."""
+    reason: str = ""
+    """One sentence: why refused, or why there is no decision."""
+
+    def __post_init__(self) -> None:
+        require_choice("verdict", "state", self.state, VERDICTS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChainStep:
+    """One task of the workflow with its times."""
+
+    name: str
+    """Name of the task, for example `train-alignment`."""
+    state: str
+    """One of STEP_STATES."""
+    started_at: float | None = None
+    """Start, unix seconds."""
+    ended_at: float | None = None
+    """End, unix seconds."""
+    seconds: float | None = None
+    """Time of the step's own work in this run, in seconds."""
+    produced_in_seconds: float | None = None
+    """For a reused step: the time that its output took when it was made, in seconds."""
+    note: str = ""
+    """A short remark or, for a failed step, its error message."""
+
+    def __post_init__(self) -> None:
+        require_choice(f"step {self.name!r}", "state", self.state, STEP_STATES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageData:
+    """One training stage: its settings and the raw events of its worker."""
+
+    stage: str
+    """Value of vl3.config.stages.Stage."""
+    config: dict[str, Any]
+    """The stage's row of the stage table: to_dict(StageConfig)."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """JSON lines of the stage's event file as they are (types metrics, start, end, note, progress), all attempts."""
+    mix_drawn: dict[str, float] = field(default_factory=dict)
+    """Samples drawn by mixture key; empty takes the last `mix/<key>` values of the events."""
+    notes: list[str] = field(default_factory=list)
+    """Remarks, for example StagePlan.mixture_notes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """One promotion gate with its evidence."""
+
+    name: str
+    passed: bool
+    value: Any = None
+    """What was measured, a number or a text; None where the evidence is missing."""
+    threshold: Any = None
+    """What was required, a number or a text."""
+    detail: str = ""
+    """A sentence for people."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One finding of data validation."""
+
+    severity: str
+    """`critical` or `warning`."""
+    check: str
+    """Name of the check."""
+    message: str
+    """What was found."""
+    count: int | None = None
+    """Rows concerned."""
+    examples: list[str] = field(default_factory=list)
+    """Where, for example `annotations/train.jsonl:12`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationData:
+    """Result of data validation."""
+
+    passed: bool
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Facts of the dataset to show, for example samples, train, heldout, refused, expectations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineageNode:
+    """One artifact on the way from the data to the model version."""
+
+    kind: str
+    """`data`, `base`, `checkpoint`, `evaluation` or `model`."""
+    name: str
+    """For example `dataset`, `vision base`, `alignment`, `vl3-tiny`."""
+    sha256: str = ""
+    """Digest; empty where the node has none."""
+    uri: str = ""
+    """Where it lies."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """More to show, for example version, alias, samples, steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportData:
+    """Everything that the report shows."""
+
+    run: RunFacts
+    verdict: Verdict = field(default_factory=lambda: Verdict(state="none"))
+    chain: list[ChainStep] = field(default_factory=list)
+    """Tasks in order of the workflow."""
+    wall_seconds: float | None = None
+    """Time of the whole run so far, in seconds."""
+    stages: list[StageData] = field(default_factory=list)
+    """Training stages in order."""
+    evaluation: dict[str, Any] | None = None
+    """Content of evaluation.json (vl3.evaluation.result.Evaluation.to_dict())."""
+    gates: list[Gate] | None = None
+    validation: ValidationData | None = None
+    lineage: list[LineageNode] = field(default_factory=list)
+    """From the data to the model version, in order."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Reason by section name for a part that is not there."""
+
+    def __post_init__(self) -> None:
+        for section in self.missing:
+            require_choice("report.missing", "section", section, SECTIONS)

@@ -1,0 +1,127 @@
+"""The result of an evaluation: scores of each model by category, sample predictions, frequent wrong answers."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vl3.evaluation.metrics import mean_chance, wilson_interval
+
+MAX_CONFUSIONS = 3
+"""Wrong answers that are listed for each model and category."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskScore:
+    """Accuracy of one model in one category."""
+
+    correct: int
+    """Right answers by exact match."""
+    total: int
+    """Held-out samples that were asked."""
+    chance: float | None
+    """Accuracy of guessing among the legal answers; None where they are no closed set."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.correct / self.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score with its 95 % interval as JSON data."""
+        low, high = wilson_interval(self.correct, self.total)
+        return {
+            "accuracy": self.accuracy,
+            "correct": self.correct,
+            "total": self.total,
+            "chance": self.chance,
+            "low": low,
+            "high": high,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelScore:
+    """Scores of one model."""
+
+    name: str
+    """`before` or the name of a stage."""
+    tasks: dict[str, TaskScore]
+    """Score by category."""
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over the categories, each of the same weight."""
+        return sum(task.accuracy for task in self.tasks.values()) / len(self.tasks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as JSON data."""
+        tasks = {category: score.to_dict() for category, score in self.tasks.items()}
+        return {"name": self.name, "tasks": tasks, "mean_accuracy": self.mean_accuracy}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one model said to one sample."""
+
+    sample_id: str
+    category: str
+    prompt: str
+    """The question as text, without media."""
+    answer: str
+    """The right answer."""
+    prediction: str
+    """What the model said."""
+    correct: bool
+    chance: float | None
+    """Probability of guessing this sample's answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Everything that evaluation.json holds."""
+
+    models: list[ModelScore]
+    """Scores in the order in which the models were given."""
+    predictions: list[dict[str, Any]]
+    """Sample predictions: sample_id, category, prompt, answer, prediction and correct by model, media."""
+    confusions: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
+    """The most frequent wrong answers by model and category: answer, prediction, count."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as JSON data."""
+        return {
+            "models": [model.to_dict() for model in self.models],
+            "predictions": self.predictions,
+            "confusions": self.confusions,
+        }
+
+
+def score_answers(name: str, answers: list[Answer]) -> ModelScore:
+    """Scores of one model from all its answers; categories keep their order of appearance."""
+    by_category: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_category.setdefault(answer.category, []).append(answer)
+    tasks = {
+        category: TaskScore(
+            correct=sum(answer.correct for answer in group),
+            total=len(group),
+            chance=mean_chance([answer.chance for answer in group]),
+        )
+        for category, group in by_category.items()
+    }
+    return ModelScore(name=name, tasks=tasks)
+
+
+def count_confusions(answers: list[Answer]) -> dict[str, list[dict[str, Any]]]:
+    """The most frequent pairs of right answer and wrong prediction by category."""
+    counts: dict[str, dict[tuple[str, str], int]] = {}
+    for answer in answers:
+        if not answer.correct:
+            pairs = counts.setdefault(answer.category, {})
+            pair = (answer.answer, answer.prediction)
+            pairs[pair] = pairs.get(pair, 0) + 1
+    return {category: _most_frequent(pairs) for category, pairs in counts.items()}
+
+
+def _most_frequent(pairs: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
+    ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:MAX_CONFUSIONS]
+    return [{"answer": answer, "prediction": prediction, "count": count} for (answer, prediction), count in ranked]

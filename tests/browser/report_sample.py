@@ -1,0 +1,205 @@
+"""Made-up data of a whole run of the tiny recipe, for tests of the report: the shape is true, the numbers are drawn."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from vl3.config.codec import to_dict
+from vl3.config.data import Category
+from vl3.config.stages import Stage
+from vl3.evaluation.metrics import wilson_interval
+from vl3.recipes.catalog import get_recipe
+
+START = 1_790_000_000.0
+CHANCES = (0.167, 0.01, 0.125, 0.333, 0.167, 0.167, 0.083, 0.25, 0.042, 0.067)
+FINAL = (0.98, 0.92, 1.0, 0.83, 0.97, 0.98, 0.96, 1.0, 0.93, 0.99)
+VIDEO = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
+MODELS = ("before", *(stage.value for stage in Stage))
+
+
+def report_data(folder: Path) -> dict[str, Any]:
+    """Report data of a run that went well; the evaluation's pictures are written below `folder`."""
+    rng = random.Random(7)
+    config = get_recipe("tiny")
+    return {
+        "run": {
+            "run_id": "2026-11-23-1012-3f9a",
+            "run_name": "tiny-seed0",
+            "recipe": "tiny",
+            "seed": 0,
+            "started_at": START,
+            "overrides": ["data.max_frames=16"],
+            "versions": {"vl3": "0.1.0", "commit": "5206239", "python": "3.11.2", "torch": "2.13.0"},
+            "machine": "2 cores, 24 GiB",
+        },
+        "verdict": {"state": "champion", "reason": "All 6 gates passed; vl3-tiny version 4 is the champion."},
+        "chain": _chain(),
+        "wall_seconds": 447.8,
+        "stages": [_stage(rng, stage, to_dict(config.stages[stage])) for stage in Stage],
+        "evaluation": _evaluation(rng, folder),
+        "gates": _gates(),
+        "validation": _validation(),
+        "lineage": _lineage(rng),
+        "missing": {},
+    }
+
+
+def _chain() -> list[dict[str, Any]]:
+    seconds = {"check-prerequisites": 1.2, "validate-data": 31.8}
+    seconds |= {f"train-{stage.value}": 52.0 + 11.3 * stage.number for stage in Stage}
+    seconds |= {"evaluate": 62.4, "promote": 3.1, "report": 2.2}
+    steps, begin = [], START + 2.5
+    for name, duration in seconds.items():
+        step = {"name": name, "state": "done", "started_at": begin, "ended_at": begin + duration, "seconds": duration}
+        steps.append(step)
+        begin += duration + 0.4
+    steps[0] |= {"state": "reused", "seconds": 0.1, "ended_at": steps[0]["started_at"] + 0.1}
+    steps[0]["produced_in_seconds"] = 1.2
+    return steps
+
+
+def _stage(rng: random.Random, stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
+    steps = config["steps"]
+    events: list[dict[str, Any]] = [
+        {"type": "start", "resumed_from_step": 0, "world_size": 2, "startup_seconds": 11.4 + stage.number / 10}
+    ]
+    events += [_metrics(rng, stage, config, step) for step in range(10, steps + 1, 10)]
+    events.append({"type": "end", "seconds": 50.0 + 11 * stage.number, "steps": steps, "bad_samples": []})
+    return {"stage": stage.value, "config": config, "events": events, "notes": []}
+
+
+def _metrics(rng: random.Random, stage: Stage, config: dict[str, Any], step: int) -> dict[str, Any]:
+    done = step / config["steps"]
+    loss = (2.6 / stage.number**0.6) * math.exp(-3.4 * done) * rng.uniform(0.85, 1.2) + 0.045
+    rates = {f"lr/{part}": _rate(peak, done) for part, peak in config["learning_rates"].items() if peak}
+    visual = rng.uniform(520, 610)
+    kept = visual * (rng.uniform(0.55, 0.7) if config["difffp"] else 1.0)
+    total = sum(config["mixture"].values())
+    drawn = {f"mix/{kind}": round(16 * step * weight / total) for kind, weight in config["mixture"].items()}
+    phases = {"data": 0.004, "forward": 0.081, "backward": 0.139, "optimizer": 0.031}
+    values = {
+        "loss": loss,
+        **rates,
+        "tokens_per_second": rng.uniform(3900, 4700),
+        "visual_tokens": visual,
+        "visual_tokens_kept": kept,
+        "kept_share": kept / visual,
+        "grad_norm": rng.uniform(0.3, 1.4),
+        **{f"seconds/{phase}": mean * rng.uniform(0.9, 1.1) for phase, mean in phases.items()},
+        "supervised_tokens": rng.randrange(80, 120),
+        **drawn,
+    }
+    return {"type": "metrics", "step": step, "time": START + step, "values": values}
+
+
+def _rate(peak: float, done: float) -> float:
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _evaluation(rng: random.Random, folder: Path) -> dict[str, Any]:
+    models = []
+    for number, name in enumerate(MODELS):
+        tasks = {
+            category.value: _score(rng, number, final, chance)
+            for category, final, chance in zip(Category, FINAL, CHANCES, strict=True)
+        }
+        mean = sum(task["accuracy"] for task in tasks.values()) / len(tasks)
+        models.append({"name": name, "tasks": tasks, "mean_accuracy": mean})
+    predictions = [_prediction(rng, folder, category, index) for category in Category for index in range(6)]
+    confusions = {"video": {"chart": [{"answer": "red", "prediction": "green", "count": 5}]}}
+    return {"models": models, "predictions": predictions, "confusions": confusions}
+
+
+def _score(rng: random.Random, number: int, final: float, chance: float) -> dict[str, Any]:
+    level = (0.0, 0.55, 0.8, 0.95, 1.0)[number] * final * rng.uniform(0.93, 1.0) if number < 4 else final
+    correct = round(100 * level)
+    low, high = wilson_interval(correct, 100)
+    return {
+        "accuracy": correct / 100,
+        "correct": correct,
+        "total": 100,
+        "chance": chance,
+        "low": low,
+        "high": high,
+    }
+
+
+def _prediction(rng: random.Random, folder: Path, category: Category, index: int) -> dict[str, Any]:
+    pictures = {Category.TEXT_ONLY: 0, Category.MULTI_IMAGE: 3}.get(category, 5 if category in VIDEO else 1)
+    answer = rng.choice(["red", "blue", "green"])
+    right = {name: rng.random() < number / 4.2 for number, name in enumerate(MODELS)}
+    said = {name: answer if right[name] else rng.choice(["yellow", "", "white"]) for name in MODELS}
+    sample_id = f"{category.value}-heldout-{index:05d}"
+    media = [_picture(rng, folder, f"{sample_id}-{number}", answer) for number in range(pictures)]
+    prompt = "Which colour has the circle?"
+    return {
+        "sample_id": sample_id,
+        "category": category.value,
+        "prompt": prompt,
+        "answer": answer,
+        "prediction": said,
+        "correct": right,
+        "media": media,
+    }
+
+
+def _picture(rng: random.Random, folder: Path, name: str, colour: str) -> str:
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    size = (rng.randrange(52, 88, 2), rng.randrange(52, 88, 2))
+    picture = Image.new("RGB", size, (rng.randrange(200, 255), 235, 225))
+    x, y = rng.randrange(4, 30), rng.randrange(4, 30)
+    ImageDraw.Draw(picture).ellipse((x, y, x + 22, y + 22), fill=colour)
+    picture.save(folder / "media" / f"{name}.png")
+    return f"media/{name}.png"
+
+
+def _gates() -> list[dict[str, Any]]:
+    return [
+        {"name": "mean_accuracy", "passed": True, "value": 0.956, "threshold": 0.85, "detail": "Mean of 10 tasks."},
+        {"name": "task_accuracy", "passed": True, "value": 0.83, "threshold": 0.6, "detail": "Weakest: chart."},
+        {"name": "champion_regression", "passed": True, "value": None, "threshold": 0.05, "detail": "No champion yet."},
+        {"name": "data_validation", "passed": True, "value": "passed", "threshold": "passed", "detail": "2 warnings."},
+        {"name": "checkpoint_digest", "passed": True, "value": "3f9a11c2", "threshold": "3f9a11c2", "detail": ""},
+    ]
+
+
+def _validation() -> dict[str, Any]:
+    return {
+        "passed": True,
+        "facts": {"samples": 13_900, "train": 12_900, "heldout": 1000, "refused": 1, "expectations": 24},
+        "findings": [
+            {
+                "severity": "warning",
+                "check": "duplicates",
+                "message": "3 samples share their content with another sample of the same split.",
+                "count": 3,
+                "examples": ["annotations/train.jsonl:812", "annotations/train.jsonl:4410"],
+            },
+            {"severity": "critical", "check": "media_present", "message": "1 file is missing.", "count": 1},
+        ],
+    }
+
+
+def _lineage(rng: random.Random) -> list[dict[str, Any]]:
+    def digest() -> str:
+        return f"{rng.getrandbits(256):064x}"
+
+    nodes: list[dict[str, Any]] = [
+        {"kind": "data", "name": "dataset", "sha256": digest(), "uri": "file:///runs/tiny/artifacts/dataset"},
+        {"kind": "base", "name": "vision base", "sha256": digest(), "uri": "package://vl3.recipes/bases/tiny_vision"},
+    ]
+    nodes += [
+        {
+            "kind": "checkpoint",
+            "name": stage.value,
+            "sha256": digest(),
+            "uri": f"file:///runs/tiny/artifacts/checkpoints/{stage.value}",
+            "facts": {"model version": stage.number, "steps": 200},
+        }
+        for stage in Stage
+    ]
+    nodes.append({"kind": "model", "name": "vl3-tiny", "facts": {"version": 4, "alias": "champion"}})
+    return nodes
