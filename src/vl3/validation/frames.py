@@ -135,8 +135,8 @@ def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
     """One row a kind of a stage's mixture.
 
     asked_share is its share of the stage's samples, data_share its share of the stage's usable training samples,
-    oversampling their ratio; exact_samples counts the kind itself, samples its whole category where the dataset lacks
-    the kind's source.
+    oversampling their ratio; samples counts the kind, or its whole category where the dataset lacks the kind's
+    source; exact_samples counts the kind itself where it names a source and its category is there.
     """
     import pandas as pd
 
@@ -165,7 +165,7 @@ def _stage_rows(
                 "stage": stage.value,
                 "kind": kind,
                 "samples": available[kind],
-                "exact_samples": exact[kind],
+                "exact_samples": exact[kind] if ":" in kind and available[kind] else math.nan,
                 "asked_share": asked,
                 "data_share": share,
                 "oversampling": asked / share if share > 0 else math.nan,

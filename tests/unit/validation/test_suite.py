@@ -187,9 +187,7 @@ def test_validate_index_reports_absent_kind_and_few_held_out(validate: Validate,
     kept = [row for row in rows if row.category != "streaming"]
     result = validate(kept)
     assert result.passed
-    assert _checks(result) == {"mixture_present": "warning", "heldout_samples": "warning"} | {
-        "mixture_source_present": "warning"
-    }
+    assert _checks(result) == {"mixture_present": "warning", "heldout_samples": "warning"}
     assert _finding(result, "mixture_present").rows[0].where == "video/streaming"
     assert _finding(result, "heldout_samples").rows[0].reason == "samples=0"
 
