@@ -87,8 +87,9 @@ class StepRun:
     ) -> int:
         """Log rows of (step, {metric: value}) in few requests.
 
-        A step that an earlier attempt has logged already is left out, so that a stage that went back to its last
-        checkpoint draws one curve. Values must be numbers; NaN and infinities are kept.
+        Steps of a metric ascend: one that was logged before, by this process or an earlier attempt, is left out. So
+        the whole event file of a stage may be passed again, and one that went back to its last checkpoint draws one
+        curve. Values must be numbers; NaN and infinities are kept.
 
         Args:
             rows: the values by step.
@@ -99,18 +100,20 @@ class StepRun:
         """
         from mlflow.entities import Metric
 
-        now = time.time()
+        now, last_steps = time.time(), dict(self._last_steps)
         metrics = []
         for index, (step, values) in enumerate(rows):
             milliseconds = int((times_seconds[index] if times_seconds else now) * 1000)
-            metrics += [
-                Metric(legal_key(key), float(value), milliseconds, int(step))
-                for key, value in values.items()
-                if step > self._last_step(legal_key(key))
-            ]
+            for key, value in values.items():
+                name = legal_key(key)
+                last = last_steps[name] if name in last_steps else self._last_logged_step(name)
+                last_steps[name] = max(step, last)
+                if step > last:
+                    metrics.append(Metric(name, float(value), milliseconds, int(step)))
         with platform_errors(self._uri, f"log metrics of the run {self.run_id}"):
             for chunk in chunks(metrics, MAX_METRICS_PER_BATCH):
                 self._client.log_batch(self.run_id, metrics=chunk)
+        self._last_steps = last_steps  # only now: what could not be sent may be passed again
         return len(metrics)
 
     def log_dataset(self, name: str, digest: str, uri: str, *, context: str = "training") -> None:
@@ -174,12 +177,10 @@ class StepRun:
     def _line(self) -> Iterable["StepRun"]:
         return (self,) if self._parent is None else (self, self._parent)
 
-    def _last_step(self, key: str) -> int:
-        """The last step that an earlier attempt logged of a metric; -1 if none. Asked once a metric."""
+    def _last_logged_step(self, key: str) -> int:
+        """The last step that an earlier attempt logged of a metric; -1 if none."""
         if not self.is_continued:
             return -1
-        if key not in self._last_steps:
-            with platform_errors(self._uri, f"read the metric {key!r} of the run {self.run_id}"):
-                history = self._client.get_metric_history(self.run_id, key)
-            self._last_steps[key] = max((metric.step for metric in history), default=-1)
-        return self._last_steps[key]
+        with platform_errors(self._uri, f"read the metric {key!r} of the run {self.run_id}"):
+            history = self._client.get_metric_history(self.run_id, key)
+        return max((metric.step for metric in history), default=-1)

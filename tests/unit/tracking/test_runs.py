@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vl3.errors import ConfigError, DataError
+from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.tracking.runs import Tracker
 
 Make = Callable[..., Tracker]
@@ -125,6 +125,31 @@ def test_log_metrics_sends_batches_with_their_times(tracker: Make) -> None:
     assert len(history) == 500
     assert (history[0].step, history[0].value, history[0].timestamp) == (1, 1e-3, 1_700_000_001_500)
     assert math.isnan(client.get_metric_history(step_run.run_id, "loss")[-1].value)
+
+
+def test_log_metrics_twice_draws_one_curve(tracker: Make) -> None:
+    events = [(10, {"loss": 2.0}), (20, {"loss": 1.5}), (20, {"loss": 1.4}), (30, {"loss": 1.0})]
+    with tracker().step("train-video") as step:
+        assert step.log_metrics(events[:2], times_seconds=[1.0, 2.0]) == 2
+        assert step.log_metrics(events, times_seconds=[1.0, 2.0, 3.0, 4.0]) == 1
+    history = tracker().client.get_metric_history(step.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(10, 2.0), (20, 1.5), (30, 1.0)]
+
+
+def test_log_metrics_that_failed_may_be_sent_again(tracker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+
+    own = tracker()
+    step = own.step("train-video")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("the server is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own.client, "log_batch", refuse)
+        with pytest.raises(ClusterError, match=r"could not log metrics .* the server is away"):
+            step.log_metrics([(10, {"loss": 2.0})])
+    assert step.log_metrics([(10, {"loss": 2.0})]) == 1
 
 
 def test_log_dataset_keeps_uri_and_whole_digest(tracker: Make) -> None:
