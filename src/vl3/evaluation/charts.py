@@ -38,6 +38,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """The place of a value in pixels; values outside the range lie on its border."""
         low, high, at = (math.log10(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         share = (at - low) / (high - low) if high > low else 0.5
         return round(self.start_px + min(max(share, 0.0), 1.0) * (self.end_px - self.start_px), 2)
@@ -112,9 +113,7 @@ def _drawable(point: tuple[float, float], log_y: bool) -> bool:
     return math.isfinite(point[1]) and (point[1] > 0 or not log_y)
 
 
-def _scales(
-    points: list[tuple[float, float]], log_y: bool, y_range: tuple[float, float] | None
-) -> tuple[Scale, Scale]:
+def _scales(points: list[tuple[float, float]], log_y: bool, y_range: tuple[float, float] | None) -> tuple[Scale, Scale]:
     xs, ys = [x for x, _ in points], [*(y for _, y in points), *(y_range or ())]
     low, high = min(ys), max(ys)
     margin = (high - low) * 0.06 or abs(high) * 0.06 or 1.0

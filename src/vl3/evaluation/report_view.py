@@ -65,7 +65,7 @@ def plain(value: Any) -> Markup:
     if value is None or value == "":
         return NOT_AVAILABLE
     if isinstance(value, bool):
-        return Markup("yes" if value else "no")
+        return Markup("{}").format("yes" if value else "no")
     if not _is_number(value):
         return Markup("{}").format(value)
     if isinstance(value, int) or float(value).is_integer():
@@ -115,7 +115,7 @@ def _rates_chart(stage: dict[str, Any]) -> Markup:
     series = [
         Series(name=f"{part} learning rate", css_class=f"s-{part}", points=_points(stage["curve"], f"lr/{part}"))
         for part in PARTS
-        if f"lr/{part}" in stage["curve"]
+        if any(stage["curve"].get(f"lr/{part}", []))  # a frozen part logs 0
     ]
     rates = stage["settings"]["learning_rates"]
     story = "Peak rates: " + ", ".join(f"{part} {rates[part] or 'frozen'}" for part in PARTS)

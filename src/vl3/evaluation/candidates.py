@@ -1,0 +1,140 @@
+"""The models under evaluation: where each lies and how its samples are prepared.
+
+This module needs no torch until a model is loaded.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vl3.config.codec import digest, from_dict, to_dict
+from vl3.config.run import RunConfig
+from vl3.config.stages import Stage
+from vl3.data.prepare import PrepareSettings
+from vl3.data.tokenizer import ChatTokenizer
+from vl3.errors import ConfigError
+from vl3.store.bases import base_folder
+
+if TYPE_CHECKING:
+    from vl3.models.model import VideoLlama3
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedModel:
+    """One model to evaluate."""
+
+    name: str
+    """`before` or the name of a stage: the name in the results."""
+    folder: Path | None
+    """Its checkpoint; None assembles the model from the bases, with the run's seed, as stage 1 does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A model with the settings of the stage that made it."""
+
+    name: str
+    folder: Path | None
+    config: RunConfig
+    """Of the run that made the checkpoint, else of this run."""
+    settings: PrepareSettings
+    tokenizer_folder: Path
+
+    @property
+    def preparation(self) -> str:
+        """Key of everything that a prepared sample depends on: models with equal keys share their samples."""
+        tokenizer = hashlib.sha256((self.tokenizer_folder / "tokenizer.json").read_bytes()).hexdigest()
+        settings = {**_plain(self.settings), "data": to_dict(self.settings.data), "tokenizer": tokenizer}
+        return digest(settings)
+
+    def tokenizer(self) -> ChatTokenizer:
+        """The tokenizer of the model."""
+        return ChatTokenizer.from_folder(self.tokenizer_folder)
+
+    def load(self) -> "VideoLlama3":
+        """The model in evaluation mode, on the accelerator where there is one.
+
+        Raises:
+            ConfigError: the folder is no model, or a tensor is missing or has another shape.
+        """
+        import torch
+
+        from vl3.models.start import assemble
+        from vl3.models.weights import load_model
+
+        if self.folder is not None:
+            model = load_model(self.folder)
+        else:
+            bases = self.config.model
+            model = assemble(
+                base_folder(bases.vision_base), base_folder(bases.language_base), seed=self.config.seed
+            ).eval()
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """The work of one process of an evaluation."""
+
+    models: tuple[EvaluatedModel, ...]
+    dataset_folder: Path
+    config: RunConfig
+    rows: tuple[int, ...]
+    """Rows of the dataset index."""
+
+
+def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
+    """Find out how a model wants its samples prepared.
+
+    Args:
+        model: the model.
+        config: of this run; holds for a model that is assembled from the bases.
+
+    Raises:
+        ConfigError: the checkpoint does not say how it was made.
+    """
+    if model.folder is None:
+        first = next(iter(Stage))
+        folder = base_folder(config.model.language_base)
+        return _candidate(model, config, first, folder)
+    made_by = _read_run(model.folder)
+    return _candidate(model, from_dict(RunConfig, made_by["config"]), Stage(made_by["stage"]), model.folder)
+
+
+def _candidate(model: EvaluatedModel, config: RunConfig, stage: Stage, tokenizer_folder: Path) -> Candidate:
+    row = config.stages[stage]
+    settings = PrepareSettings(
+        image_merge_size=row.image_merge_size,
+        video_merge_size=row.video_merge_size,
+        difffp=row.difffp,
+        data=config.data,
+    )
+    return Candidate(
+        name=model.name, folder=model.folder, config=config, settings=settings, tokenizer_folder=tokenizer_folder
+    )
+
+
+def _plain(settings: PrepareSettings) -> dict[str, Any]:
+    names = ("image_merge_size", "video_merge_size", "difffp", "patch_size")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    path = folder / RUN_FILE
+    try:
+        made_by = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}), so nobody knows with which merges and limits the model was trained. "
+            "Evaluate a checkpoint that a training stage wrote."
+        ) from error
+    if not isinstance(made_by, dict) or made_by.get("stage") not in set(Stage) or "config" not in made_by:
+        raise ConfigError(
+            f'{path} does not name the stage and configuration that made the checkpoint: it needs "stage" (one of '
+            f'{", ".join(Stage)}) and "config". Evaluate a checkpoint that a training stage wrote.'
+        )
+    return made_by

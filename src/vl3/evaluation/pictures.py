@@ -1,0 +1,103 @@
+"""Sample predictions with their media as small pictures, taken from the pixels as they are decoded for the model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vl3.data.prepare import PrepareSettings, decode_media
+from vl3.data.shards import ShardReader
+from vl3.evaluation.result import Answer
+from vl3.store.writing import storage_errors
+
+PREDICTIONS_A_TASK = 6
+MAX_WRONG = 3
+MAX_FRAMES = 6
+MAX_SIDE_PX = 160
+
+
+def choose_examples(last: Mapping[int, Answer], per_task: int = PREDICTIONS_A_TASK) -> list[int]:
+    """Rows to show: of each category up to three that the last model answers wrongly, filled up with right ones.
+
+    Args:
+        last: the last model's answers by row, in the order in which they were chosen.
+        per_task: rows of a category at most.
+    """
+    by_category: dict[str, list[int]] = {}
+    for row, answer in last.items():
+        by_category.setdefault(answer.category, []).append(row)
+    chosen: list[int] = []
+    for rows in by_category.values():
+        wrong = [row for row in rows if not last[row].correct]
+        right = [row for row in rows if last[row].correct]
+        shown_right = right[: max(per_task - min(len(wrong), MAX_WRONG), 0)]
+        shown_wrong = wrong[: per_task - len(shown_right)]
+        chosen += sorted(shown_wrong + shown_right, key=rows.index)
+    return chosen
+
+
+def describe_examples(
+    rows: list[int],
+    answers: Mapping[str, Mapping[int, Answer]],
+    reader: ShardReader,
+    settings: PrepareSettings,
+    out_folder: Path,
+) -> list[dict[str, Any]]:
+    """The predictions of evaluation.json; their pictures are written to out_folder/media.
+
+    Args:
+        rows: rows to show.
+        answers: answers by model and row.
+        reader: of the dataset.
+        settings: frames are shown at the size that these give.
+        out_folder: folder of evaluation.json.
+
+    Raises:
+        DataError: a sample cannot be read.
+        StorageError: a picture cannot be written.
+    """
+    return [_describe(number, row, answers, reader, settings, out_folder) for number, row in enumerate(rows)]
+
+
+def _describe(
+    number: int,
+    row: int,
+    answers: Mapping[str, Mapping[int, Answer]],
+    reader: ShardReader,
+    settings: PrepareSettings,
+    out_folder: Path,
+) -> dict[str, Any]:
+    pictures = _pictures(reader, row, settings)
+    media = [f"media/{number:03d}-{index}.png" for index in range(len(pictures))]
+    for name, picture in zip(media, pictures, strict=True):
+        _write(picture, out_folder / name)
+    first = next(iter(answers.values()))[row]
+    return {
+        "sample_id": first.sample_id,
+        "category": first.category,
+        "prompt": first.prompt,
+        "answer": first.answer,
+        "prediction": {name: by_row[row].prediction for name, by_row in answers.items()},
+        "correct": {name: by_row[row].correct for name, by_row in answers.items()},
+        "media": media,
+    }
+
+
+def _pictures(reader: ShardReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
+    """The images, or up to six frames of the video, evenly spaced, the first and the last among them."""
+    record, media = reader.read(row)
+    merges = [(settings.image_merge_size, settings.video_merge_size)]
+    decoded = decode_media(record, media, settings.data, merges)
+    frames = next(iter(decoded.frames_by_size.values()), ())
+    places = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
+    return [*decoded.images[:MAX_FRAMES], *(frames[place] for place in places)]
+
+
+def _write(picture_HWC: np.ndarray, path: Path) -> None:
+    picture = Image.fromarray(picture_HWC)
+    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, optimize=True)

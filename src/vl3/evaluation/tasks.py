@@ -1,0 +1,91 @@
+"""The questions that a model is asked: held-out samples by category, and what the right answer to each is."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl3.config.data import Category
+from vl3.data.index import DatasetIndex
+from vl3.data.records import Record, StreamEvent, Turn
+from vl3.errors import DataError
+from vl3.evaluation.metrics import is_exact_match
+
+SILENT = "(keeps watching)"
+"""Shown for a stream in which the model never spoke."""
+_TAGS = re.compile(r"\s*<(?:image|video)>\s*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RightMoment:
+    """When a stream wants its first answer, and which."""
+
+    frame_index: int
+    """Stream message, from 0, after which the answer is due: not before, not later."""
+    text: str
+    """What is to be said."""
+
+
+def choose_rows(index: DatasetIndex, samples_per_task: int) -> dict[str, list[int]]:
+    """Held-out rows to ask, by category in the order of Category.
+
+    The choice depends on the sample ids alone: not on the order of the annotations, not on a seed. Training samples
+    are never chosen.
+
+    Args:
+        index: of the dataset.
+        samples_per_task: rows of a category at most.
+
+    Raises:
+        DataError: the dataset holds out no usable sample.
+    """
+    names = index.table.column("sample_id").to_pylist()
+    categories = index.table.column("category").to_pylist()
+    chosen: dict[str, list[int]] = {category.value: [] for category in Category}
+    for row in sorted(index.usable_rows("heldout").tolist(), key=lambda row: _rank(names[row])):
+        rows = chosen[categories[row]]
+        if len(rows) < samples_per_task:
+            rows.append(row)
+    chosen = {category: rows for category, rows in chosen.items() if rows}
+    if not chosen:
+        raise DataError(
+            f"{index.folder} has no held-out sample without a problem, so nothing can be evaluated. Add "
+            "annotations/heldout.jsonl to the data or raise data.holdout_fraction."
+        )
+    return chosen
+
+
+def _rank(sample_id: str) -> bytes:
+    return hashlib.sha256(sample_id.encode()).digest()
+
+
+def question_text(record: Record) -> str:
+    """The last question as a person reads it: without system turns, media tags and earlier turns."""
+    messages: tuple[Turn | StreamEvent, ...] = record.events or record.turns
+    last_answer = max(number for number, message in enumerate(messages) if message.role == "assistant")
+    asked = [message.text for message in messages[:last_answer] if message.role == "user"]
+    return _TAGS.sub("\n", asked[-1]).strip() if asked else ""
+
+
+def right_moment(record: Record, timestamps_F: np.ndarray) -> RightMoment:
+    """When the first answer of a streaming sample is due.
+
+    Args:
+        record: a streaming sample.
+        timestamps_F: times of its frames in seconds of the video.
+    """
+    event = next(event for event in record.events if event.role == "assistant")
+    return RightMoment(frame_index=int((timestamps_F <= event.time_seconds).sum()) - 1, text=event.text)
+
+
+def is_right_moment(frame_index: int | None, text: str, right: RightMoment) -> bool:
+    """Whether a model stayed silent until the right frame and then said the right words."""
+    return frame_index == right.frame_index and is_exact_match(text, right.text)
+
+
+def spoken(frame_index: int | None, text: str, timestamps_F: np.ndarray, start_seconds: float) -> str:
+    """A stream's answer with its time, as the stream's own clock tells it: `3.0 s: red`."""
+    if frame_index is None:
+        return SILENT
+    return f"{timestamps_F[frame_index] - start_seconds:.1f} s: {text}"

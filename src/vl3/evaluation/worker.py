@@ -1,0 +1,165 @@
+"""One process of an evaluation: it asks every model its share of the samples.
+
+Media are decoded once; models that want them prepared alike share the prepared samples. One model is in memory at a
+time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from vl3.config.run import EvaluationConfig
+from vl3.data.prepare import PreparedSample, decode_media, prepare_decoded
+from vl3.data.records import Record
+from vl3.data.shards import ShardReader
+from vl3.data.tokenizer import ChatTokenizer
+from vl3.evaluation.candidates import Assignment, Candidate, open_candidate
+from vl3.evaluation.metrics import is_exact_match
+from vl3.evaluation.result import Answer
+from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
+from vl3.inference.generate import generate_greedy
+from vl3.inference.streaming import watch_streams
+from vl3.models.difffp import keep_mask
+from vl3.models.model import VideoLlama3
+
+PREPARED_BYTES = 1 << 30
+"""Prepared pixels that a process holds at a time; a larger share is asked in several goes."""
+SAMPLES_A_CALL = 256
+"""Samples handed to generation at once: enough for full batches of equal length, and for steady progress."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One sample, prepared for each kind of preparation."""
+
+    row: int
+    record: Record
+    prepared: dict[str, PreparedSample]
+    """By Candidate.preparation."""
+    timestamps_F: np.ndarray
+    right: RightMoment | None
+    """Of a stream."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Pixels held, in bytes."""
+        return sum(sample.pixels_PC.nbytes for sample in self.prepared.values())
+
+
+Report = Callable[[str, Sequence[tuple[int, Answer]]], None]
+"""Takes a model's name and its answers by row."""
+
+
+def answer_all(assignment: Assignment, report: Report) -> None:
+    """Ask all models all questions of the assignment, reporting the answers as they come.
+
+    Raises:
+        DataError: a sample cannot be read or decoded; it is named.
+        ConfigError: a checkpoint cannot be loaded.
+    """
+    candidates = [open_candidate(model, assignment.config) for model in assignment.models]
+    questions = _questions(assignment, candidates)
+    while portion := list(_portion(questions)):
+        for candidate in candidates:
+            _ask(candidate, portion, assignment.config.evaluation, report)
+
+
+def _portion(questions: Iterator[Question]) -> Iterator[Question]:
+    """The next questions that fit into memory together; at least one while there are any."""
+    size_bytes = 0
+    for question in questions:
+        yield question
+        size_bytes += question.size_bytes
+        if size_bytes >= PREPARED_BYTES:
+            return
+
+
+def _questions(assignment: Assignment, candidates: Sequence[Candidate]) -> Iterator[Question]:
+    reader = ShardReader(assignment.dataset_folder)
+    by_preparation = {candidate.preparation: candidate for candidate in candidates}
+    tokenizers = {key: candidate.tokenizer() for key, candidate in by_preparation.items()}
+    for row in assignment.rows:
+        record, media = reader.read(row)
+        yield _prepare(row, record, media, by_preparation, tokenizers)
+
+
+def _prepare(
+    row: int,
+    record: Record,
+    media: dict[str, bytes],
+    by_preparation: dict[str, Candidate],
+    tokenizers: dict[str, ChatTokenizer],
+) -> Question:
+    prepared: dict[str, PreparedSample] = {}
+    limits = {candidate.settings.data: None for candidate in by_preparation.values()}
+    for data in limits:
+        same = {key: one.settings for key, one in by_preparation.items() if one.settings.data == data}
+        merges = [(settings.image_merge_size, settings.video_merge_size) for settings in same.values()]
+        decoded = decode_media(record, media, data, merges)
+        for key, settings in same.items():
+            prepared[key] = prepare_decoded(record, decoded, tokenizers[key], settings, keep_mask)
+    timestamps_F = decoded.timestamps_F
+    right = right_moment(record, timestamps_F) if record.is_stream else None
+    return Question(row=row, record=record, prepared=prepared, timestamps_F=timestamps_F, right=right)
+
+
+def _ask(candidate: Candidate, questions: Sequence[Question], config: EvaluationConfig, report: Report) -> None:
+    model, tokenizer, key = candidate.load(), candidate.tokenizer(), candidate.preparation
+    streams = [question for question in questions if question.right is not None]
+    others = [question for question in questions if question.right is None]
+    for group in _groups(others):
+        report(candidate.name, _answer(model, tokenizer, group, key, config))
+    for group in _groups(streams):
+        report(candidate.name, _watch(model, tokenizer, group, key, config))
+
+
+def _groups(questions: Iterable[Question]) -> Iterator[list[Question]]:
+    iterator = iter(questions)
+    while group := list(islice(iterator, SAMPLES_A_CALL)):
+        yield group
+
+
+def _answer(
+    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[Question], key: str, config: EvaluationConfig
+) -> list[tuple[int, Answer]]:
+    samples = [question.prepared[key] for question in questions]
+    texts = generate_greedy(
+        model, samples, tokenizer, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
+    )
+    answers = []
+    for question, text in zip(questions, texts, strict=True):
+        right = question.record.answer
+        answers.append((question.row, _entry(question.record, right, text, is_exact_match(text, right))))
+    return answers
+
+
+def _watch(
+    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[Question], key: str, config: EvaluationConfig
+) -> list[tuple[int, Answer]]:
+    samples = [question.prepared[key] for question in questions]
+    results = watch_streams(
+        model, samples, tokenizer, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
+    )
+    answers = []
+    for question, result in zip(questions, results, strict=True):
+        record, right = question.record, question.right
+        clock = (question.timestamps_F, record.start_seconds or 0.0)
+        wanted = spoken(right.frame_index, right.text, *clock)  # type: ignore[union-attr]
+        said = spoken(result.frame_index, result.text, *clock)
+        correct = is_right_moment(result.frame_index, result.text, right)  # type: ignore[arg-type]
+        answers.append((question.row, _entry(record, wanted, said, correct)))
+    return answers
+
+
+def _entry(record: Record, answer: str, prediction: str, correct: bool) -> Answer:
+    return Answer(
+        sample_id=record.sample_id,
+        category=record.category.value,
+        prompt=question_text(record),
+        answer=answer,
+        prediction=prediction,
+        correct=correct,
+        chance=record.chance,
+    )
