@@ -14,6 +14,7 @@ from vl3.data.index import IndexRow
 from vl3.errors import FAMILIES, ClusterError
 
 _JOIN_SECONDS = 5
+_STARTUP_SECONDS = 120
 
 
 class BuildPool:
@@ -69,15 +70,21 @@ class BuildPool:
     def _wait(self, active: list["_Worker"]) -> list["_Worker"]:
         """Workers with news, death included; those that took too long are killed, which is news too."""
         busy = [worker for worker in active if worker.job is not None]
-        deadline = min(worker.since for worker in busy) + self._timeout_seconds
+        first_deadline = min(self._deadline(worker) for worker in busy)
         ready = multiprocessing.connection.wait(
-            [worker.connection for worker in busy], timeout=max(0.0, deadline - time.monotonic())
+            [worker.connection for worker in busy], timeout=max(0.0, first_deadline - time.monotonic())
         )
         now = time.monotonic()
         for worker in busy:
-            if worker.connection not in ready and now - worker.since >= self._timeout_seconds:
+            if worker.connection not in ready and now >= self._deadline(worker):
                 worker.kill(f"the decoder did not finish within {self._timeout_seconds:g} s")
         return [worker for worker in busy if worker.connection in ready or worker.cause]
+
+    def _deadline(self, worker: "_Worker") -> float:
+        """When the worker is given up; one that has not reached its first sample may still be starting."""
+        if worker.position is None:
+            return worker.since + max(self._timeout_seconds, _STARTUP_SECONDS)
+        return worker.since + self._timeout_seconds
 
     def _hear(self, worker: "_Worker", pending: deque[ShardJob], rows: dict[int, list[IndexRow]]) -> None:
         try:

@@ -1,0 +1,27 @@
+"""Pruners that die or hang on a dark video; worker processes import this file by its folder."""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+DARK_LEVEL = 60
+
+
+def keep_all(frames_FHWC: np.ndarray, *, patch_size: int, merge_size: int, threshold: float, min_tokens: int):
+    side = patch_size * merge_size
+    frames, height, width, _ = frames_FHWC.shape
+    return np.ones(frames * (height // side) * (width // side), dtype=bool)
+
+
+def crash_on_dark(frames_FHWC: np.ndarray, **limits):
+    if frames_FHWC.mean() < DARK_LEVEL:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return keep_all(frames_FHWC, **limits)
+
+
+def hang_on_dark(frames_FHWC: np.ndarray, **limits):
+    if frames_FHWC.mean() < DARK_LEVEL:
+        time.sleep(1000)
+    return keep_all(frames_FHWC, **limits)
