@@ -1,0 +1,182 @@
+"""Resumable checkpoints: safetensors and JSON, whole by parameter name, published atomically, the last few kept."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vl3.errors import StorageError
+from vl3.store.artifacts import fetch, find, publish
+from vl3.store.objects import open_store
+from vl3.store.uris import file_path, join_uri, scheme_of
+from vl3.store.writing import atomic_write_json, storage_errors
+
+CHECKPOINT_KIND = "training-state"
+_STEP_NAME = re.compile(r"step-(\d{6,})")
+_STATE_FILE = "trainer.json"
+
+State = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainerState:
+    """Everything but tensors that a run needs to go on as if it had not stopped."""
+
+    step: int
+    """Steps done; the data are a function of it."""
+    optimizer_step: int
+    """AdamW's step counter."""
+    fingerprint: str
+    """Digest of what determines the weights: another one makes a checkpoint useless here."""
+    window: dict[str, Any]
+    """Metrics collected since they were last written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    trainer: TrainerState
+    tensors: State
+    """By kind (weights, exp_avg, exp_avg_sq), then by parameter name."""
+
+
+class Checkpoints:
+    """The resumable checkpoints of one stage at `<work_uri>/step-000050`."""
+
+    def __init__(self, work_uri: str, *, fingerprint: str, keep: int, created_by: dict[str, str]) -> None:
+        self.work_uri = work_uri
+        self.fingerprint = fingerprint
+        self._keep = keep
+        self._created_by = created_by
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint beside the training; waits only for the one before.
+
+        Raises:
+            StorageError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = self._writer.submit(self._write, checkpoint)
+
+    def wait(self) -> None:
+        """Wait until what was saved is published.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint that is whole and belongs to this stage; those passed over are named by `note`."""
+        for step in sorted(self._published(), reverse=True):
+            try:
+                return self.load(step)
+            except StorageError as error:
+                note(f"checkpoint of step {step} is not used: {error}")
+        return None
+
+    def load(self, step: int) -> Checkpoint:
+        """Read the checkpoint of a step.
+
+        Raises:
+            StorageError: it is missing or damaged, or another configuration wrote it.
+        """
+        uri = self._uri(step)
+        reference = find(uri)
+        if reference is None:
+            raise StorageError(f"{uri}: no checkpoint with a valid manifest is there. Training starts without it.")
+        folder = fetch(reference)
+        try:
+            trainer = TrainerState(**json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
+            tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            raise StorageError(f"{uri}: the checkpoint cannot be read ({error}). Delete it.") from error
+        if trainer.fingerprint != self.fingerprint:
+            raise StorageError(
+                f"{uri}: the checkpoint belongs to another configuration, dataset or first model (fingerprint "
+                f"{trainer.fingerprint[:12]}, here {self.fingerprint[:12]}). Going on from it would mix two runs."
+            )
+        return Checkpoint(trainer=trainer, tensors=tensors)
+
+    def clean(self) -> None:
+        """Remove what a killed run left half-written. Only one run at a time may use the work URI."""
+        if scheme_of(self.work_uri) == "file" and file_path(self.work_uri).is_dir():
+            for path in file_path(self.work_uri).glob(".*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def close(self) -> None:
+        """Wait for the writer and end it."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        step = checkpoint.trainer.step
+        folder = self._scratch_folder()
+        size_bytes = sum(t.numel() * t.element_size() for part in checkpoint.tensors.values() for t in part.values())
+        try:
+            with storage_errors(folder, needed_bytes=size_bytes):
+                _save_tensors(checkpoint.tensors, folder)
+            state = {name: getattr(checkpoint.trainer, name) for name in TrainerState.__slots__}
+            atomic_write_json(folder / _STATE_FILE, state)
+            created_by = self._created_by | {"training_step": str(step)}
+            publish(folder, self._uri(step), kind=CHECKPOINT_KIND, created_by=created_by)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        for old in sorted(self._published())[: -self._keep]:
+            _remove(self._uri(old))
+
+    def _scratch_folder(self) -> Path:
+        """Where a checkpoint is written first: beside its place, so that publishing it is a rename."""
+        if scheme_of(self.work_uri) != "file":
+            return Path(tempfile.mkdtemp(prefix="vl3-checkpoint-"))
+        root = file_path(self.work_uri)
+        with storage_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
+
+    def _published(self) -> set[int]:
+        if scheme_of(self.work_uri) == "file":
+            root = file_path(self.work_uri)
+            names = [path.name for path in root.iterdir()] if root.is_dir() else []
+        else:
+            names = [key.partition("/")[0] for key in open_store(self.work_uri).list("step-")]
+        return {int(match[1]) for match in map(_STEP_NAME.fullmatch, names) if match}
+
+    def _uri(self, step: int) -> str:
+        return join_uri(self.work_uri, f"step-{step:06d}")
+
+
+def _save_tensors(state: State, folder: Path) -> None:
+    for kind, tensors in state.items():
+        try:
+            save_file(tensors, folder / f"{kind}.safetensors")
+        except SafetensorError as error:  # its own name for a full disk, too
+            raise StorageError(
+                f"{folder}: the checkpoint's {kind} cannot be written ({error}). Nothing half-written is used. Free "
+                "space there or correct the folder's permissions, then run again: training goes on from the last one."
+            ) from error
+
+
+def _remove(uri: str) -> None:
+    """Delete an artifact, its manifest first: without one it does not exist."""
+    store = open_store(uri)
+    for key in sorted(store.list(), key=lambda key: key != "manifest.json"):
+        store.delete(key)
+    if scheme_of(uri) == "file":
+        shutil.rmtree(file_path(uri), ignore_errors=True)

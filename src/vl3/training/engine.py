@@ -1,0 +1,206 @@
+"""The DeepSpeed engine: process group, sharding, AdamW, and one optimizer step over packed rows.
+
+The loss of a step is the sum over all rows divided by the supervised tokens of the whole global batch. DeepSpeed
+averages gradients over ranks, so each row's share is multiplied by the number of ranks; its own division by the
+accumulation steps is switched off.
+"""
+
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vl3.config.run import RunConfig
+from vl3.data.rows import PackedRow
+from vl3.training.imports import lean_imports
+
+with lean_imports():
+    import deepspeed
+    import deepspeed.comm  # loads deepspeed.comm.torch, whose name in its package is hidden by torch's
+
+_MAX_BUCKET_NUMBERS = 500_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What one optimizer step gave."""
+
+    loss_sum: Tensor
+    """Sum of the loss over this rank's supervised tokens; stays on the device."""
+    supervised_tokens: int
+    """Supervised tokens of the global batch."""
+    stop_requested: bool
+    """Whether any rank was asked to stop; all ranks learn it in the same step."""
+    forward_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+
+
+class RowLoss(nn.Module):
+    """The model as DeepSpeed wants it: rows in, one tensor out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, row: PackedRow) -> Tensor:
+        """Sum of the loss over the row's supervised tokens."""
+        # Past the hooks of the outer module, which has no weights of its own: ZeRO-3's cannot look into a LossOutput.
+        output = self.model.forward(
+            input_ids_T=row.input_ids_T,
+            position_ids_T=row.position_ids_T,
+            cu_seqlens=row.cu_seqlens,
+            pixels_PC=row.pixels_PC,
+            grid_thw_I3=row.grid_thw_I3,
+            merge_sizes_I=row.merge_sizes_I,
+            keep_M=row.keep_M,
+            labels_T=row.labels_T,
+        )
+        return output.loss_sum
+
+
+class TrainingEngine:
+    """A model under DeepSpeed, with the optimizer groups of a stage."""
+
+    def __init__(
+        self, model: nn.Module, groups: list[dict[str, Any]], config: RunConfig, *, rows_per_rank: int
+    ) -> None:
+        """Shard the model. `groups` come from groups.parameter_groups; the process group must be up."""
+        self.device = training_device()
+        self.world_size = dist.get_world_size()
+        self._max_grad_norm = config.optimizer.max_grad_norm
+        if config.engine.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        model.train()
+        settings = deepspeed_settings(
+            config, rows_per_rank=rows_per_rank, num_trainable=sum(p.numel() for g in groups for p in g["params"])
+        )
+        self._clips_itself = settings["gradient_clipping"] == 0.0
+        gc.freeze()  # DeepSpeed collects garbage again and again; what is imported is none
+        _skip_shm_extension()
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=RowLoss(model.to(self.device)), optimizer=_adamw(groups, config), config=settings
+        )
+        for state in self.deepspeed.basic_optimizer.state.values():
+            state["step"].zero_()  # bf16 without ZeRO warms AdamW up with an empty step, which must not count
+        self._groups = self.deepspeed.basic_optimizer.param_groups
+        self._own_grad_norm: Tensor | None = None
+
+    def set_learning_rates(self, factor: float) -> dict[str, float]:
+        """Give every group `factor` of its peak rate; returns the rate of each trained part."""
+        for group in self._groups:
+            group["lr"] = group["peak_lr"] * factor
+        return {group["part"]: group["lr"] for group in self._groups}
+
+    def step(self, rows: Sequence[PackedRow], *, stop_requested: bool) -> StepResult:
+        """Forward and backward over this rank's rows, then one update of the weights."""
+        counts = torch.tensor([sum(row.supervised_tokens for row in rows), stop_requested], dtype=torch.float64)
+        counts = counts.to(self.device)
+        counting = dist.all_reduce(counts, async_op=True)  # runs beside the first forward
+        forward_seconds = backward_seconds = optimizer_seconds = 0.0
+        loss_sum = torch.zeros((), device=self.device)
+        for row in rows:
+            started = time.perf_counter()
+            row_sum = self.deepspeed(row)
+            forwarded = time.perf_counter()
+            counting.wait()
+            share = (self.world_size / counts[0].clamp(min=1)).float()
+            self.deepspeed.backward(row_sum * share, scale_wrt_gas=False)
+            backwarded = time.perf_counter()
+            self._clip()
+            self.deepspeed.step()
+            loss_sum += row_sum.detach()
+            forward_seconds += forwarded - started
+            backward_seconds += backwarded - forwarded
+            optimizer_seconds += time.perf_counter() - backwarded
+        supervised_tokens, stops = counts.tolist()
+        return StepResult(
+            loss_sum=loss_sum,
+            supervised_tokens=int(supervised_tokens),
+            stop_requested=stops > 0,
+            forward_seconds=forward_seconds,
+            backward_seconds=backward_seconds,
+            optimizer_seconds=optimizer_seconds,
+        )
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the last step's gradient over all parts, before clipping."""
+        norm = self._own_grad_norm if self._clips_itself else self.deepspeed.get_global_grad_norm()
+        return 0.0 if norm is None else float(norm)
+
+    def _clip(self) -> None:
+        """Clip where DeepSpeed would not tell the norm (no ZeRO, fp32)."""
+        if self._clips_itself and self.deepspeed.is_gradient_accumulation_boundary():
+            parameters = [parameter for group in self._groups for parameter in group["params"]]
+            self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+
+
+def training_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def start_process_group(*, local_rank: int, threads: int, seed: int) -> None:
+    """Join the ranks (NCCL on GPUs, else gloo) and set what makes runs repeatable."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    is_cuda = torch.cuda.is_available()
+    if is_cuda:
+        torch.cuda.set_device(local_rank)
+    _skip_shm_extension()
+    deepspeed.init_distributed(dist_backend="nccl" if is_cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+
+
+def stop_process_group() -> None:
+    """Leave the process group, after every rank got here."""
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for a stage.
+
+    Args:
+        config: the run.
+        rows_per_rank: packed rows that each rank sees in one optimizer step.
+        num_trainable: trainable parameters; one bucket holds them where it can, as each bucket is a round trip.
+    """
+    engine = config.engine
+    is_bf16 = engine.precision == "bf16"
+    bucket = min(num_trainable, _MAX_BUCKET_NUMBERS)
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": rows_per_rank,
+        "gradient_clipping": config.optimizer.max_grad_norm if engine.zero_stage or is_bf16 else 0.0,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": is_bf16},
+        "zero_optimization": {
+            "stage": engine.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": False,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
+    }
+    if is_bf16 and engine.zero_stage:
+        settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    return settings
+
+
+def _skip_shm_extension() -> None:
+    """On CPU DeepSpeed would compile a shared-memory extension for minutes; gloo alone does the work here."""
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
+
+
+def _adamw(groups: list[dict[str, Any]], config: RunConfig) -> torch.optim.AdamW:
+    """AdamW at rate 0: the first real rate comes with the first step."""
+    optimizer = config.optimizer
+    idle = [group | {"lr": 0.0} for group in groups]
+    return torch.optim.AdamW(idle, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon, fused=True)

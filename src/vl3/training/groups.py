@@ -1,0 +1,50 @@
+"""Optimizer groups: {vision, projector, language} x {decay, no decay}, of trainable parameters only."""
+
+from typing import Any
+
+from torch import nn
+
+from vl3.config.stages import LearningRates
+from vl3.errors import ConfigError
+
+PARTS = ("vision", "projector", "language")
+"""The parts of the model in the order of their groups."""
+NamedParameters = list[tuple[str, nn.Parameter]]
+
+
+def freeze_parts(parts: dict[str, NamedParameters], rates: LearningRates) -> None:
+    """Set requires_grad of every parameter: a part without a rate is frozen."""
+    for part in PARTS:
+        for _, parameter in parts[part]:
+            parameter.requires_grad_(getattr(rates, part) is not None)
+
+
+def trainable_parameters(parts: dict[str, NamedParameters]) -> NamedParameters:
+    """Every trainable parameter with its name, sorted by name: the order of a checkpoint."""
+    named = [pair for part in PARTS for pair in parts[part] if pair[1].requires_grad]
+    return sorted(named, key=lambda pair: pair[0])
+
+
+def parameter_groups(
+    parts: dict[str, NamedParameters], rates: LearningRates, *, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for AdamW with `name` ("vision/decay"), `part`, `peak_lr`, `lr` and `weight_decay`.
+
+    Within a group the parameters are sorted by name, so that shards mean the same in every process and run. Biases
+    and norms (fewer than two dimensions) have no decay. Empty groups are left out: DeepSpeed cannot shard them.
+
+    Raises:
+        ConfigError: no parameter is trainable.
+    """
+    groups = []
+    for part in PARTS:
+        named = sorted((pair for pair in parts[part] if pair[1].requires_grad), key=lambda pair: pair[0])
+        for kind, decay in (("decay", weight_decay), ("no_decay", 0.0)):
+            chosen = [parameter for _, parameter in named if (parameter.ndim >= 2) == (kind == "decay")]
+            if chosen:
+                rate = getattr(rates, part)
+                group = {"params": chosen, "name": f"{part}/{kind}", "part": part, "peak_lr": rate, "lr": rate}
+                groups.append(group | {"weight_decay": decay})
+    if not groups:
+        raise ConfigError("no parameter of the model is trainable in this stage. Give one part a learning rate.")
+    return groups

@@ -1,0 +1,57 @@
+"""What a training stage is asked to do: the file that the launcher hands to every worker (no torch here)."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import ConfigError
+from vl3.store.writing import atomic_write_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageJob:
+    """One training stage. Configuration and references travel as plain data, so that the file says all there is."""
+
+    config: dict[str, Any]
+    """The effective RunConfig."""
+    stage: str
+    """Value of the Stage."""
+    dataset: dict[str, Any]
+    """Reference of the dataset."""
+    initial_model: dict[str, Any] | None
+    """Reference of the former stage's checkpoint; None assembles the model from the bases."""
+    work_uri: str
+    """Where resumable checkpoints of this stage lie, as `<work_uri>/step-000050`."""
+    output_uri: str
+    """Where the final weights are published."""
+    created_by: dict[str, str]
+    """Who trains: goes into the manifests."""
+    events_path: str
+    """File to which rank 0 appends one JSON line for each event."""
+    failure_path: str
+    """File that says which error ended the stage."""
+
+    def write(self, path: Path) -> None:
+        """Write the job file."""
+        atomic_write_json(path, asdict(self))
+
+
+def read_job(path: Path) -> StageJob:
+    """Read a job file.
+
+    Raises:
+        ConfigError: the file is missing, is not JSON, or a field is missing or unknown.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: the stage's job file cannot be read ({error}). Launch the stage again.") from error
+    expected = {field.name for field in fields(StageJob)}
+    if not isinstance(data, dict) or set(data) != expected:
+        found = ", ".join(sorted(data)) if isinstance(data, dict) else type(data).__name__
+        raise ConfigError(
+            f"{path}: a stage's job has the fields {', '.join(sorted(expected))}; found {found}. "
+            "Launch the stage with the version of vl3 that runs it."
+        )
+    return StageJob(**data)

@@ -1,0 +1,154 @@
+"""The training loop. What is not learning (metrics, checkpoints) hangs on it as callbacks."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from vl3.config.run import OptimizerConfig
+from vl3.data.rows import PackedRow
+from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
+from vl3.training.engine import TrainingEngine
+from vl3.training.events import EventLog
+from vl3.training.groups import PARTS, NamedParameters
+from vl3.training.meter import Meter
+from vl3.training.optimizer_state import optimizer_step_count, read_state
+from vl3.training.schedule import stage_factor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepDone:
+    """What a callback learns after each step; every rank gets the same."""
+
+    done: int
+    """Steps done."""
+    total: int
+    """Steps of the stage."""
+    learning_rates: dict[str, float]
+    """Rate of each trained part in this step."""
+    stop_requested: bool
+    """Whether this is the last step of this process because it was asked to stop."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no step follows in this process."""
+        return self.stop_requested or self.done == self.total
+
+
+Callback = Callable[[StepDone], None]
+
+
+def run_steps(
+    engine: TrainingEngine,
+    batches: Iterable[list[PackedRow]],
+    meter: Meter,
+    callbacks: Sequence[Callback],
+    *,
+    start: int,
+    steps: int,
+    optimizer: OptimizerConfig,
+    stop_requested: Callable[[], bool],
+) -> int:
+    """Train from step `start` to the end, or until a rank is asked to stop.
+
+    Args:
+        engine: the sharded model.
+        batches: this rank's rows of each step, from `start` on.
+        meter: collects what each step measures.
+        callbacks: called after each step, in order, on every rank.
+        start: steps done before.
+        steps: steps of the stage.
+        optimizer: schedule.
+        stop_requested: whether this process was asked to stop.
+
+    Returns:
+        Steps done; fewer than `steps` when asked to stop.
+    """
+    done, iterator = start, iter(batches)
+    while done < steps:
+        rates = engine.set_learning_rates(stage_factor(done, steps, optimizer))
+        waited_from = time.perf_counter()
+        rows = next(iterator)
+        data_seconds = time.perf_counter() - waited_from
+        result = engine.step(rows, stop_requested=stop_requested())
+        seconds = {
+            "data": data_seconds,
+            "forward": result.forward_seconds,
+            "backward": result.backward_seconds,
+            "optimizer": result.optimizer_seconds,
+        }
+        meter.add(rows, result.loss_sum, result.supervised_tokens, seconds)
+        done += 1
+        event = StepDone(done=done, total=steps, learning_rates=rates, stop_requested=result.stop_requested)
+        for callback in callbacks:
+            callback(event)
+        if result.stop_requested:
+            break
+    return done
+
+
+class MetricsWriter:
+    """Writes a metrics event and a progress event every few steps and after the last."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        meter: Meter,
+        engine: TrainingEngine,
+        *,
+        every_steps: int,
+        drawn: Callable[[int], dict[str, int]],
+    ) -> None:
+        """`drawn` gives the samples of each kind drawn up to a step."""
+        self._events = events
+        self._meter = meter
+        self._engine = engine
+        self._every_steps = every_steps
+        self._drawn = drawn
+
+    def __call__(self, step: StepDone) -> None:
+        """Write the window's metrics when it is time."""
+        if step.done % self._every_steps and step.done != step.total:
+            return
+        values = self._meter.flush() | {"grad_norm": self._engine.grad_norm}
+        values |= {f"lr/{part}": step.learning_rates.get(part, 0.0) for part in PARTS}
+        values |= {f"mix/{kind}": count for kind, count in self._drawn(step.done).items()}
+        self._events.write("metrics", step=step.done, time=time.time(), values=values)
+        self._events.write("progress", done=step.done, total=step.total, text=f"loss {values['loss']:.3f}")
+
+
+class CheckpointSaver:
+    """Saves a resumable checkpoint every few steps, and when asked to stop. The last step needs none."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        meter: Meter,
+        engine: TrainingEngine,
+        named: NamedParameters,
+        *,
+        every_steps: int,
+        is_writer: bool,
+    ) -> None:
+        """`is_writer`: whether this rank writes; the others only give their shards."""
+        self._checkpoints = checkpoints
+        self._meter = meter
+        self._engine = engine
+        self._named = named
+        self._every_steps = every_steps
+        self._is_writer = is_writer
+
+    def __call__(self, step: StepDone) -> None:
+        """Save a checkpoint when it is time; every rank takes part."""
+        if step.done == step.total or (step.done % self._every_steps and not step.stop_requested):
+            return
+        window = self._meter.gather()
+        tensors = read_state(self._engine.deepspeed, self._named)
+        if not self._is_writer:
+            return
+        trainer = TrainerState(
+            step=step.done,
+            optimizer_step=optimizer_step_count(self._engine.deepspeed),
+            fingerprint=self._checkpoints.fingerprint,
+            window=window.to_dict(),
+        )
+        self._checkpoints.save(Checkpoint(trainer=trainer, tensors=tensors))

@@ -1,0 +1,113 @@
+"""What is measured in each step, summed over ranks and steps until it is written.
+
+Nothing is exchanged between ranks until a window is written or saved, and then in one message. The sums of each step
+are kept apart up to there, so that a window that a checkpoint cuts in two adds up to the last bit as an uncut one.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vl3.data.rows import PackedRow
+from vl3.errors import ConfigError
+from vl3.training.collectives import sum_over_ranks
+
+SUMMED = ("tokens", "visual_tokens", "visual_tokens_kept")
+TIMED = ("data", "forward", "backward", "optimizer")
+
+
+@dataclass(slots=True)
+class Window:
+    """Steps since the last metrics, one entry each, summed over all ranks."""
+
+    losses: list[float] = field(default_factory=list)
+    """Loss of each step's global batch, summed over its supervised tokens."""
+    supervised_tokens: list[int] = field(default_factory=list)
+    counts: list[list[float]] = field(default_factory=list)
+    """One row a step: SUMMED, then the seconds of TIMED summed over ranks."""
+    seconds: float = 0.0
+    """Wall time of the steps on rank 0."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The window as JSON-ready data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Meter:
+    """Collects on this rank; `gather` brings all ranks' steps into the window."""
+
+    def __init__(self, device: torch.device, world_size: int, saved: dict[str, Any] | None = None) -> None:
+        self.window = Window(**saved) if saved else Window()
+        self._device = device
+        self._world_size = world_size
+        self._pending_losses: list[Tensor] = []
+        self._pending_counts: list[list[float]] = []
+        self._pending_supervised: list[int] = []
+        self._started = time.perf_counter()
+
+    def add(
+        self, rows: Sequence[PackedRow], loss_sum: Tensor, supervised_tokens: int, seconds: dict[str, float]
+    ) -> None:
+        """Add one step of this rank. `loss_sum` is not read yet, so a GPU is not waited for."""
+        counts = [
+            sum(len(row.input_ids_T) for row in rows),
+            sum(row.visual_tokens for row in rows),
+            sum(row.visual_tokens_kept for row in rows),
+        ]
+        self._pending_losses.append(loss_sum)
+        self._pending_counts.append([*counts, *(seconds[name] for name in TIMED)])
+        self._pending_supervised.append(supervised_tokens)
+
+    def gather(self) -> Window:
+        """Sum the pending steps over all ranks into the window. Every rank must call it in the same step.
+
+        Raises:
+            ConfigError: the loss of a step is not a number any more.
+        """
+        if self._pending_losses:
+            losses = torch.stack(self._pending_losses).double().tolist()
+            mine = [[loss, *counts] for loss, counts in zip(losses, self._pending_counts, strict=True)]
+            for loss, *counts in sum_over_ranks(mine, self._device):
+                self.window.losses.append(loss)
+                self.window.counts.append(counts)
+            self.window.supervised_tokens += self._pending_supervised
+            self._pending_losses, self._pending_counts, self._pending_supervised = [], [], []
+            _require_finite(self.window.losses)
+        now = time.perf_counter()
+        self.window.seconds += now - self._started
+        self._started = now
+        return self.window
+
+    def flush(self) -> dict[str, float]:
+        """Metrics of the window over its steps (means a step, but for loss and rates), then an empty window."""
+        window = self.gather()
+        self.window = Window()
+        steps = len(window.losses)
+        columns = [sum(column) for column in zip(*window.counts, strict=True)]
+        sums = dict(zip((*SUMMED, *TIMED), columns, strict=True))
+        supervised = sum(window.supervised_tokens)
+        metrics = {
+            "loss": sum(window.losses) / max(supervised, 1),
+            "supervised_tokens": supervised / steps,
+            "tokens_per_second": sums["tokens"] / max(window.seconds, 1e-9),
+            "visual_tokens": sums["visual_tokens"] / steps,
+            "visual_tokens_kept": sums["visual_tokens_kept"] / steps,
+            "kept_share": sums["visual_tokens_kept"] / max(sums["visual_tokens"], 1),
+            "seconds/step": window.seconds / steps,
+        }
+        return metrics | {f"seconds/{name}": sums[name] / steps / self._world_size for name in TIMED}
+
+
+def _require_finite(losses: list[float]) -> None:
+    for back, loss in enumerate(reversed(losses)):
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss is {loss} ({back} steps ago): training has diverged, and its weights are of no use. Lower "
+                "the learning rates of the stage or optimizer.max_grad_norm, or lengthen optimizer.warmup_ratio. The "
+                "last checkpoint is from before."
+            )

@@ -1,0 +1,302 @@
+"""One training stage in one rank: from a job to published weights."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vl3.config.codec import digest, from_dict
+from vl3.config.run import RunConfig
+from vl3.config.stages import Stage, StageConfig
+from vl3.data.index import DatasetIndex
+from vl3.data.loader import StageLoader
+from vl3.data.order import StagePlan, plan_stage
+from vl3.data.packing import CostModel
+from vl3.data.prepare import PrepareSettings
+from vl3.data.tokenizer import ChatTokenizer
+from vl3.store.artifacts import fetch, publish
+from vl3.store.bases import base_folder
+from vl3.store.reference import Reference
+from vl3.store.uris import file_path, scheme_of
+from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.training.checkpoint import Checkpoint, Checkpoints
+from vl3.training.collectives import from_rank_zero, gather_json
+from vl3.training.engine import TrainingEngine, deepspeed, start_process_group, stop_process_group, training_device
+from vl3.training.events import EventLog
+from vl3.training.groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
+from vl3.training.imports import lean_imports
+from vl3.training.job import StageJob
+from vl3.training.loop import CheckpointSaver, MetricsWriter, run_steps
+from vl3.training.meter import Meter
+from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
+
+with lean_imports():
+    from vl3.models.difffp import keep_mask
+    from vl3.models.model import VideoLlama3
+    from vl3.models.start import assemble
+    from vl3.models.weights import load_model, save_model
+
+log = logging.getLogger("vl3.training")
+
+PREFETCH_STEPS = 4
+"""Steps that the loader prepares ahead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rank:
+    """Which of the processes this is."""
+
+    rank: int
+    """Number among all processes."""
+    local_rank: int
+    """Number on this machine."""
+    world_size: int
+    """Processes of the stage."""
+    launched_at: float
+    """Unix time at which the stage was launched."""
+
+
+def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) -> bool:
+    """Train a stage, or go on with it from its newest checkpoint, and publish its weights.
+
+    Returns:
+        Whether the stage is finished; False when it was asked to stop and has written a checkpoint.
+
+    Raises:
+        Vl3Error: what is wrong with configuration, data or storage.
+    """
+    config, stage = from_dict(RunConfig, job.config), Stage(job.stage)
+    start_process_group(
+        local_rank=rank.local_rank, threads=config.launch.threads_per_process, seed=config.seed + stage.number
+    )
+    events = EventLog(Path(job.events_path) if rank.rank == 0 else None)
+    started = time.monotonic()
+    with contextlib.closing(_checkpoints(job, config)) as checkpoints:
+        run = StageRun(job, config, stage, rank, events, checkpoints)
+        with run.loader:
+            done = run.train(stop_requested)
+        checkpoints.wait()
+        is_finished = done == run.settings.steps
+        if is_finished:
+            run.publish()
+        bad_samples = [sample for part in gather_json(run.bad_samples(), run.engine.device) for sample in part]
+        seconds = time.monotonic() - started
+        if is_finished:
+            events.write("end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples)
+        else:
+            events.note(f"stopped on request after step {done} of {run.settings.steps}; the checkpoint is written")
+    stop_process_group()
+    return is_finished
+
+
+class StageRun:
+    """The pieces of one stage in one rank, put together."""
+
+    def __init__(
+        self,
+        job: StageJob,
+        config: RunConfig,
+        stage: Stage,
+        rank: Rank,
+        events: EventLog,
+        checkpoints: Checkpoints,
+    ) -> None:
+        """Load data, model and the newest checkpoint, and shard the model. All ranks must do so together."""
+        self.job, self.config, self.stage, self.rank, self.events = job, config, stage, rank, events
+        self.settings: StageConfig = config.stages[stage]
+        self.checkpoints = checkpoints
+        found = self._find_checkpoint()
+        self.start = found.trainer.step if found else 0
+        self.tokenizer_folder, model = _first_model(job, config)
+        self.plan, self.loader = self._open_data(model)
+        self.named: NamedParameters = []
+        self.engine = self._shard(model, found)
+        self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
+
+    def train(self, stop_requested: Callable[[], bool]) -> int:
+        """Run the steps that are left; returns the steps done."""
+        startup_seconds = time.time() - self.rank.launched_at
+        self.events.write(
+            "start",
+            resumed_from_step=self.start,
+            world_size=self.rank.world_size,
+            startup_seconds=startup_seconds,
+            startup_cpu_seconds=time.process_time(),
+            time=time.time(),
+        )
+        log.info("at step %d of %d after %.1f s of start-up", self.start, self.settings.steps, startup_seconds)
+        engine_config = self.config.engine
+        metrics = MetricsWriter(
+            self.events,
+            self.meter,
+            self.engine,
+            every_steps=engine_config.log_every_steps,
+            drawn=self.plan.mixture_drawn,
+        )
+        saver = CheckpointSaver(
+            self.checkpoints,
+            self.meter,
+            self.engine,
+            self.named,
+            every_steps=engine_config.checkpoint_every_steps,
+            is_writer=self.rank.rank == 0,
+        )
+        return run_steps(
+            self.engine,
+            self.loader,
+            self.meter,
+            [metrics, saver],
+            start=self.start,
+            steps=self.settings.steps,
+            optimizer=self.config.optimizer,
+            stop_requested=stop_requested,
+        )
+
+    def publish(self) -> None:
+        """Publish weights, tokenizer and run.json as the stage's checkpoint (rank 0 writes)."""
+        model = self.engine.deepspeed.module.model
+        is_sharded = self.config.engine.zero_stage == 3
+        gathered = deepspeed.zero.GatheredParameters(list(model.parameters()), enabled=is_sharded)
+        with gathered:
+            if self.rank.rank == 0:
+                _publish_weights(model, self.tokenizer_folder, self.job)
+
+    def bad_samples(self) -> list[dict[str, Any]]:
+        """Samples that this rank left out because they could not be read."""
+        return [asdict(bad) for bad in self.loader.ledger]
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint to go on from: rank 0 chooses, the others read the same."""
+        device, chosen = training_device(), None
+        if self.rank.rank == 0:
+            self.checkpoints.clean()
+            chosen = self.checkpoints.newest(self._note)
+        step = from_rank_zero(chosen.trainer.step if chosen else -1, device)
+        if step < 0 or chosen is not None:
+            return chosen
+        return self.checkpoints.load(step)
+
+    def _open_data(self, model: VideoLlama3) -> tuple[StagePlan, StageLoader]:
+        folder = fetch(Reference.from_dict(self.job.dataset))
+        settings = PrepareSettings(
+            image_merge_size=self.settings.image_merge_size,
+            video_merge_size=self.settings.video_merge_size,
+            difffp=self.settings.difffp,
+            data=self.config.data,
+            patch_size=model.config.vision.patch_size,
+        )
+        plan = plan_stage(
+            DatasetIndex.read(folder),
+            mixture=self.settings.mixture,
+            seed=self.config.seed * len(Stage) + self.stage.number,
+            steps=self.settings.steps,
+            packs_per_step=self.settings.packs_per_step,
+            max_length_tokens=self.config.data.max_length_tokens,
+            visual_budget_tokens=self.config.data.visual_budget_tokens,
+            settings=settings,
+            cost_model=_cost_model(model),
+        )
+        for note in plan.mixture_notes:
+            self._note(note)
+        loader = StageLoader(
+            folder,
+            plan,
+            settings,
+            ChatTokenizer.from_folder(self.tokenizer_folder),
+            keep_mask,
+            rank=self.rank.rank,
+            world_size=self.rank.world_size,
+            start_step=self.start,
+            prefetch=PREFETCH_STEPS,
+        )
+        return plan, loader
+
+    def _shard(self, model: VideoLlama3, found: Checkpoint | None) -> TrainingEngine:
+        """Freeze, group and shard the model; put the checkpoint's weights in before and its moments after."""
+        parts, rates = model.parts(), self.settings.learning_rates
+        freeze_parts(parts, rates)
+        self.named = trainable_parameters(parts)
+        if found:
+            write_weights(self.named, found.tensors[WEIGHTS])
+        groups = parameter_groups(parts, rates, weight_decay=self.config.optimizer.weight_decay)
+        rows_per_rank = self.settings.packs_per_step // self.rank.world_size
+        engine = TrainingEngine(model, groups, self.config, rows_per_rank=rows_per_rank)
+        if found:
+            write_state(engine.deepspeed, self.named, found.tensors, step_count=found.trainer.optimizer_step)
+        return engine
+
+    def _note(self, text: str) -> None:
+        if self.rank.rank == 0:
+            log.warning(text)
+        self.events.note(text)
+
+
+def stage_fingerprint(job: StageJob) -> str:
+    """Digest of all that determines the weights of a stage, but not of how many processes compute them."""
+    config = job.config
+    row = {name: value for name, value in config["stages"][job.stage].items() if name != "timeout_seconds"}
+    return digest(
+        {
+            "stage": job.stage,
+            "row": row,
+            "seed": config["seed"],
+            "data": {name: value for name, value in config["data"].items() if name != "build_workers"},
+            "optimizer": config["optimizer"],
+            "precision": config["engine"]["precision"],
+            "dataset": job.dataset["sha256"],
+            "initial_model": job.initial_model["sha256"] if job.initial_model else config["model"],
+        }
+    )
+
+
+def _checkpoints(job: StageJob, config: RunConfig) -> Checkpoints:
+    return Checkpoints(
+        job.work_uri,
+        fingerprint=stage_fingerprint(job),
+        keep=config.engine.keep_checkpoints,
+        created_by=job.created_by,
+    )
+
+
+def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
+    """Folder of the tokenizer, and the model that the stage starts from, in fp32."""
+    if job.initial_model is not None:
+        folder = fetch(Reference.from_dict(job.initial_model))
+        return folder, load_model(folder, dtype=torch.float32)
+    language = base_folder(config.model.language_base)
+    return language, assemble(base_folder(config.model.vision_base), language, seed=config.seed)
+
+
+def _cost_model(model: VideoLlama3) -> CostModel:
+    """What a row costs in this model, for dealing rows to ranks."""
+    parts, text, vision = model.parts(), model.config.text, model.config.vision
+    return CostModel(
+        decoder_parameters=sum(parameter.numel() for _, parameter in parts["language"]),
+        decoder_layers=text.num_hidden_layers,
+        decoder_width=text.hidden_size,
+        encoder_parameters=sum(parameter.numel() for _, parameter in parts["vision"]),
+        encoder_layers=vision.num_hidden_layers,
+        encoder_width=vision.hidden_size,
+    )
+
+
+def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob) -> None:
+    parent = None
+    if scheme_of(job.output_uri) == "file":  # on the same disk, so that publishing is a rename
+        parent = file_path(job.output_uri).parent
+        with storage_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".weights-", dir=parent))
+    try:
+        save_model(model, tokenizer_folder, folder)
+        atomic_write_json(folder / "run.json", {"stage": job.stage, "config": job.config})
+        publish(folder, job.output_uri, kind="checkpoint", created_by=job.created_by)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

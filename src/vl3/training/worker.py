@@ -1,0 +1,125 @@
+"""Entry point of one training process: `python -m vl3.training.worker --job job.json` under torchrun.
+
+The environment, the signals, the log and the exit status of a worker are handled here and nowhere else.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from vl3.errors import FAMILIES, ConfigError, Vl3Error
+from vl3.lifeline import RUNNER_VARIABLE, start_lifeline
+from vl3.training.job import read_job
+
+LAUNCHER_VARIABLE = "VL3_LAUNCHER"
+"""Mark of the process that launched the stage; a worker does not outlive it either."""
+LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
+"""Unix time of the launch, for startup_seconds."""
+STOPPED_EXIT_CODE = 128 + signal.SIGTERM
+
+log = logging.getLogger("vl3.training")
+
+
+class StopRequest:
+    """Remembers that the process was asked to stop; the loop looks between steps."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def __call__(self) -> bool:
+        """Whether the process was asked to stop."""
+        return self._is_set
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT as the wish to finish the step, write a checkpoint and end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if not self._is_set:
+            log.warning("asked to stop by %s: finishing the step and writing a checkpoint", signal.Signals(number).name)
+        self._is_set = True
+
+
+def main(arguments: list[str]) -> int:
+    """Run one worker; returns its exit status."""
+    _start_lifelines()
+    stop = StopRequest()
+    stop.install()
+    # DeepSpeed decorates an optimizer that we do not use with torch.compile, whose set-up takes seconds.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    parser = argparse.ArgumentParser(prog="python -m vl3.training.worker")
+    parser.add_argument("--job", type=Path, required=True, help="the stage's job file")
+    job = read_job(parser.parse_args(arguments).job)
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s rank {os.environ.get('RANK', '?')} %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        rank_variables = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    except KeyError as error:
+        raise ConfigError(f"{error.args[0]} is not set. Start workers by torchrun, as `vl3.launch` does.") from error
+    try:
+        from vl3.training.stage import Rank, run_stage
+
+        rank = Rank(
+            rank=rank_variables["RANK"],
+            local_rank=rank_variables["LOCAL_RANK"],
+            world_size=rank_variables["WORLD_SIZE"],
+            launched_at=float(os.environ.get(LAUNCHED_AT_VARIABLE, time.time())),
+        )
+        is_finished = run_stage(job, rank, stop_requested=stop)
+    except Vl3Error as error:
+        log.error("%s: %s", type(error).__name__, error, exc_info=error)
+        record_failure(Path(job.failure_path), error)
+        return error.exit_code
+    return 0 if is_finished else STOPPED_EXIT_CODE
+
+
+def record_failure(path: Path, error: Vl3Error) -> None:
+    """Say which error ended the stage; the first rank to say so is right, as the others fail of its end."""
+    family = type(error).__name__ if type(error).__name__ in FAMILIES else "ClusterError"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"family": family, "message": str(error)}), encoding="utf-8")
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError as storage_error:  # the disk is full: the log has to do
+        log.error("%s could not be written: %s", path, storage_error)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _start_lifelines() -> None:
+    start_lifeline(os.environ, kill_group=True)
+    start_lifeline({RUNNER_VARIABLE: os.environ.get(LAUNCHER_VARIABLE, "")}, kill_group=True)
+
+
+def _run() -> int:
+    try:
+        return main(sys.argv[1:])
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Vl3Error as error:
+        log.error("%s: %s", type(error).__name__, error)
+        return error.exit_code
+    except BaseException:  # the end of the line: into the log with it
+        log.exception("the worker failed")
+        return 1
+
+
+if __name__ == "__main__":
+    exit_code = _run()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # threads and libraries have nothing left to tidy up; waiting for them costs seconds
