@@ -1,12 +1,13 @@
 """Small real media, tokenizers and datasets for the tests of the data room."""
 
-import json
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tests.unit.data.samples import write_data_folder
 from vl3.config.data import DataConfig
 from vl3.data.tokenizer import ChatTokenizer
 from vl3.data.tokenizer_build import build_tokenizer
@@ -76,17 +77,4 @@ def shared_media() -> Path:
 @pytest.fixture
 def data_folder(tmp_path: Path) -> Callable[..., Path]:
     """Writes a data folder: `data_folder(train=[...], heldout=[...], files={path: bytes})`."""
-
-    def write(*, train: Sequence[dict | str], heldout: Sequence[dict] | None = None, files: dict[str, bytes]) -> Path:
-        root = tmp_path / "data"
-        (root / "annotations").mkdir(parents=True)
-        for name, lines in (("train", train), ("heldout", heldout)):
-            if lines is not None:
-                text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
-                (root / "annotations" / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        for path, data in files.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(data)
-        return root
-
-    return write
+    return functools.partial(write_data_folder, tmp_path / "data")

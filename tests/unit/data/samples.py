@@ -1,6 +1,7 @@
 """Small real media for the tests of the data room."""
 
 import io
+import json
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -41,3 +42,18 @@ def video_bytes(frames: Sequence[np.ndarray], *, fps: int = 4, options: dict[str
 
 def conversation(question: str, answer: str) -> list[dict[str, str]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+def write_data_folder(
+    root: Path, *, train: Sequence[dict | str], heldout: Sequence[dict] | None = None, files: dict[str, bytes]
+) -> Path:
+    """Annotations (dictionaries, or lines as they are) and media files; returns the folder."""
+    (root / "annotations").mkdir(parents=True)
+    for name, lines in (("train", train), ("heldout", heldout)):
+        if lines is not None:
+            text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+            (root / "annotations" / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return root
