@@ -21,6 +21,7 @@ from PIL import Image
 from vl3.config.data import Category
 from vl3.data.world import DESCRIBE, Question, Scene, draw_scene
 from vl3.errors import StorageError
+from vl3.store.writing import storage_errors
 
 VIDEO_CATEGORIES = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
 TRAIN_SCENES = {
@@ -73,9 +74,15 @@ def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: floa
         raise StorageError(f"{out} holds a corpus with {known['settings']}, not {settings}. Choose another --out.")
     if out.exists() and any(out.iterdir()):
         raise StorageError(f"{out} exists and holds no whole corpus. Remove it or choose another --out.")
+    with storage_errors(out):
+        return _write_whole(out, settings, workers)
+
+
+def _write_whole(out: Path, settings: dict, workers: int) -> int:
+    """Write everything beside `out`, then rename."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    jobs = list(_jobs(partial, seed, heldout_scenes, scale))
+    jobs = list(_jobs(partial, settings["seed"], settings["heldout_scenes"], settings["scale"]))
     with ProcessPoolExecutor(workers) as pool:
         written = list(zip(jobs, pool.map(_write_scenes, jobs), strict=True))
     samples = _write_annotations(partial, written)

@@ -124,7 +124,9 @@ def _background(width_px: int, height_px: int, rng: random.Random, paper: int | 
     return Image.fromarray(gradient.clip(0, 255).astype(np.uint8))
 
 
-def _fill_shape(draw: ImageDraw.ImageDraw, fill: object, shape: str, x: float, y: float, radius: float) -> None:
+def _fill_shape(
+    draw: ImageDraw.ImageDraw, fill: int | tuple[int, int, int], shape: str, x: float, y: float, radius: float
+) -> None:
     if shape == "circle":
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
     elif shape == "square":

@@ -149,7 +149,8 @@ def _record(scene: Scene, rng: random.Random) -> Record:
         questions = [Question(DESCRIBE, scene.caption, 0.0), *questions[:3]]
     is_video = scene.category in VIDEO_CATEGORIES
     tag = "<video>\n" if is_video else "<image>\n" * len(scene.frames)
-    turns, events = [], ()
+    turns: list[Turn] = []
+    events: tuple[StreamEvent, ...] = ()
     if scene.category is Category.STREAMING:
         change = float(len(scene.frames) - 1)
         prompt, answer = scene.questions[0].prompt, scene.questions[0].answer
