@@ -91,7 +91,8 @@ def build_dataset(
     )
     built = iter([row for rows in pool.run(jobs) for row in rows])
     rows = [next(built) if isinstance(line, Record) else line for line in lines]
-    heldout_from = _assign_splits(rows, data_folder, config.holdout_fraction)
+    brings_heldout = annotations is None and (data_folder / "annotations" / "heldout.jsonl").exists()
+    heldout_from = "annotations" if brings_heldout else _hold_out(rows, config.holdout_fraction)
     summary = _summarize(rows, len(jobs), heldout_from, config)
     with storage_errors(partial):
         write_index(partial / INDEX_NAME, rows)
@@ -165,10 +166,8 @@ def _shard_jobs(records: Sequence[Record]) -> list[ShardJob]:
     ]
 
 
-def _assign_splits(rows: Sequence[IndexRow], data_folder: Path, holdout_fraction: float) -> str:
-    """Hold out a share by hash where the dataset brings no held-out file; samples of one file stay together."""
-    if (data_folder / "annotations" / "heldout.jsonl").exists():
-        return "annotations"
+def _hold_out(rows: Sequence[IndexRow], holdout_fraction: float) -> str:
+    """Hold out a share by hash, samples of one file together; says what `BuildSummary.heldout_from` records."""
     groups = sorted({row.media_group for row in rows if row.problem is None}, key=_hash_fraction)
     if holdout_fraction == 0 or len(groups) < 2:
         return "none"

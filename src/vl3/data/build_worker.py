@@ -5,6 +5,9 @@ outlive both, blames that sample.
 """
 
 import dataclasses
+import multiprocessing
+import os
+import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,6 +50,7 @@ class ShardJob:
 
 def run_worker(connection: Connection, setup: WorkerSetup) -> None:
     """Serve shard jobs until None comes or the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (job := connection.recv()) is not None:
             try:
@@ -59,6 +63,14 @@ def run_worker(connection: Connection, setup: WorkerSetup) -> None:
             connection.send(("done", rows))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _end_with_parent() -> None:
+    """A decoder that hangs would outlive a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None = None) -> list[IndexRow]:

@@ -134,6 +134,7 @@ class DatasetIndex:
         """Use `DatasetIndex.read`."""
         self.folder = folder
         self.table = table
+        self._columns: dict[str, np.ndarray] = {}
 
     @classmethod
     def read(cls, folder: Path) -> "DatasetIndex":
@@ -148,7 +149,9 @@ class DatasetIndex:
         folder = Path(folder)
         read_summary(folder)
         try:
-            return cls(folder, pq.read_table(folder / INDEX_NAME))
+            # pq.read_table would import pyarrow.dataset and pandas, a second of every process's start.
+            with pq.ParquetFile(folder / INDEX_NAME) as file:
+                return cls(folder, file.read())
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{folder / INDEX_NAME} cannot be read ({error}). Build the dataset again with `vl3 data build`."
@@ -159,13 +162,10 @@ class DatasetIndex:
         return self.table.num_rows
 
     def column(self, name: str) -> np.ndarray:
-        """One column as a numpy array; nulls of integer columns become 0."""
-        import pyarrow as pa
-
-        values = self.table.column(name)
-        if pa.types.is_integer(values.type):
-            values = values.fill_null(0)
-        return values.to_numpy()
+        """One column as a numpy array: nulls are 0 among integers, NaN among floats and None elsewhere."""
+        if name not in self._columns:
+            self._columns[name] = _to_numpy(self.table.column(name))
+        return self._columns[name]
 
     def row(self, number: int) -> dict[str, Any]:
         """One row as a dictionary."""
@@ -174,7 +174,7 @@ class DatasetIndex:
     @cached_property
     def is_usable(self) -> np.ndarray:
         """Whether each line is a sample without a problem, bool (rows,)."""
-        return self.table.column("problem_kind").is_null().to_numpy()
+        return np.array([kind is None for kind in self.column("problem_kind")], dtype=np.bool_)
 
     def usable_rows(self, split: str) -> np.ndarray:
         """Numbers of the rows of one split that have no problem, in order of the annotations."""
@@ -194,6 +194,18 @@ class DatasetIndex:
         return self.column(f"image_tokens_m{settings.image_merge_size}") + self.column(
             f"video_tokens_m{settings.video_merge_size}"
         )
+
+
+def _to_numpy(values: "pa.ChunkedArray") -> np.ndarray:
+    """By way of Python objects, because pyarrow's own conversion imports pandas (a second in every process)."""
+    import pyarrow as pa
+
+    items = values.to_pylist()
+    if pa.types.is_integer(values.type):
+        return np.array([item or 0 for item in items], dtype=np.int64)
+    if pa.types.is_floating(values.type):
+        return np.array([np.nan if item is None else item for item in items], dtype=np.float64)
+    return np.array(items, dtype=object)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 DARK_LEVEL = 60
 
 
-def keep_all(frames_FHWC: np.ndarray, *, patch_size: int, merge_size: int, threshold: float, min_tokens: int):
+def keep_all(frames_FHWC: np.ndarray, *, patch_size: int, merge_size: int, threshold: float, min_tokens: int, **_):
     side = patch_size * merge_size
     frames, height, width, _ = frames_FHWC.shape
     return np.ones(frames * (height // side) * (width // side), dtype=bool)

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.unit.data.samples import conversation, grey_frames, image_bytes, video_bytes
-from vl3.data.build import _assign_splits, build_dataset
+from vl3.data.build import _hold_out, build_dataset
 from vl3.data.index import DatasetIndex, IndexRow, read_summary
 from vl3.data.prepare import PrepareSettings, prepare_sample
 from vl3.data.shards import ShardReader
@@ -240,10 +241,27 @@ def test_a_share_is_held_out_by_hash_and_files_stay_together(build, data_folder)
 
 
 @pytest.mark.parametrize(("fraction", "count", "heldout"), [(0.0, 4, 0), (0.0001, 4, 1), (1.0, 4, 3), (0.5, 1, 0)])
-def test_at_least_one_sample_is_held_out_and_one_kept(tmp_path, fraction, count, heldout):
+def test_at_least_one_sample_is_held_out_and_one_kept(fraction, count, heldout):
     rows = [IndexRow(sample_id=str(n), split="train", where="x", media_group=str(n)) for n in range(count)]
-    assert _assign_splits(rows, tmp_path, fraction) == ("hash" if heldout else "none")
+    assert _hold_out(rows, fraction) == ("hash" if heldout else "none")
     assert sum(row.split == "heldout" for row in rows) == heldout
+
+
+def test_one_annotation_file_can_be_built_alone(tokenizer, config, mixed_folder, tmp_path):
+    other = mixed_folder / "annotations" / "some.jsonl"
+    other.write_text((mixed_folder / "annotations" / "heldout.jsonl").read_text() * 2 + "{broken\n")
+    summary = build_dataset(
+        mixed_folder,
+        tmp_path / "one",
+        config=config,
+        tokenizer=tokenizer,
+        prune=keep_mask,
+        workers=1,
+        annotations=other,
+    )
+    assert (summary.lines, summary.samples, summary.heldout_from) == (3, 2, "none")
+    wheres = DatasetIndex.read(tmp_path / "one").column("where").tolist()
+    assert wheres == [f"annotations/some.jsonl:{number}" for number in (1, 2, 3)]
 
 
 def test_an_existing_folder_is_not_overwritten(build, mixed_folder, tmp_path):
@@ -283,9 +301,12 @@ def test_a_killed_build_leaves_nothing_that_looks_whole(
     deadline = time.monotonic() + 30
     while not (partial / "shard-000000.tar").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    workers = psutil.Process(process.pid).children()
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
+    assert workers
+    assert psutil.wait_procs(workers, timeout=10)[1] == [], "a hanging worker outlived its parent"
     assert not out.exists()
     assert partial.exists()
     with pytest.raises(DataError, match=r"holds no whole dataset: summary\.json, which is written last, is"):

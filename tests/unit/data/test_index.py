@@ -1,6 +1,8 @@
 """The Parquet index: columns, facts of refused lines, lengths under a stage's settings."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -84,3 +86,16 @@ def test_an_unfinished_dataset_does_not_exist(tmp_path):
     write_index(tmp_path / "index.parquet", [])
     with pytest.raises(DataError, match=r"no whole dataset: summary\.json.*Build it with `vl3 data build`"):
         DatasetIndex.read(tmp_path)
+
+
+def test_reading_an_index_imports_no_pandas(tmp_path):
+    """It costs each worker and each step a second."""
+    write_index(tmp_path / "index.parquet", [IndexRow(sample_id="a", split="train", where="t:1", text_tokens=7)])
+    (tmp_path / "summary.json").write_text("{}")
+    code = (
+        "import pathlib, sys; from vl3.data.index import DatasetIndex; from vl3.data.shards import ShardReader; "
+        f"index = DatasetIndex.read(pathlib.Path({str(tmp_path)!r})); index.usable_rows('train'); "
+        "index.column('text_tokens'); ShardReader(index.folder, index); print('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
