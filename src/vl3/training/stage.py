@@ -28,7 +28,7 @@ from vl3.store.uris import file_path, scheme_of
 from vl3.store.writing import atomic_write_json, storage_errors
 from vl3.training.checkpoint import Checkpoint, Checkpoints
 from vl3.training.collectives import from_rank_zero, gather_json
-from vl3.training.engine import TrainingEngine, deepspeed, start_process_group, stop_process_group, training_device
+from vl3.training.engine import TrainingEngine, deepspeed, training_device
 from vl3.training.events import EventLog
 from vl3.training.groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.imports import lean_imports
@@ -55,8 +55,6 @@ class Rank:
 
     rank: int
     """Number among all processes."""
-    local_rank: int
-    """Number on this machine."""
     world_size: int
     """Processes of the stage."""
     launched_at: float
@@ -66,6 +64,11 @@ class Rank:
 def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) -> bool:
     """Train a stage, or go on with it from its newest checkpoint, and publish its weights.
 
+    Args:
+        job: what to do.
+        rank: which process this is; all of them are in the process group already.
+        stop_requested: whether this process was asked to stop, looked at before each step.
+
     Returns:
         Whether the stage is finished; False when it was asked to stop and has written a checkpoint.
 
@@ -73,9 +76,6 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         Vl3Error: what is wrong with configuration, data or storage.
     """
     config, stage = from_dict(RunConfig, job.config), Stage(job.stage)
-    start_process_group(
-        local_rank=rank.local_rank, threads=config.launch.threads_per_process, seed=config.seed + stage.number
-    )
     events = EventLog(Path(job.events_path) if rank.rank == 0 else None)
     started = time.monotonic()
     with contextlib.closing(_checkpoints(job, config)) as checkpoints:
@@ -92,7 +92,6 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
             events.write("end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples)
         else:
             events.note(f"stopped on request after step {done} of {run.settings.steps}; the checkpoint is written")
-    stop_process_group()
     return is_finished
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 
 from vl3.errors import FAMILIES, ConfigError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, start_lifeline
-from vl3.training.job import read_job
+from vl3.training.job import StageJob, read_job
 
 LAUNCHER_VARIABLE = "VL3_LAUNCHER"
 """Mark of the process that launched the stage; a worker does not outlive it either."""
@@ -63,24 +63,31 @@ def main(arguments: list[str]) -> int:
         stream=sys.stderr,
     )
     try:
-        rank_variables = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    except KeyError as error:
-        raise ConfigError(f"{error.args[0]} is not set. Start workers by torchrun, as `vl3.launch` does.") from error
-    try:
-        from vl3.training.stage import Rank, run_stage
-
-        rank = Rank(
-            rank=rank_variables["RANK"],
-            local_rank=rank_variables["LOCAL_RANK"],
-            world_size=rank_variables["WORLD_SIZE"],
-            launched_at=float(os.environ.get(LAUNCHED_AT_VARIABLE, time.time())),
-        )
-        is_finished = run_stage(job, rank, stop_requested=stop)
+        is_finished = _train(job, stop)
     except Vl3Error as error:
         log.error("%s: %s", type(error).__name__, error, exc_info=error)
         record_failure(Path(job.failure_path), error)
         return error.exit_code
     return 0 if is_finished else STOPPED_EXIT_CODE
+
+
+def _train(job: StageJob, stop: StopRequest) -> bool:
+    """Join the other ranks and run the stage; whether it is finished."""
+    try:
+        numbers = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    except KeyError as error:
+        raise ConfigError(f"{error.args[0]} is not set. Start workers by torchrun, as vl3.launch does.") from error
+    from vl3.training.engine import start_process_group, stop_process_group
+    from vl3.training.stage import Rank, run_stage
+
+    start_process_group(
+        local_rank=numbers["LOCAL_RANK"], threads=job.config["launch"]["threads_per_process"], seed=job.config["seed"]
+    )
+    launched_at = float(os.environ.get(LAUNCHED_AT_VARIABLE, time.time()))
+    rank = Rank(rank=numbers["RANK"], world_size=numbers["WORLD_SIZE"], launched_at=launched_at)
+    is_finished = run_stage(job, rank, stop_requested=stop)
+    stop_process_group()
+    return is_finished
 
 
 def record_failure(path: Path, error: Vl3Error) -> None:

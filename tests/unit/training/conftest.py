@@ -1,15 +1,24 @@
 """A very small model, packed rows for it, a process group of one rank, and run configurations."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from vl3.config.codec import to_dict
+from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.data.rows import PackedRow
 from vl3.recipes.catalog import get_recipe
+from vl3.store.artifacts import publish
+from vl3.store.reference import Reference
+from vl3.store.uris import file_uri
+from vl3.training.job import StageJob
 
 IMAGE_ID = 40
 
@@ -97,3 +106,87 @@ def make_config() -> Callable[..., RunConfig]:
         )
 
     return make
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a stage needs: a small dataset and two random bases."""
+
+    dataset: Reference
+    vision: Path
+    language: Path
+
+    def job(self, folder: Path, *, initial_model: Reference | None = None, **overrides: object) -> StageJob:
+        """A job of the first stage that leaves its files in a folder."""
+        values = {
+            "model.vision_base": file_uri(self.vision),
+            "model.language_base": file_uri(self.language),
+            "stages.vision_adaptation.steps": 8,
+            "stages.vision_adaptation.mixture": {"scene_image": 2.0, "text_only": 1.0},
+            "data.max_length_tokens": 160,
+            "data.visual_budget_tokens": 64,
+            "engine.log_every_steps": 4,
+            "engine.checkpoint_every_steps": 3,
+            "engine.keep_checkpoints": 2,
+        } | overrides
+        config = apply_overrides(get_recipe("tiny"), [f"{path}={json.dumps(value)}" for path, value in values.items()])
+        return StageJob(
+            config=to_dict(config),
+            stage="vision_adaptation",
+            dataset=self.dataset.to_dict(),
+            initial_model=initial_model.to_dict() if initial_model else None,
+            work_uri=file_uri(folder / "work"),
+            output_uri=file_uri(folder / "model"),
+            created_by={"step": "train-vision-adaptation"},
+            events_path=str(folder / "events.jsonl"),
+            failure_path=str(folder / "failure.json"),
+        )
+
+
+@pytest.fixture(scope="session")
+def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
+    from vl3.data.build import build_dataset
+    from vl3.data.tokenizer import ChatTokenizer
+    from vl3.data.tokenizer_build import build_tokenizer
+    from vl3.models.difffp import keep_mask
+
+    root = tmp_path_factory.mktemp("stage")
+    build_tokenizer(root / "language")
+    tokenizer = ChatTokenizer.from_folder(root / "language")
+    _save_bases(root, vocab_size=tokenizer.vocab_size)
+    _write_samples(root / "data")
+    settings = get_recipe("tiny").data
+    build_dataset(root / "data", root / "built", config=settings, tokenizer=tokenizer, prune=keep_mask, workers=1)
+    dataset = publish(root / "built", file_uri(root / "dataset"), kind="dataset", created_by={})
+    return StageInputs(dataset=dataset, vision=root / "vision", language=root / "language")
+
+
+def _save_bases(root: Path, *, vocab_size: int) -> None:
+    """A SigLIP and a Qwen2 folder, as transformers saves them, with random weights."""
+    import torch
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2Config, Qwen2ForCausalLM
+    from transformers.models.siglip.modeling_siglip import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    vision = SiglipVisionConfig(**sizes, num_attention_heads=2, image_size=56, patch_size=14)
+    SiglipVisionModel(vision).save_pretrained(root / "vision")
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    text = Qwen2Config(**sizes, **heads, vocab_size=vocab_size, max_position_embeddings=512, tie_word_embeddings=True)
+    Qwen2ForCausalLM(text).save_pretrained(root / "language")
+
+
+def _write_samples(folder: Path) -> None:
+    """Coloured squares with their colours, and a few samples of text."""
+    colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
+    lines = []
+    (folder / "annotations").mkdir(parents=True)
+    for number in range(24):
+        colour = list(colours)[number % 3]
+        Image.new("RGB", (56, 28 + 28 * (number % 2)), colours[colour]).save(folder / f"{number}.png")
+        question = {"from": "human", "value": "<image>\nWhat colour is it?"}
+        lines.append({"image": [f"{number}.png"], "conversations": [question, {"from": "gpt", "value": colour}]})
+        question = {"from": "human", "value": f"Say {colour} {number}."}
+        lines.append({"conversations": [question, {"from": "gpt", "value": f"{colour} {number}"}]})
+    text = "".join(json.dumps({"id": f"s{number}"} | line) + "\n" for number, line in enumerate(lines))
+    (folder / "annotations" / "train.jsonl").write_text(text)

@@ -1,0 +1,134 @@
+"""Two workers under torchrun, through the launcher: the stage as a run has it."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from vl3.errors import ClusterError, ConfigError, StorageError
+from vl3.launch.job import LaunchJob
+from vl3.launch.local import launch_local
+from vl3.training.job import StageJob
+from vl3.training.worker import record_failure
+
+Events = list[dict[str, Any]]
+
+
+def launch(job: StageJob, folder: Path, on_event: Callable[[dict[str, Any]], None] | None = None) -> Events:
+    """Run a stage with two ranks; returns its events."""
+    job.write(folder / "job.json")
+    events: Events = []
+
+    def collect(event: dict[str, Any]) -> None:
+        events.append(event)
+        if on_event:
+            on_event(event)
+
+    launch_local(
+        LaunchJob(
+            name="stage",
+            module="vl3.training.worker",
+            arguments=("--job", str(folder / "job.json")),
+            nodes=1,
+            processes_per_node=2,
+            threads_per_process=1,
+            log_path=folder / "stage.log",
+            events_path=Path(job.events_path),
+            failure_path=Path(job.failure_path),
+            timeout_seconds=240,
+        ),
+        collect,
+    )
+    return events
+
+
+def workers() -> list[psutil.Process]:
+    """The two workers below this process, rank 0 first."""
+    found = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[1:3] == ["-u", "-m"]]
+    return sorted((p for p in found if "vl3.training.worker" in p.cmdline()), key=lambda p: int(p.environ()["RANK"]))
+
+
+def losses(*attempts: Events) -> dict[int, float]:
+    return {e["step"]: e["values"]["loss"] for events in attempts for e in events if e["type"] == "metrics"}
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_two_ranks_learn_as_one_does(stage_inputs: Any, process_group: None, tmp_path: Path) -> None:
+    from vl3.training.stage import Rank, run_stage
+
+    events = launch(stage_inputs.job(tmp_path / "two"), tmp_path / "two")
+    assert [event["type"] for event in events] == [
+        "start", "metrics", "progress", "metrics", "progress", "end"
+    ]  # fmt: skip
+    assert events[0]["world_size"] == 2
+    assert 0 < events[0]["startup_seconds"] < 120
+    assert not workers()
+
+    alone = stage_inputs.job(tmp_path / "one")
+    assert run_stage(alone, Rank(rank=0, world_size=1, launched_at=0.0), stop_requested=lambda: False)
+    lines = map(json.loads, Path(alone.events_path).read_text().splitlines())
+    of_one = losses(list(lines))
+    assert losses(events) == pytest.approx(of_one, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_killed_ranks_go_on_to_the_same_weights_and_losses(zero_stage: int, stage_inputs: Any, tmp_path: Path) -> None:
+    changes = {"engine.zero_stage": zero_stage, "engine.log_every_steps": 1}
+    unbroken = launch(stage_inputs.job(tmp_path / "unbroken", **changes), tmp_path / "unbroken")
+    job = stage_inputs.job(tmp_path / "killed", **changes)
+
+    def kill_rank_one(event: dict[str, Any]) -> None:
+        if event["type"] == "metrics" and event["step"] == 5:
+            workers()[1].send_signal(signal.SIGKILL)
+
+    attempts: Events = []
+    with pytest.raises(ClusterError, match=r"rank 1 ended with exit code -9"):
+        launch(job, tmp_path / "killed", lambda event: (attempts.append(event), kill_rank_one(event)))
+    assert not workers()
+    resumed = launch(job, tmp_path / "killed")
+    assert resumed[0]["resumed_from_step"] in (3, 6)  # 6 where the kill came late
+    assert losses(attempts, resumed) == losses(unbroken)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_a_terminated_worker_writes_a_checkpoint_and_the_end_is_said(stage_inputs: Any, tmp_path: Path) -> None:
+    job = stage_inputs.job(tmp_path, **{"stages.vision_adaptation.steps": 400, "engine.log_every_steps": 1})
+
+    def terminate_rank_zero(event: dict[str, Any]) -> None:
+        if event["type"] == "metrics" and event["step"] == 2:
+            os.kill(workers()[0].pid, signal.SIGTERM)
+
+    with pytest.raises(ClusterError, match=r"exit code 143 \(it was asked to stop and has written a checkpoint"):
+        launch(job, tmp_path, terminate_rank_zero)
+    assert not workers()
+    (newest,) = sorted((tmp_path / "work").iterdir())[-1:]
+    step = int(newest.name.removeprefix("step-"))
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert f"stopped on request after step {step} of 400" in lines[-1]["text"]
+
+
+@pytest.mark.slow
+def test_the_error_of_a_worker_keeps_its_family(stage_inputs: Any, tmp_path: Path) -> None:
+    job = stage_inputs.job(tmp_path)
+    missing = replace(job, dataset=job.dataset | {"uri": (tmp_path / "gone").as_uri()})
+    with pytest.raises(StorageError, match=r"gone: the dataset is missing"):
+        launch(missing, tmp_path)
+
+
+def test_the_first_recorded_failure_stays(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "failure.json"
+    record_failure(path, ConfigError("the first"))
+    record_failure(path, StorageError("a consequence"))
+    assert json.loads(path.read_text()) == {"family": "ConfigError", "message": "the first"}
+    assert list(path.parent.iterdir()) == [path]
