@@ -65,10 +65,10 @@ def _stages() -> StagesConfig:
     full = LearningRates(vision=1e-3, projector=1e-3, language=1e-3)
     first = LearningRates(vision=1e-3, projector=2e-3, language=None)
     return StagesConfig(
-        vision_adaptation=_stage(1, first, steps=150),
-        alignment=_stage(2, full, steps=200),
-        multitask=_stage(3, full, steps=200, difffp=True),
-        video=_stage(4, full, steps=250, difffp=True, image_merge_size=2),
+        vision_adaptation=_stage(1, first, steps=200),
+        alignment=_stage(2, full, steps=450),
+        multitask=_stage(3, full, steps=500, difffp=True),
+        video=_stage(4, full, steps=600, difffp=True, image_merge_size=2),
     )
 
 
