@@ -170,7 +170,8 @@ def run(work: StepWork) -> StepOutcome:
     """Check, then publish what stage 1 starts from (digests, not copies)."""
     check(work.request)
     bases = base_digests(work.request)
-    with work.fresh_folder("start") as folder:
+    with work.step_run() as step_run, work.fresh_folder("start") as folder:
+        step_run.set_tags({f"vl3.{name}": base["sha256"] for name, base in bases.items()})
         atomic_write_json(folder / "bases.json", {name: base["sha256"] for name, base in bases.items()})
         start = work.publish(folder, "start", kind="start")
     work.clear()

@@ -1,0 +1,94 @@
+"""Running the workflow as a person does: `python -m pipelines.run` in a process of its own, on a small corpus."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = ("vision_adaptation", "alignment", "multitask", "video")
+
+
+@dataclass
+class Runner:
+    """Starts the runner in one run folder."""
+
+    folder: Path
+    arguments: list[str]
+
+    def start(self) -> "subprocess.Popen[str]":
+        """Start it in a session of its own, so that its group can be killed without the test's."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("VL3_")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.run", "--run", str(self.folder), *self.arguments],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self) -> "subprocess.CompletedProcess[str]":
+        """Run to the end."""
+        process = self.start()
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+
+    def tasks(self) -> dict[str, str]:
+        """State of each task."""
+        return {task["name"]: task["state"] for task in self.record()["tasks"]}
+
+    def status(self, task: str) -> dict[str, Any]:
+        """Live status of a task; empty before it starts."""
+        path = self.folder / "status" / f"{task}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def events(self, task: str) -> list[dict[str, Any]]:
+        """The event file of a stage that is being trained."""
+        paths = sorted((self.folder / "artifacts" / "work" / task).glob("*/events.jsonl"))
+        lines = paths[-1].read_text(encoding="utf-8").splitlines(keepends=True) if paths else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+    """Wait for a condition while the runner works."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the runner ended: {process.communicate()}"
+        assert time.monotonic() < deadline, "the run did not get there in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few hundred generated samples of all ten categories."""
+    folder = tmp_path_factory.mktemp("corpus") / "data"
+    command = ["data", "sample", "--out", str(folder), "--seed", "3", "--heldout", "4", "--scale", "0.02"]
+    program = "import sys; from vl3.cli.main import main; sys.exit(main())"
+    subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make_runner(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[..., Runner]:
+    """Makes a runner of the tiny recipe with a few steps a stage."""
+
+    def make(*overrides: str, steps: int, data: Path = corpus) -> Runner:
+        settings = [f"stages.{stage}.steps={steps}" for stage in STAGES]
+        settings += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
+        folder = tmp_path_factory.mktemp("runs") / "run"
+        return Runner(folder, ["--recipe", "tiny", "--data", str(data), "--set", *settings, *overrides])
+
+    return make

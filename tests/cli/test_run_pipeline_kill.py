@@ -1,0 +1,87 @@
+"""Killed anywhere, a run leaves no process behind; started again, it goes on where it was."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.local.processes import marked_processes
+from tests.cli.conftest import Runner, wait_until
+from vl3.lifeline import runner_mark
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+STAGE = "train-vision-adaptation"
+VALIDATE = "validate-data"
+
+
+def _end(process: "subprocess.Popen[str]", kill: Callable[[], None], *, within_seconds: float) -> tuple[str, str]:
+    """Kill, and require that every process of the run is gone in time. Returns stdout and stderr."""
+    mark = runner_mark(process.pid)
+    assert len(marked_processes(mark)) >= 3, "kfp, its shell and the step should be at work"
+    kill()
+    out, err = process.communicate(timeout=60)
+    deadline = time.monotonic() + within_seconds
+    while marked_processes(mark):
+        assert time.monotonic() < deadline, f"left behind: {marked_processes(mark)}"
+        time.sleep(0.05)
+    return out, err
+
+
+def _trained_steps(runner: Runner) -> int:
+    return max((event["step"] for event in runner.events(STAGE) if event["type"] == "metrics"), default=0)
+
+
+def _starts(runner: Runner) -> list[int]:
+    return [event["resumed_from_step"] for event in runner.events(STAGE) if event["type"] == "start"]
+
+
+def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callable[..., Runner]) -> None:
+    runner = make_runner(steps=2000)
+
+    process = runner.start()  # 1. the group is killed while worker processes build the dataset
+    wait_until(lambda: bool(runner.status(VALIDATE).get("progress")), process)
+    _end(process, lambda: os.killpg(process.pid, signal.SIGKILL), within_seconds=5)
+    assert process.returncode == -signal.SIGKILL
+    assert runner.record()["state"] == "running"  # nobody was left to write another word
+
+    process = runner.start()  # 2. the runner alone is killed in the middle of training
+    wait_until(lambda: _trained_steps(runner) >= 4, process)
+    second = runner.run()
+    assert second.returncode == 2
+    assert f"is in use by process {process.pid}" in second.stderr.splitlines()[-1]
+    assert second.stdout == ""
+    _end(process, lambda: os.kill(process.pid, signal.SIGKILL), within_seconds=5)
+    reached = _trained_steps(runner)
+
+    process = runner.start()  # 3. Ctrl-C
+    wait_until(lambda: len(_starts(runner)) == 2 and _trained_steps(runner) >= reached + 4, process)
+    assert runner.tasks()[VALIDATE] == "reused"
+    _, err = _end(process, lambda: os.kill(process.pid, signal.SIGINT), within_seconds=0.1)
+    _require_interrupted(runner, process, err, 130)
+
+    process = runner.start()  # 4. SIGTERM
+    wait_until(lambda: len(_starts(runner)) == 3 and _trained_steps(runner) > reached + 4, process)
+    _, err = _end(process, process.terminate, within_seconds=0.1)
+    _require_interrupted(runner, process, err, 143)
+
+    first, after_kill, after_interrupt = _starts(runner)
+    assert first == 0
+    assert 4 - 2 <= after_kill <= reached + 2  # the last checkpoint, at most two steps before the kill
+    assert after_interrupt >= reached + 4 - 2
+    states = [attempt["state"] for attempt in runner.record()["earlier_attempts"]]
+    assert states == ["killed", "killed", "interrupted"]
+    assert not list(runner.folder.glob("artifacts/steps/*/*/.*.tmp"))
+
+
+def _require_interrupted(runner: Runner, process: "subprocess.Popen[str]", err: str, code: int) -> None:
+    assert process.returncode == code
+    assert re.fullmatch(
+        r"interrupted: nothing of the run is left running.* start the same command again to go on\.\n", err
+    )
+    record = runner.record()
+    assert (record["state"], record["exit_code"]) == ("interrupted", code)
+    assert runner.tasks()[STAGE] in ("interrupted", "failed")
