@@ -1,0 +1,117 @@
+"""Watching a run: what the runner does when its child hangs, dies or is to be stopped. The child is a stand-in."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.local import watch as watch_module
+from pipelines.local.processes import marked_processes
+from pipelines.local.watch import Watch, child_environment
+from vl3.lifeline import runner_mark
+from vl3.recipes.catalog import get_recipe
+
+STATUS = """
+import json, os, pathlib, time
+folder = pathlib.Path(os.environ["VL3_RUN_FOLDER"]) / "status"
+def status(state, error=None, ended_at=None):
+    data = {"task": "validate-data", "state": state, "started_at": "%s", "ended_at": ended_at, "pid": 1,
+            "progress": None, "error": error}
+    (folder / "validate-data.json").write_text(json.dumps(data))
+"""
+
+
+@pytest.fixture
+def make_watch(tmp_path: Path, monkeypatch) -> Callable[[str], Watch]:
+    """Makes a watch whose child runs a program instead of kfp."""
+
+    def make(program: str, started_at: str = "2026-01-01T00:00:00+00:00") -> Watch:
+        def start(self: Watch, temporary: str) -> "subprocess.Popen[bytes]":
+            mark = runner_mark(os.getpid())
+            environment = child_environment(os.environ, tmp_path, mark, temporary)
+            command = [sys.executable, "-c", STATUS % started_at + program]
+            return subprocess.Popen(command, env=environment, start_new_session=True)
+
+        monkeypatch.setattr(Watch, "_start", start)
+        return Watch(tmp_path, get_recipe("tiny"), {"recipe": "tiny"})
+
+    return make
+
+
+def _record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def _require_nothing_left() -> None:
+    assert marked_processes(runner_mark(os.getpid())) == []
+
+
+def test_a_task_over_its_limit_is_stopped(make_watch, tmp_path: Path, capsys) -> None:
+    code = make_watch("status('running'); time.sleep(60)").run()  # it has been running since January
+    assert code == 4
+    error = _record(tmp_path)["error"]
+    assert error["family"] == "ClusterError"
+    assert "validate-data has run for" in error["message"]
+    assert "longer than its limit of 7200 s" in error["message"]
+    assert capsys.readouterr().err.splitlines()[-1] == f"ClusterError: {error['message']}"
+    _require_nothing_left()
+
+
+def test_a_workflow_that_does_nothing_is_stopped(make_watch, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(watch_module, "_IDLE_LIMIT_SECONDS", 0.3)
+    assert make_watch("time.sleep(60)").run() == 4
+    assert "no task has begun for" in _record(tmp_path)["error"]["message"]
+    _require_nothing_left()
+
+
+@pytest.mark.parametrize(("family", "code"), [("DataError", 3), ("StorageError", 6), ("Vl3Error", 1), ("New", 1)])
+def test_a_failed_task_gives_its_families_exit_code(make_watch, tmp_path: Path, capsys, family: str, code: int) -> None:
+    error = {"family": family, "message": "first line\n  detail"}
+    assert make_watch(f"status('failed', {error!r}); raise SystemExit(1)").run() == code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "  detail"
+    assert lines[-1].endswith(f": validate-data: first line (log: {tmp_path / 'logs' / 'validate-data.log'})")
+    assert _record(tmp_path)["state"] == "failed"
+
+
+def test_a_killed_task_is_explained(make_watch, tmp_path: Path, capsys) -> None:
+    now = "2999-01-01T00:00:00+00:00"
+    assert make_watch("status('running'); os.kill(os.getpid(), 9)", now).run() == 4
+    assert "validate-data ended without a word: its process was killed" in capsys.readouterr().err
+
+
+def test_a_child_that_dies_outside_of_any_task_is_explained(make_watch, tmp_path: Path, capsys) -> None:
+    assert make_watch("raise SystemExit(7)").run() == 1
+    assert "ended with status 7 outside of any task" in capsys.readouterr().err
+
+
+def test_an_interrupt_stops_everything(make_watch, tmp_path: Path, capsys) -> None:
+    program = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
+    watch = make_watch(
+        f"{program} start_new_session=True); status('running'); time.sleep(60)", "2999-01-01T00:00:00+00:00"
+    )
+    timer = threading.Timer(1.0, watch.interrupt, [15])
+    timer.start()
+    started = time.monotonic()
+    assert watch.run() == 143
+    assert time.monotonic() - started < 10
+    record = _record(tmp_path)
+    assert (record["state"], record["exit_code"]) == ("interrupted", 143)
+    assert record["tasks"][1]["state"] == "interrupted"
+    assert capsys.readouterr().err.startswith("interrupted: nothing of the run is left running.")
+    _require_nothing_left()
+
+
+def test_a_good_end(make_watch, tmp_path: Path, capsys) -> None:
+    end = "2026-01-01T00:00:02+00:00"
+    assert make_watch(f"status('done', ended_at='{end}')").run() == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "succeeded in" in out
+    assert _record(tmp_path)["tasks"][1]["seconds"] == 2.0
