@@ -15,7 +15,7 @@ from pipelines.local.processes import memory_bytes, stop_processes
 from pipelines.local.record import RunRecord, read_json, write_json
 from vl3.config.run import RunConfig
 from vl3.config.stages import Stage
-from vl3.errors import FAMILIES, ClusterError, Vl3Error
+from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -24,6 +24,7 @@ _MEMORY_EVERY_SECONDS = 5.0
 _GRACE_SECONDS = 15.0
 _IDLE_LIMIT_SECONDS = 300.0
 _STAGE_MARGIN_SECONDS = 120.0
+_FULL_DISK_BYTES = 1 << 20
 _LIMITS_SECONDS = {
     "check-prerequisites": 600.0,
     "validate-data": 7200.0,
@@ -151,6 +152,11 @@ class Watch:
                 family = FAMILIES.get(status["error"]["family"], Vl3Error)
                 return family(self._told(name, status["error"]["message"]))
             if status["state"] == "running":
+                if shutil.disk_usage(self._folder).free < _FULL_DISK_BYTES:
+                    return StorageError(
+                        f"{name} could not even say how it failed: the disk of {self._folder} is full. Free space "
+                        f"there, then start the same run again. (log: {self._log(name)})"
+                    )
                 return ClusterError(
                     f"{name} ended without a word: its process was killed, perhaps for want of memory. "
                     f"Look at {self._log(name)} and the kernel's log, then start the same run again."
