@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
+from vl3.config.stages import Stage
 from vl3.errors import ClusterError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
@@ -186,7 +187,7 @@ def _digests(request: StepRequest) -> dict[str, str]:
     return {name: reference.sha256 for name, reference in request.inputs.items()}
 
 
-def _require_stage(request: StepRequest) -> Any:
+def _require_stage(request: StepRequest) -> Stage:
     assert request.stage is not None
     return request.stage
 

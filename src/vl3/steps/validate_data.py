@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.config.stages import Stage
+from vl3.config.stages import Stage, StageConfig
 from vl3.errors import DataError
 from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
 from vl3.store.artifacts import fetch
@@ -70,11 +70,16 @@ def key_parts(request: StepRequest) -> dict[str, Any]:
     data.pop("build_workers")
     return {
         "data": data,
-        "mixtures": {stage.value: config.stages[stage].mixture for stage in Stage},
-        "stages": to_dict(config.stages),
+        "stages": {stage.value: _asked(config.stages[stage]) for stage in Stage},
         "samples_per_task": config.evaluation.samples_per_task,
         "source": folder_fingerprint(file_path(request.data_uri)),
     }
+
+
+def _asked(stage: StageConfig) -> dict[str, Any]:
+    """What a stage asks of the data; its steps and learning rates do not concern them."""
+    row = to_dict(stage)
+    return {name: row[name] for name in ("mixture", "image_merge_size", "video_merge_size", "difffp")}
 
 
 def folder_fingerprint(folder: Path) -> str:
