@@ -1,5 +1,6 @@
 """The report: numbers of the JSON in the page, texts escaped, parts that are missing."""
 
+import copy
 import html
 import json
 import re
@@ -19,9 +20,17 @@ RUN = {"run_id": "r1", "run_name": "first", "recipe": "tiny", "seed": 3}
 HOSTILE = "<script>alert('x')</script>\"&"
 
 
+@pytest.fixture(scope="module")
+def sample(report_sample, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    return report_sample.report_data(folder), folder
+
+
 @pytest.fixture
-def data(report_sample, tmp_path: Path) -> dict[str, Any]:
-    return report_sample.report_data(tmp_path / "evaluation")
+def data(sample: tuple[dict[str, Any], Path], tmp_path: Path) -> dict[str, Any]:
+    """The data of a whole run, to be changed; its pictures lie in tmp_path/evaluation."""
+    (tmp_path / "evaluation").symlink_to(sample[1])
+    return copy.deepcopy(sample[0])
 
 
 def write(data: dict[str, Any], tmp_path: Path) -> tuple[str, dict[str, Any]]:
