@@ -76,9 +76,9 @@ class Checkpoints:
         Raises:
             StorageError: it could not be written.
         """
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that is whole and belongs to this stage; those passed over are named by `note`."""

@@ -183,7 +183,8 @@ def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: 
         "bf16": {"enabled": is_bf16},
         "zero_optimization": {
             "stage": engine.zero_stage,
-            "contiguous_gradients": True,
+            # Copying gradients together as they come spares memory; where one bucket holds all it only costs time.
+            "contiguous_gradients": engine.zero_stage >= 2 or num_trainable > bucket,
             "overlap_comm": False,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,

@@ -1,5 +1,6 @@
 """The training loop. What is not learning (metrics, checkpoints) hangs on it as callbacks."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,12 @@ class MetricsWriter:
         """Write the window's metrics when it is time."""
         if step.done % self._every_steps and step.done != step.total:
             return
-        values = self._meter.flush() | {"grad_norm": self._engine.grad_norm}
+        values = self._meter.flush()
+        grad_norm = self._engine.grad_norm
+        if math.isfinite(grad_norm):
+            values["grad_norm"] = grad_norm
+        else:
+            self._events.note(f"the gradient of step {step.done} is not finite, so its update was left out")
         values |= {f"lr/{part}": step.learning_rates.get(part, 0.0) for part in PARTS}
         values |= {f"mix/{kind}": count for kind, count in self._drawn(step.done).items()}
         self._events.write("metrics", step=step.done, time=time.time(), values=values)

@@ -33,6 +33,7 @@ def process_group() -> Iterator[None]:
         port = probe.getsockname()[1]
         probe.close()
         variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")  # as the worker has it
         for name, value in (variables | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}).items():
             patch.setenv(name, value)
         start_process_group(local_rank=0, threads=1, seed=0)

@@ -132,7 +132,9 @@ def test_settings_leave_the_norm_of_plain_fp32_to_us(make_config: MakeConfig) ->
     assert plain["gradient_clipping"] == 0.0
     assert plain["gradient_accumulation_steps"] == 3
     assert plain["zero_optimization"]["reduce_bucket_size"] == 100
+    assert not plain["zero_optimization"]["contiguous_gradients"]
     mixed = deepspeed_settings(make_config(zero_stage=2, precision="bf16"), rows_per_rank=1, num_trainable=10**12)
     assert mixed["gradient_clipping"] == 1.0
     assert mixed["data_types"] == {"grad_accum_dtype": "fp32"}
     assert mixed["zero_optimization"]["reduce_bucket_size"] == 500_000_000
+    assert mixed["zero_optimization"]["contiguous_gradients"]

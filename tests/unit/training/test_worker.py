@@ -79,6 +79,14 @@ def test_two_ranks_learn_as_one_does(stage_inputs: Any, process_group: None, tmp
     of_one = losses(list(lines))
     assert losses(events) == pytest.approx(of_one, rel=1e-4)
 
+    # The checkpoint that two ranks wrote after step 6 is read by one.
+    fewer = replace(alone, work_uri=(tmp_path / "two" / "work").as_uri(), output_uri=(tmp_path / "fewer").as_uri())
+    fewer = replace(fewer, events_path=str(tmp_path / "fewer.jsonl"))
+    assert run_stage(fewer, Rank(rank=0, world_size=1, launched_at=0.0), stop_requested=lambda: False)
+    start, *rest = map(json.loads, (tmp_path / "fewer.jsonl").read_text().splitlines())
+    assert start["resumed_from_step"] == 6
+    assert losses(rest)[8] == pytest.approx(of_one[8], rel=1e-4)
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [0, 1])

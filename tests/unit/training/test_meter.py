@@ -1,0 +1,71 @@
+"""What is measured by step."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vl3.data.rows import PackedRow
+from vl3.errors import ConfigError
+from vl3.training.meter import Meter
+
+pytestmark = pytest.mark.usefixtures("process_group")
+
+SECONDS = {"data": 0.1, "forward": 0.2, "backward": 0.3, "optimizer": 0.4}
+MakeRow = Callable[..., PackedRow]
+
+
+def make_meter(saved: dict | None = None) -> Meter:
+    return Meter(torch.device("cpu"), 1, saved)
+
+
+def test_metrics_are_means_over_the_window(make_row: MakeRow) -> None:
+    meter = make_meter()
+    meter.add([make_row(1, num_samples=1), make_row(2, num_samples=2)], torch.tensor(6.0), 4, SECONDS)
+    meter.add([make_row(3, num_samples=1)], torch.tensor(2.0), 4, dict.fromkeys(SECONDS, 0.0))
+    metrics = meter.flush()
+    seconds = metrics.pop("seconds/step")
+    assert metrics.pop("tokens_per_second") == pytest.approx(64 / (2 * seconds))
+    assert metrics == pytest.approx(
+        {
+            "loss": 1.0,
+            "supervised_tokens": 4.0,
+            "visual_tokens": 16.0,
+            "visual_tokens_kept": 16.0,
+            "kept_share": 1.0,
+            "seconds/data": 0.05,
+            "seconds/forward": 0.1,
+            "seconds/backward": 0.15,
+            "seconds/optimizer": 0.2,
+        }
+    )
+    meter.add([make_row(4)], torch.tensor(3.0), 1, SECONDS)
+    assert meter.flush()["loss"] == 3.0  # the window began anew
+
+
+def test_a_window_cut_by_a_checkpoint_gives_the_same_loss(make_row: MakeRow) -> None:
+    values = [0.1, 0.7, 1e-3, 3.3]
+    whole, first = make_meter(), make_meter()
+    for value in values:
+        whole.add([make_row(1)], torch.tensor(value), 3, SECONDS)
+    for value in values[:3]:
+        first.add([make_row(1)], torch.tensor(value), 3, SECONDS)
+    second = make_meter(first.gather().to_dict())
+    second.add([make_row(1)], torch.tensor(values[3]), 3, SECONDS)
+    assert second.flush()["loss"] == whole.flush()["loss"]
+
+
+def test_a_loss_that_is_no_number_ends_the_stage(make_row: MakeRow) -> None:
+    meter = make_meter()
+    for value in (1.0, float("inf"), 2.0):
+        meter.add([make_row(1)], torch.tensor(value), 3, SECONDS)
+    with pytest.raises(ConfigError, match=r"the loss is inf \(1 steps ago\): training has diverged"):
+        meter.flush()
+
+
+def test_json_of_every_rank_is_gathered() -> None:
+    from vl3.training.collectives import from_rank_zero, gather_json
+
+    assert gather_json([{"sample_id": "ü"}], torch.device("cpu")) == [[{"sample_id": "ü"}]]
+    assert gather_json([], torch.device("cpu")) == [[]]
+    assert from_rank_zero(-1, torch.device("cpu")) == -1
