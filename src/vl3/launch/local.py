@@ -190,12 +190,16 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
     who, code = (f"rank {match[2]}", int(match[1])) if match else ("torchrun", exit_code)
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(
-        f"{job.name} failed: {who} ended with exit code {code}{_hint(code)}. The log is {job.log_path}; its last "
-        f"lines:\n  {shown}"
+        f"{job.name} failed: {who} ended with exit code {code}{_hint(who, code, lines)}. The log is {job.log_path}; "
+        f"its last lines:\n  {shown}"
     )
 
 
-def _hint(code: int) -> str:
+def _hint(who: str, code: int, lines: list[str]) -> str:
+    """What an exit code says, or the exception that the worker named as its end."""
+    named = [line.partition("ended by ")[2] for line in lines if f" {who} ERROR " in line and "ended by " in line]
+    if named:
+        return f" ({named[0]})"
     if code == -9:
         return " (killed, most likely because memory ran out: lower packs_per_step or max_length_tokens)"
     if code == STOPPED_EXIT_CODE:

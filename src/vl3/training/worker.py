@@ -119,8 +119,9 @@ def _run() -> int:
     except Vl3Error as error:
         log.error("%s: %s", type(error).__name__, error)
         return error.exit_code
-    except BaseException:  # the end of the line: into the log with it
-        log.exception("the worker failed")
+    except BaseException as error:  # the end of the line: into the log with it
+        reason = (str(error).splitlines() or [""])[0]
+        log.error("ended by %s: %s", type(error).__name__, reason, exc_info=error)  # the launcher quotes this line
         return 1
 
 

@@ -43,6 +43,9 @@ if behaviour == "succeed":
 elif behaviour == "fail" and rank == 1:
     (folder / "failure.json").write_text(json.dumps({"family": "DataError", "message": "clip.mp4 is empty"}))
     sys.exit(3)
+elif behaviour == "raise" and rank == 1:
+    print("2026-01-01 rank 1 ERROR vl3.training: ended by KeyError: 'pixels'", flush=True)
+    sys.exit(1)
 elif behaviour == "crash" and rank == 1:
     print("about to die", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -78,6 +78,11 @@ def test_launch_names_rank_exit_code_memory_and_log_of_a_killed_worker(make_job:
     assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
 
 
+def test_launch_quotes_the_exception_that_ended_a_worker(make_job: MakeJob) -> None:
+    with pytest.raises(ClusterError, match=r"rank 1 ended with exit code 1 \(KeyError: 'pixels'\)\."):
+        launch_local(make_job("raise"), lambda event: None)
+
+
 def test_launch_stops_stubborn_workers_at_the_timeout(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
