@@ -31,7 +31,8 @@ def parameter_groups(
     """Groups for AdamW with `name` ("vision/decay"), `part`, `peak_lr`, `lr` and `weight_decay`.
 
     Within a group the parameters are sorted by name, so that shards mean the same in every process and run. Biases
-    and norms (fewer than two dimensions) have no decay. Empty groups are left out: DeepSpeed cannot shard them.
+    and norms (fewer than two dimensions) have no decay. Empty groups are left out: DeepSpeed cannot shard them. With
+    no decay at all each part is one group: each group costs its own round trips in every step.
 
     Raises:
         ConfigError: no parameter is trainable.
@@ -39,12 +40,14 @@ def parameter_groups(
     groups = []
     for part in PARTS:
         named = sorted((pair for pair in parts[part] if pair[1].requires_grad), key=lambda pair: pair[0])
-        for kind, decay in (("decay", weight_decay), ("no_decay", 0.0)):
-            chosen = [parameter for _, parameter in named if (parameter.ndim >= 2) == (kind == "decay")]
-            if chosen:
+        chosen: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": []}
+        for _, parameter in named:
+            chosen["decay" if weight_decay and parameter.ndim >= 2 else "no_decay"].append(parameter)
+        for kind, parameters in chosen.items():
+            if parameters:
                 rate = getattr(rates, part)
-                group = {"params": chosen, "name": f"{part}/{kind}", "part": part, "peak_lr": rate, "lr": rate}
-                groups.append(group | {"weight_decay": decay})
+                group = {"params": parameters, "name": f"{part}/{kind}", "part": part, "peak_lr": rate, "lr": rate}
+                groups.append(group | {"weight_decay": weight_decay if kind == "decay" else 0.0})
     if not groups:
         raise ConfigError("no parameter of the model is trainable in this stage. Give one part a learning rate.")
     return groups

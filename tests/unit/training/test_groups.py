@@ -39,7 +39,7 @@ def test_a_part_without_a_rate_is_frozen_and_left_out(parts: dict[str, list[tupl
     rates = LearningRates(vision=1e-5, projector=1e-3, language=None)
     parts["vision"][0][1].requires_grad_(False)
     freeze_parts(parts, rates)
-    assert [g["name"] for g in parameter_groups(parts, rates, weight_decay=0.0)] == [
+    assert [g["name"] for g in parameter_groups(parts, rates, weight_decay=0.1)] == [
         "vision/decay",
         "vision/no_decay",
         "projector/decay",
@@ -54,6 +54,16 @@ def test_a_part_without_a_rate_is_frozen_and_left_out(parts: dict[str, list[tupl
         "vision_encoder.fc.bias",
         "vision_encoder.fc.weight",
         "vision_encoder.norm.weight",
+    ]
+
+
+def test_without_decay_a_part_is_one_group(parts: dict[str, list[tuple[str, nn.Parameter]]]) -> None:
+    rates = LearningRates(vision=1e-5, projector=1e-3, language=2e-5)
+    groups = parameter_groups(parts, rates, weight_decay=0.0)
+    assert [(g["name"], len(g["params"])) for g in groups] == [
+        ("vision/no_decay", 3),
+        ("projector/no_decay", 3),
+        ("language/no_decay", 3),
     ]
 
 
