@@ -5,8 +5,11 @@ progress, clean stopping, and exit codes by error family.
 """
 
 import argparse
+import secrets
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from pipelines.local.display import tell
@@ -47,10 +50,12 @@ def run(arguments: argparse.Namespace, config: RunConfig) -> int:
             f"{folder}: the run folder cannot be made ({error.strerror}). Choose another RUN."
         ) from error
     lock = RunLock(folder / "run.lock")
-    lock.acquire()
+    temporary = Path(tempfile.gettempdir()) / f"vl3-run-{secrets.token_hex(6)}"
+    lock.acquire(temporary=str(temporary))
     if lock.former.get("mark"):  # the last runner was killed: let what it left end before writing where it wrote
         wait_for_former(lock.former["mark"])
-    watch = Watch(folder, config, _parameters(arguments, folder))
+        shutil.rmtree(lock.former["temporary"], ignore_errors=True)
+    watch = Watch(folder, config, _parameters(arguments, folder), temporary)
     for number in INTERRUPTED:
         signal.signal(number, lambda received, _: watch.interrupt(received))
     try:

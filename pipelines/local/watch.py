@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,8 +46,9 @@ def task_limits_seconds(config: RunConfig) -> dict[str, float]:
 class Watch:
     """One attempt at a run."""
 
-    def __init__(self, folder: Path, config: RunConfig, parameters: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: RunConfig, parameters: dict[str, Any], temporary: Path) -> None:
         self._folder = folder
+        self._temporary = temporary
         self._limits_seconds = task_limits_seconds(config)
         self._record = RunRecord(folder / "run.json", parameters=parameters, tasks=list(self._limits_seconds))
         self._mark = runner_mark(os.getpid())
@@ -66,9 +66,9 @@ class Watch:
         self._prepare()
         self._record.write()
         display = open_display(f"vl3 run {self._folder} ({self._record.run_id})")
-        temporary = tempfile.mkdtemp(prefix="vl3-run-")
+        self._temporary.mkdir(mode=0o700)
         try:
-            child = self._start(temporary)
+            child = self._start()
             try:
                 error = self._watch(child, display)
             finally:
@@ -77,7 +77,7 @@ class Watch:
         finally:
             self._refresh(display)
             display.close()
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(self._temporary, ignore_errors=True)
         return self._finish(error)
 
     def _prepare(self) -> None:
@@ -89,12 +89,12 @@ class Watch:
         (self._folder / "logs").mkdir(exist_ok=True)
         (self._folder / "status").mkdir(exist_ok=True)
 
-    def _start(self, temporary: str) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         with (self._folder / "logs" / "runner.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "pipelines.local.child", str(self._folder)],
                 cwd=_REPOSITORY,
-                env=child_environment(os.environ, self._folder, self._mark, temporary),
+                env=child_environment(os.environ, self._folder, self._mark, self._temporary),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -204,7 +204,7 @@ class Watch:
         return self._folder / "logs" / f"{name}.log"
 
 
-def child_environment(environ: Mapping[str, str], folder: Path, mark: str, temporary: str) -> dict[str, str]:
+def child_environment(environ: Mapping[str, str], folder: Path, mark: str, temporary: Path) -> dict[str, str]:
     """The environment of a run's processes: ours, with the run's marks and without what slows Python down."""
     kept = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
@@ -214,7 +214,7 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         RUNNER_VARIABLE: mark,
         "VL3_RUN_FOLDER": str(folder),
         "VL3_TASK_LOG_DIR": str(folder / "logs"),
-        "TMPDIR": temporary,
+        "TMPDIR": str(temporary),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_REPOSITORY), kept.get("PYTHONPATH")])),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
     }

@@ -1,11 +1,13 @@
 """Killed anywhere, a run leaves no process behind; started again, it goes on where it was."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -47,9 +49,12 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
     _end(process, lambda: os.killpg(process.pid, signal.SIGKILL), within_seconds=5)
     assert process.returncode == -signal.SIGKILL
     assert runner.record()["state"] == "running"  # nobody was left to write another word
+    temporary = Path(json.loads((runner.folder / "run.lock").read_text())["temporary"])
+    assert temporary.is_dir()
 
     process = runner.start()  # 2. the runner alone is killed in the middle of training
     wait_until(lambda: _trained_steps(runner) >= 4, process)
+    assert not temporary.exists()
     second = runner.run()
     assert second.returncode == 2
     assert f"is in use by process {process.pid}" in second.stderr.splitlines()[-1]

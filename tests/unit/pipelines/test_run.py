@@ -67,7 +67,7 @@ def test_every_task_has_a_limit() -> None:
 
 def test_the_childs_environment() -> None:
     environment = child_environment(
-        {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "2"}, Path("/r"), "1:2", "/t"
+        {"PATH": "/bin", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "2"}, Path("/r"), "1:2", Path("/t")
     )
     assert environment["PATH"] == f"{Path(sys.executable).parent}{os.pathsep}/bin"
     assert "PYTHONDONTWRITEBYTECODE" not in environment

@@ -32,14 +32,14 @@ def make_watch(tmp_path: Path, monkeypatch) -> Callable[[str], Watch]:
     """Makes a watch whose child runs a program instead of kfp."""
 
     def make(program: str, started_at: str = "2026-01-01T00:00:00+00:00") -> Watch:
-        def start(self: Watch, temporary: str) -> "subprocess.Popen[bytes]":
+        def start(self: Watch) -> "subprocess.Popen[bytes]":
             mark = runner_mark(os.getpid())
-            environment = child_environment(os.environ, tmp_path, mark, temporary)
+            environment = child_environment(os.environ, tmp_path, mark, tmp_path)
             command = [sys.executable, "-c", STATUS % started_at + program]
             return subprocess.Popen(command, env=environment, start_new_session=True)
 
         monkeypatch.setattr(Watch, "_start", start)
-        return Watch(tmp_path, get_recipe("tiny"), {"recipe": "tiny"})
+        return Watch(tmp_path, get_recipe("tiny"), {"recipe": "tiny"}, tmp_path / "temporary")
 
     return make
 
@@ -115,3 +115,4 @@ def test_a_good_end(make_watch, tmp_path: Path, capsys) -> None:
     assert err == ""
     assert "succeeded in" in out
     assert _record(tmp_path)["tasks"][1]["seconds"] == 2.0
+    assert not (tmp_path / "temporary").exists()
