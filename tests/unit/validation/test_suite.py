@@ -13,6 +13,7 @@ from vl3.config.run import RunConfig
 from vl3.data.index import IndexRow
 from vl3.data.problems import ProblemKind
 from vl3.errors import DataError, StorageError
+from vl3.recipes.catalog import get_recipe
 from vl3.validation.result import ValidationResult
 from vl3.validation.suite import validate_index
 
@@ -205,7 +206,9 @@ def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows)
         f"vision_adaptation/{category}:caption" for category in ("scene_image", "scene_text", "document")
     ]
     share = next(row for row in _finding(result, "mixture_share").rows if row.where == "video/streaming")
-    assert share.reason == "asked_share=0.129032, data_share=0.00925926, oversampling=13.9355"
+    mixture = get_recipe("tiny").stages.video.mixture
+    asked, held = mixture["streaming"] / sum(mixture.values()), 0.00925926
+    assert share.reason == f"asked_share={asked:.6g}, data_share={held:.6g}, oversampling={asked / held:.6g}"
 
 
 def test_validate_index_refuses_stage_without_samples(validate: Validate, rows: Rows) -> None:
