@@ -11,6 +11,7 @@ RUN_FOLDER = $(if $(findstring /,$(RUN)),$(RUN),runs/$(RUN))
 DATA ?=
 SET ?=
 TESTS ?= tests
+JOBS ?= 2
 
 PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
@@ -57,8 +58,9 @@ typecheck: $(SETUP) ## Types (mypy)
 imports: $(SETUP) ## Who may import whom (import-linter)
 	.venv/bin/lint-imports --no-cache
 
-test: $(SETUP) ## All tests; TESTS=tests/unit/data runs a part
-	$(PYTHON_IN_VENV) -m pytest $(TESTS)
+test: export OMP_NUM_THREADS ?= 1
+test: $(SETUP) ## All tests in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one
+	$(PYTHON_IN_VENV) -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
