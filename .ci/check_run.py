@@ -37,7 +37,7 @@ def is_off(task: dict[str, Any], expected: str) -> bool:
 
 def registered(folder: Path) -> str:
     """The table of model versions, as a user sees it."""
-    command = [str(Path(sys.executable).with_name("vl3")), "registry", "list", "--run", f"./{folder}"]
+    command = [str(Path(sys.executable).with_name("vl3")), "registry", "list", "--run", str(folder.absolute())]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
