@@ -30,6 +30,9 @@ KEY_TAG = "vl3.step_key"
 ATTEMPT_TAG = "vl3.attempt"
 """Tag with the number of times that the step was started, as text."""
 
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages then open on the runs and their curves rather than on traces of language models."""
+
 
 class Tracker:
     """The MLflow side of one workflow run. Nothing is imported or contacted before the first use.
@@ -81,7 +84,9 @@ class Tracker:
             found = self.client.get_experiment_by_name(self.experiment)
             if found is not None:
                 return str(found.experiment_id)
-            return str(self.client.create_experiment(self.experiment, artifact_location=self._artifact_location()))
+            location = self._artifact_location()
+            made = self.client.create_experiment(self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS)
+            return str(made)
 
     @cached_property
     def workflow(self) -> StepRun:

@@ -199,3 +199,10 @@ def test_injected_run_is_used_and_left_to_its_owner(tracker: Make, tracking_uri:
 def test_tracker_refuses_run_id_with_quotes(tracking_uri: str) -> None:
     with pytest.raises(ConfigError, match="must be a name without quotes"):
         Tracker(tracking_uri, "vl3", "a'b", "name")
+
+
+def test_the_experiment_opens_on_training_runs(tracker: Make) -> None:
+    """Without the tag MLflow's pages open on traces of language models, of which there are none."""
+    made = tracker()
+    experiment = made.client.get_experiment(made.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
