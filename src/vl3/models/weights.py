@@ -10,10 +10,10 @@ from torch import Tensor
 from vl3.errors import ConfigError
 from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
-from vl3.models.tensors import SINGLE_FILE, TensorFolder, read_json
+from vl3.models.stored import CONFIG_FILE, SINGLE_FILE, read_json
+from vl3.models.tensors import TensorFolder
 from vl3.store.writing import atomic_write_json, storage_errors
 
-CONFIG_FILE = "config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
