@@ -83,10 +83,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the target exists, another process fills it, or the disk is full or closed to us.
     """
-    if target.exists():
-        raise StorageError(f"{target} exists already and is not overwritten. Remove it or choose another folder.")
     partial = target.with_name(f"{target.name}.partial")
     with storage_errors(target):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise StorageError(
+                f"{target} exists and is not empty. It is never overwritten: remove it or choose another folder."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _take_partial(partial)
         try:
