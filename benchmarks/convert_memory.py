@@ -95,7 +95,7 @@ def main() -> None:
     write_result(
         "convert_memory",
         title="Conversion needs little memory",
-        question="Peak memory of `vl3 convert`, interpreter included. The limit is twice the largest tensor and 200 MB.",
+        question="Peak memory of `vl3 convert`, interpreter included. Limit: twice the largest tensor and 200 MB.",
         command="python -m benchmarks.convert_memory",
         columns=["conversion", "tensors MB", "peak MB", "limit MB", "seconds"],
         rows=rows,

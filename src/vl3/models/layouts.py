@@ -145,7 +145,7 @@ def read_config(data: dict[str, Any], layout: Layout, image_token_id: int, where
         ConfigError: a value is missing, contradicts another or is not supported.
     """
     if layout != Layout.TRANSFORMERS:
-        return VideoLlama3Config.from_dict(_with_known_encoder(data), where)
+        return VideoLlama3Config.from_dict(with_known_encoder(data), where)
     for group in ("text_config", "vision_config"):
         if not isinstance(data.get(group), dict):
             raise ConfigError(f"{where}: {group} is missing. Take the whole checkpoint folder.")
@@ -161,8 +161,8 @@ def read_config(data: dict[str, Any], layout: Layout, image_token_id: int, where
     )
 
 
-def _with_known_encoder(data: dict[str, Any]) -> dict[str, Any]:
-    """Put in the sizes of the one encoder that configs of the training repository may name without giving its sizes."""
+def with_known_encoder(data: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with the sizes of SigLIP-NaViT, which the training repository names without giving them."""
     named = str(data.get("vision_encoder") or "").rstrip("/").rpartition("/")[2]
     if data.get("vision_encoder_config") is None and named == _NAVIT:
         return data | {"vision_encoder_config": dict(_NAVIT_CONFIG)}

@@ -1,14 +1,18 @@
-"""Low-rank adapters on the decoder: beside each of its linear layers but the head, never on encoder or projector.
+"""Low-rank adapters on the decoder: beside its linear layers but the head, never on encoder or projector.
 
-The shapes are those of the original's option: W x + (alpha / rank) B A dropout(x), A drawn at random and B zero, so that
-training starts from the model as it is. Only this module imports peft.
+As in the original: W x + (alpha / rank) B A dropout(x), A drawn at random and B zero, so that training starts from the
+model as it is. Only this module imports peft.
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from vl3.config.stages import LoraConfig
-from vl3.models.model import VideoLlama3
+
+if TYPE_CHECKING:
+    from vl3.models.model import VideoLlama3
 
 _ADAPTER = "default"
 _MARKS = (".lora_A.", ".lora_B.")
@@ -19,7 +23,7 @@ def is_adapter(name: str) -> bool:
     return any(mark in name for mark in _MARKS)
 
 
-def add_adapters(model: VideoLlama3, settings: LoraConfig, *, seed: int) -> None:
+def add_adapters(model: "VideoLlama3", settings: LoraConfig, *, seed: int) -> None:
     """Put an adapter beside every linear layer of the decoder; the layers themselves stop to be trainable.
 
     Args:
@@ -45,7 +49,7 @@ def add_adapters(model: VideoLlama3, settings: LoraConfig, *, seed: int) -> None
 
 
 @torch.no_grad()
-def merge_adapters(model: VideoLlama3) -> None:
+def merge_adapters(model: "VideoLlama3") -> None:
     """Add every adapter into its layer (in fp32, rounded once) and take it away: the model is plain again."""
     from peft.tuners.lora import Linear
 

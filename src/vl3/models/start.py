@@ -7,6 +7,7 @@ import torch
 
 from vl3.errors import ConfigError
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.layouts import with_known_encoder
 from vl3.models.model import VideoLlama3
 from vl3.models.stored import CONFIG_FILE, read_json
 from vl3.models.tensors import TensorFolder
@@ -65,6 +66,7 @@ def image_token_id(folder: Path) -> int:
 
 def _vision_group(data: dict[str, Any]) -> dict[str, Any]:
     """The vision tower's own settings inside a config.json."""
+    data = with_known_encoder(data)
     for group in ("vision_encoder_config", "vision_config"):
         if isinstance(data.get(group), dict):
             return data[group]
