@@ -42,7 +42,7 @@ def _assign(data: dict[str, Any], path: str, value: Any) -> None:
         node = node[parent]
     if parents[-1:] != ["mixture"]:  # a mixture may gain a category; the stage checks its name
         _require_key(node, leaf, path, data)
-        if isinstance(node[leaf], dict) and not isinstance(value, dict):
+        if isinstance(node[leaf], dict) and not isinstance(value, dict) and value is not None:
             raise ConfigError(f"{path} is a group of fields, not a value. Name one of {', '.join(node[leaf])}.")
     node[leaf] = value
 

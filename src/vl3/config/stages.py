@@ -42,6 +42,23 @@ class LearningRates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Low-rank adapters on the decoder's linear layers but the head; the defaults are the original's."""
+
+    rank: int = 64
+    """Width of each adapter."""
+    alpha: float = 16.0
+    """Adapters are scaled by alpha / rank."""
+    dropout: float = 0.05
+    """Share of an adapter's inputs that is dropped in training."""
+
+    def __post_init__(self) -> None:
+        require_positive("stage.lora", rank=self.rank, alpha=self.alpha)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"stage.lora.dropout={self.dropout} must be from 0 to below 1, or nothing is learned.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
     """One row of the stage table."""
 
@@ -61,6 +78,9 @@ class StageConfig:
     """Weight of each kind of sample: key `category` or `category:source`, weights need not sum to 1."""
     timeout_seconds: float
     """Time after which a stage that is still running is stopped."""
+    lora: LoraConfig | None = None
+    """Adapters that train in place of the language model's own weights and are merged into them at the end of the
+    stage; None trains the weights themselves."""
 
     def __post_init__(self) -> None:
         require_positive(
@@ -68,6 +88,11 @@ class StageConfig:
         )
         require_choice("stage", "image_merge_size", self.image_merge_size, (1, 2))
         require_choice("stage", "video_merge_size", self.video_merge_size, (1, 2))
+        if self.lora is not None and self.learning_rates.language is None:
+            raise ConfigError(
+                "stage.lora adapts the language model, but learning_rates.language=null freezes it, so the adapters "
+                "would stay zero. Give it a rate or set stage.lora=null."
+            )
         _check_mixture(self.mixture)
 
 

@@ -14,7 +14,11 @@ Config = TypeVar("Config")
 
 
 def _build_at(where: str, cls: type[Config], values: dict[str, Any]) -> Config:
-    """Build a configuration, and let the error of a contradiction begin with the file."""
+    """Build a configuration, and let the error of a wrong type or a contradiction begin with the file."""
+    for field in fields(cls):  # type: ignore[arg-type]
+        value = values.get(field.name, field.default)
+        if type(value) is not field.type and not (field.type is float and type(value) is int):
+            raise ConfigError(f"{where}: {field.name}={value!r} must be {field.type}. Restore the file.")
     try:
         return cls(**values)
     except ConfigError as error:
@@ -194,9 +198,10 @@ class VideoLlama3Config:
         if data.get("model_type") != MODEL_TYPE:
             raise ConfigError(
                 f"{where}: model_type={data.get('model_type')!r} is not {MODEL_TYPE!r}. Give the folder of a "
-                "VideoLLaMA3 checkpoint; a SigLIP and a Qwen2 folder are joined by the start of stage 1."
+                "VideoLLaMA3 checkpoint: `vl3 convert` makes one from transformers' form, and a SigLIP and a Qwen2 "
+                "folder are joined by the start of stage 1."
             )
-        missing = [name for name in ("vision_encoder_config", "image_token_index") if name not in data]
+        missing = [name for name in ("vision_encoder_config", "image_token_index") if data.get(name) is None]
         if missing:
             raise ConfigError(f"{where}: {', '.join(missing)} is missing. Take the whole checkpoint folder.")
         if data.get("mm_projector_type", PROJECTOR_TYPE) != PROJECTOR_TYPE:

@@ -7,13 +7,21 @@ import torch
 
 from vl3.errors import ConfigError
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.layouts import with_known_encoder
 from vl3.models.model import VideoLlama3
-from vl3.models.tensors import TensorFolder, read_json
-from vl3.models.weights import CONFIG_FILE, fill, repeated_head
+from vl3.models.stored import CONFIG_FILE, read_json
+from vl3.models.tensors import TensorFolder
+from vl3.models.vocabulary import IMAGE_TOKEN, Vocabulary
+from vl3.models.weights import fill, repeated_head
 
-IMAGE_TOKEN = "<image>"
-_VISION_PREFIXES = ("model.vision_encoder.", "model.vision_model.", "vision_model.", "")
-"""Where a vision tower's tensors lie: official checkpoint, transformers' VideoLLaMA3, SigLIP old and new."""
+_VISION_PREFIXES = (
+    "model.vision_encoder.",
+    "model.vision_encoder.vision_encoder.",
+    "model.vision_model.",
+    "vision_model.",
+    "",
+)
+"""Where a vision tower's tensors lie: official checkpoint, training repository, transformers', SigLIP old and new."""
 _NOT_IN_AVT = ("embeddings.position_embedding.", "head.")
 """Parts of SigLIP that AVT has no use for: learned positions (2D-RoPE replaces them) and the pooling head."""
 
@@ -53,18 +61,12 @@ def image_token_id(folder: Path) -> int:
     Raises:
         ConfigError: there is no tokenizer.json, or it has no vocabulary.
     """
-    data = read_json(folder / "tokenizer.json")
-    vocabulary = data.get("model", {}).get("vocab")
-    if isinstance(vocabulary, list):  # Unigram: pairs of piece and score
-        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
-    if not isinstance(vocabulary, dict):
-        raise ConfigError(f"{folder / 'tokenizer.json'} has no model.vocab. Use the tokenizer of a Qwen2 model.")
-    ids = vocabulary | {token["content"]: token["id"] for token in data.get("added_tokens", ())}
-    return ids[IMAGE_TOKEN] if IMAGE_TOKEN in ids else max(len(vocabulary), max(ids.values()) + 1)
+    return Vocabulary(folder).ensure(IMAGE_TOKEN)
 
 
 def _vision_group(data: dict[str, Any]) -> dict[str, Any]:
     """The vision tower's own settings inside a config.json."""
+    data = with_known_encoder(data)
     for group in ("vision_encoder_config", "vision_config"):
         if isinstance(data.get(group), dict):
             return data[group]

@@ -4,16 +4,17 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vl3.errors import ConfigError
+from vl3.errors import ConfigError, StorageError
 from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
-from vl3.models.tensors import SINGLE_FILE, TensorFolder, read_json
+from vl3.models.stored import CONFIG_FILE, SINGLE_FILE, read_json
+from vl3.models.tensors import TensorFolder
 from vl3.store.writing import atomic_write_json, storage_errors
 
-CONFIG_FILE = "config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -71,8 +72,18 @@ def save_tensors(tensors: dict[str, Tensor], config: VideoLlama3Config, folder: 
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with storage_errors(folder, needed_bytes=size_bytes):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(contiguous, folder / SINGLE_FILE, metadata={"format": "pt"})
+        _save_file(contiguous, folder / SINGLE_FILE)
     atomic_write_json(folder / CONFIG_FILE, config.to_dict())
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its own name for a full disk, too
+        raise StorageError(
+            f"{path}: the weights cannot be written ({error}). Free space there or correct the folder's permissions, "
+            "then run again."
+        ) from error
 
 
 def load_model(folder: Path, *, dtype: torch.dtype | None = None) -> VideoLlama3:

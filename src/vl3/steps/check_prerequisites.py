@@ -20,7 +20,7 @@ from vl3.store.writing import atomic_write_json, require_space, storage_errors
 MIN_FREE_BYTES = 2 * 1024**3
 """Space that a run needs at least for its dataset, checkpoints and logs."""
 _PYTHON = (3, 11)
-_LIBRARIES = ("torch", "transformers", "deepspeed", "mlflow", "great_expectations", "av", "pyarrow")
+_LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "mlflow", "great_expectations", "av", "pyarrow")
 _ORDER = (ConfigError, DataError, StorageError, ClusterError)
 
 

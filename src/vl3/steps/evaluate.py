@@ -62,7 +62,16 @@ def key_parts(request: StepRequest) -> dict[str, Any]:
 
 STEP = Step(
     code=("data/*.py", "models/*.py", "inference/*.py", "evaluation/*.py", "steps/evaluate.py"),
-    exclude=("data/world*.py", "data/corpus*.py", "data/tokenizer_build.py", "data/build*.py", "evaluation/report*.py"),
+    exclude=(
+        "data/world*.py",
+        "data/corpus*.py",
+        "data/tokenizer_build.py",
+        "data/build*.py",
+        "evaluation/report*.py",
+        "models/convert.py",
+        "models/layout_files.py",
+        "models/preprocessing.py",
+    ),
     libraries=("torch", "transformers", "tokenizers", "av", "pillow"),
     run=run,
     key_parts=key_parts,

@@ -6,17 +6,22 @@ from torch import nn
 
 from vl3.config.stages import LearningRates
 from vl3.errors import ConfigError
+from vl3.models.lora import is_adapter
 
 PARTS = ("vision", "projector", "language")
 """The parts of the model in the order of their groups."""
 NamedParameters = list[tuple[str, nn.Parameter]]
 
 
-def freeze_parts(parts: dict[str, NamedParameters], rates: LearningRates) -> None:
-    """Set requires_grad of every parameter: a part without a rate is frozen."""
+def freeze_parts(parts: dict[str, NamedParameters], rates: LearningRates, *, adapters_only: bool = False) -> None:
+    """Set requires_grad of every parameter: a part without a rate is frozen.
+
+    `adapters_only`: of the language model only the adapters of LoRA are trained.
+    """
     for part in PARTS:
-        for _, parameter in parts[part]:
-            parameter.requires_grad_(getattr(rates, part) is not None)
+        for name, parameter in parts[part]:
+            is_chosen = part != "language" or not adapters_only or is_adapter(name)
+            parameter.requires_grad_(is_chosen and getattr(rates, part) is not None)
 
 
 def trainable_parameters(parts: dict[str, NamedParameters]) -> NamedParameters:

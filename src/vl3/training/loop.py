@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from vl3.config.run import OptimizerConfig
 from vl3.data.rows import PackedRow
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
@@ -85,6 +87,22 @@ def run_steps(
         if result.stop_requested:
             break
     return done
+
+
+class StepSeed:
+    """Seeds torch's random numbers (LoRA's dropout) anew for each step, so that a resumed run draws the same ones."""
+
+    def __init__(self, seed: int, rank: int, *, start: int) -> None:
+        self._seed = seed
+        self._rank = rank
+        self._set(start)
+
+    def __call__(self, step: StepDone) -> None:
+        """Seed the step that comes next."""
+        self._set(step.done)
+
+    def _set(self, step: int) -> None:
+        torch.manual_seed((self._seed * 1_000_003 + step) * 65_536 + self._rank)
 
 
 class MetricsWriter:

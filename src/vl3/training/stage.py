@@ -33,12 +33,13 @@ from vl3.training.events import EventLog
 from vl3.training.groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.imports import lean_imports
 from vl3.training.job import StageJob
-from vl3.training.loop import CheckpointSaver, MetricsWriter, run_steps
+from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, run_steps
 from vl3.training.meter import Meter
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
 
 with lean_imports():
     from vl3.models.difffp import keep_mask
+    from vl3.models.lora import add_adapters, merge_adapters
     from vl3.models.model import VideoLlama3
     from vl3.models.start import assemble
     from vl3.models.weights import load_model, save_model
@@ -147,11 +148,14 @@ class StageRun:
             every_steps=engine_config.checkpoint_every_steps,
             is_writer=self.rank.rank == 0,
         )
+        callbacks: list[Callback] = [metrics, saver]
+        if self.settings.lora:
+            callbacks.append(StepSeed(self.config.seed, self.rank.rank, start=self.start))
         return run_steps(
             self.engine,
             self.loader,
             self.meter,
-            [metrics, saver],
+            callbacks,
             start=self.start,
             steps=self.settings.steps,
             optimizer=self.config.optimizer,
@@ -165,6 +169,8 @@ class StageRun:
         gathered = deepspeed.zero.GatheredParameters(list(model.parameters()), enabled=is_sharded)
         with gathered:
             if self.rank.rank == 0:
+                if self.settings.lora:
+                    merge_adapters(model)
                 _publish_weights(model, self.tokenizer_folder, self.job)
 
     def bad_samples(self) -> list[dict[str, Any]]:
@@ -219,8 +225,11 @@ class StageRun:
 
     def _shard(self, model: VideoLlama3, found: Checkpoint | None) -> TrainingEngine:
         """Freeze, group and shard the model; put the checkpoint's weights in before and its moments after."""
+        if self.settings.lora:
+            with lean_imports():
+                add_adapters(model, self.settings.lora, seed=self.config.seed * len(Stage) + self.stage.number)
         parts, rates = model.parts(), self.settings.learning_rates
-        freeze_parts(parts, rates)
+        freeze_parts(parts, rates, adapters_only=self.settings.lora is not None)
         self.named = trainable_parameters(parts)
         if found:
             write_weights(self.named, found.tensors[WEIGHTS])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vl3.config.data import Category
-from vl3.config.stages import LearningRates, Stage
+from vl3.config.stages import LearningRates, LoraConfig, Stage
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
@@ -131,3 +131,21 @@ def test_stages_are_numbered_in_the_order_of_the_paper() -> None:
 
 def test_world_size_counts_all_nodes() -> None:
     assert replace(TINY.launch, nodes=3, processes_per_node=4).num_processes == 12
+
+
+def test_adapters_of_a_frozen_language_model_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stage.lora adapts the language model, but .*language=null freezes it"):
+        replace(TINY.stages.vision_adaptation, lora=LoraConfig())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank": 0}, "stage.lora.rank=0 must be greater than 0"),
+        ({"alpha": -1.0}, "stage.lora.alpha=-1.0 must be greater than 0"),
+        ({"dropout": 1.0}, "stage.lora.dropout=1.0 must be from 0 to below 1"),
+    ],
+)
+def test_adapters_that_could_not_learn_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(LoraConfig(), **changes)

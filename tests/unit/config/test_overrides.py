@@ -3,6 +3,7 @@
 import pytest
 
 from vl3.config.overrides import apply_overrides
+from vl3.config.stages import LoraConfig
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
@@ -69,3 +70,12 @@ def test_wrong_override_says_what_would_be_right(override: str, message: str) ->
     with pytest.raises(ConfigError) as caught:
         apply_overrides(TINY, [override])
     assert message in str(caught.value)
+
+
+def test_adapters_are_switched_on_with_the_originals_values_and_off() -> None:
+    lora = apply_overrides(TINY, ["stages.video.lora={}"])
+    assert lora.stages.video.lora == LoraConfig(rank=64, alpha=16.0, dropout=0.05)
+    assert apply_overrides(lora, ["stages.video.lora.rank=8"]).stages.video.lora == LoraConfig(rank=8)
+    assert apply_overrides(lora, ["stages.video.lora=null"]) == TINY
+    with pytest.raises(ConfigError, match=r"stages.video"):
+        apply_overrides(lora, ["stages.video=null"])

@@ -94,3 +94,29 @@ def bases(tmp_path, make_config):
         return tmp_path / "siglip", tmp_path / "qwen", siglip, qwen
 
     return make
+
+
+@pytest.fixture
+def chat_tokenizer(tmp_path):
+    """A folder with a tokenizer.json whose `<image>` is IMAGE_ID, and room for four more ids."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    words = {chr(0x4E00 + index): index for index in range(IMAGE_ID - 3)}
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": IMAGE_ID - 3 + index, "content": token, **flags} for index, token in enumerate(special)]
+    tokenizer = {"version": "1.0", "model": {"type": "BPE", "vocab": words, "merges": []}, "added_tokens": added}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+@pytest.fixture
+def checkpoint(make_model, chat_tokenizer, tmp_path):
+    """Writes a checkpoint in our layout and returns its folder."""
+    from vl3.models.weights import save_model
+
+    def make(tied=True, dtype=torch.float32, name="ours"):
+        save_model(make_model(tied).to(dtype), chat_tokenizer, tmp_path / name)
+        return tmp_path / name
+
+    return make

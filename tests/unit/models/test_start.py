@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from vl3.data.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
 from vl3.models.attention import Segments
+from vl3.models.convert import convert
+from vl3.models.layouts import Layout
 from vl3.models.start import assemble, image_token_id
 from vl3.models.weights import save_model
 
@@ -108,3 +110,34 @@ def test_a_folder_without_a_tower_is_refused(bases):
     save_file({"head.probe": torch.ones(1)}, vision / "model.safetensors")
     with pytest.raises(ConfigError, match=r"no tensor 'post_layernorm.weight' under any known prefix"):
         assemble(vision, language, seed=0)
+
+
+def test_the_encoder_is_taken_from_every_layout(bases, tmp_path):
+    """As the 7B model takes the encoder that the 2B run has tuned."""
+    vision, language, _, _ = bases()
+    model = assemble(vision, language, seed=0)
+    with torch.no_grad():
+        model.vision_encoder.post_layernorm.bias.add_(1)
+    save_model(model, language, tmp_path / "official")
+    convert(tmp_path / "official", tmp_path / "theirs", Layout.TRANSFORMERS)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "config.json").write_bytes((tmp_path / "official" / "config.json").read_bytes())
+    single, doubled = "model.vision_encoder.", "model.vision_encoder.vision_encoder."
+    tensors = load_file(tmp_path / "official" / "model.safetensors")
+    save_file({n.replace(single, doubled): t for n, t in tensors.items()}, tmp_path / "training" / "model.safetensors")
+    wanted = model.vision_encoder.state_dict()
+    for name in ("official", "theirs", "training"):
+        found = assemble(tmp_path / name, language, seed=5).vision_encoder.state_dict()
+        assert all(torch.equal(tensor, wanted[key]) for key, tensor in found.items())
+
+
+def test_shards_and_half_precision_are_read_into_the_type_of_training(bases, tmp_path):
+    _, language, siglip, qwen = bases(tied=False)
+    siglip.bfloat16().save_pretrained(tmp_path / "v", max_shard_size="20KB")
+    qwen.bfloat16().save_pretrained(tmp_path / "l", max_shard_size="20KB")
+    (tmp_path / "l" / "tokenizer.json").write_bytes((language / "tokenizer.json").read_bytes())
+    assert len(list((tmp_path / "v").glob("*.safetensors"))) > 1
+    model = assemble(tmp_path / "v", tmp_path / "l", seed=0)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert torch.equal(model.lm_head.weight, qwen.lm_head.weight.float())
+    assert torch.equal(model.vision_encoder.post_layernorm.bias, siglip.post_layernorm.bias.float())

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from vl3.errors import ConfigError
-from vl3.models.tensors import TensorFolder, read_json
+from vl3.models.stored import read_json
+from vl3.models.tensors import TensorFolder
 
 
 @pytest.fixture

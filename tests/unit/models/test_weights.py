@@ -103,3 +103,9 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(make_model, tokenizer_f
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         save_model(make_model(), tokenizer_folder, tmp_path / "file" / "out")
+
+
+def test_weights_that_cannot_be_written_are_a_storage_error(make_model, tokenizer_folder, tmp_path):
+    (tmp_path / "out" / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"model.safetensors: the weights cannot be written \("):
+        save_model(make_model(), tokenizer_folder, tmp_path / "out")

@@ -71,3 +71,19 @@ def test_groups_of_nothing_are_refused() -> None:
     rates = LearningRates(vision=1e-5, projector=None, language=None)
     with pytest.raises(ConfigError, match="no parameter of the model is trainable"):
         parameter_groups({"vision": [], "projector": [], "language": []}, rates, weight_decay=0.0)
+
+
+def test_with_adapters_nothing_else_of_the_language_model_trains(
+    parts: dict[str, list[tuple[str, nn.Parameter]]],
+) -> None:
+    name = "language_model.fc.lora_A.default.weight"
+    parts["language"].append((name, nn.Parameter(torch.zeros(2, 4))))
+    freeze_parts(parts, LearningRates(vision=None, projector=1e-3, language=2e-5), adapters_only=True)
+    assert [found for found, _ in trainable_parameters(parts)] == [
+        name,
+        "mm_projector.fc.bias",
+        "mm_projector.fc.weight",
+        "mm_projector.norm.weight",
+    ]
+    groups = parameter_groups(parts, LearningRates(vision=None, projector=1e-3, language=2e-5), weight_decay=0.1)
+    assert [group["name"] for group in groups] == ["projector/decay", "projector/no_decay", "language/decay"]

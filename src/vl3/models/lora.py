@@ -1,0 +1,62 @@
+"""Low-rank adapters on the decoder: beside its linear layers but the head, never on encoder or projector.
+
+As in the original: W x + (alpha / rank) B A dropout(x), A drawn at random and B zero, so that training starts from the
+model as it is. Only this module imports peft.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vl3.config.stages import LoraConfig
+
+if TYPE_CHECKING:
+    from vl3.models.model import VideoLlama3
+
+_ADAPTER = "default"
+_MARKS = (".lora_A.", ".lora_B.")
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter's name is that of an adapter."""
+    return any(mark in name for mark in _MARKS)
+
+
+def add_adapters(model: "VideoLlama3", settings: LoraConfig, *, seed: int) -> None:
+    """Put an adapter beside every linear layer of the decoder; the layers themselves stop to be trainable.
+
+    Args:
+        model: without adapters.
+        settings: rank, scale and dropout.
+        seed: of the first values, the same in every process.
+    """
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+
+    decoder = model.language_model
+    linear = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    config = PeftConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=sorted(linear),
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, decoder, adapter_name=_ADAPTER)
+
+
+@torch.no_grad()
+def merge_adapters(model: "VideoLlama3") -> None:
+    """Add every adapter into its layer (in fp32, rounded once) and take it away: the model is plain again."""
+    from peft.tuners.lora import Linear
+
+    decoder = model.language_model
+    for name, layer in list(decoder.named_modules()):
+        if isinstance(layer, Linear):
+            plain = layer.get_base_layer()
+            down, up = layer.lora_A[_ADAPTER].weight.float(), layer.lora_B[_ADAPTER].weight.float()
+            plain.weight.copy_(plain.weight.float() + layer.scaling[_ADAPTER] * (up @ down))
+            decoder.set_submodule(name, plain)

@@ -1,0 +1,71 @@
+"""A folder's tokenizer.json as data: which id a token has, and the tokens that the method adds."""
+
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import ConfigError
+from vl3.models.stored import read_json
+
+TOKENIZER_FILE = "tokenizer.json"
+IMAGE_TOKEN = "<image>"
+METHOD_TOKENS = (IMAGE_TOKEN, "<|stream_start|>", "<|stream_end|>")
+"""What the method adds to a Qwen2.5 tokenizer, in this order."""
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+"""The places of images and videos for transformers; Qwen2.5 tokenizers have both."""
+
+
+class Vocabulary:
+    """Ids of a tokenizer.json, to which special tokens may be added as the tokenizers library would add them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read tokenizer.json.
+
+        Raises:
+            ConfigError: there is none, or it has no vocabulary.
+        """
+        self.path = folder / TOKENIZER_FILE
+        self.data = read_json(self.path)
+        model = self.data.get("model")
+        words = model.get("vocab") if isinstance(model, dict) else None
+        if isinstance(words, list):  # Unigram: pairs of piece and score
+            words = {piece: index for index, (piece, _) in enumerate(words)}
+        if not isinstance(words, dict) or not words:
+            raise ConfigError(f"{self.path} has no model.vocab. Use the tokenizer of a Qwen2 model.")
+        added = self.data.setdefault("added_tokens", [])
+        self._num_words = len(words)
+        self._ids: dict[str, int] = words | {token["content"]: token["id"] for token in added}
+        self.added: dict[str, int] = {}
+        """Tokens that the file lacked, with the ids that they got."""
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id of any token."""
+        return max(self._ids.values())
+
+    def find(self, token: str) -> int | None:
+        """Id of a token, or None."""
+        return self._ids.get(token)
+
+    def ensure(self, token: str) -> int:
+        """Id of a token, which is added as the next special token where it is missing."""
+        if token not in self._ids:
+            token_id = max(self._num_words, self.highest_id + 1)
+            self.data["added_tokens"].append({"id": token_id, "content": token, **_SPECIAL})
+            self._ids[token] = self.added[token] = token_id
+        return self._ids[token]
+
+    def require_room(self, vocab_size: int) -> None:
+        """Raise ConfigError unless every id has its row among vocab_size rows of the embedding."""
+        if self.highest_id >= vocab_size:
+            added = f" (with {', '.join(self.added)} added)" if self.added else ""
+            raise ConfigError(
+                f"{self.path}: ids reach {self.highest_id}{added} but the embedding has {vocab_size} rows. Such a "
+                "token would have no weights. Use the tokenizer that the weights were trained with."
+            )
+
+    def decoder_entries(self) -> dict[str, dict[str, Any]]:
+        """The added tokens as tokenizer_config.json lists them in `added_tokens_decoder`."""
+        return {str(token_id): {"content": token, **_SPECIAL} for token, token_id in self.added.items()}
+
+
+_SPECIAL = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
