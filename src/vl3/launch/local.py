@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -36,7 +37,8 @@ _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0
 _LAST_LINES = 20
 _ADDRESS = "127.0.0.1"
-_RANK_FAILED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")
+_RANK_FAILED = re.compile(r"rank +: (\d+) \(local_rank.*\n *exitcode +: (-?\d+)")
+"""A failed rank in torchrun's closing table, the root cause last."""
 
 
 def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> None:
@@ -186,13 +188,23 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
             f"{job.name}: the port at which its processes meet was taken by another one in the same moment (log: "
             f"{job.log_path}). Start it again: another free port is taken."
         )
-    match = _RANK_FAILED.search(text)
-    who, code = (f"rank {match[2]}", int(match[1])) if match else ("torchrun", exit_code)
+    who, code = _first_to_fail(text, exit_code)
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(
         f"{job.name} failed: {who} ended with exit code {code}{_hint(who, code, lines)}. The log is {job.log_path}; "
         f"its last lines:\n  {shown}"
     )
+
+
+def _first_to_fail(text: str, exit_code: int) -> tuple[str, int]:
+    """The process whose end brought the others down, and its exit code.
+
+    A rank that is killed takes its peers with it within moments, and torchrun may then take a peer's broken
+    connection for the cause; a kill is never a consequence.
+    """
+    failed = [(f"rank {rank}", int(code)) for rank, code in _RANK_FAILED.findall(text)]
+    killed = [one for one in failed if one[1] == -signal.SIGKILL]
+    return next(iter([*killed, *failed[-1:], ("torchrun", exit_code)]))
 
 
 def _hint(who: str, code: int, lines: list[str]) -> str:
