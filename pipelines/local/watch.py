@@ -1,5 +1,6 @@
 """Watching one run: the child that runs kfp, the tasks' status files, timeouts, interruption, the end."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -190,7 +191,7 @@ class Watch:
         )
         page = self._folder / "report" / "report.html"
         if state == "succeeded" and page.exists():
-            print(f"report: {page}", flush=True)
+            print(f"{_verdict(page.with_name('report.json'))}\nreport: {page}", flush=True)
         if error is not None:
             tell(error)
         elif state == "interrupted":
@@ -218,3 +219,11 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_REPOSITORY), kept.get("PYTHONPATH")])),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
     }
+
+
+def _verdict(numbers: Path) -> str:
+    """What became of the model, in a line, from the report's numbers."""
+    data = json.loads(numbers.read_text(encoding="utf-8"))
+    verdict, mean = data["verdict"], (data.get("accuracy") or {}).get("mean_accuracy") or {}
+    reached = f", mean held-out accuracy {list(mean.values())[-1]:.3f}" if mean else ""
+    return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.local import watch as watch_module
 from pipelines.local.processes import marked_processes
-from pipelines.local.watch import Watch, child_environment
+from pipelines.local.watch import Watch, _verdict, child_environment
 from vl3.lifeline import runner_mark
 from vl3.recipes.catalog import get_recipe
 
@@ -116,3 +116,15 @@ def test_a_good_end(make_watch, tmp_path: Path, capsys) -> None:
     assert "succeeded in" in out
     assert _record(tmp_path)["tasks"][1]["seconds"] == 2.0
     assert not (tmp_path / "temporary").exists()
+
+
+def test_the_verdict_of_a_finished_run_is_told_in_a_line(tmp_path: Path) -> None:
+    numbers = tmp_path / "report.json"
+    scores = {"mean_accuracy": {"before": 0.1, "video": 0.9571}}
+    numbers.write_text(
+        json.dumps({"verdict": {"state": "champion", "reason": "every gate passed"}, "accuracy": scores})
+    )
+    assert _verdict(numbers) == "promotion: champion (every gate passed), mean held-out accuracy 0.957"
+
+    numbers.write_text(json.dumps({"verdict": {"state": "refused", "reason": "no evidence"}, "accuracy": None}))
+    assert _verdict(numbers) == "promotion: refused (no evidence)"
