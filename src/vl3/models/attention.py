@@ -5,7 +5,7 @@ segment. No mask over the whole sequence is ever built: on CPU, segments of equa
 torch's scaled dot product attention; on a GPU a variable-length flash kernel takes the packed tensors as they are.
 
 Shapes: T packed tokens · U packed tokens and the padding between buckets · S segments · B rows · L tokens of the
-longest row · N heads · G key-value heads · H head dim.
+longest row · Q new tokens of a row · N heads · G key-value heads · H head dim.
 """
 
 from collections.abc import Iterator, Sequence
@@ -194,23 +194,23 @@ def packed_attention(
     scaling: float | None = None,
     segments: Segments | None = None,
     cu_seqlens: Tensor | None = None,
-    key_mask_BL: Tensor | None = None,
+    key_mask_BQL: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention with the signature of transformers' AttentionInterface, output (rows, T, N, H).
 
     Over a packed row the keyword `segments` (or `cu_seqlens`, slower: it is read back in every layer) says where
-    samples begin. While tokens are generated one by one, `key_mask_BL` says which cached keys belong to each row.
+    samples begin. While rows grow by a few tokens, `key_mask_BQL` says which cached keys each new token attends to.
 
     Raises:
         DataError: none of the three was passed: the row would be taken for a single sample.
     """
-    if key_mask_BL is not None:
+    if key_mask_BQL is not None:
         out = functional.scaled_dot_product_attention(
             query_1NTH,
             key_1GTH,
             value_1GTH,
-            attn_mask=key_mask_BL[:, None, None, :],
+            attn_mask=key_mask_BQL[:, None],
             scale=scaling,
             enable_gqa=query_1NTH.shape[1] != key_1GTH.shape[1],
         )

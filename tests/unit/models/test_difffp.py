@@ -134,7 +134,7 @@ def test_the_module_imports_no_torch():
 
 
 def rlt_mask(frames, side, threshold):
-    """RLT's statistic in double precision on ImageNet-normalised pixels, and how far each mean is from the threshold."""
+    """RLT's statistic in double precision on ImageNet-normalised pixels."""
     x = (frames / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     num, height, width, channels = frames.shape
     blocks = x.reshape(num, height // side, side, width // side, side, channels).transpose(0, 1, 3, 2, 4, 5)

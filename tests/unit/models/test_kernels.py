@@ -1,4 +1,4 @@
-"""The GPU kernels are called rightly under every signature they have had; stand-ins of those signatures compute here."""
+"""The GPU kernels are called rightly under every signature they have had; stand-ins with them compute on CPU."""
 
 import pytest
 import torch
