@@ -146,8 +146,8 @@ class VideoSource:
         if not len(pts):
             raise SampleProblem(
                 ProblemKind.TIMES,
-                f"no frame lies between {start_seconds} s and {end_seconds} s of a video of "
-                f"{self.facts.duration_seconds:.2f} s. Correct start_time and end_time.",
+                f"no frame lies between {start_seconds} s and {'the end' if end_seconds is None else f'{end_seconds} s'} "
+                f"of a video of {self.facts.duration_seconds:.2f} s. Correct start_time and end_time.",
                 self._where,
             )
         scale = self._time_base * rate

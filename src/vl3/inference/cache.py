@@ -1,6 +1,7 @@
 """Keys and values of a batch of samples of unequal length, without padding on the left.
 
-Shapes: B samples · T packed tokens · Q new tokens of a row · L places of the longest row · G key-value heads · H head dim.
+Shapes: B samples · T packed tokens · Q new tokens of a row · L places of the longest row · G key-value heads · H head
+dim.
 """
 
 from typing import Any

@@ -139,8 +139,12 @@ class Conversation:
         self._visual_tokens = 0
 
     def say(self, question: Question, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY) -> str:
-        """The whole answer to the next message; see `stream`."""
-        return "".join(self.stream(question, max_new_tokens=max_new_tokens, sampling=sampling)).strip()
+        """The whole answer to the next message.
+
+        Raises:
+            DataError: a medium is missing or cannot be decoded, or the conversation has no room for the message.
+        """
+        return self._chat.tokenizer.decode(list(self._answer(question, max_new_tokens, sampling))).strip()
 
     def stream(
         self, question: Question, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
@@ -148,16 +152,22 @@ class Conversation:
         """The answer to the next message, piece by piece. Leaving early cuts the answer; the conversation goes on.
 
         Raises:
-            DataError: a medium is missing or cannot be decoded, or the conversation has no room for the message.
+            DataError: as `say`.
         """
-        decoding, tokenizer = self._begin_turn(question), self._chat.tokenizer
-        ids, sent = list[int](), ""
-        for token in answer_tokens(decoding, tokenizer, min(max_new_tokens, self._room_tokens), Chooser(sampling)):
+        ids, text, sent = list[int](), "", ""
+        for token in self._answer(question, max_new_tokens, sampling):
             ids.append(token)
-            text = tokenizer.decode(ids).lstrip()
+            text = self._chat.tokenizer.decode(ids).lstrip()
             if not text.endswith("\ufffd"):  # half of a character: the next token completes it
                 yield text[len(sent) :]
                 sent = text
+        if text != sent:
+            yield text[len(sent) :]
+
+    def _answer(self, question: Question, max_new_tokens: int, sampling: Sampling) -> Iterator[int]:
+        decoding = self._begin_turn(question)
+        limit = min(max_new_tokens, self._room_tokens)
+        yield from answer_tokens(decoding, self._chat.tokenizer, limit, Chooser(sampling))
 
     @property
     def _room_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""What a person asks: text, images and a video become a prepared sample, under the limits the model was trained with."""
+"""What a person asks: text, images and a video become a prepared sample, under the limits of the model's training."""
 
 import io
 from collections.abc import Iterator, Sequence

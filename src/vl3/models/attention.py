@@ -68,7 +68,8 @@ class Segments:
     def groups(self, max_tokens: int) -> Iterator[tuple[int, int, "Segments"]]:
         """Whole segments in groups of at most max_tokens (but one at least): first token, end, and the segments."""
         lengths = self.cu_seqlens.diff().tolist()
-        start, group = 0, []
+        start = 0
+        group: list[int] = []
         for length in lengths:
             if group and sum(group) + length > max_tokens:
                 yield start, start + sum(group), Segments.of_runs(group, self.cu_seqlens.device)
