@@ -8,7 +8,7 @@ Shapes: T packed tokens · U packed tokens and the padding between buckets · S 
 longest row · Q new tokens of a row · N heads · G key-value heads · H head dim.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,18 +65,21 @@ class Segments:
         buckets, gather_U, scatter_T = _bucket(np.asarray(lengths), max_padding)
         return cls._build(lengths, buckets, torch.from_numpy(gather_U), torch.from_numpy(scatter_T), device)
 
-    def groups(self, max_tokens: int) -> Iterator[tuple[int, int, "Segments"]]:
-        """Whole segments in groups of at most max_tokens (but one at least): first token, end, and the segments."""
-        lengths = self.cu_seqlens.diff().tolist()
-        start = 0
+    def groups(self, max_tokens: int, borders: Collection[int] = ()) -> Iterator[tuple[int, int, "Segments"]]:
+        """Whole segments in groups of at most max_tokens (but one at least): first token, end, and the segments.
+
+        A group never reaches over a border, which is the first token of a segment.
+        """
+        start = stop = 0
         group: list[int] = []
-        for length in lengths:
-            if group and sum(group) + length > max_tokens:
-                yield start, start + sum(group), Segments.of_runs(group, self.cu_seqlens.device)
-                start, group = start + sum(group), []
+        for length in self.cu_seqlens.diff().tolist():
+            if group and (stop - start + length > max_tokens or stop in borders):
+                yield start, stop, Segments.of_runs(group, self.cu_seqlens.device)
+                start, group = stop, []
             group.append(length)
+            stop += length
         if group:
-            yield start, start + sum(group), Segments.of_runs(group, self.cu_seqlens.device)
+            yield start, stop, Segments.of_runs(group, self.cu_seqlens.device)
 
     @classmethod
     def _build(

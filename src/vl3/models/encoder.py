@@ -20,7 +20,7 @@ from vl3.models.attention import Segments, attend
 from vl3.models.config import VisionConfig
 from vl3.models.rotary import rotate
 
-GROUP_PATCHES = 1024
+GROUP_PATCHES = 512
 """Patches that pass through the layers together on CPU without gradients; a larger frame passes alone."""
 
 
@@ -253,11 +253,27 @@ class VisionEncoder(nn.Module):
         plan = plan_patches(_numpy(grid_thw_I3), _numpy(merge_sizes_I), pixels_PC.device, keep)
         self._check_pixels(pixels_PC, plan)
         if torch.is_grad_enabled() or pixels_PC.is_cuda:
-            groups = [(0, plan.segments.num_tokens, plan.segments)]
-        else:
-            groups = list(plan.segments.groups(GROUP_PATCHES))
-        hidden = [self._encode(pixels_PC, plan, *group) for group in groups]
-        return self._merge(hidden[0] if len(hidden) == 1 else torch.cat(hidden), plan)
+            hidden_PV = self._encode(pixels_PC, plan, 0, plan.segments.num_tokens, plan.segments)
+            return self._merge(hidden_PV, plan)
+        return self._encode_in_groups(pixels_PC, plan)
+
+    def _encode_in_groups(self, pixels_PC: Tensor, plan: PatchPlan) -> Tensor:
+        """As `_merge` of `_encode`, group by group; only the result and one group's activations exist at once."""
+        ends_P = np.cumsum([patches for patches, _ in plan.merges])
+        num_tokens = sum(patches // merge**2 for patches, merge in plan.merges)
+        features_MV = self.post_layernorm.weight.new_empty(num_tokens, self.config.hidden_size)
+        place_M = None if plan.restore_M is None else torch.argsort(plan.restore_M)
+        first = 0
+        for start, stop, segments in plan.segments.groups(GROUP_PATCHES, borders=ends_P.tolist()):
+            merge = plan.merges[int(np.searchsorted(ends_P, start, side="right"))][1]
+            tokens_MV = merge_blocks(self._encode(pixels_PC, plan, start, stop, segments), merge)
+            last = first + len(tokens_MV)
+            if place_M is None:
+                features_MV[first:last] = tokens_MV
+            else:
+                features_MV[place_M[first:last]] = tokens_MV
+            first = last
+        return features_MV
 
     def _encode(self, pixels_PC: Tensor, plan: PatchPlan, start: int, stop: int, segments: Segments) -> Tensor:
         """Patch vectors before merging of a range of the plan's sorted patches, after the final norm."""

@@ -121,9 +121,9 @@ def test_more_frames_than_expected_are_refused(model, settings, tokenizer, frame
 def test_a_stream_without_room_is_refused(model, settings, tokenizer, frames):
     data = dataclasses.replace(settings.data, max_length_tokens=60, visual_budget_tokens=48)
     watcher = Watcher(model, tokenizer, dataclasses.replace(settings, data=data), expected_frames=8, max_new_tokens=2)
+    watcher.feed(frames[0][1], 0.0)
     with pytest.raises(DataError, match=r"the stream holds \d+ tokens and \d+ more do not fit into 60"):
-        for seconds, frame in frames:
-            watcher.feed(frame, seconds)
+        watcher.say("Say when circle changes " * 15)
 
 
 def test_a_frame_that_is_no_picture_is_refused(model, settings, tokenizer):
