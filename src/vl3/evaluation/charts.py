@@ -113,9 +113,7 @@ def _drawable(point: tuple[float, float], log_y: bool) -> bool:
     return math.isfinite(point[1]) and (point[1] > 0 or not log_y)
 
 
-def _scales(
-    points: list[tuple[float, float]], log_y: bool, y_range: tuple[float, float] | None
-) -> tuple[Scale, Scale]:
+def _scales(points: list[tuple[float, float]], log_y: bool, y_range: tuple[float, float] | None) -> tuple[Scale, Scale]:
     xs, ys = [x for x, _ in points], [*(y for _, y in points), *(y_range or ())]
     low, high = min(ys), max(ys)
     margin = (high - low) * 0.06 or abs(high) * 0.06 or 1.0

@@ -54,7 +54,9 @@ def test_splits_share_no_conversation_over_text_and_no_media(corpus):
     train = {json.dumps(r["conversations"]) for r in _records(corpus, "train") if r["category"] == "text_only"}
     heldout = {json.dumps(r["conversations"]) for r in _records(corpus, "heldout") if r["category"] == "text_only"}
     bytes_of = {
-        split: {(corpus / p).read_bytes() for r in _records(corpus, split) for p in r.get("video") or r.get("image") or ()}
+        split: {
+            (corpus / p).read_bytes() for r in _records(corpus, split) for p in r.get("video") or r.get("image") or ()
+        }
         for split in ("train", "heldout")
     }
 

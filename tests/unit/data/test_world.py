@@ -19,9 +19,7 @@ def test_a_scene_is_a_pure_function_of_its_generator(category):
     first, second = _scene(category), _scene(category)
 
     assert first.questions == second.questions
-    assert all(
-        np.array_equal(a.pixels_HWC, b.pixels_HWC) for a, b in zip(first.frames, second.frames, strict=True)
-    )
+    assert all(np.array_equal(a.pixels_HWC, b.pixels_HWC) for a, b in zip(first.frames, second.frames, strict=True))
 
 
 @pytest.mark.parametrize("category", list(Category))
