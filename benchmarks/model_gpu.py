@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Size:
     """How large everything is."""
 
     text: dict[str, Any]
-    vision: dict[str, int]
+    vision: dict[str, Any]
     image_id: int
     video_id: int
     video: tuple[int, int, int, int]
@@ -300,8 +301,10 @@ def difffp_note(size: Size, device: torch.device, repeats: int) -> str:
     pixels = torch.randint(0, 256, (size.difffp_frames * 32 * 32, 588), dtype=torch.uint8, device=device)
     target = torch.empty_like(pixels)
     copied = 2 * pixels.numel() / seconds(lambda: target.copy_(pixels), device, repeats)
-    options = {"num_frames": size.difffp_frames, "merge_size": 2, "threshold": 0.1, "min_tokens": 1}
-    read = pixels.numel() / seconds(lambda: difffp_tensor.keep_mask(pixels, **options), device, repeats)
+    mask = partial(
+        difffp_tensor.keep_mask, pixels, num_frames=size.difffp_frames, merge_size=2, threshold=0.1, min_tokens=1
+    )
+    read = pixels.numel() / seconds(mask, device, repeats)
     return (
         f"DiffFP of {size.difffp_frames} frames of 448x448 px reads {read / 1e9:.1f} GB/s; a device copy moves "
         f"{copied / 1e9:.1f} GB/s, so {read / copied:.0%} of it."

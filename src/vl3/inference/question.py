@@ -19,7 +19,7 @@ from vl3.data.tokenizer import ChatTokenizer
 from vl3.data.video import open_video
 from vl3.errors import ConfigError, DataError
 from vl3.models.difffp import keep_mask
-from vl3.models.tensors import read_json
+from vl3.models.stored import read_json
 from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
