@@ -105,10 +105,9 @@ def _watch(loaded: "Chat", question: "Question", manner: Manner) -> None:
         watcher = loaded.watch(
             expected_frames=num_frames, max_new_tokens=manner.max_new_tokens, sampling=manner.sampling
         )
-        if question.text:
-            watcher.say(question.text)
+        said = question.text or None
         for seconds, frame_HWC in frames:
-            utterance = watcher.feed(frame_HWC, seconds)
+            utterance, said = watcher.feed(frame_HWC, seconds, said=said), None
             if utterance is not None:
                 spoken += 1
                 print(f"[{seconds:6.1f} s] {utterance}", flush=True)

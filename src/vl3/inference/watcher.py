@@ -63,18 +63,21 @@ class Watcher:
     def say(self, text: str) -> None:
         """A message of the person who watches along, such as what to look out for.
 
+        Training samples show the first frame before the question: pass it to `feed` as `said` where it belongs there.
+
         Raises:
             DataError: the row has no room for it.
         """
         self._feed(render_message("user", text), _no_media())
 
     @torch.inference_mode()
-    def feed(self, frame_HWC: np.ndarray, seconds: float) -> str | None:
+    def feed(self, frame_HWC: np.ndarray, seconds: float, *, said: str | None = None) -> str | None:
         """Show the next frame; the model's utterance after it, or None if it keeps watching.
 
         Args:
             frame_HWC: uint8 RGB; all frames take the size of the first.
             seconds: time of the frame since the stream began.
+            said: what the person says at this moment; the model then waits for the next frame, as in its training.
 
         Raises:
             DataError: more frames than expected, no room for the frame, or the frame is not a picture.
@@ -87,6 +90,9 @@ class Watcher:
         self._feed(render_stream_frame(seconds), self._prepare(frame_HWC))
         self.num_frames += 1
         assert self._decoding is not None
+        if said is not None:
+            self.say(said)
+            return None
         scores_W = self._decoding.scores()[0]
         if not scores_W[self._tokenizer.im_start_id] > scores_W[self._tokenizer.stream_start_id]:
             return None

