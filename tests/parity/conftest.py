@@ -47,6 +47,7 @@ class Sample:
     merges_I: np.ndarray
     keep_M: np.ndarray
     is_video: bool = False
+    """Whether the last item is a video; DiffFP drops tokens of it alone."""
     answer_start: int = 0
     sample_id: str = "sample"
     images: list = field(default_factory=list)
@@ -69,8 +70,9 @@ def make_sample(rng, items, *, text_tokens=9, is_video=False, kept_share=1.0):
     """A sample with visual items (t, h, w, merge), two words before them and the answer in the last three tokens."""
     grid = np.array([item[:3] for item in items], dtype=np.int64).reshape(-1, 3)
     merges = np.array([item[3] for item in items], dtype=np.int64)
-    keep = rng.random(int((grid.prod(1) // merges**2).sum())) < kept_share
-    keep[:1] = True
+    tokens = grid.prod(1) // merges**2
+    keep = rng.random(int(tokens.sum())) < kept_share
+    keep[: int(tokens[:-1].sum()) + 1] = True  # images, and the first token of the last item
     text = rng.integers(0, 80, text_tokens)
     ids = np.concatenate([text[:2], np.full(int(keep.sum()), IMAGE_ID), text[2:]]).astype(np.int64)
     labels = np.full(len(ids), -100)
@@ -83,9 +85,10 @@ SHAPES = {
     "text": ([], {}),
     "one image": ([(1, 4, 6, 1)], {}),
     "one image, merge 2": ([(1, 4, 6, 2)], {}),
-    "five sizes": ([(1, 4, 6, 1), (1, 2, 2, 1), (1, 8, 2, 2), (1, 4, 6, 1), (1, 6, 6, 2)], {}),
+    "five sizes": ([(1, 4, 6, 1), (1, 2, 2, 1), (1, 8, 2, 2), (1, 3, 5, 1), (1, 6, 6, 2)], {}),
     "video": ([(3, 4, 6, 2)], {"is_video": True}),
     "video with mask": ([(3, 4, 6, 2)], {"is_video": True, "kept_share": 0.5}),
+    "image and video with mask": ([(1, 4, 6, 1), (3, 4, 6, 2)], {"is_video": True, "kept_share": 0.5}),
 }
 
 
@@ -127,21 +130,27 @@ def their_name(name):
 
 
 def their_inputs(sample):
-    """A sample's keyword arguments for transformers' model."""
-    ids = torch.from_numpy(np.where(sample.ids_T == IMAGE_ID, VIDEO_ID if sample.is_video else IMAGE_ID, sample.ids_T))
-    if not len(sample.grid_I3):
-        return {"input_ids": ids[None]}
+    """A sample's keyword arguments for transformers' model: images and the video go in apart."""
+    images = len(sample.grid_I3) - sample.is_video
+    image_patches, image_tokens = (int(x[:images].sum()) for x in (sample.grid_I3.prod(1), tokens_of(sample)))
+    ids = torch.from_numpy(sample.ids_T)
+    ids = ids.masked_fill((ids == IMAGE_ID) & ((ids == IMAGE_ID).cumsum(0) > image_tokens), VIDEO_ID)
     pixels = torch.from_numpy(sample.pixels_PC).float() / 255 * 2 - 1
     grid, merges = torch.from_numpy(sample.grid_I3), torch.from_numpy(sample.merges_I)
-    if not sample.is_video:
-        return {"input_ids": ids[None], "pixel_values": pixels, "image_grid_thw": grid, "image_merge_sizes": merges}
-    return {
-        "input_ids": ids[None],
-        "pixel_values_videos": pixels,
-        "video_grid_thw": grid,
-        "video_merge_sizes": merges,
-        "video_compression_mask": torch.from_numpy(sample.keep_M),
-    }
+    inputs = {"input_ids": ids[None]}
+    if images:
+        inputs |= {"pixel_values": pixels[:image_patches], "image_grid_thw": grid[:images]}
+        inputs |= {"image_merge_sizes": merges[:images]}
+    if sample.is_video:
+        inputs |= {"pixel_values_videos": pixels[image_patches:], "video_grid_thw": grid[images:]}
+        inputs |= {"video_merge_sizes": merges[images:]}
+        inputs |= {"video_compression_mask": torch.from_numpy(sample.keep_M[image_tokens:])}
+    return inputs
+
+
+def tokens_of(sample):
+    """Vision tokens of each item, before DiffFP."""
+    return sample.grid_I3.prod(1) // sample.merges_I**2
 
 
 def our_row(samples):

@@ -75,6 +75,25 @@ def validate(
     print(f"{annotations or data}: {summary.samples} of {summary.lines} lines are good")
 
 
+@app.command()
+def difffp(
+    files: Annotated[list[Path], typer.Argument(help="Videos to study.")],
+    out: Annotated[Path, typer.Option(help="SVG file for the plot.")] = Path("build/difffp.svg"),
+    merge_size: Annotated[int, typer.Option(help="Side of the square of patches of a token.", min=1)] = 2,
+    recipe: Recipe = "vl3_2b",
+    overrides: Overrides = None,
+) -> None:
+    """Show how much DiffFP keeps of videos at each threshold, on the released scale and on RLT's."""
+    from vl3.evaluation.difffp_study import kept_plot, kept_table, study_video
+    from vl3.store.writing import atomic_write_text
+
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    studies = [study_video(path, config.data, merge_size) for path in files]
+    print(kept_table(studies))
+    atomic_write_text(out, str(kept_plot(studies)))
+    print(f"{out}: plot")
+
+
 def _build(data: Path, out: Path, config: RunConfig, *, annotations: Path | None) -> "BuildSummary":
     from vl3.data.build import build_dataset
     from vl3.data.tokenizer import ChatTokenizer

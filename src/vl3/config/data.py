@@ -22,6 +22,15 @@ class Category(StrEnum):
     TEMPORAL_GROUNDING = "temporal_grounding"
 
 
+class DiffFPScale(StrEnum):
+    """In which unit DiffFP measures how much a token changed since the frame before."""
+
+    RELEASED = "released"
+    """Mean absolute difference of pixels in [-1, 1], times 255 (paper code): 1 is half a grey level of 255."""
+    RLT = "rlt"
+    """Mean absolute difference of ImageNet-normalised pixels (RLT, arXiv 2411.05222): 0.1 is about 5.8 grey levels."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """How annotations and media become packed rows of tokens (paper sec. 3.3 gives the big recipes' limits)."""
@@ -37,7 +46,7 @@ class DataConfig:
     max_frames: int
     """Frames taken from one video at most; longer ones are sampled uniformly."""
     difffp_threshold: float
-    """Mean absolute difference, on the released scale (x255 on pixels in [-1, 1]), above which a token is kept."""
+    """Mean absolute difference to the frame before, in the unit of difffp_scale, above which a token is kept."""
     difffp_min_tokens: int
     """Tokens of each frame that DiffFP keeps at least."""
     max_bad_fraction: float
@@ -46,6 +55,10 @@ class DataConfig:
     """Share of the training samples set aside for evaluation where a dataset brings no held-out annotations."""
     build_workers: int
     """Processes that probe and pack media when a dataset is built."""
+    difffp_scale: DiffFPScale = DiffFPScale.RELEASED
+    """Unit of difffp_threshold: the released code's, or RLT's, about 115 times coarser."""
+    prune_before_encoder: bool = False
+    """Whether tokens that DiffFP drops are left out of the encoder too: cheaper, not what was released."""
 
     def __post_init__(self) -> None:
         require_positive(

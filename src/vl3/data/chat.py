@@ -7,6 +7,15 @@ A question on an image, supervised tokens in brackets:
 
     <|im_start|>user\n<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[A cat.<|im_end|>]\n
 
+Several turns, the system's among them; only what the assistant says is supervised, with or without media:
+
+    <|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[Yo<|im_end|>]\n
+
+A video, one `<image>` a frame, each after its time; several images stand one below the other:
+
+    <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[Rain.<|im_end|>]\n
+    <|im_start|>user\n<image>\n<image>\nWhich?<|im_end|>\n<|im_start|>assistant\n[The first.<|im_end|>]\n
+
 A stream: the first token of the message after each frame is the model's decision to keep watching or to speak
 (a user's turn is not its decision, so nothing is supervised there):
 
@@ -115,8 +124,8 @@ def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> En
             first, last = _answer_span(tokens, tokenizer)
             targets[first:last] = tokens[first:last]
             answer_start = len(ids) + first
-        # A user's turn after a frame is not the model's decision to speak.
-        if index and messages[index - 1].role == STREAM_ROLE and message.role != "user":
+        # What a user or the system says after a frame is not the model's decision to speak.
+        if index and messages[index - 1].role == STREAM_ROLE and message.role in (STREAM_ROLE, "assistant"):
             targets[0] = tokens[0]
         ids += tokens
         labels += targets

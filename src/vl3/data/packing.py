@@ -44,9 +44,10 @@ class CostModel:
         """GFLOP of each row of the index, float (rows,)."""
         length = index.length_tokens(settings).astype(np.float64)
         cost = length * (6 * self.decoder_parameters + 6 * self.decoder_layers * self.decoder_width * length)
+        seen = "kept_tokens" if settings.difffp and settings.data.prune_before_encoder else "video_tokens"
         for tokens, pictures, merge in (
             (f"image_tokens_m{settings.image_merge_size}", "num_images", settings.image_merge_size),
-            (f"video_tokens_m{settings.video_merge_size}", "num_frames", settings.video_merge_size),
+            (f"{seen}_m{settings.video_merge_size}", "num_frames", settings.video_merge_size),
         ):
             patches = index.column(tokens).astype(np.float64) * merge**2
             per_picture = patches / np.maximum(index.column(pictures), 1)

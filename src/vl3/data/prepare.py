@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vl3.config.data import DataConfig
+from vl3.config.data import DataConfig, DiffFPScale
 from vl3.data.chat import EncodedChat, encode_messages, expand_images, render_record
 from vl3.data.geometry import PATCH_SIZE_PX, ItemSize, fit_sizes
 from vl3.data.image import decode_image, resize_image
@@ -28,7 +28,14 @@ class Pruner(Protocol):
     """Which merged tokens of a video are kept (DiffFP); handed in, because the model's room owns the rule."""
 
     def __call__(
-        self, frames_FHWC: np.ndarray, *, patch_size: int, merge_size: int, threshold: float, min_tokens: int
+        self,
+        frames_FHWC: np.ndarray,
+        *,
+        patch_size: int,
+        merge_size: int,
+        threshold: float,
+        min_tokens: int,
+        scale: DiffFPScale,
     ) -> np.ndarray:
         """Boolean keep mask over (frame, row, column) of merged tokens."""
 
@@ -66,7 +73,10 @@ class DecodedSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedSample:
-    """What one sample gives to a packed row; see the legend for shapes."""
+    """What one sample gives to a packed row; see the legend for shapes.
+
+    `pixels_PC` holds all patches, or under `data.prune_before_encoder` those of the kept tokens alone.
+    """
 
     sample_id: str
     category: str
@@ -139,6 +149,9 @@ def prepare_decoded(
     chat = encode_messages(render_record(record, decoded.timestamps_F), tokenizer)
     chat = expand_images(chat, np.concatenate(counts) if counts else np.zeros(0, np.int64), tokenizer.image_id)
     _check_length(record, chat, settings.data)
+    pixels = [pixels_PC for pixels_PC, _ in patches]
+    if settings.data.prune_before_encoder:
+        pixels = [kept_patches(*item) for item in zip(pixels, keep, merge_sizes, strict=True)]
     patch_values = 3 * settings.patch_size**2
     return PreparedSample(
         sample_id=record.sample_id,
@@ -146,7 +159,7 @@ def prepare_decoded(
         source=record.source,
         input_ids_T=chat.input_ids_T,
         labels_T=chat.labels_T,
-        pixels_PC=_concatenate([pixels for pixels, _ in patches], (0, patch_values), np.uint8),
+        pixels_PC=_concatenate(pixels, (0, patch_values), np.uint8),
         grid_thw_I3=np.array([grid for _, grid in patches], dtype=np.int64).reshape(-1, 3),
         merge_sizes_I=np.array(merge_sizes, dtype=np.int64),
         keep_M=_concatenate(keep, (0,), np.bool_),
@@ -167,13 +180,24 @@ def keep_tokens(frames_FHWC: np.ndarray, merge_size: int, settings: PrepareSetti
         merge_size=merge_size,
         threshold=settings.data.difffp_threshold,
         min_tokens=settings.data.difffp_min_tokens,
+        scale=settings.data.difffp_scale,
     )
+
+
+def kept_patches(pixels_PC: np.ndarray, keep_M: np.ndarray, merge_size: int) -> np.ndarray:
+    """The patches of the kept tokens: the patches of one token lie together."""
+    return pixels_PC if keep_M.all() else pixels_PC[np.repeat(keep_M, merge_size**2)]
 
 
 def _plan_frames(record: Record, source: VideoSource, data: DataConfig) -> FramePlan:
     """The frames of a record's video; a stream's end with its last message."""
     if not record.is_stream:
-        return source.plan(fps=data.video_fps, max_frames=data.max_frames)
+        return source.plan(
+            fps=data.video_fps,
+            max_frames=data.max_frames,
+            start_seconds=record.start_seconds,
+            end_seconds=record.end_seconds,
+        )
     plan = source.plan(
         fps=data.video_fps,
         max_frames=min(data.max_frames, STREAM_MAX_FRAMES),

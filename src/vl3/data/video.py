@@ -144,9 +144,10 @@ class VideoSource:
             inside &= self._pts < self._origin_pts + self._ticks(end_seconds)
         pts = self._pts[inside]
         if not len(pts):
+            until = "the end" if end_seconds is None else f"{end_seconds} s"
             raise SampleProblem(
                 ProblemKind.TIMES,
-                f"no frame lies between {start_seconds} s and {end_seconds} s of a video of "
+                f"no frame lies between {start_seconds} s and {until} of a video of "
                 f"{self.facts.duration_seconds:.2f} s. Correct start_time and end_time.",
                 self._where,
             )

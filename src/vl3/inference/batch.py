@@ -1,7 +1,7 @@
 """A batch of prompts of unequal length: one packed pass over all of them, then a token at a time.
 
 Shapes: B samples · T packed text+vision tokens · P patches before merge · M vision tokens after merge · I visual items
-· C channels*patch^2 · D text dim.
+· C channels*patch^2 · D text dim · W vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,17 +73,37 @@ class Decoding:
 
     def add(self, ids: list[int]) -> None:
         """Add one token to each row."""
-        model, cache = self._model, self._cache
-        inputs_BD = model.language_model.embed_tokens(torch.tensor(ids, device=model.device))
-        hidden_B1D = model.run_decoder(
-            inputs_BD.unsqueeze(1), cache.lengths_B.unsqueeze(1), past_key_values=cache, key_mask_BL=cache.key_mask_BL
-        )
-        cache.advance()
-        self.last_BD = hidden_B1D.squeeze(1)
+        self._extend(self._model.language_model.embed_tokens(torch.tensor(ids, device=self._model.device)).unsqueeze(1))
+
+    def feed(self, prompt: Prompt) -> None:
+        """Add a prompt, with its media, to the only row.
+
+        Raises:
+            DataError: the prompt has more `<image>` tokens than its media give.
+        """
+        self._extend(_embed(self._model, [prompt]).unsqueeze(0))
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the longest row."""
+        return self._cache.longest_tokens
+
+    def scores(self) -> Tensor:
+        """Scores of the next token of each row (B, W)."""
+        return self._model.logits(self.last_BD)
 
     def best_next(self) -> list[int]:
         """The most probable next token of each row."""
-        return self._model.logits(self.last_BD).argmax(-1).tolist()
+        return self.scores().argmax(-1).tolist()
+
+    def _extend(self, inputs_BTD: Tensor) -> None:
+        cache = self._cache
+        cache.begin(inputs_BTD.shape[1])
+        hidden_BTD = self._model.run_decoder(
+            inputs_BTD, cache.places_BQ, past_key_values=cache, key_mask_BQL=cache.key_mask_BQL
+        )
+        cache.advance()
+        self.last_BD = hidden_BTD[:, -1]
 
 
 def similar_batches(lengths: Sequence[int], batch_size: int, batch_tokens: int) -> Iterator[list[int]]:

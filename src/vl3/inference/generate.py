@@ -1,14 +1,15 @@
-"""Greedy answers to batches of prepared samples.
+"""Answers to batches of prepared samples of unequal length.
 
 Shapes: B samples · T packed text+vision tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from vl3.inference.batch import Decoding, Prompt, similar_batches
+from vl3.inference.sampling import GREEDY, Chooser, Sampling
 from vl3.models.model import VideoLlama3
 
 if TYPE_CHECKING:
@@ -16,13 +17,34 @@ if TYPE_CHECKING:
     from vl3.data.tokenizer import ChatTokenizer
 
 
-@torch.inference_mode()
 def generate_greedy(
     model: VideoLlama3,
     samples: Sequence["PreparedSample"],
     tokenizer: "ChatTokenizer",
     *,
     max_new_tokens: int,
+    batch_size: int = 64,
+    batch_tokens: int = 16384,
+) -> list[str]:
+    """The most probable answer, token by token, to each sample's last question; see `generate`."""
+    return generate(
+        model,
+        samples,
+        tokenizer,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+    )
+
+
+@torch.inference_mode()
+def generate(
+    model: VideoLlama3,
+    samples: Sequence["PreparedSample"],
+    tokenizer: "ChatTokenizer",
+    *,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
     batch_size: int = 64,
     batch_tokens: int = 16384,
 ) -> list[str]:
@@ -33,6 +55,7 @@ def generate_greedy(
         samples: prepared samples; the prompt is what comes before `answer_start`.
         tokenizer: of the model.
         max_new_tokens: tokens of an answer at most.
+        sampling: how tokens are chosen.
         batch_size: samples generated together at most.
         batch_tokens: prompt tokens run together at most.
 
@@ -40,22 +63,33 @@ def generate_greedy(
         DataError: a sample's `<image>` tokens do not fit its media.
     """
     prompts = [Prompt(ids_T=sample.input_ids_T[: sample.answer_start], media=sample) for sample in samples]
+    choose = Chooser(sampling, range(len(samples)))
     answers = [""] * len(samples)
     for batch in similar_batches([len(prompt.ids_T) for prompt in prompts], batch_size, batch_tokens):
         decoding = Decoding(model, [prompts[index] for index in batch], max_new_tokens)
-        for index, text in zip(batch, answer_greedily(decoding, len(batch), tokenizer, max_new_tokens), strict=True):
+        for index, text in zip(batch, answer(decoding, batch, tokenizer, max_new_tokens, choose), strict=True):
             answers[index] = text
     return answers
 
 
-def answer_greedily(decoding: Decoding, num_rows: int, tokenizer: "ChatTokenizer", max_new_tokens: int) -> list[str]:
-    """Add the most probable token to every row until each has ended its message; the texts without special tokens."""
+def answer(
+    decoding: Decoding, numbers: Sequence[int], tokenizer: "ChatTokenizer", max_new_tokens: int, choose: Chooser
+) -> list[str]:
+    """Add chosen tokens to every row until each has ended its message; the texts without special tokens.
+
+    Args:
+        decoding: rows that end where an answer begins.
+        numbers: number of each row, by which the chooser knows it.
+        tokenizer: of the model.
+        max_new_tokens: tokens of an answer at most.
+        choose: chooses the next tokens.
+    """
     stops = {tokenizer.im_end_id, tokenizer.end_of_text_id}
-    answers: list[list[int]] = [[] for _ in range(num_rows)]
-    rows = list(range(num_rows))  # the answer that each row of the decoding belongs to
+    answers: list[list[int]] = [[] for _ in numbers]
+    rows = list(range(len(numbers)))  # the answer that each row of the decoding belongs to
     open_rows = set(rows)
     for step in range(max_new_tokens):
-        chosen = decoding.best_next()
+        chosen = choose(decoding.scores(), [numbers[row] for row in rows])
         for row, token in zip(rows, chosen, strict=True):
             if token in stops:
                 open_rows.discard(row)
@@ -70,3 +104,16 @@ def answer_greedily(decoding: Decoding, num_rows: int, tokenizer: "ChatTokenizer
             rows, chosen = [rows[place] for place in kept], [chosen[place] for place in kept]
         decoding.add(chosen)
     return [tokenizer.decode(ids).strip() for ids in answers]
+
+
+@torch.inference_mode()
+def answer_tokens(
+    decoding: Decoding, tokenizer: "ChatTokenizer", max_new_tokens: int, choose: Chooser
+) -> Iterator[int]:
+    """The tokens of the only row's answer as they are chosen; all of them are in the row when the answer has ended."""
+    for _ in range(max_new_tokens):
+        token = choose(decoding.scores())[0]
+        if token in (tokenizer.im_end_id, tokenizer.end_of_text_id):
+            return
+        yield token
+        decoding.add([token])

@@ -17,7 +17,8 @@ import torch
 from vl3.data.chat import ASSISTANT_HEADER
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding, Prompt, similar_batches
-from vl3.inference.generate import answer_greedily
+from vl3.inference.generate import answer
+from vl3.inference.sampling import GREEDY, Chooser
 from vl3.models.model import VideoLlama3
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _watch_batch(
     decoding.restart(rows, [watches[row].ends[place] + 1 for row, place in zip(rows, chosen, strict=True)])
     for token in head:
         decoding.add([token] * len(rows))
-    texts = answer_greedily(decoding, len(rows), tokenizer, max_new_tokens)
+    texts = answer(decoding, range(len(rows)), tokenizer, max_new_tokens, Chooser(GREEDY, range(len(rows))))
     for row, place, text in zip(rows, chosen, texts, strict=True):
         results[row] = StreamResult(frame_index=watches[row].frames[place], text=text)
     return results

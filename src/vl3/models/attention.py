@@ -2,17 +2,14 @@
 
 A packed sequence holds many short segments (a frame, a sample) end to end; a token attends only within its own
 segment. No mask over the whole sequence is ever built: on CPU, segments of equal or similar length are batched for
-torch's scaled dot product attention; on a GPU torch's variable-length flash kernel takes the packed tensors as they
-are.
+torch's scaled dot product attention; on a GPU a variable-length flash kernel takes the packed tensors as they are.
 
 Shapes: T packed tokens · U packed tokens and the padding between buckets · S segments · B rows · L tokens of the
-longest row · N heads · G key-value heads · H head dim.
+longest row · Q new tokens of a row · N heads · G key-value heads · H head dim.
 """
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vl3.errors import DataError
+from vl3.models.kernels import flash_kernel
 
 PACKED_ATTENTION = "vl3_packed"
 """Name under which packed causal attention is known to transformers (`config._attn_implementation`)."""
@@ -66,6 +64,22 @@ class Segments:
             return cls.of_runs(lengths, device)
         buckets, gather_U, scatter_T = _bucket(np.asarray(lengths), max_padding)
         return cls._build(lengths, buckets, torch.from_numpy(gather_U), torch.from_numpy(scatter_T), device)
+
+    def groups(self, max_tokens: int, borders: Collection[int] = ()) -> Iterator[tuple[int, int, "Segments"]]:
+        """Whole segments in groups of at most max_tokens (but one at least): first token, end, and the segments.
+
+        A group never reaches over a border, which is the first token of a segment.
+        """
+        start = stop = 0
+        group: list[int] = []
+        for length in self.cu_seqlens.diff().tolist():
+            if group and (stop - start + length > max_tokens or stop in borders):
+                yield start, stop, Segments.of_runs(group, self.cu_seqlens.device)
+                start, group = stop, []
+            group.append(length)
+            stop += length
+        if group:
+            yield start, stop, Segments.of_runs(group, self.cu_seqlens.device)
 
     @classmethod
     def _build(
@@ -150,7 +164,8 @@ def attend(
             "would see each other's tokens. Make cu_seqlens from the same samples as the tokens."
         )
     if q_TNH.is_cuda and q_TNH.dtype in (torch.float16, torch.bfloat16):
-        return _attend_flash(q_TNH, k_TGH, v_TGH, segments, causal=causal, scale=scale)
+        ends, longest = segments.cu_seqlens, segments.max_length
+        return flash_kernel()(q_TNH, k_TGH, v_TGH, ends, longest, causal=causal, scale=scale)
     return _attend_buckets(q_TNH, k_TGH, v_TGH, segments, causal=causal, scale=scale)
 
 
@@ -173,32 +188,6 @@ def _attend_buckets(
     return out_UNH if segments.scatter_T is None else _Collect.apply(out_UNH, segments.scatter_T)
 
 
-@cache
-def _flash_arguments() -> tuple[Any, frozenset[str]]:
-    """The variable-length flash kernel of torch and its argument names, which changed between torch 2.10 and 2.13."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
-
-
-def _attend_flash(
-    q_TNH: Tensor, k_TGH: Tensor, v_TGH: Tensor, segments: Segments, *, causal: bool, scale: float | None
-) -> Tensor:
-    varlen_attn, accepted = _flash_arguments()
-    arguments: dict[str, Any] = {"scale": scale} if "scale" in accepted else {}
-    if "window_size" in accepted:
-        arguments["window_size"] = (-1, 0) if causal else (-1, -1)
-    else:
-        arguments["is_causal"] = causal
-    repeats = q_TNH.shape[1] // k_TGH.shape[1]
-    if repeats > 1 and "enable_gqa" in accepted:
-        arguments["enable_gqa"] = True
-    elif repeats > 1:
-        k_TGH, v_TGH = (x.repeat_interleave(repeats, dim=1) for x in (k_TGH, v_TGH))
-    ends, longest = segments.cu_seqlens, segments.max_length
-    return varlen_attn(q_TNH, k_TGH, v_TGH, ends, ends, longest, longest, **arguments)
-
-
 def packed_attention(
     _module: torch.nn.Module,
     query_1NTH: Tensor,
@@ -209,23 +198,23 @@ def packed_attention(
     scaling: float | None = None,
     segments: Segments | None = None,
     cu_seqlens: Tensor | None = None,
-    key_mask_BL: Tensor | None = None,
+    key_mask_BQL: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention with the signature of transformers' AttentionInterface, output (rows, T, N, H).
 
     Over a packed row the keyword `segments` (or `cu_seqlens`, slower: it is read back in every layer) says where
-    samples begin. While tokens are generated one by one, `key_mask_BL` says which cached keys belong to each row.
+    samples begin. While rows grow by a few tokens, `key_mask_BQL` says which cached keys each new token attends to.
 
     Raises:
         DataError: none of the three was passed: the row would be taken for a single sample.
     """
-    if key_mask_BL is not None:
+    if key_mask_BQL is not None:
         out = functional.scaled_dot_product_attention(
             query_1NTH,
             key_1GTH,
             value_1GTH,
-            attn_mask=key_mask_BL[:, None, None, :],
+            attn_mask=key_mask_BQL[:, None],
             scale=scaling,
             enable_gqa=query_1NTH.shape[1] != key_1GTH.shape[1],
         )

@@ -6,20 +6,36 @@ With integer pixels u that is exactly sum|u_k - u_(k-1)| > threshold * n / 2 for
 taken in integers, ten times faster, and compared once: no rounding decides. The fp32 formulation can differ only where
 both sides are equal (possible when threshold * n / 2 is a whole number, as for 0.5; never for 0.1).
 
+The scale "rlt" measures in the unit of RLT (arXiv 2411.05222): the mean absolute difference of pixels normalised by
+ImageNet's mean and deviation, x = (u / 255 - mean) / std, for which RLT's threshold is 0.1. Multiplied by
+255 * 229 * 224 * 225 / 1000 the sum over a token is whole again, so decisions are exact there too. Of RLT only the unit
+is taken: frames are compared one by one with the frame before, not in pairs (tubelets).
+
 Shapes: F frames · H height px · W width px · C channels · M vision tokens of all frames after merge.
 """
 
 import math
+from fractions import Fraction
 
 import numpy as np
 
+from vl3.config.data import DiffFPScale
 from vl3.errors import DataError
 
+RLT_WEIGHTS = (224 * 225, 229 * 225, 229 * 224)
+"""Weights of the red, green and blue differences: 1 / std for ImageNet's 0.229, 0.224 and 0.225, made whole."""
+_RLT_UNIT = Fraction(255 * 229 * 224 * 225, 1000)
 _CHUNK_BYTES = 1 << 19  # pixels compared at once: differences stay in a core's cache
 
 
 def keep_mask(
-    frames_FHWC: np.ndarray, *, patch_size: int, merge_size: int, threshold: float, min_tokens: int
+    frames_FHWC: np.ndarray,
+    *,
+    patch_size: int,
+    merge_size: int,
+    threshold: float,
+    min_tokens: int,
+    scale: DiffFPScale = DiffFPScale.RELEASED,
 ) -> np.ndarray:
     """Which tokens of a video are kept, bool (M,), raster order over each frame, frame by frame.
 
@@ -30,8 +46,9 @@ def keep_mask(
         frames_FHWC: uint8 frames, already resized to multiples of patch_size x merge_size.
         patch_size: side of a patch in pixels.
         merge_size: side of the square of patches that one token stands for.
-        threshold: released scale (0.1 is 0.05 grey levels on average); 0 drops only what is identical.
+        threshold: mean change above which a token is kept, in the unit of scale; 0 drops only what is identical.
         min_tokens: tokens that each frame keeps at least.
+        scale: unit of the threshold: 0.1 is 0.05 grey levels as released and about 5.8 grey levels in RLT's.
 
     Raises:
         DataError: the frames are not uint8 colour pictures, or their sides do not divide into tokens.
@@ -39,20 +56,35 @@ def keep_mask(
     side_px = patch_size * merge_size
     _check_frames(frames_FHWC, side_px)
     frames, height, width, channels = frames_FHWC.shape
-    # sum > limit, for a whole sum: the limit rounded down decides alike.
-    limit = math.floor(threshold * side_px * side_px * channels / 2)
     keep_FM = np.ones((frames, (height // side_px) * (width // side_px)), dtype=bool)
     if frames > 1:
-        keep_FM[1:] = change_sums(frames_FHWC, side_px) > limit
+        changes = change_sums(frames_FHWC, side_px, scale)
+        keep_FM[1:] = changes > change_limit(threshold, side_px * side_px * channels, scale)
         force_min_tokens(keep_FM, min_tokens)
     return keep_FM.reshape(-1)
 
 
-def change_sums(frames_FHWC: np.ndarray, side_px: int) -> np.ndarray:
-    """Sum of absolute differences to the frame before, uint32 (F - 1, tokens of a frame)."""
+def change_limit(threshold: float, token_numbers: int, scale: DiffFPScale) -> int:
+    """The largest whole change sum of a token that is not above the threshold.
+
+    Args:
+        threshold: mean change in the unit of scale.
+        token_numbers: pixels times channels of a token.
+        scale: unit of the threshold.
+
+    >>> change_limit(0.1, 2352, DiffFPScale.RELEASED)
+    117
+    """
+    unit = Fraction(1, 2) if scale is DiffFPScale.RELEASED else _RLT_UNIT
+    return math.floor(Fraction(str(threshold)) * token_numbers * unit)
+
+
+def change_sums(frames_FHWC: np.ndarray, side_px: int, scale: DiffFPScale = DiffFPScale.RELEASED) -> np.ndarray:
+    """Sum of absolute differences to the frame before, (F - 1, tokens of a frame), to compare with `change_limit`."""
     frames, height, width, channels = frames_FHWC.shape
     rows, columns = height // side_px, width // side_px
-    sums = np.empty((frames - 1, rows * columns), dtype=np.uint32)
+    released = scale is DiffFPScale.RELEASED
+    sums = np.empty((frames - 1, rows * columns), dtype=np.uint32 if released else np.int64)
     flat = np.ascontiguousarray(frames_FHWC).reshape(frames, height, width * channels)
     step = max(1, _CHUNK_BYTES // flat[0].size)
     for start in range(0, frames - 1, step):
@@ -60,7 +92,8 @@ def change_sums(frames_FHWC: np.ndarray, side_px: int) -> np.ndarray:
         before, after = flat[start:stop], flat[start + 1 : stop + 1]
         delta = np.maximum(before, after)
         np.subtract(delta, np.minimum(before, after), out=delta)
-        sums[start:stop] = _block_sums(delta, side_px, rows, columns)
+        block_sums = _block_sums if released else _weighted_block_sums
+        sums[start:stop] = block_sums(delta, side_px, rows, columns)
     return sums
 
 
@@ -82,6 +115,15 @@ def _block_sums(delta: np.ndarray, side_px: int, rows: int, columns: int) -> np.
         lines = np.add.reduce(pairs.reshape(frames, rows, side_px, row_bytes // 2), axis=2)
     blocks = lines.reshape(frames, rows, columns, -1)
     return np.add.reduce(blocks, axis=3, dtype=np.uint32).reshape(frames, rows * columns)
+
+
+def _weighted_block_sums(delta: np.ndarray, side_px: int, rows: int, columns: int) -> np.ndarray:
+    """As `_block_sums`, each colour times its weight on RLT's scale."""
+    frames, _, row_bytes = delta.shape
+    kind = np.uint16 if side_px <= 257 else np.uint32  # 257 rows of 255 fit into 16 bits
+    lines = np.add.reduce(delta.reshape(frames, rows, side_px, row_bytes), axis=2, dtype=kind)
+    colours = np.add.reduce(lines.reshape(frames, rows, columns, side_px, 3), axis=3, dtype=np.int64)
+    return (colours @ np.array(RLT_WEIGHTS, dtype=np.int64)).reshape(frames, rows * columns)
 
 
 def _check_frames(frames_FHWC: np.ndarray, side_px: int) -> None:

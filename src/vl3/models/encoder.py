@@ -20,6 +20,9 @@ from vl3.models.attention import Segments, attend
 from vl3.models.config import VisionConfig
 from vl3.models.rotary import rotate
 
+GROUP_PATCHES = 512
+"""Patches that pass through the layers together on CPU without gradients; a larger frame passes alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
@@ -37,33 +40,64 @@ class PatchPlan:
     """Row and column of each patch inside its frame, in sorted order."""
 
 
-def plan_patches(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray, device: torch.device | str = "cpu") -> PatchPlan:
+def plan_patches(
+    grid_thw_I3: np.ndarray,
+    merge_sizes_I: np.ndarray,
+    device: torch.device | str = "cpu",
+    keep_M: np.ndarray | None = None,
+) -> PatchPlan:
     """Group the items by merge and frame size, so that equal frames are batched without copies.
 
+    Args:
+        grid_thw_I3: frames, rows and columns of patches of each item.
+        merge_sizes_I: merge size of each item.
+        device: where the plan is used.
+        keep_M: tokens whose patches are there; None if all are. A patch keeps its place in the frame.
+
     Raises:
-        DataError: a grid is empty or is not divisible by its merge size.
+        DataError: a grid is empty or is not divisible by its merge size, or the mask is of another length.
     """
     check_grids(grid_thw_I3, merge_sizes_I)
     frames_I, heights_I, widths_I = grid_thw_I3.T
     frame_patches_I = heights_I * widths_I
+    tokens_I = frames_I * frame_patches_I // merge_sizes_I**2
+    if keep_M is None:
+        keep_M = np.ones(tokens_I.sum(), dtype=bool)
+    check_mask(keep_M, int(tokens_I.sum()))
+    kept_I = np.bincount(np.repeat(np.arange(len(tokens_I)), tokens_I)[keep_M], minlength=len(tokens_I))
     order_I = np.lexsort((frame_patches_I, merge_sizes_I))
-    patches_I = frames_I * frame_patches_I
     is_sorted = bool((np.diff(order_I) == 1).all())
-    tokens_I = patches_I // merge_sizes_I**2
-    lengths_F = np.repeat(frame_patches_I[order_I], frames_I[order_I])
-    positions_P2 = _block_positions(
-        lengths_F,
-        np.repeat(widths_I[order_I], patches_I[order_I]),
-        np.repeat(merge_sizes_I[order_I], patches_I[order_I]),
-    )
+    patches_I = kept_I * merge_sizes_I**2
+    lengths_F, positions_P2 = _frames_and_positions(grid_thw_I3[order_I], merge_sizes_I[order_I])
+    if not keep_M.all():
+        merges_M = np.repeat(merge_sizes_I[order_I], tokens_I[order_I])
+        there_P = np.repeat(keep_M[_spans(order_I, tokens_I)], merges_M**2)
+        positions_P2 = positions_P2[there_P]
+        frame_P = np.repeat(np.arange(len(lengths_F)), lengths_F)
+        lengths_F = np.bincount(frame_P[there_P], minlength=len(lengths_F))
     merges = [(int(patches_I[merge_sizes_I == merge].sum()), int(merge)) for merge in np.unique(merge_sizes_I)]
     return PatchPlan(
         order_P=None if is_sorted else torch.from_numpy(_spans(order_I, patches_I)).to(device),
-        restore_M=None if is_sorted else torch.from_numpy(np.argsort(_spans(order_I, tokens_I))).to(device),
+        restore_M=None if is_sorted else torch.from_numpy(np.argsort(_spans(order_I, kept_I))).to(device),
         merges=tuple(merges),
-        segments=Segments.of_runs(lengths_F.tolist(), device),
+        segments=Segments.of_runs(lengths_F[lengths_F > 0].tolist(), device),
         positions_P2=torch.from_numpy(positions_P2).to(device),
     )
+
+
+def kept_patches(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray, keep_M: np.ndarray) -> int:
+    """Number of patches of the kept tokens."""
+    merges_M = np.repeat(merge_sizes_I, grid_thw_I3.prod(1) // merge_sizes_I**2)
+    return int((merges_M[keep_M] ** 2).sum())
+
+
+def check_mask(keep_M: np.ndarray | Tensor, num_tokens: int) -> None:
+    """Raise DataError unless the mask covers the tokens."""
+    if tuple(keep_M.shape) != (num_tokens,):
+        raise DataError(
+            f"the DiffFP mask covers {tuple(keep_M.shape)} vision tokens but the grids give {num_tokens}. Other tokens "
+            "than the unchanged ones would be dropped. Make the mask from the same frames and merge."
+        )
 
 
 def check_grids(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) -> None:
@@ -89,13 +123,18 @@ def _spans(order_I: np.ndarray, sizes_I: np.ndarray) -> np.ndarray:
     return np.arange(sizes.sum()) + np.repeat(starts_I - (np.cumsum(sizes) - sizes), sizes)
 
 
-def _block_positions(lengths_F: np.ndarray, widths_P: np.ndarray, merges_P: np.ndarray) -> np.ndarray:
-    """Row and column (P, 2) of patches in merge-block order: blocks in raster order, raster order inside each."""
+def _frames_and_positions(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches of each frame, and row and column (P, 2) of each patch: blocks in raster order, raster order inside."""
+    frames_I, heights_I, widths_I = grid_thw_I3.T
+    lengths_F = np.repeat(heights_I * widths_I, frames_I)
+    patches_I = frames_I * heights_I * widths_I
+    widths_P, merges_P = np.repeat(widths_I, patches_I), np.repeat(merge_sizes_I, patches_I)
     within_P = np.arange(lengths_F.sum()) - np.repeat(np.cumsum(lengths_F) - lengths_F, lengths_F)
     block_P, inner_P = np.divmod(within_P, merges_P**2)
     block_row_P, block_column_P = np.divmod(block_P, widths_P // merges_P)
     inner_row_P, inner_column_P = np.divmod(inner_P, merges_P)
-    return np.stack([block_row_P * merges_P + inner_row_P, block_column_P * merges_P + inner_column_P], axis=1)
+    rows_P, columns_P = block_row_P * merges_P + inner_row_P, block_column_P * merges_P + inner_column_P
+    return lengths_F, np.stack([rows_P, columns_P], axis=1)
 
 
 class PatchProjection(nn.Conv2d):
@@ -190,36 +229,65 @@ class VisionEncoder(nn.Module):
         """Recompute each block in backward instead of keeping its activations."""
 
     def forward(
-        self, pixels_PC: Tensor, grid_thw_I3: Tensor | np.ndarray, merge_sizes_I: Tensor | np.ndarray
+        self,
+        pixels_PC: Tensor,
+        grid_thw_I3: Tensor | np.ndarray,
+        merge_sizes_I: Tensor | np.ndarray,
+        keep_M: Tensor | np.ndarray | None = None,
     ) -> Tensor:
         """Vision tokens (M, V), raster order over each merged frame, frame by frame, item by item.
 
+        Without gradients on CPU the frames pass through all layers in groups, so that memory does not grow with them.
+
         Args:
-            pixels_PC: normalised patches, values in [-1, 1], in the order (t, h/m, w/m, m, m) inside an item.
+            pixels_PC: patches in the order (t, h/m, w/m, m, m) inside an item: uint8 as they are in the picture, or
+                normalised to [-1, 1].
             grid_thw_I3: frames, rows and columns of patches of each item; keep it on CPU, it is read there.
             merge_sizes_I: side of the square of patches that one token stands for, of each item.
+            keep_M: pixels hold the patches of these tokens alone, and these alone attend and come out; None for all.
 
         Raises:
             DataError: grids do not fit the merge sizes or do not add up to the pixels.
         """
-        plan = plan_patches(_numpy(grid_thw_I3), _numpy(merge_sizes_I), pixels_PC.device)
-        return self.merge(self.encode(pixels_PC, plan), plan)
-
-    def encode(self, pixels_PC: Tensor, plan: PatchPlan) -> Tensor:
-        """Patch vectors (P, V) before merging, in the plan's sorted order, after the final norm."""
+        keep = None if keep_M is None else _numpy(keep_M)
+        plan = plan_patches(_numpy(grid_thw_I3), _numpy(merge_sizes_I), pixels_PC.device, keep)
         self._check_pixels(pixels_PC, plan)
-        if plan.order_P is not None:
-            pixels_PC = pixels_PC.index_select(0, plan.order_P)
-        hidden_PV = self.embeddings(pixels_PC.to(self.post_layernorm.weight.dtype))
-        rotary = rotary_tables(plan.positions_P2, self.config)
+        if torch.is_grad_enabled() or pixels_PC.is_cuda:
+            hidden_PV = self._encode(pixels_PC, plan, 0, plan.segments.num_tokens, plan.segments)
+            return self._merge(hidden_PV, plan)
+        return self._encode_in_groups(pixels_PC, plan)
+
+    def _encode_in_groups(self, pixels_PC: Tensor, plan: PatchPlan) -> Tensor:
+        """As `_merge` of `_encode`, group by group; only the result and one group's activations exist at once."""
+        ends_P = np.cumsum([patches for patches, _ in plan.merges])
+        num_tokens = sum(patches // merge**2 for patches, merge in plan.merges)
+        features_MV = self.post_layernorm.weight.new_empty(num_tokens, self.config.hidden_size)
+        place_M = None if plan.restore_M is None else torch.argsort(plan.restore_M)
+        first = 0
+        for start, stop, segments in plan.segments.groups(GROUP_PATCHES, borders=ends_P.tolist()):
+            merge = plan.merges[int(np.searchsorted(ends_P, start, side="right"))][1]
+            tokens_MV = merge_blocks(self._encode(pixels_PC, plan, start, stop, segments), merge)
+            last = first + len(tokens_MV)
+            if place_M is None:
+                features_MV[first:last] = tokens_MV
+            else:
+                features_MV[place_M[first:last]] = tokens_MV
+            first = last
+        return features_MV
+
+    def _encode(self, pixels_PC: Tensor, plan: PatchPlan, start: int, stop: int, segments: Segments) -> Tensor:
+        """Patch vectors before merging of a range of the plan's sorted patches, after the final norm."""
+        there = pixels_PC[start:stop] if plan.order_P is None else pixels_PC[plan.order_P[start:stop]]
+        hidden_PV = self.embeddings(normalise(there).to(self.post_layernorm.weight.dtype))
+        rotary = rotary_tables(plan.positions_P2[start:stop], self.config)
         for layer in self.encoder.layers:
             if self.gradient_checkpointing and self.training:
-                hidden_PV = checkpoint(layer, hidden_PV, rotary, plan.segments, use_reentrant=False)
+                hidden_PV = checkpoint(layer, hidden_PV, rotary, segments, use_reentrant=False)
             else:
-                hidden_PV = layer(hidden_PV, rotary, plan.segments)
+                hidden_PV = layer(hidden_PV, rotary, segments)
         return self.post_layernorm(hidden_PV)
 
-    def merge(self, hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
+    def _merge(self, hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
         """Downsample each block of patches to one token (M, V) and bring the items back into their order."""
         groups = hidden_PV.split([patches for patches, _ in plan.merges])
         merged = [merge_blocks(group, merge) for group, (_, merge) in zip(groups, plan.merges, strict=True)]
@@ -233,6 +301,11 @@ class VisionEncoder(nn.Module):
                 f"pixels have shape {tuple(pixels_PC.shape)} but the grids ask for {expected} (patches, numbers of a "
                 "patch). Features would land on the wrong image. Make grid_thw and pixels from the same media."
             )
+
+
+def normalise(pixels_PC: Tensor) -> Tensor:
+    """uint8 pixels to [-1, 1] in fp32, the checkpoint's (x / 255 - 0.5) / 0.5; other types are taken as they are."""
+    return pixels_PC.float().mul_(2 / 255).sub_(1) if pixels_PC.dtype == torch.uint8 else pixels_PC
 
 
 def merge_blocks(hidden_PV: Tensor, merge_size: int) -> Tensor:

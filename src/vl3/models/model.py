@@ -22,7 +22,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2RotaryEmbe
 from vl3.errors import DataError
 from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
 from vl3.models.config import TextConfig, VideoLlama3Config
-from vl3.models.encoder import VisionEncoder
+from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
 from vl3.models.projector import Projector
 
 IGNORED_LABEL = -100
@@ -83,7 +83,7 @@ class VideoLlama3(nn.Module):
             input_ids_T: token ids, one `<image>` for each kept vision token.
             position_ids_T: position of each token in its sample, from 0.
             cu_seqlens: first token of each sample, and the end (S + 1).
-            pixels_PC: raw patches, uint8.
+            pixels_PC: raw patches, uint8; all of them, or those of the kept tokens alone.
             grid_thw_I3: frames, rows and columns of patches of each item.
             merge_sizes_I: merge size of each item.
             keep_M: which vision tokens are kept, of all items.
@@ -129,21 +129,25 @@ class VideoLlama3(nn.Module):
     def encode_visual(self, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array) -> Tensor:
         """Kept vision tokens (K, D) of all items, in their order.
 
+        Pixels are those of all patches (dropped tokens leave after the encoder, as released), or those of the kept
+        tokens alone (pruned before the encoder); their number says which.
+
         Raises:
             DataError: grids, pixels and the mask do not fit each other.
         """
         raw_PC = torch.as_tensor(pixels_PC).to(self.device, non_blocking=True)
-        normalised_PC = raw_PC.float().mul_(2 / 255).sub_(1)
-        features_MV = self.vision_encoder(normalised_PC, grid_thw_I3, merge_sizes_I)
         keep = torch.as_tensor(keep_M)
-        if keep.shape != features_MV.shape[:1]:
-            raise DataError(
-                f"the DiffFP mask covers {tuple(keep.shape)} vision tokens but the grids give {features_MV.shape[0]}. "
-                "Other tokens than the unchanged ones would be dropped. Make the mask from the same frames and merge."
-            )
-        if not keep.all():
-            features_MV = features_MV.index_select(0, keep.nonzero().squeeze(1).to(self.device, non_blocking=True))
-        return self.mm_projector(features_MV)
+        grids, merges = np.asarray(grid_thw_I3), np.asarray(merge_sizes_I)
+        check_grids(grids, merges)
+        check_mask(keep, int((grids.prod(1) // merges**2).sum()))
+        if keep.all():
+            features_KV = self.vision_encoder(raw_PC, grids, merges)
+        elif len(raw_PC) == kept_patches(grids, merges, keep.numpy()):
+            features_KV = self.vision_encoder(raw_PC, grids, merges, keep)
+        else:
+            places = keep.nonzero().squeeze(1).to(self.device, non_blocking=True)
+            features_KV = self.vision_encoder(raw_PC, grids, merges).index_select(0, places)
+        return self.mm_projector(features_KV)
 
     def place(self, input_ids_T: Array, features_KD: Tensor) -> Tensor:
         """Word embeddings (T, D) with the features in the places of `<image>`.

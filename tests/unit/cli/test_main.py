@@ -38,6 +38,7 @@ def test_help_names_every_noun(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()] == [
         "convert",
+        "chat",
         "data",
         "recipe",
         "stages",

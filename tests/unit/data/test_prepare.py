@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.data.failing_pruners import keep_all
 from tests.unit.data.samples import conversation, grey_frames, image_bytes, video_bytes
+from vl3.config.data import DiffFPScale
 from vl3.data.chat import IGNORED_LABEL
 from vl3.data.image import decode_image, resize_image
 from vl3.data.patches import patchify
@@ -84,6 +85,29 @@ def test_difffp_drops_tokens_of_unchanged_frames_only(prepare, tokenizer):
     other = lambda sample: sample.input_ids_T[sample.input_ids_T != tokenizer.image_id]  # noqa: E731
     assert np.array_equal(other(full), other(pruned))
     assert pruned.input_ids_T[pruned.answer_start] == full.input_ids_T[full.answer_start]
+
+
+def test_pruned_before_the_encoder_only_the_pixels_of_kept_tokens_remain(prepare, config):
+    media = {"v.mp4": still_then_changing()}
+    after = prepare(VIDEO, media, keep_mask, difffp=True)
+    early = dataclasses.replace(config, prune_before_encoder=True)
+    before = prepare(VIDEO, media, keep_mask, difffp=True, data=early)
+    assert np.array_equal(before.input_ids_T, after.input_ids_T)
+    assert np.array_equal(before.keep_M, after.keep_M)
+    tokens = after.pixels_PC.reshape(16, 4, 588)  # the four patches of a token lie together
+    assert np.array_equal(before.pixels_PC, tokens[after.keep_M].reshape(-1, 588))
+    full = prepare(VIDEO, media, data=early)
+    assert np.array_equal(full.pixels_PC, after.pixels_PC)
+
+
+def test_the_scale_of_the_threshold_is_passed_on(prepare, config):
+    """Frames 2 and 3 are 70 and 80 grey levels brighter, 1.2 and 1.4 of the scale's units."""
+    media = {"v.mp4": still_then_changing()}
+    kept = []
+    for threshold in (0.1, 5.0):
+        data = dataclasses.replace(config, difffp_scale=DiffFPScale.RLT, difffp_threshold=threshold)
+        kept.append(int(prepare(VIDEO, media, keep_mask, difffp=True, data=data).keep_M.sum()))
+    assert kept == [13, 7]
 
 
 def test_images_and_single_frames_are_never_pruned(prepare):

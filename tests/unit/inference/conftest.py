@@ -1,16 +1,21 @@
 """A small random model with the tiny tokenizer, and samples of text, image and stream for it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
+from tests.unit.data.samples import video_bytes
 from vl3.data.chat import Message, encode_messages, expand_images, render_message, render_stream_frame
-from vl3.data.prepare import PreparedSample
+from vl3.data.prepare import PreparedSample, PrepareSettings
 from vl3.data.tokenizer import ChatTokenizer
 from vl3.data.tokenizer_build import build_tokenizer
+from vl3.inference.chat import Chat
 from vl3.models.attention import Segments
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.model import VideoLlama3
+from vl3.recipes.catalog import get_recipe
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +106,50 @@ def streams(make_sample):
         messages = [question, *frames[:2], answer, *frames[2:], answer]
         samples.append(make_sample(messages, 100 + seed, is_video=True, kept_share=0.7))
     return samples
+
+
+@pytest.fixture(scope="session")
+def make_decisive(model, tokenizer):
+    """A copy of the model whose decision to speak differs from state to state; it speaks in about a fifth of them."""
+
+    @torch.no_grad()
+    def make(states):
+        direction = torch.linalg.svd(states - states.mean(0)).Vh[0]
+        one = torch.linalg.lstsq(states, torch.ones(len(states), 1), rcond=1e-2, driver="gelsd").solution[:, 0]
+        sides = ((states @ direction) / (states @ one)).sort().values
+        upper = sides[len(sides) * 6 // 10 : len(sides) * 9 // 10 + 1]
+        widest = upper.diff().argmax()  # far from every state, so that rounding decides nothing
+        shift = upper[widest : widest + 2].mean()
+        decisive = copy.deepcopy(model)
+        head = decisive.lm_head.weight
+        head[tokenizer.im_start_id] = head[tokenizer.stream_start_id] + 4 * (direction - shift * one)
+        return decisive
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """Limits of the tiny recipe with DiffFP on."""
+    return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=get_recipe("tiny").data)
+
+
+@pytest.fixture(scope="session")
+def chat(model, tokenizer, tiny_settings):
+    return Chat(model, tokenizer, tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def clip():
+    """Eight seconds, a frame each, as MP4; a square moves over noise and rests in some of them."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for second in range(8):
+        frame = np.random.default_rng(7).integers(0, 256, (84, 112, 3), dtype=np.uint8)
+        place = 14 * (second // 2)
+        frame[place : place + 28, place : place + 28] = rng.integers(0, 256, 3)
+        frames.append(frame)
+    return video_bytes(frames, fps=1)
 
 
 @pytest.fixture(scope="session")

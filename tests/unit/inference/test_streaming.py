@@ -1,7 +1,5 @@
 """One pass over all frames decides as if the frames had come one by one."""
 
-import copy
-
 import pytest
 import torch
 
@@ -12,20 +10,12 @@ from vl3.inference.streaming import StreamResult, find_decisions, watch_streams
 
 
 @pytest.fixture(scope="module")
-def watcher(model, streams, tokenizer):
-    """The model with a head for the decision that differs from frame to frame and speaks in about a fifth of them."""
+def watcher(model, streams, tokenizer, make_decisive):
     watches = [find_decisions(sample, tokenizer) for sample in streams]
     with torch.no_grad():
-        hidden = [Decoding(model, [watch.prompt], 1).hidden_TD[list(watch.ends)] for watch in watches]
-        states = torch.cat(hidden)
-        centred = states - states.mean(0)
-        direction = torch.linalg.svd(centred).Vh[0]
-        mean = states.mean(0) / states.mean(0).square().sum()
-        shift = torch.quantile(states @ direction, 0.8)
-        watcher = copy.deepcopy(model)
-        head = watcher.lm_head.weight
-        head[tokenizer.im_start_id] = head[tokenizer.stream_start_id] + 4 * (direction - shift * mean)
-    return watcher
+        return make_decisive(
+            torch.cat([Decoding(model, [watch.prompt], 1).hidden_TD[list(watch.ends)] for watch in watches])
+        )
 
 
 def watch_alone(sample, tokenizer, next_scores, max_new_tokens):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vl3.config.data import DiffFPScale
 from vl3.errors import DataError
 from vl3.models.difffp import keep_mask
 
@@ -130,3 +131,51 @@ def test_frames_that_do_not_divide_into_tokens_are_refused():
 def test_the_module_imports_no_torch():
     code = "import sys, vl3.models.difffp; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def rlt_mask(frames, side, threshold):
+    """RLT's statistic in double precision on ImageNet-normalised pixels."""
+    x = (frames / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    num, height, width, channels = frames.shape
+    blocks = x.reshape(num, height // side, side, width // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    tokens = blocks.reshape(num, (height // side) * (width // side), -1)
+    change = np.abs(tokens[1:] - tokens[:-1]).mean(-1)
+    return np.concatenate([np.ones((1, tokens.shape[1]), bool), change > threshold])
+
+
+@pytest.mark.parametrize("merge_size", [1, 2])
+@pytest.mark.parametrize("threshold", [0.003, 0.1, 0.7])
+def test_rlt_scale_decides_as_on_imagenet_normalised_pixels(merge_size, threshold):
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 4, (1, 2, 3, 1), dtype=np.uint8).repeat(28, 1).repeat(28, 2)
+    frames = np.concatenate([video(1), np.clip(video(1)[:1].astype(int) + 3 * levels, 0, 255).astype(np.uint8)])
+    arguments = {"patch_size": 14, "merge_size": merge_size, "threshold": threshold, "min_tokens": 0}
+    found = keep_mask(frames, **arguments, scale=DiffFPScale.RLT).reshape(len(frames), -1)
+    assert 0 < found[1:].sum() < found[1:].size
+    assert np.array_equal(found, rlt_mask(frames, 14 * merge_size, threshold))
+
+
+@pytest.mark.parametrize(("levels", "kept"), [(5, False), (6, True)])
+def test_rlt_threshold_is_about_six_grey_levels(levels, kept):
+    """0.1 of ImageNet's deviation is 0.1 * 255 / mean(1 / std) = 5.76 grey levels."""
+    frames = np.full((2, 28, 28, 3), 100, dtype=np.uint8)
+    frames[1] += levels
+    assert keep_mask(frames, **RELEASED | {"min_tokens": 0}, scale=DiffFPScale.RLT).tolist() == [True, kept]
+
+
+def test_rlt_scale_weighs_colours_by_their_deviation():
+    """Red has the larger deviation, so the same change weighs less there: 17.5 levels of red, 17.1 of green."""
+    for channel, levels, kept in ((0, 17, False), (1, 17, False), (0, 18, True), (1, 18, True)):
+        frames = np.zeros((2, 28, 28, 3), dtype=np.uint8)
+        frames[1, :, :, channel] = levels
+        mean = levels / 255 / (0.229, 0.224)[channel] / 3
+        assert (mean > 0.1) is kept
+        assert keep_mask(frames, **RELEASED | {"min_tokens": 0}, scale=DiffFPScale.RLT).tolist() == [True, kept]
+
+
+def test_large_tokens_do_not_overflow_on_the_rlt_scale():
+    frames = np.zeros((2, 280, 280, 3), dtype=np.uint8)
+    frames[1] = 255
+    large = {"patch_size": 140, "merge_size": 2, "min_tokens": 0, "scale": DiffFPScale.RLT}
+    assert keep_mask(frames, **large, threshold=4.42).tolist() == [True, True]
+    assert keep_mask(frames, **large, threshold=4.43).tolist() == [True, False]

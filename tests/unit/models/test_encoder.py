@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from vl3.errors import DataError
+from vl3.models.attention import Segments
 from vl3.models.encoder import VisionEncoder, merge_blocks, plan_patches, rotary_tables
 
 ITEMS = [(1, 2, 4, 1), (2, 4, 4, 2), (1, 4, 2, 1), (1, 2, 4, 1), (3, 4, 4, 2)]
@@ -100,3 +101,54 @@ def test_an_empty_grid_is_refused():
 def test_one_merge_size_for_each_item_is_demanded():
     with pytest.raises(DataError, match=r"grid_thw has shape \(2, 3\) and merge_sizes \(1,\)"):
         plan_patches(np.array([[1, 4, 4], [1, 4, 4]]), np.array([1]))
+
+
+def test_pruned_patches_keep_their_place_and_attend_to_the_kept_alone(encoder, pixels):
+    """A masked forward over each frame alone, with the kept patches and their positions, is the reference."""
+    rng = np.random.default_rng(3)
+    tokens = GRID.prod(1) // MERGES**2
+    keep = rng.random(tokens.sum()) < 0.5
+    keep[np.cumsum(tokens) - tokens] = True
+    merges = np.repeat(MERGES, tokens)
+    there = np.repeat(keep, merges**2)
+    found = encoder(pixels[there], GRID, MERGES, keep)
+    assert found.shape == (keep.sum(), 32)
+    start = 0
+    wanted = []
+    for (frames, height, width), merge in zip(GRID, MERGES, strict=True):
+        for _ in range(frames):
+            of_frame = slice(start, start + height * width)
+            positions = plan_patches(np.array([[1, height, width]]), merge[None]).positions_P2[there[of_frame]]
+            if len(positions):
+                wanted.append(encode_alone(encoder, pixels[of_frame][there[of_frame]], positions, merge))
+            start += height * width
+    assert torch.allclose(found, torch.cat(wanted), atol=1e-5)
+
+
+def encode_alone(encoder, pixels, positions, merge):
+    hidden = encoder.embeddings(pixels)
+    for layer in encoder.encoder.layers:
+        hidden = layer(hidden, rotary_tables(positions, encoder.config), Segments.of_runs([len(pixels)]))
+    return merge_blocks(encoder.post_layernorm(hidden), int(merge))
+
+
+def test_nothing_pruned_is_the_normal_path(encoder, pixels):
+    everything = np.ones(int((GRID.prod(1) // MERGES**2).sum()), dtype=bool)
+    assert torch.equal(encoder(pixels, GRID, MERGES, everything), encoder(pixels, GRID, MERGES))
+
+
+def test_groups_without_gradients_change_nothing(encoder, pixels, monkeypatch):
+    wanted = encoder(pixels, GRID, MERGES)
+    monkeypatch.setattr("vl3.models.encoder.GROUP_PATCHES", 20)
+    with torch.no_grad():
+        assert torch.allclose(encoder(pixels, GRID, MERGES), wanted, atol=1e-5)
+
+
+def test_raw_and_normalised_pixels_agree(encoder, pixels):
+    raw = ((pixels + 1) * 127.5).round().to(torch.uint8)
+    assert torch.allclose(encoder(raw, GRID, MERGES), encoder(raw.float() / 127.5 - 1, GRID, MERGES), atol=1e-5)
+
+
+def test_a_mask_of_another_length_is_refused(encoder, pixels):
+    with pytest.raises(DataError, match=r"mask covers \(43,\) vision tokens but the grids give 44"):
+        encoder(pixels, GRID, MERGES, np.ones(43, dtype=bool))

@@ -144,3 +144,36 @@ def test_a_row_whose_parts_differ_in_length_is_refused(make_model, make_row):
     row = make_row()
     with pytest.raises(DataError, match="packed row has 45 ids, 44 positions, 45 labels and samples from 0 to 45"):
         make_model()(**row | {"position_ids_T": row["position_ids_T"][:-1]})
+
+
+def test_pixels_of_kept_tokens_alone_are_pruned_before_the_encoder(make_model, make_row):
+    """Same ids and order of tokens; the encoder computes the kept patches only, so features may differ."""
+    model, row = make_model(), make_row()
+    keep = np.random.default_rng(1).random(24) < 0.6
+    keep[[0, 8, 16]] = True
+    media = {key: row[key] for key in ("grid_thw_I3", "merge_sizes_I")}
+    after = model.encode_visual(row["pixels_PC"], keep_M=keep, **media)
+    before = model.encode_visual(row["pixels_PC"][keep], keep_M=keep, **media)
+    assert before.shape == after.shape == (keep.sum(), 32)
+    assert not torch.allclose(before, after, atol=1e-5)
+    places = np.flatnonzero(keep[8:16])
+    alone = model.encode_visual(
+        row["pixels_PC"][8:16][places], row["grid_thw_I3"][1:2], row["merge_sizes_I"][1:2], keep[8:16]
+    )
+    start = keep[:8].sum()
+    assert torch.allclose(before[start : start + len(places)], alone, atol=1e-5)
+
+
+def test_with_nothing_pruned_both_ways_are_one(make_model, make_row):
+    model, row = make_model(), make_row()
+    media = {key: row[key] for key in ("pixels_PC", "grid_thw_I3", "merge_sizes_I")}
+    features = model.encode_visual(keep_M=row["keep_M"], **media)
+    assert torch.equal(features, model.mm_projector(model.vision_encoder(*map(torch.from_numpy, media.values()))))
+
+
+def test_pixels_of_neither_all_nor_the_kept_tokens_are_refused(make_model, make_row):
+    row = make_row()
+    keep = row["keep_M"].copy()
+    keep[3:6] = False
+    with pytest.raises(DataError, match=r"pixels have shape \(22, 588\) but the grids ask for \(24, 588\)"):
+        make_model().encode_visual(row["pixels_PC"][:22], row["grid_thw_I3"], row["merge_sizes_I"], keep)

@@ -1,0 +1,191 @@
+"""`vl3 chat`: ask a model about text, images and videos, once or in a conversation."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vl3.errors import ConfigError, Vl3Error
+
+if TYPE_CHECKING:
+    from vl3.inference.chat import Chat
+    from vl3.inference.question import Question
+    from vl3.inference.sampling import Sampling
+
+HELP = "/image FILE and /video FILE go with the next question, /reset forgets all, /quit (or Ctrl-D) ends."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manner:
+    """How answers are made."""
+
+    sampling: "Sampling"
+    max_new_tokens: int
+    system: str | None
+
+
+def chat(
+    model: Annotated[Path, typer.Option("--model", help="Folder of a model: config.json, safetensors, tokenizer.")],
+    question: Annotated[str | None, typer.Argument(help="One question; without it a conversation begins.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Image that goes before the question; repeatable.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Video that goes before the question.")] = None,
+    start: Annotated[float | None, typer.Option(help="Second where the video is watched from.")] = None,
+    end: Annotated[float | None, typer.Option(help="Second where watching ends.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames from a second. Default: as trained.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Frames at most. Default: as trained.")] = None,
+    max_visual_tokens: Annotated[int | None, typer.Option(help="Vision tokens at most. Default: as trained.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Watch frame by frame; it speaks when it wants.")] = False,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; above, tokens are drawn.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 512,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU where there is one.")] = None,
+) -> None:
+    """Ask about text, images and a video; answers appear as they are made."""
+    _check_arguments(model, question, video, stream=stream, start=start, end=end)
+    from vl3.inference.chat import Chat
+    from vl3.inference.question import Question
+    from vl3.inference.sampling import Sampling
+
+    first = Question(
+        text=question or "",
+        images=tuple(image or ()),
+        video=video,
+        start_seconds=start,
+        end_seconds=end,
+        fps=fps,
+        max_frames=max_frames,
+    )
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    manner = Manner(sampling=sampling, max_new_tokens=max_new_tokens, system=system)
+    loaded = Chat.load(model, device=device, max_visual_tokens=max_visual_tokens)
+    if stream:
+        _watch(loaded, first, manner)
+    elif question is not None:
+        conversation = loaded.conversation(system=system)
+        _print_pieces(conversation.stream(first, max_new_tokens=max_new_tokens, sampling=sampling))
+    else:
+        _converse(loaded, first, manner)
+
+
+def _check_arguments(
+    model: Path, question: str | None, video: Path | None, *, stream: bool, start: float | None, end: float | None
+) -> None:
+    """What can be said before the model is loaded.
+
+    Raises:
+        ConfigError: options contradict each other, or the model folder does not exist.
+    """
+    if stream and video is None:
+        raise ConfigError("--stream watches a video but --video is missing. Add --video FILE.")
+    if video is None and (start is not None or end is not None):
+        raise ConfigError("--start and --end cut a video but --video is missing. Add --video FILE.")
+    if question is not None and not question.strip():
+        raise ConfigError("the question is empty. Write one, or leave it out for a conversation.")
+    if not model.is_dir():
+        raise ConfigError(f"{model} is not a folder. Give --model the folder of a model, with its config.json.")
+
+
+def _print_pieces(pieces: Iterator[str]) -> None:
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
+
+
+def _watch(loaded: "Chat", question: "Question", manner: Manner) -> None:
+    """Show the video frame by frame; print what the model says with the time at which it says it."""
+    from vl3.inference.question import open_frames
+
+    spoken = 0
+    with open_frames(question, loaded.settings) as (num_frames, frames):
+        watcher = loaded.watch(
+            expected_frames=num_frames, max_new_tokens=manner.max_new_tokens, sampling=manner.sampling
+        )
+        said = question.text or None
+        for seconds, frame_HWC in frames:
+            utterance, said = watcher.feed(frame_HWC, seconds, said=said), None
+            if utterance is not None:
+                spoken += 1
+                print(f"[{seconds:6.1f} s] {utterance}", flush=True)
+    if not spoken:
+        print(f"silent through {watcher.num_frames} frames", file=sys.stderr)
+
+
+def _converse(loaded: "Chat", first: "Question", manner: Manner) -> None:
+    """Ask until the input ends. An error or Ctrl-C ends the answer, not the conversation."""
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        import readline  # noqa: F401 (gives input() its line editing)
+
+        print(HELP)
+    table = Table(loaded, first, manner)
+    while True:
+        try:
+            line = input("> " if is_terminal else "").strip()
+        except EOFError:
+            if is_terminal:
+                print()
+            return
+        if line == "/quit":
+            return
+        try:
+            table.take(line)
+        except Vl3Error as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print(" (stopped)", file=sys.stderr)
+
+
+class Table:
+    """What lies on the table of a conversation: the turns so far and the media for the next question."""
+
+    def __init__(self, loaded: "Chat", first: "Question", manner: Manner) -> None:
+        self._loaded, self._manner = loaded, manner
+        self._conversation = loaded.conversation(system=manner.system)
+        self._next = first
+        self._blank = replace(first, images=(), video=None)
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/image": self._add_image,
+            "/video": self._set_video,
+            "/reset": lambda _: self._reset(),
+            "/help": lambda _: print(HELP),
+        }
+
+    def take(self, line: str) -> None:
+        """Carry out a command, or ask a question and print its answer.
+
+        Raises:
+            Vl3Error: it cannot be asked; the media stay for another try only where the question never began.
+        """
+        word, _, rest = line.partition(" ")
+        if word in self._commands:
+            self._commands[word](rest.strip())
+        elif word.startswith("/") and "/" not in word[1:]:
+            raise ConfigError(f"{word} is unknown. {HELP}")
+        elif line:
+            question, self._next = replace(self._next, text=line), self._blank
+            manner = self._manner
+            _print_pieces(
+                self._conversation.stream(question, max_new_tokens=manner.max_new_tokens, sampling=manner.sampling)
+            )
+
+    def _add_image(self, name: str) -> None:
+        self._next = replace(self._next, images=(*self._next.images, self._file(name)))
+
+    def _set_video(self, name: str) -> None:
+        self._next = replace(self._next, video=self._file(name))
+
+    def _reset(self) -> None:
+        self._conversation = self._loaded.conversation(system=self._manner.system)
+        self._next = self._blank
+
+    @staticmethod
+    def _file(name: str) -> Path:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"{name or '(no name)'} is not a file. Give the path of an image or video.")
+        return path

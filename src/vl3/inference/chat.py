@@ -1,0 +1,226 @@
+"""Questions to a model folder.
+
+>>> chat = Chat.load("checkpoints/video")                                            # doctest: +SKIP
+>>> chat.ask("What is drawn on the note?", images=["cat.jpg"])                        # doctest: +SKIP
+>>> chat.ask("What happens?", video="clip.mp4", start_seconds=2, end_seconds=8)       # doctest: +SKIP
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vl3.data.prepare import PrepareSettings
+from vl3.data.tokenizer import MESSAGE_END, ChatTokenizer
+from vl3.errors import ConfigError, DataError
+from vl3.inference.batch import Decoding, Prompt
+from vl3.inference.generate import answer_tokens, generate
+from vl3.inference.question import Question, prepare_question, trained_settings
+from vl3.inference.sampling import GREEDY, Chooser, Sampling
+from vl3.inference.watcher import Watcher
+from vl3.models.model import VideoLlama3
+from vl3.models.weights import load_model
+
+MAX_NEW_TOKENS = 512
+"""Tokens of an answer at most, unless said otherwise."""
+
+
+class Chat:
+    """A model that answers questions on text, images and videos."""
+
+    def __init__(self, model: VideoLlama3, tokenizer: ChatTokenizer, settings: PrepareSettings) -> None:
+        """Use a loaded model; `settings` say how media become tokens.
+
+        Raises:
+            ConfigError: the tokenizer is another model's.
+        """
+        _check_tokenizer(model, tokenizer)
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        max_visual_tokens: int | None = None,
+    ) -> "Chat":
+        """Read a model folder.
+
+        Args:
+            folder: config.json, safetensors and tokenizer.json; run.json, where there, gives the trained limits.
+            device: such as "cuda"; None takes a GPU where there is one.
+            dtype: of the weights; None takes bf16 on a GPU and the stored type on CPU.
+            max_visual_tokens: vision tokens of a conversation at most; None for what the model was trained with.
+
+        Raises:
+            ConfigError: the folder is not a model's, its files do not fit each other, or there is no such device.
+        """
+        folder = Path(folder)
+        place = _device(device)
+        if dtype is None and place.type == "cuda":
+            dtype = torch.bfloat16
+        settings = trained_settings(folder)
+        if max_visual_tokens is not None:
+            settings = replace(settings, data=replace(settings.data, visual_budget_tokens=max_visual_tokens))
+        model = load_model(folder, dtype=dtype)
+        return cls(model.to(place), ChatTokenizer.from_folder(folder), settings)
+
+    def ask(self, text: str, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY, **media: Any) -> str:
+        """The answer to one question; `media` are the fields of Question (images, video, start_seconds, fps, ...).
+
+        Raises:
+            DataError: a medium is missing or cannot be decoded, or the question is too long.
+        """
+        return self.ask_many([Question(text=text, **media)], max_new_tokens=max_new_tokens, sampling=sampling)[0]
+
+    def ask_many(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
+        batch_size: int = 64,
+    ) -> list[str]:
+        """Answers to questions of any length, in their order, computed in batches without padding.
+
+        Raises:
+            DataError: as `ask`.
+        """
+        samples = [prepare_question(question, self.tokenizer, self.settings) for question in questions]
+        return generate(
+            self.model,
+            samples,
+            self.tokenizer,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            batch_size=batch_size,
+        )
+
+    def conversation(self, *, system: str | None = None) -> "Conversation":
+        """A new conversation of several turns, begun with a system message where given."""
+        return Conversation(self, system)
+
+    def watch(
+        self,
+        *,
+        expected_frames: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        sampling: Sampling = GREEDY,
+    ) -> Watcher:
+        """Watch a video whose frames arrive one by one; see Watcher.
+
+        Args:
+            expected_frames: frames that share the visual tokens, and come at most; None for the trained maximum.
+            max_new_tokens: tokens of an utterance at most.
+            sampling: how tokens are chosen.
+        """
+        return Watcher(
+            self.model,
+            self.tokenizer,
+            self.settings,
+            expected_frames=expected_frames,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+        )
+
+
+class Conversation:
+    """Several turns; keys and values of all that was said are kept, so each turn computes only what is new."""
+
+    def __init__(self, chat: Chat, system: str | None = None) -> None:
+        """Begin with nothing said but the system message."""
+        self._chat, self._system = chat, system
+        self._decoding: Decoding | None = None
+        self._visual_tokens = 0
+
+    def say(self, question: Question, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY) -> str:
+        """The whole answer to the next message.
+
+        Raises:
+            DataError: a medium is missing or cannot be decoded, or the conversation has no room for the message.
+        """
+        return self._chat.tokenizer.decode(list(self._answer(question, max_new_tokens, sampling))).strip()
+
+    def stream(
+        self, question: Question, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
+    ) -> Iterator[str]:
+        """The answer to the next message, piece by piece. Leaving early cuts the answer; the conversation goes on.
+
+        Raises:
+            DataError: as `say`.
+        """
+        ids, text, sent = list[int](), "", ""
+        for token in self._answer(question, max_new_tokens, sampling):
+            ids.append(token)
+            text = self._chat.tokenizer.decode(ids).lstrip()
+            if not text.endswith("\ufffd"):  # half of a character: the next token completes it
+                yield text[len(sent) :]
+                sent = text
+        if text != sent:
+            yield text[len(sent) :]
+
+    def _answer(self, question: Question, max_new_tokens: int, sampling: Sampling) -> Iterator[int]:
+        decoding = self._begin_turn(question)
+        limit = min(max_new_tokens, self._room_tokens)
+        yield from answer_tokens(decoding, self._chat.tokenizer, limit, Chooser(sampling))
+
+    @property
+    def _room_tokens(self) -> int:
+        held = self._decoding.num_tokens if self._decoding is not None else 0
+        return self._chat.settings.data.max_length_tokens - held
+
+    @torch.inference_mode()
+    def _begin_turn(self, question: Question) -> Decoding:
+        """Run the message through the model; the row then ends where the answer begins."""
+        chat, is_first = self._chat, self._decoding is None
+        sample = prepare_question(
+            question, chat.tokenizer, self._remaining_settings(), system=self._system if is_first else None
+        )
+        ids = sample.input_ids_T[: sample.answer_start]
+        if not is_first:
+            ids = np.concatenate([chat.tokenizer.encode(f"{MESSAGE_END}\n"), ids]).astype(np.int64)
+        if len(ids) >= self._room_tokens:
+            raise DataError(
+                f"the message has {len(ids)} tokens but the conversation has room for {self._room_tokens} of "
+                f"{chat.settings.data.max_length_tokens}. Begin a new conversation or send less."
+            )
+        prompt = Prompt(ids_T=ids, media=sample)
+        if self._decoding is None:
+            self._decoding = Decoding(chat.model, [prompt], MAX_NEW_TOKENS)
+        else:
+            self._decoding.feed(prompt)
+        self._visual_tokens += len(sample.keep_M)
+        return self._decoding
+
+    def _remaining_settings(self) -> PrepareSettings:
+        """The settings with what the turns before left of the visual tokens."""
+        settings = self._chat.settings
+        left = max(1, settings.data.visual_budget_tokens - self._visual_tokens)
+        return replace(settings, data=replace(settings.data, visual_budget_tokens=left))
+
+
+def _check_tokenizer(model: VideoLlama3, tokenizer: ChatTokenizer) -> None:
+    words, rows = tokenizer.vocab_size, model.config.text.vocab_size
+    if words > rows or tokenizer.image_id != model.config.image_token_id:
+        raise ConfigError(
+            f"the tokenizer has {words} ids and <image> as {tokenizer.image_id}, but the model has {rows} rows and "
+            f"<image> as {model.config.image_token_id}. Answers would be nonsense. Put the model's own tokenizer.json "
+            "beside its weights."
+        )
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is unknown. Use cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} asks for a GPU but none is usable here. Use cpu.")
+    return device

@@ -1,0 +1,193 @@
+"""What a person asks: text, images and a video become a prepared sample, under the limits of the model's training."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from vl3.config.codec import from_dict
+from vl3.config.data import Category
+from vl3.config.run import RunConfig
+from vl3.config.stages import Stage
+from vl3.data.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
+from vl3.data.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
+from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.video import open_video
+from vl3.errors import ConfigError, DataError
+from vl3.models.difffp import keep_mask
+from vl3.models.stored import read_json
+from vl3.recipes.catalog import get_recipe
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RUN_FILE = "run.json"
+"""Beside the weights of a checkpoint: the run's configuration and the stage."""
+Media: TypeAlias = "str | Path | bytes | np.ndarray | Image"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One message of a person, with the media it is about."""
+
+    text: str
+    """What is asked; media come before it unless it places them itself with `<image>` and `<video>` tags."""
+    images: Sequence[Media] = ()
+    """Files, their bytes, or pixels (uint8 H, W, 3)."""
+    video: str | Path | bytes | None = None
+    """A file or its bytes."""
+    start_seconds: float | None = None
+    """Where the video is watched from; None for its beginning."""
+    end_seconds: float | None = None
+    """Where watching ends; None for the video's end."""
+    fps: float | None = None
+    """Frames taken from a second; None for what the model was trained with."""
+    max_frames: int | None = None
+    """Frames taken from the video at most; None for what the model was trained with."""
+
+    def __post_init__(self) -> None:
+        check_span(self.start_seconds, self.end_seconds)
+        for name, value in (("fps", self.fps), ("max_frames", self.max_frames)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value} must be greater than 0. Set a positive value or leave it out.")
+
+
+def check_span(start_seconds: float | None, end_seconds: float | None) -> None:
+    """Raise ConfigError unless the start is not negative and lies before the end."""
+    if start_seconds is not None and start_seconds < 0:
+        raise ConfigError(f"start {start_seconds:g} s is before the video. Use 0 or a later second.")
+    if end_seconds is not None and end_seconds <= (start_seconds or 0.0):
+        raise ConfigError(
+            f"start {start_seconds or 0:g} s is not before end {end_seconds:g} s, so there is nothing to watch. "
+            "Swap them or leave one out."
+        )
+
+
+def trained_settings(folder: Path) -> PrepareSettings:
+    """Merges, DiffFP and limits of the stage that made a model folder; those of the released models without a record.
+
+    Raises:
+        ConfigError: the record is damaged.
+    """
+    path = folder / RUN_FILE
+    if not path.is_file():
+        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=get_recipe("vl3_2b").data)
+    record = read_json(path)
+    try:
+        stage, run = Stage(record["stage"]), record["config"]
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{path} names no stage or configuration ({error}). Restore it from the run.") from error
+    config = from_dict(RunConfig, run)
+    chosen = config.stages[stage]
+    return PrepareSettings(
+        image_merge_size=chosen.image_merge_size,
+        video_merge_size=chosen.video_merge_size,
+        difffp=chosen.difffp,
+        data=config.data,
+    )
+
+
+def prepare_question(
+    question: Question, tokenizer: ChatTokenizer, settings: PrepareSettings, *, system: str | None = None
+) -> PreparedSample:
+    """The sample whose prompt (`input_ids_T[:answer_start]`) ends where the model's answer begins.
+
+    Raises:
+        DataError: a file is missing or cannot be decoded, tags do not fit the media, or the prompt is too long.
+    """
+    data = replace(
+        settings.data,
+        video_fps=question.fps or settings.data.video_fps,
+        max_frames=question.max_frames or settings.data.max_frames,
+    )
+    names = [_name(image, f"image {index}") for index, image in enumerate(question.images, start=1)]
+    images = [f"{index}: {name}" if names.count(name) > 1 else name for index, name in enumerate(names, start=1)]
+    media = {name: _bytes(image, name) for name, image in zip(images, question.images, strict=True)}
+    video = None
+    if question.video is not None:
+        video = _name(question.video, "video")
+        media[video] = _bytes(question.video, video)
+    turns = [Turn(role="user", text=_tagged(question)), Turn(role="assistant", text="")]
+    if system is not None:
+        turns.insert(0, Turn(role="system", text=system))
+    record = Record(
+        sample_id="question",
+        split="chat",
+        category=Category.TEXT_ONLY,
+        source="chat",
+        images=tuple(images),
+        video=video,
+        turns=tuple(turns),
+        events=(),
+        start_seconds=question.start_seconds,
+        end_seconds=question.end_seconds,
+        chance=None,
+        where="question",
+    )
+    return prepare_sample(record, media, tokenizer, replace(settings, data=data), keep_mask)
+
+
+@contextmanager
+def open_frames(
+    question: Question, settings: PrepareSettings
+) -> Iterator[tuple[int, Iterator[tuple[float, np.ndarray]]]]:
+    """The number of frames of a question's video, and the frames with their times from its start, as they are decoded.
+
+    Raises:
+        DataError: the file is missing or cannot be decoded, or there is no frame between start and end.
+    """
+    assert question.video is not None
+    name = _name(question.video, "video")
+    with open_video(_bytes(question.video, name), name) as source:
+        plan = source.plan(
+            fps=question.fps or settings.data.video_fps,
+            max_frames=question.max_frames or min(settings.data.max_frames, STREAM_MAX_FRAMES),
+            start_seconds=question.start_seconds,
+            end_seconds=question.end_seconds,
+        )
+        seconds = (plan.timestamps_F - (question.start_seconds or 0.0)).tolist()
+        yield len(seconds), zip(seconds, source.frames(plan), strict=True)
+
+
+def _tagged(question: Question) -> str:
+    """The text with a tag for each medium."""
+    found = (question.text.count(IMAGE_TAG), question.text.count(VIDEO_TAG))
+    given = (len(question.images), int(question.video is not None))
+    if found == (0, 0):
+        return f"{IMAGE_TAG}\n" * given[0] + f"{VIDEO_TAG}\n" * given[1] + question.text
+    if found != given:
+        raise DataError(
+            f"the question has {found[0]} {IMAGE_TAG} and {found[1]} {VIDEO_TAG} tags but {given[0]} images and "
+            f"{given[1]} videos are given. Place each once, or leave the tags out."
+        )
+    return question.text
+
+
+def _name(medium: Media, otherwise: str) -> str:
+    return str(medium) if isinstance(medium, str | Path) else otherwise
+
+
+def _bytes(medium: Media, name: str) -> bytes:
+    """The bytes of a file; pixels become a PNG.
+
+    Raises:
+        DataError: the file does not exist or cannot be read.
+    """
+    if isinstance(medium, bytes):
+        return medium
+    if isinstance(medium, str | Path):
+        try:
+            return Path(medium).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(f"{name}: {reason[:1].lower()}{reason[1:]}. Check the path.") from error
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.fromarray(medium) if isinstance(medium, np.ndarray) else medium
+    picture.save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()

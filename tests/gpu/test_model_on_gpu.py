@@ -1,0 +1,123 @@
+"""The model on a GPU gives what it gives on CPU: flash attention over segments, DiffFP, the loss and its gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from vl3.config.data import DiffFPScale
+from vl3.data.patches import patchify
+from vl3.models import difffp, difffp_tensor
+from vl3.models.attention import Segments, attend
+from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.kernels import flash_kernel
+from vl3.models.model import VideoLlama3
+
+pytestmark = pytest.mark.gpu
+LENGTHS = [37, 5, 64, 64, 1, 120]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(16, 16, 72), (12, 2, 128), (4, 2, 12)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_flash_kernel_equals_the_cpu_forward_and_backward(dtype, heads, kv_heads, head_dim, causal):
+    torch.manual_seed(0)
+    total = sum(LENGTHS)
+    q = torch.randn(total, heads, head_dim)
+    k, v = (torch.randn(total, kv_heads, head_dim) for _ in range(2))
+    on_cpu = [x.to(dtype).float().requires_grad_() for x in (q, k, v)]
+    on_gpu = [x.to(dtype).cuda().requires_grad_() for x in (q, k, v)]
+    wanted = attend(*on_cpu, Segments.of_runs(LENGTHS), causal=causal)
+    found = attend(*on_gpu, Segments.of_runs(LENGTHS, "cuda"), causal=causal)
+    assert (found.float().cpu() - wanted).abs().max() < 0.03
+    wanted.square().sum().backward()
+    found.float().square().sum().backward()
+    for ours, reference in zip(on_gpu, on_cpu, strict=True):
+        assert (ours.grad.float().cpu() - reference.grad).abs().max() < 0.03 * reference.grad.abs().max()
+
+
+def test_a_kernel_is_found():
+    assert callable(flash_kernel())
+
+
+def small_model():
+    torch.manual_seed(0)
+    text = TextConfig(
+        vocab_size=96,
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-6,
+        rope_theta=300.0,
+        tie_word_embeddings=True,
+    )
+    vision = VisionConfig(hidden_size=144, intermediate_size=192, num_hidden_layers=2, num_attention_heads=2)
+    return VideoLlama3(VideoLlama3Config(vision=vision, text=text, image_token_id=90))
+
+
+def small_row():
+    rng = np.random.default_rng(0)
+    grid, merges = np.array([[3, 4, 6], [1, 4, 4]]), np.array([2, 1])
+    keep = rng.random(18 + 16) < 0.7
+    keep[[0, 18]] = True
+    first, second = int(keep[:18].sum()), int(keep[18:].sum())
+    ids = np.concatenate([[1, 2], np.full(first, 90), [3, 4, 5], [6], np.full(second, 90), [7, 8]])
+    lengths = [first + 5, second + 3]
+    labels = np.full(len(ids), -100)
+    labels[[lengths[0] - 1, -1, -2]] = ids[[lengths[0] - 1, -1, -2]]
+    return {
+        "input_ids_T": ids,
+        "position_ids_T": np.concatenate([np.arange(length) for length in lengths]),
+        "cu_seqlens": np.cumsum([0, *lengths]),
+        "pixels_PC": rng.integers(0, 256, (72 + 16, 588), dtype=np.uint8),
+        "grid_thw_I3": grid,
+        "merge_sizes_I": merges,
+        "keep_M": keep,
+        "labels_T": labels,
+    }
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_loss_and_gradients_equal_the_cpus(dtype, tolerance):
+    row = small_row()
+    cpu, gpu = small_model(), small_model().to("cuda", dtype)
+    wanted, found = cpu(**row), gpu(**row)
+    assert found.num_supervised == wanted.num_supervised == 3
+    assert found.loss_sum.item() == pytest.approx(wanted.loss_sum.item(), rel=tolerance)
+    wanted.loss_sum.backward()
+    found.loss_sum.backward()
+    for (name, reference), ours in zip(cpu.named_parameters(), gpu.parameters(), strict=True):
+        difference = (ours.grad.float().cpu() - reference.grad).norm() / reference.grad.norm()
+        assert difference < 4 * tolerance, f"{name}: {difference:.1e}"
+
+
+@pytest.mark.parametrize("scale", DiffFPScale)
+def test_difffp_decides_as_on_cpu(scale):
+    rng = np.random.default_rng(0)
+    frames = np.repeat(rng.integers(0, 255, (1, 56, 84, 3), dtype=np.uint8), 5, axis=0)
+    frames[2:][rng.random(frames[2:].shape) < 0.05] ^= 1
+    options = {"merge_size": 2, "threshold": 0.01, "min_tokens": 1, "scale": scale}
+    pixels, _ = patchify(frames, 2)
+    found = difffp_tensor.keep_mask(torch.from_numpy(pixels).cuda(), num_frames=5, **options)
+    assert found.cpu().tolist() == difffp.keep_mask(frames, patch_size=14, **options).tolist()
+
+
+def test_greedy_tokens_are_the_cpus():
+    from vl3.inference.batch import Decoding, Prompt
+
+    class Media:
+        row = small_row()
+        pixels_PC, grid_thw_I3 = row["pixels_PC"][72:], row["grid_thw_I3"][1:]
+        merge_sizes_I, keep_M = row["merge_sizes_I"][1:], np.ones(16, dtype=bool)
+
+    ids = np.concatenate([[1], np.full(16, 90), [2, 3]])
+    answers = []
+    for device in ("cpu", "cuda"):
+        model = small_model().eval().to(device)
+        with torch.inference_mode():
+            decoding = Decoding(model, [Prompt(ids_T=ids, media=Media())] * 2, 4)
+            decoding.add(decoding.best_next())
+            answers.append(decoding.best_next())
+    assert answers[0] == answers[1]
