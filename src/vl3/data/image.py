@@ -24,14 +24,16 @@ class ImageFacts:
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
-    """RGB pixels of an image file, uint8 (H, W, 3); transparency is dropped.
+    """RGB pixels of an image file, uint8 (H, W, 3), read-only; transparency is dropped.
 
     Raises:
         SampleProblem: the bytes are not a whole image; `where` names it.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.array(image.convert("RGB"))
+            image.load()  # here, because numpy hides what goes wrong inside asarray
+            # Neither convert() nor np.array() where they would only copy: decoding is half of preprocessing.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except _DECODE_ERRORS as error:
         raise _undecodable(data, where, error) from error
 
