@@ -22,4 +22,4 @@ def make(
     from vl3.training.base_make import make_bases
 
     make_bases(out, seed=seed)
-    print(f"{out}: tiny_vision and tiny_language, each with its model card")
+    print(f"{out}: tiny_vision, tiny_language and their card, README.md")
