@@ -95,5 +95,6 @@ LANGUAGE_FACTS
 
 ## Use
 
-For the tiny recipe, its tests and trials. They can do nothing else. Licence: as the project.
+For the tiny recipe, its tests and trials. They can do nothing else. They lie in the repository (7 MB) because making
+them takes half an hour and the first run is to take minutes. Licence: as the project.
 """
