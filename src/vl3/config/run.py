@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vl3.config.checks import require_choice, require_fraction, require_positive
 from vl3.config.data import DataConfig
+from vl3.config.placement import PlacementsConfig
 from vl3.config.stages import Stage, StagesConfig
 from vl3.errors import ConfigError
 
@@ -81,27 +82,19 @@ class LaunchConfig:
     """How the processes of a training stage are started."""
 
     backend: str
-    """`local`: processes on this machine."""
-    nodes: int
-    """Machines of a stage."""
+    """`local`: processes on this machine; `trainjob`: a Kubeflow TrainJob placed as `placements` says."""
     processes_per_node: int
-    """Training processes on each machine: one a GPU, or one a core here."""
+    """Training processes on this machine (`local`): one a GPU, or one a core."""
     threads_per_process: int
     """CPU threads of each training process."""
 
     def __post_init__(self) -> None:
-        require_choice("launch", "backend", self.backend, ("local",))
+        require_choice("launch", "backend", self.backend, ("local", "trainjob"))
         require_positive(
             "launch",
-            nodes=self.nodes,
             processes_per_node=self.processes_per_node,
             threads_per_process=self.threads_per_process,
         )
-
-    @property
-    def num_processes(self) -> int:
-        """World size of a stage."""
-        return self.nodes * self.processes_per_node
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +162,8 @@ class RunConfig:
     """How DeepSpeed runs."""
     launch: LaunchConfig
     """How a stage's processes are started."""
+    placements: PlacementsConfig
+    """Where they run on a cluster."""
     evaluation: EvaluationConfig
     """How held-out accuracy is measured."""
     promotion: PromotionConfig
@@ -178,6 +173,12 @@ class RunConfig:
         for stage in Stage:
             validate_stage(self, stage)
 
+    def num_processes(self, stage: Stage) -> int:
+        """World size of a stage under the chosen backend."""
+        if self.launch.backend == "local":
+            return self.launch.processes_per_node
+        return self.placements[stage].num_processes
+
 
 def validate_stage(run: RunConfig, stage: Stage) -> None:
     """Check what needs two parts of the configuration at once.
@@ -185,10 +186,10 @@ def validate_stage(run: RunConfig, stage: Stage) -> None:
     Raises:
         ConfigError: the global batch of the stage cannot be dealt evenly to its processes.
     """
-    packs, processes = run.stages[stage].packs_per_step, run.launch.num_processes
+    packs, processes = run.stages[stage].packs_per_step, run.num_processes(stage)
     if packs % processes:
+        source = "launch.processes_per_node" if run.launch.backend == "local" else f"placements.{stage}"
         raise ConfigError(
-            f"stages.{stage}.packs_per_step={packs} is not divisible by the {processes} processes of launch "
-            f"(nodes={run.launch.nodes} x processes_per_node={run.launch.processes_per_node}). Some processes would "
-            f"wait for others in every step. Set packs_per_step to a multiple of {processes}."
+            f"stages.{stage}.packs_per_step={packs} is not divisible by the {processes} processes of {source}. Some "
+            f"processes would wait for others in every step. Set packs_per_step to a multiple of {processes}."
         )

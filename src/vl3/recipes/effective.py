@@ -1,4 +1,4 @@
-"""What one stage of a run really uses: its row of the stage table beside the shared groups."""
+"""What one stage of a run really uses: its rows of the tables beside the shared groups."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from vl3.config.stages import Stage
 def stage_view(config: RunConfig, stage: Stage) -> dict[str, Any]:
     """The effective configuration of one stage as plain data: the other stages' rows are left out."""
     data = to_dict(config)
-    rows = data.pop("stages")
-    return {"stage": stage.value, "stage_number": stage.number, **rows[stage.value], **data}
+    row, placement = (data.pop(table)[stage.value] for table in ("stages", "placements"))
+    return {"stage": stage.value, "stage_number": stage.number, **row, **data, "placement": placement}

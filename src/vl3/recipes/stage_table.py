@@ -28,14 +28,24 @@ def stage_page() -> str:
 
 def _section(config: RunConfig) -> str:
     rows = [config.stages[stage] for stage in Stage]
-    lines = [f"## {config.name}", "", *_table(["", *(f"{stage.number} {stage.value}" for stage in Stage)], _rows(rows))]
+    lines = [
+        f"## {config.name}",
+        "",
+        *_table(["", *(f"{stage.number} {stage.value}" for stage in Stage)], [*_rows(rows), _placed(config)]),
+    ]
     shared = (
         f"Shared: rows of at most {config.data.max_length_tokens} tokens, {config.data.visual_budget_tokens} visual "
         f"tokens a sample, {config.data.video_fps:g} fps, at most {config.data.max_frames} frames; warm-up "
         f"{config.optimizer.warmup_ratio:g}, cosine; ZeRO {config.engine.zero_stage}, {config.engine.precision}, "
-        f"{config.launch.num_processes} processes."
+        f"{config.launch.processes_per_node} processes on one machine."
     )
     return "\n".join([*lines, "", shared, ""])
+
+
+def _placed(config: RunConfig) -> list[str]:
+    """The row that says where each stage runs on a cluster."""
+    placements = [config.placements[stage] for stage in Stage]
+    return ["on a cluster", *(f"{row.nodes} x {row.processes_per_node} on {row.pool}" for row in placements)]
 
 
 def _rows(stages: list[StageConfig]) -> list[list[str]]:

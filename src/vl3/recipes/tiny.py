@@ -1,6 +1,9 @@
 """The whole method on two CPU cores within minutes: a recipe like the others, only small."""
 
+from dataclasses import replace
+
 from vl3.config.data import DataConfig
+from vl3.config.placement import PlacementConfig, PlacementsConfig
 from vl3.config.run import (
     EngineConfig,
     EvaluationConfig,
@@ -53,12 +56,35 @@ def tiny() -> RunConfig:
             keep_checkpoints=1,
             log_every_steps=10,
         ),
-        launch=LaunchConfig(backend="local", nodes=1, processes_per_node=2, threads_per_process=1),
+        launch=LaunchConfig(backend="local", processes_per_node=2, threads_per_process=1),
+        placements=_placements(),
         evaluation=EvaluationConfig(samples_per_task=100, max_new_tokens=16, batch_size=64, processes=2),
         promotion=PromotionConfig(
             registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
         ),
     )
+
+
+def _placements() -> PlacementsConfig:
+    """A pool without GPUs; stage 1 as two pods of one process, the others as one pod of two.
+
+    Every stage has the two processes of a local run, so that its weights are the same bit for bit.
+    """
+    one_pod = PlacementConfig(
+        pool="cpu",
+        nodes=1,
+        processes_per_node=2,
+        gpus_per_node=0,
+        cpus_per_node=0.5,
+        memory_gib=4.0,
+        shm_gib=0.5,
+        queue="cpu",
+        priority="vl3-normal",
+        queue_timeout_seconds=600.0,
+        max_retries=2,
+    )
+    two_pods = replace(one_pod, nodes=2, processes_per_node=1, memory_gib=3.0)
+    return replace(PlacementsConfig.uniform(one_pod), vision_adaptation=two_pods)
 
 
 def _stages() -> StagesConfig:

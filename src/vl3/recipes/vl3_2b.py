@@ -7,8 +7,10 @@ published: evaluation and promotion thresholds. Derived: the number of steps, se
 """
 
 import math
+from dataclasses import replace
 
 from vl3.config.data import DataConfig
+from vl3.config.placement import PlacementConfig, PlacementsConfig
 from vl3.config.run import (
     EngineConfig,
     EvaluationConfig,
@@ -52,7 +54,8 @@ def vl3_2b() -> RunConfig:
             keep_checkpoints=2,
             log_every_steps=10,
         ),
-        launch=LaunchConfig(backend="local", nodes=1, processes_per_node=8, threads_per_process=8),
+        launch=LaunchConfig(backend="local", processes_per_node=8, threads_per_process=8),
+        placements=_placements(),
         evaluation=EvaluationConfig(samples_per_task=500, max_new_tokens=128, batch_size=8, processes=8),
         promotion=PromotionConfig(
             registered_model="vl3-2b", min_mean_accuracy=0.5, min_task_accuracy=0.25, max_regression=0.02
@@ -73,6 +76,25 @@ def _data() -> DataConfig:
         holdout_fraction=0.001,
         build_workers=16,
     )
+
+
+def _placements() -> PlacementsConfig:
+    """Ours, nothing is published: the image stages on A100 nodes, the long video sequences on H200 nodes."""
+    a100 = PlacementConfig(
+        pool="a100",
+        nodes=2,
+        processes_per_node=8,
+        gpus_per_node=8,
+        cpus_per_node=96.0,
+        memory_gib=900.0,
+        shm_gib=64.0,
+        queue="a100",
+        priority="vl3-normal",
+        queue_timeout_seconds=7 * 24 * 3600.0,
+        max_retries=10,
+    )
+    h200 = replace(a100, pool="h200", queue="h200", memory_gib=1500.0)
+    return PlacementsConfig(vision_adaptation=a100, alignment=a100, multitask=h200, video=h200)
 
 
 def _stages() -> StagesConfig:

@@ -57,14 +57,20 @@ def run(work: StepWork) -> StepOutcome:
 
 
 def key_parts(request: StepRequest) -> dict[str, Any]:
-    """The stage's effective configuration without what only concerns how it is run, saved, logged or judged."""
-    view = stage_view(request.config, _require_stage(request))
-    for group in ("name", "model", "evaluation", "promotion", "timeout_seconds"):  # bases come in by the input's digest
+    """The stage's effective configuration without what only concerns where and how it is run, saved, logged or judged.
+
+    Of how it is launched only the number of processes and their threads stay: they decide the order of sums.
+    """
+    stage = _require_stage(request)
+    view = stage_view(request.config, stage)
+    threads = view.pop("launch")["threads_per_process"]
+    view["processes"] = {"count": request.config.num_processes(stage), "threads": threads}
+    # bases come in by the input's digest
+    for group in ("name", "model", "evaluation", "promotion", "timeout_seconds", "placement"):
         view.pop(group)
     for name in ("checkpoint_every_steps", "keep_checkpoints", "log_every_steps"):
         view["engine"].pop(name)
     view["data"].pop("build_workers")
-    view["launch"].pop("backend")
     return view
 
 
@@ -146,7 +152,7 @@ def _launch_job(work: StepWork, job_path: Path) -> LaunchJob:
         name=request.task,
         module="vl3.training.worker",
         arguments=("--job", str(job_path)),
-        nodes=settings.nodes,
+        nodes=1,
         processes_per_node=settings.processes_per_node,
         threads_per_process=settings.threads_per_process,
         environment={},

@@ -26,7 +26,7 @@ POSITIVE = [
     *((f"stage.{name}") for name in ("steps", "packs_per_step", "timeout_seconds")),
     *((f"optimizer.{name}") for name in ("epsilon", "max_grad_norm")),
     *((f"engine.{name}") for name in ("checkpoint_every_steps", "keep_checkpoints", "log_every_steps")),
-    *((f"launch.{name}") for name in ("nodes", "processes_per_node", "threads_per_process")),
+    *((f"launch.{name}") for name in ("processes_per_node", "threads_per_process")),
     *((f"evaluation.{name}") for name in ("samples_per_task", "max_new_tokens", "batch_size", "processes")),
 ]
 FRACTIONS = [
@@ -84,7 +84,7 @@ def test_fraction_takes_its_bounds(path: str, value: int) -> None:
         ),
         ("engine.zero_stage", 4, "engine.zero_stage=4 is unknown. Choose one of 0, 1, 2, 3."),
         ("engine.precision", "fp8", "engine.precision='fp8' is unknown. Choose one of fp32, bf16."),
-        ("launch.backend", "slurm", "launch.backend='slurm' is unknown. Choose one of local."),
+        ("launch.backend", "slurm", "launch.backend='slurm' is unknown. Choose one of local, trainjob."),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
@@ -108,9 +108,8 @@ def test_global_batch_must_be_dealt_evenly() -> None:
     with pytest.raises(ConfigError) as caught:
         replace(TINY, launch=replace(TINY.launch, processes_per_node=3))
     assert str(caught.value) == (
-        "stages.vision_adaptation.packs_per_step=2 is not divisible by the 3 processes of launch (nodes=1 x "
-        "processes_per_node=3). Some processes would wait for others in every step. Set packs_per_step to a multiple "
-        "of 3."
+        "stages.vision_adaptation.packs_per_step=2 is not divisible by the 3 processes of launch.processes_per_node. "
+        "Some processes would wait for others in every step. Set packs_per_step to a multiple of 3."
     )
 
 
@@ -129,8 +128,18 @@ def test_stages_are_numbered_in_the_order_of_the_paper() -> None:
     assert TINY.stages[Stage.VIDEO] is TINY.stages.video
 
 
-def test_world_size_counts_all_nodes() -> None:
-    assert replace(TINY.launch, nodes=3, processes_per_node=4).num_processes == 12
+def test_world_size_is_that_of_the_backend() -> None:
+    placed = replace(TINY.placements.video, nodes=3, processes_per_node=4)
+    stages = replace(TINY.stages, video=replace(TINY.stages.video, packs_per_step=12))
+    run = replace(TINY, stages=stages, placements=replace(TINY.placements, video=placed))
+    assert run.num_processes(Stage.VIDEO) == 2
+    assert replace(run, launch=replace(run.launch, backend="trainjob")).num_processes(Stage.VIDEO) == 12
+
+
+def test_global_batch_must_be_dealt_evenly_on_the_cluster_too() -> None:
+    placements = replace(TINY.placements, video=replace(TINY.placements.video, nodes=3))
+    with pytest.raises(ConfigError, match=r"packs_per_step=2 is not divisible by the 6 processes of placements\.video"):
+        replace(TINY, placements=placements, launch=replace(TINY.launch, backend="trainjob"))
 
 
 def test_adapters_of_a_frozen_language_model_are_refused() -> None:

@@ -49,6 +49,8 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "evaluation.samples_per_task=3",
         "promotion.min_mean_accuracy=0.1",
         "data.build_workers=1",
+        "placements.alignment.queue=other",
+        "launch.backend=trainjob",
     ],
 )
 def test_training_ignores(override: str, training: StepRequest) -> None:

@@ -1,0 +1,100 @@
+"""Where a stage's pods run on a cluster, as data: pool, size, queue, priority, limits."""
+
+import re
+from dataclasses import dataclass
+
+from vl3.config.checks import require_positive
+from vl3.config.stages import Stage
+from vl3.errors import ConfigError
+
+_KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementConfig:
+    """What a stage asks of the cluster; its pods are all alike."""
+
+    pool: str
+    """Pool of nodes: names the training runtime `vl3-torch-<pool>` and the resource flavour."""
+    nodes: int
+    """Pods of the stage, each on a node of its own where it takes all of the node's GPUs."""
+    processes_per_node: int
+    """Training processes of each pod: one a GPU, or one a core on a pool without GPUs."""
+    gpus_per_node: int
+    """GPUs of each pod; 0 on a pool without GPUs."""
+    cpus_per_node: float
+    """CPU cores that each pod requests and may use."""
+    memory_gib: float
+    """Memory of each pod in GiB; one that needs more is killed."""
+    shm_gib: float
+    """Shared memory of each pod in GiB, for NCCL and the loader; it counts as memory."""
+    queue: str
+    """LocalQueue of the run's namespace through which the stage is admitted."""
+    priority: str
+    """WorkloadPriorityClass; a higher one may preempt, and what is preempted resumes from its checkpoint."""
+    queue_timeout_seconds: float
+    """Time that the stage may wait for its quota, apart from stages.<stage>.timeout_seconds for running."""
+    max_retries: int
+    """New attempts after failures that are the platform's: a lost node, an eviction, a crash."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "placement",
+            nodes=self.nodes,
+            processes_per_node=self.processes_per_node,
+            cpus_per_node=self.cpus_per_node,
+            memory_gib=self.memory_gib,
+            shm_gib=self.shm_gib,
+            queue_timeout_seconds=self.queue_timeout_seconds,
+        )
+        for name in ("gpus_per_node", "max_retries"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"placement.{name}={getattr(self, name)} is negative. Use 0 or more.")
+        for name in ("pool", "queue", "priority"):
+            _require_kubernetes_name(name, getattr(self, name))
+        if self.gpus_per_node not in (0, self.processes_per_node):
+            raise ConfigError(
+                f"placement.gpus_per_node={self.gpus_per_node} and processes_per_node={self.processes_per_node} differ, "
+                "so GPUs would lie idle or be shared. Make them equal, or set gpus_per_node=0 for a pool without GPUs."
+            )
+        if self.shm_gib >= self.memory_gib:
+            raise ConfigError(
+                f"placement.shm_gib={self.shm_gib:g} leaves nothing of memory_gib={self.memory_gib:g}, of which it is "
+                "a part. Lower shm_gib or raise memory_gib."
+            )
+
+    @property
+    def num_processes(self) -> int:
+        """World size of the stage."""
+        return self.nodes * self.processes_per_node
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementsConfig:
+    """One placement for each member of Stage, in order."""
+
+    vision_adaptation: PlacementConfig
+    """Stage 1."""
+    alignment: PlacementConfig
+    """Stage 2."""
+    multitask: PlacementConfig
+    """Stage 3."""
+    video: PlacementConfig
+    """Stage 4."""
+
+    def __getitem__(self, stage: Stage) -> PlacementConfig:
+        return getattr(self, stage.value)
+
+    @classmethod
+    def uniform(cls, placement: PlacementConfig) -> "PlacementsConfig":
+        """The same placement for every stage."""
+        return cls(**{stage.value: placement for stage in Stage})
+
+
+def _require_kubernetes_name(field: str, value: str) -> None:
+    """Names go into labels and paths of the API server, so they are checked before they reach it."""
+    if not _KUBERNETES_NAME.fullmatch(value):
+        raise ConfigError(
+            f"placement.{field}={value!r} is no name that Kubernetes takes: up to 63 characters of a-z, 0-9 and '-', "
+            "with a letter or digit at both ends."
+        )
