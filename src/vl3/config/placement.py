@@ -54,8 +54,8 @@ class PlacementConfig:
             _require_kubernetes_name(name, getattr(self, name))
         if self.gpus_per_node not in (0, self.processes_per_node):
             raise ConfigError(
-                f"placement.gpus_per_node={self.gpus_per_node} and processes_per_node={self.processes_per_node} differ, "
-                "so GPUs would lie idle or be shared. Make them equal, or set gpus_per_node=0 for a pool without GPUs."
+                f"placement.gpus_per_node={self.gpus_per_node} must equal processes_per_node={self.processes_per_node} "
+                "or GPUs would lie idle or be shared. Make them equal, or set gpus_per_node=0 for a pool without GPUs."
             )
         if self.shm_gib >= self.memory_gib:
             raise ConfigError(

@@ -1,3 +1,5 @@
+"""Contradictions of a placement, each with its reason."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +19,7 @@ PLACED = tiny().placements.video
         ({"nodes": 0}, r"placement\.nodes=0 must be greater than 0"),
         ({"gpus_per_node": -1}, r"placement\.gpus_per_node=-1 is negative\. Use 0 or more"),
         ({"max_retries": -1}, r"placement\.max_retries=-1 is negative"),
-        ({"gpus_per_node": 8}, r"gpus_per_node=8 and processes_per_node=2 differ, so GPUs would lie idle or be shared"),
+        ({"gpus_per_node": 8}, r"gpus_per_node=8 must equal processes_per_node=2 or GPUs would lie idle or be shared"),
         ({"shm_gib": 4.0}, r"shm_gib=4 leaves nothing of memory_gib=4, of which it is a part\. Lower shm_gib"),
         ({"queue": "Team_A"}, r"placement\.queue='Team_A' is no name that Kubernetes takes: up to 63 characters"),
         ({"pool": "a/../b"}, r"placement\.pool='a/\.\./b' is no name that Kubernetes takes"),
