@@ -3,19 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
-from vl3.config.checks import require_choice
-from vl3.launch.job import LaunchJob
+from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.local import launch_local
 
-_BACKENDS = {"local": launch_local}
+OnEvent = Callable[[dict[str, Any]], None]
+"""Gets each event of the stage, and each change of its state as `{"type": "state", ...}`, in the launching thread."""
 
 
-def launch(job: LaunchJob, backend: str, on_event: Callable[[dict[str, Any]], None]) -> None:
-    """Run a job to its end on a backend; each event of its event file goes to `on_event`.
+def launch(job: LaunchJob, on_event: OnEvent) -> LaunchResult:
+    """Run a stage to its end on the backend that the job names.
+
+    However this call ends (return, error, KeyboardInterrupt, SystemExit raised by a signal handler), nothing of the
+    job is left running.
 
     Raises:
-        ConfigError: the backend is unknown.
         Vl3Error: the job failed; the family says who has to act.
     """
-    require_choice("launch", "backend", backend, tuple(_BACKENDS))
-    _BACKENDS[backend](job, on_event)
+    if job.backend == "local":
+        return launch_local(job, on_event)
+    from vl3.launch.trainjob.run import launch_trainjob  # the cluster's client is not loaded for local processes
+
+    return launch_trainjob(job, on_event)

@@ -1,48 +1,99 @@
-"""What is launched: a Python module in several processes, with its log, its events and its deadline."""
+"""What is launched: one stage in several processes, with its log, its events and its deadline."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from vl3.config.checks import require_positive
+from vl3.config.checks import require_choice, require_positive
+from vl3.config.placement import PlacementConfig
 from vl3.errors import ConfigError
+
+BACKENDS = ("local", "trainjob")
+"""Where a stage's processes can be started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchJob:
-    """Processes that run one module together under torchrun."""
+    """One training stage to be run to its end."""
 
     name: str
-    """What is run, for messages: the stage."""
+    """What is run, for messages: the task."""
+    backend: str
+    """`local`: processes on this machine under torchrun; `trainjob`: pods of a Kubeflow TrainJob."""
+    run_id: str
+    """Identity of the workflow run; with the stage it decides the TrainJob's name."""
+    stage: str
+    """Value of the Stage."""
     module: str
-    """Module that each process runs, as with `python -m`."""
-    arguments: tuple[str, ...]
-    """Arguments of the module."""
-    nodes: int
-    """Machines."""
+    """Module that each local process runs, as with `python -m`; what pods run is their runtime's command."""
+    document: dict[str, Any]
+    """The stage's job as plain data: a file for local processes (`--job FILE`), VL3_JOB for pods."""
     processes_per_node: int
-    """Processes on each machine."""
+    """Local processes; the placement says how many a pod has."""
     threads_per_process: int
     """CPU threads of each process."""
+    placement: PlacementConfig | None = None
+    """Where the pods run; None for local processes."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables added to those of this process."""
-    log_path: Path
-    """File to which the output of all processes is appended."""
+    """Variables added for the processes."""
+    pod_annotations: dict[str, str] = field(default_factory=dict)
+    """Annotations of the pods, for the cluster's own tools."""
+    log_path: Path | None = None
+    """File to which the output of all processes is appended; None takes `workers.log` beside the events (local) or
+    this process's own log (pods)."""
     events_path: Path
-    """File of JSON lines that the processes append events to."""
+    """File of JSON lines to which the stage's events are appended."""
     failure_path: Path
     """File that a process writes when an error of a known family ends it."""
+    work_uri: str
+    """Where the stage's unfinished work lies: checkpoints, and the events of pods."""
     timeout_seconds: float
-    """Time after which the processes are stopped."""
+    """Time after which the processes are stopped; waiting in a queue does not count."""
     master_port: int | None = None
-    """TCP port at which the processes meet; None takes a free one."""
+    """TCP port at which local processes meet; None takes a free one."""
 
     def __post_init__(self) -> None:
+        require_choice("launch", "backend", self.backend, BACKENDS)
         require_positive(
             "launch",
-            nodes=self.nodes,
             processes_per_node=self.processes_per_node,
             threads_per_process=self.threads_per_process,
             timeout_seconds=self.timeout_seconds,
         )
+        if self.backend == "trainjob" and self.placement is None:
+            raise ConfigError(
+                f"launch.placement of {self.name} is missing: a TrainJob needs a pool, a size and a queue. Set "
+                f"placements.{self.stage} in the recipe."
+            )
         if self.master_port is not None and not 0 < self.master_port < 65536:
             raise ConfigError(f"launch.master_port={self.master_port} is no TCP port. Use 1 to 65535, or none.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StateChange:
+    """A moment in a launch that a person would want to know."""
+
+    state: str
+    """queued, admitted, pulling, starting, running, preempted, resumed, retrying, complete, failed or cancelled."""
+    text: str
+    """One line: which object, why, how many."""
+    time: float
+    """Unix time at which the launcher saw it."""
+
+    def as_event(self) -> dict[str, Any]:
+        """The form in which it goes to the event handler."""
+        return {"type": "state", "state": self.state, "text": self.text, "time": self.time}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchResult:
+    """How a launch went that ended well."""
+
+    attempts: int
+    """Attempts of this run's stage, those of a former launcher included."""
+    seconds_queued: float
+    """Time without quota or nodes, over all attempts that this launcher saw."""
+    seconds_running: float
+    """Time with processes, over all attempts that this launcher saw."""
+    states: tuple[StateChange, ...]
+    """What was seen, in order."""

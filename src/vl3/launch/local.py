@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vl3.errors import FAMILIES, ClusterError, ConfigError
-from vl3.launch.job import LaunchJob
+from vl3.errors import FAMILIES, ClusterError
+from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.processes import end_marked
 from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
-from vl3.store.writing import storage_errors
+from vl3.store.writing import atomic_write_json, storage_errors
 
 log = logging.getLogger("vl3.launch")
 
@@ -41,7 +41,7 @@ _RANK_FAILED = re.compile(r"rank +: (\d+) \(local_rank.*\n *exitcode +: (-?\d+)"
 """A failed rank in torchrun's closing table, the root cause last."""
 
 
-def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> None:
+def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> LaunchResult:
     """Run a job's processes on this machine until all have ended.
 
     However this call ends (return, error, KeyboardInterrupt, SystemExit raised by a signal handler), none of the
@@ -54,19 +54,15 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
     Raises:
         Vl3Error: the error that a process recorded in job.failure_path, in its own family.
         ClusterError: the port is taken, the time is over, or a process ended otherwise.
-        ConfigError: the job wants several machines.
     """
-    if job.nodes != 1:
-        raise ConfigError(
-            f"launch.nodes={job.nodes}: the local backend has this one machine. Set launch.nodes to 1 or choose a "
-            "cluster backend."
-        )
     port = _checked_port(job.master_port)
     token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
-    with storage_errors(job.log_path):
-        job.log_path.parent.mkdir(parents=True, exist_ok=True)
+    log_path = _log_path(job)
+    with storage_errors(log_path):
+        log_path.parent.mkdir(parents=True, exist_ok=True)
         job.failure_path.unlink(missing_ok=True)
-    log_offset = job.log_path.stat().st_size if job.log_path.is_file() else 0
+    atomic_write_json(_job_path(job), job.document)
+    log_offset = log_path.stat().st_size if log_path.is_file() else 0
     tail = EventTail(job.events_path)
     started = time.monotonic()
     # torchrun makes a folder for logs even where it redirects none.
@@ -80,8 +76,18 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
     if exit_code is None:
         raise _timeout_error(job)
     if exit_code != 0:
-        raise _failure(job, exit_code, last_lines(job.log_path, log_offset, count=400))
-    log.info("%s ended after %.1f s", job.name, time.monotonic() - started)
+        raise _failure(job, exit_code, last_lines(log_path, log_offset, count=400))
+    seconds = time.monotonic() - started
+    log.info("%s ended after %.1f s", job.name, seconds)
+    return LaunchResult(attempts=1, seconds_queued=0.0, seconds_running=seconds, states=())
+
+
+def _log_path(job: LaunchJob) -> Path:
+    return job.log_path or job.events_path.with_name("workers.log")
+
+
+def _job_path(job: LaunchJob) -> Path:
+    return job.events_path.with_name("job.json")
 
 
 def _run(
@@ -89,7 +95,7 @@ def _run(
 ) -> int | None:
     """Start torchrun and follow it; its exit code, or None when the time was over and it was stopped."""
     deadline = time.monotonic() + job.timeout_seconds
-    with storage_errors(job.log_path), job.log_path.open("ab") as output:
+    with storage_errors(_log_path(job)), _log_path(job).open("ab") as output:
         # A session of its own: Ctrl-C must reach the workers through us alone, once.
         process = subprocess.Popen(
             command,
@@ -137,7 +143,8 @@ def _command(job: LaunchJob, port: int, scratch: str) -> list[str]:
         f"--log-dir={scratch}",
         "--module",
         job.module,
-        *job.arguments,
+        "--job",
+        str(_job_path(job)),
     ]
 
 
@@ -172,8 +179,8 @@ def _checked_port(wanted: int | None) -> int:
 
 def _timeout_error(job: LaunchJob) -> ClusterError:
     return ClusterError(
-        f"{job.name} was still running after {job.timeout_seconds:g} s and was stopped (log: {job.log_path}). Start it "
-        "again: it goes on from its last checkpoint. If it is as slow as it should be, raise timeout_seconds."
+        f"{job.name} was still running after {job.timeout_seconds:g} s and was stopped (log: {_log_path(job)}). Start "
+        "it again: it goes on from its last checkpoint. If it is as slow as it should be, raise timeout_seconds."
     )
 
 
@@ -186,12 +193,12 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return ClusterError(
             f"{job.name}: the port at which its processes meet was taken by another one in the same moment (log: "
-            f"{job.log_path}). Start it again: another free port is taken."
+            f"{_log_path(job)}). Start it again: another free port is taken."
         )
     who, code = _first_to_fail(text, exit_code)
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(
-        f"{job.name} failed: {who} ended with exit code {code}{_hint(who, code, lines)}. The log is {job.log_path}; "
+        f"{job.name} failed: {who} ended with exit code {code}{_hint(who, code, lines)}. The log is {_log_path(job)}; "
         f"its last lines:\n  {shown}"
     )
 

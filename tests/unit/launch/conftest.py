@@ -13,7 +13,8 @@ import json, os, signal, sys, time
 from pathlib import Path
 from vl3.lifeline import start_lifeline
 
-folder, behaviour = Path(sys.argv[1]), sys.argv[2]
+document = json.loads(Path(sys.argv[sys.argv.index("--job") + 1]).read_text())
+folder, behaviour = Path(document["folder"]), document["behaviour"]
 rank = int(os.environ["RANK"])
 start_lifeline({"VL3_RUNNER": os.environ["VL3_LAUNCHER"]}, kill_group=True)
 (folder / f"pid-{rank}").write_text(str(os.getpid()))
@@ -61,9 +62,12 @@ def make_job(tmp_path: Path) -> Callable[..., LaunchJob]:
     def make(behaviour: str, **changes: object) -> LaunchJob:
         values: dict[str, object] = {
             "name": "stage video",
+            "backend": "local",
+            "run_id": "run-1",
+            "stage": "video",
             "module": "misbehaving_worker",
-            "arguments": (str(tmp_path), behaviour),
-            "nodes": 1,
+            "document": {"folder": str(tmp_path), "behaviour": behaviour},
+            "work_uri": f"file://{tmp_path}/work",
             "processes_per_node": 2,
             "threads_per_process": 1,
             "environment": {"PYTHONPATH": str(tmp_path), "EXTRA": "given"},

@@ -47,7 +47,7 @@ def test_launch_passes_events_on_and_sets_the_environment(
     (tmp_path / "events.jsonl").write_text('{"type": "of an earlier attempt"}\n')
     (tmp_path / "failure.json").write_text('{"family": "DataError", "message": "of an earlier attempt"}')
     events: list[dict[str, Any]] = []
-    launch(make_job("succeed"), "local", events.append)
+    result = launch(make_job("succeed"), events.append)
     assert [event["type"] for event in events] == ["started", "environment"]
     assert events[1] == {
         "type": "environment",
@@ -60,6 +60,8 @@ def test_launch_passes_events_on_and_sets_the_environment(
     log = (tmp_path / "logs" / "stage.log").read_text()
     assert "hello of rank 0" in log
     assert "hello of rank 1" in log
+    assert (result.attempts, result.seconds_queued) == (1, 0.0)
+    assert result.seconds_running > 0
 
 
 def test_launch_raises_the_recorded_error_in_its_family(make_job: MakeJob, tmp_path: Path) -> None:
@@ -134,10 +136,10 @@ def test_launch_refuses_a_port_that_is_taken(make_job: MakeJob) -> None:
 
 
 def test_launch_refuses_what_it_cannot_do(make_job: MakeJob) -> None:
-    with pytest.raises(ConfigError, match=r"launch\.nodes=2: the local backend has this one machine"):
-        launch_local(make_job("succeed", nodes=2), lambda event: None)
-    with pytest.raises(ConfigError, match=r"launch\.backend='slurm' is unknown\. Choose one of local"):
-        launch(make_job("succeed"), "slurm", lambda event: None)
+    with pytest.raises(ConfigError, match=r"launch\.backend='slurm' is unknown\. Choose one of local, trainjob"):
+        make_job("succeed", backend="slurm")
+    with pytest.raises(ConfigError, match=r"launch\.placement of stage video is missing.*placements\.video"):
+        make_job("succeed", backend="trainjob")
     with pytest.raises(ConfigError, match=r"launch\.processes_per_node=0 must be greater than 0"):
         make_job("succeed", processes_per_node=0)
     with pytest.raises(ConfigError, match=r"launch\.master_port=70000 is no TCP port"):

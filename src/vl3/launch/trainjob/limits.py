@@ -1,0 +1,33 @@
+"""How long the launcher waits for what, and how it spaces its requests."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchLimits:
+    """Patience of the launcher, apart from what a placement and a stage set."""
+
+    api_outage_seconds: float = 600.0
+    """Time without any answer of the API server after which the launch fails; the TrainJob goes on."""
+    image_pull_seconds: float = 1800.0
+    """Time that a pod may take to get its image."""
+    image_certain_seconds: float = 30.0
+    """Time for which a registry must keep saying that an image does not exist or is denied."""
+    unschedulable_seconds: float = 900.0
+    """Time that admitted pods may find no node: one may be on its way up."""
+    cancel_seconds: float = 60.0
+    """Time within which pods must be gone after their job is deleted."""
+    cancel_grace_seconds: int = 8
+    """Grace of pods on a cancel: nobody will use a further checkpoint at once, and the GPUs are wanted."""
+    replace_seconds: float = 240.0
+    """Time within which the pods of a failed attempt must be gone before the next one begins."""
+    watch_seconds: float = 300.0
+    """Life of one watch request; the server ends it and the next goes on from there."""
+    back_off_seconds: float = 0.5
+    """First pause after a failed request; it doubles, with jitter."""
+    max_back_off_seconds: float = 30.0
+    """Longest pause after a failed request."""
+    log_tail_lines: int = 20
+    """Last lines of each rank that are shown after a failure."""
+    log_tail_pods: int = 8
+    """Pods whose last lines are shown; those that failed first."""
