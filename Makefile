@@ -12,12 +12,15 @@ DATA ?=
 SET ?=
 TESTS ?= tests
 JOBS ?= 2
+FULL ?=
+OVERLAY ?= kind
 
 PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
-.PHONY: help run-pipeline report clean setup format lint typecheck imports test check golden stages-table benchmarks-page
+.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images \
+	kind-up kind-down test-kind render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "; printf "Usage: make TARGET [NAME=value ...]\n"} \
@@ -29,6 +32,10 @@ run-pipeline: $(SETUP) ## The whole workflow here: RECIPE=tiny DATA=folder RUN=n
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
 	@$(PYTHON_IN_VENV) -m pipelines.run --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
 		$(foreach override,$(SET),--set '$(override)')
+
+submit: $(SETUP) ## The same workflow on Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
+	@.venv/bin/vl3 run submit --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
+		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' $(foreach override,$(SET),--set '$(override)')
 
 report: ## Say where the report of RUN=tiny is
 	@test -f '$(RUN_FOLDER)/report/report.html' && echo "file://$(abspath $(RUN_FOLDER))/report/report.html" \
@@ -67,6 +74,25 @@ check: lint typecheck imports ## Lint, types, import contracts, golden files, li
 
 golden: $(SETUP) ## Rewrite the golden files; review the difference
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
+
+##@ Cluster
+images: $(SETUP) ## Build the images: BASE_IMAGE=python:3.11-slim-bookworm, or none to make one by debootstrap
+	@$(PYTHON_IN_VENV) -m images.build $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
+
+kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
+	@$(PYTHON_IN_VENV) -m tests.cluster.kind up
+
+test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
+	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') tests/cluster
+
+kind-down: $(SETUP) ## Remove the cluster; caches stay
+	@$(PYTHON_IN_VENV) -m tests.cluster.kind down
+
+render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
+	@.venv/bin/kubectl kustomize manifests/overlays/$(OVERLAY)
+
+pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflow
+	$(PYTHON_IN_VENV) -m pipelines.compile --manifests manifests/pipelines
 
 ##@ Docs
 stages-table: $(SETUP) ## Rewrite docs/stages.md from the recipes

@@ -1,0 +1,119 @@
+"""The four stages as TrainJobs on the real worker: promoted, and equal to a local run bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
+from vl3.config.stages import Stage
+from vl3.store.objects import S3Connection, Store, open_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+_FEW_STEPS = [
+    *(f"stages.{stage}.steps=6" for stage in Stage),
+    "evaluation.samples_per_task=2",
+    "promotion.min_mean_accuracy=0",
+    "promotion.min_task_accuracy=0",
+    "promotion.max_regression=1",
+]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that went to its end."""
+
+    record: dict[str, Any]
+    folder: Path
+    store: Store
+    seconds: float
+
+    def weights(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of each stage's weight files, from the manifests that the stages published."""
+        found = {}
+        for stage in Stage:
+            folder = f"steps/train-{stage}".replace("_", "-")
+            (manifest,) = (key for key in self.store.list(folder) if key.endswith("/checkpoint/manifest.json"))
+            copy = self.folder / f"{stage}.json"
+            self.store.get_file(manifest, copy)
+            files = json.loads(copy.read_text(encoding="utf-8"))["files"]
+            found[stage.value] = {name: file["sha256"] for name, file in files.items() if name.endswith(".safetensors")}
+        return found
+
+
+def _run(folder: Path, data: Path, overrides: list[str], environment: dict[str, str], *options: str) -> Finished:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.run", "--data", data, "--run", folder, *options, "--set", *overrides],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr}"
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    store = open_store(record["parameters"]["artifacts_uri"], _connection(environment))
+    return Finished(record, folder, store, time.monotonic() - started)
+
+
+def _connection(environment: dict[str, str]) -> S3Connection:
+    return S3Connection(
+        endpoint=environment.get("AWS_ENDPOINT_URL", S3_ENDPOINT),
+        access_key=environment.get("AWS_ACCESS_KEY_ID"),
+        secret_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+    )
+
+
+@pytest.fixture(scope="module", params=["few-steps", pytest.param("recipe", marks=pytest.mark.full)])
+def runs(
+    request: pytest.FixtureRequest, cluster: Cluster, corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Finished, Finished]:
+    """The same workflow on the cluster and on this machine."""
+    folder = tmp_path_factory.mktemp("chain")
+    overrides, data = _FEW_STEPS, corpus
+    if request.param == "recipe":
+        overrides, data = [], REPOSITORY / "build" / "data" / "tiny"
+    model = f"promotion.registered_model=vl3-chain-{os.getpid()}-{request.param}"
+    placed = _run(
+        folder / "cluster",
+        data,
+        [*overrides, model, "launch.backend=trainjob"],
+        cluster.environment,
+        *("--artifacts-uri", f"s3://vl3/chain-{os.getpid()}-{request.param}", "--tracking-uri", TRACKING_URI),
+    )
+    local = _run(folder / "local", data, [*overrides, model], dict(os.environ))
+    return placed, local
+
+
+def test_the_chain_is_promoted(runs: tuple[Finished, Finished]) -> None:
+    placed, _ = runs
+    assert placed.record["state"] == "succeeded"
+    report = json.loads((placed.folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["decision"]["promoted"] is True
+
+
+def test_weights_equal_the_local_run_bit_for_bit(runs: tuple[Finished, Finished]) -> None:
+    placed, local = runs
+    weights = placed.weights()
+    assert weights == local.weights()
+    assert [len(files) for files in weights.values()] == [1, 1, 1, 1]
+
+
+def test_the_first_stage_ran_as_two_pods_that_met_by_dns(runs: tuple[Finished, Finished]) -> None:
+    placed, _ = runs
+    log = (placed.folder / "logs" / "train-vision-adaptation.log").read_text(encoding="utf-8")
+    assert "world size 2 over 2 pods" in log
+
+
+def test_a_run_leaves_nothing_in_the_cluster(
+    runs: tuple[Finished, Finished], cluster: Cluster, new_run: Callable[[str], str]
+) -> None:
+    assert cluster.get("trainjobs") == []
+    assert [pod for pod in cluster.get("pods") if "jobset.sigs.k8s.io/jobset-name" in pod["metadata"]["labels"]] == []
