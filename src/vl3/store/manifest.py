@@ -3,10 +3,11 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from vl3.errors import StorageError
+from vl3.errors import ConfigError, StorageError
+from vl3.store.uris import check_key
 from vl3.store.writing import atomic_write_bytes, storage_errors
 
 MANIFEST_NAME = "manifest.json"
@@ -95,8 +96,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where}: not a valid manifest ({type(error).__name__}: {error}). {_REMEDY}") from error
     for name in manifest.files:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise StorageError(f"{where}: names {name!r}, which lies outside of the artifact. {_REMEDY}")
+        try:
+            check_key(name, where)
+        except ConfigError as error:
+            raise StorageError(f"{where}: names {name!r}, which lies outside of the artifact. {_REMEDY}") from error
     return manifest
 
 

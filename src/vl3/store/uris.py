@@ -1,9 +1,14 @@
-"""Artifact URIs: which scheme, which folder."""
+"""Artifact URIs and object keys: which scheme, which folder, and what may stand in them."""
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vl3.errors import ConfigError
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_KEY_BYTES = 1024
 
 
 def scheme_of(uri: str) -> str:
@@ -44,12 +49,37 @@ def join_uri(uri: str, *parts: str) -> str:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """(bucket, key prefix without slashes around it) of an s3:// URI.
+    """(bucket, key prefix without slashes around it) of an s3:// URI; keys are taken as they are, `#` and all.
 
     Raises:
-        ConfigError: the bucket is missing.
+        ConfigError: the bucket is missing or no bucket's name, or the key is none that check_key lets pass.
     """
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket:
         raise ConfigError(f"{uri!r} names no bucket. Write it as s3://bucket/key.")
-    return parts.netloc, parts.path.strip("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(
+            f"{uri!r}: {bucket!r} is no name of a bucket. Use 3 to 63 lower-case letters, digits, dots and hyphens."
+        )
+    key = key.strip("/")
+    return bucket, check_key(key, uri) if key else ""
+
+
+def check_key(key: str, where: str) -> str:
+    """The key, if it stays below its root and every server takes it; keys may come from data.
+
+    Raises:
+        ConfigError: it is empty, absolute, too long, or has `.`, `..` or empty parts or control characters.
+    """
+    reason = None
+    if not key or key.startswith("/"):
+        reason = "is empty or absolute"
+    elif any(part in ("", ".", "..") for part in key.removesuffix("/").split("/")):
+        reason = "has an empty part, '.' or '..'"
+    elif _CONTROL.search(key):
+        reason = "has control characters"
+    elif len(key.encode(errors="surrogatepass")) > _MAX_KEY_BYTES:
+        reason = f"is longer than {_MAX_KEY_BYTES} bytes"
+    if reason:
+        raise ConfigError(f"{where}: the key {key[:200]!r} {reason}. Use plain relative paths: folder/file.")
+    return key

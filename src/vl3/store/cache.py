@@ -1,0 +1,84 @@
+"""Local copies of what lies in an object store: made once a machine, whole or not at all, and verified."""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vl3.errors import StorageError
+from vl3.store.writing import atomic_write_text, storage_errors
+
+
+def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = None) -> Path:
+    """The folder `name` of the cache, filled by one process while the others that want it wait.
+
+    Args:
+        name: digest of the content.
+        fill: brings the verified content into an empty folder; called when there is no copy, or a changed one.
+        cache: the cache's folder; None takes one of this user's below the temporary folder.
+
+    Raises:
+        StorageError: what `fill` raises; or the cache cannot be written, or belongs to somebody else.
+    """
+    root = _cache_root(cache)
+    folder, seal, staged = root / name, root / f".{name}.sealed", root / f".{name}.partial"
+    if _is_sealed(folder, seal):
+        return folder
+    with _lock(root / f".{name}.lock"):
+        if _is_sealed(folder, seal):
+            return folder
+        with storage_errors(folder):
+            for old in (staged, folder):  # what a killed process left, or a copy that was changed
+                shutil.rmtree(old, ignore_errors=True)
+            staged.mkdir()
+        try:
+            fill(staged)
+            with storage_errors(folder):
+                staged.rename(folder)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        atomic_write_text(seal, json.dumps(_state(folder)))
+    return folder
+
+
+def _is_sealed(folder: Path, seal: Path) -> bool:
+    """Whether nobody touched the folder since it was verified: names, sizes and times are as they were."""
+    try:
+        return bool(json.loads(seal.read_text(encoding="utf-8")) == _state(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _state(folder: Path) -> dict[str, list[int]]:
+    """Size and time of every entry but folders."""
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    facts = ((path.relative_to(folder).as_posix(), path.lstat()) for path in sorted(files))
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in facts}
+
+
+def _cache_root(cache: Path | None) -> Path:
+    root = cache or Path(tempfile.gettempdir()) / f"vl3-cache-{os.getuid()}"
+    with storage_errors(root):
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cache is None and (root.is_symlink() or root.stat().st_uid != os.getuid()):
+            raise StorageError(
+                f"{root}: the cache belongs to another user, who could change what is trained on. "
+                "Remove it, or set TMPDIR to a folder of your own."
+            )
+    return root
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Wait until no other thread or process holds the lock; a killed holder lets go of it."""
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
