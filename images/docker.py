@@ -1,0 +1,77 @@
+"""What is asked of Docker: facts of an image, and one build from a streamed context."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from images.context import write_context
+from images.trees import ImageBuildError
+
+
+def require_docker() -> None:
+    """See that a Docker daemon answers.
+
+    Raises:
+        ImageBuildError: there is none.
+    """
+    if shutil.which("docker") is None:
+        raise ImageBuildError("docker is missing. Install it (Debian: apt-get install docker.io) and start again.")
+    result = subprocess.run(["docker", "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
+    if result.returncode:
+        reason = (result.stderr.strip() or "no answer").splitlines()[-1]
+        raise ImageBuildError(f"no Docker daemon answers: {reason}. Start dockerd, or point DOCKER_HOST at one.")
+
+
+def inspect_image(name: str) -> dict[str, Any] | None:
+    """Docker's facts of a local image; None where there is none of that name."""
+    result = subprocess.run(["docker", "image", "inspect", name], capture_output=True, text=True)
+    return json.loads(result.stdout)[0] if result.returncode == 0 else None
+
+
+def image_labels(name: str) -> dict[str, str]:
+    """Labels of a local image; none where there is no such image."""
+    facts = inspect_image(name)
+    return (facts["Config"].get("Labels") or {}) if facts else {}
+
+
+def build_image(
+    name: str, parts: Mapping[str, Path], *, arguments: Mapping[str, str], labels: Mapping[str, str]
+) -> None:
+    """Build an image from the parts of its context, which hold its Dockerfile.
+
+    Raises:
+        ImageBuildError: a step of the Dockerfile failed; Docker's last lines are in the message.
+    """
+    command = ["docker", "build", "--tag", name, "--force-rm"]
+    for argument, value in arguments.items():
+        command += ["--build-arg", f"{argument}={value}"]
+    for label, value in labels.items():
+        command += ["--label", f"{label}={value}"]
+    process = subprocess.Popen(
+        [*command, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | _builder(),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as stream:
+            write_context(stream, parts)
+    except BrokenPipeError:
+        pass  # Docker has ended early and says why below
+    output = process.stdout.read().decode(errors="replace")
+    if process.wait():
+        tail = "\n".join(output.strip().splitlines()[-15:])
+        raise ImageBuildError(f"docker could not build {name}:\n{tail}")
+
+
+def _builder() -> dict[str, str]:
+    """BuildKit where its plugin is installed; a Docker client without it refuses to build unless told so."""
+    has_buildx = subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode == 0
+    return {} if has_buildx else {"DOCKER_BUILDKIT": "0"}

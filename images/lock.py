@@ -1,0 +1,87 @@
+"""Pin what goes into the images: `python -m images.lock` writes every images/<role>/requirements.txt anew.
+
+`uv pip compile` resolves a role's requirements.in within constraints.txt, without what left-out.txt names. A file
+carries a digest of what it was made from, by which a test notices that it is out of date without any network.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from images.roles import IMAGES, ROLES, ROOT, Role
+
+PYTHON_VERSION = "3.11"
+PLATFORM = "x86_64-manylinux_2_28"
+LEFT_OUT = IMAGES / "left-out.txt"
+_DIGEST_LINE = "# inputs sha256: "
+
+
+def source_file(role: Role) -> Path:
+    """What a role asks for by name."""
+    return role.folder / "requirements.in"
+
+
+def inputs_digest(role: Role) -> str:
+    """Digest over what a role asks for and what is left out, comments aside."""
+    lines = [line for path in (source_file(role), LEFT_OUT) for line in requirement_lines(path)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def requirement_lines(path: Path) -> list[str]:
+    """The lines of a requirements file that are neither empty nor comments."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def read_pins(path: Path) -> dict[str, str]:
+    """Version by distribution name, as a requirements or constraints file pins them with ==."""
+    pairs = (line.partition(";")[0].partition("==") for line in requirement_lines(path))
+    return {re.sub(r"[-_.]+", "-", name.strip()).lower(): pin.strip() for name, _, pin in pairs}
+
+
+def is_current(role: Role) -> bool:
+    """Whether the locked file was made from the present requirements.in and left-out.txt."""
+    path = role.folder / "requirements.txt"
+    return path.exists() and f"{_DIGEST_LINE}{inputs_digest(role)}\n" in path.read_text(encoding="utf-8")
+
+
+def lock(role: Role) -> int:
+    """Write a role's requirements.txt; returns the number of distributions.
+
+    Raises:
+        subprocess.CalledProcessError: uv found no versions that fit together; it has said why on stderr.
+    """
+    command = ["uv", "pip", "compile", str(source_file(role)), "--quiet", "--no-header", "--no-annotate"]
+    command += ["--constraints", str(ROOT / "constraints.txt"), "--override", str(LEFT_OUT)]
+    command += ["--python-version", PYTHON_VERSION, "--python-platform", PLATFORM, "--no-emit-index-url"]
+    if role.parent and ROLES[role.parent].requirements:  # what the parent brings must not change on top of it
+        command += ["--constraints", str(ROLES[role.parent].folder / "requirements.txt")]
+    environment = os.environ | {"UV_SYSTEM_CERTS": os.environ.get("UV_SYSTEM_CERTS", "1")}
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    head = f"# Made by `python -m images.lock`; change requirements.in instead.\n{_DIGEST_LINE}{inputs_digest(role)}\n"
+    pins = [line for line in result.stdout.splitlines() if line and not line.lstrip().startswith("#")]
+    (role.folder / "requirements.txt").write_text(head + "\n".join(pins) + "\n", encoding="utf-8")
+    return len(pins)
+
+
+def main() -> int:
+    """Lock every role that has requirements."""
+    for role in ROLES.values():
+        if not source_file(role).exists():
+            continue
+        try:
+            print(f"[images] {role.name}: {lock(role)} distributions locked")
+        except FileNotFoundError:
+            print("[images] uv is missing. Install it (pip install uv) and start again.", file=sys.stderr)
+            return 2
+        except subprocess.CalledProcessError:
+            print(f"[images] {role.name}: no versions fit together, see above. Its file is unchanged.", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The images as data: what each is called, what it stands on, and what it is for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from components import images as names
+
+IMAGES = Path(__file__).parent
+ROOT = IMAGES.parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Role:
+    """One image."""
+
+    name: str
+    """Folder below images/ with its Dockerfile and, but for base, its requirements."""
+    image: str
+    """Name and tag."""
+    parent: str | None
+    """Role that it stands on; None for what stands on BASE_IMAGE."""
+    has_vl3: bool
+    """Whether the project's own code is in it, as its last layer."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its Dockerfile is."""
+        return IMAGES / self.name
+
+    @property
+    def requirements(self) -> Path | None:
+        """Its locked requirements, those of its parent included; None where it has no libraries."""
+        path = self.folder / "requirements.txt"
+        return path if path.exists() else None
+
+
+ROLES = {
+    role.name: role
+    for role in (
+        Role(name="base", image=names.BASE, parent=None, has_vl3=False),
+        Role(name="torch", image=names.TORCH, parent="base", has_vl3=False),
+        Role(name="trainer", image=names.TRAINER, parent="torch", has_vl3=True),
+        Role(name="evaluator", image=names.EVALUATOR, parent="torch", has_vl3=True),
+        Role(name="launcher", image=names.LAUNCHER, parent="base", has_vl3=True),
+        Role(name="data", image=names.DATA, parent="base", has_vl3=True),
+        Role(name="mlflow", image=names.MLFLOW, parent="base", has_vl3=False),
+    )
+}
+"""Every image, parents before those that stand on them."""
+
+
+def with_parents(wanted: list[str]) -> list[Role]:
+    """The named roles (all, if none is named) and what they stand on, in the order to build them.
+
+    Raises:
+        KeyError: a name is no role.
+    """
+    needed: set[str] = set()
+    for name in wanted or list(ROLES):
+        role: Role | None = ROLES[name]
+        while role is not None:
+            needed.add(role.name)
+            role = ROLES[role.parent] if role.parent else None
+    return [role for role in ROLES.values() if role.name in needed]
