@@ -19,7 +19,7 @@ PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
-.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images \
+.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images lock-images \
 	kind-up kind-down test-kind render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
@@ -76,8 +76,11 @@ golden: $(SETUP) ## Rewrite the golden files; review the difference
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
 
 ##@ Cluster
-images: $(SETUP) ## Build the images: BASE_IMAGE=python:3.11-slim-bookworm, or none to make one by debootstrap
-	@$(PYTHON_IN_VENV) -m images.build $(if $(BASE_IMAGE),--base-image '$(BASE_IMAGE)')
+images: $(SETUP) ## Build the images: BASE_IMAGE=python:3.11-slim-bookworm or none to make one; IMAGES="trainer data" for a part
+	@BASE_IMAGE='$(BASE_IMAGE)' $(PYTHON_IN_VENV) -m images.build $(IMAGES)
+
+lock-images: $(SETUP) ## Pin anew what goes into the images (images/*/requirements.txt)
+	$(PYTHON_IN_VENV) -m images.lock
 
 kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind up
