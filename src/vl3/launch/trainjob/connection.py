@@ -1,0 +1,105 @@
+"""The way to the API server: address, certificates and credentials as the `kubernetes` client finds them."""
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vl3.errors import ConfigError
+
+if TYPE_CHECKING:
+    import urllib3
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+DEFAULT_NAMESPACE = "vl3"
+
+# A dead connection is noticed by the kernel, so that watches and logs need no short read timeouts.
+_KEEP_ALIVE = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class Connection:
+    """One API server, and who we are to it."""
+
+    def __init__(self, configuration: Any, namespace: str, source: str) -> None:
+        """Connections are made by `connect`."""
+        self._configuration = configuration
+        self.namespace = namespace
+        self.source = source
+        """Where the address and the credentials come from, for messages."""
+        self.pool = _pool(configuration)
+
+    @property
+    def server(self) -> str:
+        """Address of the API server."""
+        return str(self._configuration.host).rstrip("/")
+
+    def authorization(self) -> dict[str, str]:
+        """The header that says who we are; a service account's token is read anew as it is rotated."""
+        token = self._configuration.get_api_key_with_prefix("authorization")
+        return {"Authorization": token} if token else {}
+
+    def reload(self) -> None:
+        """Read the credentials anew, as after a login: the API server did not know the former ones."""
+        self._configuration, _, _ = _load(self.source)
+        self.pool.clear()
+        self.pool = _pool(self._configuration)
+
+
+def connect(namespace: str | None = None, kubeconfig: Path | None = None) -> Connection:
+    """The connection of a pod to its own cluster, else that of the kubeconfig's current context.
+
+    Args:
+        namespace: namespace to work in; None takes the pod's own, the context's, or `vl3`.
+        kubeconfig: file to use; None takes a pod's service account, else KUBECONFIG or ~/.kube/config.
+
+    Raises:
+        ConfigError: there is neither, or the file cannot be used.
+    """
+    configuration, found, source = _load(str(kubeconfig) if kubeconfig else None)
+    return Connection(configuration, namespace or found or DEFAULT_NAMESPACE, source)
+
+
+def _load(source: str | None) -> tuple[Any, str | None, str]:
+    """Configuration, namespace and where they come from; `source` is a former result's third part or a file."""
+    from kubernetes import client, config
+
+    configuration = client.Configuration()
+    if source in (None, _IN_CLUSTER):
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            if source is not None:
+                raise ConfigError(
+                    "the service account's token is gone from this pod. Let the pod mount it (serviceAccountName, "
+                    "automountServiceAccountToken) and start again."
+                ) from None
+        else:
+            namespace = NAMESPACE_FILE.read_text(encoding="utf-8").strip() if NAMESPACE_FILE.is_file() else None
+            return configuration, namespace, _IN_CLUSTER
+    path = source or config.KUBE_CONFIG_DEFAULT_LOCATION
+    try:
+        config.load_kube_config(config_file=path, client_configuration=configuration)
+        _, context = config.list_kube_config_contexts(config_file=path)
+    except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"no cluster is configured: this is no pod with a service account, and {path} cannot be used ({error}). "
+            "Set KUBECONFIG to the cluster's file (`make kind-up` writes build/kind/kubeconfig), or choose "
+            "launch.backend=local."
+        ) from error
+    return configuration, context["context"].get("namespace"), path
+
+
+def _pool(configuration: Any) -> "urllib3.PoolManager":
+    from kubernetes.client.rest import RESTClientObject
+
+    pool = RESTClientObject(configuration, maxsize=8).pool_manager
+    pool.connection_pool_kw["socket_options"] = _KEEP_ALIVE
+    return pool
+
+
+_IN_CLUSTER = "the pod's service account"

@@ -1,0 +1,79 @@
+"""Names, labels and annotations of what the launcher makes; all derived, so that anyone finds them again."""
+
+import hashlib
+import re
+
+from vl3.errors import ConfigError
+
+RUN_LABEL = "vl3.dev/run"
+STAGE_LABEL = "vl3.dev/stage"
+ATTEMPT_LABEL = "vl3.dev/attempt"
+RUN_ID_ANNOTATION = "vl3.dev/run-id"
+DIGEST_ANNOTATION = "vl3.dev/spec-sha256"
+HISTORY_ANNOTATION = "vl3.dev/history"
+"""How the earlier attempts ended, as `cause@step` joined by commas: it outlives the objects of those attempts."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+MANAGER = "vl3.dev/launcher"
+"""Owner of our part of a TrainJob's runtime patches."""
+
+OUR_LABELS = {
+    "app.kubernetes.io/name": "vl3",
+    "app.kubernetes.io/part-of": "vl3",
+    "app.kubernetes.io/component": "trainer",
+    "app.kubernetes.io/managed-by": "vl3-launcher",
+}
+
+_MAX_RUN_ID = 253
+_STAGE = re.compile(r"[a-z]([a-z_]{0,30}[a-z])?")
+
+
+def run_hash(run_id: str) -> str:
+    """Ten hex digits that stand for a run in names and labels, whatever characters its id has.
+
+    Raises:
+        ConfigError: the id is empty, too long, or has characters that cannot be shown.
+    """
+    if not run_id or len(run_id) > _MAX_RUN_ID or not run_id.isprintable():
+        raise ConfigError(
+            f"run_id={run_id!r} cannot name a run on the cluster. Use 1 to {_MAX_RUN_ID} printable characters."
+        )
+    return hashlib.sha256(run_id.encode()).hexdigest()[:10]
+
+
+def job_name(run_id: str, stage: str, attempt: int) -> str:
+    """Name of the TrainJob: `vl3-<run hash>-<stage>-<attempt>`."""
+    return f"vl3-{run_hash(run_id)}-{_checked_stage(stage).replace('_', '-')}-{attempt}"
+
+
+def job_labels(run_id: str, stage: str, attempt: int, *, queue: str, priority: str) -> dict[str, str]:
+    """All labels of a TrainJob."""
+    return {
+        **OUR_LABELS,
+        RUN_LABEL: run_hash(run_id),
+        STAGE_LABEL: _checked_stage(stage),
+        ATTEMPT_LABEL: str(attempt),
+        QUEUE_LABEL: queue,
+        PRIORITY_LABEL: priority,
+    }
+
+
+def selector(run_id: str | None = None, stage: str | None = None) -> str:
+    """Label selector of our TrainJobs: all, those of a run, or those of one stage of a run."""
+    labels = {"app.kubernetes.io/managed-by": OUR_LABELS["app.kubernetes.io/managed-by"]}
+    if run_id is not None:
+        labels[RUN_LABEL] = run_hash(run_id)
+    if stage is not None:
+        labels[STAGE_LABEL] = _checked_stage(stage)
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def pod_selector(job: str) -> str:
+    """Label selector of a TrainJob's pods: Trainer's JobSet has the TrainJob's name and JobSet labels its pods."""
+    return f"jobset.sigs.k8s.io/jobset-name={job}"
+
+
+def _checked_stage(stage: str) -> str:
+    if not _STAGE.fullmatch(stage):
+        raise ConfigError(f"stage={stage!r} is no name of a stage. Use letters a-z with '_' between them, up to 32.")
+    return stage

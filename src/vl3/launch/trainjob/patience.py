@@ -1,0 +1,130 @@
+"""Requests that outlast a restart of the API server, and the one message for what no waiting can mend."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
+from vl3.launch.trainjob.limits import LaunchLimits
+
+log = logging.getLogger("vl3.launch")
+
+Result = TypeVar("Result")
+
+
+class StoppedError(Exception):
+    """The launch ended while a thread of it was waiting."""
+
+
+class BackOff:
+    """Growing pauses with jitter, so that many launchers do not come back at the same moment."""
+
+    def __init__(self, limits: LaunchLimits, stop: threading.Event) -> None:
+        self._limits = limits
+        self._stop = stop
+        self._failures = 0
+
+    def reset(self) -> None:
+        """The request succeeded."""
+        self._failures = 0
+
+    def wait(self, at_least_seconds: float = 0.0) -> None:
+        """Pause.
+
+        Raises:
+            StoppedError: the launch was stopped meanwhile.
+        """
+        longest = min(self._limits.max_back_off_seconds, self._limits.back_off_seconds * 2**self._failures)
+        self._failures = min(self._failures + 1, 30)
+        if self._stop.wait(max(at_least_seconds, longest * random.uniform(0.5, 1.0))):
+            raise StoppedError
+
+
+class Outage:
+    """How long the API server has not answered."""
+
+    def __init__(self, limits: LaunchLimits, client: Client) -> None:
+        self._limits = limits
+        self._client = client
+        self._since: float | None = None
+
+    def over(self) -> None:
+        """An answer came."""
+        if self._since is not None and time.monotonic() - self._since > 5:
+            log.info("the API server answers again after %.0f s", time.monotonic() - self._since)
+        self._since = None
+
+    def note(self, error: Exception) -> None:
+        """No good answer came.
+
+        Raises:
+            ClusterError: that has been so for too long.
+        """
+        if self._since is None:
+            self._since = time.monotonic()
+            log.warning("waiting for the API server: %s", error)
+        seconds = time.monotonic() - self._since
+        if seconds > self._limits.api_outage_seconds:
+            raise ClusterError(
+                f"the API server {self._client.server} ({self._client.source}) has given no good answer for "
+                f"{seconds:.0f} s: {error}. A job that was created goes on by itself. When the server answers again, "
+                "start the run again: it finds its job."
+            ) from error
+
+
+def patiently(
+    call: Callable[[], Result], client: Client, limits: LaunchLimits, stop: threading.Event | None = None
+) -> Result:
+    """Make a request until it is answered.
+
+    Raises:
+        ApiError: an answer that the caller has to understand: 400, 404, 409, 410, 422.
+        ConfigError: our credentials or rights do not suffice.
+        ClusterError: the API server gave no good answer for too long.
+        StoppedError: `stop` was set.
+    """
+    stop = stop or threading.Event()
+    back_off, outage = BackOff(limits, stop), Outage(limits, client)
+    while True:
+        try:
+            result = call()
+        except ApiUnreachableError as error:
+            outage.note(error)
+            back_off.wait()
+        except ApiError as error:
+            if not error.is_passing:
+                refused = refusal(error, client)
+                if refused is not None:
+                    raise refused from error
+                raise
+            outage.note(error)
+            back_off.wait(error.retry_after_seconds)
+        else:
+            outage.over()
+            return result
+
+
+def refusal(error: ApiError, client: Client) -> Vl3Error | None:
+    """The message for an answer that is about us rather than about the request's object."""
+    if error.status == 401:
+        return ConfigError(
+            f"the API server {client.server} does not know our credentials ({client.source}): {error.message}. They "
+            "were read anew and are still refused: the token has expired or was revoked. Log in again (or renew the "
+            "kubeconfig's token), then start the run again: it finds its job."
+        )
+    if error.status == 403 and "is being terminated" not in error.message and "exceeded quota" not in error.message:
+        return ConfigError(
+            f"not allowed to {error.action}: {error.message}. Let the cluster's administrator apply "
+            "manifests/base/rbac (Role vl3-launcher) to the namespace and bind it to who starts this."
+        )
+    if error.status == 404 and not error.names_object:
+        return ClusterError(
+            f"the API server {client.server} knows nothing of what is needed to {error.action}: its "
+            "CustomResourceDefinition is missing or has another version. Let the administrator install the versions "
+            "of manifests/third-party; `vl3 cluster check` lists all that is missing."
+        )
+    return None

@@ -1,0 +1,141 @@
+"""A launch as a TrainJob of trainer.kubeflow.org/v1alpha1: pure, so that every field can be compared with a file."""
+
+import hashlib
+import json
+import math
+import re
+from typing import Any
+
+from vl3.config.placement import PlacementConfig
+from vl3.errors import ConfigError
+from vl3.launch.job import LaunchJob
+from vl3.launch.trainjob.names import (
+    DIGEST_ANNOTATION,
+    HISTORY_ANNOTATION,
+    MANAGER,
+    RUN_ID_ANNOTATION,
+    job_labels,
+    job_name,
+)
+
+API_VERSION = "trainer.kubeflow.org/v1alpha1"
+JOB_VARIABLE = "VL3_JOB"
+"""The stage's job as JSON, read by the pods."""
+DEADLINE_MARGIN_SECONDS = 300
+"""The cluster's own deadline comes this much later than the launcher's, which can say more."""
+
+_MAX_DOCUMENT_BYTES = 100_000  # Linux passes at most 128 KiB in one variable
+_RESERVED = re.compile(r"PET_|VL3_JOB$|KUBEFLOW_TRAINER_")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ANNOTATION = re.compile(r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+
+
+def build_trainjob(
+    job: LaunchJob, *, attempt: int, history: str = "", owner: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The TrainJob of one attempt.
+
+    Args:
+        job: what to run.
+        attempt: number of the attempt, from 1.
+        history: how the earlier attempts ended.
+        owner: owner reference, so that the job goes with the workflow run that wanted it.
+
+    Raises:
+        ConfigError: a name, a variable or the document cannot be given to the cluster.
+    """
+    placement = job.placement
+    assert placement is not None
+    spec = _spec(job, placement)
+    labels = job_labels(job.run_id, job.stage, attempt, queue=placement.queue, priority=placement.priority)
+    metadata: dict[str, Any] = {
+        "name": job_name(job.run_id, job.stage, attempt),
+        "labels": labels,
+        "annotations": {
+            RUN_ID_ANNOTATION: job.run_id,
+            DIGEST_ANNOTATION: _digest(spec, placement),
+            **({HISTORY_ANNOTATION: history} if history else {}),
+        },
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner]
+    return {"apiVersion": API_VERSION, "kind": "TrainJob", "metadata": metadata, "spec": spec}
+
+
+def _spec(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
+    return {
+        "runtimeRef": {
+            "apiGroup": "trainer.kubeflow.org",
+            "kind": "ClusterTrainingRuntime",
+            "name": f"vl3-torch-{placement.pool}",
+        },
+        "trainer": {
+            "numNodes": placement.nodes,
+            "numProcPerNode": placement.processes_per_node,
+            "resourcesPerNode": _resources(placement),
+            "env": _environment(job),
+        },
+        "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": _patch(job, placement)}}}],
+        "activeDeadlineSeconds": math.ceil(job.timeout_seconds) + DEADLINE_MARGIN_SECONDS,
+    }
+
+
+def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
+    """Requests equal to limits: a pod gets what its quota was counted with, and no neighbour takes it."""
+    amounts = {
+        "cpu": f"{round(placement.cpus_per_node * 1000)}m",
+        "memory": f"{round(placement.memory_gib * 1024)}Mi",
+    }
+    if placement.gpus_per_node:
+        amounts["nvidia.com/gpu"] = str(placement.gpus_per_node)
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
+    """What differs from job to job in the pods of the runtime's replicated job `node`."""
+    template: dict[str, Any] = {
+        "spec": {
+            "volumes": [
+                {
+                    "name": "shm",
+                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{round(placement.shm_gib * 1024)}Mi"},
+                }
+            ],
+            "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],  # noqa: S108
+        }
+    }
+    if job.pod_annotations:
+        for key in job.pod_annotations:
+            if not _ANNOTATION.fullmatch(key):
+                raise ConfigError(f"pod annotation {key!r} is no name that Kubernetes takes. Use `domain/name`.")
+        template["metadata"] = {"annotations": dict(sorted(job.pod_annotations.items()))}
+    return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}
+
+
+def _environment(job: LaunchJob) -> list[dict[str, str]]:
+    for name in job.environment:
+        if not _VARIABLE.fullmatch(name) or _RESERVED.match(name):
+            raise ConfigError(
+                f"launch.environment has {name!r}, which is no name of a variable or is set by the platform itself "
+                "(PET_*, KUBEFLOW_TRAINER_*, VL3_JOB). Use another name."
+            )
+    document = json.dumps(job.document, sort_keys=True, separators=(",", ":"))
+    if len(document.encode()) > _MAX_DOCUMENT_BYTES:
+        raise ConfigError(
+            f"the job of {job.name} is {len(document.encode())} bytes of JSON, more than the {_MAX_DOCUMENT_BYTES} "
+            "that a pod's variable can hold. Shorten the recipe's lists or put them into a file that it names."
+        )
+    variables = {
+        "OMP_NUM_THREADS": str(job.threads_per_process),
+        "TOKENIZERS_PARALLELISM": "false",
+        **job.environment,
+        JOB_VARIABLE: document,
+    }
+    # Kubernetes expands $(NAME) in values; a doubled $ stands for itself.
+    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in sorted(variables.items())]
+
+
+def _digest(spec: dict[str, Any], placement: PlacementConfig) -> str:
+    """Digest of all that the launcher asks for; what webhooks add later has no part in it."""
+    asked = {"spec": spec, "queue": placement.queue, "priority": placement.priority}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
