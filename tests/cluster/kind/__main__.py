@@ -1,0 +1,130 @@
+"""The kind cluster of the tests: `python -m tests.cluster.kind up|down|status`."""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.cluster.kind import cluster as kind_cluster
+from tests.cluster.kind.commands import KindError, run, say
+from tests.cluster.kind.debian import ensure_debian
+from tests.cluster.kind.docker import CACHE_REPOSITORY, image_ids
+from tests.cluster.kind.images import controller_recipes, ensure_images, node_recipes, storage_recipes
+from tests.cluster.kind.machine import prepare
+from tests.cluster.kind.node import NODE_REPOSITORY, ensure_node_image, pull_stock_image
+from tests.cluster.kind.programs import build_programs
+from tests.cluster.kind.settings import (
+    DEBIAN_IMAGE,
+    DEFAULT_NAME,
+    PROJECT_IMAGES,
+    Settings,
+    read_settings,
+)
+from tests.cluster.kind.stack import Cluster, put_controllers, put_overlay
+from tests.cluster.kind.store import ensure_store, load_images, missing_images
+
+EXIT_CLUSTER = 4
+"""As everywhere in vl3: the platform is at fault, not the input."""
+
+
+def main() -> int:
+    """Read the command line and do what it says; the exit code is 4 when the machine or the cluster is at fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster.kind", description=__doc__)
+    parser.add_argument("command", choices=("up", "down", "status"))
+    parser.add_argument("--name", default=DEFAULT_NAME, help="another cluster beside the usual one")
+    parser.add_argument("--caches", action="store_true", help="down: remove the caches as well")
+    arguments = parser.parse_args()
+    settings = read_settings(arguments.name)
+    try:
+        if arguments.command == "up":
+            up(settings)
+        elif arguments.command == "down":
+            down(settings, caches=arguments.caches)
+        else:
+            status(settings)
+    except KindError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CLUSTER
+    return 0
+
+
+def up(settings: Settings) -> None:
+    """Build what is missing, start the cluster unless it runs, and put everything on it."""
+    start = time.monotonic()
+    prepare(settings.cache, DEBIAN_IMAGE)
+    programs, node_image, images = build(settings)
+    store = ensure_store_unless_running(settings, programs, node_image)
+    config = kind_cluster.kind_config(settings.name, store)
+    wanted = kind_cluster.identity(config, node_image)
+    if kind_cluster.is_running(settings, programs["kind"], programs["kubectl"], wanted):
+        say(f"cluster {settings.name} runs already")
+    else:
+        kind_cluster.create(settings, programs["kind"], config, node_image)
+    cluster = Cluster(programs["kubectl"], settings)
+    load_images(settings.worker, images)
+    if absent := missing_images(PROJECT_IMAGES):
+        say(f"not in Docker, and so not in the cluster: {', '.join(absent)} (make images)")
+    with ThreadPoolExecutor(max_workers=1) as pool:  # gigabytes, while the controllers wait for their certificates
+        loading = pool.submit(load_images, settings.worker, PROJECT_IMAGES)
+        put_controllers(cluster)
+        loading.result()
+    put_overlay(cluster)
+    say(f"ready after {time.monotonic() - start:.0f} s: export KUBECONFIG={settings.kubeconfig}")
+
+
+def build(settings: Settings) -> tuple[dict[str, Path], str, list[str]]:
+    """Programs, node image and the images that the worker gets; the Go builds run beside debootstrap."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        building = pool.submit(build_programs, settings.cache)
+        debian = ensure_debian()
+        storage = ensure_images(storage_recipes(), debian)
+        programs = building.result()
+    controllers = ensure_images(controller_recipes(programs))
+    node_image = pull_stock_image() if settings.pull else None
+    if node_image is None:
+        node_images = ensure_images(node_recipes(programs), debian)
+        node_image = ensure_node_image(programs, node_images, debian)
+    return programs, node_image, [*controllers, *storage]
+
+
+def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path], node_image: str) -> Path:
+    """The worker's image store; a running cluster has it open, then it is left as it is."""
+    store = settings.cache / "stores" / f"{settings.name}-{node_image.rpartition(':')[2]}"
+    wanted = kind_cluster.identity(kind_cluster.kind_config(settings.name, store), node_image)
+    if kind_cluster.is_running(settings, programs["kind"], programs["kubectl"], wanted):
+        return store
+    if settings.name in kind_cluster.clusters(programs["kind"]):
+        kind_cluster.delete(settings, programs["kind"])
+    return ensure_store(settings, node_image)
+
+
+def down(settings: Settings, *, caches: bool) -> None:
+    """Delete the cluster; with `caches` also the built programs, image stores and images."""
+    prepare(settings.cache, DEBIAN_IMAGE)
+    kind = build_programs(settings.cache)["kind"]
+    if settings.name in kind_cluster.clusters(kind):
+        kind_cluster.delete(settings, kind)
+    else:
+        say(f"there is no cluster {settings.name}")
+    if caches:
+        mine = [name for name in image_ids() if name.startswith((f"{CACHE_REPOSITORY}:", f"{NODE_REPOSITORY}:"))]
+        if mine:
+            run(["docker", "rmi", "--force", *mine])
+        shutil.rmtree(settings.cache, ignore_errors=True)
+
+
+def status(settings: Settings) -> None:
+    """Print the nodes and Deployments of the running cluster."""
+    kind_cluster.node_image_of(settings)
+    programs = build_programs(settings.cache)
+    cluster = Cluster(programs["kubectl"], settings)
+    print(cluster.kubectl("get", "nodes"))
+    print(cluster.kubectl("get", "deployments", "--all-namespaces"))
+    print(f"export KUBECONFIG={settings.kubeconfig}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

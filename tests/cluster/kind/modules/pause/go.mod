@@ -1,0 +1,3 @@
+module vl3/pause
+
+go 1.26.0
