@@ -5,7 +5,7 @@ from kfp import dsl
 from components import images
 
 
-@dsl.component(base_image=images.BASE, install_kfp_package=False)
+@dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)
 def promote(
     recipe: str,
     overrides: list,

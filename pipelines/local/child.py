@@ -8,8 +8,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vl3.lifeline import start_lifeline
+
+if TYPE_CHECKING:
+    from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 
 def main(folder: Path) -> None:
@@ -25,9 +29,17 @@ def main(folder: Path) -> None:
 
     compile_train(folder / "pipeline.yaml")
     workflow = components.load_component_from_file(str(folder / "pipeline.yaml"))
+    leave_out_retries(workflow.pipeline_spec)
     arguments = json.loads((folder / "kfp" / "arguments.json").read_text(encoding="utf-8"))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "kfp"))
     workflow(**arguments)
+
+
+def leave_out_retries(spec: "PipelineSpec") -> None:
+    """Drop the tasks' retries, which are for lost nodes: here a person reads the error and starts the run again."""
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
 
 
 if __name__ == "__main__":

@@ -31,12 +31,13 @@ _LIMITS_SECONDS = {
     "evaluate": 7200.0,
     "promote": 600.0,
     "report": 600.0,
+    "finish": 600.0,
 }
 
 
 def task_limits_seconds(config: RunConfig) -> dict[str, float]:
     """Longest time of each task, in the workflow's order; a stage's own limit acts before this one."""
-    before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report")
+    before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report", "finish")
     stages = {
         f"train-{stage.value}".replace("_", "-"): config.stages[stage].timeout_seconds + _STAGE_MARGIN_SECONDS
         for stage in Stage
@@ -148,7 +149,8 @@ class Watch:
 
     def _explain(self, returncode: int) -> Vl3Error:
         """Why the child ended: a task's own word, else what can be seen from outside."""
-        for name, status in self._statuses.items():
+        for name in self._limits_seconds:  # in the workflow's order: the exit handler reports another's failure
+            status = self._statuses.get(name, {"state": "waiting"})
             if status["state"] == "failed":
                 family = FAMILIES.get(status["error"]["family"], Vl3Error)
                 return family(self._told(name, status["error"]["message"]))

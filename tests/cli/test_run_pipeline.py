@@ -24,6 +24,7 @@ TASKS = [
     "evaluate",
     "promote",
     "report",
+    "finish",
 ]
 
 
@@ -34,6 +35,14 @@ def finished(make_runner: Callable[..., Runner]) -> tuple[Runner, str, str]:
     done = runner.run()
     assert done.returncode == 0, done.stderr
     return runner, done.stdout, done.stderr
+
+
+def workflow_run(runner: Runner) -> tuple[str, dict[str, str]]:
+    """State and tags of the workflow's own MLflow run."""
+    with sqlite3.connect(runner.folder / "mlflow.db") as database:
+        query = "select run_uuid, status from runs join tags using (run_uuid) where key = 'vl3.kind' and value = ?"
+        ((run, state),) = database.execute(query, ["workflow"]).fetchall()
+        return state, dict(database.execute("select key, value from tags where run_uuid = ?", [run]).fetchall())
 
 
 def _output(runner: Runner, task: str, name: str) -> Path:
@@ -85,10 +94,11 @@ def test_mlflow_holds_the_runs_and_four_candidates(finished: tuple[Runner, str, 
         versions = database.execute("select source from model_versions order by version").fetchall()
         losses = database.execute("select count(*) from metrics where key = 'loss'").fetchone()[0]
     assert set(runs.values()) == {"FINISHED"}
-    assert set(TASKS) < set(runs)
+    assert set(TASKS) - {"finish"} < set(runs)
     assert len(versions) == 4
     assert all("/checkpoint" in source for (source,) in versions)
     assert losses >= 4 * 2
+    assert workflow_run(finished[0])[1]["vl3.state"] == "FINISHED"
 
 
 def test_a_second_run_reuses_everything(finished: tuple[Runner, str, str]) -> None:
@@ -97,7 +107,7 @@ def test_a_second_run_reuses_everything(finished: tuple[Runner, str, str]) -> No
     done = runner.run()
     assert done.returncode == 0, done.stderr
     states = runner.tasks()
-    assert [states[name] for name in TASKS] == ["done", *["reused"] * 8]
+    assert [states[name] for name in TASKS] == ["done", *["reused"] * 8, "done"]
     assert runner.record()["seconds"] < 60
     assert (runner.folder / "report" / "report.html").is_file()
 
@@ -128,6 +138,10 @@ def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[...,
     assert "Traceback" not in done.stderr
     assert "Traceback" in (runner.folder / "logs" / "check-prerequisites.log").read_text()
     assert runner.record()["error"]["family"] == "ConfigError"
+    assert runner.tasks()["finish"] == "done"
+    state, tags = workflow_run(runner)  # check-prerequisites failed before it had a run of its own
+    assert (state, tags["vl3.failed_task"]) == ("FAILED", "check-prerequisites")
+    assert tags["vl3.error"].startswith("ConfigError: 2 prerequisites are missing")
 
 
 def test_a_bad_line_refuses_the_data_by_name(make_runner: Callable[..., Runner], corpus: Path, tmp_path: Path) -> None:
@@ -141,5 +155,7 @@ def test_a_bad_line_refuses_the_data_by_name(make_runner: Callable[..., Runner],
     assert done.stderr.splitlines()[-1].startswith("DataError: validate-data: the dataset is refused")
     assert "annotations/train.jsonl:7" in done.stderr
     assert runner.tasks()["train-vision-adaptation"] == "waiting"
+    state, tags = workflow_run(runner)
+    assert (state, tags["vl3.failed_task"]) == ("FAILED", "validate-data")
     assert list(runner.folder.glob("artifacts/steps/validate-data/*/validation/data_docs/index.html"))
     assert not list(runner.folder.glob("artifacts/steps/validate-data/*/dataset"))

@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
-from pipelines.compile import compile_train, without_sdk_version
-from vl3.config.stages import Stage
+from pipelines.compile import compile_manifests, compile_train, without_sdk_version
+from pipelines.train import task_names
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_train_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], tmp_path: Path) -> None:
@@ -15,14 +17,22 @@ def test_train_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], 
     golden("pipelines/train.yaml", without_sdk_version((tmp_path / "train.yaml").read_text(encoding="utf-8")))
 
 
+def test_the_manifests_in_git_are_the_workflow_as_it_is() -> None:
+    folder = ROOT / "manifests" / "pipelines"
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == compile_manifests(), (
+        f"{folder} is out of date: run `make compile-pipelines` and review the difference"
+    )
+
+
 def test_train_pipeline_has_one_task_a_step_and_no_cache(tmp_path: Path) -> None:
     compile_train(tmp_path / "train.yaml")
-    spec = yaml.safe_load((tmp_path / "train.yaml").read_text(encoding="utf-8"))
-    tasks = spec["root"]["dag"]["tasks"].values()
-    stages = {f"train-{stage.value}".replace("_", "-") for stage in Stage}
-    expected = {"check-prerequisites", "validate-data", "evaluate", "promote", "report"} | stages
-    assert {task["taskInfo"]["name"] for task in tasks} == expected
-    assert [task["cachingOptions"].get("enableCache", False) for task in tasks] == [False] * 9
+    spec, _ = yaml.safe_load_all((tmp_path / "train.yaml").read_text(encoding="utf-8"))
+    inside = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"].values()
+    outside = spec["root"]["dag"]["tasks"].values()
+    assert {task["taskInfo"]["name"] for task in outside} == {"workflow", "finish"}
+    assert {task["taskInfo"]["name"] for task in inside} == set(task_names()) - {"finish"}
+    caching = [task.get("cachingOptions", {}).get("enableCache", False) for task in (*inside, *outside)]
+    assert caching == [False] * 11
     assert len(spec["root"]["inputDefinitions"]["parameters"]) == 6
 
 

@@ -12,12 +12,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from vl3.config.codeversion import read_pins
 from vl3.config.overrides import apply_overrides
 from vl3.config.stages import Stage
-from vl3.errors import FAMILIES, StorageError, Vl3Error
+from vl3.errors import FAMILIES, Vl3Error
 from vl3.lifeline import start_lifeline
 from vl3.recipes.catalog import get_recipe
+from vl3.steps.failure import note_failure, refuse_blind_retry
 from vl3.steps.status import StatusFile
 from vl3.steps.step import Step, StepRecord, StepRequest, execute
 from vl3.store.reference import read_reference, write_reference
@@ -36,6 +39,7 @@ def run_step(
     workflow: Mapping[str, str | list[str]],
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
     stage: str = "",
 ) -> None:
     """Run one step of the workflow in this process.
@@ -45,6 +49,7 @@ def run_step(
         workflow: recipe, overrides, data_uri, artifacts_uri, tracking_uri and run_id.
         inputs: path of the reference file of each input.
         outputs: path to write the reference of each output to.
+        values: what the workflow engine itself says.
         stage: the training stage, for train_stage.
 
     Raises:
@@ -60,11 +65,14 @@ def run_step(
     if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after this step
         atexit.register(_leave_quickly, status)
     try:
-        record, is_reused = _run(name, task, stage, workflow, inputs or {}, status)
+        if not status.is_kept:
+            refuse_blind_retry(_text(workflow, "artifacts_uri"), _text(workflow, "run_id"), task)
+        request = _request(task, stage, workflow, inputs or {}, values or {})
+        record, is_reused = _run(name, request, status)
         for output, path in (outputs or {}).items():
             write_reference(record.outputs[output], Path(path))
     except BaseException as error:
-        _record_failure(status, task, error)
+        _record_failure(status, task, workflow, error)
         raise
     status.finish("reused" if is_reused else "done")
     log.info("%s is %s (%.1f s, key %s)", task, "reused" if is_reused else "done", record.seconds, record.key)
@@ -77,20 +85,24 @@ def task_name(name: str, stage: str = "") -> str:
 
 def _run(
     name: str,
-    task: str,
-    stage: str,
-    workflow: Mapping[str, str | list[str]],
-    inputs: Mapping[str, str],
+    request: StepRequest,
     status: StatusFile,
 ) -> tuple[StepRecord, bool]:
-    request = _request(task, stage, workflow, inputs)
     step: Step = importlib.import_module(f"vl3.steps.{name}").STEP
-    log.info("%s of run %s, recipe %s, overrides %s", task, request.run_id, request.config.name, request.overrides)
+    log.info(
+        "%s of run %s, recipe %s, overrides %s", request.task, request.run_id, request.config.name, request.overrides
+    )
     with resource_errors(Path(request.artifacts_uri)):
         return execute(step, request, status.progress)
 
 
-def _request(task: str, stage: str, workflow: Mapping[str, str | list[str]], inputs: Mapping[str, str]) -> StepRequest:
+def _request(
+    task: str,
+    stage: str,
+    workflow: Mapping[str, str | list[str]],
+    inputs: Mapping[str, str],
+    values: Mapping[str, Any],
+) -> StepRequest:
     overrides = tuple(workflow["overrides"])
     return StepRequest(
         task=task,
@@ -102,10 +114,12 @@ def _request(task: str, stage: str, workflow: Mapping[str, str | list[str]], inp
         tracking_uri=_text(workflow, "tracking_uri"),
         run_id=_text(workflow, "run_id"),
         inputs={name: read_reference(Path(path)) for name, path in inputs.items()},
+        values=dict(values),
         injected={name: os.environ[name] for name in _INJECTED if os.environ.get(name)},
         tracking_template=_path_variable("VL3_MLFLOW_TEMPLATE"),
         run_folder=_path_variable("VL3_RUN_FOLDER"),
         log_path=_log_path(task),
+        library_pins=read_pins(pins) if (pins := _path_variable("VL3_TRAINER_REQUIREMENTS")) else {},
     )
 
 
@@ -135,13 +149,18 @@ def _set_up_logging(task: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _record_failure(status: StatusFile, task: str, error: BaseException) -> None:
+def _record_failure(
+    status: StatusFile, task: str, workflow: Mapping[str, str | list[str]], error: BaseException
+) -> None:
     family = next((name for name, kind in FAMILIES.items() if isinstance(error, kind)), "Vl3Error")
     message = str(error) if isinstance(error, Vl3Error) else f"{type(error).__name__}: {error}"
     log.error("%s failed (%s): %s", task, family, message, exc_info=error)
     try:
         status.finish("failed", error={"family": family, "message": message})
-    except StorageError as storage_error:  # the disk is full: the log line above has to do
+        if not status.is_kept and not isinstance(error, SystemExit):
+            artifacts_uri, run_id = _text(workflow, "artifacts_uri"), _text(workflow, "run_id")
+            note_failure(artifacts_uri, run_id, task=task, family=family, message=message)
+    except Vl3Error as storage_error:  # the store fails too: the log line above has to do
         log.error("the status of %s could not be written either: %s", task, storage_error)
 
 

@@ -13,7 +13,6 @@ from vl3.config.stages import Stage
 from vl3.steps.evaluate import read_evaluation
 from vl3.steps.lineage import lineage
 from vl3.steps.step import Step, StepOutcome, StepRecord, StepRequest, StepWork, record_of
-from vl3.steps.tracking import finish_parent_run
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 from vl3.store.writing import storage_errors
@@ -35,7 +34,6 @@ def run(work: StepWork) -> StepOutcome:
         reference = work.publish(folder, "report", kind="report")
     work.clear()
     _deliver(request, reference)
-    finish_parent_run(request)
     return StepOutcome(outputs={"report": reference}, values={"verdict": data["verdict"]})
 
 
@@ -119,9 +117,8 @@ def _deliver(request: StepRequest, report: Reference) -> None:
 
 
 def _redeliver(request: StepRequest, record: StepRecord) -> None:
-    """A reused report is still the run's report, and the run is still finished."""
+    """A reused report is still the run's report."""
     _deliver(request, record.outputs["report"])
-    finish_parent_run(request)
 
 
 def _read(reference: Reference, name: str) -> dict[str, Any]:

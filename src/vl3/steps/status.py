@@ -40,6 +40,11 @@ class StatusFile:
         self._write()
 
     @property
+    def is_kept(self) -> bool:
+        """Whether the status is written anywhere."""
+        return self._path is not None
+
+    @property
     def is_finished_well(self) -> bool:
         """Whether the step has ended without an error."""
         return self._data["state"] in ("done", "reused")

@@ -51,6 +51,8 @@ class StepRequest:
     """Identity of the workflow run."""
     inputs: dict[str, Reference]
     """Artifacts of former steps."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What the workflow engine itself says: for the exit handler, how the workflow ended."""
     injected: dict[str, str] = field(default_factory=dict)
     """MLFLOW_* variables that somebody set around the workflow."""
     tracking_template: Path | None = None

@@ -1,5 +1,6 @@
 """How the steps reach MLflow: one tracker for the workflow run, one registry for its model."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vl3.config.codec import digest, to_dict
@@ -46,9 +47,11 @@ def open_parent_run(request: StepRequest) -> "StepRun":
     return run
 
 
-def finish_parent_run(request: StepRequest) -> None:
-    """Mark the workflow's run as finished."""
-    open_tracker(request).finish()
+def finish_parent_run(request: StepRequest, status: str, tags: Mapping[str, str]) -> None:
+    """End the workflow's run as FINISHED, FAILED or KILLED; tags say more."""
+    tracker = open_tracker(request)
+    tracker.workflow.set_tags(tags)
+    tracker.finish(status)
 
 
 def open_registry(request: StepRequest) -> Registry:

@@ -11,6 +11,7 @@ import pytest
 from pipelines.local.display import PlainDisplay, progress_text, tell
 from pipelines.local.watch import child_environment, task_limits_seconds
 from pipelines.run import main
+from pipelines.train import task_names
 from vl3.errors import DataError
 from vl3.recipes.catalog import get_recipe
 
@@ -61,7 +62,8 @@ def test_details_come_before_the_headline(capsys) -> None:
 def test_every_task_has_a_limit() -> None:
     limits = task_limits_seconds(get_recipe("tiny"))
     assert list(limits)[:3] == ["check-prerequisites", "validate-data", "train-vision-adaptation"]
-    assert list(limits)[-3:] == ["evaluate", "promote", "report"]
+    assert list(limits) == task_names()
+    assert list(limits)[-4:] == ["evaluate", "promote", "report", "finish"]
     assert limits["train-video"] == 1800 + 120
 
 

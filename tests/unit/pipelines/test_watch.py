@@ -86,6 +86,30 @@ def test_a_killed_task_is_explained(make_watch, tmp_path: Path, capsys) -> None:
     assert "validate-data ended without a word: its process was killed" in capsys.readouterr().err
 
 
+def test_the_task_that_failed_is_told_not_the_exit_handler(make_watch, tmp_path: Path, capsys) -> None:
+    finish = """
+error = {"family": "ClusterError", "message": "MLflow is away"}
+data = {"task": "finish", "state": "failed", "started_at": "2026-01-01T00:00:00+00:00", "ended_at": None, "pid": 1,
+        "progress": None, "error": error}
+(folder / "finish.json").write_text(json.dumps(data))
+"""
+    error = {"family": "DataError", "message": "first line"}
+    assert make_watch(f"{finish}status('failed', {error!r}); raise SystemExit(1)").run() == 3
+    assert "DataError: validate-data: first line" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_exit_handler_that_fails_fails_the_run(make_watch, tmp_path: Path, capsys) -> None:
+    finish = """
+error = {"family": "ClusterError", "message": "MLflow is away"}
+data = {"task": "finish", "state": "failed", "started_at": "2026-01-01T00:00:00+00:00", "ended_at": None, "pid": 1,
+        "progress": None, "error": error}
+(folder / "finish.json").write_text(json.dumps(data))
+raise SystemExit(1)
+"""
+    assert make_watch(f"status('done', ended_at='2026-01-01T00:00:02+00:00'){finish}").run() == 4
+    assert "ClusterError: finish: MLflow is away" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_child_that_dies_outside_of_any_task_is_explained(make_watch, tmp_path: Path, capsys) -> None:
     assert make_watch("raise SystemExit(7)").run() == 1
     assert "ended with status 7 outside of any task" in capsys.readouterr().err

@@ -30,7 +30,9 @@ run_step("probe", workflow={workflow!r}, outputs={{"out": {out!r}}})
 """
 
 
-def _run(tmp_path: Path, body: str, family: str = "DataError", **variables: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    tmp_path: Path, body: str, family: str = "DataError", *, local: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
     workflow = {
         "recipe": "tiny",
         "overrides": ["seed=3"],
@@ -40,7 +42,8 @@ def _run(tmp_path: Path, body: str, family: str = "DataError", **variables: str)
         "run_id": "r",
     }
     program = PROGRAM.format(body=body, family=family, workflow=workflow, out=str(tmp_path / "out.json"))
-    environment = {**os.environ, "VL3_RUN_FOLDER": str(tmp_path / "run"), **variables}
+    folder = {"VL3_RUN_FOLDER": str(tmp_path / "run")} if local else {}
+    environment = {**os.environ, **folder, **variables}
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
 
@@ -93,6 +96,26 @@ def test_termination_is_a_failure_and_ends_with_143(tmp_path: Path) -> None:
     done = _run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
     assert done.returncode == 143
     assert _status(tmp_path)["error"]["message"] == "SystemExit: 143"
+
+
+def test_on_a_cluster_a_failure_is_noted_and_a_blind_retry_ends_at_once(tmp_path: Path) -> None:
+    assert _run(tmp_path, "raise DataError('line 3 is bad')", local=False).returncode == 1
+    (note,) = (tmp_path / "artifacts" / "runs" / "r" / "failures").iterdir()
+    assert json.loads(note.read_text())["message"] == "line 3 is bad"
+    again = _run(tmp_path, "print('worked again')", local=False)
+    assert again.returncode == 1
+    assert "DataError: line 3 is bad" in again.stderr
+    assert "worked again" not in again.stdout
+
+
+def test_on_a_cluster_a_retry_after_the_platforms_failure_works(tmp_path: Path) -> None:
+    assert _run(tmp_path, "raise ClusterError('node lost')", "ClusterError", local=False).returncode == 1
+    assert _run(tmp_path, "pass", local=False).returncode == 0
+
+
+def test_on_a_cluster_termination_leaves_no_note(tmp_path: Path) -> None:
+    _run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)", local=False)
+    assert not (tmp_path / "artifacts" / "runs").exists()
 
 
 def test_task_names() -> None:

@@ -1,0 +1,92 @@
+"""Step: the workflow's last word, whatever became of it. Frees what it holds on the cluster and ends its MLflow run.
+
+It runs as the exit handler: after the last step, and after a failed one.
+"""
+
+import logging
+from typing import Any
+
+from vl3.errors import Vl3Error
+from vl3.steps.failure import Failure, drop_notes, local_failure, noted_failures
+from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.steps.tracking import finish_parent_run
+
+log = logging.getLogger("vl3.step")
+
+_GOOD = ("SUCCEEDED", "COMPLETE", "COMPLETED", "CACHED")
+"""Words for success: kfp.local's and the server's own, which changed between its releases."""
+_STOPPED = ("CANCELLED", "CANCELED", "CANCELLING", "CANCELING")
+
+
+def run(work: StepWork) -> StepOutcome:
+    """Free first: what is left on the cluster costs money; a tracking server that is down costs a line in a table."""
+    request = work.request
+    state = final_state(str(request.values["state"]))
+    failure = find_failure(request) if state != "FINISHED" else None
+    freed, problem = _free(request)
+    _report(request, state, failure)
+    if problem is not None:
+        raise problem
+    if request.run_folder is None:
+        drop_notes(request.artifacts_uri, request.run_id)
+    values = {"state": state, "failed_task": failure.task if failure else None, "freed": freed}
+    return StepOutcome(outputs={}, values=values)
+
+
+def final_state(word: str) -> str:
+    """MLflow's FINISHED, KILLED or FAILED for the workflow engine's word; what is not known to be good has failed."""
+    if word.upper() in _GOOD:
+        return "FINISHED"
+    return "KILLED" if word.upper() in _STOPPED else "FAILED"
+
+
+def find_failure(request: StepRequest) -> Failure | None:
+    """The task that failed, as far as it could say so; else what the workflow engine says, if it says anything."""
+    if request.run_folder is not None:
+        return local_failure(request.run_folder)
+    try:
+        notes = noted_failures(request.artifacts_uri, request.run_id)
+    except Vl3Error as error:  # what went wrong may be the store itself; there is more to do than to name it
+        log.warning("the failed task cannot be named, its note cannot be read: %s", error)
+        notes = []
+    if notes:
+        return notes[0]
+    message = str(request.values.get("message") or "")
+    return Failure(task=str(request.values["task"]), family="Vl3Error", message=message, at="") if message else None
+
+
+def _free(request: StepRequest) -> tuple[list[str], Vl3Error | None]:
+    """Remove the run's TrainJobs; their names, and what kept them from going."""
+    if request.config.launch.backend != "trainjob":
+        return [], None
+    from vl3.launch.trainjob import collect
+
+    try:
+        freed = collect(request.run_id)
+    except Vl3Error as error:
+        log.error("TrainJobs of run %s may be left: %s", request.run_id, error)
+        return [], error
+    if freed:
+        log.info("removed %d TrainJobs and waited until their GPUs were free: %s", len(freed), ", ".join(freed))
+    else:
+        log.info("no TrainJob of run %s was left", request.run_id)
+    return freed, None
+
+
+def _report(request: StepRequest, state: str, failure: Failure | None) -> None:
+    # Empty tags take the place of what a former attempt at the run said.
+    tags = {"vl3.state": state, "vl3.failed_task": "", "vl3.error": ""}
+    if failure is not None:
+        tags |= {"vl3.failed_task": failure.task, "vl3.error": f"{failure.family}: {failure.message}"}
+        log.info("run %s: %s in %s (%s: %s)", request.run_id, state, failure.task, failure.family, failure.message)
+    else:
+        log.info("run %s: %s", request.run_id, state)
+    finish_parent_run(request, state, tags)
+
+
+def key_parts(request: StepRequest) -> dict[str, Any]:
+    """The run: each has an end of its own."""
+    return {"run_id": request.run_id}
+
+
+STEP = Step(code=("steps/finish.py",), run=run, key_parts=key_parts, reusable=False)

@@ -1,0 +1,104 @@
+"""What the compiled workflow asks of a cluster, for every task."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from components import images
+from pipelines.compile import compile_train
+from pipelines.pod_settings import settings_of
+from pipelines.train import task_names
+
+TASKS = task_names()
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The compiled workflow: what to run, and how on Kubernetes."""
+    path = tmp_path_factory.mktemp("ir") / "train.yaml"
+    compile_train(path)
+    spec, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+@pytest.fixture
+def pods(documents: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each task's pod: container, retry policy and Kubernetes settings in one."""
+    spec, platform = documents
+    tasks = spec["root"]["dag"]["tasks"] | spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    found = {}
+    for task in tasks.values():
+        component = spec["components"][task["componentRef"]["name"]]
+        if "executorLabel" in component:
+            label = component["executorLabel"]
+            container = spec["deploymentSpec"]["executors"][label]["container"]
+            found[task["taskInfo"]["name"]] = {"container": container, "task": task, **platform[label]}
+    return found
+
+
+def test_every_task_has_a_pod(pods: dict[str, dict[str, Any]]) -> None:
+    assert sorted(pods) == sorted(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_pod_is_restricted_sized_and_labelled(pods: dict[str, dict[str, Any]], name: str) -> None:
+    pod = pods[name]
+    assert pod["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}
+    assert pod["imagePullPolicy"] == "IfNotPresent"
+    resources = pod["container"]["resources"]
+    for kind in ("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"):
+        assert resources[kind]
+    labels = pod["podMetadata"]["labels"]
+    assert labels["app.kubernetes.io/part-of"] == "vl3"
+    assert labels["vl3.dev/task"] == name
+    assert pod["podMetadata"]["annotations"] == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+    assert {"volumeName": "tmp", "mountPath": "/tmp"} in pod["emptyDirMounts"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_settings_and_secrets_come_by_name(pods: dict[str, dict[str, Any]], name: str) -> None:
+    found = {
+        (kind, entry["optional"]): {key["envVar"] for key in entry["keyToEnv"]}
+        for kind in ("configMapAsEnv", "secretAsEnv")
+        for entry in pods[name][kind]
+    }
+    assert found == {
+        ("configMapAsEnv", False): {"HOME"},
+        ("configMapAsEnv", True): {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE"},
+        ("secretAsEnv", False): {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+        ("secretAsEnv", True): {"AWS_SESSION_TOKEN"},
+    }
+    assert {entry["secretName"] for entry in pods[name]["secretAsEnv"]} == {"vl3-s3"}
+    assert {entry["configMapName"] for entry in pods[name]["configMapAsEnv"]} == {"vl3-settings"}
+
+
+def test_only_what_a_retry_can_cure_is_retried(pods: dict[str, dict[str, Any]]) -> None:
+    retries = {name: pod["task"].get("retryPolicy", {}).get("maxRetryCount", 0) for name, pod in pods.items()}
+    assert retries == {name: {"check-prerequisites": 0, "finish": 4}.get(name, 2) for name in TASKS}
+    assert pods["evaluate"]["task"]["retryPolicy"]["backoffDuration"] == "30s"
+
+
+def test_launchers_have_no_deadline_of_their_own_and_all_others_have(pods: dict[str, dict[str, Any]]) -> None:
+    without = {name for name, pod in pods.items() if "activeDeadlineSeconds" not in pod}
+    assert without == {name for name in TASKS if name.startswith("train-")}
+    assert pods["finish"]["activeDeadlineSeconds"] == "1800"
+
+
+def test_images_by_role(pods: dict[str, dict[str, Any]]) -> None:
+    expected = {"launcher": images.LAUNCHER, "data": images.DATA, "evaluator": images.EVALUATOR}
+    for name, pod in pods.items():
+        assert pod["container"]["image"] == expected[settings_of(name).role]
+        assert pod["podMetadata"]["labels"]["app.kubernetes.io/component"] == settings_of(name).role
+
+
+def test_evaluation_has_shared_memory(pods: dict[str, dict[str, Any]]) -> None:
+    shm = {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "4Gi"}
+    assert [name for name, pod in pods.items() if shm in pod["emptyDirMounts"]] == ["evaluate"]
+
+
+def test_no_value_of_a_secret_and_no_cache_in_the_workflow(documents: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    spec, _ = documents
+    dags = [spec["root"]["dag"], spec["components"]["comp-exit-handler-1"]["dag"]]
+    caching = [task.get("cachingOptions", {}) for dag in dags for task in dag["tasks"].values()]
+    assert not any(options.get("enableCache") for options in caching)
