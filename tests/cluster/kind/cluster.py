@@ -16,7 +16,7 @@ API_SECONDS = 10
 
 
 def kind_config(name: str, store: Path | None) -> dict[str, Any]:
-    """kind's configuration: a control plane and one worker, the pool `cpu`."""
+    """Kind's configuration: a control plane and one worker, the pool `cpu`."""
     worker: dict[str, Any] = {"role": "worker", "labels": {"vl3.dev/pool": "cpu"}}
     if store is not None:
         worker["extraMounts"] = [{"hostPath": str(store), "containerPath": "/var/lib/containerd"}]

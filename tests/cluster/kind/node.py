@@ -18,7 +18,7 @@ CONTAINERD_SECONDS = 30
 
 
 def pull_stock_image() -> str | None:
-    """kind's own node image of this version, or None where no registry answers."""
+    """Kind's own node image of this version, or None where no registry answers."""
     image = f"{STOCK_IMAGE}:{KUBERNETES_VERSION}"
     if image in image_ids():
         return image
