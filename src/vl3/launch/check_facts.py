@@ -1,0 +1,81 @@
+"""What is known of a cluster at one moment: the material that the checks judge."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+Object = Mapping[str, Any]
+"""A Kubernetes object as the API gives it."""
+
+TRAINER = "trainer.kubeflow.org/v1alpha1"
+JOBSET = "jobset.x-k8s.io/v1alpha2"
+KUEUE = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
+"""Versions of Kueue's API that are understood, the best first."""
+TRAINJOB_FIELDS = ("runtimeRef", "trainer", "runtimePatches", "suspend", "activeDeadlineSeconds")
+"""Fields of TrainJob.spec that are used; runtimePatches came with Trainer 2.2."""
+
+
+class Kind(Enum):
+    """Kinds of objects that are looked at: (kind, plural, whether it lies in the namespace)."""
+
+    NAMESPACE = ("Namespace", "namespaces", False)
+    RUNTIME = ("ClusterTrainingRuntime", "clustertrainingruntimes", False)
+    LOCAL_QUEUE = ("LocalQueue", "localqueues", True)
+    CLUSTER_QUEUE = ("ClusterQueue", "clusterqueues", False)
+    COHORT = ("Cohort", "cohorts", False)
+    FLAVOR = ("ResourceFlavor", "resourceflavors", False)
+    PRIORITY = ("WorkloadPriorityClass", "workloadpriorityclasses", False)
+    NODE = ("Node", "nodes", False)
+    CONFIG_MAP = ("ConfigMap", "configmaps", True)
+    SERVICE_ACCOUNT = ("ServiceAccount", "serviceaccounts", True)
+
+    @property
+    def label(self) -> str:
+        """The kind as Kubernetes writes it."""
+        return self.value[0]
+
+    @property
+    def plural(self) -> str:
+        """The kind in paths and rules."""
+        return self.value[1]
+
+    @property
+    def is_namespaced(self) -> bool:
+        """Whether its objects lie in a namespace."""
+        return self.value[2]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterFacts:
+    """A snapshot of what the checks need, read once."""
+
+    server: str
+    """Address of the API server."""
+    version: str
+    """Version of the API server, `v1.36.3`."""
+    namespace: str
+    """Namespace in which the jobs are to run."""
+    apis: Mapping[str, frozenset[str]]
+    """Plural names that each served `group/version` has; a version that is not served is absent."""
+    trainjob_fields: frozenset[str] | None
+    """Fields of TrainJob.spec that the server knows; None where it publishes no schema."""
+    denied: tuple[str, ...]
+    """What this identity may not do and must: `create trainjobs.trainer.kubeflow.org`."""
+    objects: Mapping[Kind, Mapping[str, Object]]
+    """Objects by name, of the kinds that could be read."""
+    unreadable: Mapping[Kind, str]
+    """Why objects of a kind could not be read."""
+
+    def known(self, kind: Kind) -> Mapping[str, Object]:
+        """Objects of a kind by name; empty where they could not be read."""
+        return self.objects.get(kind, {})
+
+    def is_known(self, kind: Kind) -> bool:
+        """Whether objects of a kind could be read, so that a missing one is truly missing."""
+        return kind in self.objects
+
+    @property
+    def kueue(self) -> str | None:
+        """The best understood version of Kueue's API that is served."""
+        return next((version for version in KUEUE if version in self.apis), None)
