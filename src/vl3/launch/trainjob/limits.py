@@ -13,6 +13,10 @@ class LaunchLimits:
     """Time that a pod may take to get its image."""
     image_certain_seconds: float = 30.0
     """Time for which a registry must keep saying that an image does not exist or is denied."""
+    container_config_seconds: float = 20.0
+    """Time for which a container must be impossible to make: a Secret may be on its way."""
+    quota_certain_seconds: float = 5.0
+    """Time for which Kueue must keep saying that a quota or a queue can never serve."""
     unschedulable_seconds: float = 900.0
     """Time that admitted pods may find no node: one may be on its way up."""
     cancel_seconds: float = 60.0
@@ -25,8 +29,14 @@ class LaunchLimits:
     """Life of one watch request; the server ends it and the next goes on from there."""
     back_off_seconds: float = 0.5
     """First pause after a failed request; it doubles, with jitter."""
-    max_back_off_seconds: float = 30.0
+    max_back_off_seconds: float = 10.0
     """Longest pause after a failed request."""
+    log_back_off_seconds: float = 120.0
+    """Longest pause after a log that could not be read."""
+    log_drain_seconds: float = 3.0
+    """Time for the last lines of a log after the job has ended."""
+    place_seconds: float = 60.0
+    """Time between two looks at the place in the queue."""
     log_tail_lines: int = 20
     """Last lines of each rank that are shown after a failure."""
     log_tail_pods: int = 8

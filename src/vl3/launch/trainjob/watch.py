@@ -1,5 +1,6 @@
 """Following the objects of one kind: list once, then one long request after the other, through every interruption."""
 
+import contextlib
 import json
 import logging
 import threading
@@ -86,11 +87,13 @@ class Watcher(threading.Thread):
                 if version is None:
                     version = self._list()
                     outage.over()
-                started, seen = time.monotonic(), version
-                for version in self._watch(version):
+                started, since = time.monotonic(), version
+                for reached in self._watch(since):
                     outage.over()
-                    back_off.reset()
-                if version == seen and time.monotonic() - started < 1.0:
+                    if reached != version:
+                        version = reached
+                        back_off.reset()
+                if version == since and time.monotonic() - started < 1.0:
                     back_off.wait()  # a server that hangs up at once must not be asked at once
             except ExpiredError:
                 log.info("%s are listed anew: the version to go on from has expired", self._resource.plural)
@@ -125,6 +128,7 @@ class Watcher(threading.Thread):
             raise
         self._response = response
         try:
+            yield version
             for line in lines_of(response):
                 event = _event(line)
                 if event is None:
@@ -167,10 +171,8 @@ def hang_up(response: "urllib3.BaseHTTPResponse | None") -> None:
     """Wake the thread that reads a stream."""
     if response is None:
         return
-    try:
-        response.shutdown()  # type: ignore[attr-defined]
-    except (OSError, ValueError, RuntimeError):  # it ended by itself
-        pass
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # it ended by itself
+        response.shutdown()
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

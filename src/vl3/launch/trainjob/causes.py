@@ -1,0 +1,148 @@
+"""Why an attempt can fail: who acts, whether another attempt may help, and what to say."""
+
+from dataclasses import dataclass
+
+from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A kind of failure."""
+
+    name: str
+    """Short name, as it stands in the history of a TrainJob."""
+    family: type[Vl3Error]
+    """Who acts."""
+    retry: str
+    """`never`; `count`: up to placements.<stage>.max_retries; `progress`: the same, and only after a new step."""
+    remedy: str
+    """What to do, with `{stage}` for the stage."""
+    patience: str | None = None
+    """Field of LaunchLimits: for how long the trouble must last before it counts; None: it counts at once."""
+
+
+NODE_LOST = Cause("node_lost", ClusterError, "count", "Look at the node: `kubectl describe node`.")
+EVICTED = Cause("evicted", ClusterError, "count", "Look at what evicted the pod: `kubectl get events`.")
+STOPPED = Cause("stopped", ClusterError, "count", "Something asked the pod to stop; look at its node's events.")
+VANISHED = Cause("vanished", ClusterError, "count", "Look at `kubectl get events` of that time.")
+CRASH = Cause("crash", ClusterError, "progress", "The step's log has the last lines of every pod.")
+CLUSTER = Cause("cluster", ClusterError, "count", "Start the run again: it goes on from its last checkpoint.")
+CONFIG = Cause("config", ConfigError, "never", "")
+DATA = Cause("data", DataError, "never", "")
+STORAGE = Cause("storage", StorageError, "never", "")
+OUT_OF_MEMORY = Cause(
+    "out_of_memory",
+    ConfigError,
+    "never",
+    "Raise placements.{stage}.memory_gib, or lower stages.{stage}.packs_per_step or data.max_length_tokens.",
+)
+SHM_FULL = Cause(
+    "volume_full", ConfigError, "never", "Raise placements.{stage}.shm_gib (and memory_gib, of which it is a part)."
+)
+CANNOT_START = Cause(
+    "cannot_start",
+    ConfigError,
+    "never",
+    "Check the image and the command of the ClusterTrainingRuntime; `make images` builds the project's own.",
+)
+BAD_CONTAINER = Cause(
+    "bad_container",
+    ConfigError,
+    "never",
+    "Check that ConfigMap vl3-settings and Secret vl3-s3 are in the namespace and that the image runs as non-root.",
+    "container_config_seconds",
+)
+IMAGE_MISSING = Cause(
+    "image_missing",
+    ConfigError,
+    "never",
+    "Set the image in the overlay's `images:` to one that is there, and give the pods a pull secret if it is private.",
+    "image_certain_seconds",
+)
+IMAGE_UNREACHABLE = Cause(
+    "image_unreachable",
+    ClusterError,
+    "never",
+    "Check that the nodes reach the registry, or load the image into the nodes; then start the run again.",
+    "image_pull_seconds",
+)
+IMAGE_SLOW = Cause(
+    "image_slow",
+    ClusterError,
+    "never",
+    "Check the registry's speed and the node's disk, or load the image into the nodes beforehand.",
+    "image_pull_seconds",
+)
+UNSCHEDULABLE = Cause(
+    "unschedulable",
+    ClusterError,
+    "never",
+    "The quota allows it but no node takes it: check the pool's nodes (label vl3.dev/pool, free GPUs, taints).",
+    "unschedulable_seconds",
+)
+NO_PODS = Cause(
+    "no_pods",
+    ClusterError,
+    "never",
+    "Look at `kubectl get events` and at the logs of the JobSet and Trainer controllers.",
+    "unschedulable_seconds",
+)
+QUOTA_NEVER = Cause(
+    "quota_never",
+    ConfigError,
+    "never",
+    "Lower placements.{stage}.nodes or gpus_per_node, choose another pool, or let the administrator raise the quota.",
+    "quota_certain_seconds",
+)
+QUEUE_MISSING = Cause(
+    "queue_missing",
+    ConfigError,
+    "never",
+    "Set placements.{stage}.queue to a LocalQueue of the namespace: `kubectl get localqueues`.",
+    "quota_certain_seconds",
+)
+QUEUE_TIMEOUT = Cause(
+    "queue_timeout",
+    ClusterError,
+    "never",
+    "Start the run again later, raise placements.{stage}.queue_timeout_seconds or choose a higher priority.",
+)
+DEADLINE = Cause(
+    "deadline",
+    ClusterError,
+    "never",
+    "Start the run again: it goes on from its last checkpoint. If it is as slow as it should be, raise "
+    "stages.{stage}.timeout_seconds.",
+)
+DELETED = Cause(
+    "deleted", ClusterError, "never", "Start the run again if that was not wanted: it goes on from its last checkpoint."
+)
+UNSUPPORTED = Cause("unsupported", ConfigError, "never", "Check placements.{stage}.pool against the training runtimes.")
+
+OF_FAMILY = {"ConfigError": CONFIG, "DataError": DATA, "StorageError": STORAGE, "ClusterError": CLUSTER}
+"""Cause of an error that the training itself named."""
+OF_EXIT_CODE = {2: CONFIG, 3: DATA, 4: CLUSTER, 6: STORAGE, 143: STOPPED}
+"""Cause by exit code, where nothing else is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What ended an attempt, or is about to."""
+
+    cause: Cause
+    """The kind."""
+    text: str
+    """What is wrong and where: names of objects, values, the cluster's own words."""
+    pod: str = ""
+    """The pod that failed first."""
+
+    def error(self, task: str, stage: str, *, attempts: int, last_lines: str = "") -> Vl3Error:
+        """The error that the launch ends with."""
+        tries = f" (attempt {attempts})" if attempts > 1 else ""
+        shown = f" Last lines of {self.pod}:\n{last_lines}" if last_lines else ""
+        remedy = self.cause.remedy.format(stage=stage)
+        return self.cause.family(f"{task}{tries}: {self.text}{_stop(self.text)} {remedy}{shown}".strip())
+
+
+def _stop(text: str) -> str:
+    return "" if text.endswith((".", "!", "?")) else "."

@@ -1,0 +1,113 @@
+"""Reading Kubernetes objects as they come from the API server: plain dictionaries with gaps."""
+
+from datetime import datetime
+from typing import Any
+
+Object = dict[str, Any]
+
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+CONTAINER = "node"
+"""The container of a pod that trains."""
+
+
+def name_of(item: Object) -> str:
+    """Name of an object."""
+    return str(item["metadata"]["name"])
+
+
+def uid_of(item: Object) -> str:
+    """Identity of an object, never used again."""
+    return str(item["metadata"]["uid"])
+
+
+def annotations_of(item: Object) -> dict[str, str]:
+    """Annotations of an object."""
+    return item["metadata"].get("annotations") or {}
+
+
+def labels_of(item: Object) -> dict[str, str]:
+    """Labels of an object."""
+    return item["metadata"].get("labels") or {}
+
+
+def is_being_deleted(item: Object) -> bool:
+    """Whether somebody has asked for the object's end."""
+    return "deletionTimestamp" in item["metadata"]
+
+
+def condition(item: Object | None, kind: str) -> Object | None:
+    """The condition of a type, whatever its status."""
+    conditions = ((item or {}).get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one.get("type") == kind), None)
+
+
+def is_true(item: Object | None, kind: str) -> bool:
+    """Whether a condition of the type is there and true."""
+    found = condition(item, kind)
+    return found is not None and found.get("status") == "True"
+
+
+def unix_time(text: str | None) -> float | None:
+    """Unix time of a Kubernetes timestamp."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def phase_of(pod: Object) -> str:
+    """Pending, Running, Succeeded, Failed or Unknown."""
+    return str((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def is_over(pod: Object) -> bool:
+    """Whether all containers of a pod have ended, so that it uses nothing any more."""
+    return phase_of(pod) in ("Succeeded", "Failed")
+
+
+def rank_of(pod: Object) -> int:
+    """Node rank of a pod: its completion index."""
+    index = labels_of(pod).get(COMPLETION_INDEX) or annotations_of(pod).get(COMPLETION_INDEX)
+    return int(index) if index and index.isdigit() else 0
+
+
+def node_of(pod: Object) -> str:
+    """Node on which a pod runs; empty before it is scheduled."""
+    return str(pod["spec"].get("nodeName") or "")
+
+
+def container_status(pod: Object) -> Object:
+    """Status of the container that trains; empty before there is one."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next((one for one in statuses if one.get("name") == CONTAINER), statuses[0] if statuses else {})
+
+
+def waiting_reason(pod: Object) -> tuple[str, str]:
+    """Reason and message of a container that does not run yet."""
+    waiting = (container_status(pod).get("state") or {}).get("waiting") or {}
+    return str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+
+
+def terminated(pod: Object) -> Object:
+    """How the container ended; empty while it has not."""
+    return (container_status(pod).get("state") or {}).get("terminated") or {}
+
+
+def image_of(pod: Object) -> str:
+    """Image of the container that trains."""
+    containers = pod["spec"].get("containers") or ()
+    chosen = next((one for one in containers if one.get("name") == CONTAINER), containers[0] if containers else {})
+    return str(chosen.get("image") or "?")
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether a pod runs and is not on its way out."""
+    return phase_of(pod) == "Running" and is_true(pod, "Ready") and not is_being_deleted(pod)
+
+
+def one_line(text: str, limit: int = 400) -> str:
+    """A message fit for one line of a log."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."

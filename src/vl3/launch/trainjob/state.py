@@ -1,0 +1,142 @@
+"""The one state of a launch, derived from the TrainJob, Kueue's Workload and the pods; pure.
+
+Trainer 2.3 has no condition for running, and its printed STATE column says `Suspended` while a resumed job runs. So
+waiting is read from `spec.suspend`, the reason for it from the Workload, and everything later from the pods.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vl3.launch.trainjob.objects import (
+    Object,
+    condition,
+    image_of,
+    is_being_deleted,
+    is_over,
+    is_ready,
+    is_true,
+    one_line,
+    phase_of,
+    unix_time,
+    waiting_reason,
+)
+
+WAITING = frozenset({"queued", "preempted"})
+"""States without quota."""
+RUNNING = frozenset({"starting", "running", "resumed"})
+"""States with processes."""
+OVER = frozenset({"complete", "failed", "deleted"})
+"""States that do not change any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the objects say together."""
+
+    state: str
+    """queued, preempted, admitted, pulling, starting, running, resumed, complete, failed or deleted."""
+    text: str
+    """One line for a person."""
+    since: float | None = None
+    """Unix time (of the cluster) from which the state holds, where the objects tell."""
+
+
+def observe(trainjob: Object | None, workload: Object | None, pods: Sequence[Object], *, nodes: int) -> Observation:
+    """The state of an attempt.
+
+    Args:
+        trainjob: the TrainJob; None when it is gone.
+        workload: Kueue's Workload of it; None while there is none.
+        pods: its pods.
+        nodes: pods that it has when all are there.
+    """
+    if trainjob is None or is_being_deleted(trainjob):
+        return Observation("deleted", "its TrainJob is gone" if trainjob is None else "its TrainJob is being deleted")
+    for kind, state in (("Complete", "complete"), ("Failed", "failed")):
+        if is_true(trainjob, kind):
+            found = condition(trainjob, kind) or {}
+            text = one_line(f"{found.get('reason', '')}: {found.get('message', '')}".strip(": "))
+            return Observation(state, text, unix_time(found.get("lastTransitionTime")))
+    if trainjob["spec"].get("suspend"):
+        return _waiting(trainjob, workload)
+    return _placed(trainjob, workload, pods, nodes)
+
+
+def _waiting(trainjob: Object, workload: Object | None) -> Observation:
+    queue = (workload or {}).get("spec", {}).get("queueName") or ""
+    created = unix_time(trainjob["metadata"].get("creationTimestamp"))
+    if workload is None:
+        return Observation("queued", "suspended; Kueue has made no Workload of it yet", created)
+    evicted = condition(workload, "Evicted")
+    why = _why_waiting(workload)
+    if evicted is not None and evicted.get("status") == "True":
+        text = f"{evicted.get('reason')}: {evicted.get('message')}"
+        return Observation(
+            "preempted", one_line(f"{text}{f'; {why}' if why else ''}"), unix_time(evicted.get("lastTransitionTime"))
+        )
+    previous = unix_time(evicted.get("lastTransitionTime")) if evicted is not None else None
+    return Observation("queued", one_line(f"in queue {queue}{f': {why}' if why else ''}"), previous or created)
+
+
+def _why_waiting(workload: Object) -> str:
+    """Kueue's reason and message for not having reserved quota (or not having admitted yet)."""
+    for kind in ("QuotaReserved", "Admitted"):
+        found = condition(workload, kind)
+        if found is not None and found.get("status") != "True":
+            return f"{found.get('reason')}: {found.get('message')}"
+    return ""
+
+
+def _placed(trainjob: Object, workload: Object | None, pods: Sequence[Object], nodes: int) -> Observation:
+    """Not suspended: how far its pods are."""
+    resumed = condition(trainjob, "Suspended") or {}
+    since = unix_time(resumed.get("lastTransitionTime")) if resumed.get("status") == "False" else None
+    present = [pod for pod in pods if not is_being_deleted(pod)]
+    done = sum(is_over(pod) for pod in present)
+    ready = sum(is_ready(pod) for pod in present)
+    if present and done + ready >= nodes:
+        return _running(workload, ready, done, nodes, since)
+    stuck = _stuck(present, nodes)
+    if stuck is not None:
+        return stuck
+    if any(phase_of(pod) in ("Running", "Succeeded", "Failed") for pod in present):
+        return Observation("starting", f"{done + ready} of {nodes} pods ready", since)
+    where = _flavors(workload)
+    return Observation("admitted", f"admitted{f' to {where}' if where else ''}; {len(present)} of {nodes} pods made")
+
+
+def _running(workload: Object | None, ready: int, done: int, nodes: int, since: float | None) -> Observation:
+    text = f"{ready} of {nodes} pods run" + (f", {done} ended" if done else "")
+    before = condition(workload, "Evicted")
+    if before is None:
+        return Observation("running", text, since)
+    # Kueue keeps the condition with status False after it admitted the workload again.
+    return Observation("resumed", one_line(f"{text}; {before.get('message')}"), since)
+
+
+def _stuck(pods: Sequence[Object], nodes: int) -> Observation | None:
+    """The first thing that keeps pods from starting: a node, an image, a container."""
+    unplaced = [pod for pod in pods if (condition(pod, "PodScheduled") or {}).get("reason") == "Unschedulable"]
+    if unplaced:
+        message = (condition(unplaced[0], "PodScheduled") or {}).get("message", "")
+        return Observation("admitted", one_line(f"{len(unplaced)} of {nodes} pods find no node: {message}"))
+    for pod in pods:
+        reason, message = waiting_reason(pod)
+        if reason and reason != "ContainerCreating":
+            text = f"image {image_of(pod)}: {reason}" if "Image" in reason else reason
+            return Observation("pulling", one_line(f"{text}{f': {message}' if message else ''}"))
+    creating = sum(waiting_reason(pod)[0] == "ContainerCreating" for pod in pods)
+    if creating:
+        return Observation("pulling", f"{creating} of {nodes} pods get their image and volumes ({image_of(pods[0])})")
+    return None
+
+
+def _flavors(workload: Object | None) -> str:
+    """Flavours of the nodes that Kueue assigned."""
+    admission = ((workload or {}).get("status") or {}).get("admission") or {}
+    names = {
+        flavor
+        for one in admission.get("podSetAssignments") or ()
+        for flavor in (one.get("flavors") or {}).values()
+    }  # fmt: skip
+    return ", ".join(sorted(names))
