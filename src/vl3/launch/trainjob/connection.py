@@ -25,9 +25,10 @@ _KEEP_ALIVE = [
 class Connection:
     """One API server, and who we are to it."""
 
-    def __init__(self, configuration: Any, namespace: str, source: str) -> None:
+    def __init__(self, configuration: Any, namespace: str, source: str, context: str | None = None) -> None:
         """Connections are made by `connect`."""
         self._configuration = configuration
+        self._context = context
         self.namespace = namespace
         self.source = source
         """Where the address and the credentials come from, for messages."""
@@ -45,31 +46,32 @@ class Connection:
 
     def reload(self) -> None:
         """Read the credentials anew, as after a login: the API server did not know the former ones."""
-        self._configuration, _, _ = _load(self.source)
+        self._configuration, _, _ = _load(self.source, self._context)
         self.pool.clear()
         self.pool = _pool(self._configuration)
 
 
-def connect(namespace: str | None = None, kubeconfig: Path | None = None) -> Connection:
+def connect(namespace: str | None = None, kubeconfig: Path | None = None, context: str | None = None) -> Connection:
     """The connection of a pod to its own cluster, else that of the kubeconfig's current context.
 
     Args:
         namespace: namespace to work in; None takes the pod's own, the context's, or `vl3`.
         kubeconfig: file to use; None takes a pod's service account, else KUBECONFIG or ~/.kube/config.
+        context: context of the kubeconfig; None takes a pod's service account, else the current one.
 
     Raises:
         ConfigError: there is neither, or the file cannot be used.
     """
-    configuration, found, source = _load(str(kubeconfig) if kubeconfig else None)
-    return Connection(configuration, namespace or found or DEFAULT_NAMESPACE, source)
+    configuration, found, source = _load(str(kubeconfig) if kubeconfig else None, context)
+    return Connection(configuration, namespace or found or DEFAULT_NAMESPACE, source, context)
 
 
-def _load(source: str | None) -> tuple[Any, str | None, str]:
+def _load(source: str | None, context: str | None = None) -> tuple[Any, str | None, str]:
     """Configuration, namespace and where they come from; `source` is a former result's third part or a file."""
     from kubernetes import client, config
 
     configuration = client.Configuration()
-    if source in (None, _IN_CLUSTER):
+    if source in (None, _IN_CLUSTER) and context is None:
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
@@ -83,15 +85,16 @@ def _load(source: str | None) -> tuple[Any, str | None, str]:
             return configuration, namespace, _IN_CLUSTER
     path = source or config.KUBE_CONFIG_DEFAULT_LOCATION
     try:
-        config.load_kube_config(config_file=path, client_configuration=configuration)
-        _, context = config.list_kube_config_contexts(config_file=path)
+        config.load_kube_config(config_file=path, context=context, client_configuration=configuration)
+        contexts, current = config.list_kube_config_contexts(config_file=path)
     except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"no cluster is configured: this is no pod with a service account, and {path} cannot be used ({error}). "
             "Set KUBECONFIG to the cluster's file (`make kind-up` writes build/kind/kubeconfig), or choose "
             "launch.backend=local."
         ) from error
-    return configuration, context["context"].get("namespace"), path
+    chosen = next((item for item in contexts if item["name"] == context), current)
+    return configuration, chosen["context"].get("namespace"), path
 
 
 def _pool(configuration: Any) -> "urllib3.PoolManager":
