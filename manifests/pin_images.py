@@ -1,0 +1,70 @@
+"""Write the images of production, by digest, from the names that a registry gave them after the push.
+
+    docker image inspect --format '{{index .RepoDigests 0}}' ... | python manifests/pin_images.py
+
+reads one `name@sha256:digest` a line and writes manifests/overlays/prod/images/kustomization.yaml. Without that
+file the production overlay does not render, so nothing can run there that was not pushed and pinned.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+PRODUCTION = Path(__file__).parent / "overlays" / "prod" / "images"
+REQUIRED = ("ghcr.io/vl3/launcher", "ghcr.io/vl3/mlflow", "ghcr.io/vl3/trainer")
+"""Images that the production overlay runs; a release pins all of them."""
+
+_REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._/:-]*)@(?P<digest>sha256:[0-9a-f]{64})")
+
+
+class PinError(Exception):
+    """The digests given do not make a release."""
+
+
+def read_references(lines: list[str]) -> dict[str, str]:
+    """Image name -> digest.
+
+    Raises:
+        PinError: a line is no reference by digest, an image has two digests, or a required one is missing.
+    """
+    digests: dict[str, str] = {}
+    for line in filter(None, (line.strip() for line in lines)):
+        match = _REFERENCE.fullmatch(line)
+        if not match:
+            raise PinError(
+                f"{line!r} is no image by digest. Expected name@sha256:<64 hex digits>, as the registry answers to a "
+                "push (docker image inspect --format '{{index .RepoDigests 0}}' IMAGE)."
+            )
+        name, digest = match["name"], match["digest"]
+        if digests.setdefault(name, digest) != digest:
+            raise PinError(f"{name} has two digests: {digests[name]} and {digest}. Pin the images of one release.")
+    if missing := sorted(set(REQUIRED) - set(digests)):
+        raise PinError(f"No digest of {', '.join(missing)}. Production runs all of {', '.join(REQUIRED)}: push them.")
+    return digests
+
+
+def component(digests: dict[str, str]) -> str:
+    """The kustomize Component that sets the digests."""
+    images = "".join(f"  - name: {name}\n    digest: {digest}\n" for name, digest in sorted(digests.items()))
+    return (
+        "# Written by `make pin-images` from what was pushed; do not edit.\n"
+        "apiVersion: kustomize.config.k8s.io/v1alpha1\n"
+        f"kind: Component\nimages:\n{images}"
+    )
+
+
+def main(lines: list[str], folder: Path = PRODUCTION) -> int:
+    """Write the Component; 0, or 2 with a message."""
+    try:
+        text = component(read_references(lines))
+    except PinError as error:
+        sys.stderr.write(f"pin-images: {error}\n")
+        return 2
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{folder}: {text.count('digest:')} images pinned\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.stdin.readlines()))

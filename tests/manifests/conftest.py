@@ -1,0 +1,26 @@
+"""Rendered overlays for the tests of the manifests."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.manifests.render import load, overlay_text
+
+
+@pytest.fixture(scope="session")
+def manifest_copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the copy of the manifests with pinned images lies."""
+    return tmp_path_factory.mktemp("manifests")
+
+
+@pytest.fixture(params=["kind", "staging", "prod"])
+def overlay(request: pytest.FixtureRequest, manifest_copies: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Name and objects of each overlay."""
+    return request.param, load(overlay_text(request.param, manifest_copies))
+
+
+@pytest.fixture
+def production(manifest_copies: Path) -> list[dict[str, Any]]:
+    """The objects of the production overlay."""
+    return load(overlay_text("prod", manifest_copies))
