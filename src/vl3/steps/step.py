@@ -1,6 +1,7 @@
 """The step mechanism: a key over everything that decides the result, and reuse of what has that key already."""
 
 import json
+import logging
 import shutil
 import tempfile
 import time
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import digest, to_dict
+from vl3.config.codeversion import code_version
 from vl3.config.run import RunConfig
 from vl3.config.stages import Stage
 from vl3.errors import StorageError
-from vl3.steps.codeversion import code_version
 from vl3.steps.status import now
 from vl3.store.artifacts import find, is_intact, publish
+from vl3.store.manifest import MANIFEST_NAME
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path, join_uri, scheme_of
@@ -24,6 +26,8 @@ from vl3.store.writing import atomic_write_json, storage_errors
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun
+
+log = logging.getLogger("vl3.step")
 
 Progress = Callable[[int, int, str], None]
 """(done, total, text): how far a step is."""
@@ -61,6 +65,8 @@ class StepRequest:
     """Folder of the run under a local runner; None on a cluster."""
     log_path: Path | None = None
     """Log file of the task under a local runner; None where output stays on the streams."""
+    library_pins: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries in the image where a stage is trained, if that is not this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +162,12 @@ class StepWork:
     def clear(self) -> None:
         """Drop unfinished work; to be called when the outputs are published."""
         shutil.rmtree(self.work_folder(), ignore_errors=True)
+        if scheme_of(self.work_uri) == "file":
+            return
+        try:
+            remove_tree(self.work_uri)
+        except StorageError as error:  # the outputs are there: what is left costs space, not the result
+            log.warning("unfinished work at %s could not be removed: %s", self.work_uri, error)
 
     @contextmanager
     def step_run(self) -> Iterator["StepRun"]:
@@ -173,7 +185,7 @@ def step_key(step: Step, request: StepRequest) -> str:
         "task": request.task,
         "parts": step.key_parts(request),
         "inputs": {name: reference.sha256 for name, reference in sorted(request.inputs.items())},
-        "code": code_version(step.code, libraries=step.libraries, exclude=step.exclude),
+        "code": code_version(step.code, libraries=step.libraries, exclude=step.exclude, pins=request.library_pins),
     }
     return digest(parts)[:32]
 
@@ -234,6 +246,17 @@ def read_record(uri: str) -> StepRecord | None:
             return StepRecord(**data)
         except (ValueError, KeyError, TypeError, AttributeError, StorageError):
             return None
+
+
+def remove_tree(uri: str) -> None:
+    """Remove every object below a URI, manifests first: what has none does not exist.
+
+    Raises:
+        StorageError: the store refuses.
+    """
+    store = open_store(uri)
+    for key in sorted(store.list(), key=lambda key: not key.endswith(MANIFEST_NAME)):
+        store.delete(key)
 
 
 def is_published(work: StepWork, name: str) -> Reference | None:

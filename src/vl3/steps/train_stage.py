@@ -2,30 +2,31 @@
 
 import json
 import logging
-import shutil
 import time
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
 from vl3.config.stages import Stage
-from vl3.errors import ClusterError
+from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
 from vl3.recipes.effective import stage_view
 from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork, is_published
 from vl3.steps.tracking import register_checkpoint
-from vl3.store.artifacts import fetch
+from vl3.store.artifacts import fetch, is_intact
+from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.training.events import EVENTS_NAME, read_events, settled_events
 from vl3.training.job import StageJob
+from vl3.training.sources import NOT_OF_A_STAGE, STAGE_SOURCES, stage_code_version
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun
 
 log = logging.getLogger(__name__)
 
-_EVENTS = "events.jsonl"
 _FLUSH_SECONDS = 10.0
 
 
@@ -37,19 +38,20 @@ def run(work: StepWork) -> StepOutcome:
     """
     request = work.request
     stage = _require_stage(request)
-    fetch(request.inputs["dataset"])  # a damaged input is named here, before processes are started on it
+    _check_inputs(request)
     with work.step_run() as step_run:
         step_run.log_params({"stage": stage.value, "step_inputs": _digests(request)})
         step_run.log_dataset("dataset", request.inputs["dataset"].sha256, request.inputs["dataset"].uri)
         checkpoint = is_published(work, "checkpoint")
         if checkpoint is None:
             checkpoint = _train(work, step_run)
-        events = _read_events(work.work_folder() / _EVENTS)
+        training = is_published(work, "training")
+        events = _events(work, training)
         EventForwarder(work, step_run).replay(events)
         version = register_checkpoint(request, stage, checkpoint, request.inputs["dataset"], step_run.run_id)
         step_run.set_tags({"vl3.model_version": version, "vl3.checkpoint_uri": checkpoint.uri})
-    training = is_published(work, "training") or _publish_log(work, events, version)
-    shutil.rmtree(work.work_folder(), ignore_errors=True)
+    training = training or _publish_log(work, events, version)
+    work.clear()
     return StepOutcome(
         outputs={"checkpoint": checkpoint, "training": training},
         values={"stage": stage.value, "version": version, "end": _last(events, "end"), "start": _last(events, "start")},
@@ -75,7 +77,7 @@ def key_parts(request: StepRequest) -> dict[str, Any]:
 
 
 class EventForwarder:
-    """Passes a stage's events on: progress to the status file, metrics to MLflow in batches.
+    """Passes a stage's events on: progress to the status file, metrics to MLflow in batches, the state to both.
 
     A tracking store that does not answer for a while does not end the stage: what was not sent is sent at the end.
     """
@@ -83,17 +85,22 @@ class EventForwarder:
     def __init__(self, work: StepWork, step_run: "StepRun") -> None:
         self._work = work
         self._step_run = step_run
+        self._done, self._total = 0, work.request.config.stages[_require_stage(work.request)].steps
         self._waiting: list[dict[str, Any]] = []
         self._sent_at = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event as it happens."""
         if event["type"] == "progress":
+            self._done, self._total = event["done"], event["total"]
             self._work.progress(event["done"], event["total"], event["text"])
         elif event["type"] == "metrics":
             self._waiting.append(event)
             if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
                 self._flush()
+        elif event["type"] == "state":
+            self._work.progress(self._done, self._total, f"{event['state']}: {event['text']}")
+            self._tag({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
 
     def replay(self, events: list[dict[str, Any]]) -> None:
         """Send every metric of the whole event file; those that were sent are left out by the run itself.
@@ -112,55 +119,108 @@ class EventForwarder:
         else:
             self._waiting = []
 
+    def _tag(self, tags: dict[str, str]) -> None:
+        try:
+            self._step_run.set_tags(tags)
+        except ClusterError as error:
+            log.warning("a state is not tracked: %s", error)
+
     def _send(self, events: list[dict[str, Any]]) -> None:
         if events:
             rows = [(event["step"], event["values"]) for event in events]
             self._step_run.log_metrics(rows, times_seconds=[event["time"] for event in events])
 
 
+def _check_inputs(request: StepRequest) -> None:
+    """Name a damaged input before processes are started on it. What pods read is not downloaded here for that.
+
+    Raises:
+        StorageError: the dataset or the former stage's checkpoint is not what the workflow refers to.
+    """
+    for name in ("dataset", "initial"):
+        reference = request.inputs[name]
+        if request.config.launch.backend == "local":
+            fetch(reference)
+        elif not is_intact(reference):
+            raise StorageError(
+                f"{reference.uri}: the {reference.kind} is missing, incomplete or not the one referred to (expected "
+                f"sha256 {reference.sha256}). Run the step that makes it again."
+            )
+
+
 def _train(work: StepWork, step_run: "StepRun") -> Reference:
+    result = launch(_launch_job(work), EventForwarder(work, step_run))
+    preemptions = sum(change.state == "preempted" for change in result.states)
+    numbers = {
+        "launch/attempts": result.attempts,
+        "launch/seconds_queued": result.seconds_queued,
+        "launch/seconds_running": result.seconds_running,
+        "launch/preemptions": preemptions,
+    }
+    step_run.log_metrics([(0, numbers)])
+    checkpoint = is_published(work, "checkpoint")
+    if checkpoint is None:
+        raise ClusterError(
+            f"{work.request.task}: every process ended well, yet {work.output_uri('checkpoint')} holds no whole "
+            "checkpoint. Look at the stage's log and start the run again."
+        )
+    return checkpoint
+
+
+def _launch_job(work: StepWork) -> LaunchJob:
     request, folder = work.request, work.work_folder()
-    stage = _require_stage(request)
-    initial = request.inputs["initial"]
-    failure_path, job_path = folder / "failure.json", folder / "job.json"
-    failure_path.unlink(missing_ok=True)
-    StageJob(
-        config=to_dict(request.config),
+    settings, stage = request.config.launch, _require_stage(request)
+    is_local = settings.backend == "local"
+    events_path, failure_path = folder / EVENTS_NAME, folder / "failure.json"
+    job = _stage_job(work)
+    if is_local:
+        job = replace(job, events_path=str(events_path), failure_path=str(failure_path))
+    return LaunchJob(
+        name=request.task,
+        backend=settings.backend,
+        run_id=request.run_id,
         stage=stage.value,
+        module="vl3.training.worker",
+        document=asdict(job),
+        processes_per_node=settings.processes_per_node,
+        threads_per_process=settings.threads_per_process,
+        placement=None if is_local else request.config.placements[stage],
+        log_path=request.log_path,
+        events_path=events_path,
+        failure_path=failure_path,
+        work_uri=work.work_uri,
+        timeout_seconds=request.config.stages[stage].timeout_seconds,
+    )
+
+
+def _stage_job(work: StepWork) -> StageJob:
+    """The job as pods get it: nothing in it comes from this machine, so that a new launcher asks for the same."""
+    request = work.request
+    initial = request.inputs["initial"]
+    return StageJob(
+        config=to_dict(request.config),
+        stage=_require_stage(request).value,
         dataset=request.inputs["dataset"].to_dict(),
         initial_model=initial.to_dict() if initial.kind == "checkpoint" else None,
         work_uri=work.work_uri,
         output_uri=work.output_uri("checkpoint"),
         created_by=work.created_by,
-        events_path=str(folder / _EVENTS),
-        failure_path=str(failure_path),
-    ).write(job_path)
-    launch(_launch_job(work, job_path), request.config.launch.backend, EventForwarder(work, step_run))
-    checkpoint = is_published(work, "checkpoint")
-    if checkpoint is None:
-        raise ClusterError(
-            f"{request.task}: every process ended well, yet {work.output_uri('checkpoint')} holds no whole checkpoint. "
-            "Look at the stage's log and start the run again."
-        )
-    return checkpoint
-
-
-def _launch_job(work: StepWork, job_path: Path) -> LaunchJob:
-    request, folder = work.request, job_path.parent
-    settings, stage = request.config.launch, _require_stage(request)
-    return LaunchJob(
-        name=request.task,
-        module="vl3.training.worker",
-        arguments=("--job", str(job_path)),
-        nodes=1,
-        processes_per_node=settings.processes_per_node,
-        threads_per_process=settings.threads_per_process,
-        environment={},
-        log_path=request.log_path or folder / "workers.log",
-        events_path=folder / _EVENTS,
-        failure_path=folder / "failure.json",
-        timeout_seconds=request.config.stages[stage].timeout_seconds,
+        code_version=stage_code_version(),
+        events_path="",
+        failure_path="",
     )
+
+
+def _events(work: StepWork, training: Reference | None) -> list[dict[str, Any]]:
+    """The stage's events: from the log if an interrupted attempt published it, else from where they were written."""
+    if training is not None:
+        return read_events(fetch(training) / EVENTS_NAME)
+    path = work.work_folder() / EVENTS_NAME
+    if work.request.config.launch.backend == "trainjob":  # the pods' copy is whole, what a launcher saw may not be
+        store = open_store(work.work_uri)
+        if store.exists(EVENTS_NAME):
+            store.get_file(EVENTS_NAME, path)
+    return settled_events(read_events(path))
 
 
 def _publish_log(work: StepWork, events: list[dict[str, Any]], version: int) -> Reference:
@@ -168,21 +228,10 @@ def _publish_log(work: StepWork, events: list[dict[str, Any]], version: int) -> 
     stage = _require_stage(work.request)
     with work.fresh_folder("training") as folder:
         with storage_errors(folder):
-            (folder / _EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+            (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         facts = {"stage": stage.value, "config": to_dict(work.request.config.stages[stage]), "version": version}
         atomic_write_json(folder / "stage.json", facts)
         return work.publish(folder, "training", kind="training-log")
-
-
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of an event file; a killed writer may have left half a line."""
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            log.warning("%s: a broken line is left out: %.80r", path, line)
-    return events
 
 
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
@@ -199,25 +248,8 @@ def _require_stage(request: StepRequest) -> Stage:
 
 
 STEP = Step(
-    code=(
-        "errors.py",
-        "config/*.py",
-        "store/*.py",
-        "data/*.py",
-        "models/*.py",
-        "training/*.py",
-        "steps/train_stage.py",
-    ),
-    exclude=(
-        "data/world*.py",
-        "data/corpus*.py",
-        "data/tokenizer_build.py",
-        "data/build*.py",
-        "training/base_*.py",
-        "models/convert.py",
-        "models/layout_files.py",
-        "models/preprocessing.py",
-    ),
+    code=STAGE_SOURCES,
+    exclude=NOT_OF_A_STAGE,
     libraries=("torch", "transformers", "deepspeed", "peft", "numpy", "tokenizers", "av", "pillow"),
     run=run,
     key_parts=key_parts,

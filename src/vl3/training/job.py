@@ -27,10 +27,12 @@ class StageJob:
     """Where the final weights are published."""
     created_by: dict[str, str]
     """Who trains: goes into the manifests."""
+    code_version: str
+    """Digest of the stage's source files (sources.stage_code_version) where it was launched."""
     events_path: str
-    """File to which rank 0 appends one JSON line for each event."""
+    """File to which rank 0 appends one JSON line for each event; a pod takes one of its own."""
     failure_path: str
-    """File that says which error ended the stage."""
+    """File that says which error ended the stage; a pod takes one of its own."""
 
     def write(self, path: Path) -> None:
         """Write the job file."""
@@ -44,14 +46,27 @@ def read_job(path: Path) -> StageJob:
         ConfigError: the file is missing, is not JSON, or a field is missing or unknown.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the stage's job file cannot be read ({error}). Launch the stage again.") from error
+    return parse_job(text, str(path))
+
+
+def parse_job(text: str, where: str) -> StageJob:
+    """Read a job from JSON; `where` says in errors where it came from.
+
+    Raises:
+        ConfigError: it is not JSON, or a field is missing or unknown.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: the stage's job file cannot be read ({error}). Launch the stage again.") from error
     expected = {field.name for field in fields(StageJob)}
     if not isinstance(data, dict) or set(data) != expected:
         found = ", ".join(sorted(data)) if isinstance(data, dict) else type(data).__name__
         raise ConfigError(
-            f"{path}: a stage's job has the fields {', '.join(sorted(expected))}; found {found}. "
+            f"{where}: a stage's job has the fields {', '.join(sorted(expected))}; found {found}. "
             "Launch the stage with the version of vl3 that runs it."
         )
     return StageJob(**data)

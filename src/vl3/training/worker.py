@@ -16,12 +16,12 @@ from types import FrameType
 from vl3.errors import FAMILIES, ConfigError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, start_lifeline
 from vl3.training.job import StageJob, read_job
+from vl3.training.outcome import STOPPED_EXIT_CODE
 
 LAUNCHER_VARIABLE = "VL3_LAUNCHER"
 """Mark of the process that launched the stage; a worker does not outlive it either."""
 LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
 """Unix time of the launch, for startup_seconds."""
-STOPPED_EXIT_CODE = 128 + signal.SIGTERM
 
 log = logging.getLogger("vl3.training")
 

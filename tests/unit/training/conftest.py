@@ -19,6 +19,7 @@ from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
 from vl3.store.uris import file_uri
 from vl3.training.job import StageJob
+from vl3.training.sources import stage_code_version
 
 IMAGE_ID = 40
 
@@ -139,6 +140,7 @@ class StageInputs:
             work_uri=file_uri(folder / "work"),
             output_uri=file_uri(folder / "model"),
             created_by={"step": "train-vision-adaptation"},
+            code_version=stage_code_version(),
             events_path=str(folder / "events.jsonl"),
             failure_path=str(folder / "failure.json"),
         )

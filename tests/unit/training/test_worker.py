@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ Events = list[dict[str, Any]]
 
 def launch(job: StageJob, folder: Path, on_event: Callable[[dict[str, Any]], None] | None = None) -> Events:
     """Run a stage with two ranks; returns its events."""
-    job.write(folder / "job.json")
     events: Events = []
 
     def collect(event: dict[str, Any]) -> None:
@@ -33,12 +32,15 @@ def launch(job: StageJob, folder: Path, on_event: Callable[[dict[str, Any]], Non
     launch_local(
         LaunchJob(
             name="stage",
+            backend="local",
+            run_id="test",
+            stage=job.stage,
             module="vl3.training.worker",
-            arguments=("--job", str(folder / "job.json")),
-            nodes=1,
+            document=asdict(job),
             processes_per_node=2,
             threads_per_process=1,
             log_path=folder / "stage.log",
+            work_uri=job.work_uri,
             events_path=Path(job.events_path),
             failure_path=Path(job.failure_path),
             timeout_seconds=240,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vl3.errors import ConfigError
-from vl3.steps.codeversion import code_version
+from vl3.config.codeversion import code_version
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""How the processes of a stage ended: read from what they recorded, or else from torchrun's closing words."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+from vl3.errors import FAMILIES, Vl3Error
+
+STOPPED_EXIT_CODE = 128 + signal.SIGTERM
+"""Exit code of a worker that was asked to stop and did so after a checkpoint."""
+
+_RANK_FAILED = re.compile(r"rank +: (\d+) \(local_rank.*\n *exitcode +: (-?\d+)")
+"""A failed rank in torchrun's closing table, the root cause last."""
+
+
+def first_to_fail(text: str, exit_code: int) -> tuple[str, int]:
+    """The process whose end brought the others down, and its exit code.
+
+    A rank that is killed takes its peers with it within moments, and torchrun may then take a peer's broken
+    connection for the cause; a kill is never a consequence.
+    """
+    failed = [(f"rank {rank}", int(code)) for rank, code in _RANK_FAILED.findall(text)]
+    killed = [one for one in failed if one[1] == -signal.SIGKILL]
+    return next(iter([*killed, *failed[-1:], ("torchrun", exit_code)]))
+
+
+def exit_hint(who: str, code: int, lines: list[str]) -> str:
+    """What an exit code says, or the exception that the worker named as its end."""
+    named = [line.partition("ended by ")[2] for line in lines if f" {who} ERROR " in line and "ended by " in line]
+    if named:
+        return f" ({named[0]})"
+    if code == -signal.SIGKILL:
+        return " (killed, most likely because memory ran out: lower packs_per_step or max_length_tokens)"
+    if code == STOPPED_EXIT_CODE:
+        return " (it was asked to stop and has written a checkpoint: start it again to go on)"
+    return f" (signal {-code})" if code < 0 else ""
+
+
+def recorded_failure(path: Path) -> Vl3Error | None:
+    """The error of a known family that a worker recorded; None if there is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return FAMILIES[data["family"]](data["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

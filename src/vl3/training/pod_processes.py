@@ -1,0 +1,115 @@
+"""The processes of a training pod: torchrun and its workers, their output, and how they are asked to stop."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+_KEPT_LINES = 400
+
+
+class PodOutput:
+    """The pod's standard output: whole lines of the workers and of the pod itself; the last ones are remembered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
+
+    def write_line(self, text: str) -> None:
+        """Write a line of the pod's own."""
+        self._write(text.encode() + b"\n")
+
+    def copy(self, stream: BinaryIO) -> None:
+        """Pass a stream on, line by line, to its end."""
+        for line in stream:
+            self._lines.append(line)
+            self._write(line if line.endswith(b"\n") else line + b"\n")
+
+    def last_lines(self) -> list[str]:
+        """The last lines that the workers wrote."""
+        return [text for line in list(self._lines) if (text := line.decode(errors="replace").rstrip())]
+
+    def _write(self, line: bytes) -> None:
+        with self._lock:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+
+
+class PodProcesses:
+    """torchrun, as a context manager that leaves none of its processes behind."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], output: PodOutput) -> None:
+        self._command = command
+        self._environment = environment
+        self._output = output
+        self._asked: set[int] = set()
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environment,
+            start_new_session=True,  # signals reach the workers through us alone
+        )
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(
+            target=self._output.copy, args=(self._process.stdout,), name="pod-output", daemon=True
+        )
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            for pid in (*self._workers(), self._process.pid):
+                _send(pid, signal.SIGKILL)
+            self._process.wait()
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait a moment; torchrun's exit code, with all output passed on, or None while it runs."""
+        try:
+            exit_code = self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self._reader.join(timeout=10.0)  # a worker's child that lives on could hold the pipe open
+        return exit_code
+
+    def ask_workers_to_stop(self) -> None:
+        """Send SIGTERM once to each worker there is by now.
+
+        Not to torchrun, which would kill its workers 30 seconds later, whatever their checkpoint takes.
+        """
+        for pid in self._workers():
+            if pid not in self._asked:
+                self._asked.add(pid)
+                _send(pid, signal.SIGTERM)
+
+    def _workers(self) -> list[int]:
+        """The direct children of torchrun."""
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _parent_of(entry) == self._process.pid
+        ]
+
+
+def _parent_of(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError):  # gone by now
+        return None
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
