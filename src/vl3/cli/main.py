@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vl3.cli import base, chat, convert, data, recipe, registry, stages
+from vl3.cli import base, chat, cluster, convert, data, recipe, registry, stages
 from vl3.cli.failure import Terminal, set_up_logging
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(stages.app, name="stages")
 app.add_typer(base.app, name="base")
 app.add_typer(registry.app, name="registry")
+app.add_typer(cluster.app, name="cluster")
 app.command("convert")(convert.convert)
 app.command("chat")(chat.chat)
 

@@ -52,18 +52,19 @@ def judge(placements: Placements, facts: ClusterFacts) -> CheckReport:
     )
 
 
-def inspect_cluster(placements: Placements, namespace: str | None = None) -> CheckReport:
+def inspect_cluster(placements: Placements, namespace: str | None = None, context: str | None = None) -> CheckReport:
     """Look at the cluster that the environment names, and judge.
 
     Args:
         placements: what the stages ask for.
         namespace: namespace of the jobs; None takes that of the pod or of the kubeconfig.
+        context: context of the kubeconfig; None takes the pod's own cluster, else the current one.
 
     Raises:
         ConfigError: no cluster is configured, or it does not know our credentials.
         ClusterError: it cannot be reached.
     """
-    connection = connect(namespace)
+    connection = connect(namespace, context=context)
     version = server_version(connection)
     return judge(placements, read_facts(Client(connection), version, placements))
 

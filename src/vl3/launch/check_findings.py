@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from vl3.config.stages import Stage
-from vl3.errors import Vl3Error
+from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
 
 _GIB = Decimal(1024**3)
 
@@ -73,3 +73,23 @@ def listed(names: Iterable[str]) -> str:
 def joined(parts: Sequence[str]) -> str:
     """Parts of a sentence: `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+_ORDER = (ConfigError, DataError, StorageError, ClusterError)
+"""Families of what a check finds, the one that a retry cannot cure first."""
+
+
+def combined(problems: Sequence[Vl3Error], headline: str) -> Vl3Error:
+    """Problems as one error: a single one as it is, several as a numbered list under `<number> <headline>.`
+
+    Its family is that of the single problem; of several families the first that a retry cannot cure (configuration,
+    data, storage, then platform).
+    """
+    if len(problems) == 1:
+        return problems[0]
+    families = [next(family for family in _ORDER if isinstance(problem, family)) for problem in problems]
+    lines = [
+        f"  {number}. {family.__name__}: {problem}"
+        for number, (family, problem) in enumerate(zip(families, problems, strict=True), start=1)
+    ]
+    return min(families, key=_ORDER.index)("\n".join([f"{len(problems)} {headline}. Mend them all.", *lines]))

@@ -1,6 +1,8 @@
 """Reading a cluster's facts: some thirty small requests, nothing written, no secret read."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from vl3.errors import ClusterError, Vl3Error
 from vl3.launch.check_facts import JOBSET, KUEUE, TRAINER, ClusterFacts, Kind, Object
@@ -18,6 +20,8 @@ _RIGHTS = (
     ("kueue.x-k8s.io", "workloads", ("list",)),
 )
 """What the launcher does: (group, resource, verbs), as manifests/base/rbac grants it."""
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before another try when the server is busy or its storage of a kind is not ready yet."""
 _REVIEWS = Resource("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", is_namespaced=False)
 
 
@@ -39,6 +43,18 @@ def read_facts(client: Client, version: str, placements: Placements) -> ClusterF
         raise ClusterError(f"{error} any more, in the middle of the check. Check again when it does.") from error
     except ApiError as error:
         raise refusal(error, client) or _broken(error, client) from error
+
+
+def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> dict[str, Any]:
+    """The answer to a request, after a few more tries where the server asks for patience."""
+    for pause in _PAUSES_SECONDS:
+        try:
+            return call(*arguments, **query)
+        except ApiError as error:
+            if not error.is_passing:
+                raise
+            time.sleep(max(pause, min(error.retry_after_seconds, _PAUSES_SECONDS[-1])))
+    return call(*arguments, **query)
 
 
 def _broken(error: ApiError, client: Client) -> Vl3Error:
@@ -75,7 +91,7 @@ def _document(client: Client, path: str) -> Object | None:
     """A document that is no object of a kind, as discovery and schemas are; None where it is not there for us."""
     api, _, name = path.rpartition("/")
     try:
-        return client.list(Resource(api, name, is_namespaced=False))
+        return _ask(client.list, Resource(api, name, is_namespaced=False))
     except ApiError as error:
         if error.status in (403, 404):
             return None
@@ -119,7 +135,8 @@ def _is_allowed(client: Client, group: str, resource: str, part: str, verb: str)
         "subresource": part,
         "verb": verb,
     }
-    answer = client.create(
+    answer = _ask(
+        client.create,
         _REVIEWS,
         {
             "apiVersion": "authorization.k8s.io/v1",
@@ -153,7 +170,7 @@ class _Reading:
         found = self.objects.get(kind, {})
         try:
             while True:
-                page = self._client.list(resource, **query)
+                page = _ask(self._client.list, resource, **query)
                 found |= {item["metadata"]["name"]: item for item in page["items"]}
                 query["continue"] = page["metadata"].get("continue") or ""
                 if not query["continue"]:
@@ -170,7 +187,7 @@ class _Reading:
         assert resource is not None
         found: dict[str, Object] = {}
         try:
-            found[name] = self._client.get(resource, name)
+            found[name] = _ask(self._client.get, resource, name)
         except ApiError as error:
             if error.status != 404:
                 self._keep_refusal(kind, error)

@@ -3,14 +3,18 @@
 import importlib.util
 import json
 import os
+import secrets
 import struct
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
+from vl3.config.stages import Stage
+from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
+from vl3.launch.check_findings import combined
 from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
 from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import open_store
@@ -20,8 +24,11 @@ from vl3.store.writing import atomic_write_json, require_space, storage_errors
 MIN_FREE_BYTES = 2 * 1024**3
 """Space that a run needs at least for its dataset, checkpoints and logs."""
 _PYTHON = (3, 11)
-_LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "mlflow", "great_expectations", "av", "pyarrow")
-_ORDER = (ConfigError, DataError, StorageError, ClusterError)
+_LIBRARIES = {
+    "local": ("torch", "transformers", "deepspeed", "peft", "mlflow", "great_expectations", "av", "pyarrow"),
+    # Training, data and evaluation have images of their own: here runs what starts and follows them.
+    "trainjob": ("kubernetes", "minio", "mlflow"),
+}
 
 
 def check(request: StepRequest) -> None:
@@ -37,24 +44,29 @@ def check(request: StepRequest) -> None:
             probe(request)
         except Vl3Error as error:
             problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
+    problems += _cluster_problems(request)
     if problems:
-        family = min((_family(problem) for problem in problems), key=_ORDER.index)
-        lines = [
-            f"  {number}. {_family(problem).__name__}: {problem}" for number, problem in enumerate(problems, start=1)
-        ]
-        raise family("\n".join([f"{len(problems)} prerequisites are missing, listed above. Mend them all.", *lines]))
+        raise combined(problems, "prerequisites are missing, listed above")
 
 
-def _family(problem: Vl3Error) -> type[Vl3Error]:
-    return next(family for family in _ORDER if isinstance(problem, family))
+def _is_on_cluster(request: StepRequest) -> bool:
+    return request.config.launch.backend == "trainjob"
 
 
-def _check_interpreter(_: StepRequest) -> None:
+def _cluster_problems(request: StepRequest) -> list[Vl3Error]:
+    """What keeps the stages from ever running where their placements say."""
+    if not _is_on_cluster(request):
+        return []
+    from vl3.launch.check import check_cluster
+
+    return check_cluster({stage: request.config.placements[stage] for stage in Stage})
+
+
+def _check_interpreter(request: StepRequest) -> None:
     if sys.version_info < _PYTHON:
         raise ConfigError(f"Python is {sys.version.split()[0]} and must be {_PYTHON[0]}.{_PYTHON[1]} or newer.")
-    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    names = _LIBRARIES[request.config.launch.backend]
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"libraries are not installed: {', '.join(missing)}. Run `make setup`.")
 
@@ -101,6 +113,13 @@ def _check_safetensors(path: Path, field: str) -> None:
 
 
 def _check_data(request: StepRequest) -> None:
+    if scheme_of(request.data_uri) == "s3":
+        if not open_store(request.data_uri).exists("annotations/train.jsonl"):
+            raise DataError(
+                f"{request.data_uri}/annotations/train.jsonl: the annotations are missing. Correct DATA, or put one "
+                "JSON sample a line there."
+            )
+        return
     folder = file_path(request.data_uri)
     path = folder / "annotations" / "train.jsonl"
     if not folder.is_dir():
@@ -115,10 +134,15 @@ def _check_data(request: StepRequest) -> None:
 
 
 def _check_artifacts(request: StepRequest) -> None:
-    """The root of artifacts takes a file, and has room."""
+    """The root of artifacts takes a file, gives it back and lets it go; on a disk it has room, too."""
     if scheme_of(request.artifacts_uri) == "s3":
-        open_store(request.artifacts_uri).exists("probe")
+        _probe_bucket(request.artifacts_uri)
         return
+    if _is_on_cluster(request):
+        raise ConfigError(
+            f"artifacts_uri={request.artifacts_uri!r} is a folder of this machine, which the pods of "
+            "launch.backend=trainjob cannot see. Give ARTIFACTS=s3://bucket/prefix."
+        )
     folder = file_path(request.artifacts_uri)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +150,22 @@ def _check_artifacts(request: StepRequest) -> None:
         probe.write_bytes(b"probe")
         probe.unlink()
     require_space(folder, MIN_FREE_BYTES, purpose="for dataset, checkpoints and logs")
+
+
+def _probe_bucket(uri: str) -> None:
+    """Put, read and delete a small object, as every step will."""
+    store, key, content = open_store(uri), f".probe-{secrets.token_hex(8)}", b"probe"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "probe")
+        path.write_bytes(content)
+        store.put_file(path, key)
+    found = store.read(key)
+    store.delete(key)
+    if found != content:
+        raise StorageError(
+            f"{uri}/{key}: what was put there was {'gone' if found is None else 'other bytes'} in the next moment. "
+            "Something else writes or deletes below this prefix. Correct ARTIFACTS."
+        )
 
 
 def _check_tracking(request: StepRequest) -> None:

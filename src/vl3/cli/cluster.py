@@ -1,0 +1,104 @@
+"""`vl3 cluster`: can this cluster run a recipe, what of ours is on it, and clearing it away."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vl3.cli.recipe import Overrides
+from vl3.cli.registry import aligned
+from vl3.config.overrides import apply_overrides
+from vl3.config.stages import Stage
+from vl3.errors import ConfigError
+from vl3.recipes.catalog import get_recipe
+
+if TYPE_CHECKING:
+    from vl3.launch.trainjob.client import Client
+    from vl3.launch.trainjob.listing import ListedJob
+
+app = typer.Typer(help="The Kubernetes cluster: checks, jobs, clearing away.", no_args_is_help=True)
+
+Namespace = Annotated[
+    str | None, typer.Option(help="Namespace of the jobs. Default: the kubeconfig's, else vl3.", show_default=False)
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.")]
+Run = Annotated[str | None, typer.Option("--run", metavar="ID", help="Only the jobs of this run.")]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Option(help="Recipe whose placements are checked.")] = "tiny",
+    overrides: Overrides = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Say whether the cluster can ever run a recipe, and all that is missing. Changes nothing there."""
+    from vl3.launch.check import inspect_cluster
+    from vl3.launch.check_findings import combined
+
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    report = inspect_cluster({stage: config.placements[stage] for stage in Stage}, namespace, context)
+    print(f"{report.server} (Kubernetes {report.version}), namespace {report.namespace}")
+    print(aligned([asdict(row) for row in report.rows]))
+    for note in report.notes:
+        print(f"note: {note}")
+    if report.problems:
+        raise combined(report.problems, "problems of the cluster, listed above, keep the run from starting")
+    print("ok")
+
+
+@app.command()
+def jobs(run: Run = None, namespace: Namespace = None, context: Context = None) -> None:
+    """Print the TrainJobs of vl3 in a namespace with their state, oldest first."""
+    from vl3.launch.trainjob.listing import list_jobs
+
+    client = _client(namespace, context)
+    found = list_jobs(client, run)
+    print(aligned(_table(found)) if found else f"no TrainJob of vl3 in namespace {client.namespace}")
+
+
+def _table(found: Sequence["ListedJob"]) -> list[dict[str, str]]:
+    return [
+        {
+            "job": job.name,
+            "run": job.run_id,
+            "stage": job.stage,
+            "attempt": job.attempt,
+            "state": job.state,
+            "age": age(job.age_seconds),
+            "": job.text,
+        }
+        for job in found
+    ]
+
+
+def _client(namespace: str | None, context: str | None) -> "Client":
+    from vl3.launch.check_reach import server_version
+    from vl3.launch.trainjob.client import Client
+    from vl3.launch.trainjob.connection import connect
+
+    connection = connect(namespace, context=context)
+    server_version(connection)  # a server that is not there is said within seconds
+    return Client(connection)
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of `7d`, `12h`, `30m` or `90s`.
+
+    Raises:
+        ConfigError: it is written otherwise.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise ConfigError(f"--older-than {text!r} is no time. Write a number and s, m, h or d: 7d, 12h, 30m.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def age(seconds: float) -> str:
+    """A time in its largest whole unit: `3d`, `45m`."""
+    unit = next((name for name, size in reversed(_UNITS.items()) if seconds >= size), "s")
+    return f"{int(seconds // _UNITS[unit])}{unit}"

@@ -1,0 +1,72 @@
+"""What of ours is on the cluster: one line a TrainJob, in three requests."""
+
+import time
+from dataclasses import dataclass
+
+from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.names import ATTEMPT_LABEL, RUN_ID_ANNOTATION, STAGE_LABEL, selector
+from vl3.launch.trainjob.objects import Object, annotations_of, labels_of, name_of, uid_of, unix_time
+from vl3.launch.trainjob.patience import patiently
+from vl3.launch.trainjob.resources import PODS, TRAINJOBS, WORKLOADS, Resource
+from vl3.launch.trainjob.state import observe
+
+_LIMITS = LaunchLimits(api_outage_seconds=10.0)
+"""A person waits for the answer."""
+_JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedJob:
+    """A TrainJob of ours."""
+
+    name: str
+    run_id: str
+    stage: str
+    attempt: str
+    state: str
+    """As the launcher names states: queued, running, complete..."""
+    text: str
+    """One line about the state."""
+    age_seconds: float
+    """Time since it was created."""
+
+
+def list_jobs(client: Client, run_id: str | None = None) -> list[ListedJob]:
+    """Our TrainJobs of a namespace, or those of one run, oldest first.
+
+    Raises:
+        ConfigError: we may not list them, or the run id cannot be one.
+        ClusterError: the API server does not answer.
+    """
+    jobs = _items(client, TRAINJOBS, labelSelector=selector(run_id))
+    if not jobs:
+        return []
+    workloads = {
+        owner["uid"]: item
+        for item in _items(client, WORKLOADS)
+        for owner in item["metadata"].get("ownerReferences") or ()
+    }
+    pods: dict[str, list[Object]] = {}
+    for pod in _items(client, PODS, labelSelector=_JOBSET_LABEL):
+        pods.setdefault(labels_of(pod)[_JOBSET_LABEL], []).append(pod)
+    listed = [_listed(job, workloads.get(uid_of(job)), pods.get(name_of(job), [])) for job in jobs]
+    return sorted(listed, key=lambda job: -job.age_seconds)
+
+
+def _listed(job: Object, workload: Object | None, pods: list[Object]) -> ListedJob:
+    seen = observe(job, workload, pods, nodes=job["spec"]["trainer"]["numNodes"])
+    created = unix_time(job["metadata"].get("creationTimestamp")) or time.time()
+    return ListedJob(
+        name=name_of(job),
+        run_id=annotations_of(job).get(RUN_ID_ANNOTATION, ""),
+        stage=labels_of(job).get(STAGE_LABEL, ""),
+        attempt=labels_of(job).get(ATTEMPT_LABEL, ""),
+        state=seen.state,
+        text=seen.text,
+        age_seconds=max(0.0, time.time() - created),
+    )
+
+
+def _items(client: Client, resource: Resource, **query: str) -> list[Object]:
+    return patiently(lambda: client.list(resource, **query), client, _LIMITS)["items"]
