@@ -44,6 +44,7 @@ def test_help_names_every_noun(capsys: pytest.CaptureFixture[str]) -> None:
         "stages",
         "base",
         "registry",
+        "cluster",
     ]
 
 
