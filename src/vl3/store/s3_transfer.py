@@ -316,7 +316,7 @@ def _receive(
             end = min(stop, facts.size_bytes)
             _require_range(response, offset)
             known = facts.etag
-            for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
+            while chunk := response.read1(_CHUNK_BYTES, decode_content=False):  # what is there: a deadline must be seen
                 sink(offset, chunk[: end - offset])
                 offset += len(chunk)
                 deadline.check()

