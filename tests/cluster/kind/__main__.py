@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.cluster.kind import cluster as kind_cluster
-from tests.cluster.kind.commands import KindError, run, say
+from tests.cluster.kind.commands import KindError, say
 from tests.cluster.kind.debian import ensure_debian
-from tests.cluster.kind.docker import CACHE_REPOSITORY, image_ids
+from tests.cluster.kind.docker import CACHE_REPOSITORY, remove_others
 from tests.cluster.kind.images import controller_recipes, ensure_images, node_recipes, storage_recipes
 from tests.cluster.kind.machine import prepare
-from tests.cluster.kind.node import NODE_REPOSITORY, ensure_node_image, pull_stock_image
+from tests.cluster.kind.node import NODE_REPOSITORY, ensure_node_image, pull_stock_image, root_recipe
 from tests.cluster.kind.programs import build_programs
 from tests.cluster.kind.settings import (
     DEBIAN_IMAGE,
@@ -80,14 +80,18 @@ def build(settings: Settings) -> tuple[dict[str, Path], str, list[str]]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         building = pool.submit(build_programs, settings.cache)
         debian = ensure_debian()
-        storage = ensure_images(storage_recipes(), debian)
+        images = ensure_images(storage_recipes(), debian)
         programs = building.result()
-    controllers = ensure_images(controller_recipes(programs))
+    images |= ensure_images(controller_recipes(programs))
     node_image = pull_stock_image() if settings.pull else None
+    node_images: dict[str, str] = {}
     if node_image is None:
         node_images = ensure_images(node_recipes(programs), debian)
         node_image = ensure_node_image(programs, node_images, debian)
-    return programs, node_image, [*controllers, *storage]
+        remove_others(NODE_REPOSITORY, keep=[node_image])
+    keep = [*images.values(), *node_images.values(), debian, root_recipe(programs).tag(debian)]
+    remove_others(CACHE_REPOSITORY, keep)
+    return programs, node_image, list(images)
 
 
 def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path], node_image: str) -> Path:
@@ -110,10 +114,21 @@ def down(settings: Settings, *, caches: bool) -> None:
     else:
         say(f"there is no cluster {settings.name}")
     if caches:
-        mine = [name for name in image_ids() if name.startswith((f"{CACHE_REPOSITORY}:", f"{NODE_REPOSITORY}:"))]
-        if mine:
-            run(["docker", "rmi", "--force", *mine])
-        shutil.rmtree(settings.cache, ignore_errors=True)
+        remove_caches(settings, kind_cluster.clusters(kind))
+
+
+def remove_caches(settings: Settings, running: list[str]) -> None:
+    """Remove all that `up` built.
+
+    Raises:
+        KindError: Another cluster stands on it.
+    """
+    if running:
+        raise KindError(f"The caches stay: the clusters {', '.join(running)} use them. Take those down first.")
+    remove_others(CACHE_REPOSITORY, keep=())
+    remove_others(NODE_REPOSITORY, keep=())
+    shutil.rmtree(settings.cache, ignore_errors=True)
+    say(f"removed {settings.cache} and the images {CACHE_REPOSITORY} and {NODE_REPOSITORY}")
 
 
 def status(settings: Settings) -> None:

@@ -54,8 +54,8 @@ def is_running(settings: Settings, kind: Path, kubectl: Path, wanted: str) -> bo
         noted = json.loads(_note(settings).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    ask = [kubectl, "--kubeconfig", settings.kubeconfig, f"--request-timeout={API_SECONDS}s", "get", "--raw", "/readyz"]
-    return noted["identity"] == wanted and succeeds(ask, timeout=3 * API_SECONDS)
+    access = (str(kubectl), "--kubeconfig", str(settings.kubeconfig), f"--request-timeout={API_SECONDS}s")
+    return noted["identity"] == wanted and succeeds([*access, "get", "--raw", "/readyz"], timeout=3 * API_SECONDS)
 
 
 def clusters(kind: Path) -> list[str]:

@@ -82,6 +82,8 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> None
             sink, stdin=sending.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=False
         ) as receiving,
     ):
+        assert sending.stdout is not None
+        assert sending.stderr is not None
         sending.stdout.close()  # the sender must see that the receiver has gone
         receiver_said = receiving.communicate()[1].decode(errors="replace")
         sender_said = sending.stderr.read().decode(errors="replace")

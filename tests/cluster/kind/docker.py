@@ -1,6 +1,6 @@
 """Docker images by content: a tag that carries the hash of what the image was made from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,3 +75,11 @@ def scratch_dockerfile(program: str, *, target: str, user: str = "0:0") -> str:
         f"USER {user}\n"
         f'ENTRYPOINT ["{target}"]\n'
     )
+
+
+def remove_others(repository: str, keep: Iterable[str]) -> None:
+    """Remove the images of a repository that nothing names any more; layers that others use stay."""
+    kept = set(keep)
+    old = [name for name in image_ids() if name.startswith(f"{repository}:") and name not in kept]
+    if old:
+        run(["docker", "rmi", *old])

@@ -40,7 +40,7 @@ def ensure_node_image(programs: Mapping[str, Path], images: Mapping[str, str], d
         images: Image name -> cache tag of the images that every node needs from its first moment.
         debian: Cache tag of the base image.
     """
-    recipe = _root_recipe(programs)
+    recipe = root_recipe(programs)
     image = f"{NODE_REPOSITORY}:{hash_of(recipe.tag(debian), sorted(images.values()))}"
     if image not in image_ids():
         root = ensure_image(recipe, debian)
@@ -49,7 +49,8 @@ def ensure_node_image(programs: Mapping[str, Path], images: Mapping[str, str], d
     return image
 
 
-def _root_recipe(programs: Mapping[str, Path]) -> Recipe:
+def root_recipe(programs: Mapping[str, Path]) -> Recipe:
+    """The node without the images in it: systemd, containerd, the kubelet and kind's own files."""
     dockerfile = (HERE / "node" / "Dockerfile").read_text(encoding="utf-8")
     names = ("kubeadm", "kubelet", "kubectl", *CNI_PLUGINS)
     kind_files = module_folder("kind", "sigs.k8s.io/kind") / "images" / "base" / "files"

@@ -83,7 +83,7 @@ def piece_hash(piece: Piece, go_version: str) -> str:
 def build_programs(cache: Path) -> dict[str, Path]:
     """Build what the cache lacks and say where every program lies."""
     go_version = run(["go", "version"]).strip()
-    found = {}
+    found: dict[str, Path] = {}
     for piece in PIECES:
         folder = cache / "programs" / f"{piece.module}-{piece_hash(piece, go_version)}"
         if not folder.is_dir():

@@ -1,7 +1,9 @@
 """Puts the controllers and the kind overlay on the cluster and waits until they really answer."""
 
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.kind.commands import KindError, run, say, step
 from tests.cluster.kind.settings import HERE, ROOT, Settings
@@ -32,19 +34,18 @@ class Cluster:
         self.kubectl(*server_side, "--filename", "-", text=others)
 
     def wait_for_deployments(self) -> None:
-        """Wait until every Deployment of the cluster is Available.
+        """Wait until every Deployment of the cluster runs what was applied last.
 
         Raises:
-            KindError: One is not; the message shows which, and its pods.
+            KindError: One does not; the message shows which, and all pods.
         """
-        wait = ("wait", "deployment", "--all", "--all-namespaces", "--for=condition=Available")
-        try:
-            self.kubectl(*wait, f"--timeout={READY_SECONDS}s", timeout=READY_SECONDS + 30)
-        except KindError:
-            pods = self.kubectl(
-                "get", "pods", "--all-namespaces", "--output=wide", "--field-selector=status.phase!=Succeeded"
-            )
-            raise KindError(f"Not all Deployments became Available within {READY_SECONDS} s:\n{pods}") from None
+        deadline = time.monotonic() + READY_SECONDS
+        while waiting := unready(json.loads(self.kubectl("get", "deployments", "--all-namespaces", "--output=json"))):
+            if time.monotonic() > deadline:
+                pods = self.kubectl("get", "pods", "--all-namespaces", "--field-selector=status.phase!=Succeeded")
+                names = ", ".join(waiting)
+                raise KindError(f"Deployments that are not available after {READY_SECONDS} s: {names}\n{pods}")
+            time.sleep(1)
 
     def wait_for_webhooks(self) -> None:
         """Wait until objects that pass the controllers' webhooks are accepted, as a dry run.
@@ -62,6 +63,18 @@ class Cluster:
                     raise KindError(f"The webhooks do not answer after {READY_SECONDS} s: {error}") from error
             time.sleep(1)
         self.kubectl("wait", "apiservice", "--all", "--for=condition=Available", "--timeout=60s")
+
+
+def unready(deployments: dict[str, Any]) -> list[str]:
+    """Names of the Deployments, of a list as the API gives it, whose newest pods are not all available."""
+    waiting = []
+    for item in deployments["items"]:
+        wanted, status = item["spec"]["replicas"], item.get("status", {})
+        is_seen = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
+        counts = [status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")]
+        if not is_seen or counts != [wanted] * 3:
+            waiting.append(f"{item['metadata']['namespace']}/{item['metadata']['name']}")
+    return waiting
 
 
 def split_definitions(text: str) -> tuple[str, str]:

@@ -1,0 +1,71 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.kind.settings import HERE, JOBSET_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
+from tests.cluster.kind.stack import split_definitions, unready
+from tests.cluster.kind.store import full_name, node_images
+from tests.cluster.kind.vendor import SOURCES, kustomization
+
+LISTING = """\
+REF                            TYPE     DIGEST      SIZE    PLATFORMS   LABELS
+docker.io/vl3/postgres:kind    manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-containerd.image=managed
+ghcr.io/vl3/trainer:0.1.0      manifest sha256:bbb  1.0 MiB linux/amd64 io.cri-containerd.image=managed
+import-2026-11-23@sha256:aaa   manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-containerd.image=managed
+sha256:111                     manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-containerd.image=managed
+"""
+
+
+def test_definitions_are_applied_apart() -> None:
+    text = "# header\nkind: Namespace\nname: a\n---\napiVersion: v1\nkind: CustomResourceDefinition\nname: b\n---\nkind: C\n"
+    definitions, others = split_definitions(text)
+    assert definitions == "apiVersion: v1\nkind: CustomResourceDefinition\nname: b"
+    assert others == "# header\nkind: Namespace\nname: a\n---\nkind: C\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"),
+    [
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, True),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({}, False),
+    ],
+    ids=["ready", "not seen yet", "old pod still there", "new"],
+)
+def test_a_deployment_is_ready_when_its_newest_pods_are(status: dict[str, Any], ready: bool) -> None:
+    item = {"metadata": {"namespace": "a", "name": "b", "generation": 2}, "spec": {"replicas": 1}, "status": status}
+    assert unready({"items": [item]}) == ([] if ready else ["a/b"])
+
+
+def test_images_of_a_node_are_known_by_their_id() -> None:
+    assert node_images(LISTING) == {"docker.io/vl3/postgres:kind": "sha256:111"}
+
+
+@pytest.mark.parametrize(
+    ("image", "full"),
+    [
+        ("vl3/postgres:kind", "docker.io/vl3/postgres:kind"),
+        ("ghcr.io/vl3/trainer:0.1.0", "ghcr.io/vl3/trainer:0.1.0"),
+        ("localhost:5000/a:b", "localhost:5000/a:b"),
+        ("debian:bookworm", "docker.io/library/debian:bookworm"),
+    ],
+)
+def test_full_name_of_an_image(image: str, full: str) -> None:
+    assert full_name(image) == full
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_vendored_folder_pins_the_release(source: Any) -> None:
+    folder = ROOT / "manifests" / "third-party" / source.name
+    assert (folder / "kustomization.yaml").read_text() == kustomization(source)
+    header = (folder / f"{source.name}.yaml").read_text().split("\n", 1)[0]
+    assert source.image.rpartition(":")[2] in header
+    assert source.image in (JOBSET_IMAGE, TRAINER_IMAGE, KUEUE_IMAGE, KWOK_IMAGE)
+
+
+def test_every_stage_is_applied() -> None:
+    folder = HERE / "stages"
+    named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert sorted(named) == sorted(path.name for path in folder.glob("pod-*.yaml"))
