@@ -74,7 +74,7 @@ class StateChange:
     """A moment in a launch that a person would want to know."""
 
     state: str
-    """queued, admitted, pulling, starting, running, preempted, resumed, retrying, complete, failed or cancelled."""
+    """queued, admitted, pulling, starting, running, preempted, resumed, retrying, complete or failed."""
     text: str
     """One line: which object, why, how many."""
     time: float

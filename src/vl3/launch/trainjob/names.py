@@ -68,6 +68,16 @@ def selector(run_id: str | None = None, stage: str | None = None) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
+def stage_selector(run_id: str, stage: str) -> str:
+    """Label selector of the pods of all attempts of a stage."""
+    return ",".join(f"{key}={value}" for key, value in pod_labels(run_id, stage).items())
+
+
+def pod_labels(run_id: str, stage: str) -> dict[str, str]:
+    """Labels that the pods get from us: they are the same for all attempts."""
+    return {RUN_LABEL: run_hash(run_id), STAGE_LABEL: _checked_stage(stage)}
+
+
 def pod_selector(job: str) -> str:
     """Label selector of a TrainJob's pods: Trainer's JobSet has the TrainJob's name and JobSet labels its pods."""
     return f"jobset.sigs.k8s.io/jobset-name={job}"

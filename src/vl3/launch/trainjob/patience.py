@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +16,24 @@ log = logging.getLogger("vl3.launch")
 
 Result = TypeVar("Result")
 
+_NO_RIGHT = re.compile(r" cannot \w+ resource | cannot \w+ path ")
+"""How the API server says that RBAC forbids something; webhooks and quotas answer 403 in other words."""
+
 
 class StoppedError(Exception):
     """The launch ended while a thread of it was waiting."""
+
+
+class LostTouchError(Exception):
+    """The API server cannot be asked any more, not even to delete what is there.
+
+    Attributes:
+        error: what to tell the person.
+    """
+
+    def __init__(self, error: Vl3Error) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class BackOff:
@@ -62,17 +78,19 @@ class Outage:
         """No good answer came.
 
         Raises:
-            ClusterError: that has been so for too long.
+            LostTouchError: that has been so for too long.
         """
         if self._since is None:
             self._since = time.monotonic()
             log.warning("waiting for the API server: %s", error)
         seconds = time.monotonic() - self._since
         if seconds > self._limits.api_outage_seconds:
-            raise ClusterError(
-                f"the API server {self._client.server} ({self._client.source}) has given no good answer for "
-                f"{seconds:.0f} s: {error}. A job that was created goes on by itself. When the server answers again, "
-                "start the run again: it finds its job."
+            raise LostTouchError(
+                ClusterError(
+                    f"the API server {self._client.server} ({self._client.source}) has given no good answer for "
+                    f"{seconds:.0f} s: {error}. A job that was created goes on by itself. When the server answers "
+                    "again, start the run again: it finds its job."
+                )
             ) from error
 
 
@@ -83,8 +101,9 @@ def patiently(
 
     Raises:
         ApiError: an answer that the caller has to understand: 400, 404, 409, 410, 422.
-        ConfigError: our credentials or rights do not suffice.
-        ClusterError: the API server gave no good answer for too long.
+        ConfigError: our rights do not suffice.
+        ClusterError: the API server does not know the resource.
+        LostTouchError: it gave no good answer for too long, or does not know who we are any more.
         StoppedError: `stop` was set.
     """
     stop = stop or threading.Event()
@@ -97,9 +116,7 @@ def patiently(
             back_off.wait()
         except ApiError as error:
             if not error.is_passing:
-                refused = refusal(error, client)
-                if refused is not None:
-                    raise refused from error
+                raise_refusal(error, client)
                 raise
             outage.note(error)
             back_off.wait(error.retry_after_seconds)
@@ -108,23 +125,24 @@ def patiently(
             return result
 
 
-def refusal(error: ApiError, client: Client) -> Vl3Error | None:
-    """The message for an answer that is about us rather than about the request's object."""
+def raise_refusal(error: ApiError, client: Client) -> None:
+    """Raise the message for an answer that is about us rather than about the request's object, if it is one."""
     if error.status == 401:
-        return ConfigError(
-            f"the API server {client.server} does not know our credentials ({client.source}): {error.message}. They "
-            "were read anew and are still refused: the token has expired or was revoked. Log in again (or renew the "
-            "kubeconfig's token), then start the run again: it finds its job."
-        )
-    if error.status == 403 and "is being terminated" not in error.message and "exceeded quota" not in error.message:
-        return ConfigError(
+        raise LostTouchError(
+            ConfigError(
+                f"the API server {client.server} does not know our credentials ({client.source}): {error.message}. "
+                "They were read anew and are still refused: the token has expired or was revoked. Log in again (or "
+                "renew the kubeconfig's token), then start the run again: it finds its job."
+            )
+        ) from error
+    if error.status == 403 and _NO_RIGHT.search(error.message):
+        raise ConfigError(
             f"not allowed to {error.action}: {error.message}. Let the cluster's administrator apply "
             "manifests/base/rbac (Role vl3-launcher) to the namespace and bind it to who starts this."
-        )
+        ) from error
     if error.status == 404 and not error.names_object:
-        return ClusterError(
+        raise ClusterError(
             f"the API server {client.server} knows nothing of what is needed to {error.action}: its "
             "CustomResourceDefinition is missing or has another version. Let the administrator install the versions "
             "of manifests/third-party; `vl3 cluster check` lists all that is missing."
-        )
-    return None
+        ) from error

@@ -16,6 +16,7 @@ from vl3.launch.trainjob.names import (
     RUN_ID_ANNOTATION,
     job_labels,
     job_name,
+    pod_labels,
 )
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
@@ -94,6 +95,7 @@ def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
 def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
     """What differs from job to job in the pods of the runtime's replicated job `node`."""
     template: dict[str, Any] = {
+        "metadata": {"labels": pod_labels(job.run_id, job.stage)},
         "spec": {
             "volumes": [
                 {
@@ -102,13 +104,13 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
                 }
             ],
             "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],  # noqa: S108
-        }
+        },
     }
     if job.pod_annotations:
         for key in job.pod_annotations:
             if not _ANNOTATION.fullmatch(key):
                 raise ConfigError(f"pod annotation {key!r} is no name that Kubernetes takes. Use `domain/name`.")
-        template["metadata"] = {"annotations": dict(sorted(job.pod_annotations.items()))}
+        template["metadata"]["annotations"] = dict(sorted(job.pod_annotations.items()))
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vl3.errors import Vl3Error
 from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.patience import BackOff, Outage, StoppedError, refusal
+from vl3.launch.trainjob.patience import BackOff, LostTouchError, Outage, StoppedError, raise_refusal
 from vl3.launch.trainjob.resources import Resource
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Watcher(threading.Thread):
             self._follow()
         except StoppedError:
             pass
-        except Vl3Error as error:
+        except (Vl3Error, LostTouchError) as error:
             self._tell(Change("failed", self._resource, error=error))
         except Exception as error:  # noqa: BLE001 - a thread's error has to reach the launch
             self._tell(Change("failed", self._resource, error=error))
@@ -108,7 +108,8 @@ class Watcher(threading.Thread):
 
     def _weigh(self, error: ApiError, outage: Outage) -> None:
         if not error.is_passing:
-            raise refusal(error, self._client) or error
+            raise_refusal(error, self._client)
+            raise error
         outage.note(error)
 
     def _list(self) -> str:

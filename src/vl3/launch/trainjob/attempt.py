@@ -1,0 +1,184 @@
+"""One attempt: a TrainJob followed from its creation (or adoption) to its end."""
+
+import logging
+import queue
+from collections.abc import Sequence
+
+from vl3.launch.job import LaunchJob
+from vl3.launch.trainjob import causes
+from vl3.launch.trainjob.causes import Failure
+from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.clock import Clock, now
+from vl3.launch.trainjob.failure import classify, find_trouble
+from vl3.launch.trainjob.hints import Hints
+from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
+from vl3.launch.trainjob.names import pod_selector
+from vl3.launch.trainjob.objects import (
+    Object,
+    container_status,
+    is_over,
+    name_of,
+    rank_of,
+    uid_of,
+)
+from vl3.launch.trainjob.output import Output
+from vl3.launch.trainjob.patience import patiently
+from vl3.launch.trainjob.places import Places
+from vl3.launch.trainjob.resources import PODS, TRAINJOBS, WORKLOADS
+from vl3.launch.trainjob.scene import Scene, rank_zero
+from vl3.launch.trainjob.state import WAITING, Observation, observe
+from vl3.launch.trainjob.watch import Change, Watcher
+
+log = logging.getLogger("vl3.launch")
+
+_TICK_SECONDS = 1.0
+
+
+class Attempt:
+    """Follows one TrainJob. Threads watch and read; everything is decided in the launching thread."""
+
+    def __init__(self, job: LaunchJob, trainjob: Object, client: Client, limits: LaunchLimits, output: Output) -> None:
+        assert job.placement is not None
+        self.clock = Clock(limits)
+        self.tails: dict[str, list[str]] = {}
+        """Last lines of the pods of a failed attempt."""
+        self._job = job
+        self._placement = job.placement
+        self._name = name_of(trainjob)
+        self._client = client
+        self._limits = limits
+        self._output = output
+        self._scene = Scene(trainjob)
+        self._inbox: queue.SimpleQueue[Change | LogLine] = queue.SimpleQueue()
+        self._followers: dict[str, LogFollower] = {}
+        self._places = Places(client, job.placement.queue, every_seconds=limits.place_seconds)
+        self._hints = Hints(client, self._name, every_seconds=limits.place_seconds)
+        self._said: tuple[str, str] | None = None
+        queries = {
+            TRAINJOBS: {"fieldSelector": f"metadata.name={self._name}"},
+            WORKLOADS: {"labelSelector": f"kueue.x-k8s.io/job-uid={uid_of(trainjob)}"},
+            PODS: {"labelSelector": pod_selector(self._name)},
+        }
+        self._watchers = [Watcher(client, kind, query, self._inbox.put, limits) for kind, query in queries.items()]
+
+    def follow(self) -> Failure | None:
+        """Follow to the end: None when the job is complete, else what ended it.
+
+        Raises:
+            LostTouchError: the API server cannot be asked any more; the job goes on.
+            Vl3Error: it refuses to tell what we have to know.
+        """
+        for watcher in self._watchers:
+            watcher.start()
+        try:
+            while True:
+                self._take_messages()
+                if self._scene.is_whole:
+                    is_over, failure = self._look()
+                    if is_over:
+                        return failure
+        finally:
+            for watcher in self._watchers:
+                watcher.stop()
+            self._end_logs()
+
+    def _look(self) -> tuple[bool, Failure | None]:
+        """Say what is new; whether the attempt is over, and why."""
+        scene, time = self._scene, now()
+        observation = observe(scene.trainjob, scene.workload, scene.pods, nodes=self._placement.nodes)
+        self.clock.look(observation, time)
+        self._follow_logs()
+        if observation.state == "complete":
+            self._say(observation)
+            return True, None
+        if observation.state == "failed":
+            return True, self._why_failed()
+        if observation.state == "deleted":
+            return True, Failure(causes.DELETED, f"TrainJob {self._name} was deleted by somebody else")
+        trouble = find_trouble(scene.trainjob, scene.workload, scene.pods)
+        self._say(self._with_details(observation, trouble, time))
+        failure = self._time_over(observation, time) or self.clock.lasting(trouble, time)
+        return failure is not None, failure
+
+    def _with_details(self, observation: Observation, trouble: Failure | None, time: float) -> Observation:
+        """The observation with what has to be asked for: the place in the queue, or events."""
+        details = ""
+        if observation.state in WAITING:
+            details = self._places.text(self._scene.workload, time)
+        else:
+            self._places.forget()
+        if self._scene.workload is None or (trouble is not None and trouble.cause is causes.NO_PODS):
+            details += self._hints.text(time)
+        return Observation(observation.state, observation.text + details, observation.since)
+
+    def _time_over(self, observation: Observation, time: float) -> Failure | None:
+        if self.clock.waited(time) > self._placement.queue_timeout_seconds:
+            text = f"TrainJob {self._name} waited {self.clock.waited(time):.0f} s in queue {self._placement.queue} "
+            return Failure(causes.QUEUE_TIMEOUT, text + f"({observation.text}) and was withdrawn")
+        if self.clock.running_seconds > self._job.timeout_seconds:
+            text = f"TrainJob {self._name} was still running after {self._job.timeout_seconds:g} s and was stopped"
+            return Failure(causes.DEADLINE, text)
+        return None
+
+    def _why_failed(self) -> Failure:
+        trainjob = self._scene.trainjob
+        assert trainjob is not None
+        # The pods' last words may still be on their way from the watcher.
+        answer = patiently(
+            lambda: self._client.list(PODS, labelSelector=pod_selector(self._name)), self._client, self._limits
+        )
+        self._scene.take(Change("synced", PODS, tuple(answer.get("items") or ())))
+        self._follow_logs()
+        failure = classify(trainjob, self._scene.all_pods)
+        first = sorted(self._scene.pods, key=lambda pod: (name_of(pod) != failure.pod, rank_of(pod)))
+        self.tails = last_lines(self._client, first, self._limits)
+        return failure
+
+    def _say(self, observation: Observation) -> None:
+        """Tell a change of the state or of its reason once."""
+        if (observation.state, observation.text) != self._said:
+            self._said = (observation.state, observation.text)
+            self._output.state(observation.state, observation.text)
+
+    def _take_messages(self) -> None:
+        """Wait for something new, then take all that is there."""
+        try:
+            self._take(self._inbox.get(timeout=_TICK_SECONDS))
+            while True:
+                self._take(self._inbox.get_nowait())
+        except queue.Empty:
+            return
+
+    def _take(self, message: Change | LogLine) -> None:
+        if isinstance(message, LogLine):
+            self._output.line(message.text)
+        elif message.error is not None:
+            raise message.error
+        else:
+            self._scene.take(message)
+
+    def _follow_logs(self) -> None:
+        """Read the log of each pod of rank 0 from its container's start."""
+        pods = rank_zero(self._scene.pods)
+        for pod in pods:
+            state = container_status(pod).get("state") or {}
+            if uid_of(pod) not in self._followers and ("running" in state or "terminated" in state):
+                follower = LogFollower(self._client, name_of(pod), self._inbox.put, self._limits)
+                self._followers[uid_of(pod)] = follower
+                follower.start()
+        going = {uid_of(pod) for pod in pods if not is_over(pod)}
+        for uid, follower in self._followers.items():
+            if uid not in going:
+                follower.pod_ended()
+
+    def _end_logs(self) -> None:
+        """Take the last lines; a log that does not end is left."""
+        followers: Sequence[LogFollower] = list(self._followers.values())
+        deadline = now() + self._limits.log_drain_seconds
+        for follower in followers:
+            follower.finish(max(0.0, deadline - now()))
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if isinstance(message, LogLine):
+                self._output.line(message.text)

@@ -1,0 +1,193 @@
+"""Creating a TrainJob exactly once, however often it is asked for and whatever answers are lost."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.launch.trainjob.client import REQUEST_SECONDS, ApiError, Client
+from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
+from vl3.launch.trainjob.objects import Object, annotations_of, is_being_deleted, labels_of, name_of
+from vl3.launch.trainjob.patience import StoppedError, patiently
+from vl3.launch.trainjob.resources import LOCAL_QUEUES, PRIORITY_CLASSES, TRAINJOBS
+
+log = logging.getLogger("vl3.launch")
+
+_POLL_SECONDS = 0.5
+
+
+def check_queue(client: Client, manifest: Object, limits: LaunchLimits) -> None:
+    """See that the queue and the priority class exist, before anything is created.
+
+    Raises:
+        ConfigError: one of them does not.
+    """
+    labels = labels_of(manifest)
+    queue, priority = labels[QUEUE_LABEL], labels[PRIORITY_LABEL]
+    if not _exists(client, LOCAL_QUEUES, queue, limits):
+        found = patiently(lambda: client.list(LOCAL_QUEUES), client, limits)
+        names = ", ".join(sorted(name_of(one) for one in found.get("items") or ())) or "none"
+        raise ConfigError(
+            f"namespace {client.namespace} has no LocalQueue {queue!r} (it has: {names}). Set the placement's queue to "
+            "one of them, or let the administrator apply manifests/base/local-queues."
+        )
+    try:
+        is_there = _exists(client, PRIORITY_CLASSES, priority, limits)
+    except Vl3Error:  # not allowed to look: Kueue will tell
+        return
+    if not is_there:
+        raise ConfigError(
+            f"the cluster has no WorkloadPriorityClass {priority!r}. Set the placement's priority to one that "
+            "`kubectl get workloadpriorityclasses` lists, or let the administrator apply manifests/cluster."
+        )
+
+
+def _exists(client: Client, resource: Any, name: str, limits: LaunchLimits) -> bool:
+    try:
+        patiently(lambda: client.get(resource, name), client, limits)
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise ClusterError(f"the API server refused to {error.action}: {error.message}.") from error
+    return True
+
+
+class Creation(threading.Thread):
+    """The creation of one TrainJob, in a thread of its own so that a signal cannot leave its answer unread."""
+
+    def __init__(self, client: Client, manifest: Object, limits: LaunchLimits) -> None:
+        super().__init__(name="create-trainjob", daemon=True)
+        self._client = client
+        self._manifest = manifest
+        self._limits = limits
+        self._stop_request = threading.Event()
+        self._done = threading.Event()
+        self._result: Object | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Create or adopt."""
+        try:
+            self._result = create_or_adopt(self._client, self._manifest, self._limits, self._stop_request)
+        except BaseException as error:  # noqa: BLE001 - raised again by the launching thread
+            self._error = error
+        self._done.set()
+
+    def wait(self) -> Object:
+        """The TrainJob.
+
+        Raises:
+            Vl3Error: it could not be created, or one of the name is another job.
+        """
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def settle(self) -> Object | None:
+        """After an interrupt: the TrainJob if there is one by now, once the request in flight is answered."""
+        self._stop_request.set()
+        self._done.wait(2 * REQUEST_SECONDS)
+        if self._result is not None or isinstance(self._error, Vl3Error):
+            return self._result
+        # No answer came: the request may still have been carried out.
+        return find_own(self._client, self._manifest, self._limits)
+
+
+def find_own(client: Client, manifest: Object, limits: LaunchLimits) -> Object | None:
+    """The TrainJob of a manifest's name and digest, if it is there."""
+    try:
+        found = patiently(lambda: client.get(TRAINJOBS, name_of(manifest)), client, limits)
+    except ApiError:
+        return None
+    return found if _digest(found) == _digest(manifest) else None
+
+
+def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop: threading.Event) -> Object:
+    """Create a TrainJob, or take the one that is there with the same digest.
+
+    Raises:
+        ConfigError: one with another digest has the name, or the API server refuses the manifest.
+        ClusterError: the platform is at fault.
+    """
+    name = name_of(manifest)
+    while True:
+        try:
+            created = patiently(lambda: client.create(TRAINJOBS, manifest), client, limits, stop)
+        except ApiError as error:
+            if error.status != 409:
+                raise _refused(error, manifest, client) from error
+        else:
+            log.info("TrainJob %s is created in namespace %s", name, client.namespace)
+            return created
+        try:
+            found = patiently(lambda: client.get(TRAINJOBS, name), client, limits, stop)
+        except ApiError:  # it went between the two requests
+            continue
+        if not is_being_deleted(found):
+            return adopt(found, manifest)
+        if stop.wait(_POLL_SECONDS):
+            raise StoppedError
+
+
+def adopt(found: Object, manifest: Object) -> Object:
+    """Take a TrainJob that is there already.
+
+    Raises:
+        ConfigError: it is not what the manifest asks for.
+    """
+    if _digest(found) != _digest(manifest):
+        raise ConfigError(
+            f"TrainJob {name_of(found)} is there already and was made of another configuration (its spec has the "
+            f"digest {_digest(found)[:12] or 'none'}, this launch {_digest(manifest)[:12]}). Two different jobs must "
+            f"not write to one run. Give the run another id, or delete it: kubectl delete trainjob {name_of(found)}."
+        )
+    log.info("TrainJob %s is there already and is adopted", name_of(found))
+    return found
+
+
+def wait_for_deletion(client: Client, trainjob: Object, limits: LaunchLimits) -> None:
+    """Wait until a TrainJob that is being deleted is gone.
+
+    Raises:
+        ClusterError: something holds it.
+    """
+    name, deadline = name_of(trainjob), time.monotonic() + limits.replace_seconds
+    while _exists(client, TRAINJOBS, name, limits):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"TrainJob {name} is being deleted and does not go (finalizers: "
+                f"{trainjob['metadata'].get('finalizers')}). Look at the controllers that hold it."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _refused(error: ApiError, manifest: Object, client: Client) -> Vl3Error:
+    name, runtime = name_of(manifest), manifest["spec"]["runtimeRef"]["name"]
+    if "must be created before" in error.message:
+        return ConfigError(
+            f"the cluster has no ClusterTrainingRuntime {runtime}, which the placement's pool needs. Set the pool to "
+            "one that `kubectl get clustertrainingruntimes` lists as vl3-torch-<pool>, or let the administrator apply "
+            "manifests/cluster."
+        )
+    if error.status == 404:
+        return ConfigError(
+            f"there is no namespace {client.namespace}: {error.message}. Apply manifests/overlays, or choose the "
+            "namespace by the kubeconfig's context."
+        )
+    if "exceeded quota" in error.message or "is being terminated" in error.message:
+        return ClusterError(
+            f"namespace {client.namespace} does not take TrainJob {name}: {error.message}. Remove finished jobs, or "
+            "let the administrator raise the ResourceQuota."
+        )
+    return ConfigError(
+        f"the API server refuses TrainJob {name} ({error.status} {error.reason}): {error.message}. Check the "
+        "placement, and with `vl3 cluster check` that Trainer and Kueue have the versions of manifests/third-party."
+    )
+
+
+def _digest(item: Object) -> str:
+    return annotations_of(item).get(DIGEST_ANNOTATION, "")

@@ -1,0 +1,101 @@
+"""Where a job's lines, events and states go."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import StorageError
+from vl3.launch.job import LaunchJob, StateChange
+from vl3.store.objects import open_store
+from vl3.store.writing import storage_errors
+
+log = logging.getLogger("vl3.launch")
+
+EVENT_PREFIX = "vl3-event "
+"""Begins a line of rank 0's log that is an event."""
+EVENTS_KEY = "events.jsonl"
+"""All events of a stage below its work_uri, kept there by the pods."""
+
+
+class Output:
+    """The sinks of one launch; used by the launching thread alone."""
+
+    def __init__(self, job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._job = job
+        self._on_event = on_event
+        self._known = _lines(job.events_path)
+        self.states: list[StateChange] = []
+        self.last_step = 0
+        """Highest training step that an event has named: whether an attempt made progress."""
+
+    def state(self, state: str, text: str) -> None:
+        """Say a change of state, once."""
+        change = StateChange(state=state, text=text, time=time.time())
+        self.states.append(change)
+        log.info("%s is %s: %s", self._job.name, state, text)
+        self._on_event(change.as_event())
+
+    def line(self, text: str) -> None:
+        """Take a line of rank 0's log."""
+        if text.startswith(EVENT_PREFIX):
+            self._event(text.removeprefix(EVENT_PREFIX).strip())
+        elif self._job.log_path is None:
+            log.info("rank 0 | %s", text)
+        else:
+            self._append_log(text)
+
+    def tail(self, pod: str, lines: list[str]) -> None:
+        """Take the last lines of a pod of a failed job."""
+        for text in (f"last lines of {pod}:", *(f"  {line}" for line in lines)):
+            if self._job.log_path is None:
+                log.info("%s", text)
+            else:
+                self._append_log(text)
+
+    def fetch_events(self) -> None:
+        """Replace the events that came by the log with the whole record in the store, where there is one."""
+        try:
+            store = open_store(self._job.work_uri)
+            if store.exists(EVENTS_KEY):
+                with storage_errors(self._job.events_path):
+                    self._job.events_path.parent.mkdir(parents=True, exist_ok=True)
+                store.get_file(EVENTS_KEY, self._job.events_path)
+        except StorageError as error:  # the metrics that came by the log have to do
+            log.warning("the whole record of events could not be read: %s", error)
+
+    def _event(self, line: str) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            log.warning("an event line is not a JSON object: %r", line[:200])
+            return
+        if line not in self._known:  # a launcher that was started anew reads the log from its beginning
+            self._known.add(line)
+            with storage_errors(self._job.events_path, needed_bytes=len(line)):
+                self._job.events_path.parent.mkdir(parents=True, exist_ok=True)
+                with self._job.events_path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+        step = event.get("step") or (event.get("done") if event["type"] == "progress" else None)
+        if isinstance(step, int):
+            self.last_step = max(self.last_step, step)
+        self._on_event(event)
+
+    def _append_log(self, text: str) -> None:
+        path = self._job.log_path
+        if path is None:
+            return
+        with storage_errors(path, needed_bytes=len(text)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+
+def _lines(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    return set(path.read_text(encoding="utf-8", errors="replace").splitlines())

@@ -1,0 +1,214 @@
+"""A stage as TrainJobs of a Kubeflow cluster: created once, watched, tried again where that helps, never left over."""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from vl3.errors import Vl3Error
+from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.trainjob.attempt import Attempt
+from vl3.launch.trainjob.causes import Failure
+from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.connection import connect
+from vl3.launch.trainjob.creation import Creation, adopt, check_queue, wait_for_deletion
+from vl3.launch.trainjob.history import Past, format_history, may_retry, parse_history
+from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.names import ATTEMPT_LABEL, HISTORY_ANNOTATION, selector, stage_selector
+from vl3.launch.trainjob.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
+from vl3.launch.trainjob.output import Output
+from vl3.launch.trainjob.owner import find_owner
+from vl3.launch.trainjob.patience import LostTouchError, patiently
+from vl3.launch.trainjob.removal import delete_job, remove, wait_until_gone
+from vl3.launch.trainjob.resources import TRAINJOBS
+from vl3.launch.trainjob.spec import build_trainjob
+
+log = logging.getLogger("vl3.launch")
+
+_WITH_LAST_LINES = frozenset({"crash", "out_of_memory", "stopped"})
+"""Causes whose message needs the pod's own words."""
+
+
+def launch_trainjob(
+    job: LaunchJob,
+    on_event: Callable[[dict[str, Any]], None],
+    *,
+    limits: LaunchLimits | None = None,
+    client: Client | None = None,
+) -> LaunchResult:
+    """Run a stage as TrainJobs until one is complete.
+
+    A job of the same run and stage that is there already is adopted, so that a launcher which was killed goes on when
+    it is started again. A complete job stays for that purpose until the run ends (`collect_run`). However this call
+    ends otherwise, its job is deleted and its pods are gone; only when the API server cannot be asked any more the job
+    goes on.
+
+    Args:
+        job: what to run.
+        on_event: gets the training's events and the changes of state, in this thread.
+        limits: how patient to be.
+        client: the API server; None takes the pod's own or the kubeconfig's.
+
+    Raises:
+        Vl3Error: why the stage did not complete.
+    """
+    launch = _Launch(job, on_event, limits or LaunchLimits(), client or Client(connect()))
+    try:
+        return launch.run()
+    except LostTouchError as error:  # nothing can be deleted either: the job goes on
+        raise error.error from error
+    except BaseException:
+        try:
+            launch.withdraw()
+        except BaseException:  # a second signal, in the moment before signals are held back
+            launch.withdraw()
+            raise
+        raise
+
+
+class _Launch:
+    def __init__(
+        self, job: LaunchJob, on_event: Callable[[dict[str, Any]], None], limits: LaunchLimits, client: Client
+    ) -> None:
+        assert job.placement is not None
+        self._job = job
+        self._placement = job.placement
+        self._limits = limits
+        self._client = client
+        self._output = Output(job, on_event)
+        self._creation: Creation | None = None
+        self._current: Object | None = None
+        self._owner: dict[str, Any] | None = None
+        self._queued_seconds = 0.0
+        self._running_seconds = 0.0
+
+    def run(self) -> LaunchResult:
+        number, history, found = self._find()
+        if found is None:
+            first = self._manifest(number, history)
+            check_queue(self._client, first, self._limits)
+            self._wait_for_pods("a former job of this stage was deleted")
+        while True:
+            trainjob = found or self._create(number, history)
+            found = None
+            failure, tails = self._follow(trainjob)
+            if failure is None:
+                self._current = None  # a complete job stays
+                self._output.fetch_events()
+                return LaunchResult(
+                    attempts=number,
+                    seconds_queued=self._queued_seconds,
+                    seconds_running=self._running_seconds,
+                    states=tuple(self._output.states),
+                )
+            history = [*history, Past(failure.cause.name, self._output.last_step)]
+            if not may_retry(failure.cause, history, max_retries=self._placement.max_retries):
+                self._output.state("failed", failure.text)
+                lines = tails.get(failure.pod, []) if failure.cause.name in _WITH_LAST_LINES else []
+                raise failure.error(
+                    self._job.name,
+                    self._job.stage,
+                    attempts=number,
+                    last_lines="\n".join(f"  {line}" for line in lines),
+                )
+            number += 1
+            self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
+            self._replace(trainjob, number, history)
+
+    def withdraw(self) -> None:
+        """Delete what this launch made or adopted and wait until its GPUs are free; signals have to wait."""
+        with _signals_held():
+            if self._creation is not None:
+                self._current = self._creation.settle() or self._current
+            if self._current is None:
+                return
+            log.info("%s ends early: deleting TrainJob %s", self._job.name, name_of(self._current))
+            try:
+                removal = remove(self._client, self._current, self._limits)
+            except (Vl3Error, LostTouchError) as error:  # the error that ended the launch is the one to raise
+                log.error("%s", error)
+                return
+            self._current = None
+            log.info("%s: %s", self._job.name, removal)
+
+    def _find(self) -> tuple[int, list[Past], Object | None]:
+        """Number, history and TrainJob of the attempt to go on with; those before it are cleared away."""
+        query = selector(self._job.run_id, self._job.stage)
+        answer = patiently(lambda: self._client.list(TRAINJOBS, labelSelector=query), self._client, self._limits)
+        jobs = sorted(answer.get("items") or (), key=_attempt_of)
+        self._owner = find_owner(self._client)
+        for former in jobs[:-1]:
+            delete_job(self._client, name_of(former), uid_of(former), self._limits)
+        if not jobs:
+            return 1, [], None
+        latest = jobs[-1]
+        number, history = _attempt_of(latest), parse_history(annotations_of(latest).get(HISTORY_ANNOTATION, ""))
+        if is_being_deleted(latest):
+            wait_for_deletion(self._client, latest, self._limits)
+            return number + 1, history, None
+        found = adopt(latest, self._manifest(number, history))
+        self._current = found
+        return number, history, found
+
+    def _manifest(self, number: int, history: list[Past]) -> Object:
+        return build_trainjob(self._job, attempt=number, history=format_history(history), owner=self._owner)
+
+    def _create(self, number: int, history: list[Past]) -> Object:
+        self._creation = Creation(self._client, self._manifest(number, history), self._limits)
+        self._creation.start()
+        self._current = self._creation.wait()
+        self._creation = None
+        return self._current
+
+    def _follow(self, trainjob: Object) -> tuple[Failure | None, dict[str, list[str]]]:
+        attempt = Attempt(self._job, trainjob, self._client, self._limits, self._output)
+        try:
+            failure = attempt.follow()
+        finally:
+            self._queued_seconds += attempt.clock.queued_seconds
+            self._running_seconds += attempt.clock.running_seconds
+        for pod, lines in attempt.tails.items():
+            self._output.tail(pod, lines)
+        return failure, attempt.tails
+
+    def _replace(self, former: Object, number: int, history: list[Past]) -> None:
+        """Let the next attempt take the place of a failed one, whose pods must not write beside it."""
+        name = name_of(former)
+        self._wait_for_pods(f"TrainJob {name} has failed")
+        self._create(number, history)
+        delete_job(self._client, name, uid_of(former), self._limits)
+
+    def _wait_for_pods(self, what: str) -> None:
+        wait_until_gone(
+            self._client,
+            stage_selector(self._job.run_id, self._job.stage),
+            self._limits,
+            seconds=self._limits.replace_seconds,
+            what=what,
+        )
+
+
+def _attempt_of(trainjob: Object) -> int:
+    text = labels_of(trainjob).get(ATTEMPT_LABEL, "")
+    return int(text) if text.isdigit() else 0
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep SIGTERM and SIGINT from interrupting what frees the GPUs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = {number: signal.signal(number, _say_wait) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+
+
+def _say_wait(number: int, _: FrameType | None) -> None:
+    log.warning("%s came while the job is being deleted: that goes on", signal.Signals(number).name)
