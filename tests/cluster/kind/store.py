@@ -67,7 +67,8 @@ def node_images(listing: str) -> dict[str, str]:
     """
     rows = [line.split() for line in listing.splitlines()[1:]]
     ids = {row[2]: row[0] for row in rows if len(row) > 2 and row[0].startswith("sha256:")}
-    return {row[0]: ids[row[2]] for row in rows if len(row) > 2 and row[2] in ids and "@" not in row[0]}
+    named = (row for row in rows if len(row) > 2 and not row[0].startswith("sha256:") and "@" not in row[0])
+    return {row[0]: ids[row[2]] for row in named if row[2] in ids}
 
 
 def full_name(image: str) -> str:

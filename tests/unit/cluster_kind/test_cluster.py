@@ -1,3 +1,5 @@
+"""The kind cluster's configuration, and when a running one is kept."""
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,3 +1,5 @@
+"""What is built once and not again: hashes of programs and images."""
+
 from pathlib import Path
 
 import pytest

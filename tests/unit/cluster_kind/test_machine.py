@@ -1,3 +1,5 @@
+"""What the kind cluster needs of a machine, and how its lack is told."""
+
 from dataclasses import replace
 
 import pytest
@@ -24,7 +26,7 @@ def test_an_ordinary_user_needs_a_daemon_that_answers() -> None:
     machine = replace(
         WHOLE, is_root=False, docker_answers=False, has_debian_image=True, docker_says="permission denied"
     )
-    assert lacks(machine) == ["a Docker daemon that answers (permission denied): start it, or join its group"]
+    assert lacks(machine) == ["a Docker daemon that answers (refused): start it, or join its group"]
 
 
 def test_an_ordinary_user_with_docker_needs_root_only_for_debootstrap() -> None:

@@ -1,3 +1,5 @@
+"""What is put on the kind cluster, and when it counts as ready."""
+
 from typing import Any
 
 import pytest
@@ -18,9 +20,9 @@ sha256:111                     manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-c
 
 
 def test_definitions_are_applied_apart() -> None:
-    text = "# header\nkind: Namespace\nname: a\n---\napiVersion: v1\nkind: CustomResourceDefinition\nname: b\n---\nkind: C\n"
-    definitions, others = split_definitions(text)
-    assert definitions == "apiVersion: v1\nkind: CustomResourceDefinition\nname: b"
+    definition = "apiVersion: v1\nkind: CustomResourceDefinition\nname: b"
+    definitions, others = split_definitions(f"# header\nkind: Namespace\nname: a\n---\n{definition}\n---\nkind: C\n")
+    assert definitions == definition
     assert others == "# header\nkind: Namespace\nname: a\n---\nkind: C\n"
 
 
