@@ -59,7 +59,7 @@ def _unreachable(connection: Connection, error: "urllib3.exceptions.HTTPError | 
             f"the API server {server} has a name that cannot be resolved. Correct the address in {source}, or join the "
             "network (VPN) whose DNS knows it."
         )
-    if isinstance(error, exceptions.TimeoutError):
+    if isinstance(error, exceptions.TimeoutError) and not isinstance(error, exceptions.NewConnectionError):
         return (
             f"the API server {server} gave no answer within {PROBE_SECONDS:g} s. Check the network between here and it "
             f"(VPN, firewall, proxy) and the address in {source}."
@@ -75,5 +75,5 @@ def _reason(error: BaseException) -> str:
     cause: BaseException = error
     while isinstance(inner := cause.__cause__ or (cause.args[-1] if cause.args else None), BaseException):
         cause = inner
-    text = getattr(cause, "strerror", None) or getattr(cause, "verify_message", None) or str(cause)
+    text = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or str(cause)
     return str(text).partition("\n")[0][:200]
