@@ -38,7 +38,8 @@ class Hints:
         if not ours:
             return ""
         latest = max(ours, key=_time_of)
-        return f"; {one_line(f'{latest.get("reason")}: {latest.get("message")}', 300)}"
+        said = f"{latest.get('reason')}: {latest.get('message')}"
+        return f"; {one_line(said, 300)}"
 
     def _is_ours(self, event: dict[str, Any]) -> bool:
         name = str((event.get("involvedObject") or {}).get("name", ""))

@@ -7,7 +7,7 @@ from vl3.launch.trainjob.client import Client
 from vl3.launch.trainjob.limits import LaunchLimits
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, RUN_ID_ANNOTATION, STAGE_LABEL, selector
 from vl3.launch.trainjob.objects import Object, annotations_of, labels_of, name_of, uid_of, unix_time
-from vl3.launch.trainjob.patience import patiently
+from vl3.launch.trainjob.patience import answered, patiently
 from vl3.launch.trainjob.resources import PODS, TRAINJOBS, WORKLOADS, Resource
 from vl3.launch.trainjob.state import observe
 
@@ -69,4 +69,4 @@ def _listed(job: Object, workload: Object | None, pods: list[Object]) -> ListedJ
 
 
 def _items(client: Client, resource: Resource, **query: str) -> list[Object]:
-    return patiently(lambda: client.list(resource, **query), client, _LIMITS)["items"]
+    return answered(lambda: patiently(lambda: client.list(resource, **query), client, _LIMITS))["items"]

@@ -125,24 +125,44 @@ def patiently(
             return result
 
 
+def answered(call: Callable[[], Result]) -> Result:
+    """Call what asks patiently, for a caller that has no job to be careful of.
+
+    Raises:
+        Vl3Error: in place of LostTouchError, the error for the person.
+    """
+    try:
+        return call()
+    except LostTouchError as error:
+        raise error.error from error
+
+
 def raise_refusal(error: ApiError, client: Client) -> None:
     """Raise the message for an answer that is about us rather than about the request's object, if it is one."""
+    refused = refusal(error, client)
+    if refused is not None and error.status == 401:
+        raise LostTouchError(refused) from error
+    if refused is not None:
+        raise refused from error
+
+
+def refusal(error: ApiError, client: Client) -> Vl3Error | None:
+    """The message for an answer that is about us rather than about the request's object."""
     if error.status == 401:
-        raise LostTouchError(
-            ConfigError(
-                f"the API server {client.server} does not know our credentials ({client.source}): {error.message}. "
-                "They were read anew and are still refused: the token has expired or was revoked. Log in again (or "
-                "renew the kubeconfig's token), then start the run again: it finds its job."
-            )
-        ) from error
+        return ConfigError(
+            f"the API server {client.server} does not know our credentials ({client.source}): {error.message}. "
+            "They were read anew and are still refused: the token has expired or was revoked. Log in again (or "
+            "renew the kubeconfig's token), then start the run again: it finds its job."
+        )
     if error.status == 403 and _NO_RIGHT.search(error.message):
-        raise ConfigError(
+        return ConfigError(
             f"not allowed to {error.action}: {error.message}. Let the cluster's administrator apply "
             "manifests/base/rbac (Role vl3-launcher) to the namespace and bind it to who starts this."
-        ) from error
+        )
     if error.status == 404 and not error.names_object:
-        raise ClusterError(
+        return ClusterError(
             f"the API server {client.server} knows nothing of what is needed to {error.action}: its "
             "CustomResourceDefinition is missing or has another version. Let the administrator install the versions "
             "of manifests/third-party; `vl3 cluster check` lists all that is missing."
-        ) from error
+        )
+    return None
