@@ -58,8 +58,10 @@ def split_s3(uri: str) -> tuple[str, str]:
     if not uri.startswith("s3://") or not bucket:
         raise ConfigError(f"{uri!r} names no bucket. Write it as s3://bucket/key.")
     if not _BUCKET.fullmatch(bucket):
+        shown = bucket.rpartition("@")[2]  # someone may have written an account before it
         raise ConfigError(
-            f"{uri!r}: {bucket!r} is no name of a bucket. Use 3 to 63 lower-case letters, digits, dots and hyphens."
+            f"s3://{shown}/{key}: {shown!r} is no name of a bucket. Use 3 to 63 lower-case letters, digits, dots and "
+            "hyphens, without an account."
         )
     key = key.strip("/")
     return bucket, check_key(key, uri) if key else ""

@@ -136,8 +136,6 @@ class FaultProxy:
         if action == "refuse":
             return _answer(client, request, *str(value).split())
         head, body = request.head, request.body
-        if action == "strip":
-            head = re.sub(rb"(?im)^%s:.*?\r\n" % str(value).encode(), b"", head)
         if action == "flip_sent" and body:
             body = _flip(body, len(body) // 2)
         upstream.sendall(head + body)
@@ -215,6 +213,8 @@ def _read_request(source, client) -> Request | None:
 
 def _read_answer(source, method: str) -> tuple[bytes, bytes]:
     head = _read_head(source)
+    if not head:
+        raise ConnectionResetError("the server ended the connection")
     if method == "HEAD" or head.split(b" ", 2)[1] in (b"204", b"304"):
         return head, b""
     if re.search(rb"(?im)^transfer-encoding: *chunked", head):
