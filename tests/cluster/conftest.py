@@ -7,18 +7,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-KUBECONFIG = REPOSITORY / "build" / "kind" / "kubeconfig"
-KUBECTL = Path(sys.prefix) / "bin" / "kubectl"
-NAMESPACE = "vl3"
-S3_ENDPOINT = "http://127.0.0.1:30833"
-TRACKING_URI = "http://127.0.0.1:30500"
+from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Cluster
+from tests.cluster.simulated import Launcher, gpu_node, remove_nodes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,31 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The cluster as a person at this machine reaches it."""
-
-    environment: dict[str, str] = field(repr=False)
-    """Environment of a process that is to reach the cluster, its S3 server and its MLflow server."""
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Output of a kubectl command."""
-        done = subprocess.run(
-            [KUBECTL, "--kubeconfig", KUBECONFIG, *arguments], input=stdin, capture_output=True, text=True, timeout=120
-        )
-        assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
-
-    def get(self, *arguments: str) -> list[dict[str, Any]]:
-        """Objects of the namespace, as `kubectl get` names them."""
-        return json.loads(self.kubectl("--namespace", NAMESPACE, "get", *arguments, "--output", "json"))["items"]
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        """Create objects, or make them as given."""
-        documents = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.kubectl("apply", "--server-side", "--filename", "-", stdin=json.dumps(documents))
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +75,20 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if left:
         cluster.kubectl("--namespace", NAMESPACE, "delete", "trainjobs", "--wait=true", *left, check=False)
     assert not left, f"the test left TrainJobs behind (now deleted): {', '.join(left)}"
+
+
+@pytest.fixture(scope="session")
+def pools(cluster: Cluster) -> Iterator[None]:
+    """Two simulated nodes of eight GPUs in each GPU pool, as the quotas of the kind overlay say."""
+    cluster.apply(*(gpu_node(f"{pool}-{number}", pool) for pool in ("h200", "a100") for number in range(2)))
+    yield
+    remove_nodes(cluster)
+
+
+@pytest.fixture
+def launcher(cluster: Cluster, pools: None, tmp_path: Path) -> Iterator[Launcher]:
+    """Starts launches on the simulated pools."""
+    cluster.apply(*(gpu_node(f"h200-{number}", "h200") for number in range(2)))  # a former test may have lost one
+    launcher = Launcher(cluster, tmp_path)
+    yield launcher
+    launcher.clear()

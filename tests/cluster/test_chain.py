@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
+from tests.cluster.reach import REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
 from vl3.config.stages import Stage
 from vl3.store.objects import S3Connection, Store, open_store
 
