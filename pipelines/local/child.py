@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
 
     compile_train(folder / "pipeline.yaml")
     workflow = components.load_component_from_file(str(folder / "pipeline.yaml"))
-    leave_out_retries(workflow.pipeline_spec)
+    leave_out_retries(workflow.component_spec.implementation.graph)
     arguments = json.loads((folder / "kfp" / "arguments.json").read_text(encoding="utf-8"))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "kfp"))
     workflow(**arguments)

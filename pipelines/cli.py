@@ -1,0 +1,179 @@
+"""`vl3 run`: the workflow on a Kubeflow Pipelines server. A plug-in of the command (entry point `vl3.commands`).
+
+vl3 itself knows nothing of kfp; kfp is imported when a command needs the server, not before.
+"""
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.submission import TRACKING, make_submission
+from vl3.errors import ClusterError, Vl3Error
+
+if TYPE_CHECKING:
+    from pipelines.server import Server
+
+app = typer.Typer(help="Runs of the workflow on Kubeflow Pipelines.", no_args_is_help=True)
+
+Endpoint = Annotated[
+    str, typer.Option("--endpoint", envvar="VL3_KFP_ENDPOINT", help="Address of the Kubeflow Pipelines server.")
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", envvar="VL3_KFP_NAMESPACE", help="Namespace, on a server for many users.")
+]
+Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a run.")]
+
+
+@app.command()
+def submit(
+    data: Annotated[str, typer.Option("--data", help="Annotations and media: s3://bucket/folder.")] = "",
+    artifacts: Annotated[str, typer.Option("--artifacts", help="Root of what steps publish: s3://bucket/folder.")] = "",
+    recipe: Annotated[str, typer.Option("--recipe", help="Name of the recipe.")] = "tiny",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Typed override; may be given again.")
+    ] = None,
+    tracking: Annotated[str, typer.Option("--tracking", help=f"MLflow as pods see it [{TRACKING}].")] = "",
+    run_id: Annotated[str, typer.Option("--run-id", help="Identity of the run; default: made of all the others.")] = "",
+    account: Annotated[
+        str, typer.Option("--service-account", help="Service account of the pods; default: the server's.")
+    ] = "",
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Submit a run. The same command again goes on with a failed run, and leaves an active one alone."""
+    submission = make_submission(
+        recipe, overrides or [], data_uri=data, artifacts_uri=artifacts, tracking_uri=tracking, run_id=run_id
+    )
+    server = _server(endpoint, namespace)
+    from pipelines import submit as submitting
+
+    run, digest = submitting.submit(server, submission, account=account)
+    if digest:
+        print(f"submitted run {submission.run_id} (workflow {digest[:10]}): {server.link(run.run_id)}")
+    else:
+        print(f"run {submission.run_id} is at work ({run.state}), not submitted again: {server.link(run.run_id)}")
+
+
+@app.command("list")
+def list_runs(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of runs looked through.")] = 50,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Print the runs of this workflow, newest first."""
+    server = _server(endpoint, namespace)
+    from pipelines.submit import our_runs
+    from pipelines.tasks import run_parameters
+
+    rows: list[tuple[str, ...]] = [("RUN", "STATE", "RECIPE", "CREATED", "ID")]
+    for run in our_runs(server, limit=limit):
+        created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else ""
+        parameters = run_parameters(run)
+        rows.append((parameters["run_id"], str(run.state), parameters.get("recipe", ""), created, run.run_id))
+    print("no run of this workflow yet" if len(rows) == 1 else _aligned(rows))
+
+
+@app.command()
+def status(
+    run: Run,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Print how a run and its tasks stand. With --follow the exit code tells how it ended."""
+    server = _server(endpoint, namespace)
+    from pipelines import submit as submitting
+    from pipelines.tasks import task_states
+
+    found = submitting.find_run(server, run)
+    if not follow:
+        rows: list[tuple[str, ...]] = [(task.name, task.state, task.error) for task in task_states(found)]
+        print(f"run {found.display_name}: {found.state}  {server.link(found.run_id)}\n{_aligned(rows)}")
+        return
+    told: dict[str, str] = {}
+    for now in submitting.follow(server, found):
+        for name, state in {**{task.name: task.state for task in task_states(now)}, "run": now.state}.items():
+            if told.get(name, "WAITING") != state:
+                print(f"{name}: {state}", flush=True)
+                told[name] = state
+        found = now
+    if found.state != "SUCCEEDED":
+        raise _failure(server, found)
+
+
+@app.command()
+def logs(
+    run: Run,
+    task: Annotated[str, typer.Argument(help="Task of the workflow: train-video, validate-data, ...")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the task runs.")] = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Print the log of a task."""
+    server = _server(endpoint, namespace)
+    from pipelines.submit import find_run, task_log
+
+    for line in task_log(server, find_run(server, run), task, follow=follow):
+        print(line, flush=follow)
+
+
+@app.command()
+def cancel(
+    context: typer.Context,
+    run: Run,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the run's end.")] = 300.0,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """End a run, wait until it has ended, and remove what it still holds on the cluster."""
+    server = _server(endpoint, namespace)
+    from pipelines import submit as submitting
+    from pipelines.tasks import run_parameters
+
+    found, was_active = submitting.cancel(server, submitting.find_run(server, run), timeout_seconds=timeout)
+    if not was_active:
+        print(f"run {found.display_name} has ended already ({found.state}), there is nothing to cancel")
+        return
+    print(
+        f"run {found.display_name} has ended ({found.state}). Its launchers were told to free their GPUs.", flush=True
+    )
+    _free(context.obj, str(run_parameters(found).get("run_id") or found.display_name), namespace)
+
+
+def _free(terminal: Any, run_id: str, namespace: str) -> None:
+    """See to it that no TrainJob is left: a launcher that is ended from outside may have no time to remove its own.
+
+    Raises:
+        ClusterError: the cluster could not be asked.
+    """
+    try:
+        freed = terminal.free(run_id, namespace or None)
+    except Vl3Error as error:
+        raise ClusterError(
+            f"run {run_id} has ended, but whether its TrainJobs are gone could not be seen: {error} The namespace's "
+            "collector removes them in time; to see at once: kubectl get trainjobs."
+        ) from error
+    print(f"removed {', '.join(freed)}; its GPUs are free" if freed else "no TrainJob of it is left; its GPUs are free")
+
+
+def _failure(server: "Server", run: Any) -> Vl3Error:
+    from pipelines.submit import failed_tasks
+
+    failed = [state.name + (f" ({state.error})" if state.error else "") for state in failed_tasks(run)]
+    what = f" in {', '.join(failed)}" if failed else ""
+    return Vl3Error(
+        f"run {run.display_name} ended as {run.state}{what}. `vl3 run logs {run.display_name} TASK` shows why, as does "
+        f"{server.link(run.run_id)}; submitted again, it goes on where it was."
+    )
+
+
+def _server(endpoint: str, namespace: str) -> "Server":
+    from pipelines.server import Server
+
+    return Server(endpoint, namespace, os.environ)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

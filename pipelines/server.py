@@ -1,0 +1,228 @@
+"""The Kubeflow Pipelines server: one connection through the kfp client, and its errors in our families.
+
+Importing this module imports kfp, which takes seconds: only commands that talk to a server do so.
+"""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import kfp
+import kfp_server_api
+import urllib3
+from kfp.client import ServiceAccountTokenVolumeCredentials
+
+from vl3.errors import ClusterError, ConfigError, Vl3Error
+
+ENDPOINT_VARIABLE = "VL3_KFP_ENDPOINT"
+_TOKEN_VARIABLE = "VL3_KFP_TOKEN"
+_COOKIES_VARIABLE = "VL3_KFP_COOKIES"
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+_TIMEOUT_SECONDS = 30.0
+_PAGE_SIZE = 100
+
+
+class _Client(kfp.Client):
+    """kfp's client, which asks once whether the server is there, not five times over 25 seconds."""
+
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:  # noqa: ARG002 - kfp's signature
+        return self._healthz_api.healthz_service_get_healthz()
+
+
+class Server:
+    """A Kubeflow Pipelines server.
+
+    Args:
+        endpoint: its address, `https://pipelines.example.org`.
+        namespace: the team's namespace on a server for many users; empty on one for a single user.
+        environ: variables for token (VL3_KFP_TOKEN), cookies (VL3_KFP_COOKIES) and certificates (SSL_CERT_FILE).
+
+    Raises:
+        Vl3Error: it cannot be reached, or refuses.
+    """
+
+    def __init__(self, endpoint: str, namespace: str, environ: "os._Environ[str] | dict[str, str]") -> None:
+        self.endpoint = _checked(endpoint)
+        self.namespace = namespace
+        self._ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
+        socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # kfp sets none: a server that hangs would hang us
+        with self._errors("connect"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._client = _Client(
+                host=self.endpoint,
+                namespace=namespace or "kubeflow",
+                existing_token=environ.get(_TOKEN_VARIABLE) or None,
+                cookies=environ.get(_COOKIES_VARIABLE) or None,
+                ssl_ca_cert=self._ca,
+                credentials=ServiceAccountTokenVolumeCredentials() if _SERVICE_ACCOUNT_TOKEN.exists() else None,
+            )
+
+    def submit(self, ir: Path, *, name: str, experiment: str, parameters: dict[str, Any], account: str) -> Any:
+        """Start a run of a compiled workflow.
+
+        Raises:
+            Vl3Error: the server refuses the workflow, the namespace or us.
+        """
+        silent = contextlib.redirect_stdout(io.StringIO())  # kfp prints links of its own
+        with self._errors(f"submit the run {name!r}"), silent:
+            home = self._client.create_experiment(experiment, namespace=self.namespace or None)
+            return self._client.run_pipeline(
+                home.experiment_id, name, str(ir), params=parameters, service_account=account or None
+            )
+
+    def runs(self, name: str = "", *, limit: int = _PAGE_SIZE) -> list[Any]:
+        """Runs, newest first; those called `name`, if it is given."""
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        found: list[Any] = []
+        token = ""
+        with self._errors("list runs"):
+            while len(found) < limit:
+                page = self._client.list_runs(
+                    page_token=token,
+                    page_size=min(_PAGE_SIZE, limit - len(found)),
+                    sort_by="created_at desc",
+                    namespace=self.namespace or None,
+                    filter=json.dumps({"predicates": [predicate]}) if name else None,
+                )
+                found += page.runs or []
+                token = page.next_page_token or ""
+                if not token:
+                    break
+        return found
+
+    def run(self, kfp_id: str) -> Any:
+        """A run with all its tasks, by the server's own id."""
+        with self._errors(f"read the run {kfp_id}", missing=f"run {kfp_id} is not known"):
+            return self._client.get_run(kfp_id)
+
+    def terminate(self, kfp_id: str) -> None:
+        """Ask the server to stop a run."""
+        with self._errors(f"cancel the run {kfp_id}", missing=f"run {kfp_id} is not known"):
+            self._client.terminate_run(kfp_id)
+
+    def log(self, kfp_id: str, pod: str, *, follow: bool) -> Iterator[str]:
+        """Lines of a pod's log; kfp's client has no call for this route.
+
+        Raises:
+            Vl3Error: the pod is gone and the server keeps no archive.
+        """
+        configuration = self._client._existing_config  # the one place that has token and certificates
+        headers = {}
+        if hook := getattr(configuration, "refresh_api_key_hook", None):
+            hook(configuration)
+        if key := configuration.get_api_key_with_prefix("authorization"):
+            headers["authorization"] = key
+        url = f"{self.endpoint}/apis/v1alpha1/runs/{quote(kfp_id, safe='')}/nodes/{quote(pod, safe='')}/log"
+        pool = urllib3.PoolManager(ca_certs=self._ca) if self._ca else urllib3.PoolManager()
+        with self._errors(f"read the log of {pod}"):
+            fields = {"follow": "true"} if follow else {}
+            timeout = urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=None if follow else _TIMEOUT_SECONDS)
+            response = pool.request(
+                "GET", url, headers=headers, fields=fields, timeout=timeout, preload_content=False, retries=2
+            )
+            if response.status >= 400:
+                raise kfp_server_api.ApiException(http_resp=_Answer(response))
+            yield from _lines(response)
+
+    def link(self, kfp_id: str) -> str:
+        """Where a person looks at a run."""
+        return f"{self.endpoint}/#/runs/details/{kfp_id}"
+
+    @contextlib.contextmanager
+    def _errors(self, action: str, *, missing: str = "") -> Iterator[None]:
+        try:
+            yield
+        except kfp_server_api.ApiException as error:
+            raise _refusal(error, self.endpoint, self.namespace, action, missing) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _unreachable(error, self.endpoint, action) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ClusterError(
+                f"{self.endpoint} does not answer as Kubeflow Pipelines does (tried to {action}: {_short(error)}). "
+                f"Perhaps a login page stands before it: check the endpoint, or set {_COOKIES_VARIABLE} or "
+                f"{_TOKEN_VARIABLE}."
+            ) from error
+
+
+class _Answer:
+    """A refused answer in the form that kfp's exception takes."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self.status, self.reason, self.data = response.status, response.reason, response.data
+        self.getheaders = lambda: response.headers
+
+
+def _checked(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        reason = f"endpoint {endpoint!r} is no address" if endpoint else "no endpoint of Kubeflow Pipelines is named"
+        raise ConfigError(
+            f"{reason}. Give it as --endpoint https://pipelines.example.org or in {ENDPOINT_VARIABLE}; for a server "
+            "inside a cluster: kubectl port-forward -n kubeflow svc/ml-pipeline 8888, then http://localhost:8888."
+        )
+    return endpoint.rstrip("/")
+
+
+def _refusal(error: kfp_server_api.ApiException, endpoint: str, namespace: str, action: str, missing: str) -> Vl3Error:
+    status, said = int(error.status or 0), _said(error)
+    where = f"namespace {namespace!r} of {endpoint}" if namespace else endpoint
+    if status == 401:
+        return ConfigError(
+            f"{endpoint} does not accept who we are (401, tried to {action}: {said}). The token is missing, wrong or "
+            f"has expired: set {_TOKEN_VARIABLE} or {_COOKIES_VARIABLE} anew."
+        )
+    if status == 403:
+        return ConfigError(
+            f"{where} forbids to {action} (403: {said}). Check --namespace, or ask its owner for the right to it."
+        )
+    if status == 404 and missing:
+        return ConfigError(f"{missing} to {where}. `vl3 run list` shows the runs there are.")
+    if 400 <= status < 500 and status != 429:
+        return ConfigError(
+            f"{where} refuses to {action} ({status}: {said}). Check --namespace (none on a server for a single user), "
+            "and that the server is 2.17 or newer."
+        )
+    return ClusterError(f"{where} failed to {action} ({status}: {said}). Try again, or look at its log.")
+
+
+def _unreachable(error: Exception, endpoint: str, action: str) -> ClusterError:
+    reason = _short(getattr(error, "reason", None) or error)
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        advice = f"Name the file of its authority's certificate in {_CA_VARIABLES[0]}."
+    else:
+        advice = "Check the address, the network and that the server runs."
+    return ClusterError(f"{endpoint} cannot be reached (tried to {action}: {reason}). {advice}")
+
+
+def _said(error: kfp_server_api.ApiException) -> str:
+    """The server's own words, without headers and traces."""
+    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else (error.body or "")
+    try:
+        data = json.loads(body)
+        body = data.get("message") or data.get("error") or body
+    except (ValueError, AttributeError):
+        pass
+    return _short(body or error.reason or "no reason given")
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
+    rest = b""
+    for chunk in response.stream(65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")

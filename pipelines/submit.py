@@ -1,0 +1,113 @@
+"""Submitting the workflow to a Kubeflow Pipelines server, finding its runs, following and ending them."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pipelines.compile import compile_train, ir_digest
+from pipelines.server import Server
+from pipelines.submission import Submission
+from pipelines.tasks import ENDED, TaskState, pod_of, run_parameters, task_states
+from vl3.errors import ClusterError, ConfigError
+
+_POLL_SECONDS = 5.0
+
+
+def submit(server: Server, submission: Submission, *, account: str = "") -> tuple[Any, str]:
+    """Submit a run, unless one with its id is at work.
+
+    Returns:
+        The server's run, and the digest of the workflow that was submitted; empty where an active run was found.
+    """
+    active = [run for run in _runs_of(server, submission.run_id) if run.state not in ENDED]
+    if active:
+        return active[-1], ""
+    with tempfile.TemporaryDirectory() as temporary:
+        ir = Path(temporary) / "train.yaml"
+        compile_train(ir)
+        run = server.submit(
+            ir,
+            name=submission.run_id,
+            experiment=submission.experiment,
+            parameters=submission.parameters,
+            account=account,
+        )
+        return run, ir_digest(ir)
+
+
+def our_runs(server: Server, *, limit: int) -> list[Any]:
+    """Runs of this workflow, newest first."""
+    return [run for run in server.runs(limit=limit) if run_parameters(run).get("run_id")]
+
+
+def find_run(server: Server, name: str) -> Any:
+    """The latest run with this run id, or the run with this id of the server's own; with all its tasks.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if _is_uuid(name):
+        return server.run(name)
+    runs = _runs_of(server, name)
+    if not runs:
+        raise ConfigError(f"run {name!r} is not known to {server.endpoint}. `vl3 run list` shows the runs there are.")
+    return server.run(runs[0].run_id)
+
+
+def follow(server: Server, run: Any, sleep: Callable[[float], None] = time.sleep) -> Iterator[Any]:
+    """The run anew each time it is asked for, until it has ended."""
+    yield run
+    while run.state not in ENDED:
+        sleep(_POLL_SECONDS)
+        run = server.run(run.run_id)
+        yield run
+
+
+def cancel(
+    server: Server, run: Any, *, timeout_seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> tuple[Any, bool]:
+    """End a run and wait until the server says that it has ended.
+
+    Returns:
+        The run, and whether there was anything to end.
+
+    Raises:
+        ClusterError: it has not ended in time.
+    """
+    if run.state in ENDED:
+        return run, False
+    server.terminate(run.run_id)
+    deadline = time.monotonic() + timeout_seconds
+    for now in follow(server, run, sleep):
+        run = now
+        if time.monotonic() > deadline and run.state not in ENDED:
+            raise ClusterError(
+                f"run {run.display_name} is {run.state} {timeout_seconds:.0f} s after it was to end; pods of it may "
+                f"still hold their nodes. Look at {server.link(run.run_id)}, then cancel again."
+            )
+    return run, True
+
+
+def task_log(server: Server, run: Any, task: str, *, follow: bool) -> Iterator[str]:
+    """Lines of a task's log."""
+    return server.log(run.run_id, pod_of(run, task), follow=follow)
+
+
+def failed_tasks(run: Any) -> list[TaskState]:
+    """Tasks that failed, in the workflow's order."""
+    return [state for state in task_states(run) if state.state == "FAILED"]
+
+
+def _runs_of(server: Server, run_id: str) -> list[Any]:
+    """Runs with this run id, newest first. The name is searched for, the parameter is what counts."""
+    return [run for run in server.runs(run_id) if run_parameters(run).get("run_id") == run_id]
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
