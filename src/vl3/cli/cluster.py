@@ -61,6 +61,25 @@ def jobs(run: Run = None, namespace: Namespace = None, context: Context = None) 
     print(aligned(_table(found)) if found else f"no TrainJob of vl3 in namespace {client.namespace}")
 
 
+@app.command()
+def gc(
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="Time since a job's end: 7d, 12h, 30m, 0s.")],
+    run: Run = None,
+    is_rehearsal: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Delete the TrainJobs of vl3 that ended some time ago, with all that belongs to them. Running ones stay."""
+    from vl3.launch.trainjob.collect import collect
+
+    seconds, client = seconds_of(older_than), _client(namespace, context)
+    names = collect(seconds, run_id=run, is_rehearsal=is_rehearsal, client=client)
+    for name in names:
+        print(name)
+    done = "would be deleted" if is_rehearsal else "deleted"
+    print(f"{len(names)} TrainJobs {done} in namespace {client.namespace}")
+
+
 def _table(found: Sequence["ListedJob"]) -> list[dict[str, str]]:
     return [
         {

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from vl3.errors import ClusterError, Vl3Error
+from vl3.errors import ClusterError
 from vl3.launch.check_facts import JOBSET, KUEUE, TRAINER, ClusterFacts, Kind, Object
 from vl3.launch.check_placement import RUNTIME_PREFIX, Placements, companions
 from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
-from vl3.launch.trainjob.patience import refusal
+from vl3.launch.trainjob.patience import LostTouchError, raise_refusal
 from vl3.launch.trainjob.resources import Resource
 
 _PAGE = 500
@@ -42,7 +42,14 @@ def read_facts(client: Client, version: str, placements: Placements) -> ClusterF
     except ApiUnreachableError as error:
         raise ClusterError(f"{error} any more, in the middle of the check. Check again when it does.") from error
     except ApiError as error:
-        raise refusal(error, client) or _broken(error, client) from error
+        try:
+            raise_refusal(error, client)
+        except LostTouchError as lost:
+            raise lost.error from error
+        raise ClusterError(
+            f"the API server {client.server} could not {error.action} ({error.status} {error.reason}: "
+            f"{error.message}). Check again later; if it stays so, the cluster's owner has to look at it."
+        ) from error
 
 
 def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> dict[str, Any]:
@@ -55,13 +62,6 @@ def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> 
                 raise
             time.sleep(max(pause, min(error.retry_after_seconds, _PAUSES_SECONDS[-1])))
     return call(*arguments, **query)
-
-
-def _broken(error: ApiError, client: Client) -> Vl3Error:
-    return ClusterError(
-        f"the API server {client.server} could not {error.action} ({error.status} {error.reason}: {error.message}). "
-        "Check again later; if it stays so, the cluster's owner has to look at it."
-    )
 
 
 def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:

@@ -8,6 +8,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check_findings import combined
 from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
 from vl3.store.bases import base_folder, folder_digest
-from vl3.store.objects import open_store
+from vl3.store.connection import connection_from_environment
+from vl3.store.objects import Store, open_store
 from vl3.store.uris import file_path, scheme_of
 from vl3.store.writing import atomic_write_json, require_space, storage_errors
 
 MIN_FREE_BYTES = 2 * 1024**3
 """Space that a run needs at least for its dataset, checkpoints and logs."""
 _PYTHON = (3, 11)
+S3_PATIENCE_SECONDS = 30.0
+"""Time that the object store has for each answer, retries included; a running step has more patience."""
 _LIBRARIES = {
     "local": ("torch", "transformers", "deepspeed", "peft", "mlflow", "great_expectations", "av", "pyarrow"),
     # Training, data and evaluation have images of their own: here runs what starts and follows them.
@@ -114,7 +118,7 @@ def _check_safetensors(path: Path, field: str) -> None:
 
 def _check_data(request: StepRequest) -> None:
     if scheme_of(request.data_uri) == "s3":
-        if not open_store(request.data_uri).exists("annotations/train.jsonl"):
+        if not _open_bucket(request.data_uri).exists("annotations/train.jsonl"):
             raise DataError(
                 f"{request.data_uri}/annotations/train.jsonl: the annotations are missing. Correct DATA, or put one "
                 "JSON sample a line there."
@@ -152,9 +156,16 @@ def _check_artifacts(request: StepRequest) -> None:
     require_space(folder, MIN_FREE_BYTES, purpose="for dataset, checkpoints and logs")
 
 
+def _open_bucket(uri: str) -> Store:
+    patience = S3_PATIENCE_SECONDS
+    connection = connection_from_environment()
+    return open_store(uri, replace(connection, request_timeout_seconds=patience / 3, deadline_seconds=patience))
+
+
 def _probe_bucket(uri: str) -> None:
-    """Put, read and delete a small object, as every step will."""
-    store, key, content = open_store(uri), f".probe-{secrets.token_hex(8)}", b"probe"
+    """List, put, read and delete a small object, as every step will."""
+    store, key, content = _open_bucket(uri), f".probe-{secrets.token_hex(8)}", b"probe"
+    store.list(key)  # a bucket that is missing is told first: some servers make one for whoever puts
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe")
         path.write_bytes(content)

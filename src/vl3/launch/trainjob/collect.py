@@ -34,17 +34,27 @@ def collect_run(run_id: str, *, client: Client | None = None) -> list[str]:
     return cancel_run(run_id, client=client)
 
 
-def collect(older_than_seconds: float, *, client: Client | None = None) -> list[str]:
+def collect(
+    older_than_seconds: float, *, run_id: str | None = None, is_rehearsal: bool = False, client: Client | None = None
+) -> list[str]:
     """Delete the TrainJobs of any run that ended longer ago; returns their names.
 
     The safety net for runs whose exit handler did not come to its end. Never a JobSet alone: Trainer would make it
     again and run a failed job anew.
 
+    Args:
+        older_than_seconds: time since a job's end.
+        run_id: only jobs of this run; None for all runs.
+        is_rehearsal: only name what would be deleted.
+        client: user of the API server; None connects.
+
     Raises:
         ClusterError: something is left, or the API server does not answer.
     """
     api, limits = client or Client(connect()), LaunchLimits()
-    old = [job for job in answered(lambda: _find(api, limits, None)) if _ended_before(job, older_than_seconds)]
+    old = [job for job in answered(lambda: _find(api, limits, run_id)) if _ended_before(job, older_than_seconds)]
+    if is_rehearsal:
+        return [name_of(job) for job in old]
     return answered(lambda: _remove_all(api, limits, old))
 
 
