@@ -15,7 +15,7 @@ from pathlib import Path
 
 from images.docker import build_image, image_labels, inspect_image, require_docker
 from images.roles import IMAGES, ROLES, ROOT, Role, with_parents
-from images.trees import ImageBuildError, content_digest, libraries_tree, vl3_tree
+from images.trees import ImageBuildError, content_digest, libraries_tree, tree_content, vl3_tree
 
 CONTENT_LABEL = "vl3.dev/content"
 SOURCE = "https://github.com/vl3/vl3"
@@ -119,8 +119,8 @@ def revision() -> str:
 
 
 def _mark(path: Path) -> str:
-    """The text that stands for a part: a tree's mark, or the file itself."""
-    return (path.parent / f"{path.name}.content" if path.is_dir() else path).read_text(encoding="utf-8")
+    """The text that stands for a part: a tree's digest, or the file itself."""
+    return tree_content(path) if path.is_dir() else path.read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pin what goes into the images: `python -m images.lock` writes every images/<role>/requirements.txt anew.
 
-`uv pip compile` resolves a role's requirements.in within constraints.txt, without what left-out.txt names. A file
-carries a digest of what it was made from, by which a test notices that it is out of date without any network.
+`uv pip compile` resolves a role's requirements.in within constraints.txt, without what its left-out.txt lists name.
+A file carries a digest of what it was made from, by which a test notices that it is out of date without any network.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from images.roles import IMAGES, ROLES, ROOT, Role
+from images.roles import ROLES, ROOT, Role, rule_lines
 
 PYTHON_VERSION = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
-LEFT_OUT = IMAGES / "left-out.txt"
+_LEFT_OUT = "left-out.txt"
 _DIGEST_LINE = "# inputs sha256: "
 
 
@@ -26,19 +26,13 @@ def source_file(role: Role) -> Path:
 
 def inputs_digest(role: Role) -> str:
     """Digest over what a role asks for and what is left out, comments aside."""
-    lines = [line for path in (source_file(role), LEFT_OUT) for line in requirement_lines(path)]
+    lines = [line for path in (source_file(role), *role.rule_files(_LEFT_OUT)) for line in rule_lines(path)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def requirement_lines(path: Path) -> list[str]:
-    """The lines of a requirements file that are neither empty nor comments."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def read_pins(path: Path) -> dict[str, str]:
     """Version by distribution name, as a requirements or constraints file pins them with ==."""
-    pairs = (line.partition(";")[0].partition("==") for line in requirement_lines(path))
+    pairs = (line.partition(";")[0].partition("==") for line in rule_lines(path))
     return {re.sub(r"[-_.]+", "-", name.strip()).lower(): pin.strip() for name, _, pin in pairs}
 
 
@@ -55,7 +49,9 @@ def lock(role: Role) -> int:
         subprocess.CalledProcessError: uv found no versions that fit together; it has said why on stderr.
     """
     command = ["uv", "pip", "compile", str(source_file(role)), "--quiet", "--no-header", "--no-annotate"]
-    command += ["--constraints", str(ROOT / "constraints.txt"), "--override", str(LEFT_OUT)]
+    command += ["--constraints", str(ROOT / "constraints.txt")]
+    for path in role.rule_files(_LEFT_OUT):
+        command += ["--override", str(path)]
     command += ["--python-version", PYTHON_VERSION, "--python-platform", PLATFORM, "--no-emit-index-url"]
     if role.parent and ROLES[role.parent].requirements:  # what the parent brings must not change on top of it
         command += ["--constraints", str(ROLES[role.parent].folder / "requirements.txt")]

@@ -21,6 +21,8 @@ class Role:
     """Role that it stands on; None for what stands on BASE_IMAGE."""
     has_vl3: bool
     """Whether the project's own code is in it, as its last layer."""
+    runs_steps: bool = False
+    """Whether steps of the workflow run in it, so that kfp's executor and MLflow's client are there."""
 
     @property
     def folder(self) -> Path:
@@ -33,6 +35,11 @@ class Role:
         path = self.folder / "requirements.txt"
         return path if path.exists() else None
 
+    def rule_files(self, name: str) -> list[Path]:
+        """The lists that hold for this role: for all images, for those that run steps, and its own."""
+        files = [IMAGES / name, IMAGES / f"steps-{name}" if self.runs_steps else None, self.folder / name]
+        return [path for path in files if path is not None and path.exists()]
+
 
 ROLES = {
     role.name: role
@@ -40,9 +47,9 @@ ROLES = {
         Role(name="base", image=names.BASE, parent=None, has_vl3=False),
         Role(name="torch", image=names.TORCH, parent="base", has_vl3=False),
         Role(name="trainer", image=names.TRAINER, parent="torch", has_vl3=True),
-        Role(name="evaluator", image=names.EVALUATOR, parent="torch", has_vl3=True),
-        Role(name="launcher", image=names.LAUNCHER, parent="base", has_vl3=True),
-        Role(name="data", image=names.DATA, parent="base", has_vl3=True),
+        Role(name="evaluator", image=names.EVALUATOR, parent="torch", has_vl3=True, runs_steps=True),
+        Role(name="launcher", image=names.LAUNCHER, parent="base", has_vl3=True, runs_steps=True),
+        Role(name="data", image=names.DATA, parent="base", has_vl3=True, runs_steps=True),
         Role(name="mlflow", image=names.MLFLOW, parent="base", has_vl3=False),
     )
 }
@@ -62,3 +69,9 @@ def with_parents(wanted: list[str]) -> list[Role]:
             needed.add(role.name)
             role = ROLES[role.parent] if role.parent else None
     return [role for role in ROLES.values() if role.name in needed]
+
+
+def rule_lines(path: Path) -> list[str]:
+    """The lines of a list that are neither empty nor comments."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

@@ -13,36 +13,13 @@ import tempfile
 from pathlib import Path
 
 from images.lock import PLATFORM, PYTHON_VERSION, read_pins
-from images.roles import ROLES, ROOT, Role
+from images.roles import IMAGES, ROLES, ROOT, Role, rule_lines
 
 TREES = ROOT / "build" / "images"
 PREFIX = Path("opt/vl3")
 SITE_PACKAGES = PREFIX / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
-
-_TRIMMED = (
-    # Where a package came from: a path or an address of the machine that built the image.
-    "*.dist-info/direct_url.json",
-    "*.dist-info/uv_cache.json",
-    # Programs of the libraries; they name this machine's Python in their first line. Ours are written below.
-    "bin",
-    # Headers and static libraries: no image has a compiler.
-    "torch/include",
-    "torch/share",
-    "nvidia/*/include",
-    "nvidia/*/*/include",
-    "pyarrow/include",
-    "pyarrow/src",
-    "numpy/_core/include",
-    "**/*.a",
-    # Sources of extensions that would be compiled at first use.
-    "deepspeed/ops/csrc",
-    # Tests and samples of the libraries.
-    "*/tests",
-    "*/*/tests",
-    "torch/test",
-    "pyarrow/tests",
-    "scipy/*/tests",
-)
+_LAYOUT = "1"
+"""To be raised when the code below lays a tree out in another way."""
 
 
 def libraries_tree(role: Role) -> Path:
@@ -56,8 +33,10 @@ def libraries_tree(role: Role) -> Path:
     inherited = read_pins(parent) if parent else {}
     pins = {name: version for name, version in read_pins(role.requirements).items() if name not in inherited}
     tree = TREES / f"{role.name}-libraries"
-    content = content_digest(*(f"{name}=={version}" for name, version in sorted(pins.items())), rules_digest())
-    if _has_mark(tree, content):
+    globs = trimmed(role)
+    made_from = content_digest(*(f"{name}=={version}" for name, version in sorted(pins.items())))
+    key = content_digest(made_from, *globs, _LAYOUT)
+    if _is_finished(tree, key):
         return tree
     shutil.rmtree(tree, ignore_errors=True)
     (tree / SITE_PACKAGES).mkdir(parents=True)
@@ -65,7 +44,7 @@ def libraries_tree(role: Role) -> Path:
         file.write("".join(f"{name}=={version}\n" for name, version in pins.items()))
         file.flush()
         _install(tree, "--no-deps", "--requirements", file.name, reason=f"the libraries of {role.name}")
-    _finish(tree, content)
+    _finish(tree, globs, key, made_from)
     return tree
 
 
@@ -73,8 +52,10 @@ def vl3_tree() -> Path:
     """The tree of the project's own code, made anew where a source file changed."""
     sources = source_files()
     tree = TREES / "vl3"
-    content = content_digest(*(f"{path.relative_to(ROOT)} {_sha256(path)}" for path in sources), rules_digest())
-    if _has_mark(tree, content):
+    globs = rule_lines(IMAGES / "trimmed.txt")
+    made_from = content_digest(*(f"{path.relative_to(ROOT)} {_sha256(path)}" for path in sources))
+    key = content_digest(made_from, *globs, _LAYOUT)
+    if _is_finished(tree, key):
         return tree
     shutil.rmtree(tree, ignore_errors=True)
     (tree / SITE_PACKAGES).mkdir(parents=True)
@@ -85,7 +66,7 @@ def vl3_tree() -> Path:
             shutil.copyfile(path, copy)
         _install(tree, "--no-deps", "--no-build-isolation", "--no-cache", folder, reason="vl3 itself")
     _write_program(tree / PREFIX / "bin" / "vl3", "vl3.cli.main:main")
-    _finish(tree, content)
+    _finish(tree, globs, key, made_from)
     return tree
 
 
@@ -95,9 +76,14 @@ def source_files() -> list[Path]:
     return sorted([*own, ROOT / "pyproject.toml", ROOT / "README.md"])
 
 
-def rules_digest() -> str:
-    """Digest of this module: other rules give another tree."""
-    return _sha256(Path(__file__))
+def trimmed(role: Role) -> list[str]:
+    """Globs below site-packages of what a role does not need."""
+    return [line for path in role.rule_files("trimmed.txt") for line in rule_lines(path)]
+
+
+def tree_content(tree: Path) -> str:
+    """Digest of what lies in a finished tree."""
+    return _mark(tree).read_text(encoding="utf-8").splitlines()[1]
 
 
 def content_digest(*parts: str) -> str:
@@ -123,13 +109,17 @@ def _install(tree: Path, *arguments: str, reason: str) -> None:
         raise ImageBuildError(f"{reason} could not be installed: see uv's message above.") from error
 
 
-def _finish(tree: Path, content: str) -> None:
+def _finish(tree: Path, globs: list[str], key: str, made_from: str) -> None:
     site_packages = tree / SITE_PACKAGES
-    for pattern in _TRIMMED:
+    for pattern in globs:
         for path in list(site_packages.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     _compile(tree)
-    (TREES / f"{tree.name}.content").write_text(content, encoding="utf-8")
+    # Pins and sources decide what is in a file; which files are there is the rest. So another glob that matches
+    # nothing, or another way to the same tree, leaves the images as they are.
+    files = sorted(path for path in tree.rglob("*") if not path.is_dir())
+    listing = (f"{path.relative_to(tree)} {path.lstat().st_size}" for path in files)
+    _mark(tree).write_text(f"{key}\n{content_digest(made_from, *listing)}\n", encoding="utf-8")
 
 
 def _compile(tree: Path) -> None:
@@ -145,13 +135,20 @@ def _compile(tree: Path) -> None:
 def _write_program(path: Path, entry: str) -> None:
     module, _, function = entry.partition(":")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/{PREFIX}/bin/python\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n")
+    path.write_text(
+        f"#!/{PREFIX}/bin/python\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
+    )
     path.chmod(0o755)
 
 
-def _has_mark(tree: Path, content: str) -> bool:
-    mark = TREES / f"{tree.name}.content"
-    return tree.is_dir() and mark.exists() and mark.read_text(encoding="utf-8") == content
+def _is_finished(tree: Path, key: str) -> bool:
+    mark = _mark(tree)
+    return tree.is_dir() and mark.exists() and mark.read_text(encoding="utf-8").startswith(f"{key}\n")
+
+
+def _mark(tree: Path) -> Path:
+    """The file that says which key a tree was finished for, and what lies in it."""
+    return TREES / f"{tree.name}.content"
 
 
 def _sha256(path: Path) -> str:
