@@ -234,18 +234,15 @@ def record_of(reference: Reference) -> StepRecord:
 def read_record(uri: str) -> StepRecord | None:
     """The record at `<uri>.json`; None when it is missing or not whole, for then the step is to run again."""
     parent, _, name = uri.rpartition("/")
-    store = open_store(parent)
-    if not store.exists(f"{name}.json"):
+    text = open_store(parent).read(f"{name}.json")
+    if text is None:
         return None
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "record.json"
-        store.get_file(f"{name}.json", path)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            data["outputs"] = {name: Reference.from_dict(item) for name, item in data["outputs"].items()}
-            return StepRecord(**data)
-        except (ValueError, KeyError, TypeError, AttributeError, StorageError):
-            return None
+    try:
+        data = json.loads(text)
+        data["outputs"] = {name: Reference.from_dict(item) for name, item in data["outputs"].items()}
+        return StepRecord(**data)
+    except (ValueError, KeyError, TypeError, AttributeError, StorageError):
+        return None
 
 
 def remove_tree(uri: str) -> None:

@@ -17,7 +17,7 @@ from vl3.steps.tracking import register_checkpoint
 from vl3.store.artifacts import fetch, is_intact
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
-from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.store.writing import atomic_write_bytes, atomic_write_json, storage_errors
 from vl3.training.events import EVENTS_NAME, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.sources import NOT_OF_A_STAGE, STAGE_SOURCES, stage_code_version
@@ -217,9 +217,9 @@ def _events(work: StepWork, training: Reference | None) -> list[dict[str, Any]]:
         return read_events(fetch(training) / EVENTS_NAME)
     path = work.work_folder() / EVENTS_NAME
     if work.request.config.launch.backend == "trainjob":  # the pods' copy is whole, what a launcher saw may not be
-        store = open_store(work.work_uri)
-        if store.exists(EVENTS_NAME):
-            store.get_file(EVENTS_NAME, path)
+        kept = open_store(work.work_uri).read(EVENTS_NAME)
+        if kept is not None:
+            atomic_write_bytes(path, kept)
     return settled_events(read_events(path))
 
 

@@ -13,7 +13,8 @@ from vl3.errors import DataError
 from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
 from vl3.store.artifacts import fetch
 from vl3.store.bases import base_folder
-from vl3.store.uris import file_path
+from vl3.store.folders import fetch_folder, folder_digest_s3
+from vl3.store.uris import file_path, scheme_of
 
 
 def run(work: StepWork) -> StepOutcome:
@@ -40,7 +41,7 @@ def _build(work: StepWork, folder: Path) -> None:
 
     config = work.request.config
     build_dataset(
-        file_path(work.request.data_uri),
+        fetch_folder(work.request.data_uri),
         folder,
         config=config.data,
         tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
@@ -72,8 +73,13 @@ def key_parts(request: StepRequest) -> dict[str, Any]:
         "data": data,
         "stages": {stage.value: _asked(config.stages[stage]) for stage in Stage},
         "samples_per_task": config.evaluation.samples_per_task,
-        "source": folder_fingerprint(file_path(request.data_uri)),
+        "source": _source(request.data_uri),
     }
+
+
+def _source(uri: str) -> str:
+    """What the data are, as far as it can be told without reading the media."""
+    return folder_digest_s3(uri) if scheme_of(uri) == "s3" else folder_fingerprint(file_path(uri))
 
 
 def _asked(stage: StageConfig) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Resumable checkpoints: safetensors and JSON, whole by parameter name, published atomically, the last few kept."""
 
 import json
+import logging
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vl3.errors import StorageError
-from vl3.store.artifacts import fetch, find, publish
+from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
 from vl3.store.uris import file_path, join_uri, scheme_of
 from vl3.store.writing import atomic_write_json, storage_errors
+
+log = logging.getLogger("vl3.training")
 
 CHECKPOINT_KIND = "training-state"
 _STEP_NAME = re.compile(r"step-(\d{6,})")
@@ -57,12 +61,20 @@ class Checkpoints:
         self.work_uri = work_uri
         self.fingerprint = fingerprint
         self._keep = keep
+        self._copies = Path(tempfile.gettempdir()) / f"vl3-resume-{os.getuid()}-{fingerprint[:16]}"
         self._created_by = created_by
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
+    def is_free(self, patience_seconds: float) -> bool:
+        """Whether the checkpoint saved last is written, or is within a moment; named in the log if not."""
+        if self._writing is None or wait([self._writing], timeout=patience_seconds).done:
+            return True
+        log.warning("a checkpoint is left out: the one before is still being written to %s", self.work_uri)
+        return False
+
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint beside the training; waits only for the one before.
+        """Write a checkpoint beside the training; waits only for the one before (see is_free).
 
         Raises:
             StorageError: the one before could not be written.
@@ -99,7 +111,7 @@ class Checkpoints:
         reference = find(uri)
         if reference is None:
             raise StorageError(f"{uri}: no checkpoint with a valid manifest is there. Training starts without it.")
-        folder = fetch(reference)
+        folder = fetch(reference, cache=self._copies)
         try:
             trainer = TrainerState(**json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
             tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
@@ -113,10 +125,25 @@ class Checkpoints:
         return Checkpoint(trainer=trainer, tensors=tensors)
 
     def clean(self) -> None:
-        """Remove what a killed run left half-written. Only one run at a time may use the work URI."""
-        if scheme_of(self.work_uri) == "file" and file_path(self.work_uri).is_dir():
+        """Remove what a killed run left half-written. Only one run at a time may use the work URI.
+
+        Raises:
+            StorageError: the object store refuses or fails.
+        """
+        if scheme_of(self.work_uri) == "s3":
+            for step in self._published():
+                if find(self._uri(step)) is None:
+                    delete(self._uri(step))
+        elif file_path(self.work_uri).is_dir():
             for path in file_path(self.work_uri).glob(".*"):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def drop_copies(self) -> None:
+        """Remove this machine's copies of what was loaded from an object store: they are as large as the model's state.
+
+        To be called when every process has loaded.
+        """
+        shutil.rmtree(self._copies, ignore_errors=True)
 
     def close(self) -> None:
         """Wait for the writer and end it."""
@@ -139,7 +166,7 @@ class Checkpoints:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         for old in sorted(self._published())[: -self._keep]:
-            _remove(self._uri(old))
+            delete(self._uri(old))
 
     def _scratch_folder(self) -> Path:
         """Where a checkpoint is written first: beside its place, so that publishing it is a rename."""
@@ -171,12 +198,3 @@ def _save_tensors(state: State, folder: Path) -> None:
                 f"{folder}: the checkpoint's {kind} cannot be written ({error}). Nothing half-written is used. Free "
                 "space there or correct the folder's permissions, then run again: training goes on from the last one."
             ) from error
-
-
-def _remove(uri: str) -> None:
-    """Delete an artifact, its manifest first: without one it does not exist."""
-    store = open_store(uri)
-    for key in sorted(store.list(), key=lambda key: key != "manifest.json"):
-        store.delete(key)
-    if scheme_of(uri) == "file":
-        shutil.rmtree(file_path(uri), ignore_errors=True)

@@ -17,6 +17,9 @@ from vl3.training.meter import Meter
 from vl3.training.optimizer_state import optimizer_step_count, read_state
 from vl3.training.schedule import stage_factor
 
+_PATIENCE_SECONDS = 1.0
+"""Time that training waits for a checkpoint that is nearly written rather than leave the next one out."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepDone:
@@ -141,7 +144,11 @@ class MetricsWriter:
 
 
 class CheckpointSaver:
-    """Saves a resumable checkpoint every few steps, and when asked to stop. The last step needs none."""
+    """Saves a resumable checkpoint every few steps, and when asked to stop. The last step needs none.
+
+    Where the one before is still on its way to a slow store, an ordinary one is left out: training waits for the copy
+    to the host, and at most a moment more.
+    """
 
     def __init__(
         self,
@@ -167,7 +174,7 @@ class CheckpointSaver:
             return
         window = self._meter.gather()
         tensors = read_state(self._engine.deepspeed, self._named)
-        if not self._is_writer:
+        if not self._is_writer or not (step.stop_requested or self._checkpoints.is_free(_PATIENCE_SECONDS)):
             return
         trainer = TrainerState(
             step=step.done,

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from vl3.errors import StorageError
 from vl3.store.objects import open_store
-from vl3.store.writing import storage_errors
+from vl3.store.writing import atomic_write_bytes, storage_errors
 from vl3.training.events import EVENTS_NAME
 
 log = logging.getLogger("vl3.pod")
@@ -50,8 +50,9 @@ class EventJournal:
         self._store = open_store(work_uri)
         self._on_event = on_event
         self._upload_seconds = upload_seconds
-        if self._store.exists(EVENTS_NAME):
-            self._store.get_file(EVENTS_NAME, path)
+        former = self._store.read(EVENTS_NAME)
+        if former is not None:
+            atomic_write_bytes(path, former)
         self._offset = self._uploaded = path.stat().st_size if path.is_file() else 0
         self._wake, self._ending = threading.Event(), threading.Event()
         self._uploader = threading.Thread(target=self._keep_uploading, name="event-journal", daemon=True)

@@ -118,6 +118,7 @@ class StageRun:
         self.plan, self.loader = self._open_data(model)
         self.named: NamedParameters = []
         self.engine = self._shard(model, found)
+        checkpoints.drop_copies()
         self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
 
     def train(self, stop_requested: Callable[[], bool]) -> int:
