@@ -1,6 +1,7 @@
 """Creating a TrainJob exactly once, however often it is asked for and whatever answers are lost."""
 
 import logging
+import re
 import threading
 import time
 from typing import Any
@@ -16,6 +17,8 @@ from vl3.launch.trainjob.resources import LOCAL_QUEUES, PRIORITY_CLASSES, TRAINJ
 log = logging.getLogger("vl3.launch")
 
 _POLL_SECONDS = 0.5
+_NO_RUNTIME = re.compile(r"must be created before|runtime '.*' not found")
+"""How Trainer's and Kueue's webhooks say that there is no such ClusterTrainingRuntime."""
 
 
 def check_queue(client: Client, manifest: Object, limits: LaunchLimits) -> None:
@@ -167,7 +170,7 @@ def wait_for_deletion(client: Client, trainjob: Object, limits: LaunchLimits) ->
 
 def _refused(error: ApiError, manifest: Object, client: Client) -> Vl3Error:
     name, runtime = name_of(manifest), manifest["spec"]["runtimeRef"]["name"]
-    if "must be created before" in error.message:
+    if _NO_RUNTIME.search(error.message):
         return ConfigError(
             f"the cluster has no ClusterTrainingRuntime {runtime}, which the placement's pool needs. Set the pool to "
             "one that `kubectl get clustertrainingruntimes` lists as vl3-torch-<pool>, or let the administrator apply "

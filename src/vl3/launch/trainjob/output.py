@@ -49,6 +49,8 @@ class Output:
 
     def tail(self, pod: str, lines: list[str]) -> None:
         """Take the last lines of a pod of a failed job."""
+        if not lines:
+            return
         for text in (f"last lines of {pod}:", *(f"  {line}" for line in lines)):
             if self._job.log_path is None:
                 log.info("%s", text)

@@ -31,8 +31,8 @@ class Removal:
 
     def __str__(self) -> str:
         """One line for a log."""
-        pods = f"its {self.pods} pods are gone" if self.pods else "it had no pods"
-        return f"TrainJob {self.name} is deleted, {pods} and its GPUs free after {self.seconds:.1f} s"
+        pods = f"its {self.pods} pods are gone" if self.pods else "no pod of it ran"
+        return f"TrainJob {self.name} is deleted, {pods}, its GPUs are free (after {self.seconds:.1f} s)"
 
 
 def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:

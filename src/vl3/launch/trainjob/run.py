@@ -91,9 +91,8 @@ class _Launch:
             first = self._manifest(number, history)
             check_queue(self._client, first, self._limits)
             self._wait_for_pods("a former job of this stage was deleted")
+        trainjob = found or self._create(number, history)
         while True:
-            trainjob = found or self._create(number, history)
-            found = None
             failure, tails = self._follow(trainjob)
             if failure is None:
                 self._current = None  # a complete job stays
@@ -116,7 +115,7 @@ class _Launch:
                 )
             number += 1
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
-            self._replace(trainjob, number, history)
+            trainjob = self._replace(trainjob, number, history)
 
     def withdraw(self) -> None:
         """Delete what this launch made or adopted and wait until its GPUs are free; signals have to wait."""
@@ -125,7 +124,7 @@ class _Launch:
                 self._current = self._creation.settle() or self._current
             if self._current is None:
                 return
-            log.info("%s ends early: deleting TrainJob %s", self._job.name, name_of(self._current))
+            log.info("%s: deleting TrainJob %s", self._job.name, name_of(self._current))
             try:
                 removal = remove(self._client, self._current, self._limits)
             except (Vl3Error, LostTouchError) as error:  # the error that ended the launch is the one to raise
@@ -174,12 +173,13 @@ class _Launch:
             self._output.tail(pod, lines)
         return failure, attempt.tails
 
-    def _replace(self, former: Object, number: int, history: list[Past]) -> None:
+    def _replace(self, former: Object, number: int, history: list[Past]) -> Object:
         """Let the next attempt take the place of a failed one, whose pods must not write beside it."""
         name = name_of(former)
         self._wait_for_pods(f"TrainJob {name} has failed")
-        self._create(number, history)
+        trainjob = self._create(number, history)
         delete_job(self._client, name, uid_of(former), self._limits)
+        return trainjob
 
     def _wait_for_pods(self, what: str) -> None:
         wait_until_gone(

@@ -17,6 +17,7 @@ from vl3.launch.trainjob.objects import (
     is_true,
     one_line,
     phase_of,
+    terminated,
     unix_time,
     waiting_reason,
 )
@@ -92,7 +93,7 @@ def _placed(trainjob: Object, workload: Object | None, pods: Sequence[Object], n
     resumed = condition(trainjob, "Suspended") or {}
     since = unix_time(resumed.get("lastTransitionTime")) if resumed.get("status") == "False" else None
     present = [pod for pod in pods if not is_being_deleted(pod)]
-    done = sum(is_over(pod) for pod in present)
+    done = sum(is_over(pod) or bool(terminated(pod)) for pod in present)
     ready = sum(is_ready(pod) for pod in present)
     if present and done + ready >= nodes:
         return _running(workload, ready, done, nodes, since)
@@ -106,7 +107,7 @@ def _placed(trainjob: Object, workload: Object | None, pods: Sequence[Object], n
 
 
 def _running(workload: Object | None, ready: int, done: int, nodes: int, since: float | None) -> Observation:
-    text = f"{ready} of {nodes} pods run" + (f", {done} ended" if done else "")
+    text = f"{ready} of {nodes} pods run" if ready else f"{done} of {nodes} pods have ended"
     before = condition(workload, "Evicted")
     if before is None:
         return Observation("running", text, since)
