@@ -4,6 +4,7 @@ vl3 itself knows nothing of kfp; kfp is imported when a command needs the server
 """
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -138,17 +139,17 @@ def cancel(
     print(
         f"run {found.display_name} has ended ({found.state}). Its launchers were told to free their GPUs.", flush=True
     )
-    _free(context.obj, str(run_parameters(found).get("run_id") or found.display_name), namespace)
+    _free(context.meta["vl3.free_run"], str(run_parameters(found).get("run_id") or found.display_name), namespace)
 
 
-def _free(terminal: Any, run_id: str, namespace: str) -> None:
+def _free(free: Callable[[str, str | None], list[str]], run_id: str, namespace: str) -> None:
     """See to it that no TrainJob is left: a launcher that is ended from outside may have no time to remove its own.
 
     Raises:
         ClusterError: the cluster could not be asked.
     """
     try:
-        freed = terminal.free(run_id, namespace or None)
+        freed = free(run_id, namespace or None)
     except Vl3Error as error:
         raise ClusterError(
             f"run {run_id} has ended, but whether its TrainJobs are gone could not be seen: {error} The namespace's "

@@ -1,0 +1,62 @@
+"""Nouns that other distributions add to the command, found by the entry point group `vl3.commands`.
+
+The workflow around vl3 (`vl3 run`) is one: vl3 knows nothing of kfp, so the command learns of it as a plug-in. What is
+installed is looked through only for a noun that is not vl3's own, or for the list of all.
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+
+import typer
+
+from vl3.errors import ConfigError
+
+GROUP = "vl3.commands"
+FREE_RUN = "vl3.free_run"
+"""Key in the command's context under which a plug-in finds `free_run`."""
+
+
+def add_plugins(app: typer.Typer, noun: str, found: Iterable[EntryPoint] | None = None) -> None:
+    """Add the installed plug-ins to the command.
+
+    Args:
+        app: the command.
+        noun: the noun that is asked for; empty for the list of all.
+        found: plug-ins; those installed, if None.
+
+    Raises:
+        ConfigError: the plug-in that is asked for cannot be loaded.
+    """
+    known = noun_names(app)
+    for entry in entry_points(group=GROUP) if found is None else found:
+        if entry.name in known or noun not in ("", entry.name):
+            continue
+        try:
+            plugin = entry.load()
+        except ImportError as error:
+            if noun:
+                raise ConfigError(
+                    f"`vl3 {noun}` comes from {entry.value}, which cannot be loaded ({error}). Install the project "
+                    "whole: make setup."
+                ) from error
+            continue
+        app.add_typer(plugin, name=entry.name)
+
+
+def noun_names(app: typer.Typer) -> set[str]:
+    """The nouns that the command has."""
+    groups = {group.name or "" for group in app.registered_groups}
+    return groups | {command.name or "" for command in app.registered_commands}
+
+
+def free_run(run_id: str, namespace: str | None) -> list[str]:
+    """Remove a run's TrainJobs and wait until their pods are gone; returns the names.
+
+    Raises:
+        ClusterError: something is left, or the API server does not answer.
+    """
+    from vl3.launch.trainjob.client import Client
+    from vl3.launch.trainjob.collect import cancel_run
+    from vl3.launch.trainjob.connection import connect
+
+    return cancel_run(run_id, client=Client(connect(namespace)))
