@@ -24,7 +24,7 @@ class S3Connection:
     session_token: str | None = field(default=None, repr=False)
     """Token of a temporary account."""
     region: str | None = None
-    """Region of the bucket; None asks the service."""
+    """Region of the bucket; None asks Amazon for it, and is us-east-1 elsewhere."""
     ca_bundle: Path | None = None
     """Certificates (PEM) to trust beside the system's."""
     request_timeout_seconds: float = 60.0

@@ -17,11 +17,12 @@ from vl3.store.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifes
 from vl3.store.objects import open_s3
 from vl3.store.reference import Reference
 from vl3.store.s3 import S3Store
-from vl3.store.s3_transfer import PART_BYTES, in_parallel
+from vl3.store.s3_transfer import in_parallel
 from vl3.store.writing import atomic_write_bytes, require_space
 
 log = logging.getLogger(__name__)
 
+_SMALL_BYTES = 4 * 2**20
 _SMALL_FILES_AT_ONCE = 8
 _STALE_SECONDS = 24 * 3600.0
 _FILE_REMEDY = "Delete the artifact, its manifest.json first, and run the step that makes it again."
@@ -126,8 +127,8 @@ def _place(manifest: bytes) -> str:
 
 
 def _transfer(manifest: Manifest, move: Callable[[str, FileEntry], None]) -> None:
-    """Move every file: small ones side by side, large ones one by one, for these are parallel in themselves."""
-    small = {name: entry for name, entry in manifest.files.items() if entry.size_bytes <= PART_BYTES}
+    """Move every file: small ones side by side, others one by one: their parts are parallel and fill the memory."""
+    small = {name: entry for name, entry in manifest.files.items() if entry.size_bytes <= _SMALL_BYTES}
     in_parallel((partial(move, name, entry) for name, entry in small.items()), workers=_SMALL_FILES_AT_ONCE)
     for name, entry in manifest.files.items():
         if name not in small:

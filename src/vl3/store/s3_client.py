@@ -60,7 +60,7 @@ class S3Client:
         self.minio = Minio(
             connection.host,
             secure=connection.is_https,
-            region=connection.region,
+            region=connection.region or (None if connection.is_aws else "us-east-1"),  # others need not be asked
             credentials=self._source,
             http_client=http,
         )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 _SLOW_DOWN = "<Error><Code>{code}</Code><Message>{code} (from the proxy)</Message></Error>"
 
@@ -121,7 +122,7 @@ class FaultProxy:
                     with suppress(OSError):
                         side.close()
 
-    def _pass(self, request: Request, fault: Fault | None, client, upstream, answers) -> bool:
+    def _pass(self, request: Request, fault: Fault | None, client: Any, upstream: Any, answers: Any) -> bool:
         """Forward one request and its answer; whether the connection goes on."""
         action, value = (fault.action, fault.value) if fault else ("", 0)
         if action == "reset":
@@ -145,7 +146,7 @@ class FaultProxy:
         return _deliver(client, head, body, action, value)
 
 
-def _deliver(client, head: bytes, body: bytes, action: str, value) -> bool:
+def _deliver(client: Any, head: bytes, body: bytes, action: str, value: Any) -> bool:
     if action == "cut":
         client.sendall(head + body[: int(value)])
         time.sleep(0.05)  # a reset overtakes data that has not been read
@@ -177,7 +178,7 @@ def _reset(client: socket.socket) -> bool:
     return False
 
 
-def _answer(client, request: Request, status: str, code: str = "", wait: str = "") -> bool:
+def _answer(client: Any, request: Request, status: str, code: str = "", wait: str = "") -> bool:
     body = b"" if request.method == "HEAD" else _SLOW_DOWN.format(code=code).encode() if code else b"<html>no</html>"
     kind = "application/xml" if code else "text/html"
     extra = f"Retry-After: {wait}\r\n" if wait else ""
@@ -186,7 +187,7 @@ def _answer(client, request: Request, status: str, code: str = "", wait: str = "
     return True
 
 
-def _read_head(source) -> bytes:
+def _read_head(source: Any) -> bytes:
     lines = []
     while line := source.readline(65536):
         lines.append(line)
@@ -200,7 +201,7 @@ def _length(head: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def _read_request(source, client) -> Request | None:
+def _read_request(source: Any, client: Any) -> Request | None:
     head = _read_head(source)
     if not head:
         return None
@@ -211,7 +212,7 @@ def _read_request(source, client) -> Request | None:
     return Request(method.decode(), target.decode(), head, source.read(_length(head)))
 
 
-def _read_answer(source, method: str) -> tuple[bytes, bytes]:
+def _read_answer(source: Any, method: str) -> tuple[bytes, bytes]:
     head = _read_head(source)
     if not head:
         raise ConnectionResetError("the server ended the connection")

