@@ -1,14 +1,21 @@
 """The worker's images: a containerd store on this machine that outlives the cluster, filled by streams."""
 
+import json
 import os
 import shutil
+import subprocess
+import tarfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.cluster.kind.commands import pipe, run, step
+from tests.cluster.kind.commands import pipe, run, say, step
 from tests.cluster.kind.docker import image_ids
+from tests.cluster.kind.layers import UnknownLayers, convert, shared_layers
 from tests.cluster.kind.settings import HERE, Settings
 
+WORTH_BYTES = 200_000_000
+"""From here on it pays to look at the stream layer by layer."""
 CTR = ("ctr", "--namespace", "k8s.io")
 
 
@@ -38,19 +45,78 @@ def ensure_store(settings: Settings, node_image: str) -> Path:
 
 
 def load_images(node: str, names: Iterable[str]) -> None:
-    """Stream images from Docker into a node, without a file between; what the node has by content is left out."""
+    """Stream images from Docker into a node; what the node has by content is left out."""
     known = image_ids()
     present = node_images(run(["docker", "exec", node, *CTR, "images", "ls"]))
     missing = [name for name in names if name in known and present.get(full_name(name)) != known[name]]
     if not missing:
         return
-    with step(f"load {', '.join(missing)}"):
-        pipe(
-            ["docker", "save", *missing],
-            ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"],
-        )
-        run(["docker", "cp", HERE / "node" / "drop-layers.sh", f"{node}:/kind/drop-layers.sh"])
-        run(["docker", "exec", node, "bash", "/kind/drop-layers.sh", *(full_name(name) for name in missing)])
+    shared = {
+        name: layers for name in missing if sum((layers := layers_to_leave_out(node, name)).values()) > WORTH_BYTES
+    }
+    for name, layers in shared.items():
+        with step(f"load {name}, without {sum(layers.values()) / 1e6:,.0f} MB that the node has"):
+            if not load_rest(node, name, layers):
+                say(f"{name}: the whole image goes in")
+                load_whole(node, [name])
+    if whole := [name for name in missing if name not in shared]:
+        with step(f"load {', '.join(whole)}"):
+            load_whole(node, whole)
+    run_in_node(node, "tidy-images.sh", *(full_name(name) for name in missing))
+
+
+def load_whole(node: str, names: list[str]) -> None:
+    """One stream with all layers, each once."""
+    pipe(["docker", "save", *names], ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"])
+
+
+def load_rest(node: str, name: str, present: dict[str, int]) -> bool:
+    """A stream with the layers that are not `present`; False when the image has to be loaded whole."""
+    importing = ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"]
+    with (
+        subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE) as saving,
+        subprocess.Popen(
+            importing, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as loading,
+    ):
+        assert saving.stdout is not None
+        assert loading.stdin is not None
+        try:
+            convert(saving.stdout, loading.stdin, full_name(name), present)
+        except (UnknownLayers, tarfile.TarError, BrokenPipeError) as error:
+            say(f"{name}: {error}")
+        loading.stdin.close()
+        saving.stdout.close()
+        assert loading.stderr is not None
+        said = loading.stderr.read().decode(errors="replace")
+    if loading.returncode:
+        say(f"{name}: {said.strip()}")
+    return loading.returncode == 0 and node_has(node, name)
+
+
+def layers_to_leave_out(node: str, name: str) -> dict[str, int]:
+    """Digest -> bytes of the layers of an image that the node has unpacked, in the same place."""
+    wanted = json.loads(run(["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", name]))
+    images = [json.loads(line) for line in run_in_node(node, "list-layers.sh").splitlines()]
+    sizes = {layer["digest"]: layer["size"] for image in images for layer in image}
+    count = shared_layers(wanted, [[layer["digest"] for layer in image] for image in images])
+    return {digest: sizes[digest] for digest in wanted[:count]}
+
+
+def node_has(node: str, name: str) -> bool:
+    """Whether the node has the very image that Docker has; the kubelet's side notes it a moment after the import."""
+    wanted = image_ids()[name]
+    for _ in range(20):
+        if node_images(run(["docker", "exec", node, *CTR, "images", "ls"])).get(full_name(name)) == wanted:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def run_in_node(node: str, script: str, *arguments: str) -> str:
+    """Run a script of `node/` inside a node."""
+    run(["docker", "cp", HERE / "node" / script, f"{node}:/kind/{script}"])
+    return run(["docker", "exec", node, "bash", f"/kind/{script}", *arguments])
 
 
 def missing_images(names: Iterable[str]) -> list[str]:

@@ -23,9 +23,7 @@ def test_root_starts_its_own_daemon() -> None:
 
 
 def test_an_ordinary_user_needs_a_daemon_that_answers() -> None:
-    machine = replace(
-        WHOLE, is_root=False, docker_answers=False, has_debian_image=True, docker_says="permission denied"
-    )
+    machine = replace(WHOLE, is_root=False, docker_answers=False, has_debian_image=True, docker_says="refused")
     assert lacks(machine) == ["a Docker daemon that answers (refused): start it, or join its group"]
 
 
