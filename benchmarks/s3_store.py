@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.record import write_result
 from tests.unit.store.fault_proxy import Fault, FaultProxy
-from tests.unit.store.weed_server import BUCKET, WeedServer, join_server
+from tests.unit.store.weed_server import ACCOUNTS, BUCKET, WeedServer, join_server
 
 MIB = 2**20
 ROUNDS = {64: 7, 512: 5}
@@ -44,8 +44,8 @@ def vl3_client(endpoint: str) -> Any:
     from vl3.store.connection import S3Connection
     from vl3.store.objects import open_s3
 
-    account = {"access_key": "admin", "secret_key": "admin-secret"}
-    store = open_s3(f"s3://{BUCKET}/bench", S3Connection(endpoint=endpoint, **account))
+    secret = ACCOUNTS["admin"].secret
+    store = open_s3(f"s3://{BUCKET}/bench", S3Connection(endpoint=endpoint, access_key="admin", secret_key=secret))
 
     def act(action: str, *arguments: str) -> Any:
         if action == "put":
@@ -69,7 +69,7 @@ def boto3_client(endpoint: str) -> Any:
         "s3",
         endpoint_url=endpoint,
         aws_access_key_id="admin",
-        aws_secret_access_key="admin-secret",  # noqa: S106 (of the test server)
+        aws_secret_access_key=ACCOUNTS["admin"].secret,
         region_name="us-east-1",
     )
 
@@ -94,7 +94,7 @@ def boto3_client(endpoint: str) -> Any:
 
 def curl_client(endpoint: str) -> Any:
     """One connection and one request: what the server gives to the simplest client."""
-    base = ["curl", "-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", "admin:admin-secret"]
+    base = ["curl", "-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"admin:{ACCOUNTS['admin'].secret}"]
 
     def act(action: str, *arguments: str) -> Any:
         if action == "put":

@@ -20,11 +20,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BUCKET = "vl3-test"
+_ALL = ["Admin", "Read", "Write", "List", "Tagging"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """An access key and what it may; its secret is `<key>-secret`."""
+
+    key: str
+    actions: list[str]
+
+    @property
+    def secret(self) -> str:
+        return f"{self.key}-secret"
+
+
 ACCOUNTS = {
-    "admin": ("admin", ["Admin", "Read", "Write", "List", "Tagging"]),
-    "second": ("second", ["Admin", "Read", "Write", "List", "Tagging"]),
-    "reader": ("reader", [f"Read:{BUCKET}", f"List:{BUCKET}"]),
-    "nobody": ("nobody", ["Read:another-bucket"]),
+    account.key: account
+    for account in (
+        Account("admin", _ALL),
+        Account("second", _ALL),
+        Account("reader", [f"Read:{BUCKET}", f"List:{BUCKET}"]),
+        Account("nobody", ["Read:another-bucket"]),
+    )
 }
 _PORTS = ("master", "volume", "filer", "s3")
 _READY_SECONDS = 90
@@ -32,7 +50,7 @@ _READY_SECONDS = 90
 
 @dataclass(frozen=True)
 class WeedServer:
-    """Where the server is; accounts are named after what they may, secrets are `<name>-secret`."""
+    """Where the server is."""
 
     port: int
 
@@ -129,11 +147,11 @@ def guard(root: Path, ports: list[str]) -> None:
     data.mkdir(exist_ok=True)
     identities = [
         {
-            "name": name,
-            "credentials": [{"accessKey": key, "secretKey": f"{name}-secret"}],
-            "actions": actions,
+            "name": account.key,
+            "credentials": [{"accessKey": account.key, "secretKey": account.secret}],
+            "actions": account.actions,
         }
-        for name, (key, actions) in ACCOUNTS.items()
+        for account in ACCOUNTS.values()
     ]
     (root / "s3.json").write_text(json.dumps({"identities": identities}))
     options = [f"-{name}.port={port}" for name, port in zip(_PORTS, ports, strict=True)]
