@@ -35,8 +35,8 @@ def _judge_apis(facts: ClusterFacts, findings: Findings) -> None:
         findings.add(
             ClusterError(
                 f"CRD trainjobs.trainer.kubeflow.org at {facts.server} is too old: TrainJob.spec has no "
-                f"{joined(lacking)}, which places the pods and gives them shared memory. Update Kubeflow Trainer there "
-                "to 2.2 or newer, its CRDs with it (manifests/third-party/trainer)."
+                f"{joined(lacking)}, which every job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, its "
+                "CRDs with it (manifests/third-party/trainer)."
             )
         )
     if "jobsets" not in facts.apis.get(JOBSET, frozenset()):

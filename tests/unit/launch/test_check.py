@@ -426,8 +426,8 @@ def test_a_trainer_that_is_too_old_is_told_by_its_fields(facts: ClusterFacts) ->
     problem = only_problem(judge(placed(), replace(facts, trainjob_fields=old)))
     assert isinstance(problem, ClusterError)
     assert str(problem) == (
-        f"CRD trainjobs.trainer.kubeflow.org at {SERVER} is too old: TrainJob.spec has no runtimePatches, which places "
-        "the pods and gives them shared memory. Update Kubeflow Trainer there to 2.2 or newer, its CRDs with it "
+        f"CRD trainjobs.trainer.kubeflow.org at {SERVER} is too old: TrainJob.spec has no runtimePatches, which every "
+        "job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, its CRDs with it "
         "(manifests/third-party/trainer)."
     )
 
