@@ -31,10 +31,10 @@ _PAGE_SIZE = 100
 
 
 class _Client(kfp.Client):
-    """kfp's client, which asks once whether the server is there, not five times over 25 seconds."""
+    """kfp's client without what it does at its start: five questions over 25 seconds, and a file in the user's home."""
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:  # noqa: ARG002 - kfp's signature
-        return self._healthz_api.healthz_service_get_healthz()
+        return kfp_server_api.V2beta1GetHealthzResponse(multi_user=False)
 
 
 class Server:
@@ -53,6 +53,7 @@ class Server:
         self.endpoint = _checked(endpoint)
         self.namespace = namespace
         self._ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
+        self._cookies = environ.get(_COOKIES_VARIABLE) or None
         socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # kfp sets none: a server that hangs would hang us
         with self._errors("connect"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -60,10 +61,11 @@ class Server:
                 host=self.endpoint,
                 namespace=namespace or "kubeflow",
                 existing_token=environ.get(_TOKEN_VARIABLE) or None,
-                cookies=environ.get(_COOKIES_VARIABLE) or None,
+                cookies=self._cookies,
                 ssl_ca_cert=self._ca,
                 credentials=ServiceAccountTokenVolumeCredentials() if _SERVICE_ACCOUNT_TOKEN.exists() else None,
             )
+            self._require_answer()
 
     def submit(self, ir: Path, *, name: str, experiment: str, parameters: dict[str, Any], account: str) -> Any:
         """Start a run of a compiled workflow.
@@ -114,27 +116,47 @@ class Server:
         Raises:
             Vl3Error: the pod is gone and the server keeps no archive.
         """
-        configuration = self._client._existing_config  # the one place that has token and certificates
-        headers = {}
-        if hook := getattr(configuration, "refresh_api_key_hook", None):
-            hook(configuration)
-        if key := configuration.get_api_key_with_prefix("authorization"):
-            headers["authorization"] = key
-        url = f"{self.endpoint}/apis/v1alpha1/runs/{quote(kfp_id, safe='')}/nodes/{quote(pod, safe='')}/log"
-        pool = urllib3.PoolManager(ca_certs=self._ca) if self._ca else urllib3.PoolManager()
+        path = f"/apis/v1alpha1/runs/{quote(kfp_id, safe='')}/nodes/{quote(pod, safe='')}/log"
         with self._errors(f"read the log of {pod}"):
-            fields = {"follow": "true"} if follow else {}
-            timeout = urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=None if follow else _TIMEOUT_SECONDS)
-            response = pool.request(
-                "GET", url, headers=headers, fields=fields, timeout=timeout, preload_content=False, retries=2
-            )
-            if response.status >= 400:
-                raise kfp_server_api.ApiException(http_resp=_Answer(response))
-            yield from _lines(response)
+            yield from _lines(self._get(path + ("?follow=true" if follow else ""), is_endless=follow))
 
     def link(self, kfp_id: str) -> str:
         """Where a person looks at a run."""
         return f"{self.endpoint}/#/runs/details/{kfp_id}"
+
+    def _require_answer(self) -> None:
+        """See that this is the server, and that it lets us in: kfp takes a login page for an empty answer.
+
+        Raises:
+            ValueError: something else answers.
+        """
+        answer = self._get("/apis/v2beta1/healthz")
+        if 300 <= answer.status < 400:
+            raise ValueError(f"it redirects to {answer.headers.get('location', 'another address')}")
+        json.loads(answer.data)
+
+    def _get(self, path: str, *, is_endless: bool = False) -> urllib3.BaseHTTPResponse:
+        """One request outside of kfp's client, with its credentials."""
+        configuration = self._client._existing_config
+        headers = {"cookie": self._cookies} if self._cookies else {}
+        if hook := getattr(configuration, "refresh_api_key_hook", None):
+            hook(configuration)
+        if key := configuration.get_api_key_with_prefix("authorization"):
+            headers["authorization"] = key
+        pool = urllib3.PoolManager(ca_certs=self._ca) if self._ca else urllib3.PoolManager()
+        timeout = urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=None if is_endless else _TIMEOUT_SECONDS)
+        response = pool.request(
+            "GET",
+            f"{self.endpoint}{path}",
+            headers=headers,
+            timeout=timeout,
+            redirect=False,
+            retries=2,
+            preload_content=False,
+        )
+        if response.status >= 400:
+            raise kfp_server_api.ApiException(http_resp=_Answer(response))
+        return response
 
     @contextlib.contextmanager
     def _errors(self, action: str, *, missing: str = "") -> Iterator[None]:

@@ -81,7 +81,7 @@ def cancel(
         return run, False
     server.terminate(run.run_id)
     deadline = time.monotonic() + timeout_seconds
-    for now in follow(server, run, sleep):
+    for now in follow(server, server.run(run.run_id), sleep):
         run = now
         if time.monotonic() > deadline and run.state not in ENDED:
             raise ClusterError(

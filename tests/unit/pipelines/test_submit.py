@@ -1,0 +1,237 @@
+"""Submitting, finding, following and cancelling runs, over HTTP against a server of the test's own."""
+
+import json
+import socket
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.compile import compile_train, ir_digest
+from pipelines.server import Server
+from pipelines.submission import make_submission
+from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
+from vl3.errors import ClusterError, ConfigError
+
+SUBMISSION = make_submission(
+    "tiny", ["seed=3"], data_uri="s3://b/data", artifacts_uri="s3://b/artifacts", tracking_uri="", run_id="night-7"
+)
+RUNS = "/apis/v2beta1/runs"
+
+
+def _server(known: Any, namespace: str = "", **environ: str) -> Server:
+    return Server(known.endpoint, namespace, environ)
+
+
+def test_a_run_is_submitted_as_the_compiled_workflow_with_its_parameters(pipelines_server, tmp_path, capsys) -> None:
+    run, digest = submit(_server(pipelines_server), SUBMISSION, account="vl3-launcher")
+    (kept,) = pipelines_server.runs
+    assert kept["run_id"] == run.run_id
+    assert kept["display_name"] == "night-7"
+    assert kept["runtime_config"]["parameters"] == SUBMISSION.parameters
+    assert kept["service_account"] == "vl3-launcher"
+    assert [item["display_name"] for item in pipelines_server.experiments] == ["vl3-tiny"]
+    assert kept["experiment_id"] == pipelines_server.experiments[0]["experiment_id"]
+    compile_train(tmp_path / "train.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "train.yaml").read_text(encoding="utf-8"))
+    assert kept["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+    assert digest == ir_digest(tmp_path / "train.yaml")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CANCELING", "PAUSED"])
+def test_an_active_run_is_not_submitted_twice(pipelines_server, state: str) -> None:
+    pipelines_server.add_run("night-7", "FAILED")
+    active = pipelines_server.add_run("night-7", state)
+    run, digest = submit(_server(pipelines_server), SUBMISSION)
+    assert (run.run_id, digest) == (active["run_id"], "")
+    assert len(pipelines_server.runs) == 2
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SUCCEEDED"])
+def test_a_run_that_has_ended_is_submitted_anew_with_the_same_id(pipelines_server, state: str) -> None:
+    pipelines_server.experiments.append({"experiment_id": "e7", "display_name": "vl3-tiny"})
+    pipelines_server.add_run("night-7", state)
+    run, _ = submit(_server(pipelines_server), SUBMISSION)
+    assert run.runtime_config.parameters["run_id"] == "night-7"
+    assert len(pipelines_server.runs) == 2
+    assert pipelines_server.runs[1]["experiment_id"] == "e7"
+    assert len(pipelines_server.experiments) == 1
+
+
+def test_a_run_of_the_same_name_that_is_not_ours_does_not_count(pipelines_server) -> None:
+    pipelines_server.add_run("night-7", "RUNNING", parameters={"run_id": "another"})
+    submit(_server(pipelines_server), SUBMISSION)
+    assert len(pipelines_server.runs) == 2
+
+
+def test_the_latest_run_of_an_id_is_found_and_also_by_the_servers_own_id(pipelines_server) -> None:
+    first, second = pipelines_server.add_run("night-7", "FAILED"), pipelines_server.add_run("night-7")
+    server = _server(pipelines_server)
+    assert find_run(server, "night-7").run_id == second["run_id"]
+    assert find_run(server, first["run_id"]).state == "FAILED"
+
+
+def test_an_unknown_run_is_explained(pipelines_server) -> None:
+    server = _server(pipelines_server)
+    with pytest.raises(ConfigError, match=r"run 'day-1' is not known to http://.*`vl3 run list`"):
+        find_run(server, "day-1")
+    with pytest.raises(ConfigError, match="run 00000000-0000-0000-0000-000000000009 is not known to http://"):
+        find_run(server, "00000000-0000-0000-0000-000000000009")
+
+
+def test_runs_are_listed_newest_first_over_pages_without_those_of_others(pipelines_server) -> None:
+    for number in range(5):
+        pipelines_server.add_run(f"run-{number}", "SUCCEEDED")
+    pipelines_server.add_run("theirs", parameters={"run_id": ""})
+    pipelines_server.page_size = 2
+    found = our_runs(_server(pipelines_server), limit=5)
+    assert [run.display_name for run in found] == ["run-4", "run-3", "run-2", "run-1"]
+
+
+def test_following_ends_with_the_run(pipelines_server) -> None:
+    known = pipelines_server.add_run("night-7", "RUNNING")
+    server, slept = _server(pipelines_server), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        known["state"] = "SUCCEEDED" if len(slept) == 2 else "RUNNING"
+
+    states = [run.state for run in follow(server, find_run(server, "night-7"), sleep)]
+    assert states == ["RUNNING", "RUNNING", "SUCCEEDED"]
+    assert slept == [5.0, 5.0]
+
+
+def test_cancelling_waits_for_the_runs_end(pipelines_server) -> None:
+    pipelines_server.add_run("night-7")
+    server = _server(pipelines_server)
+    run, was_active = cancel(server, find_run(server, "night-7"), timeout_seconds=60, sleep=lambda _: None)
+    assert (run.state, was_active) == ("CANCELED", True)
+    assert pipelines_server.paths("POST") == [f"{RUNS}/{run.run_id}:terminate"]
+
+
+def test_a_run_that_has_ended_is_not_cancelled(pipelines_server) -> None:
+    pipelines_server.add_run("night-7", "SUCCEEDED")
+    server = _server(pipelines_server)
+    assert cancel(server, find_run(server, "night-7"), timeout_seconds=60)[1] is False
+    assert pipelines_server.paths("POST") == []
+
+
+def test_a_run_that_does_not_end_is_told(pipelines_server) -> None:
+    pipelines_server.add_run("night-7")
+    pipelines_server.polls_until_end = 1000
+    server = _server(pipelines_server)
+    with pytest.raises(ClusterError, match="run night-7 is CANCELING 0 s after it was to end"):
+        cancel(server, find_run(server, "night-7"), timeout_seconds=0, sleep=lambda _: None)
+
+
+def test_the_log_of_a_task(pipelines_server, tmp_path) -> None:
+    compile_train(tmp_path / "train.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "train.yaml").read_text(encoding="utf-8"))
+    details = [
+        {"display_name": "train-stage", "state": "RUNNING", "pod_name": "w-1", "child_tasks": [{"pod_name": "w-2"}]},
+        {"display_name": "executor", "state": "RUNNING", "pod_name": "w-impl-2"},
+    ]
+    pipelines_server.add_run(
+        "night-7",
+        pipeline_spec={"pipeline_spec": spec, "platform_spec": platform},
+        run_details={"task_details": details},
+    )
+    pipelines_server.logs["w-impl-2"] = "step 1\nstep 2 caf\u00e9"
+    server = _server(pipelines_server, VL3_KFP_TOKEN="abc")
+    run = find_run(server, "night-7")
+    assert list(task_log(server, run, "train-vision-adaptation", follow=True)) == ["step 1", "step 2 caf\u00e9"]
+    method, path, query = pipelines_server.requests[-1]
+    assert (method, path) == ("GET", f"/apis/v1alpha1/runs/{run.run_id}/nodes/w-impl-2/log")
+    assert query == {"follow": ["true"]}
+    assert pipelines_server.headers[-1]["authorization"] == "Bearer abc"
+    del pipelines_server.logs["w-impl-2"]
+    with pytest.raises(ClusterError, match=r"failed to read the log of w-impl-2 \(500: pod is gone\)"):
+        list(task_log(server, run, "train-vision-adaptation", follow=False))
+
+
+def test_token_cookies_and_namespace_reach_the_server(pipelines_server) -> None:
+    server = _server(pipelines_server, "team-a", VL3_KFP_TOKEN="abc", VL3_KFP_COOKIES="session=1")
+    server.runs()
+    _, _, query = pipelines_server.requests[-1]
+    assert query["namespace"] == ["team-a"]
+    headers = {name.lower(): value for name, value in pipelines_server.headers[-1].items()}
+    assert headers["authorization"] == "Bearer abc"
+    assert headers["cookie"] == "session=1"
+
+
+def test_on_a_server_for_one_user_no_namespace_is_sent(pipelines_server) -> None:
+    _server(pipelines_server).runs("night-7")
+    _, _, query = pipelines_server.requests[-1]
+    assert "namespace" not in query
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "family", "message"),
+    [
+        (
+            401,
+            '{"error": "token expired"}',
+            ConfigError,
+            r"does not accept who we are \(401, .*token expired\).*VL3_KFP_T",
+        ),
+        (403, '{"message": "no role"}', ConfigError, r"namespace 'team-a' of http://.* forbids .*\(403: no role\)"),
+        (400, '{"error": "invalid spec"}', ConfigError, r"refuses to .*\(400: invalid spec\)\. Check --namespace"),
+        (404, "<html>nothing</html>", ConfigError, r"refuses to .*\(404: <html>nothing</html>\)"),
+        (500, '{"error": "database is away"}', ClusterError, r"failed to .*\(500: database is away\)\. Try again"),
+        (503, "", ClusterError, r"failed to .*\(503: Service Unavailable\)"),
+        (429, "", ClusterError, "Try again"),
+    ],
+)
+def test_a_refusal_is_one_message_of_the_right_family(
+    pipelines_server, status: int, body: str, family: type, message: str
+) -> None:
+    server = _server(pipelines_server, "team-a")
+    pipelines_server.refusals[RUNS] = (status, body)
+    with pytest.raises(family, match=message) as raised:
+        submit(server, SUBMISSION)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_workflow_that_the_server_refuses_is_told_in_its_words(pipelines_server, monkeypatch) -> None:
+    server = _server(pipelines_server)
+    refused = {"error": "Failed to create a new run: unknown template format"}
+    monkeypatch.setattr(pipelines_server, "post", lambda path, body: (400, refused))
+    with pytest.raises(ConfigError, match=r"submit the run 'night-7' \(400: Failed to create a new run: unknown templ"):
+        submit(server, SUBMISSION)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(200, "Expecting value"), (302, "it redirects to another address")])
+def test_a_login_page_is_recognised(pipelines_server, status: int, reason: str) -> None:
+    pipelines_server.refusals["/"] = (status, "<html>Log in</html>")
+    with pytest.raises(ClusterError, match=rf"does not answer as Kubeflow Pipelines does .*{reason}.*login page"):
+        _server(pipelines_server)
+
+
+@pytest.mark.parametrize(("status", "family"), [(401, ConfigError), (403, ConfigError), (502, ClusterError)])
+def test_who_is_not_let_in_is_told_before_anything_else(pipelines_server, status: int, family: type) -> None:
+    pipelines_server.refusals["/"] = (status, "")
+    with pytest.raises(family, match=rf"{status}.*connect|connect.*{status}"):
+        _server(pipelines_server)
+    assert pipelines_server.paths("POST") == []
+
+
+def test_an_endpoint_that_is_not_there_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ClusterError, match=rf"http://127.0.0.1:{port} cannot be reached .*refused"):
+        Server(f"http://127.0.0.1:{port}", "", {})
+
+
+@pytest.mark.parametrize("endpoint", ["", "pipelines.example.org", "ftp://x", "http://"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"endpoint .*--endpoint https://.*VL3_KFP_ENDPOINT"):
+        Server(endpoint, "", {})
+
+
+def test_an_unknown_authority_is_explained(tmp_path, pipelines_server) -> None:
+    """A server that speaks no TLS stands for any failed handshake; the advice needs a real certificate."""
+    endpoint = pipelines_server.endpoint.replace("http:", "https:")
+    with pytest.raises(ClusterError, match=f"{endpoint} cannot be reached"):
+        Server(endpoint, "", {})
+    assert json.dumps(pipelines_server.runs) == "[]"
