@@ -64,19 +64,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Name what a failed test has left, so that the next one's trouble has a cause; a good test leaves nothing."""
-    yield
-    if "cluster" not in request.fixturenames:
-        return
-    cluster: Cluster = request.getfixturevalue("cluster")
-    left = [job["metadata"]["name"] for job in cluster.get("trainjobs") if "allowed_to_stay" not in request.keywords]
-    if left:
-        cluster.kubectl("--namespace", NAMESPACE, "delete", "trainjobs", "--wait=true", *left, check=False)
-    assert not left, f"the test left TrainJobs behind (now deleted): {', '.join(left)}"
-
-
 @pytest.fixture(scope="session")
 def pools(cluster: Cluster) -> Iterator[None]:
     """Two simulated nodes of eight GPUs in each GPU pool, as the quotas of the kind overlay say."""

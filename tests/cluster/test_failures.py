@@ -57,7 +57,7 @@ NewRun = Callable[[str], str]
         pytest.param({"annotations": {"run-seconds": 1, "exit-code": 3}}, 3, 1, ["exit code 3"], id="data"),
         pytest.param({"annotations": {"run-seconds": 1, "exit-code": 6}}, 6, 1, ["exit code 6"], id="storage"),
         pytest.param({"annotations": {"run-seconds": 1, "exit-code": 4}}, 4, 3, ["(attempt 3)"], id="platform"),
-        pytest.param({"annotations": {"run-seconds": 1, "exit-code": 139}}, 4, 1, ["signal 11"], id="crash"),
+        pytest.param({"annotations": {"run-seconds": 1, "exit-code": 139}}, 4, 2, ["signal 11"], id="crash"),
         pytest.param(
             {"placement": {"cpus_per_node": 200.0}},
             4,
@@ -66,7 +66,13 @@ NewRun = Callable[[str], str]
             id="unschedulable",
         ),
         pytest.param({"placement": {"nodes": 3}}, 2, 1, ["what its quota can never give"], id="quota-never"),
-        pytest.param({"placement": {"queue": "nowhere"}}, 2, 1, ["LocalQueue nowhere"], id="queue-missing"),
+        pytest.param(
+            {"placement": {"queue": "nowhere"}},
+            2,
+            1,
+            ["has no LocalQueue 'nowhere'", "a100, cpu, h200"],
+            id="queue-missing",
+        ),
         pytest.param({"placement": {"pool": "moon"}}, 2, 1, ["vl3-torch-moon"], id="pool-missing"),
         pytest.param({"timeout_seconds": 5.0}, 4, 1, ["was still running after 5 s", "timeout_seconds"], id="deadline"),
     ],
@@ -109,10 +115,13 @@ def test_waiting_for_quota_has_a_limit_of_its_own(launcher: Launcher, cluster: C
 
 
 def test_lost_node_is_retried_and_goes_on(launcher: Launcher, cluster: Cluster, new_run: NewRun) -> None:
-    launch = launcher.start(new_run("lost"), placement={"nodes": 1}, annotations={"run-seconds": 20})
+    launch = launcher.start(new_run("lost"), placement={"nodes": 1}, annotations={"run-seconds": 15})
     wait_until(lambda: "running" in launch.states(), "the job runs")
-    (pod,) = [pod for pod in cluster.get("pods") if pod["metadata"]["name"].startswith("vl3-")]
-    cluster.kubectl("delete", "node", pod["spec"]["nodeName"])
+    (job,) = jobs_of(cluster, launch.run_id)
+    (pod,) = cluster.get("pods", "--selector", f"jobset.sigs.k8s.io/jobset-name={job['metadata']['name']}")
+    node = pod["spec"]["nodeName"]
+    cluster.kubectl("taint", "node", node, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+    cluster.kubectl("delete", "node", node)
     assert launch.wait(180) == 0, launch.result()
     assert launch.result()["result"]["attempts"] == 2
     assert any(pod["metadata"]["name"] in text for text in launch.texts("retrying"))
