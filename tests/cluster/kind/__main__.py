@@ -1,11 +1,13 @@
 """The kind cluster of the tests: `python -m tests.cluster.kind up|down|status`."""
 
 import argparse
+import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.kind import cluster as kind_cluster
@@ -39,16 +41,31 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = read_settings(arguments.name)
     try:
-        if arguments.command == "up":
-            up(settings)
-        elif arguments.command == "down":
-            down(settings, caches=arguments.caches)
-        else:
+        if arguments.command == "status":
             status(settings)
+            return 0
+        with only_one(settings):
+            if arguments.command == "up":
+                up(settings)
+            else:
+                down(settings, caches=arguments.caches)
     except KindError as error:
         print(error, file=sys.stderr)
         return EXIT_CLUSTER
     return 0
+
+
+@contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Wait until no other `up` or `down` works on this machine; the lock ends with its holder, however that ends."""
+    settings.cache.parent.mkdir(parents=True, exist_ok=True)
+    with settings.cache.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another `up` or `down` is at work; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def up(settings: Settings) -> None:

@@ -72,8 +72,10 @@ def create(settings: Settings, kind: Path, config: dict[str, Any], node_image: s
     file = settings.state / "kind.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     with step(f"kind cluster {settings.name}"):
+        # A `kind create` that outlived us would, when it fails, delete the next cluster of this name.
         run(
             [
+                *("setpriv", "--pdeathsig", "KILL"),
                 *(kind, "create", "cluster", "--name", settings.name, "--config", file, "--image", node_image),
                 *("--kubeconfig", settings.kubeconfig),
             ],

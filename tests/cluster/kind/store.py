@@ -51,9 +51,7 @@ def load_images(node: str, names: Iterable[str]) -> None:
     missing = [name for name in names if name in known and present.get(full_name(name)) != known[name]]
     if not missing:
         return
-    shared = {
-        name: layers for name in missing if sum((layers := layers_to_leave_out(node, name)).values()) > WORTH_BYTES
-    }
+    shared = layers_to_leave_out(node, missing)
     for name, layers in shared.items():
         with step(f"load {name}, without {sum(layers.values()) / 1e6:,.0f} MB that the node has"):
             if not load_rest(node, name, layers):
@@ -94,13 +92,21 @@ def load_rest(node: str, name: str, present: dict[str, int]) -> bool:
     return loading.returncode == 0 and node_has(node, name)
 
 
-def layers_to_leave_out(node: str, name: str) -> dict[str, int]:
-    """Digest -> bytes of the layers of an image that the node has unpacked, in the same place."""
-    wanted = json.loads(run(["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", name]))
+def layers_to_leave_out(node: str, names: list[str]) -> dict[str, dict[str, int]]:
+    """For the images where it pays: digest -> bytes of the layers that the node has unpacked, in the same place."""
+    facts = json.loads(run(["docker", "image", "inspect", *names]))
+    large = [(name, fact) for name, fact in zip(names, facts, strict=True) if fact["Size"] > WORTH_BYTES]
+    wanted = {name: fact["RootFS"]["Layers"] for name, fact in large}
+    if not wanted:
+        return {}
     images = [json.loads(line) for line in run_in_node(node, "list-layers.sh").splitlines()]
     sizes = {layer["digest"]: layer["size"] for image in images for layer in image}
-    count = shared_layers(wanted, [[layer["digest"] for layer in image] for image in images])
-    return {digest: sizes[digest] for digest in wanted[:count]}
+    chains = [[layer["digest"] for layer in image] for image in images]
+    present = {
+        name: {digest: sizes[digest] for digest in layers[: shared_layers(layers, chains)]}
+        for name, layers in wanted.items()
+    }
+    return {name: layers for name, layers in present.items() if sum(layers.values()) > WORTH_BYTES}
 
 
 def node_has(node: str, name: str) -> bool:
