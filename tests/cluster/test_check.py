@@ -287,6 +287,20 @@ def test_a_namespace_that_does_not_exist(team: Team) -> None:
     assert answer.last.startswith("ConfigError: namespace 'nowhere' does not exist at https://127.0.0.1:")
 
 
+def test_a_namespace_that_takes_no_more_jobs(team: Team) -> None:
+    quota = {"hard": {"count/trainjobs.trainer.kubeflow.org": "0"}}
+    full = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full", "namespace": team.name}}
+    team.apply({**full, "spec": quota})
+    _until(lambda: team.read("resourcequota", "full").get("status", {}).get("hard"))
+    answer = team.check()
+    team.cluster.kubectl("-n", team.name, "delete", "resourcequota", "full")
+    assert answer.code == 4
+    assert f"would refuse a TrainJob in namespace {team.name}: trainjobs.trainer.kubeflow.org " in answer.last
+    assert "exceeded quota: full" in answer.last
+    assert "Clear away ended jobs (`vl3 cluster gc --older-than 1d`)" in answer.last
+    assert team.check().code == 0
+
+
 def test_an_identity_without_rights(team: Team, tmp_path: Path) -> None:
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "stranger", "namespace": team.name}}
     team.apply(account)

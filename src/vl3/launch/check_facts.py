@@ -62,6 +62,8 @@ class ClusterFacts:
     """Fields of TrainJob.spec that the server knows; None where it publishes no schema."""
     denied: tuple[str, ...]
     """What this identity may not do and must: `create trainjobs.trainer.kubeflow.org`."""
+    refusal: str | None
+    """Why the server would not take one of our TrainJobs now; None where it would, or where that was not tried."""
     objects: Mapping[Kind, Mapping[str, Object]]
     """Objects by name, of the kinds that could be read."""
     unreadable: Mapping[Kind, str]

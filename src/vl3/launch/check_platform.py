@@ -18,12 +18,27 @@ def judge_platform(facts: ClusterFacts, findings: Findings) -> None:
                 f"manifests/base/rbac to it, or use another identity{misspelt}."
             )
         )
+    if facts.refusal is not None:
+        findings.add(
+            ClusterError(
+                f"the API server {facts.server} would refuse a TrainJob in namespace {facts.namespace}: "
+                f"{facts.refusal}. {_remedy_of_refusal(facts.refusal)}"
+            )
+        )
     if facts.unreadable:
         findings.note(
             f"not checked: {joined([kind.plural for kind in facts.unreadable])} cannot be read "
             f"({next(iter(facts.unreadable.values()))}). The ClusterRole vl3-cluster-reader and the Role vl3-launcher "
             "of manifests/base/rbac allow it"
         )
+
+
+def _remedy_of_refusal(refusal: str) -> str:
+    if "webhook" in refusal and "denied the request" not in refusal:
+        return "A controller is down or has just started: `kubectl get pods -A` for kueue-system and kubeflow-system."
+    if "exceeded quota" in refusal:
+        return "Clear away ended jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised."
+    return "Check the placement and the versions of manifests/third-party."
 
 
 def _judge_apis(facts: ClusterFacts, findings: Findings) -> None:

@@ -1,15 +1,20 @@
 """Reading a cluster's facts: some thirty small requests, nothing written, no secret read."""
 
+import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from vl3.errors import ClusterError
-from vl3.launch.check_facts import JOBSET, KUEUE, TRAINER, ClusterFacts, Kind, Object
+from vl3.launch.check_facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Kind, Object
 from vl3.launch.check_placement import RUNTIME_PREFIX, Placements, companions
+from vl3.launch.job import LaunchJob
 from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.trainjob.patience import LostTouchError, raise_refusal
-from vl3.launch.trainjob.resources import Resource
+from vl3.launch.trainjob.resources import TRAINJOBS, Resource
+from vl3.launch.trainjob.spec import build_trainjob
 
 _PAGE = 500
 _RIGHTS = (
@@ -75,13 +80,17 @@ def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:
         reading.read_all(Kind.LOCAL_QUEUE)
         _read_companions(reading, placements)
     _read_nodes(reading, placements)
+    denied = tuple(_denied(client)) if has_namespace else ()
+    fields = _trainjob_fields(client) if TRAINER in apis else None
+    may_try = has_namespace and not denied and fields is not None and fields.issuperset(TRAINJOB_FIELDS)
     return ClusterFacts(
         server=client.server,
         version=version,
         namespace=client.namespace,
         apis=apis,
-        trainjob_fields=_trainjob_fields(client) if TRAINER in apis else None,
-        denied=tuple(_denied(client)) if has_namespace else (),
+        trainjob_fields=fields,
+        denied=denied,
+        refusal=_rehearse(client, reading, placements) if may_try else None,
         objects=reading.objects,
         unreadable=reading.unreadable,
     )
@@ -145,6 +154,39 @@ def _is_allowed(client: Client, group: str, resource: str, part: str, verb: str)
         },
     )
     return bool(answer["status"]["allowed"])
+
+
+def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> str | None:
+    """Why the server would not take a TrainJob, asked by a creation that it only rehearses, with all its webhooks."""
+    runtimes, queues = reading.objects.get(Kind.RUNTIME, {}), reading.objects.get(Kind.LOCAL_QUEUE, {})
+    tried = [
+        (stage, placement)
+        for stage, placement in placements.items()
+        if RUNTIME_PREFIX + placement.pool in runtimes and placement.queue in queues
+    ]
+    if not tried:
+        return None
+    stage, placement = tried[0]
+    job = LaunchJob(
+        name="check",
+        backend="trainjob",
+        run_id=f"check-{secrets.token_hex(8)}",
+        stage=stage.value,
+        module="vl3.training.pod",
+        document={},
+        processes_per_node=placement.processes_per_node,
+        threads_per_process=1,
+        placement=placement,
+        events_path=Path(os.devnull),
+        failure_path=Path(os.devnull),
+        work_uri="",
+        timeout_seconds=60,
+    )
+    try:
+        client.create(TRAINJOBS, build_trainjob(job, attempt=1), dryRun="All")
+    except ApiError as error:
+        return error.message
+    return None
 
 
 class _Reading:

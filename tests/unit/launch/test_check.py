@@ -31,6 +31,7 @@ def facts() -> ClusterFacts:
         apis={version: frozenset(names) for version, names in data["apis"].items()},
         trainjob_fields=frozenset(data["trainjob_fields"]),
         denied=(),
+        refusal=None,
         objects={kind: data["objects"][kind.label] for kind in Kind if kind.label in data["objects"]},
         unreadable={},
     )
@@ -446,6 +447,29 @@ def test_missing_rights_are_one_message(facts: ClusterFacts) -> None:
         f"namespace vl3 of {SERVER}. Jobs could not be started, followed or freed. Bind the Role vl3-launcher of "
         "manifests/base/rbac to it, or use another identity."
     )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "remedy"),
+    [
+        (
+            'Internal error occurred: failed calling webhook "mtrainjob.kb.io": connection refused',
+            "A controller is down or has just started: `kubectl get pods -A` for kueue-system and kubeflow-system.",
+        ),
+        (
+            'trainjobs "vl3-x" is forbidden: exceeded quota: vl3, requested: count/trainjobs=1, used: 500',
+            "Clear away ended jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised.",
+        ),
+        (
+            'admission webhook "vtrainjob.kb.io" denied the request: spec is wrong',
+            "Check the placement and the versions of manifests/third-party.",
+        ),
+    ],
+)
+def test_a_job_that_would_be_refused(facts: ClusterFacts, refusal: str, remedy: str) -> None:
+    problem = only_problem(judge(placed(), replace(facts, refusal=refusal)))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == f"the API server {SERVER} would refuse a TrainJob in namespace vl3: {refusal}. {remedy}"
 
 
 def test_what_cannot_be_read_is_remarked_and_not_judged(facts: ClusterFacts) -> None:

@@ -1,6 +1,7 @@
 """Reading the facts, against recorded answers: what is asked, paged, refused and repeated."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class RecordedClient:
         """Status by plural name."""
         self.denied: set[tuple[str, str]] = set()
         self.page_size = 500
+        self.rehearsed: list[dict[str, Any]] = []
         self.busy = 0
         """How many requests are still told to come again."""
 
@@ -64,7 +66,13 @@ class RecordedClient:
             raise refusal(404, name)
         return BY_PLURAL[resource.plural][name]
 
-    def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    def create(self, resource: Resource, body: dict[str, Any], **query: str) -> dict[str, Any]:
+        if resource.plural == "trainjobs":
+            assert query == {"dryRun": "All"}
+            self.rehearsed.append(body)
+            if "trainjobs" in self.refused:
+                raise refusal(self.refused["trainjobs"], "trainjobs")
+            return body
         asked = body["spec"]["resourceAttributes"]
         assert asked["namespace"] == "vl3"
         name = "/".join(part for part in (asked["resource"], asked["subresource"]) if part)
@@ -152,6 +160,28 @@ def test_a_busy_server_is_asked_again(
     monkeypatch.setattr(check_read, "_PAUSES_SECONDS", (0.0, 0.0))
     client.busy = 2
     assert read(client, placements).unreadable == {}
+
+
+def test_one_job_is_rehearsed_and_nothing_made(client: RecordedClient, placements: Placements) -> None:
+    assert read(client, placements).refusal is None
+    (job,) = client.rehearsed
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cpu"
+    assert job["spec"]["runtimeRef"]["name"] == "vl3-torch-cpu"
+
+
+def test_why_a_job_would_be_refused_is_kept(client: RecordedClient, placements: Placements) -> None:
+    client.refused = {"trainjobs": 500}
+    assert read(client, placements).refusal == "trainjobs: no"
+
+
+@pytest.mark.parametrize("lack", ["rights", "queue"])
+def test_nothing_is_rehearsed_that_is_known_to_fail(client: RecordedClient, placements: Placements, lack: str) -> None:
+    if lack == "rights":
+        client.denied = {("create", "trainjobs")}
+    else:
+        placements = {stage: replace(placement, queue="gone") for stage, placement in placements.items()}
+    assert read(client, placements).refusal is None
+    assert client.rehearsed == []
 
 
 @pytest.mark.parametrize(

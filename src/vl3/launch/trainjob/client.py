@@ -89,9 +89,9 @@ class Client:
         """Read all objects that the query (labelSelector, fieldSelector, limit) selects."""
         return self._json("GET", resource, query=query)
 
-    def create(self, resource: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+    def create(self, resource: Resource, body: Mapping[str, Any], **query: str) -> dict[str, Any]:
         """Create an object; unknown fields are refused rather than dropped."""
-        return self._json("POST", resource, query={"fieldValidation": "Strict"}, body=body)
+        return self._json("POST", resource, query={"fieldValidation": "Strict", **query}, body=body)
 
     def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
         """Delete an object and then what it owns; with a uid only that very object.
