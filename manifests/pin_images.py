@@ -11,7 +11,13 @@ import sys
 from pathlib import Path
 
 PRODUCTION = Path(__file__).parent / "overlays" / "prod" / "images"
-REQUIRED = ("ghcr.io/vl3/launcher", "ghcr.io/vl3/mlflow", "ghcr.io/vl3/trainer")
+OURS = ("ghcr.io/vl3/launcher", "ghcr.io/vl3/mlflow", "ghcr.io/vl3/trainer")
+CONTROLLERS = (
+    "ghcr.io/kubeflow/trainer/trainer-controller-manager",
+    "registry.k8s.io/jobset/jobset",
+    "registry.k8s.io/kueue/kueue",
+)
+REQUIRED = tuple(sorted(OURS + CONTROLLERS))
 """Images that the production overlay runs; a release pins all of them."""
 
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9._/:-]*)@(?P<digest>sha256:[0-9a-f]{64})")

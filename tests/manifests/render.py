@@ -48,7 +48,8 @@ def overlay_text(name: str, copies: Path) -> str:
     """
     folder = copies / "manifests"
     if not folder.exists():
-        shutil.copytree(MANIFESTS, folder, ignore=shutil.ignore_patterns("third-party", "__pycache__"))
+        shutil.copytree(MANIFESTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.rmtree(folder / "overlays" / "prod" / "images")
         pinned = [f"{image}@sha256:{sha256(image.encode()).hexdigest()}" for image in REQUIRED]
         assert main(pinned, folder / "overlays" / "prod" / "images") == 0
     return kustomize(folder / "overlays" / name)

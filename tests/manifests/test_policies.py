@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.manifests import policies
 from tests.manifests.pods import pod_templates
 from tests.manifests.policies import Policy, findings, of_kind
+from tests.manifests.render import load, overlay_text
 
 Objects = list[dict[str, Any]]
 OF_OVERLAY = {"kind": policies.EVERYWHERE, "staging": policies.SHARED_CLUSTERS, "prod": policies.PRODUCTION}
@@ -19,11 +21,11 @@ def test_overlay_keeps_its_policies(overlay: tuple[str, Objects]) -> None:
     assert findings(objects, OF_OVERLAY[name]) == []
 
 
-def test_staging_runs_released_versions_by_tag(manifest_copies: Any) -> None:
-    from tests.manifests.render import load, overlay_text
-
-    objects = load(overlay_text("staging", manifest_copies))
-    assert len(findings(objects, [policies.images_have_digests])) > 0
+@pytest.mark.parametrize("controller", ["jobset", "trainer", "kueue"])
+def test_controllers_of_production_run_by_digest(controller: str, manifest_copies: Path) -> None:
+    objects = load(overlay_text(f"prod/third-party/{controller}", manifest_copies))
+    assert sum(len(pod_templates(obj)) for obj in objects) == 1
+    assert findings(objects, [policies.images_have_digests]) == []
 
 
 def _named(objects: Objects, kind: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""The real API server, with the real definitions and webhooks, takes what the overlays hold (dry run)."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.render import ROOT, load, overlay_text
+
+KUBECONFIG = ROOT / "build" / "kind" / "kubeconfig"
+KUBECTL = Path(sys.executable).with_name("kubectl")
+# Their operators do not run on the kind cluster.
+LEFT_OUT = ("ServiceMonitor", "PrometheusRule", "ExternalSecret")
+
+pytestmark = pytest.mark.cluster
+
+
+def _apply(objects: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    command = [KUBECTL, "--kubeconfig", KUBECONFIG, "apply", "--server-side", "--dry-run=server", "--force-conflicts"]
+    text = yaml.safe_dump_all(objects)
+    return subprocess.run(
+        [*command, "--field-manager=vl3-kind", "--filename=-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> None:
+    if not KUBECONFIG.is_file():
+        pytest.skip("there is no kind cluster: make one with `make kind-up`")
+    probe = subprocess.run(
+        [KUBECTL, "--kubeconfig", KUBECONFIG, "get", "namespace", "vl3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if probe.returncode:
+        pytest.skip(f"the kind cluster is not ready ({probe.stderr.strip()}): make it anew with `make kind-up`")
+
+
+def test_overlay_is_accepted(overlay: tuple[str, list[dict[str, Any]]]) -> None:
+    _, objects = overlay
+    known = [obj for obj in objects if obj["kind"] not in LEFT_OUT]
+    done = _apply(known)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("serverside-applied") == len(known)
+    assert "would violate PodSecurity" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value", "message"),
+    [
+        (
+            "ClusterTrainingRuntime",
+            "vl3-torch-cpu",
+            ("spec", "mlPolicy", "torch", "numProcPerNode"),
+            2,
+            "numProcPerNode",
+        ),
+        (
+            "ClusterTrainingRuntime",
+            "vl3-torch-cpu",
+            ("spec", "template", "spec", "replicatedJobs", 0, "replicas"),
+            2,
+            "always must be 1",
+        ),
+        ("ClusterQueue", "vl3-cpu", ("spec", "queueingStrategy"), "Lottery", "Unsupported value"),
+        ("ResourceFlavor", "h200", ("spec", "nodeTaints", 0, "effect"), "Never", "effect"),
+    ],
+)
+def test_webhooks_refuse_what_is_wrong(
+    kind: str, name: str, path: tuple[str | int, ...], value: Any, message: str, manifest_copies: Path
+) -> None:
+    objects = load(overlay_text("kind", manifest_copies))
+    broken = next(obj for obj in objects if obj["kind"] == kind and obj["metadata"]["name"] == name)
+    holder: Any = broken
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    done = _apply([broken])
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_pod_security_refuses_a_root_pod(manifest_copies: Path) -> None:
+    objects = load(overlay_text("kind", manifest_copies))
+    mlflow = next(obj for obj in objects if obj["kind"] == "Deployment" and obj["metadata"]["name"] == "mlflow")
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "root", "namespace": "vl3"},
+        "spec": {**mlflow["spec"]["template"]["spec"], "securityContext": {"runAsUser": 0}},
+    }
+    done = _apply([pod])
+    assert done.returncode != 0
+    assert 'violates PodSecurity "restricted:latest": runAsNonRoot != true' in done.stderr
