@@ -13,9 +13,12 @@ SETTINGS = "vl3-settings"
 """ConfigMap of the namespace with what every pod needs to know."""
 CREDENTIALS = "vl3-s3"
 """Secret of the namespace with the keys of the object store."""
+AUTHORITY = "vl3-ca"
+"""ConfigMap with the certificate of a private authority, where AWS_CA_BUNDLE names it; may be missing."""
 USER_ID = 65532
 """The images' ordinary user."""
 
+_AUTHORITY_FOLDER = "/etc/vl3/ca"
 _SETTING_KEYS: tuple[str, ...] = ("HOME",)
 _OPTIONAL_SETTING_KEYS: tuple[str, ...] = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE")
 _CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -87,6 +90,7 @@ def apply_pod_settings(task: Any, name: str) -> Any:
 def _mount(task: Any, settings: PodSettings) -> None:
     """The images run with a read-only root; what is downloaded and unpacked goes to /tmp."""
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108 - the pod's own
+    kubernetes.use_config_map_as_volume(task, AUTHORITY, mount_path=_AUTHORITY_FOLDER, optional=True)
     if settings.shm is not None:
         path = "/dev/shm"  # noqa: S108
         kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=path, medium="Memory", size_limit=settings.shm)

@@ -20,7 +20,7 @@ def test_train_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], 
 def test_the_manifests_in_git_are_the_workflow_as_it_is() -> None:
     folder = ROOT / "manifests" / "pipelines"
     assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == compile_manifests(), (
-        f"{folder} is out of date: run `make compile-pipelines` and review the difference"
+        f"{folder} is out of date: run `make pipeline-manifests` and review the difference"
     )
 
 

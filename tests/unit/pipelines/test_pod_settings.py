@@ -54,6 +54,12 @@ def test_a_pod_is_restricted_sized_and_labelled(pods: dict[str, dict[str, Any]],
     assert labels["vl3.dev/task"] == name
     assert pod["podMetadata"]["annotations"] == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
     assert {"volumeName": "tmp", "mountPath": "/tmp"} in pod["emptyDirMounts"]
+    (authority,) = pod["configMapAsVolume"]
+    assert (authority["configMapName"], authority["mountPath"], authority["optional"]) == (
+        "vl3-ca",
+        "/etc/vl3/ca",
+        True,
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,0 +1,87 @@
+"""A real Kubeflow Pipelines server, named by VL3_TEST_KFP_ENDPOINT; without one these tests are skipped.
+
+What the server's cluster must hold is what docs/submission.md says: the namespace's settings and secrets, the images,
+the launcher's rights, and a bucket with the data of the tiny recipe. Three more variables name them.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pipelines.server import Server
+from pipelines.submission import Submission, make_submission
+from pipelines.submit import cancel, find_run
+from pipelines.tasks import ENDED
+
+SMALL = (
+    *(f"stages.{stage}.steps=2" for stage in ("vision_adaptation", "alignment", "multitask", "video")),
+    "evaluation.samples_per_task=2",
+    "promotion.min_mean_accuracy=0",
+    "promotion.min_task_accuracy=0",
+)
+"""Overrides that make the tiny recipe a matter of minutes."""
+
+
+@dataclass
+class Pipelines:
+    """The server, and the runs that a test has submitted to it."""
+
+    server: Server
+    data: str
+    artifacts: str
+    tracking: str
+    submitted: list[str] = field(default_factory=list)
+
+    def submission(self, *overrides: str, name: str = "") -> Submission:
+        """A small run with an id of its own."""
+        run_id = name or f"vl3-test-{secrets.token_hex(4)}"
+        self.submitted.append(run_id)
+        return make_submission(
+            "tiny",
+            [*SMALL, *overrides],
+            data_uri=self.data,
+            artifacts_uri=f"{self.artifacts}/{run_id}",
+            tracking_uri=self.tracking,
+            run_id=run_id,
+        )
+
+    def end(self, run_id: str) -> None:
+        """Leave nothing of a test's run at work."""
+        for run in self.server.runs(run_id):
+            if run.state not in ENDED:
+                cancel(self.server, find_run(self.server, run.run_id), timeout_seconds=300)
+
+
+def _variable(name: str, what: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        pytest.skip(f"{name} is not set: it names {what}")
+    return value
+
+
+@pytest.fixture
+def pipelines() -> Iterator[Pipelines]:
+    endpoint = _variable("VL3_TEST_KFP_ENDPOINT", "a Kubeflow Pipelines server, 2.17 or newer")
+    data = _variable("VL3_TEST_KFP_DATA", "the tiny recipe's data, s3://bucket/folder")
+    artifacts = _variable("VL3_TEST_KFP_ARTIFACTS", "where test runs may write, s3://bucket/folder")
+    server = Server(endpoint, os.environ.get("VL3_KFP_NAMESPACE", ""), os.environ)
+    known = Pipelines(server, data, artifacts, os.environ.get("VL3_TEST_KFP_TRACKING", ""))
+    yield known
+    for run_id in known.submitted:
+        known.end(run_id)
+
+
+def wait_for(states: Iterator[Any], condition: Any) -> Any:
+    """The first state of a run that meets a condition.
+
+    Raises:
+        AssertionError: the run ended before.
+    """
+    for run in states:
+        if condition(run):
+            return run
+    raise AssertionError(f"the run ended as {run.state} before")

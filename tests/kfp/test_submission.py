@@ -1,0 +1,84 @@
+"""Submit, follow, read logs, cancel and retry on a real Kubeflow Pipelines server."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
+from pipelines.tasks import task_states
+from pipelines.train import task_names
+from tests.kfp.conftest import Pipelines, wait_for
+from vl3.errors import ConfigError
+
+pytestmark = [pytest.mark.kfp, pytest.mark.slow, pytest.mark.timeout(5400)]
+
+
+def _state_of(task: str) -> Callable[[Any], str]:
+    return lambda run: {state.name: state.state for state in task_states(run)}[task]
+
+
+def test_a_run_goes_to_its_end_and_again_reuses_everything(pipelines: Pipelines) -> None:
+    submission = pipelines.submission()
+    run, digest = submit(pipelines.server, submission)
+    assert len(digest) == 64
+    assert submit(pipelines.server, submission)[0].run_id == run.run_id, "an active run is not submitted twice"
+    *_, ended = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
+    assert ended.state == "SUCCEEDED", [(state.name, state.state, state.error) for state in task_states(ended)]
+    states = {state.name: state for state in task_states(ended)}
+    assert list(states) == task_names()
+    assert {state.state for state in states.values()} == {"SUCCEEDED"}
+    assert all(state.pods for state in states.values())
+    assert submission.run_id in [run.display_name for run in our_runs(pipelines.server, limit=100)]
+    log = list(task_log(pipelines.server, ended, "finish", follow=False))
+    assert any("FINISHED" in line for line in log)
+
+    again, _ = submit(pipelines.server, submission)
+    assert again.run_id != run.run_id
+    *_, second = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
+    assert second.state == "SUCCEEDED"
+    for task in ("validate-data", "train-video", "evaluate"):
+        log = list(task_log(pipelines.server, second, task, follow=False))
+        assert any(f"{task} is reused" in line for line in log), log[-5:]
+
+
+def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(pipelines: Pipelines) -> None:
+    submission = pipelines.submission("stages.vision_adaptation.steps=2000", "engine.checkpoint_every_steps=2")
+    submit(pipelines.server, submission)
+    state = _state_of("train-vision-adaptation")
+    states = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
+    running = wait_for(states, lambda run: state(run) == "RUNNING")
+    ended, was_active = cancel(pipelines.server, running, timeout_seconds=300)
+    assert was_active
+    assert ended.state in ("CANCELED", "FAILED")
+
+    submit(pipelines.server, submission)
+    states = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
+    again = wait_for(states, lambda run: state(run) == "RUNNING")
+    log = list(task_log(pipelines.server, again, "validate-data", follow=False))
+    assert any("validate-data is reused" in line for line in log)
+
+
+def test_a_failed_run_is_reported_by_the_exit_handler_and_retried_with_the_same_id(pipelines: Pipelines) -> None:
+    bad = pipelines.submission("model.vision_base=s3://no-such-bucket-of-ours/base")
+    submit(pipelines.server, bad)
+    *_, failed = follow(pipelines.server, find_run(pipelines.server, bad.run_id))
+    states = {state.name: state for state in task_states(failed)}
+    assert failed.state == "FAILED"
+    assert states["check-prerequisites"].state == "FAILED"
+    assert len(states["check-prerequisites"].pods) == 1, "what no retry cures is not retried"
+    assert states["finish"].state == "SUCCEEDED"
+    log = "\n".join(task_log(pipelines.server, failed, "finish", follow=False))
+    assert f"run {bad.run_id}: FAILED in check-prerequisites" in log
+
+    good = pipelines.submission(name=bad.run_id)
+    submit(pipelines.server, good)
+    *_, ended = follow(pipelines.server, find_run(pipelines.server, good.run_id))
+    assert ended.state == "SUCCEEDED"
+
+
+def test_what_is_not_there_is_refused(pipelines: Pipelines) -> None:
+    with pytest.raises(ConfigError, match="is not known to"):
+        find_run(pipelines.server, "vl3-test-never-submitted")
+    with pytest.raises(ConfigError, match="is not known to"):
+        find_run(pipelines.server, "00000000-0000-0000-0000-000000000000")
