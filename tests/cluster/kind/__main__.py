@@ -26,7 +26,7 @@ from tests.cluster.kind.settings import (
     read_settings,
 )
 from tests.cluster.kind.stack import Cluster, put_controllers, put_overlay
-from tests.cluster.kind.store import ensure_store, load_images, missing_images
+from tests.cluster.kind.store import ensure_store, load_images, missing_images, store_folder
 
 EXIT_CLUSTER = 4
 """As everywhere in vl3: the platform is at fault, not the input."""
@@ -113,7 +113,7 @@ def build(settings: Settings) -> tuple[dict[str, Path], str, list[str]]:
 
 def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path], node_image: str) -> Path:
     """The worker's image store; a running cluster has it open, then it is left as it is."""
-    store = settings.cache / "stores" / f"{settings.name}-{node_image.rpartition(':')[2]}"
+    store = store_folder(settings, node_image)
     wanted = kind_cluster.identity(kind_cluster.kind_config(settings.name, store), node_image)
     if kind_cluster.is_running(settings, programs["kind"], programs["kubectl"], wanted):
         return store

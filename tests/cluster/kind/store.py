@@ -19,15 +19,20 @@ WORTH_BYTES = 200_000_000
 CTR = ("ctr", "--namespace", "k8s.io")
 
 
+def store_folder(settings: Settings, node_image: str) -> Path:
+    """Where the store of a cluster lies; another node image has another one."""
+    return settings.cache / "stores" / f"{settings.name}-{node_image.rpartition(':')[2]}"
+
+
 def ensure_store(settings: Settings, node_image: str) -> Path:
     """The folder for the worker's /var/lib/containerd: seeded from the node image, without old containers.
 
     Images stay unpacked in it, so that a new cluster with the same node image has them at once.
     """
-    kind_of_node = node_image.rpartition(":")[2]
-    store = settings.cache / "stores" / f"{settings.name}-{kind_of_node}"
-    for other in store.parent.glob(f"{settings.name}-*"):
-        if other != store:
+    store = store_folder(settings, node_image)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    for other in store.parent.iterdir():
+        if other != store and other.name.rpartition("-")[0] == settings.name:
             shutil.rmtree(other)
     with_store = ["docker", "run", "--rm", "--privileged", "--entrypoint", "bash"]
     if store.is_dir():
@@ -37,8 +42,8 @@ def ensure_store(settings: Settings, node_image: str) -> Path:
             run([*with_store, *mounts, node_image, "/clean-store.sh"])
         return store
     with step("worker's image store"):
-        new = store.with_name(f".{store.name}.{os.getpid()}")
-        new.mkdir(parents=True)
+        new = store.with_name(f"{store.name}.{os.getpid()}")
+        new.mkdir()
         run([*with_store, "--volume", f"{new}:/store", node_image, "-c", "cp -a /var/lib/containerd/. /store/"])
         new.rename(store)
     return store
