@@ -98,8 +98,11 @@ def _load(source: str | None, context: str | None = None) -> tuple[Any, str | No
 
 
 def _pool(configuration: Any) -> "urllib3.PoolManager":
+    import urllib3
     from kubernetes.client.rest import RESTClientObject
 
+    if not configuration.verify_ssl:  # the kubeconfig wants it so; a warning at every request says nothing new
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     pool = RESTClientObject(configuration, maxsize=8).pool_manager
     pool.connection_pool_kw["socket_options"] = _KEEP_ALIVE
     return pool
