@@ -13,7 +13,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from images.docker import build_image, image_labels, inspect_image, require_docker
+from images.docker import build_image, image_id, image_labels, inspect_image, remove_images, require_docker
 from images.roles import IMAGES, ROLES, ROOT, Role, with_parents
 from images.trees import ImageBuildError, content_digest, libraries_tree, tree_content, vl3_tree
 
@@ -34,8 +34,11 @@ def main() -> int:
     try:
         require_docker()
         base_image = find_base_image()
-        for role in with_parents(roles):
+        wanted = with_parents(roles)
+        former = [image_id(role.image) for role in wanted]
+        for role in wanted:
             build_role(role, base_image)
+        remove_images(former[::-1])
     except ImageBuildError as error:
         print(f"[images] {error}", file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,20 @@ def inspect_image(name: str) -> dict[str, Any] | None:
     """Docker's facts of a local image; None where there is none of that name."""
     result = subprocess.run(["docker", "image", "inspect", name], capture_output=True, text=True)
     return json.loads(result.stdout)[0] if result.returncode == 0 else None
+
+
+def image_id(name: str) -> str | None:
+    """Id of a local image; None where there is none of that name."""
+    facts = inspect_image(name)
+    return str(facts["Id"]) if facts else None
+
+
+def remove_images(identities: Iterable[str | None]) -> None:
+    """Remove images that no name and no container holds any more; what is still held stays."""
+    for identity in identities:
+        facts = inspect_image(identity) if identity else None
+        if facts is not None and not facts["RepoTags"]:
+            subprocess.run(["docker", "image", "rm", str(facts["Id"])], capture_output=True)
 
 
 def image_labels(name: str) -> dict[str, str]:

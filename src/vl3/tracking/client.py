@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,9 +26,11 @@ _SERVER_SCHEMES = ("http", "https")
 
 def warm_import() -> None:
     """Import what MLflow needs, about two seconds; to be run in a thread beside other work."""
-    import mlflow.store.model_registry.sqlalchemy_store
-    import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.tracking  # noqa: F401
+    import mlflow.tracking
+
+    if _has_databases():
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def is_server(tracking_uri: str) -> bool:
@@ -67,17 +70,25 @@ def platform_errors(tracking_uri: str, action: str) -> Iterator[None]:
     Raises:
         ClusterError: what was attempted, at which URI, the reason, and what to do.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except _platform_error_types(tracking_uri) as error:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(
             f"MLflow at {shown(tracking_uri)} could not {action}: {reason} "
             f"{_remedy(tracking_uri, reason)} Then start the same run again: what is finished is reused."
         ) from error
+
+
+def _platform_error_types(tracking_uri: str) -> tuple[type[Exception], ...]:
+    """A server's client knows nothing of databases: where only mlflow-skinny is installed there is no SQLAlchemy."""
+    from mlflow.exceptions import MlflowException
+
+    if is_server(tracking_uri):
+        return (MlflowException,)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError)
 
 
 def shown(tracking_uri: str) -> str:
@@ -96,12 +107,22 @@ def _remedy(tracking_uri: str, reason: str) -> str:
     return "Check that the database is reachable, intact and not locked by another program."
 
 
+def _has_databases() -> bool:
+    """Whether MLflow's own stores are installed: the images of the steps hold its client alone (mlflow-skinny)."""
+    return find_spec("sqlalchemy") is not None
+
+
 def _check_scheme(tracking_uri: str) -> None:
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme not in ("sqlite", *_DATABASE_PORTS, *_SERVER_SCHEMES):
         raise ConfigError(
             f"tracking URI {tracking_uri!r} has the scheme {scheme!r}, which MLflow does not serve (its file store is "
             "switched off since 3.13). Use sqlite:////absolute/path/mlflow.db, postgresql://... or http(s)://host:port."
+        )
+    if not is_server(tracking_uri) and not _has_databases():
+        raise ConfigError(
+            f"tracking URI {shown(tracking_uri)!r} names a database, and only MLflow's client for servers is installed "
+            "here (mlflow-skinny). Use the http(s)://host:port of an MLflow server."
         )
 
 

@@ -111,3 +111,25 @@ def test_tracking_modules_import_neither_mlflow_nor_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def client_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mlflow-skinny as the images of the steps have it: no SQLAlchemy."""
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    monkeypatch.setitem(sys.modules, "sqlalchemy.exc", None)
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_a_client_without_databases_refuses_them_and_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"postgresql://vl3:\*\*\*@db/mlflow.*mlflow-skinny.*http\(s\)://host:port"):
+        open_client("postgresql://vl3:secret@db/mlflow")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("client_alone")
+def test_a_client_without_databases_reports_a_refusing_server(refusing_server: str) -> None:
+    module.warm_import()
+    with pytest.raises(ClusterError, match="could not open the tracking store"):
+        open_client(refusing_server)
