@@ -102,3 +102,34 @@ def test_pod_security_refuses_a_root_pod(manifest_copies: Path) -> None:
     done = _apply([pod])
     assert done.returncode != 0
     assert 'violates PodSecurity "restricted:latest": runAsNonRoot != true' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("account", "verb", "resource", "expected"),
+    [
+        ("vl3-launcher", "create", "trainjobs.trainer.kubeflow.org", "yes"),
+        ("vl3-launcher", "delete", "trainjobs.trainer.kubeflow.org", "yes"),
+        ("vl3-launcher", "watch", "workloads.kueue.x-k8s.io", "yes"),
+        ("vl3-launcher", "get", "pods/log", "yes"),
+        ("vl3-launcher", "list", "nodes", "yes"),
+        ("vl3-launcher", "list", "clusterqueues.kueue.x-k8s.io", "yes"),
+        ("vl3-launcher", "get", "secrets", "no"),
+        ("vl3-launcher", "create", "pods", "no"),
+        ("vl3-launcher", "create", "pods/exec", "no"),
+        ("vl3-launcher", "delete", "jobsets.jobset.x-k8s.io", "no"),
+        ("vl3-launcher", "update", "clusterqueues.kueue.x-k8s.io", "no"),
+        ("vl3-trainer", "get", "pods", "no"),
+        ("vl3-trainer", "get", "configmaps", "no"),
+        ("mlflow", "get", "secrets", "no"),
+    ],
+)
+def test_accounts_may_do_what_they_need_and_no_more(account: str, verb: str, resource: str, expected: str) -> None:
+    identity = f"--as=system:serviceaccount:vl3:{account}"
+    done = subprocess.run(
+        [KUBECTL, "--kubeconfig", KUBECONFIG, "--namespace", "vl3", "auth", "can-i", verb, resource, identity],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == expected, done.stderr
