@@ -96,7 +96,7 @@ class Attempt:
             return True, self._why_failed()
         if observation.state == "deleted":
             return True, Failure(causes.DELETED, f"TrainJob {self._name} was deleted by somebody else")
-        trouble = find_trouble(scene.trainjob, scene.workload, scene.pods)
+        trouble = find_trouble(scene.trainjob, scene.workload, scene.pods, scene.lost_pods)
         self._say(self._with_details(observation, trouble, time))
         failure = self._time_over(observation, time) or self.clock.lasting(trouble, time)
         return failure is not None, failure
@@ -110,6 +110,8 @@ class Attempt:
             self._places.forget()
         if self._scene.workload is None or (trouble is not None and trouble.cause is causes.NO_PODS):
             details += self._hints.text(time)
+        else:
+            self._hints.forget()
         return Observation(observation.state, observation.text + details, observation.since)
 
     def _time_over(self, observation: Observation, time: float) -> Failure | None:

@@ -25,6 +25,9 @@ NODE_LOST = Cause("node_lost", ClusterError, "count", "Look at the node: `kubect
 EVICTED = Cause("evicted", ClusterError, "count", "Look at what evicted the pod: `kubectl get events`.")
 STOPPED = Cause("stopped", ClusterError, "count", "Something asked the pod to stop; look at its node's events.")
 VANISHED = Cause("vanished", ClusterError, "count", "Look at `kubectl get events` of that time.")
+POD_REPLACED = Cause(
+    "pod_replaced", ClusterError, "count", "Look at who deleted the pod: `kubectl get events`.", "replaced_pod_seconds"
+)
 CRASH = Cause("crash", ClusterError, "progress", "The step's log has the last lines of every pod.")
 CLUSTER = Cause("cluster", ClusterError, "count", "Start the run again: it goes on from its last checkpoint.")
 CONFIG = Cause("config", ConfigError, "never", "")

@@ -52,8 +52,17 @@ _MOST_TELLING = (
 """A lost node or a kill is never a consequence; a crash may be a peer's broken connection, a stop is asked for."""
 
 
-def find_trouble(trainjob: Object | None, workload: Object | None, pods: Sequence[Object]) -> Failure | None:
-    """What keeps an attempt from going on that nothing may mend; it counts when it lasts (Cause.patience)."""
+def find_trouble(
+    trainjob: Object | None, workload: Object | None, pods: Sequence[Object], lost: Sequence[Object] = ()
+) -> Failure | None:
+    """What keeps an attempt from going on that nothing may mend; it counts when it lasts (Cause.patience).
+
+    Args:
+        trainjob: the TrainJob.
+        workload: Kueue's Workload of it.
+        pods: its pods.
+        lost: pods that are gone since the job was admitted, as last seen.
+    """
     if trainjob is None or is_being_deleted(trainjob) or is_true(trainjob, "Failed") or is_true(trainjob, "Complete"):
         return None
     if trainjob["spec"].get("suspend"):
@@ -61,6 +70,11 @@ def find_trouble(trainjob: Object | None, workload: Object | None, pods: Sequenc
     present = [pod for pod in pods if not is_being_deleted(pod)]
     if not present:
         return Failure(causes.NO_PODS, f"TrainJob {name_of(trainjob)} was admitted and has no pods")
+    if int(trainjob["spec"].get("trainer", {}).get("numNodes") or 1) > 1:
+        for pod in lost:
+            if not is_over(pod):  # the others wait for it in vain, and its replacement for them
+                text = f"pod {name_of(pod)} (node rank {rank_of(pod)}) was deleted while the job ran"
+                return Failure(causes.POD_REPLACED, text, name_of(pod))
     for find in (_unschedulable, _image_trouble, _container_trouble):
         trouble = find(present)
         if trouble is not None:

@@ -29,6 +29,10 @@ class Hints:
             self._hint = self._ask()
         return self._hint
 
+    def forget(self) -> None:
+        """The job goes on."""
+        self._next_at, self._hint = None, ""
+
     def _ask(self) -> str:
         try:
             answer = self._client.list(EVENTS, fieldSelector="type=Warning", limit=_MAX_EVENTS)

@@ -17,11 +17,13 @@ class LaunchLimits:
     """Time for which a container must be impossible to make: a Secret may be on its way."""
     quota_certain_seconds: float = 5.0
     """Time for which Kueue must keep saying that a quota or a queue can never serve."""
+    replaced_pod_seconds: float = 15.0
+    """Time for which a job may seem to go on after it lost one of several pods; then the attempt has failed."""
     unschedulable_seconds: float = 900.0
     """Time that admitted pods may find no node: one may be on its way up."""
     cancel_seconds: float = 60.0
     """Time within which pods must be gone after their job is deleted."""
-    cancel_grace_seconds: int = 8
+    cancel_grace_seconds: int = 6
     """Grace of pods on a cancel: nobody will use a further checkpoint at once, and the GPUs are wanted."""
     replace_seconds: float = 240.0
     """Time within which the pods of a failed attempt must be gone before the next one begins."""

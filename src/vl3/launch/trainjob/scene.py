@@ -38,9 +38,14 @@ class Scene:
         return list(self._objects[PODS].values())
 
     @property
+    def lost_pods(self) -> list[Object]:
+        """The pods that are gone since the job was last admitted, as last seen."""
+        return list(self._gone.values())
+
+    @property
     def all_pods(self) -> list[Object]:
-        """The pods since the job was last admitted, those that are gone included, as last seen."""
-        return [*self.pods, *(pod for uid, pod in self._gone.items() if uid not in self._objects[PODS])]
+        """The pods since the job was last admitted, as last seen."""
+        return [*self.pods, *self._gone.values()]
 
     def take(self, change: Change) -> None:
         """Take what a watcher told."""

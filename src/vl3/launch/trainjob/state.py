@@ -71,9 +71,12 @@ def _waiting(trainjob: Object, workload: Object | None) -> Observation:
     evicted = condition(workload, "Evicted")
     why = _why_waiting(workload)
     if evicted is not None and evicted.get("status") == "True":
-        text = f"{evicted.get('reason')}: {evicted.get('message')}"
+        said = _short(evicted)
+        more = f"; {why}" if why and said not in why else ""
         return Observation(
-            "preempted", one_line(f"{text}{f'; {why}' if why else ''}"), unix_time(evicted.get("lastTransitionTime"))
+            "preempted",
+            one_line(f"{evicted.get('reason')}: {said}{more}"),
+            unix_time(evicted.get("lastTransitionTime")),
         )
     previous = unix_time(evicted.get("lastTransitionTime")) if evicted is not None else None
     return Observation("queued", one_line(f"in queue {queue}{f': {why}' if why else ''}"), previous or created)
@@ -84,8 +87,13 @@ def _why_waiting(workload: Object) -> str:
     for kind in ("QuotaReserved", "Admitted"):
         found = condition(workload, kind)
         if found is not None and found.get("status") != "True":
-            return f"{found.get('reason')}: {found.get('message')}"
+            return f"{found.get('reason')}: {_short(found)}"
     return ""
+
+
+def _short(found: Object) -> str:
+    """A condition's message without the paths of queues that Kueue adds to it."""
+    return str(found.get("message")).partition("; preemptor path:")[0]
 
 
 def _placed(trainjob: Object, workload: Object | None, pods: Sequence[Object], nodes: int) -> Observation:
@@ -112,7 +120,7 @@ def _running(workload: Object | None, ready: int, done: int, nodes: int, since: 
     if before is None:
         return Observation("running", text, since)
     # Kueue keeps the condition with status False after it admitted the workload again.
-    return Observation("resumed", one_line(f"{text}; {before.get('message')}"), since)
+    return Observation("resumed", one_line(f"{text}; {_short(before)}"), since)
 
 
 def _stuck(pods: Sequence[Object], nodes: int) -> Observation | None:
