@@ -328,7 +328,7 @@ def test_a_server_that_is_not_there(team: Team, tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").write_text(json.dumps(config), encoding="utf-8")
     started = time.monotonic()
     answer = team.check(kubeconfig=tmp_path / "kubeconfig")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30  # with the start of Python
     assert answer.code == 4
     assert "the API server https://127.0.0.1:1 cannot be reached (Connection refused)" in answer.last
 
