@@ -25,7 +25,8 @@ ENDPOINT_VARIABLE = "VL3_KFP_ENDPOINT"
 _TOKEN_VARIABLE = "VL3_KFP_TOKEN"
 _COOKIES_VARIABLE = "VL3_KFP_COOKIES"
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+_TOKEN_PATH_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
+_SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
 _TIMEOUT_SECONDS = 30.0
 _PAGE_SIZE = 100
 
@@ -43,7 +44,8 @@ class Server:
     Args:
         endpoint: its address, `https://pipelines.example.org`.
         namespace: the team's namespace on a server for many users; empty on one for a single user.
-        environ: variables for token (VL3_KFP_TOKEN), cookies (VL3_KFP_COOKIES) and certificates (SSL_CERT_FILE).
+        environ: variables for token (VL3_KFP_TOKEN, or kfp's own for a service account's), cookies (VL3_KFP_COOKIES)
+            and certificates (SSL_CERT_FILE).
 
     Raises:
         Vl3Error: it cannot be reached, or refuses.
@@ -54,6 +56,7 @@ class Server:
         self.namespace = namespace
         self._ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
         self._cookies = environ.get(_COOKIES_VARIABLE) or None
+        token_path = environ.get(_TOKEN_PATH_VARIABLE, _SERVICE_ACCOUNT_TOKEN)
         socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # kfp sets none: a server that hangs would hang us
         with self._errors("connect"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -63,7 +66,7 @@ class Server:
                 existing_token=environ.get(_TOKEN_VARIABLE) or None,
                 cookies=self._cookies,
                 ssl_ca_cert=self._ca,
-                credentials=ServiceAccountTokenVolumeCredentials() if _SERVICE_ACCOUNT_TOKEN.exists() else None,
+                credentials=ServiceAccountTokenVolumeCredentials(token_path) if Path(token_path).exists() else None,
             )
             self._require_answer()
 

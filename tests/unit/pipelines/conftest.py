@@ -5,8 +5,9 @@ tests/kfp.
 """
 
 import json
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -140,16 +141,31 @@ def _handler(known: PipelinesServer) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
-def pipelines_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PipelinesServer]:
-    """A server of this test alone; nothing of the user's own kfp settings is seen."""
+def make_pipelines_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PipelinesServer]]:
+    """Starts servers, with TLS where a context is given; nothing of the user's own kfp settings is seen."""
     for name in ("VL3_KFP_ENDPOINT", "VL3_KFP_NAMESPACE", "VL3_KFP_TOKEN", "VL3_KFP_COOKIES", "KF_PIPELINES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    known = PipelinesServer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(known))
-    known.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield known
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    started: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def make(context: ssl.SSLContext | None = None) -> PipelinesServer:
+        known = PipelinesServer()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(known))
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        known.endpoint = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        started.append((server, thread))
+        return known
+
+    yield make
+    for server, thread in started:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def pipelines_server(make_pipelines_server: Callable[..., PipelinesServer]) -> PipelinesServer:
+    """A server of this test alone."""
+    return make_pipelines_server()

@@ -1,6 +1,5 @@
 """Submitting, finding, following and cancelling runs, over HTTP against a server of the test's own."""
 
-import json
 import socket
 from typing import Any
 
@@ -11,6 +10,7 @@ from pipelines.compile import compile_train, ir_digest
 from pipelines.server import Server
 from pipelines.submission import make_submission
 from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
+from tests.unit.store.certificates import make_ca
 from vl3.errors import ClusterError, ConfigError
 
 SUBMISSION = make_submission(
@@ -229,9 +229,23 @@ def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
         Server(endpoint, "", {})
 
 
-def test_an_unknown_authority_is_explained(tmp_path, pipelines_server) -> None:
-    """A server that speaks no TLS stands for any failed handshake; the advice needs a real certificate."""
-    endpoint = pipelines_server.endpoint.replace("http:", "https:")
-    with pytest.raises(ClusterError, match=f"{endpoint} cannot be reached"):
-        Server(endpoint, "", {})
-    assert json.dumps(pipelines_server.runs) == "[]"
+def test_a_private_authority_is_trusted_by_its_certificate_alone(tmp_path, make_pipelines_server) -> None:
+    certificate, context = make_ca(tmp_path)
+    known = make_pipelines_server(context)
+    known.add_run("night-7")
+    with pytest.raises(
+        ClusterError, match=r"cannot be reached .*CERTIFICATE_VERIFY_FAILED.*Name the file.*SSL_CERT_FILE"
+    ):
+        Server(known.endpoint, "", {})
+    server = Server(known.endpoint, "", {"SSL_CERT_FILE": str(certificate)})
+    assert [run.display_name for run in server.runs()] == ["night-7"]
+
+
+def test_a_service_accounts_token_is_read_anew_for_each_request(pipelines_server, tmp_path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    server = _server(pipelines_server, KF_PIPELINES_SA_TOKEN_PATH=str(token))
+    token.write_text("second")
+    server.runs()
+    sent = [{name.lower(): value for name, value in each.items()}["authorization"] for each in pipelines_server.headers]
+    assert sent == ["Bearer first", "Bearer second"]
