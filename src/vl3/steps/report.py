@@ -1,11 +1,12 @@
 """Step: gather what every step left and write the report."""
 
+import contextlib
 import json
 import os
 import shutil
 import time
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 from vl3.store.writing import storage_errors
 
-_VERSIONS = ("vl3", "torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
+_VERSIONS = {
+    **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
+    "mlflow": ("mlflow", "mlflow-skinny"),
+    "great-expectations": ("great-expectations",),
+}
+"""Distributions that a version is read from, by the name that the report shows; not every image has all."""
 _CHAIN = ("start", "dataset", *(stage.value for stage in Stage), "evaluation", "promotion")
 """The inputs that stand for one task each, in the order of the workflow."""
 
@@ -65,9 +71,19 @@ def _run_facts(request: StepRequest, run_record: dict[str, Any]) -> dict[str, An
         "seed": request.config.seed,
         "started_at": _unix(run_record.get("started_at")),
         "overrides": list(request.overrides),
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": _versions(request.library_pins),
         "machine": f"{os.cpu_count()} cores, {memory_bytes / 1024**3:.0f} GiB",
     }
+
+
+def _versions(pins: dict[str, str]) -> dict[str, str]:
+    """Versions of what the run leaned on: in the trainer image where that is named, else here as far as it is here."""
+    found: dict[str, str] = {}
+    for name, distributions in _VERSIONS.items():
+        for distribution in distributions:
+            with contextlib.suppress(PackageNotFoundError):
+                found.setdefault(name, pins.get(distribution) or version(distribution))
+    return found
 
 
 def _chain_step(request: StepRequest, name: str) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 import fcntl
 import json
+import logging
 import os
+import random
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -14,10 +17,17 @@ from vl3.errors import ClusterError
 from vl3.store.writing import storage_errors
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.tracking import MlflowClient
+
+log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 15.0
 """Time that a lock is waited for; what it protects takes well under a second."""
+SERVER_WAIT_SECONDS = 60.0
+"""The same on a server, where it takes some requests and several runs may be at it."""
+ABANDONED_SECONDS = 600.0
+"""Age at which a lock on a server has outlived its holder: its few requests are given up much earlier."""
 _POLL_SECONDS = 0.05
 
 
@@ -43,29 +53,63 @@ def file_lock(database: Path, *, holder: str, wait_seconds: float = WAIT_SECONDS
 
 
 @contextmanager
-def name_lock(client: "MlflowClient", model: str, *, holder: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def name_lock(
+    client: "MlflowClient", model: str, *, holder: str, wait_seconds: float = SERVER_WAIT_SECONDS
+) -> Iterator[None]:
     """Hold a lock on a server: a registered model of a reserved name, which only one client can create.
+
+    A pod that is killed leaves its lock behind. One that is older than anything it protects could take is removed.
 
     Raises:
         ClusterError: another client holds it for longer than `wait_seconds`; the message names it and the way out.
     """
     from mlflow.exceptions import MlflowException
 
-    name = f"{model}--promotion-lock"
+    name, mine = f"{model}--promotion-lock", _holder_text(holder)
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            client.create_registered_model(name, description=_holder_text(holder))
+            client.create_registered_model(name, description=mine)
             break
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            found = _lock_of(client, name)
+            if found is not None and found.description == mine:  # made by a request whose answer was lost
+                break
+            if found is not None and _is_abandoned(found):
+                log.warning("the lock %s is removed: its holder left it behind (%s)", name, found.description)
+                _remove_lock(client, name, found.description)
+                continue
             if time.monotonic() > deadline:
-                raise ClusterError(_held_message(client, name)) from error
-            time.sleep(1.0)
+                raise ClusterError(_held_message(name, found)) from error
+            time.sleep(random.uniform(0.5, 1.5))  # those who wait together must not ask together
     try:
         yield
     finally:
+        _remove_lock(client, name, mine)
+
+
+def _lock_of(client: "MlflowClient", name: str) -> "RegisteredModel | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _is_abandoned(found: "RegisteredModel") -> bool:
+    """By the server's time of making; clocks of machines may differ by much less than that."""
+    return time.time() - found.creation_timestamp / 1000 > ABANDONED_SECONDS
+
+
+def _remove_lock(client: "MlflowClient", name: str, description: str) -> None:
+    """Remove the lock if it still is the one that is meant."""
+    found = _lock_of(client, name)
+    if found is not None and found.description == description:
         client.delete_registered_model(name)
 
 
@@ -85,19 +129,15 @@ def _acquire(file: TextIO, path: Path, deadline: float) -> None:
             return
 
 
-def _held_message(client: "MlflowClient", name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        text = client.get_registered_model(name).description
-    except MlflowException:
-        text = "unknown"
+def _held_message(name: str, found: "RegisteredModel | None") -> str:
     return (
-        f"the promotion lock {name!r} is held by another process: {text}. Two promotions at once could both win. Wait "
-        "until it ends and try again; if that process is gone, delete the registered model of this name."
+        f"the promotion lock {name!r} is held by another process: {found.description if found else 'unknown'}. Two "
+        "promotions at once could both win. Wait until it ends and try again; if that process is gone, its lock is "
+        f"removed {ABANDONED_SECONDS / 60:g} minutes after it was taken, or delete the registered model of this name."
     )
 
 
 def _holder_text(holder: str) -> str:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return json.dumps({"holder": holder, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
+    facts = {"holder": holder, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    return json.dumps(facts | {"id": secrets.token_hex(4)})

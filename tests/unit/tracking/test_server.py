@@ -1,12 +1,14 @@
 """The same calls through MLflow's own server (its REST application, served in this process)."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vl3.errors import ClusterError, ConfigError
+from vl3.tracking import lock
 from vl3.tracking.client import open_client
 from vl3.tracking.database import ensure_database
 from vl3.tracking.lock import name_lock
@@ -67,3 +69,39 @@ def test_name_lock_lets_one_in_and_names_the_holder(server_uri: str) -> None:
         pass
     with name_lock(client, "m", holder="run-second", wait_seconds=0.0):
         pass
+
+
+def test_a_lock_that_a_killed_process_left_is_removed(server_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = open_client(server_uri)
+    client.create_registered_model("left--promotion-lock", description='{"holder": "a killed pod"}')
+    with pytest.raises(ClusterError, match=r"a killed pod.*removed 10 minutes after it was taken"):
+        name_lock(client, "left", holder="run", wait_seconds=0.0).__enter__()
+    monkeypatch.setattr(lock, "ABANDONED_SECONDS", 0.2)
+    time.sleep(0.3)
+    with name_lock(client, "left", holder="run", wait_seconds=0.0):
+        assert "run" in client.get_registered_model("left--promotion-lock").description
+    assert not client.search_registered_models("name = 'left--promotion-lock'")
+
+
+def test_a_lock_whose_making_was_not_answered_is_our_own(server_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client asks again when an answer is lost, and is told that the name is taken."""
+    client = open_client(server_uri)
+    make = client.create_registered_model
+
+    def make_twice(name: str, **settings: str) -> None:
+        make(name, **settings)
+        make(name, **settings)
+
+    monkeypatch.setattr(client, "create_registered_model", make_twice)
+    with name_lock(client, "twice", holder="run", wait_seconds=0.0):
+        pass
+    assert not client.search_registered_models("name = 'twice--promotion-lock'")
+
+
+def test_a_server_needs_no_database_library(server_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where mlflow-skinny alone is installed."""
+    monkeypatch.setattr("vl3.tracking.client.find_spec", lambda name: None)
+    with Tracker(server_uri, "vl3", "run-light", "name").step("promote", key="k") as step:
+        step.set_tags({"a": "b"})
+    with pytest.raises(ConfigError, match=r"'sqlite:.*only MLflow's client for servers is installed here"):
+        open_client("sqlite:////somewhere/mlflow.db")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from vl3.training.events import EventLog
+from vl3.training.events import EventLog, read_events, settled_events
 
 
 def test_events_are_appended_as_lines(tmp_path: Path) -> None:
@@ -28,3 +28,35 @@ def test_half_a_line_of_a_killed_writer_spoils_nothing(tmp_path: Path) -> None:
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     EventLog(None).write("start")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_leaves_out_what_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert read_events(path) == []
+    path.write_text('{"type": "start"}\n{"type": "met\n\n[1]\n{"type": "end"}\n{"ty')
+    assert [event["type"] for event in read_events(path)] == ["start", "end"]
+
+
+def test_steps_that_were_done_again_count_once() -> None:
+    def attempt(resumed_from: int, *steps: int, number: int) -> list[dict[str, object]]:
+        events: list[dict[str, object]] = [{"type": "start", "resumed_from_step": resumed_from, "attempt": number}]
+        for step in steps:
+            events.append({"type": "metrics", "step": step, "attempt": number})
+            events.append({"type": "progress", "done": step, "total": 8})
+        return events
+
+    note = {"type": "note", "text": "stopped"}
+    first, second = attempt(0, 2, 4, 6, number=1), attempt(4, 6, number=2)
+    third = attempt(4, 6, 8, number=3)
+    events = settled_events([*first, note, *second, *third, {"type": "end"}])
+    metrics = [(event["step"], event["attempt"]) for event in events if event["type"] == "metrics"]
+    assert metrics == [(2, 1), (4, 1), (6, 3), (8, 3)]
+    assert [event["done"] for event in events if event["type"] == "progress"] == [2, 4, 6, 8]
+    assert [event["type"] for event in events].count("start") == 3
+    assert note in events
+    assert events[-1] == {"type": "end"}
+
+
+def test_a_stage_that_is_trained_anew_has_one_end() -> None:
+    one = [{"type": "start", "resumed_from_step": 0}, {"type": "metrics", "step": 4}, {"type": "end"}]
+    assert settled_events([*one, *one]) == [one[0], *one]
