@@ -1,4 +1,7 @@
-"""The kind cluster of the tests: `python -m tests.cluster.kind up|down|status`."""
+"""The kind cluster of the tests: `python -m tests.cluster.kind prepare|up|down|status`.
+
+`prepare` only installs and starts Docker where it can: for builds of images on a bare machine.
+"""
 
 import argparse
 import fcntl
@@ -15,9 +18,9 @@ from tests.cluster.kind.commands import KindError, say
 from tests.cluster.kind.debian import ensure_debian
 from tests.cluster.kind.docker import CACHE_REPOSITORY, remove_others
 from tests.cluster.kind.images import controller_recipes, ensure_images, node_recipes, storage_recipes
-from tests.cluster.kind.machine import prepare
+from tests.cluster.kind.machine import MachineLacks, look, prepare
 from tests.cluster.kind.node import NODE_REPOSITORY, ensure_node_image, pull_stock_image, root_recipe
-from tests.cluster.kind.programs import build_programs
+from tests.cluster.kind.programs import KIND, build_programs
 from tests.cluster.kind.settings import (
     DEBIAN_IMAGE,
     DEFAULT_NAME,
@@ -28,14 +31,15 @@ from tests.cluster.kind.settings import (
 from tests.cluster.kind.stack import Cluster, put_controllers, put_overlay
 from tests.cluster.kind.store import ensure_store, load_images, missing_images, store_folder
 
-EXIT_CLUSTER = 4
-"""As everywhere in vl3: the platform is at fault, not the input."""
+EXIT_FAILED = 1
+EXIT_MACHINE_LACKS = 4
+"""As everywhere in vl3: the platform is at fault. Tests skip on this code alone, with the message as their reason."""
 
 
 def main() -> int:
-    """Read the command line and do what it says; the exit code is 4 when the machine or the cluster is at fault."""
+    """Read the command line and do what it says; exit code 1 when it failed, 4 when the machine lacks something."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.kind", description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "status"))
+    parser.add_argument("command", choices=("prepare", "up", "down", "status"))
     parser.add_argument("--name", default=DEFAULT_NAME, help="another cluster beside the usual one")
     parser.add_argument("--caches", action="store_true", help="down: remove the caches as well")
     arguments = parser.parse_args()
@@ -45,13 +49,15 @@ def main() -> int:
             status(settings)
             return 0
         with only_one(settings):
-            if arguments.command == "up":
+            if arguments.command == "prepare":
+                prepare(settings.cache, DEBIAN_IMAGE)
+            elif arguments.command == "up":
                 up(settings)
             else:
                 down(settings, caches=arguments.caches)
     except KindError as error:
         print(error, file=sys.stderr)
-        return EXIT_CLUSTER
+        return EXIT_MACHINE_LACKS if isinstance(error, MachineLacks) else EXIT_FAILED
     return 0
 
 
@@ -124,8 +130,10 @@ def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path]
 
 def down(settings: Settings, *, caches: bool) -> None:
     """Delete the cluster; with `caches` also the built programs, image stores and images."""
-    prepare(settings.cache, DEBIAN_IMAGE)
-    kind = build_programs(settings.cache)["kind"]
+    if not look(DEBIAN_IMAGE).docker_answers:
+        say("no Docker daemon answers, so there is no cluster")
+        return
+    kind = build_programs(settings.cache, [KIND])["kind"]
     if settings.name in kind_cluster.clusters(kind):
         kind_cluster.delete(settings, kind)
     else:

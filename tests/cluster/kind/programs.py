@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,11 @@ CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 KUBERNETES = ("kubeadm", "kubelet", "kubectl", *CONTROL_PLANE, "kube-proxy")
 CNI_PLUGINS = ("ptp", "loopback", "host-local", "portmap")
 
-# Kubernetes first: the controllers after it find most of their packages in the build cache.
+KIND = Piece(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",))
+
+# Kubernetes before the controllers: they find most of their packages in the build cache then.
 PIECES = (
-    Piece(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",)),
+    KIND,
     Piece(module="pause", packages=(".",), programs=("pause",)),
     Piece(module="etcd", packages=(".",), programs=("etcd",)),
     Piece(module="k8s", packages=_kubernetes(*KUBERNETES), programs=KUBERNETES),
@@ -80,11 +83,11 @@ def piece_hash(piece: Piece, go_version: str) -> str:
     return hash_of(MODULES / piece.module, piece.packages, linker_flags(), go_version)
 
 
-def build_programs(cache: Path) -> dict[str, Path]:
+def build_programs(cache: Path, pieces: Iterable[Piece] = PIECES) -> dict[str, Path]:
     """Build what the cache lacks and say where every program lies."""
     go_version = run(["go", "version"]).strip()
     found: dict[str, Path] = {}
-    for piece in PIECES:
+    for piece in pieces:
         folder = cache / "programs" / f"{piece.module}-{piece_hash(piece, go_version)}"
         if not folder.is_dir():
             with step(f"go build {piece.module}"):

@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.cluster.kind.commands import pipe, run, say, step
@@ -88,7 +89,8 @@ def load_rest(node: str, name: str, present: dict[str, int]) -> bool:
             convert(saving.stdout, loading.stdin, full_name(name), present)
         except (UnknownLayers, tarfile.TarError, BrokenPipeError) as error:
             say(f"{name}: {error}")
-        loading.stdin.close()
+        with suppress(BrokenPipeError):
+            loading.stdin.close()
         saving.stdout.close()
         assert loading.stderr is not None
         said = loading.stderr.read().decode(errors="replace")

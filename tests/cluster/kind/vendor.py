@@ -119,7 +119,7 @@ def main() -> int:
             say(f"{folder.relative_to(ROOT)}: {len(text) / 1e6:.1f} MB")
     except KindError as error:
         print(error, file=sys.stderr)
-        return 4
+        return 1
     return 0
 
 
