@@ -13,7 +13,7 @@ from tests.manifests.render import ROOT, load, overlay_text
 KUBECONFIG = ROOT / "build" / "kind" / "kubeconfig"
 KUBECTL = Path(sys.executable).with_name("kubectl")
 # Their operators do not run on the kind cluster.
-LEFT_OUT = ("ServiceMonitor", "PrometheusRule", "ExternalSecret")
+LEFT_OUT = ("ServiceMonitor", "PodMonitor", "PrometheusRule", "ExternalSecret")
 
 pytestmark = pytest.mark.cluster
 
