@@ -44,6 +44,8 @@ def cluster() -> Cluster:
             "KUBECONFIG": str(KUBECONFIG),
             "AWS_ENDPOINT_URL": S3_ENDPOINT,
             "AWS_REGION": "us-east-1",
+            # or the server names the S3 address of its own network, which this machine does not reach
+            "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         }
     )
 
