@@ -248,8 +248,8 @@ def main() -> None:
             "SHA-256 of what was written on the way down. boto3 as it comes (8 MiB parts, 10 threads, CRC). curl: one "
             "unsigned request without any check.",
             "The machine ran other builds and a kind cluster at the same time (load "
-            f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores): wall times say who waits for whom, CPU seconds what a "
-            "client costs.",
+            f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores): wall times say who waits for whom, CPU seconds what "
+            "a client costs.",
             "The proxy is a Python process on the same cores, so its rows compare with each other only. Every fault is "
             "counted: as many requests were repeated as were broken.",
         ],

@@ -11,12 +11,24 @@ from typing import Any, TypeVar
 from vl3.errors import ConfigError, StorageError
 from vl3.store.connection import S3Connection
 from vl3.store.credentials import CredentialFiles, choose_source, files_from_environment
-from vl3.store.s3_errors import DeadlineError, Verdict, code_of, explain, failures, verdict_of, wait_asked_for
+from vl3.store.s3_errors import (
+    DeadlineError,
+    Verdict,
+    code_of,
+    explain,
+    failures,
+    status_of,
+    verdict_of,
+    wait_asked_for,
+)
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-MAX_TRIES = 8
+FIRST_CONTACT_TRIES = 8
+"""Some 20 s: a server that never answered is probably not the one that is meant."""
+MAX_TRIES = 40
+"""More than a deadline allows: a server that answered before is waited for as long, for it may be restarting."""
 FIRST_WAIT_SECONDS = 0.2
 MAX_WAIT_SECONDS = 10.0
 _POOL_CONNECTIONS = 16
@@ -66,6 +78,7 @@ class S3Client:
         )
         self.num_retries = 0
         """Requests that were repeated so far, for tests and measurements."""
+        self._has_answered = False
 
     def call(self, where: str, operation: Callable[[Any, Deadline], T]) -> T:
         """Run one idempotent request until it succeeds, its error is final, or tries or time are over.
@@ -82,9 +95,12 @@ class S3Client:
             tries += 1
             used = self._source.retrieve()
             try:
-                return operation(self.minio, deadline)
+                result = operation(self.minio, deadline)
+                self._has_answered = True
+                return result
             except failures() as error:
                 verdict = verdict_of(error)
+                self._has_answered |= status_of(error) != 0
                 if verdict is Verdict.CREDENTIALS and not refreshed:
                     refreshed = True
                     self._source.refresh()
@@ -92,7 +108,8 @@ class S3Client:
                         log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
                         continue
                 wait = _wait_seconds(tries, error)
-                over = tries >= MAX_TRIES or deadline.spent_seconds + wait > deadline.seconds
+                limit = MAX_TRIES if self._has_answered else FIRST_CONTACT_TRIES
+                over = tries >= limit or deadline.spent_seconds + wait > deadline.seconds
                 if verdict is not Verdict.RETRY or over:
                     spent = f"{tries} {'try' if tries == 1 else 'tries'} in {deadline.spent_seconds:.1f} s"
                     message = explain(error, where, self.connection, self._source.name, spent)

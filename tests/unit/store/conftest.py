@@ -74,6 +74,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_transfer, "PART_BYTES", PART_BYTES)
     monkeypatch.setattr(s3_client, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(s3_client, "MAX_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(s3_client, "MAX_TRIES", 8)
     monkeypatch.setattr(s3_client, "_clients", {})
 
 
@@ -102,6 +103,6 @@ def connection_to(endpoint: str, account: str = "admin", secret: str | None = No
         access_key=account,
         secret_key=secret or f"{account}-secret",
         region="us-east-1",
-        request_timeout_seconds=1.5,
-        deadline_seconds=15.0,
+        request_timeout_seconds=5.0,
+        deadline_seconds=30.0,
     )

@@ -219,7 +219,7 @@ def test_a_web_identity_token_becomes_an_account_and_a_new_token_a_new_one(
     assert "-secret" not in caplog.text
     token_service.status = 400
     (tmp_path / "token").write_text("secret-token-333\n")
-    fresh = open_s3(root_uri, replace(without_account(proxy.endpoint), deadline_seconds=14.0))
+    fresh = open_s3(root_uri, replace(without_account(proxy.endpoint), deadline_seconds=14.5))
     with pytest.raises(
         StorageError, match=r"no S3 credentials from the web identity token in .*token \(the token service refused the"
     ) as caught:

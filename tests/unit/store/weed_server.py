@@ -157,7 +157,7 @@ def guard(root: Path, ports: list[str]) -> None:
     options = [f"-{name}.port={port}" for name, port in zip(_PORTS, ports, strict=True)]
     command = [
         *(str(find_weed()), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-dir={data}"),
-        *(f"-s3.config={root / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20"),
+        *(f"-s3.config={root / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=100"),
         *("-master.volumeSizeLimitMB=256", f"-s3.localSocket={root / 's3.sock'}", *options),
     ]
     with (root / "weed.log").open("w") as log:
