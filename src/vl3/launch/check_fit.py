@@ -11,8 +11,9 @@ from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check_facts import ClusterFacts, Kind, Object
 from vl3.launch.check_findings import Findings, PlacementRow, amount, joined, listed, placement_field
 from vl3.launch.check_nodes import PodShape, allocatable, is_ready, nodes_of, pods_on, why_not_flavor
-from vl3.launch.check_placement import RUNTIME_PREFIX, Placements, pod_template
+from vl3.launch.check_placement import Placements, pod_template
 from vl3.launch.check_quota import Amounts, QuotaTree, cohort_of
+from vl3.launch.trainjob.names import RUNTIME_PREFIX
 
 GPU = "nvidia.com/gpu"
 """Resource name of a GPU."""

@@ -9,11 +9,10 @@ from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check_facts import ClusterFacts, Kind, Object
 from vl3.launch.check_findings import Findings, listed, placement_field
 from vl3.launch.check_nodes import selects
+from vl3.launch.trainjob.names import RUNTIME_PREFIX
 
 Placements = Mapping[Stage, PlacementConfig]
 
-RUNTIME_PREFIX = "vl3-torch-"
-"""A pool's ClusterTrainingRuntime is this and the name of the pool."""
 _NODE = "node"
 """Name of the replicated job and of the container that train."""
 _ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"

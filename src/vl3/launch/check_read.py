@@ -9,9 +9,10 @@ from typing import Any
 
 from vl3.errors import ClusterError
 from vl3.launch.check_facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Kind, Object
-from vl3.launch.check_placement import RUNTIME_PREFIX, Placements, companions
+from vl3.launch.check_placement import Placements, companions
 from vl3.launch.job import LaunchJob
 from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
+from vl3.launch.trainjob.names import RUNTIME_PREFIX
 from vl3.launch.trainjob.patience import LostTouchError, raise_refusal
 from vl3.launch.trainjob.resources import TRAINJOBS, Resource
 from vl3.launch.trainjob.spec import build_trainjob

@@ -14,6 +14,7 @@ from vl3.launch.trainjob.names import (
     HISTORY_ANNOTATION,
     MANAGER,
     RUN_ID_ANNOTATION,
+    RUNTIME_PREFIX,
     job_labels,
     job_name,
     pod_labels,
@@ -68,7 +69,7 @@ def _spec(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
         "runtimeRef": {
             "apiGroup": "trainer.kubeflow.org",
             "kind": "ClusterTrainingRuntime",
-            "name": f"vl3-torch-{placement.pool}",
+            "name": RUNTIME_PREFIX + placement.pool,
         },
         "trainer": {
             "numNodes": placement.nodes,
