@@ -77,7 +77,7 @@ def gc(
     for name in names:
         print(name)
     done = "would be deleted" if is_rehearsal else "deleted"
-    print(f"{len(names)} TrainJobs {done} in namespace {client.namespace}")
+    print(f"{len(names)} TrainJob{'' if len(names) == 1 else 's'} {done} in namespace {client.namespace}")
 
 
 def _table(found: Sequence["ListedJob"]) -> list[dict[str, str]]:
