@@ -6,16 +6,19 @@ An image whose content has not changed is left as it is; its label vl3.dev/conte
 """
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from images.docker import build_image, image_id, image_labels, inspect_image, remove_images, require_docker
 from images.roles import IMAGES, ROLES, ROOT, Role, with_parents
-from images.trees import ImageBuildError, content_digest, libraries_tree, tree_content, vl3_tree
+from images.trees import TREES, ImageBuildError, content_digest, libraries_tree, tree_content, vl3_tree
 
 CONTENT_LABEL = "vl3.dev/content"
 SOURCE = "https://github.com/vl3/vl3"
@@ -33,16 +36,28 @@ def main() -> int:
         parser.error(f"no image is called {', '.join(unknown)}; there are {', '.join(ROLES)}")
     try:
         require_docker()
-        base_image = find_base_image()
-        wanted = with_parents(roles)
-        former = [image_id(role.image) for role in wanted]
-        for role in wanted:
-            build_role(role, base_image)
-        remove_images(former[::-1])
+        with one_at_a_time(TREES / "lock"):
+            builder = ImageBuilder(find_base_image())
+            for role in with_parents(roles):
+                print(f"[images] {builder.build(role)}", flush=True)
+            builder.clean()
     except ImageBuildError as error:
         print(f"[images] {error}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait for another build of this checkout: both would lay out the same trees."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("[images] another build is running in this checkout: waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def find_base_image() -> str:
@@ -64,48 +79,66 @@ def find_base_image() -> str:
     return _OWN_BASE
 
 
-def build_role(role: Role, base_image: str) -> bool:
-    """Build one image, unless it is up to date.
+class ImageBuilder:
+    """Builds images over one base image, and afterwards removes those that they replaced."""
 
-    Returns:
-        Whether it was built.
+    def __init__(self, base_image: str) -> None:
+        self._base_image = base_image
+        self._replaced: list[str | None] = []
 
-    Raises:
-        ImageBuildError: it cannot be built.
-    """
-    started = time.monotonic()
-    parts = context_parts(role)
-    parent = ROLES[role.parent].image if role.parent else base_image
-    content = content_of(role, parts, parent)
-    is_current = image_labels(role.image).get(CONTENT_LABEL) == content
-    if not is_current:
-        arguments = {"BASE_IMAGE": parent, "VERSION": project_version(), "REVISION": revision(), "SOURCE": SOURCE}
-        build_image(role.image, parts, arguments=arguments, labels={CONTENT_LABEL: content})
-    facts = inspect_image(role.image)
-    assert facts is not None
-    what = "is up to date" if is_current else f"built in {time.monotonic() - started:.0f} s"
-    print(f"[images] {role.image}: {facts['Size'] / 1e6:,.0f} MB, {what}", flush=True)
-    return not is_current
+    def build(self, role: Role) -> str:
+        """Build one image unless it is up to date; returns a line that says so.
+
+        Raises:
+            ImageBuildError: it cannot be built.
+        """
+        started = time.monotonic()
+        parent = ROLES[role.parent].image if role.parent else self._base_image
+        parts = {"Dockerfile": role.folder / "Dockerfile"}
+        if role.has_vl3:
+            parent = self._build_libraries(role, parent)
+            parts["vl3"] = vl3_tree()
+        elif role.requirements is not None:
+            parts["libraries"] = libraries_tree(role)
+        if role.name == "launcher":
+            parts["requirements/trainer.txt"] = ROLES["trainer"].folder / "requirements.txt"
+        is_built = self._build(role.image, parts, parent)
+        facts = inspect_image(role.image)
+        assert facts is not None
+        what = f"built in {time.monotonic() - started:.0f} s" if is_built else "is up to date"
+        return f"{role.image}: {facts['Size'] / 1e6:,.0f} MB, {what}"
+
+    def clean(self) -> None:
+        """Remove the images whose names went to newer ones, children first."""
+        remove_images(self._replaced[::-1])
+
+    def _build_libraries(self, role: Role, parent: str) -> str:
+        """Build the image of a role's libraries, which stays on this machine; returns its name."""
+        name = f"vl3/{role.name}-libraries:local"
+        parts = {"Dockerfile": IMAGES / "libraries.Dockerfile", "libraries": libraries_tree(role)}
+        self._build(name, parts, parent)
+        return name
+
+    def _build(self, name: str, parts: dict[str, Path], parent: str) -> bool:
+        """Build an image from its parts, unless one of that name and content is there."""
+        content = content_of(parts, parent)
+        if image_labels(name).get(CONTENT_LABEL) == content:
+            return False
+        former = image_id(name)
+        known = {"BASE_IMAGE": parent, "VERSION": project_version(), "REVISION": revision(), "SOURCE": SOURCE}
+        taken = parts["Dockerfile"].read_text(encoding="utf-8").splitlines()
+        arguments = {key: value for key, value in known.items() if f"ARG {key}" in taken}
+        build_image(name, parts, arguments=arguments, labels={CONTENT_LABEL: content})
+        self._replaced.append(former)
+        return True
 
 
-def context_parts(role: Role) -> dict[str, Path]:
-    """What the build of a role is given, by its name in the context."""
-    parts = {"Dockerfile": role.folder / "Dockerfile"}
-    if role.requirements is not None:
-        parts["libraries"] = libraries_tree(role)
-    if role.name == "launcher":
-        parts["requirements/trainer.txt"] = ROLES["trainer"].folder / "requirements.txt"
-    if role.has_vl3:
-        parts["vl3"] = vl3_tree()
-    return parts
-
-
-def content_of(role: Role, parts: dict[str, Path], parent: str) -> str:
+def content_of(parts: dict[str, Path], parent: str) -> str:
     """Digest over all that an image is made from; the commit and the time have no part in it."""
     pieces = [f"{name} {content_digest(_mark(path))}" for name, path in sorted(parts.items())]
     facts = inspect_image(parent)
     beneath = image_labels(parent).get(CONTENT_LABEL) or (facts or {}).get("Id", "")
-    return content_digest(role.name, project_version(), beneath, *pieces)
+    return content_digest(project_version(), beneath, *pieces)
 
 
 def project_version() -> str:

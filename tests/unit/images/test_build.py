@@ -62,14 +62,14 @@ def test_content_depends_on_files_and_parent_and_on_nothing_else(
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\n")
     parts = {"Dockerfile": dockerfile}
-    first = build.content_of(ROLES["torch"], parts, "parent")
+    first = build.content_of(parts, "parent")
     facts["Id"] = "sha256:2"  # the same content, built again
-    assert build.content_of(ROLES["torch"], parts, "parent") == first
+    assert build.content_of(parts, "parent") == first
     labels["vl3.dev/content"] = "two"
-    assert build.content_of(ROLES["torch"], parts, "parent") != first
+    assert build.content_of(parts, "parent") != first
     labels["vl3.dev/content"] = "one"
     dockerfile.write_text("FROM scratch\nUSER 1\n")
-    assert build.content_of(ROLES["torch"], parts, "parent") != first
+    assert build.content_of(parts, "parent") != first
 
 
 def test_a_wrong_interpreter_is_refused_before_it_writes_bytecode(

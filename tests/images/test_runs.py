@@ -1,0 +1,210 @@
+"""Each image at its work: the steps as KFP starts them, a stage of training, an evaluation, the tracking server."""
+
+import json
+import time
+import urllib.parse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from images.roles import ROOT
+from tests.images.conftest import DATA, Containers
+from vl3.config.codec import to_dict
+from vl3.config.overrides import apply_overrides
+from vl3.config.run import RunConfig
+from vl3.recipes.catalog import get_recipe
+from vl3.store.reference import Reference, read_reference, write_reference
+from vl3.training.job import StageJob
+from vl3.training.sources import stage_code_version
+
+TRACKING_URI = "http://mlflow:5000"
+OVERRIDES = (
+    "data.build_workers=1",
+    "evaluation.samples_per_task=2",
+    "evaluation.processes=1",
+    "launch.processes_per_node=1",
+    "stages.vision_adaptation.steps=3",
+    "engine.log_every_steps=1",
+)
+LIGHT_STEPS = """
+import os, sys
+import vl3.steps.check_prerequisites, vl3.steps.finish, vl3.steps.promote, vl3.steps.report, vl3.steps.train_stage
+import vl3.launch.check, vl3.evaluation.report
+from vl3.tracking.client import warm_import
+warm_import()
+import kubernetes.client, minio
+assert "torch" not in sys.modules and "sqlalchemy" not in sys.modules
+"""
+EVALUATE = """
+import json, pathlib, sys
+from vl3.config.codec import from_dict
+from vl3.config.run import RunConfig
+from vl3.evaluation.runner import EvaluatedModel, evaluate_models
+
+if __name__ == "__main__":
+    config = from_dict(RunConfig, json.loads(sys.argv[1]))
+    after = EvaluatedModel(name="after", folder=pathlib.Path(sys.argv[2]))
+    models = [EvaluatedModel(name="before", folder=None), after]
+    result = evaluate_models(models, pathlib.Path(sys.argv[3]), config, out_folder=pathlib.Path(sys.argv[4]))
+    print(json.dumps([[model.name, model.mean_accuracy] for model in result.models]))
+"""
+
+
+@pytest.fixture(scope="session")
+def config() -> RunConfig:
+    return apply_overrides(get_recipe("tiny"), OVERRIDES)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(containers: Containers) -> str:
+    """MLflow's server on SQLite, as the image starts it."""
+    store = ("--backend-store-uri", "sqlite:////tmp/mlflow.db", "--artifacts-destination", "/tmp/artifacts")
+    command = ("python", "-m", "mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1", *store)
+    containers.serve("mlflow", "mlflow", *command, "--allowed-hosts", "mlflow:5000")
+    probe = "import sys, urllib.request as u; sys.exit(u.urlopen(sys.argv[1] + '/health').read() != b'OK')"
+    deadline = time.monotonic() + 240
+    while containers.run("base", "python", "-c", probe, TRACKING_URI).returncode:
+        assert time.monotonic() < deadline, containers.logs("mlflow")
+        time.sleep(1)
+    return TRACKING_URI
+
+
+def step_command(name: str, parameters: dict[str, object], *, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
+    """The command of a step's container, as the compiled pipeline has it, with its files in the shared folder."""
+    compiled = next(yaml.safe_load_all((ROOT / "tests/golden/pipelines/train.yaml").read_text(encoding="utf-8")))
+    container = compiled["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+
+    def artifacts(names: tuple[str, ...]) -> dict[str, object]:
+        kind = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
+        return {one: {"artifacts": [{"name": one, "type": kind, "uri": f"{DATA}/{one}"}]} for one in names}
+
+    executor_input = {
+        "inputs": {"parameterValues": parameters, "artifacts": artifacts(inputs)},
+        "outputs": {"artifacts": artifacts(outputs), "outputFile": f"{DATA}/{name}.json"},
+    }
+    arguments = [argument.replace("{{$}}", json.dumps(executor_input)) for argument in container["args"]]
+    return [*container["command"], *arguments]
+
+
+def workflow(**changes: object) -> dict[str, object]:
+    values: dict[str, object] = {
+        "recipe": "tiny",
+        "overrides": list(OVERRIDES),
+        "data_uri": f"file://{DATA}/corpus",
+        "artifacts_uri": f"file://{DATA}/artifacts",
+        "tracking_uri": TRACKING_URI,
+        "run_id": "images-test",
+    }
+    return values | changes
+
+
+def here(containers: Containers, reference: Reference) -> Path:
+    """A published artifact's folder on this machine."""
+    path = urllib.parse.urlsplit(reference.uri).path
+    return containers.folder / Path(path).relative_to(DATA)
+
+
+@pytest.fixture(scope="session")
+def dataset(containers: Containers, mlflow_server: str) -> Reference:
+    """A small corpus, built and validated by the step in its image."""
+    sample = ("--seed", "0", "--heldout", "2", "--scale", "0.02", "--workers", "1")
+    containers.output("data", "vl3", "data", "sample", "--out", f"{DATA}/corpus", *sample)
+    start = Reference(uri=f"file://{DATA}/none", sha256="0" * 64, kind="start", created_by={})
+    write_reference(start, containers.folder / "start")
+    command = step_command("validate-data", workflow(), inputs=("start",), outputs=("dataset", "validation"))
+    result = containers.run("data", *command)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return read_reference(containers.folder / "dataset")
+
+
+@pytest.fixture(scope="session")
+def trained(containers: Containers, dataset: Reference, config: RunConfig) -> list[dict[str, Any]]:
+    """Events of the first stage, trained for three steps by the pod's own command."""
+    job = StageJob(
+        config=to_dict(config),
+        stage="vision_adaptation",
+        dataset=dataset.to_dict(),
+        initial_model=None,
+        work_uri=f"file://{DATA}/work",
+        output_uri=f"file://{DATA}/model",
+        created_by={"step": "train-vision-adaptation"},
+        code_version=stage_code_version(),
+        events_path="",
+        failure_path="",
+    )
+    rendezvous = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": "0", "PET_MASTER_PORT": "29400"}
+    environment = {"VL3_JOB": json.dumps(asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
+    result = containers.run("trainer", *POD, environment=environment)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    lines = (result.stdout + result.stderr).splitlines()
+    return [json.loads(line.removeprefix("vl3-event ")) for line in lines if line.startswith("vl3-event ")]
+
+
+POD = ("python", "-m", "vl3.training.pod", "--termination-log", "/tmp/termination")
+
+
+def test_launcher_imports_the_light_steps_and_offers_the_commands(containers: Containers) -> None:
+    containers.output("launcher", "python", "-c", LIGHT_STEPS)
+    help_text = containers.output("launcher", "vl3", "--help")
+    assert "Train, promote and evaluate" in help_text
+    requirements = containers.output("launcher", "sh", "-c", 'cat "$VL3_TRAINER_REQUIREMENTS"')
+    assert requirements == (ROOT / "images/trainer/requirements.txt").read_text(encoding="utf-8")
+
+
+def test_launcher_runs_the_prerequisites_and_names_all_that_is_missing(
+    containers: Containers, mlflow_server: str
+) -> None:
+    changes = workflow(overrides=["launch.backend=trainjob"], data_uri=f"file://{DATA}/nothing")
+    result = containers.run("launcher", *step_command("check-prerequisites", changes, inputs=(), outputs=("start",)))
+    assert result.returncode != 0
+    assert "/data/nothing: the data folder does not exist" in result.stderr
+    assert "Give ARTIFACTS=s3://bucket/prefix" in result.stderr
+    assert "libraries are not installed" not in result.stderr
+
+
+def test_data_builds_and_validates_a_corpus(containers: Containers, dataset: Reference) -> None:
+    folder = here(containers, dataset)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["samples"] == summary["lines"] > 0
+    validation = here(containers, read_reference(containers.folder / "validation"))
+    assert json.loads((validation / "validation.json").read_text())["passed"] is True
+
+
+def test_trainer_trains_a_stage_to_its_published_weights(containers: Containers, trained: list[dict[str, Any]]) -> None:
+    assert [event["step"] for event in trained if event["type"] == "metrics"] == [1, 2, 3]
+    assert trained[-1]["type"] == "end"
+    assert (containers.folder / "model" / "model.safetensors").stat().st_size > 1_000_000
+
+
+def test_trainer_refuses_a_pod_without_a_job_in_one_line(containers: Containers) -> None:
+    result = containers.run("trainer", *POD)
+    assert result.returncode == 2
+    assert "VL3_JOB is not set: it must hold the stage's job" in result.stderr
+
+
+def test_evaluator_answers_with_the_trained_model(
+    containers: Containers, dataset: Reference, trained: list[dict[str, Any]], config: RunConfig
+) -> None:
+    (containers.folder / "evaluate.py").write_text(EVALUATE)
+    (containers.folder / "evaluation").mkdir()
+    (containers.folder / "evaluation").chmod(0o777)
+    folder = urllib.parse.urlsplit(dataset.uri).path
+    arguments = (json.dumps(to_dict(config)), f"{DATA}/model", folder, f"{DATA}/evaluation")
+    printed = containers.output("evaluator", "python", f"{DATA}/evaluate.py", *arguments)
+    scores = dict(json.loads(printed.strip().splitlines()[-1]))
+    assert set(scores) == {"before", "after"}
+    assert all(0 <= score <= 1 for score in scores.values())
+    written = json.loads((containers.folder / "evaluation" / "evaluation.json").read_text())
+    assert [model["name"] for model in written["models"]] == ["before", "after"]
+
+
+def test_mlflow_tracked_the_step_of_the_data_image(containers: Containers, dataset: Reference) -> None:
+    ask = (
+        "import sys; from mlflow.tracking import MlflowClient; c = MlflowClient(sys.argv[1]);"
+        "ids = [e.experiment_id for e in c.search_experiments()];"
+        "print([r.info.status for r in c.search_runs(ids) if r.data.tags.get('vl3.step') == 'validate-data'])"
+    )
+    assert containers.output("launcher", "python", "-c", ask, TRACKING_URI).strip() == "['FINISHED']"
