@@ -28,8 +28,8 @@ _REMEDY = (
 class CredentialFiles:
     """What the environment says about credentials that are not keys themselves."""
 
-    credentials_file: Path
-    """File of profiles with keys."""
+    credentials_file: Path | None
+    """File of profiles with keys; None when none is named and there is none in the home folder."""
     profile: str
     """Profile in that file."""
     token_file: Path | None
@@ -59,8 +59,9 @@ def files_from_environment(environment: Mapping[str, str] = os.environ) -> Crede
     """The AWS-standard variables about credential files and roles."""
     token = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
     given = environment.get("AWS_SHARED_CREDENTIALS_FILE")
+    usual = Path(environment.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
     return CredentialFiles(
-        credentials_file=Path(given) if given else Path.home() / ".aws" / "credentials",
+        credentials_file=Path(given) if given else usual if usual.is_file() else None,
         profile=environment.get("AWS_PROFILE") or "default",
         token_file=Path(token) if token else None,
         role=environment.get("AWS_ROLE_ARN") or None,
@@ -79,7 +80,7 @@ def choose_source(connection: S3Connection, files: CredentialFiles, http: Any) -
         return StaticSource(connection)
     if files.token_file is not None and files.role is not None:
         return FileSource(files.token_file, "the web identity token", _assume_role(connection, files, http))
-    if files.credentials_file.is_file():
+    if files.credentials_file is not None:
         return FileSource(
             files.credentials_file, f"profile {files.profile!r}", lambda text: _from_profile(text, files.profile)
         )

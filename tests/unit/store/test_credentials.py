@@ -1,6 +1,7 @@
 """Where the account comes from, what happens when it changes while running, and that no secret is shown."""
 
 import http.server
+import json
 import logging
 import os
 import threading
@@ -124,6 +125,20 @@ def test_a_profile_is_chosen_and_a_missing_one_is_named(mounted, bare, weed: Wee
         open_store(root_uri, without_account(weed.endpoint)).exists("x")
 
 
+def test_a_file_that_is_named_and_missing_is_told(mounted, weed: WeedServer, quick, root_uri: str) -> None:
+    mounted.unlink()
+    with pytest.raises(
+        StorageError, match=r"no S3 credentials from profile 'default' in .*credentials \(.*No such file"
+    ):
+        open_store(root_uri, without_account(weed.endpoint)).exists("x")
+
+
+def test_the_home_folder_is_looked_into(bare, weed: WeedServer, quick, root_uri: str, tmp_path: Path) -> None:
+    (tmp_path / "home" / ".aws").mkdir(parents=True)
+    write_profile(tmp_path / "home" / ".aws" / "credentials", "admin")
+    assert not open_store(root_uri, without_account(weed.endpoint)).exists("x")
+
+
 def test_no_account_at_all_is_told(bare, weed: WeedServer, quick, root_uri: str) -> None:
     with pytest.raises(
         StorageError, match=r"http://.*: no credentials for this S3 server were found. Set AWS_ACCESS_KEY"
@@ -152,7 +167,7 @@ def test_variables_win_over_files_and_are_read_when_a_client_is_made(
 
 
 class TokenService:
-    """Changes tokens into accounts, as an STS does; keeps what it was asked."""
+    """Changes tokens into accounts, as an STS does, or gives a container's account; keeps what it was asked."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, list[str]]] = []
@@ -168,6 +183,13 @@ class TokenService:
                 self.send_response(service.status)
                 self.end_headers()
                 self.wfile.write(service.answer().encode())
+
+            def do_GET(self) -> None:
+                keys = {"AccessKeyId": service.account, "SecretAccessKey": f"{service.account}-secret"}
+                service.paths.append(self.path)
+                self.send_response(service.status)
+                self.end_headers()
+                self.wfile.write(json.dumps(keys | {"Token": None, "Expiration": "2099-01-01T00:00:00Z"}).encode())
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -226,6 +248,24 @@ def test_a_web_identity_token_becomes_an_account_and_a_new_token_a_new_one(
         fresh.exists("x")
     assert "400 InvalidIdentityToken" in str(caught.value)
     assert "secret-token" not in str(caught.value)
+
+
+def test_the_role_of_a_container_is_asked_and_asked_again_when_refused(
+    bare, token_service: TokenService, proxy: FaultProxy, quick, root_uri: str
+) -> None:
+    bare.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{token_service.endpoint}/account")
+    store = open_s3(root_uri, without_account(proxy.endpoint))
+    assert (store.exists("x"), store.exists("x")) == (False, False)
+    assert token_service.paths == ["/account"]
+    token_service.account = "second"
+    with proxy.fault(Fault("refuse", account="admin", value="403 ExpiredToken", times=99)):
+        assert not store.exists("x")
+    token_service.status = 403
+    silent = open_s3(root_uri, replace(without_account(proxy.endpoint), deadline_seconds=13.0))
+    with pytest.raises(
+        StorageError, match=r"no S3 credentials: nothing is set, and the role of this machine gave none"
+    ):
+        silent.exists("x")
 
 
 def test_no_secret_is_shown(weed: WeedServer, quick, root_uri: str, caplog: pytest.LogCaptureFixture) -> None:
