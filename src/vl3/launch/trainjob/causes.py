@@ -22,6 +22,8 @@ class Cause:
 
 
 NODE_LOST = Cause("node_lost", ClusterError, "count", "Look at the node: `kubectl describe node`.")
+NODE_SILENT = Cause("node_lost", ClusterError, "count", NODE_LOST.remedy, "lost_node_seconds")
+"""The same, seen before the job has failed: a pod on a dead node never says that it has ended."""
 EVICTED = Cause("evicted", ClusterError, "count", "Look at what evicted the pod: `kubectl get events`.")
 STOPPED = Cause("stopped", ClusterError, "count", "Something asked the pod to stop; look at its node's events.")
 VANISHED = Cause("vanished", ClusterError, "count", "Look at `kubectl get events` of that time.")

@@ -67,14 +67,18 @@ def find_trouble(
         return None
     if trainjob["spec"].get("suspend"):
         return _queue_trouble(trainjob, workload)
-    present = [pod for pod in pods if not is_being_deleted(pod)]
-    if not present:
-        return Failure(causes.NO_PODS, f"TrainJob {name_of(trainjob)} was admitted and has no pods")
+    for pod in pods:
+        disruption = None if is_over(pod) or not is_being_deleted(pod) else _disruption(pod)
+        if disruption is not None and disruption[0] is causes.NODE_LOST:
+            return Failure(causes.NODE_SILENT, f"{disruption[1]} and does not end", name_of(pod))
     if int(trainjob["spec"].get("trainer", {}).get("numNodes") or 1) > 1:
         for pod in lost:
             if not is_over(pod):  # the others wait for it in vain, and its replacement for them
                 text = f"pod {name_of(pod)} (node rank {rank_of(pod)}) was deleted while the job ran"
                 return Failure(causes.POD_REPLACED, text, name_of(pod))
+    present = [pod for pod in pods if not is_being_deleted(pod)]
+    if not present:
+        return Failure(causes.NO_PODS, f"TrainJob {name_of(trainjob)} was admitted and has no pods")
     for find in (_unschedulable, _image_trouble, _container_trouble):
         trouble = find(present)
         if trouble is not None:

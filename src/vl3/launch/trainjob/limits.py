@@ -17,6 +17,8 @@ class LaunchLimits:
     """Time for which a container must be impossible to make: a Secret may be on its way."""
     quota_certain_seconds: float = 5.0
     """Time for which Kueue must keep saying that a quota or a queue can never serve."""
+    lost_node_seconds: float = 150.0
+    """Time for which a pod that the platform ends must not have ended: longer than its grace, so its node is dead."""
     replaced_pod_seconds: float = 15.0
     """Time for which a job may seem to go on after it lost one of several pods; then the attempt has failed."""
     unschedulable_seconds: float = 900.0

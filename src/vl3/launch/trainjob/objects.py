@@ -67,6 +67,13 @@ def is_over(pod: Object) -> bool:
     return phase_of(pod) in ("Succeeded", "Failed")
 
 
+def is_unreachable(pod: Object, now: float) -> bool:
+    """Whether a pod should have ended by now on a node that the cluster took for lost: nobody can end it."""
+    due = unix_time(pod["metadata"].get("deletionTimestamp"))
+    disruption = condition(pod, "DisruptionTarget") or {}
+    return due is not None and now > due and disruption.get("reason") == "DeletionByTaintManager"
+
+
 def rank_of(pod: Object) -> int:
     """Node rank of a pod: its completion index."""
     index = labels_of(pod).get(COMPLETION_INDEX) or annotations_of(pod).get(COMPLETION_INDEX)

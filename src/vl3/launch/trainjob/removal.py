@@ -9,7 +9,7 @@ from vl3.errors import ClusterError, ConfigError
 from vl3.launch.trainjob.client import ApiError, Client
 from vl3.launch.trainjob.limits import LaunchLimits
 from vl3.launch.trainjob.names import pod_selector
-from vl3.launch.trainjob.objects import Object, is_over, name_of, node_of, uid_of
+from vl3.launch.trainjob.objects import Object, is_over, is_unreachable, name_of, node_of, uid_of
 from vl3.launch.trainjob.patience import LostTouchError, patiently
 from vl3.launch.trainjob.resources import PODS, TRAINJOBS
 
@@ -69,9 +69,9 @@ def delete_job(client: Client, name: str, uid: str, limits: LaunchLimits) -> boo
 
 
 def running_pods(client: Client, selector: str, limits: LaunchLimits) -> list[Object]:
-    """Pods of a selector whose containers have not ended."""
+    """Pods of a selector whose containers have not ended, without those on lost nodes, which nobody can end."""
     answer = patiently(lambda: client.list(PODS, labelSelector=selector), client, limits)
-    return [pod for pod in answer.get("items") or () if not is_over(pod)]
+    return [pod for pod in answer.get("items") or () if not is_over(pod) and not is_unreachable(pod, time.time())]
 
 
 def wait_until_gone(client: Client, selector: str, limits: LaunchLimits, *, seconds: float, what: str) -> None:

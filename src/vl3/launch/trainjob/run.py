@@ -10,7 +10,6 @@ from typing import Any
 
 from vl3.errors import Vl3Error
 from vl3.launch.job import LaunchJob, LaunchResult
-from vl3.launch.trainjob import causes
 from vl3.launch.trainjob.attempt import Attempt
 from vl3.launch.trainjob.causes import Failure
 from vl3.launch.trainjob.client import Client
@@ -116,8 +115,8 @@ class _Launch:
                 )
             number += 1
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
-            is_failed = failure.cause is not causes.POD_REPLACED
-            trainjob = self._replace(trainjob, number, history, is_failed=is_failed)
+            has_ended = failure.cause.patience is None  # else the TrainJob itself does not know of it
+            trainjob = self._replace(trainjob, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
         """Delete what this launch made or adopted and wait until its GPUs are free; signals have to wait."""
@@ -175,10 +174,10 @@ class _Launch:
             self._output.tail(pod, lines)
         return failure, attempt.tails
 
-    def _replace(self, former: Object, number: int, history: list[Past], *, is_failed: bool) -> Object:
+    def _replace(self, former: Object, number: int, history: list[Past], *, has_ended: bool) -> Object:
         """Let the next attempt take the place of a failed one, whose pods must not write beside it."""
         name = name_of(former)
-        if not is_failed:  # it would go on beside the next one
+        if not has_ended:  # it would go on beside the next one
             remove(self._client, former, self._limits)
         self._wait_for_pods(f"TrainJob {name} has failed")
         trainjob = self._create(number, history)

@@ -129,6 +129,8 @@ class Watcher(threading.Thread):
             raise
         self._response = response
         try:
+            if self._stop_request.is_set():  # it could not hang up before
+                return
             yield version
             for line in lines_of(response):
                 event = _event(line)

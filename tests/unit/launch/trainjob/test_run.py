@@ -1,0 +1,526 @@
+"""Whole launches on an API server of our own: what the controllers would do is done by hand."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.launch.trainjob.api_server import ApiServer, Fault
+from vl3.errors import ClusterError, ConfigError, DataError
+from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.run import launch_trainjob
+
+MakeJob = Callable[..., LaunchJob]
+NAME = "vl3-4e65d3fbe8-video-1"
+SECOND = "vl3-4e65d3fbe8-video-2"
+NOW = "2026-11-23T14:00:00Z"
+
+
+class Cluster:
+    """The controllers' part: admission, pods and ends of the TrainJobs that are created."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self.server = server
+
+    def admit(self, name: str) -> None:
+        self.change(name, suspend=False)
+
+    def change(self, name: str, *, suspend: bool | None = None, **conditions: tuple[str, str]) -> None:
+        job = self.server.objects["trainjobs"][name]
+        if suspend is not None:
+            job["spec"]["suspend"] = suspend
+        known = job.setdefault("status", {}).setdefault("conditions", [])
+        for kind, (reason, message) in conditions.items():
+            known.append({"type": kind, "status": "True", "reason": reason, "message": message})
+        self.server.put("trainjobs", job)
+
+    def pod(self, name: str, rank: int, phase: str = "Running", **state: Any) -> str:
+        pod = f"{name}-node-0-{rank}-abcde"
+        ready = "True" if phase == "Running" else "False"
+        status: dict[str, Any] = {
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": ready}],
+            "containerStatuses": [{"name": "node", "state": state or {"running": {"startedAt": NOW}}}],
+        }
+        labels = {
+            "jobset.sigs.k8s.io/jobset-name": name,
+            "batch.kubernetes.io/job-completion-index": str(rank),
+            "vl3.dev/run": "4e65d3fbe8",
+            "vl3.dev/stage": "video",
+        }
+        spec = {"nodeName": f"gpu-{rank}", "containers": [{"name": "node", "image": "ghcr.io/vl3/trainer:0.1.0"}]}
+        uid = self.server.objects.get("pods", {}).get(pod, {"metadata": {"uid": f"uid-{pod}"}})["metadata"]["uid"]
+        metadata = {"name": pod, "uid": uid, "labels": labels}
+        self.server.put("pods", {"metadata": metadata, "spec": spec, "status": status})
+        return pod
+
+    def complete(self, name: str) -> None:
+        for rank in (0, 1):
+            self.pod(name, rank, "Succeeded", terminated={"exitCode": 0})
+        self.change(name, Complete=("AllJobsCompleted", "jobset completed successfully"))
+
+    def fail(self, name: str, rank: int = 1, **end: Any) -> None:
+        self.pod(name, rank, "Failed", terminated={"reason": "Error", "finishedAt": NOW, **end})
+        for pod in list(self.server.objects["pods"].values()):  # the Job controller ends the others
+            if pod["status"]["phase"] == "Running":
+                self.server.remove("pods", pod["metadata"]["name"])
+        self.change(name, Failed=("FailedJobs", "jobset failed due to one or more job failures"))
+
+    def runs(self, name: str) -> None:
+        self.admit(name)
+        for rank in (0, 1):
+            self.pod(name, rank)
+
+
+@pytest.fixture
+def cluster(server: ApiServer) -> Cluster:
+    return Cluster(server)
+
+
+@pytest.fixture
+def play(server: ApiServer) -> Iterator[Callable[[Callable[[str], None]], None]]:
+    """Play a part for each TrainJob that is created, beside the launch."""
+    threads: list[threading.Thread] = []
+
+    def act(part: Callable[[str], None]) -> None:
+        def begin(job: dict[str, Any]) -> None:
+            thread = threading.Thread(target=part, args=(job["metadata"]["name"],))
+            threads.append(thread)
+            thread.start()
+
+        server.on_create = begin
+
+    yield act
+    for thread in threads:
+        thread.join(5)
+
+
+@pytest.fixture
+def launch(client: Client, limits: LaunchLimits) -> Callable[..., LaunchResult]:
+    def start(job: LaunchJob, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> LaunchResult:
+        return launch_trainjob(job, on_event, limits=limits, client=client)
+
+    return start
+
+
+def test_a_launch_tells_its_states_and_events(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    def part(name: str) -> None:
+        server.logs[f"{name}-node-0-0-abcde"] = [
+            [
+                f'{NOW[:-1]}.1Z vl3-event {{"type": "metrics", "step": 7, "values": {{"loss": 2.5}}}}',
+                f"{NOW[:-1]}.2Z rank 0 INFO vl3.training: hello",
+                f"{NOW[:-1]}.3Z vl3-event not json",
+            ]
+        ]
+        cluster.admit(name)
+        cluster.pod(name, 0)
+        time.sleep(0.1)
+        cluster.pod(name, 1)
+        time.sleep(0.2)
+        cluster.complete(name)
+
+    play(part)
+    job, events = make_job(log_path=make_job().events_path.with_name("stage.log")), []
+    result = launch(job, events.append)
+    states = [event["state"] for event in events if event["type"] == "state"]
+    assert set(states) <= {"queued", "admitted", "starting", "running", "complete"}
+    assert states[-2:] == ["running", "complete"]
+    assert [state.state for state in result.states] == states
+    assert [event for event in events if event["type"] == "metrics"] == [
+        {"type": "metrics", "step": 7, "values": {"loss": 2.5}}
+    ]
+    assert job.events_path.read_text() == '{"type": "metrics", "step": 7, "values": {"loss": 2.5}}\n'
+    assert job.log_path.read_text() == "rank 0 INFO vl3.training: hello\n"
+    assert result.attempts == 1
+    assert server.names("trainjobs") == [NAME]
+
+
+def test_the_whole_record_of_events_replaces_what_came_by_the_log(
+    make_job: MakeJob, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(lambda name: (cluster.runs(name), cluster.complete(name)))
+    job = make_job()
+    record = job.events_path.parent.parent / "store" / "work" / "events.jsonl"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"type": "end"}\n')
+    launch(job)
+    assert job.events_path.read_text() == '{"type": "end"}\n'
+
+
+def test_a_launch_started_anew_adopts_its_job(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(lambda name: (cluster.runs(name), cluster.complete(name)))
+    launch(make_job())
+    before = server.objects["trainjobs"][NAME]["metadata"]["uid"]
+    result = launch(make_job())
+    assert [state.state for state in result.states] == ["complete"]
+    assert server.objects["trainjobs"][NAME]["metadata"]["uid"] == before
+    assert server.count("POST trainjobs") == 1
+
+
+def test_another_configuration_of_the_same_run_is_refused_and_nothing_is_touched(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(lambda name: (cluster.runs(name), cluster.complete(name)))
+    launch(make_job())
+    with pytest.raises(ConfigError, match=rf"TrainJob {NAME} is there already and was made of another configuration"):
+        launch(make_job(document={"other": 1}))
+    assert server.names("trainjobs") == [NAME]
+
+
+def test_a_create_whose_answer_is_lost_makes_one_job(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(lambda name: (cluster.runs(name), cluster.complete(name)))
+    server.faults.append(Fault("POST trainjobs", is_cut=True))
+    assert launch(make_job()).attempts == 1
+    assert server.count("POST trainjobs") == 2
+    assert server.names("trainjobs") == [NAME]
+
+
+def test_a_webhook_that_is_down_for_a_while_is_waited_for(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(lambda name: (cluster.runs(name), cluster.complete(name)))
+    message = 'Internal error occurred: failed calling webhook "mtrainjob.kb.io": connection refused'
+    server.faults.extend(Fault("POST trainjobs", status=500, message=message) for _ in range(3))
+    assert launch(make_job()).attempts == 1
+
+
+def test_a_lost_node_is_followed_by_another_attempt(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    def part(name: str) -> None:
+        cluster.runs(name)
+        if name == SECOND:
+            cluster.complete(name)
+            return
+        pod = server.objects["pods"][f"{name}-node-0-1-abcde"]
+        lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "taint"}
+        pod["status"]["conditions"].append(lost)
+        pod["status"]["phase"] = "Failed"
+        server.put("pods", pod)
+        cluster.fail(name, rank=0, exitCode=1)
+
+    play(part)
+    result = launch(make_job())
+    assert result.attempts == 2
+    assert server.names("trainjobs") == [SECOND]
+    assert server.objects["trainjobs"][SECOND]["metadata"]["annotations"]["vl3.dev/history"] == "node_lost@0"
+    retrying = next(state for state in result.states if state.state == "retrying")
+    assert retrying.text.startswith(f"attempt 2 follows, because pod {NAME}-node-0-1-abcde on node gpu-1 was ended by")
+
+
+def test_a_launcher_killed_between_two_attempts_goes_on_with_the_second(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any, client: Client
+) -> None:
+    from vl3.launch.trainjob.spec import build_trainjob
+
+    server.put("trainjobs", build_trainjob(make_job(), attempt=1))
+    second = build_trainjob(make_job(), attempt=2, history="node_lost@30")
+    server.put("trainjobs", second)
+    cluster.runs(SECOND)
+    cluster.complete(SECOND)
+    assert launch(make_job()).attempts == 2
+    assert server.names("trainjobs") == [SECOND]
+    assert server.count("POST trainjobs") == 0
+
+
+def test_retries_come_to_an_end(make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any) -> None:
+    message = '{"family": "ClusterError", "message": "rank 3 did not come to the meeting"}'
+    play(lambda name: (cluster.runs(name), cluster.fail(name, exitCode=4, message=message)))
+    with pytest.raises(ClusterError) as caught:
+        launch(make_job(max_retries=1))
+    assert str(caught.value) == (
+        f"train-video (attempt 2): pod {SECOND}-node-0-1-abcde (node rank 1, on gpu-1) ended with exit code 4: rank 3 "
+        "did not come to the meeting. Start the run again: it goes on from its last checkpoint."
+    )
+    assert server.names("trainjobs") == []
+
+
+def test_a_crash_without_progress_is_tried_again_once(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    server.logs[f"{SECOND}-node-0-1-abcde"] = [[f"{NOW} one", f"{NOW} Segmentation fault"]]
+    play(lambda name: (cluster.runs(name), cluster.fail(name, exitCode=139)))
+    with pytest.raises(ClusterError) as caught:
+        launch(make_job(max_retries=5))
+    assert "ended with exit code 139 (signal 11)" in str(caught.value)
+    assert str(caught.value).endswith(f"Last lines of {SECOND}-node-0-1-abcde:\n  one\n  Segmentation fault")
+    assert server.count("POST trainjobs") == 2
+
+
+def test_an_error_of_the_data_is_never_tried_again(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    message = '{"family": "DataError", "message": "shard 3 is truncated. Build it again."}'
+    play(lambda name: (cluster.runs(name), cluster.fail(name, exitCode=3, message=message)))
+    with pytest.raises(DataError, match=r"ended with exit code 3: shard 3 is truncated\. Build it again\.$"):
+        launch(make_job())
+    assert server.count("POST trainjobs") == 1
+    assert server.names("trainjobs") == []
+
+
+def test_an_image_that_does_not_exist_ends_the_launch_and_leaves_nothing(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x": rpc error: x: not found'}
+
+    def part(name: str) -> None:
+        cluster.admit(name)
+        cluster.pod(name, 0, "Pending", waiting=waiting)
+
+    play(part)
+    with pytest.raises(ConfigError, match=r"cannot get image ghcr\.io/vl3/trainer:0\.1\.0 \(ImagePullBackOff: .*not"):
+        launch(make_job())
+    assert server.names("trainjobs") == []
+    assert server.names("pods") == []
+
+
+def test_waiting_in_the_queue_has_its_own_limit(make_job: MakeJob, server: ApiServer, launch: Any) -> None:
+    with pytest.raises(ClusterError, match=rf"TrainJob {NAME} waited \d+ s in queue h200 .*was withdrawn.*priority"):
+        launch(make_job(queue_timeout_seconds=0.2))
+    assert server.names("trainjobs") == []
+
+
+def test_running_has_its_own_limit(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(cluster.runs)
+    with pytest.raises(ClusterError, match=r"still running after 0\.3 s and was stopped.*stages\.video\.timeout"):
+        launch(make_job(timeout_seconds=0.3))
+    assert server.names("trainjobs") == []
+
+
+def test_a_queue_or_priority_that_is_not_there_is_named_before_anything_is_created(
+    make_job: MakeJob, server: ApiServer, launch: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"namespace team has no LocalQueue 'nope' \(it has: h200\)"):
+        launch(make_job(queue="nope"))
+    with pytest.raises(ConfigError, match="the cluster has no WorkloadPriorityClass 'nope'"):
+        launch(make_job(priority="nope"))
+    assert server.count("POST trainjobs") == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "family", "message"),
+    [
+        (
+            Fault("POST trainjobs", 403, "admission webhook \"x\" denied: runtime 'vl3-torch-h200' not found"),
+            ConfigError,
+            "the cluster has no ClusterTrainingRuntime vl3-torch-h200",
+        ),
+        (
+            Fault("POST trainjobs", 403, 'trainjobs is forbidden: User "eve" cannot create resource "trainjobs" in x'),
+            ConfigError,
+            r"not allowed to create trainjobs\.trainer\.kubeflow\.org in namespace team: .*Role vl3-launcher",
+        ),
+        (
+            Fault("POST trainjobs", 403, "trainjobs is forbidden: exceeded quota: vl3, requested: count/trainjobs=1"),
+            ClusterError,
+            "namespace team does not take TrainJob .*exceeded quota",
+        ),
+        (
+            Fault("GET localqueues", 404, body=b"404 page not found\n"),
+            ClusterError,
+            r"knows nothing of what is needed to get localqueues\.kueue\.x-k8s\.io h200.*`vl3 cluster check`",
+        ),
+        (
+            Fault("POST trainjobs", 422, 'TrainJob.trainer.kubeflow.org "x" is invalid: spec.trainer: bad'),
+            ConfigError,
+            r"refuses TrainJob .* \(422 Fault\): .*spec\.trainer: bad",
+        ),
+    ],
+    ids=["runtime", "rbac", "quota of the namespace", "crd", "invalid"],
+)
+def test_a_refusal_is_one_message_and_nothing_is_left(
+    make_job: MakeJob, server: ApiServer, launch: Any, fault: Fault, family: type[Exception], message: str
+) -> None:
+    server.faults.append(fault)
+    with pytest.raises(family, match=message):
+        launch(make_job())
+    assert server.names("trainjobs") == []
+
+
+def test_a_job_that_somebody_deletes_is_not_made_again(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    play(lambda name: (cluster.runs(name), time.sleep(0.3), server.remove("trainjobs", name)))
+    with pytest.raises(ClusterError, match=rf"TrainJob {NAME} was deleted by somebody else"):
+        launch(make_job())
+    assert server.count("POST trainjobs") == 1
+
+
+def test_a_preempted_job_waits_and_resumes(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    def part(name: str) -> None:
+        labels = {"kueue.x-k8s.io/job-uid": server.objects["trainjobs"][name]["metadata"]["uid"]}
+        workload: dict[str, Any] = {"metadata": {"name": "w", "labels": labels}, "spec": {"queueName": "h200"}}
+        evicted = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "for job u7"}
+        server.put("workloads", workload)
+        cluster.runs(name)
+        time.sleep(0.2)
+        server.put("workloads", workload | {"status": {"conditions": [evicted]}})
+        cluster.change(name, suspend=True)
+        for pod in server.names("pods"):
+            server.remove("pods", pod)
+        time.sleep(0.2)
+        back = evicted | {"status": "False", "message": "Previously: for job u7"}
+        server.put("workloads", workload | {"status": {"conditions": [back]}})
+        cluster.runs(name)
+        time.sleep(0.2)
+        cluster.complete(name)
+
+    play(part)
+    result = launch(make_job())
+    states = [change.state for change in result.states]
+    assert [state for state in states if state in ("running", "preempted", "resumed", "complete")][-1] == "complete"
+    assert states.index("running") < states.index("preempted") < states.index("resumed")
+    assert result.attempts == 1
+    assert next(change.text for change in result.states if change.state == "preempted") == "Preempted: for job u7"
+
+
+def test_a_pod_replaced_under_a_running_job_is_a_failed_attempt(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    def part(name: str) -> None:
+        cluster.runs(name)
+        if name == SECOND:
+            cluster.complete(name)
+            return
+        time.sleep(0.2)
+        server.remove("pods", f"{name}-node-0-1-abcde")
+
+    play(part)
+    result = launch(make_job())
+    assert result.attempts == 2
+    assert server.objects["trainjobs"][SECOND]["metadata"]["annotations"]["vl3.dev/history"] == "pod_replaced@0"
+    assert server.names("trainjobs") == [SECOND]
+
+
+def test_a_pod_on_a_dead_node_is_not_waited_for(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, client: Client, limits: LaunchLimits
+) -> None:
+    def part(name: str) -> None:
+        cluster.runs(name)
+        if name == SECOND:
+            cluster.complete(name)
+            return
+        pod = server.objects["pods"].pop(f"{name}-node-0-1-abcde")
+        pod["metadata"]["deletionTimestamp"] = NOW
+        lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "taint"}
+        pod["status"]["conditions"].append(lost)
+        pod["metadata"]["labels"]["jobset.sigs.k8s.io/jobset-name"] = name
+        server.put("pods", pod)
+
+    play(part)
+    job, seen = make_job(), []
+    patient = dataclasses.replace(limits, lost_node_seconds=0.2)
+    result = launch_trainjob(job, seen.append, limits=patient, client=client)
+    assert result.attempts == 2
+    assert server.objects["trainjobs"][SECOND]["metadata"]["annotations"]["vl3.dev/history"] == "node_lost@0"
+
+
+def test_an_error_of_the_caller_frees_the_pods(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event.get("state") == "running":
+            raise KeyboardInterrupt
+
+    play(cluster.runs)
+    with pytest.raises(KeyboardInterrupt):
+        launch(make_job(), stop)
+    assert server.names("trainjobs") == []
+    assert server.names("pods") == []
+
+
+def test_two_signals_free_the_pods(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end(number: int, _: object) -> None:
+        raise SystemExit(143)
+
+    former = signal.signal(signal.SIGTERM, end)
+    sent = []
+
+    def stop(event: dict[str, Any]) -> None:
+        if event.get("state") == "running" and not sent:
+            sent.extend([threading.Timer(delay, os.kill, (os.getpid(), signal.SIGTERM)) for delay in (0.05, 0.4)])
+            for timer in sent:
+                timer.start()
+
+    def part(name: str) -> None:
+        cluster.runs(name)
+        server.faults.append(Fault("DELETE trainjobs", 503, headers={"Retry-After": "1"}))
+
+    play(part)
+    try:
+        with pytest.raises(SystemExit), caplog.at_level("INFO", "vl3.launch"):
+            launch(make_job(), stop)
+    finally:
+        for timer in sent:
+            timer.join()
+        signal.signal(signal.SIGTERM, former)
+    assert "SIGTERM came while the job is being deleted: that goes on" in caplog.text
+    assert f"TrainJob {NAME} is deleted, its 2 pods are gone, its GPUs are free" in caplog.text
+    assert server.names("trainjobs") == []
+    assert server.names("pods") == []
+
+
+def test_an_interrupt_while_the_create_is_answered_leaves_no_job(
+    make_job: MakeJob, server: ApiServer, launch: Any
+) -> None:
+    def interrupt(job: dict[str, Any]) -> None:
+        signal.raise_signal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else os.kill(
+            os.getpid(), signal.SIGINT
+        )
+        time.sleep(0.3)
+
+    server.on_create = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        launch(make_job())
+    assert server.names("trainjobs") == []
+
+
+def test_a_long_outage_leaves_the_job_and_says_so(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, client: Client, limits: LaunchLimits
+) -> None:
+    play(lambda name: (cluster.runs(name), time.sleep(0.3), server.stop()))
+    limits = LaunchLimits(
+        api_outage_seconds=0.5, back_off_seconds=0.05, max_back_off_seconds=0.1, log_drain_seconds=0.1
+    )
+    with pytest.raises(ClusterError, match=r"has given no good answer for 1 s: .*A job that was created goes on"):
+        launch_trainjob(make_job(), lambda event: None, limits=limits, client=client)
+    server.start()
+    assert server.names("trainjobs") == [NAME]
+
+
+def test_an_idle_watch_asks_for_nothing(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any, client: Client
+) -> None:
+    asked: list[int] = []
+
+    def part(name: str) -> None:
+        server.logs[f"{name}-node-0-0-abcde"] = [[]]
+        cluster.runs(name)
+        time.sleep(0.5)
+        asked.append(client.counts["GET pods"] + client.counts["GET trainjobs"] + client.counts["WATCH pods"])
+        time.sleep(1.5)
+        asked.append(client.counts["GET pods"] + client.counts["GET trainjobs"] + client.counts["WATCH pods"])
+        cluster.complete(name)
+
+    play(part)
+    launch(make_job())
+    assert asked[0] == asked[1]
+    assert client.requests < 25

@@ -1,0 +1,85 @@
+"""The TrainJob that a launch becomes, field by field."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from vl3.errors import ConfigError
+from vl3.launch.job import LaunchJob
+from vl3.launch.trainjob.names import job_name, run_hash, selector, stage_selector
+from vl3.launch.trainjob.spec import build_trainjob
+
+MakeJob = Callable[..., LaunchJob]
+OWNER = {
+    "apiVersion": "argoproj.io/v1alpha1",
+    "kind": "Workflow",
+    "name": "vl3-train-x7k2p",
+    "uid": "6f1b",
+    "controller": False,
+    "blockOwnerDeletion": False,
+}
+
+
+def digest_of(job: LaunchJob, **keywords: Any) -> str:
+    return build_trainjob(job, **{"attempt": 1, **keywords})["metadata"]["annotations"]["vl3.dev/spec-sha256"]
+
+
+def test_trainjob_of_a_gpu_stage(make_job: MakeJob, golden: Callable[[str, Any], None]) -> None:
+    job = make_job(environment={"NCCL_DEBUG": "WARN"}, pod_annotations={"vl3.dev/run-seconds": "5"})
+    golden("launch/trainjob_gpu.json", build_trainjob(job, attempt=2, history="node_lost@40", owner=OWNER))
+
+
+def test_trainjob_of_a_cpu_stage(make_job: MakeJob, golden: Callable[[str, Any], None]) -> None:
+    job = make_job(pool="cpu", queue="cpu", gpus_per_node=0, processes_per_node=2, nodes=1, stage="vision_adaptation")
+    golden("launch/trainjob_cpu.json", build_trainjob(job, attempt=1))
+
+
+def test_digest_is_of_what_the_launcher_asks_for(make_job: MakeJob) -> None:
+    digest = digest_of(make_job())
+    assert len(digest) == 64
+    assert digest_of(make_job()) == digest
+    assert digest_of(make_job(), attempt=2, history="crash@1", owner=OWNER) == digest
+    assert digest_of(make_job(run_id="run-1", events_path=make_job().events_path.with_name("other"))) == digest
+    for change in (
+        {"nodes": 4},
+        {"queue": "other"},
+        {"priority": "vl3-high"},
+        {"document": {"stage": "video", "config": {"seed": 2}}},
+        {"environment": {"A": "1"}},
+        {"timeout_seconds": 60},
+        {"shm_gib": 1},
+    ):
+        assert digest_of(make_job(**change)) != digest, change
+
+
+def test_a_dollar_in_the_document_is_not_expanded(make_job: MakeJob) -> None:
+    env = build_trainjob(make_job(document={"note": "$(HOME)"}), attempt=1)["spec"]["trainer"]["env"]
+    assert {"name": "VL3_JOB", "value": '{"note":"$$(HOME)"}'} in env
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"environment": {"PET_NNODES": "3"}}, r"launch\.environment has 'PET_NNODES'.*set by the platform itself"),
+        ({"environment": {"A-B": "3"}}, r"launch\.environment has 'A-B', which is no name of a variable"),
+        ({"pod_annotations": {"a b": "3"}}, r"pod annotation 'a b' is no name that Kubernetes takes"),
+        ({"document": {"long": "x" * 100_001}}, r"train-video is 100\d+ bytes of JSON, more than the 100000"),
+        ({"run_id": ""}, r"run_id='' cannot name a run on the cluster"),
+        ({"run_id": "a\nb"}, r"run_id='a\\nb' cannot name a run on the cluster. Use 1 to 253 printable"),
+        ({"stage": "../video"}, r"stage='\.\./video' is no name of a stage"),
+    ],
+    ids=["reserved", "variable", "annotation", "document", "no run id", "run id", "stage"],
+)
+def test_what_comes_from_users_is_checked(make_job: MakeJob, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_trainjob(make_job(**change), attempt=1)
+
+
+def test_names_are_the_same_for_everyone() -> None:
+    assert run_hash("run-1") == "4e65d3fbe8"
+    assert job_name("run-1", "vision_adaptation", 3) == "vl3-4e65d3fbe8-vision-adaptation-3"
+    assert len(job_name("x" * 253, "vision_adaptation", 100)) + len("-node-0-0") <= 63
+    assert selector() == "app.kubernetes.io/managed-by=vl3-launcher"
+    assert selector("run-1", "video").endswith(",vl3.dev/run=4e65d3fbe8,vl3.dev/stage=video")
+    assert stage_selector("run-1", "video") == "vl3.dev/run=4e65d3fbe8,vl3.dev/stage=video"
