@@ -20,7 +20,7 @@ SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
 .PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images lock-images \
-	kind-up kind-down test-kind render pipeline-manifests stages-table benchmarks-page
+	kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "; printf "Usage: make TARGET [NAME=value ...]\n"} \
@@ -35,7 +35,8 @@ run-pipeline: $(SETUP) ## The whole workflow here: RECIPE=tiny DATA=folder RUN=n
 
 submit: $(SETUP) ## The same workflow on Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
 	@.venv/bin/vl3 run submit --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
-		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' $(foreach override,$(SET),--set '$(override)')
+		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' \
+		$(if $(RUN_ID),--run-id '$(RUN_ID)') $(if $(NAMESPACE),--namespace '$(NAMESPACE)') $(foreach override,$(SET),--set '$(override)')
 
 report: ## Say where the report of RUN=tiny is
 	@test -f '$(RUN_FOLDER)/report/report.html' && echo "file://$(abspath $(RUN_FOLDER))/report/report.html" \
@@ -83,13 +84,24 @@ lock-images: $(SETUP) ## Pin anew what goes into the images (images/*/requiremen
 	$(PYTHON_IN_VENV) -m images.lock
 
 kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
+	@$(PYTHON_IN_VENV) -m tests.cluster.kind prepare
+	@$(MAKE) images
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind up
 
 test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
 	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') tests/cluster
 
-kind-down: $(SETUP) ## Remove the cluster; caches stay
-	@$(PYTHON_IN_VENV) -m tests.cluster.kind down
+kind-down: $(SETUP) ## Remove the cluster; CACHES=1 removes what was built as well
+	@$(PYTHON_IN_VENV) -m tests.cluster.kind down $(if $(CACHES),--caches)
+
+diff-manifests: $(SETUP) ## What applying OVERLAY=kind|staging|prod would change on the cluster of KUBECONFIG
+	@.venv/bin/kubectl diff --server-side --force-conflicts -k manifests/overlays/$(OVERLAY) || test $$? = 1
+
+apply: $(SETUP) ## Apply OVERLAY=kind|staging|prod to the cluster of KUBECONFIG
+	.venv/bin/kubectl apply --server-side --force-conflicts --field-manager=vl3 -k manifests/overlays/$(OVERLAY)
+
+pin-images: $(SETUP) ## Write production's images by digest, from what was pushed
+	$(PYTHON_IN_VENV) -m images.build --digests | $(PYTHON_IN_VENV) manifests/pin_images.py
 
 render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
 	@.venv/bin/kubectl kustomize manifests/overlays/$(OVERLAY)

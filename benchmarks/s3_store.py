@@ -66,7 +66,7 @@ def vl3_client(endpoint: str) -> Any:
 
 def boto3_client(endpoint: str) -> Any:
     """boto3 with its transfer manager, as it comes."""
-    import boto3  # type: ignore[import-untyped]
+    import boto3
 
     client = boto3.client(
         "s3",
