@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.kind.commands import KindError, run, say, step, succeeds, tail
+from tests.cluster.kind.commands import KindError, run, step, succeeds, tail
 from tests.cluster.kind.settings import HERE
 
 CAP_SYS_RESOURCE = 24
@@ -95,7 +95,11 @@ def prepare(cache: Path, debian_image: str) -> None:
     if not machine.docker_answers:
         start_dockerd(cache)
     elif not privileged_containers_run():
-        say("the Docker daemon that runs cannot start privileged containers; see docs/adr/0006-kind-without-pulling.md")
+        wrapper = HERE / "node" / RUNC_WRAPPER
+        raise MachineLacks(
+            "This machine lacks CAP_SYS_RESOURCE, so its Docker daemon cannot start the privileged containers of kind. "
+            f"Start it with --add-runtime nosr={wrapper} --default-runtime nosr."
+        )
 
 
 def _wanted(program: str, machine: Machine) -> bool:
@@ -115,8 +119,11 @@ def install(packages: list[str]) -> None:
 
 
 def has_sys_resource(status: str) -> bool:
-    """Whether CAP_SYS_RESOURCE is among the effective capabilities in the text of /proc/self/status."""
-    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    """Whether anything on this machine can have CAP_SYS_RESOURCE, by the text of /proc/self/status.
+
+    The bounding set says it for an ordinary user, too, who has no capability while the Docker daemon has all.
+    """
+    line = next(line for line in status.splitlines() if line.startswith("CapBnd:"))
     return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 

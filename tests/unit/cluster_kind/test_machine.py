@@ -45,4 +45,4 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
 
 @pytest.mark.parametrize(("mask", "has"), [("000001ffffffffff", True), ("000001fffeffffff", False)])
 def test_sys_resource_is_bit_24(mask: str, has: bool) -> None:
-    assert has_sys_resource(f"Name:\tx\nCapPrm:\t0\nCapEff:\t{mask}\n") is has
+    assert has_sys_resource(f"Name:\tx\nCapEff:\t0\nCapBnd:\t{mask}\n") is has
