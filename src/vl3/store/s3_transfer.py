@@ -84,12 +84,13 @@ def upload(target: Target, path: Path, entry: FileEntry | None = None) -> None:
         StorageError: it changed while it was read, or the server does not take it.
     """
     with storage_errors(path):
-        entry = entry or FileEntry(size_bytes=path.stat().st_size, sha256=file_sha256(path))
-        if entry.size_bytes <= PART_BYTES:
+        if path.stat().st_size <= PART_BYTES:
             data = path.read_bytes()
-            _require_unchanged(path, hashlib.sha256(data).hexdigest(), entry)
-            put_bytes(target, data, entry.sha256)
+            sha256 = hashlib.sha256(data).hexdigest()
+            _require_unchanged(path, sha256, entry)
+            put_bytes(target, data, sha256)
             return
+        entry = entry or FileEntry(size_bytes=path.stat().st_size, sha256=file_sha256(path))
     for _ in range(_MAX_TRANSFERS):
         _upload_parts(target, path, entry)
         facts = facts_of(target)
@@ -348,8 +349,8 @@ def in_parallel(jobs: Iterable[Callable[[], Any]], *, workers: int) -> list[Any]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _require_unchanged(path: Path, sha256: str, entry: FileEntry) -> None:
-    if sha256 != entry.sha256:
+def _require_unchanged(path: Path, sha256: str, entry: FileEntry | None) -> None:
+    if entry is not None and sha256 != entry.sha256:
         raise StorageError(
             f"{path}: changed while it was uploaded (sha256 {sha256}, expected {entry.sha256}). "
             "Let nobody write to an artifact that is being published, and run the step again."
