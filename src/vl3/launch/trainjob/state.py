@@ -58,7 +58,7 @@ def observe(trainjob: Object | None, workload: Object | None, pods: Sequence[Obj
             found = condition(trainjob, kind) or {}
             text = one_line(f"{found.get('reason', '')}: {found.get('message', '')}".strip(": "))
             return Observation(state, text, unix_time(found.get("lastTransitionTime")))
-    if trainjob["spec"].get("suspend"):
+    if trainjob["spec"].get("suspend") or is_true(workload, "Evicted"):  # a job is suspended moments after that
         return _waiting(trainjob, workload)
     return _placed(trainjob, workload, pods, nodes)
 

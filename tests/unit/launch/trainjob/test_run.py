@@ -1,5 +1,6 @@
 """Whole launches on an API server of our own: what the controllers would do is done by hand."""
 
+import dataclasses
 import os
 import signal
 import threading

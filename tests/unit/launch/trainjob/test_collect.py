@@ -1,0 +1,83 @@
+"""Clearing away, and who owns what is made."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.launch.trainjob.api_server import ApiServer
+from vl3.errors import ClusterError, ConfigError
+from vl3.launch.job import LaunchJob
+from vl3.launch.trainjob import owner
+from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.collect import collect, collect_run
+from vl3.launch.trainjob.connection import connect
+from vl3.launch.trainjob.spec import build_trainjob
+
+MakeJob = Callable[..., LaunchJob]
+
+
+def put_job(server: ApiServer, job: LaunchJob, *, ended_seconds_ago: float | None = None) -> str:
+    item = build_trainjob(job, attempt=1)
+    if ended_seconds_ago is not None:
+        ended_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ended_seconds_ago))
+        item["status"] = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": ended_at}]}
+    server.put("trainjobs", item)
+    return item["metadata"]["name"]
+
+
+def test_collect_run_removes_the_jobs_of_one_run(make_job: MakeJob, server: ApiServer, client: Client) -> None:
+    ours = [put_job(server, make_job(stage=stage)) for stage in ("alignment", "video")]
+    other = put_job(server, make_job(run_id="run-2"))
+    assert collect_run("run-1", client=client) == ours
+    assert collect_run("run-1", client=client) == []
+    assert server.names("trainjobs") == [other]
+
+
+def test_collect_removes_what_ended_long_ago(make_job: MakeJob, server: ApiServer, client: Client) -> None:
+    old = put_job(server, make_job(run_id="old"), ended_seconds_ago=7200)
+    kept = [put_job(server, make_job(run_id="new"), ended_seconds_ago=60), put_job(server, make_job(run_id="going"))]
+    server.put("trainjobs", {"metadata": {"name": "foreign", "labels": {}}, "spec": {}})
+    assert collect(3600, client=client) == [old]
+    assert server.names("trainjobs") == sorted([*kept, "foreign"])
+
+
+def test_collect_says_when_the_cluster_does_not_answer(
+    server: ApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vl3.launch.trainjob import collect as module
+    from vl3.launch.trainjob.limits import LaunchLimits
+
+    monkeypatch.setattr(module, "LaunchLimits", lambda: LaunchLimits(api_outage_seconds=0.2, back_off_seconds=0.05))
+    server.stop()
+    try:
+        with pytest.raises(ClusterError, match="has given no good answer for"):
+            collect_run("run-1", client=client)
+    finally:
+        server.start()
+
+
+def test_jobs_belong_to_the_workflow_not_to_the_pod(
+    server: ApiServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = tmp_path / "namespace"
+    namespace.write_text("team\n")
+    workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "u", "controller": True}
+    server.put("pods", {"metadata": {"name": "step-pod", "ownerReferences": [workflow]}})
+    assert owner.find_owner(client) is None  # outside a cluster
+    monkeypatch.setattr(owner, "NAMESPACE_FILE", namespace)
+    monkeypatch.setenv("KFP_POD_NAME", "step-pod")
+    assert owner.find_owner(client) == workflow | {"controller": False, "blockOwnerDeletion": False}
+    monkeypatch.setenv("KFP_POD_NAME", "unknown")
+    assert owner.find_owner(client) is None
+
+
+def test_a_missing_kubeconfig_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no cluster is configured: .*nothing-here cannot be used.*Set KUBECONFIG"):
+        connect(kubeconfig=tmp_path / "nothing-here")
+
+
+def test_the_namespace_is_the_contexts(server: ApiServer) -> None:
+    assert connect(kubeconfig=server.kubeconfig).namespace == "team"
+    assert connect(namespace="other", kubeconfig=server.kubeconfig).namespace == "other"

@@ -1,0 +1,58 @@
+"""Logs: each line once over several streams, and never a reason to fail."""
+
+import queue
+
+from tests.unit.launch.trainjob.api_server import ApiServer
+from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.logs import LogFollower, LogLine, Reader, last_lines
+
+T = "2026-11-23T14:00:0"
+
+
+def test_reader_takes_each_line_once() -> None:
+    reader = Reader()
+    assert reader.since() == {}
+    first = [f"{T}1.5Z a", f"{T}2.25Z b", f"{T}2.25Z c"]
+    assert [reader.take(line.encode()) for line in first] == ["a", "b", "c"]
+    assert reader.since() == {"sinceTime": f"{T}2Z"}
+    again = [f"{T}2Z before", f"{T}2.25Z b", f"{T}2.25Z c", f"{T}2.25Z d", f"{T}2.250000001Z e", f"{T}3Z "]
+    assert [reader.take(line.encode()) for line in again] == [None, None, None, "d", "e", ""]
+    assert reader.take(b"a line of the API server itself") == "a line of the API server itself"
+
+
+def follow(client: Client, limits: LaunchLimits) -> tuple[LogFollower, "queue.Queue[LogLine]"]:
+    lines: queue.Queue[LogLine] = queue.Queue()
+    follower = LogFollower(client, "p", lines.put, limits)
+    follower.start()
+    return follower, lines
+
+
+def test_follower_goes_on_after_a_stream_that_ended(server: ApiServer, client: Client, limits: LaunchLimits) -> None:
+    server.logs["p"] = [[f"{T}1Z a"], [f"{T}1Z a", f"{T}2Z b"]]
+    follower, lines = follow(client, limits)
+    assert [lines.get(timeout=5).text for _ in range(2)] == ["a", "b"]
+    follower.finish(5)
+    assert not follower.is_alive()
+    assert lines.empty()
+    assert ("LOG pods", {"timestamps": "true", "container": "node", "sinceTime": f"{T}1Z", "follow": "true"}) in (
+        server.bodies
+    )
+
+
+def test_a_log_that_cannot_be_read_ends_with_its_pod(server: ApiServer, client: Client, limits: LaunchLimits) -> None:
+    follower, lines = follow(client, limits)
+    server.wait_for("LOG pods")
+    follower.finish(5)
+    assert not follower.is_alive()
+    assert lines.empty()
+
+
+def test_last_lines_are_those_of_pods_that_have_a_log(server: ApiServer, client: Client, limits: LaunchLimits) -> None:
+    def pod(name: str, phase: str) -> dict[str, object]:
+        return {"metadata": {"name": name}, "spec": {}, "status": {"phase": phase}}
+
+    server.logs["a"] = [[f"{T}1Z one", f'{T}1Z vl3-event {{"type": "x"}}', f"{T}1Z two"]]
+    pods = [pod("waiting", "Pending"), pod("a", "Failed"), pod("kubelet-gone", "Failed")]
+    assert last_lines(client, pods, limits) == {"a": ["one", "two"]}
+    assert server.count("LOG pods") == 2
