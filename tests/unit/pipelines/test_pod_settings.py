@@ -71,7 +71,7 @@ def test_settings_and_secrets_come_by_name(pods: dict[str, dict[str, Any]], name
     }
     assert found == {
         ("configMapAsEnv", False): {"HOME"},
-        ("configMapAsEnv", True): {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE"},
+        ("configMapAsEnv", True): {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"},
         ("secretAsEnv", False): {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
         ("secretAsEnv", True): {"AWS_SESSION_TOKEN"},
     }
