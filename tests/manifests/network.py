@@ -68,7 +68,7 @@ def _has_peer(peers: Sequence[Mapping[str, Any]] | None, other: End, namespace: 
 def _is_peer(peer: Mapping[str, Any], other: End, namespace: str) -> bool:
     if isinstance(other, Address):
         block = peer.get("ipBlock")
-        return bool(block) and _lies_in(other.ip, block["cidr"]) and not _excepted(other.ip, block)
+        return block is not None and _lies_in(other.ip, block["cidr"]) and not _excepted(other.ip, block)
     if "ipBlock" in peer:
         return False
     in_namespace = (

@@ -18,6 +18,11 @@ LEFT_OUT = ("ServiceMonitor", "PodMonitor", "PrometheusRule", "ExternalSecret")
 pytestmark = pytest.mark.cluster
 
 
+def _kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [KUBECTL, "--kubeconfig", KUBECONFIG, "--namespace", "vl3", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+
+
 def _apply(objects: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
     command = [KUBECTL, "--kubeconfig", KUBECONFIG, "apply", "--server-side", "--dry-run=server", "--force-conflicts"]
     text = yaml.safe_dump_all(objects)
@@ -35,13 +40,7 @@ def _apply(objects: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
 def _cluster() -> None:
     if not KUBECONFIG.is_file():
         pytest.skip("there is no kind cluster: make one with `make kind-up`")
-    probe = subprocess.run(
-        [KUBECTL, "--kubeconfig", KUBECONFIG, "get", "namespace", "vl3"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    probe = _kubectl("get", "namespace", "vl3")
     if probe.returncode:
         pytest.skip(f"the kind cluster is not ready ({probe.stderr.strip()}): make it anew with `make kind-up`")
 
@@ -125,11 +124,23 @@ def test_pod_security_refuses_a_root_pod(manifest_copies: Path) -> None:
 )
 def test_accounts_may_do_what_they_need_and_no_more(account: str, verb: str, resource: str, expected: str) -> None:
     identity = f"--as=system:serviceaccount:vl3:{account}"
-    done = subprocess.run(
-        [KUBECTL, "--kubeconfig", KUBECONFIG, "--namespace", "vl3", "auth", "can-i", verb, resource, identity],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = _kubectl("auth", "can-i", verb, resource, identity)
     assert done.stdout.strip() == expected, done.stderr
+
+
+def test_servers_of_the_overlay_are_available() -> None:
+    for name in ("mlflow", "postgres", "seaweedfs"):
+        done = _kubectl("wait", "--for=condition=Available", "--timeout=120s", f"deployment/{name}")
+        assert done.returncode == 0, done.stderr
+
+
+def test_garbage_collector_runs_with_its_rights() -> None:
+    _kubectl("delete", "job", "gc-test", "--ignore-not-found")
+    assert _kubectl("create", "job", "gc-test", "--from=cronjob/vl3-gc").returncode == 0
+    try:
+        done = _kubectl("wait", "--for=condition=Complete", "--timeout=120s", "job/gc-test")
+        log = _kubectl("logs", "job/gc-test").stdout
+        assert done.returncode == 0, log
+        assert "TrainJobs deleted in namespace vl3" in log
+    finally:
+        _kubectl("delete", "job", "gc-test")
