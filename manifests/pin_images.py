@@ -1,16 +1,21 @@
 """Write the images of production, by digest, from the names that a registry gave them after the push.
 
-    docker image inspect --format '{{index .RepoDigests 0}}' ... | python manifests/pin_images.py
+    docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' \
+        $(python manifests/pin_images.py --images) | python manifests/pin_images.py
 
-reads one `name@sha256:digest` a line and writes manifests/overlays/prod/images/kustomization.yaml. Without that
-file the production overlay does not render, so nothing can run there that was not pushed and pinned.
+`--images` prints what must have been pushed (ours) or pulled (the controllers). Without it, one `name@sha256:digest` a
+line is read and manifests/overlays/prod/images/kustomization.yaml written. Without that file the production overlay
+does not render, so nothing can run there that was not pushed and pinned.
 """
 
 import re
 import sys
 from pathlib import Path
 
-PRODUCTION = Path(__file__).parent / "overlays" / "prod" / "images"
+import yaml
+
+MANIFESTS = Path(__file__).parent
+PRODUCTION = MANIFESTS / "overlays" / "prod" / "images"
 OURS = ("ghcr.io/vl3/launcher", "ghcr.io/vl3/mlflow", "ghcr.io/vl3/trainer")
 CONTROLLERS = (
     "ghcr.io/kubeflow/trainer/trainer-controller-manager",
@@ -46,7 +51,20 @@ def read_references(lines: list[str]) -> dict[str, str]:
             raise PinError(f"{name} has two digests: {digests[name]} and {digest}. Pin the images of one release.")
     if missing := sorted(set(REQUIRED) - set(digests)):
         raise PinError(f"No digest of {', '.join(missing)}. Production runs all of {', '.join(REQUIRED)}: push them.")
-    return digests
+    return {name: digests[name] for name in REQUIRED}
+
+
+def tagged_images() -> list[str]:
+    """The images that production runs, with the versions that the other overlays name."""
+    files = [MANIFESTS / "components" / "release-images", *sorted((MANIFESTS / "third-party").iterdir())]
+    entries = [
+        entry
+        for folder in files
+        if (folder / "kustomization.yaml").is_file()
+        for entry in yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))["images"]
+    ]
+    versions = {entry.get("newName", entry["name"]): entry["newTag"] for entry in entries}
+    return [f"{name}:{versions[name]}" for name in REQUIRED]
 
 
 def component(digests: dict[str, str]) -> str:
@@ -73,4 +91,7 @@ def main(lines: list[str], folder: Path = PRODUCTION) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.stdin.readlines()))
+    if sys.argv[1:] == ["--images"]:
+        sys.stdout.write("\n".join(tagged_images()) + "\n")
+    else:
+        sys.exit(main(sys.stdin.readlines()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests.pin_images import REQUIRED, main
+from manifests.pin_images import REQUIRED, main, tagged_images
 from tests.manifests.render import MANIFESTS, RenderError, kustomize
 
 DIGEST = "sha256:" + "ab" * 32
@@ -19,6 +19,22 @@ def test_all_images_are_written_in_order(tmp_path: Path, capsys: pytest.CaptureF
     text = (tmp_path / "images" / "kustomization.yaml").read_text()
     assert text.endswith("".join(f"  - name: {image}\n    digest: {DIGEST}\n" for image in REQUIRED))
     assert "6 images pinned" in capsys.readouterr().out
+
+
+def test_a_mirror_s_name_is_left_out(tmp_path: Path) -> None:
+    assert main([*_lines(), f"mirror.example/vl3/trainer@{DIGEST}"], tmp_path / "images") == 0
+    assert "mirror.example" not in (tmp_path / "images" / "kustomization.yaml").read_text()
+
+
+def test_what_must_be_pushed_has_the_versions_of_the_other_overlays() -> None:
+    assert tagged_images() == [
+        "ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.3.0",
+        "ghcr.io/vl3/launcher:0.1.0",
+        "ghcr.io/vl3/mlflow:0.1.0",
+        "ghcr.io/vl3/trainer:0.1.0",
+        "registry.k8s.io/jobset/jobset:v0.12.0",
+        "registry.k8s.io/kueue/kueue:v0.18.4",
+    ]
 
 
 @pytest.mark.parametrize(
