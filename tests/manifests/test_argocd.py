@@ -7,6 +7,7 @@ import pytest
 
 from tests.manifests.policies import of_kind
 from tests.manifests.render import MANIFESTS, kustomize, load, overlay_text
+from tests.manifests.schema import schema_problems
 
 PARTS = ("third-party/jobset", "third-party/trainer", "third-party/kueue", "cluster", "namespace", "pipelines")
 
@@ -21,6 +22,10 @@ def _elements(argocd: list[dict[str, Any]]) -> list[dict[str, str]]:
     (application_set,) = of_kind(argocd, "ApplicationSet")
     _, parts = application_set["spec"]["generators"][0]["matrix"]["generators"]
     return parts["list"]["elements"]
+
+
+def test_objects_fit_their_schema(argocd: list[dict[str, Any]]) -> None:
+    assert [problem for obj in argocd for problem in schema_problems(obj)] == []
 
 
 @pytest.mark.parametrize("overlay", ["staging", "prod"])
