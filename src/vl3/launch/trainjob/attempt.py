@@ -55,6 +55,7 @@ class Attempt:
         self._places = Places(client, job.placement.queue, every_seconds=limits.place_seconds)
         self._hints = Hints(client, self._name, every_seconds=limits.place_seconds)
         self._said: tuple[str, str] | None = None
+        self._drain_seconds = 0.0  # only the log of a job that has ended is waited for
         queries = {
             TRAINJOBS: {"fieldSelector": f"metadata.name={self._name}"},
             WORKLOADS: {"labelSelector": f"kueue.x-k8s.io/job-uid={uid_of(trainjob)}"},
@@ -89,6 +90,8 @@ class Attempt:
         observation = observe(scene.trainjob, scene.workload, scene.pods, nodes=self._placement.nodes)
         self.clock.look(observation, time)
         self._follow_logs()
+        if observation.state in ("complete", "failed"):
+            self._drain_seconds = self._limits.log_drain_seconds
         if observation.state == "complete":
             self._say(observation)
             return True, None
@@ -175,9 +178,9 @@ class Attempt:
                 follower.pod_ended()
 
     def _end_logs(self) -> None:
-        """Take the last lines; a log that does not end is left."""
+        """Take the last lines of a job that has ended; a log that does not end is left."""
         followers: Sequence[LogFollower] = list(self._followers.values())
-        deadline = now() + self._limits.log_drain_seconds
+        deadline = now() + self._drain_seconds
         for follower in followers:
             follower.finish(max(0.0, deadline - now()))
         while not self._inbox.empty():

@@ -15,7 +15,7 @@ class LaunchLimits:
     """Time for which a registry must keep saying that an image does not exist or is denied."""
     container_config_seconds: float = 20.0
     """Time for which a container must be impossible to make: a Secret may be on its way."""
-    quota_certain_seconds: float = 5.0
+    quota_certain_seconds: float = 10.0
     """Time for which Kueue must keep saying that a quota or a queue can never serve."""
     lost_node_seconds: float = 150.0
     """Time for which a pod that the platform ends must not have ended: longer than its grace, so its node is dead."""

@@ -80,6 +80,7 @@ class _Launch:
         self._client = client
         self._output = Output(job, on_event)
         self._creation: Creation | None = None
+        self._has_looked = False
         self._current: Object | None = None
         self._owner: dict[str, Any] | None = None
         self._queued_seconds = 0.0
@@ -121,6 +122,8 @@ class _Launch:
     def withdraw(self) -> None:
         """Delete what this launch made or adopted and wait until its GPUs are free; signals have to wait."""
         with _signals_held():
+            if not self._has_looked:  # the job of a former launcher is this one's to delete, too
+                self._current = self._found_by_now()
             if self._creation is not None:
                 self._current = self._creation.settle() or self._current
             if self._current is None:
@@ -136,12 +139,11 @@ class _Launch:
 
     def _find(self) -> tuple[int, list[Past], Object | None]:
         """Number, history and TrainJob of the attempt to go on with; those before it are cleared away."""
-        query = selector(self._job.run_id, self._job.stage)
-        answer = patiently(lambda: self._client.list(TRAINJOBS, labelSelector=query), self._client, self._limits)
-        jobs = sorted(answer.get("items") or (), key=_attempt_of)
+        jobs = self._jobs()
         self._owner = find_owner(self._client)
         for former in jobs[:-1]:
             delete_job(self._client, name_of(former), uid_of(former), self._limits)
+        self._has_looked = not jobs or is_being_deleted(jobs[-1])
         if not jobs:
             return 1, [], None
         latest = jobs[-1]
@@ -150,8 +152,21 @@ class _Launch:
             wait_for_deletion(self._client, latest, self._limits)
             return number + 1, history, None
         found = adopt(latest, self._manifest(number, history))
-        self._current = found
+        self._current, self._has_looked = found, True
         return number, history, found
+
+    def _jobs(self) -> list[Object]:
+        query = selector(self._job.run_id, self._job.stage)
+        answer = patiently(lambda: self._client.list(TRAINJOBS, labelSelector=query), self._client, self._limits)
+        return sorted(answer.get("items") or (), key=_attempt_of)
+
+    def _found_by_now(self) -> Object | None:
+        """The job of this run and stage, unless it was made of another configuration."""
+        try:
+            jobs = self._jobs()
+            return adopt(jobs[-1], self._manifest(1, [])) if jobs else None
+        except (Vl3Error, LostTouchError):
+            return None
 
     def _manifest(self, number: int, history: list[Past]) -> Object:
         return build_trainjob(self._job, attempt=number, history=format_history(history), owner=self._owner)

@@ -283,6 +283,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin_stream()
         for line in lines:
             self._chunk(line.encode() + b"\n")
+        if lines and lines[-1] == "unended":
+            with self.server_state._news:
+                self.server_state._news.wait_for(lambda: self.server_state.is_hanging_up, 40)
         self._chunk(b"")
 
     def _begin_stream(self) -> None:

@@ -13,9 +13,11 @@ import pytest
 from tests.unit.launch.trainjob.api_server import ApiServer, Fault
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.trainjob import run
 from vl3.launch.trainjob.client import Client
 from vl3.launch.trainjob.limits import LaunchLimits
 from vl3.launch.trainjob.run import launch_trainjob
+from vl3.launch.trainjob.spec import build_trainjob
 
 MakeJob = Callable[..., LaunchJob]
 NAME = "vl3-4e65d3fbe8-video-1"
@@ -224,8 +226,6 @@ def test_a_lost_node_is_followed_by_another_attempt(
 def test_a_launcher_killed_between_two_attempts_goes_on_with_the_second(
     make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any, client: Client
 ) -> None:
-    from vl3.launch.trainjob.spec import build_trainjob
-
     server.put("trainjobs", build_trainjob(make_job(), attempt=1))
     second = build_trainjob(make_job(), attempt=2, history="node_lost@30")
     server.put("trainjobs", second)
@@ -492,6 +492,39 @@ def test_an_interrupt_while_the_create_is_answered_leaves_no_job(
     with pytest.raises(KeyboardInterrupt):
         launch(make_job())
     assert server.names("trainjobs") == []
+
+
+def test_an_interrupt_before_the_job_was_adopted_deletes_it(
+    make_job: MakeJob, server: ApiServer, launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(client: Client) -> None:
+        raise SystemExit(143)
+
+    server.put("trainjobs", build_trainjob(make_job(), attempt=1))
+    monkeypatch.setattr(run, "find_owner", interrupt)
+    with pytest.raises(SystemExit):
+        launch(make_job(document={"other": 1}))
+    assert server.names("trainjobs") == [NAME]
+    with pytest.raises(SystemExit):
+        launch(make_job())
+    assert server.names("trainjobs") == []
+
+
+def test_a_cancel_does_not_wait_for_a_log_that_goes_on(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, client: Client, limits: LaunchLimits
+) -> None:
+    patient = dataclasses.replace(limits, log_drain_seconds=30)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event.get("state") == "running":
+            raise KeyboardInterrupt
+
+    server.logs[f"{NAME}-node-0-0-abcde"] = [["unended"]]
+    play(cluster.runs)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch_trainjob(make_job(), stop, limits=patient, client=client)
+    assert time.monotonic() - started < 10
 
 
 def test_a_long_outage_leaves_the_job_and_says_so(
