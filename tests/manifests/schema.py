@@ -41,7 +41,7 @@ def schema_problems(obj: Mapping[str, Any]) -> Iterator[str]:
 
 @cache
 def _validator(api_version: str, kind: str) -> jsonschema.Draft7Validator | None:
-    schema = custom_schemas().get((api_version, kind)) or _own_schemas().get(f"{api_version} {kind}")
+    schema = _own_schemas().get(f"{api_version} {kind}") or custom_schemas().get((api_version, kind))
     return jsonschema.Draft7Validator(_strict(schema)) if schema else None
 
 
