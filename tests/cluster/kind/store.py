@@ -5,9 +5,9 @@ import os
 import shutil
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.kind.commands import pipe, run, say, step
@@ -18,6 +18,17 @@ from tests.cluster.kind.settings import HERE, Settings
 WORTH_BYTES = 200_000_000
 """From here on it pays to look at the stream layer by layer."""
 CTR = ("ctr", "--namespace", "k8s.io")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeImage:
+    """An image in a node."""
+
+    name: str
+    id: str
+    """The same that Docker shows."""
+    layers: dict[str, int] = field(default_factory=dict, compare=False)
+    """Digest -> size in bytes, from the bottom."""
 
 
 def store_folder(settings: Settings, node_image: str) -> Path:
@@ -53,14 +64,15 @@ def ensure_store(settings: Settings, node_image: str) -> Path:
 def load_images(node: str, names: Iterable[str]) -> None:
     """Stream images from Docker into a node; what the node has by content is left out."""
     known = image_ids()
-    present = node_images(run(["docker", "exec", node, *CTR, "images", "ls"]))
-    missing = [name for name in names if name in known and present.get(full_name(name)) != known[name]]
+    present = list_images(node)
+    ids = {image.name: image.id for image in present}
+    missing = [name for name in names if name in known and ids.get(full_name(name)) != known[name]]
     if not missing:
         return
-    shared = layers_to_leave_out(node, missing)
+    shared = layers_to_leave_out(missing, present)
     for name, layers in shared.items():
         with step(f"load {name}, without {sum(layers.values()) / 1e6:,.0f} MB that the node has"):
-            if not load_rest(node, name, layers):
+            if not load_rest(node, name, known[name], layers):
                 say(f"{name}: the whole image goes in")
                 load_whole(node, [name])
     if whole := [name for name in missing if name not in shared]:
@@ -74,11 +86,14 @@ def load_whole(node: str, names: list[str]) -> None:
     pipe(["docker", "save", *names], ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"])
 
 
-def load_rest(node: str, name: str, present: dict[str, int]) -> bool:
-    """A stream with the layers that are not `present`; False when the image has to be loaded whole."""
+def load_rest(node: str, name: str, image_id: str, present: dict[str, int]) -> bool:
+    """A stream with the layers that are not `present`; False when the image has to be loaded whole.
+
+    By ID: the name may go to another image meanwhile.
+    """
     importing = ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"]
     with (
-        subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE) as saving,
+        subprocess.Popen(["docker", "save", image_id], stdout=subprocess.PIPE) as saving,
         subprocess.Popen(
             importing, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as loading,
@@ -96,34 +111,33 @@ def load_rest(node: str, name: str, present: dict[str, int]) -> bool:
         said = loading.stderr.read().decode(errors="replace")
     if loading.returncode:
         say(f"{name}: {said.strip()}")
-    return loading.returncode == 0 and node_has(node, name)
+    return loading.returncode == 0 and NodeImage(full_name(name), image_id) in list_images(node)
 
 
-def layers_to_leave_out(node: str, names: list[str]) -> dict[str, dict[str, int]]:
+def layers_to_leave_out(names: list[str], in_node: list[NodeImage]) -> dict[str, dict[str, int]]:
     """For the images where it pays: digest -> bytes of the layers that the node has unpacked, in the same place."""
     facts = json.loads(run(["docker", "image", "inspect", *names]))
-    large = [(name, fact) for name, fact in zip(names, facts, strict=True) if fact["Size"] > WORTH_BYTES]
-    wanted = {name: fact["RootFS"]["Layers"] for name, fact in large}
-    if not wanted:
-        return {}
-    images = [json.loads(line) for line in run_in_node(node, "list-layers.sh").splitlines()]
-    sizes = {layer["digest"]: layer["size"] for image in images for layer in image}
-    chains = [[layer["digest"] for layer in image] for image in images]
-    present = {
-        name: {digest: sizes[digest] for digest in layers[: shared_layers(layers, chains)]}
-        for name, layers in wanted.items()
-    }
-    return {name: layers for name, layers in present.items() if sum(layers.values()) > WORTH_BYTES}
+    sizes = {digest: size for image in in_node for digest, size in image.layers.items()}
+    left_out = {}
+    for name, fact in zip(names, facts, strict=True):
+        wanted = fact["RootFS"]["Layers"]
+        count = shared_layers(wanted, [list(image.layers) for image in in_node])
+        layers = {digest: sizes[digest] for digest in wanted[:count]}
+        if sum(layers.values()) > WORTH_BYTES:
+            left_out[name] = layers
+    return left_out
 
 
-def node_has(node: str, name: str) -> bool:
-    """Whether the node has the very image that Docker has; the kubelet's side notes it a moment after the import."""
-    wanted = image_ids()[name]
-    for _ in range(20):
-        if node_images(run(["docker", "exec", node, *CTR, "images", "ls"])).get(full_name(name)) == wanted:
-            return True
-        time.sleep(0.5)
-    return False
+def list_images(node: str) -> list[NodeImage]:
+    """The images that a node has."""
+    return [read_image(line) for line in run_in_node(node, "list-images.sh").splitlines()]
+
+
+def read_image(line: str) -> NodeImage:
+    """One line of list-images.sh."""
+    facts = json.loads(line)
+    layers = {layer["digest"]: layer["size"] for layer in facts["layers"]}
+    return NodeImage(facts["name"], facts["id"], layers)
 
 
 def run_in_node(node: str, script: str, *arguments: str) -> str:
@@ -136,18 +150,6 @@ def missing_images(names: Iterable[str]) -> list[str]:
     """Images that Docker lacks, and that the cluster can therefore not get."""
     known = image_ids()
     return [name for name in names if name not in known]
-
-
-def node_images(listing: str) -> dict[str, str]:
-    """Image name -> image ID, from `ctr images ls`.
-
-    containerd names an image by its manifest; the kubelet's side of it adds a second name, the image ID, to the same
-    manifest. That ID is the one that Docker shows.
-    """
-    rows = [line.split() for line in listing.splitlines()[1:]]
-    ids = {row[2]: row[0] for row in rows if len(row) > 2 and row[0].startswith("sha256:")}
-    named = (row for row in rows if len(row) > 2 and not row[0].startswith("sha256:") and "@" not in row[0])
-    return {row[0]: ids[row[2]] for row in named if row[2] in ids}
 
 
 def full_name(image: str) -> str:

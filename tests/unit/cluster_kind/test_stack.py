@@ -1,22 +1,16 @@
 """What is put on the kind cluster, and when it counts as ready."""
 
+import json
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.cluster.kind import store
 from tests.cluster.kind.settings import HERE, JOBSET_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
 from tests.cluster.kind.stack import split_definitions, unready
-from tests.cluster.kind.store import full_name, node_images
+from tests.cluster.kind.store import WORTH_BYTES, NodeImage, full_name, layers_to_leave_out, read_image
 from tests.cluster.kind.vendor import SOURCES, kustomization
-
-LISTING = """\
-REF                            TYPE     DIGEST      SIZE    PLATFORMS   LABELS
-docker.io/vl3/postgres:kind    manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-containerd.image=managed
-ghcr.io/vl3/trainer:0.1.0      manifest sha256:bbb  1.0 MiB linux/amd64 io.cri-containerd.image=managed
-import-2026-11-23@sha256:aaa   manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-containerd.image=managed
-sha256:111                     manifest sha256:aaa  1.0 MiB linux/amd64 io.cri-containerd.image=managed
-"""
 
 
 def test_definitions_are_applied_apart() -> None:
@@ -41,8 +35,14 @@ def test_a_deployment_is_ready_when_its_newest_pods_are(status: dict[str, Any], 
     assert unready({"items": [item]}) == ([] if ready else ["a/b"])
 
 
-def test_images_of_a_node_are_known_by_their_id() -> None:
-    assert node_images(LISTING) == {"docker.io/vl3/postgres:kind": "sha256:111"}
+def test_only_large_layers_that_the_node_has_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = [{"RootFS": {"Layers": ["a", "b", "new"]}}, {"RootFS": {"Layers": ["a", "other"]}}]
+    monkeypatch.setattr(store, "run", lambda *_: json.dumps(facts))
+    line = {"name": "docker.io/vl3/x:1", "id": "sha256:1", "layers": [{"digest": "a", "size": 1}]}
+    line["layers"].append({"digest": "b", "size": WORTH_BYTES})
+    image = read_image(json.dumps(line))
+    assert image == NodeImage("docker.io/vl3/x:1", "sha256:1")
+    assert layers_to_leave_out(["trainer", "mlflow"], [image]) == {"trainer": {"a": 1, "b": WORTH_BYTES}}
 
 
 @pytest.mark.parametrize(
