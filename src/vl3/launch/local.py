@@ -1,11 +1,8 @@
 """A stage as processes on this machine: torchrun, watched until it ends, with nothing left behind."""
 
-import json
 import logging
 import os
-import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vl3.errors import FAMILIES, ClusterError
+from vl3.errors import ClusterError
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.processes import end_marked
 from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
 from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure
 
 log = logging.getLogger("vl3.launch")
 
@@ -30,15 +28,11 @@ LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
 """Unix time of the launch."""
 LAUNCH_VARIABLE = "VL3_LAUNCH"
 """Different for each launch: by it all its processes are found and ended."""
-STOPPED_EXIT_CODE = 143
-"""Exit code of a worker that was asked to stop and did so after a checkpoint."""
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0
 _LAST_LINES = 20
 _ADDRESS = "127.0.0.1"
-_RANK_FAILED = re.compile(r"rank +: (\d+) \(local_rank.*\n *exitcode +: (-?\d+)")
-"""A failed rank in torchrun's closing table, the root cause last."""
 
 
 def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> LaunchResult:
@@ -186,7 +180,7 @@ def _timeout_error(job: LaunchJob) -> ClusterError:
 
 def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
     """The error that a process recorded, or what can be said from the log."""
-    recorded = _recorded_failure(job.failure_path)
+    recorded = recorded_failure(job.failure_path)
     if recorded is not None:
         return recorded
     text = "\n".join(lines)
@@ -195,40 +189,9 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
             f"{job.name}: the port at which its processes meet was taken by another one in the same moment (log: "
             f"{_log_path(job)}). Start it again: another free port is taken."
         )
-    who, code = _first_to_fail(text, exit_code)
+    who, code = first_to_fail(text, exit_code)
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(
-        f"{job.name} failed: {who} ended with exit code {code}{_hint(who, code, lines)}. The log is {_log_path(job)}; "
-        f"its last lines:\n  {shown}"
+        f"{job.name} failed: {who} ended with exit code {code}{exit_hint(who, code, lines)}. The log is "
+        f"{_log_path(job)}; its last lines:\n  {shown}"
     )
-
-
-def _first_to_fail(text: str, exit_code: int) -> tuple[str, int]:
-    """The process whose end brought the others down, and its exit code.
-
-    A rank that is killed takes its peers with it within moments, and torchrun may then take a peer's broken
-    connection for the cause; a kill is never a consequence.
-    """
-    failed = [(f"rank {rank}", int(code)) for rank, code in _RANK_FAILED.findall(text)]
-    killed = [one for one in failed if one[1] == -signal.SIGKILL]
-    return next(iter([*killed, *failed[-1:], ("torchrun", exit_code)]))
-
-
-def _hint(who: str, code: int, lines: list[str]) -> str:
-    """What an exit code says, or the exception that the worker named as its end."""
-    named = [line.partition("ended by ")[2] for line in lines if f" {who} ERROR " in line and "ended by " in line]
-    if named:
-        return f" ({named[0]})"
-    if code == -9:
-        return " (killed, most likely because memory ran out: lower packs_per_step or max_length_tokens)"
-    if code == STOPPED_EXIT_CODE:
-        return " (it was asked to stop and has written a checkpoint: start it again to go on)"
-    return f" (signal {-code})" if code < 0 else ""
-
-
-def _recorded_failure(path: Path) -> Exception | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return FAMILIES[data["family"]](data["message"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

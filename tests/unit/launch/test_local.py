@@ -144,33 +144,3 @@ def test_launch_refuses_what_it_cannot_do(make_job: MakeJob) -> None:
         make_job("succeed", processes_per_node=0)
     with pytest.raises(ConfigError, match=r"launch\.master_port=70000 is no TCP port"):
         make_job("succeed", master_port=70000)
-
-
-TABLE = """
-Failures:
-[1]:
-  time      : 2026-11-23_12:00:00
-  host      : localhost
-  rank      : 1 (local_rank: 1)
-  exitcode  : {other} (pid: 11)
-------------------------------------------------------------
-Root Cause (first observed failure):
-[0]:
-  time      : 2026-11-23_12:00:00
-  host      : localhost
-  rank      : 0 (local_rank: 0)
-  exitcode  : 1 (pid: 10)
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (TABLE.format(other=-9), ("rank 1", -9)),
-        (TABLE.format(other=-15), ("rank 0", 1)),
-        ("no table at all", ("torchrun", 7)),
-    ],
-    ids=["a kill comes before the broken connection it causes", "else the root cause", "torchrun itself"],
-)
-def test_the_process_that_brought_the_others_down_is_named(text: str, expected: tuple[str, int]) -> None:
-    assert local._first_to_fail(text, 7) == expected
