@@ -73,8 +73,8 @@ class Outcome:
     """Pools and nodes that at any moment gave more GPUs than they have."""
     peaks: dict[str, int]
     preemptions: int
-    waited: int
-    """Launches that had to wait in their queue."""
+    refused: int
+    """Workloads for which there was no room at first."""
     inversions: list[Inversion]
     created: int
     """TrainJobs that existed at any time."""
@@ -123,7 +123,7 @@ def run_load(
         leftovers = _wait_for_nothing(pools)
     found = [json.loads((folder / f"part-{number}" / "result.json").read_text()) for number in range(parts)]
     launches = {one["run_id"]: one for part in found for one in part["launches"]}
-    admitted = {workload.job: workload.reserved[0][1] for workload in seen.workloads.values() if workload.reserved}
+    admitted = {workload.job: workload.reserved[0] for workload in seen.workloads.values() if workload.reserved}
     by_run = {job.run_id: (name, job) for name, job in jobs.items()}
     well = {run: one for run, one in launches.items() if one["failed"] is None and run in by_run}
     gpus = {pool.name: pool.gpus for pool in pools.pools}
@@ -140,8 +140,8 @@ def run_load(
         gpu_share=gpu_seconds / (ended - began) / sum(gpus.values()),
         overbooked=[key for key, peak in seen.peaks.items() if peak > gpus.get(key, GPUS_PER_NODE)],
         peaks={name: seen.peaks[name] for name in gpus},
-        preemptions=sum(one["states"].count("preempted") for one in launches.values()),
-        waited=sum("queued" in one["states"] and one["seconds_queued"] > 1.0 for one in well.values()),
+        preemptions=sum(max(0, len(workload.reserved) - 1) for workload in seen.workloads.values()),
+        refused=sum(workload.was_refused for workload in seen.workloads.values()),
         inversions=seen.inversions,
         created=len(jobs),
         leftovers=leftovers,
@@ -194,13 +194,11 @@ def _run_part(folder: Path) -> None:
 def _run_one(document: dict[str, Any], one: dict[str, Any], folder: Path, launches: list[dict[str, Any]]) -> None:
     settings = {**one, "annotations": {"run-seconds": one["run_seconds"]}}
     states: list[str] = []
-    called, failed, queued = time.time(), None, 0.0
+    called, failed = time.time(), None
     client = Client(connect(namespace=document["namespace"]))
     try:
-        result = launch_trainjob(
-            job_of(settings, folder / one["run_id"]), lambda event: states.append(event["state"]), client=client
-        )
-        queued = result.seconds_queued
+        job = job_of(settings, folder / one["run_id"])
+        launch_trainjob(job, lambda event: states.append(event["state"]), client=client)
     except Vl3Error as error:
         failed = f"{type(error).__name__}: {error}"
     launches.append(
@@ -209,7 +207,6 @@ def _run_one(document: dict[str, Any], one: dict[str, Any], folder: Path, launch
             "called": called,
             "returned": time.time(),
             "failed": failed,
-            "seconds_queued": queued,
             "states": states,
             "counts": dict(client.counts),
         }

@@ -24,31 +24,30 @@ class Job:
 
 @dataclass(slots=True)
 class Waiting:
-    """A workload in its queue. Places are numbers of the watch's events: their order is the server's own."""
+    """A workload in its queue."""
 
     queue: str
     priority: int
     nodes: int
     job: str
-    since: float
-    """When it began to wait, or was put back."""
-    place: int
-    """Event at which it began to wait."""
     is_reserved: bool = False
+    was_refused: bool = False
+    """Whether Kueue has said that there is no room."""
     is_finished: bool = False
-    reserved: list[tuple[int, float]] = field(default_factory=list)
-    """Event and time of each reservation of quota."""
+    reserved: list[float] = field(default_factory=list)
+    """Time of each reservation of quota."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inversion:
     """A workload that got its quota while one of higher priority, no larger, waited in the same queue."""
 
     queue: str
     lower: str
     higher: str
-    waited_seconds: float
-    """For how long the higher one had waited."""
+    time: float
+    late_seconds: float | None = None
+    """How much later the higher one got its own."""
 
 
 class Observer:
@@ -69,7 +68,6 @@ class Observer:
         """The most of them at any moment."""
         self.gpu_seconds = 0.0
         self._pods: dict[str, tuple[str, str, int]] = {}
-        self._events = 0
         self._changed = time.monotonic()
         root = f"namespaces/{namespace}"
         self._threads = [
@@ -145,29 +143,32 @@ class Observer:
 
     def _take_workload(self, kind: str, item: dict[str, Any]) -> None:
         """Note who waits and who gets quota, and whether somebody should have been first."""
-        self._events += 1
         name, spec, now = item["metadata"]["name"], item["spec"], time.time()
         if name not in self.workloads:
             nodes = sum(group["count"] for group in spec["podSets"])
             owner = item["metadata"]["ownerReferences"][0]["name"]
-            self.workloads[name] = Waiting(spec["queueName"], spec["priority"], nodes, owner, now, self._events)
+            self.workloads[name] = Waiting(spec["queueName"], spec["priority"], nodes, owner)
         seen = self.workloads[name]
-        is_true = {one["type"]: one["status"] == "True" for one in item.get("status", {}).get("conditions", [])}
+        conditions = item.get("status", {}).get("conditions", [])
+        is_true = {one["type"]: one["status"] == "True" for one in conditions}
+        seen.was_refused |= any(one["type"] == "QuotaReserved" and one["reason"] == "Pending" for one in conditions)
         seen.is_finished = kind == "DELETED" or is_true.get("Finished", False)
         is_reserved = is_true.get("QuotaReserved", False)
         if is_reserved and not seen.is_reserved and not seen.is_finished:
-            seen.reserved.append((self._events, now))
+            seen.reserved.append(now)
             self._look_for_inversions(name, seen, now)
-        if seen.is_reserved and not is_reserved:
-            seen.since, seen.place = now, self._events
         seen.is_reserved = is_reserved
 
     def _look_for_inversions(self, name: str, taken: Waiting, now: float) -> None:
+        """Note who was passed over, and for how long those who were passed over before had to wait for it."""
+        for inversion in self.inversions:
+            if inversion.higher == name and inversion.late_seconds is None:
+                inversion.late_seconds = now - inversion.time
         for other, waiting in self.workloads.items():
             is_higher = waiting.priority > taken.priority and waiting.nodes <= taken.nodes
             is_waiting = not waiting.is_reserved and not waiting.is_finished
             if waiting.queue == taken.queue and is_higher and is_waiting:
-                self.inversions.append(Inversion(taken.queue, name, other, now - waiting.since))
+                self.inversions.append(Inversion(taken.queue, name, other, now))
 
     def _take_job(self, _: str, item: dict[str, Any]) -> None:
         name, now = item["metadata"]["name"], time.time()

@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -27,8 +28,8 @@ COLUMNS = [
     "call to TrainJob, median (95 %)",
     "call to quota",
     "completion to return",
-    "had to wait",
-    "preempted",
+    "found no room at first",
+    "preemptions",
     "GPUs in use, mean of 1,000",
     "requests a launch",
     "requests a second",
@@ -47,7 +48,7 @@ def row_of(launches: int, outcome: Outcome) -> list[str]:
         _times(outcome.to_created),
         _times(outcome.to_admitted),
         _times(outcome.to_noticed),
-        str(outcome.waited),
+        str(outcome.refused),
         str(outcome.preemptions),
         f"{1000 * outcome.gpu_share:.0f}",
         f"{requests / launches:.1f}",
@@ -124,13 +125,15 @@ def _findings(found: list[dict[str, Any]]) -> list[str]:
         + ", ".join(f"{pool} {peak}/{NODES[pool] * 8}" for pool, peak in one["outcome"]["peaks"].items())
         for one in found
     )
-    inversions = [(one["row"][0], each) for one in found for each in one["outcome"]["inversions"]]
-    longest = max((each["waited_seconds"] for _, each in inversions), default=0.0)
+    inversions = [each for one in found for each in one["outcome"]["inversions"]]
+    latest = max((each["late_seconds"] or math.inf for each in inversions), default=0.0)
     return [
         *(wrong or ["Every launch ended well with one TrainJob; nothing was left after the jobs were collected."]),
         f"Most GPUs in use at any event of the pods' watch, of those that exist: {peaks}.",
         f"Order: {len(inversions)} times a workload got quota while one of higher priority that was no larger waited "
-        f"in the same queue, having waited {longest:.1f} s at most.",
+        f"in the same queue; the higher one got its own {latest:.1f} s later at most. Kueue's log says why: "
+        "BestEffortFIFO tries a queue in the order of priority, room appeared when the higher one had just been tried, "
+        "and it was tried again in the next pass.",
     ]
 
 

@@ -1,0 +1,38 @@
+"""Twenty launches contend for ten simulated nodes in four pools; `benchmarks.cluster_scale` does the same with 200."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cluster_load import plan_of, run_load
+from benchmarks.cluster_pools import Pool, Pools
+from tests.cluster.reach import Cluster
+from tests.cluster.simulated import seed_of
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+_LAUNCHES = 20
+
+
+@pytest.fixture
+def pools(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pools]:
+    monkeypatch.setenv("KUBECONFIG", cluster.environment["KUBECONFIG"])
+    sizes = {"few-a": 4, "few-b": 3, "few-c": 2, "few-d": 1}
+    with Pools(cluster, "few", [Pool(name, nodes) for name, nodes in sizes.items()]) as made:
+        yield made
+
+
+def test_contending_launches_end_in_order_and_never_hold_more_gpus_than_exist(
+    pools: Pools, cluster: Cluster, tmp_path: Path
+) -> None:
+    plan = plan_of(pools.pools, _LAUNCHES, seed_of("load"), per_second=5.0)
+    outcome = run_load(pools, plan, tmp_path, cluster.environment, parts=1)
+    assert outcome.failed == []
+    assert outcome.overbooked == []
+    assert outcome.created == _LAUNCHES
+    assert outcome.leftovers == []
+    assert outcome.refused > 0, "the launches did not contend"
+    # A workload may be passed over when room appears just after it was tried: the next pass of its queue takes it.
+    assert [each for each in outcome.inversions if each.late_seconds is None or each.late_seconds > 10] == []
+    assert max(outcome.to_noticed) < 2
+    assert sum(outcome.requests.values()) < 30 * _LAUNCHES
