@@ -93,6 +93,11 @@ class Client:
         """Create an object; unknown fields are refused rather than dropped."""
         return self._json("POST", resource, query={"fieldValidation": "Strict", **query}, body=body)
 
+    def annotate(self, resource: Resource, name: str, annotations: Mapping[str, str]) -> dict[str, Any]:
+        """Set annotations of an object."""
+        body = {"metadata": {"annotations": dict(annotations)}}
+        return self._json("PATCH", resource, name=name, body=body, content_type="application/merge-patch+json")
+
     def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
         """Delete an object and then what it owns; with a uid only that very object.
 
@@ -146,6 +151,7 @@ class Client:
         part: str | None = None,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
         verb: str | None = None,
     ) -> "urllib3.BaseHTTPResponse":
         """Send a request; credentials that are refused are read anew once."""
@@ -153,7 +159,7 @@ class Client:
         for is_last in (False, True):
             generation = self._generation
             self._count(f"{verb or method} {resource.plural}")
-            response = self._send(method, path, body, read_seconds)
+            response = self._send(method, path, body, content_type, read_seconds)
             if response.status < 400:
                 return response
             error = ApiError(
@@ -168,13 +174,13 @@ class Client:
         raise AssertionError("unreachable")
 
     def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None, read_seconds: float | None
+        self, method: str, path: str, body: Mapping[str, Any] | None, content_type: str, read_seconds: float | None
     ) -> "urllib3.BaseHTTPResponse":
         import urllib3
 
         headers = {"Accept": "application/json", **self._connection.authorization()}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = content_type
         try:
             return self._connection.pool.request(
                 method,

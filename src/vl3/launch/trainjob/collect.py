@@ -3,16 +3,19 @@
 import logging
 import time
 
-from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.client import ApiError, Client
 from vl3.launch.trainjob.connection import connect
 from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.names import selector
-from vl3.launch.trainjob.objects import Object, condition, is_true, name_of, unix_time
+from vl3.launch.trainjob.names import LAUNCHER_ANNOTATION, selector
+from vl3.launch.trainjob.objects import Object, annotations_of, condition, is_over, is_true, name_of, unix_time
 from vl3.launch.trainjob.patience import answered, patiently
 from vl3.launch.trainjob.removal import remove
-from vl3.launch.trainjob.resources import TRAINJOBS
+from vl3.launch.trainjob.resources import PODS, TRAINJOBS
 
 log = logging.getLogger("vl3.launch")
+
+ORPHAN_SECONDS = 900.0
+"""Time after a launcher's end in which a retry of its step may take its job over."""
 
 
 def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
@@ -37,10 +40,10 @@ def collect_run(run_id: str, *, client: Client | None = None) -> list[str]:
 def collect(
     older_than_seconds: float, *, run_id: str | None = None, is_rehearsal: bool = False, client: Client | None = None
 ) -> list[str]:
-    """Delete the TrainJobs of any run that ended longer ago; returns their names.
+    """Delete the TrainJobs of any run that ended longer ago, and those that nobody looks after; returns their names.
 
-    The safety net for runs whose exit handler did not come to its end. Never a JobSet alone: Trainer would make it
-    again and run a failed job anew.
+    The safety net for runs whose exit handler did not come to its end, and for launchers that were ended without a
+    moment to delete their job. Never a JobSet alone: Trainer would make it again and run a failed job anew.
 
     Args:
         older_than_seconds: time since a job's end.
@@ -52,7 +55,8 @@ def collect(
         ClusterError: something is left, or the API server does not answer.
     """
     api, limits = client or Client(connect()), LaunchLimits()
-    old = [job for job in answered(lambda: _find(api, limits, run_id)) if _ended_before(job, older_than_seconds)]
+    jobs = answered(lambda: _find(api, limits, run_id))
+    old = [job for job in jobs if _ended_before(job, older_than_seconds) or _is_orphan(api, limits, job)]
     if is_rehearsal:
         return [name_of(job) for job in old]
     return answered(lambda: _remove_all(api, limits, old))
@@ -67,6 +71,28 @@ def _remove_all(client: Client, limits: LaunchLimits, jobs: list[Object]) -> lis
     for job in jobs:
         log.info("%s", remove(client, job, limits))
     return [name_of(job) for job in jobs]
+
+
+def _is_orphan(client: Client, limits: LaunchLimits, job: Object) -> bool:
+    """Whether a job goes on although its launcher's pod has ended, and no retry of the step has taken it over."""
+    pod_name = annotations_of(job).get(LAUNCHER_ANNOTATION)
+    if not pod_name or is_true(job, "Complete") or is_true(job, "Failed"):
+        return False
+    try:
+        pod = answered(lambda: patiently(lambda: client.get(PODS, pod_name), client, limits))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        since = unix_time(job["metadata"].get("creationTimestamp"))
+    else:
+        if not is_over(pod):
+            return False
+        since = max(filter(None, map(_container_end, pod["status"].get("containerStatuses") or ())), default=0.0)
+    return since is not None and time.time() - since >= ORPHAN_SECONDS
+
+
+def _container_end(status: Object) -> float | None:
+    return unix_time(((status.get("state") or {}).get("terminated") or {}).get("finishedAt"))
 
 
 def _ended_before(job: Object, seconds: float) -> bool:

@@ -23,7 +23,6 @@ from vl3.launch.trainjob.objects import (
     waiting_reason,
 )
 
-_KILLED_EXIT_CODE = 137
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _NO_SUCH_IMAGE = re.compile(
     r"not found|manifest unknown|does not exist|denied|unauthorized|forbidden|InvalidImageName|invalid reference|"
@@ -206,8 +205,9 @@ def _of_container(end: Object) -> tuple[Cause, str]:
         return causes.CANNOT_START, f"could not be started ({end['reason']}: {one_line(str(end.get('message')))})"
     if recorded is not None:
         family, message = recorded
-        is_kill = code == _KILLED_EXIT_CODE and family == "ClusterError"
-        return (causes.CRASH if is_kill else causes.OF_FAMILY[family]), f"ended with exit code {code}: {message}"
+        # An unexpected end (1) and a kill (137) come with the family of last resort, too.
+        is_crash = family == "ClusterError" and causes.OF_EXIT_CODE.get(code) is not causes.CLUSTER
+        return (causes.CRASH if is_crash else causes.OF_FAMILY[family]), f"ended with exit code {code}: {message}"
     if code in causes.OF_EXIT_CODE:
         return causes.OF_EXIT_CODE[code], f"ended with exit code {code}"
     signal = f" (signal {code - 128})" if 128 < code < 160 else ""

@@ -24,15 +24,12 @@ class Removal:
 
     name: str
     """The TrainJob."""
-    pods: int
-    """Pods that had to end."""
     seconds: float
     """Time until none of them used anything any more."""
 
     def __str__(self) -> str:
         """One line for a log."""
-        pods = f"its {self.pods} pods are gone" if self.pods else "no pod of it ran"
-        return f"TrainJob {self.name} is deleted, {pods}, its GPUs are free (after {self.seconds:.1f} s)"
+        return f"TrainJob {self.name} is deleted, none of its pods runs, its GPUs are free (after {self.seconds:.1f} s)"
 
 
 def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
@@ -49,12 +46,11 @@ def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
     limits = dataclasses.replace(limits, api_outage_seconds=limits.cancel_seconds)
     name, started = name_of(trainjob), time.monotonic()
     selector = pod_selector(name)
-    pods = len(running_pods(client, selector, limits))
-    delete_job(client, name, uid_of(trainjob), limits)
-    if pods:
+    delete_job(client, name, uid_of(trainjob), limits)  # before all else: there may be no time for more
+    if running_pods(client, selector, limits):
         _shorten_grace(client, selector, limits)
     wait_until_gone(client, selector, limits, seconds=limits.cancel_seconds, what=f"TrainJob {name} is deleted")
-    return Removal(name, pods, time.monotonic() - started)
+    return Removal(name, time.monotonic() - started)
 
 
 def delete_job(client: Client, name: str, uid: str, limits: LaunchLimits) -> bool:

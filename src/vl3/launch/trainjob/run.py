@@ -12,15 +12,15 @@ from vl3.errors import Vl3Error
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.trainjob.attempt import Attempt
 from vl3.launch.trainjob.causes import Failure
-from vl3.launch.trainjob.client import Client
+from vl3.launch.trainjob.client import ApiError, Client
 from vl3.launch.trainjob.connection import connect
 from vl3.launch.trainjob.creation import Creation, adopt, check_queue, wait_for_deletion
 from vl3.launch.trainjob.history import Past, format_history, may_retry, parse_history
 from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.names import ATTEMPT_LABEL, HISTORY_ANNOTATION, selector, stage_selector
+from vl3.launch.trainjob.names import ATTEMPT_LABEL, HISTORY_ANNOTATION, LAUNCHER_ANNOTATION, selector, stage_selector
 from vl3.launch.trainjob.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
 from vl3.launch.trainjob.output import Output
-from vl3.launch.trainjob.owner import find_owner
+from vl3.launch.trainjob.owner import Origin, find_origin
 from vl3.launch.trainjob.patience import LostTouchError, patiently
 from vl3.launch.trainjob.removal import delete_job, remove, wait_until_gone
 from vl3.launch.trainjob.resources import TRAINJOBS
@@ -82,7 +82,7 @@ class _Launch:
         self._creation: Creation | None = None
         self._has_looked = False
         self._current: Object | None = None
-        self._owner: dict[str, Any] | None = None
+        self._origin: Origin | None = None
         self._queued_seconds = 0.0
         self._running_seconds = 0.0
 
@@ -140,7 +140,7 @@ class _Launch:
     def _find(self) -> tuple[int, list[Past], Object | None]:
         """Number, history and TrainJob of the attempt to go on with; those before it are cleared away."""
         jobs = self._jobs()
-        self._owner = find_owner(self._client)
+        self._origin = find_origin(self._client)
         for former in jobs[:-1]:
             delete_job(self._client, name_of(former), uid_of(former), self._limits)
         self._has_looked = not jobs or is_being_deleted(jobs[-1])
@@ -153,7 +153,18 @@ class _Launch:
             return number + 1, history, None
         found = adopt(latest, self._manifest(number, history))
         self._current, self._has_looked = found, True
+        self._look_after(found)
         return number, history, found
+
+    def _look_after(self, trainjob: Object) -> None:
+        """Put this launcher's pod in the place of the former one's, or the collector takes the job for an orphan."""
+        if self._origin is None or annotations_of(trainjob).get(LAUNCHER_ANNOTATION) == self._origin.pod:
+            return
+        name, annotations = name_of(trainjob), {LAUNCHER_ANNOTATION: self._origin.pod}
+        try:
+            patiently(lambda: self._client.annotate(TRAINJOBS, name, annotations), self._client, self._limits)
+        except ApiError as error:  # it is on its way out: following it will tell
+            log.warning("TrainJob %s still names its former launcher: %s", name, error)
 
     def _jobs(self) -> list[Object]:
         query = selector(self._job.run_id, self._job.stage)
@@ -169,7 +180,13 @@ class _Launch:
             return None
 
     def _manifest(self, number: int, history: list[Past]) -> Object:
-        return build_trainjob(self._job, attempt=number, history=format_history(history), owner=self._owner)
+        return build_trainjob(
+            self._job,
+            attempt=number,
+            history=format_history(history),
+            owner=self._origin.owner if self._origin else None,
+            launcher_pod=self._origin.pod if self._origin else "",
+        )
 
     def _create(self, number: int, history: list[Past]) -> Object:
         self._creation = Creation(self._client, self._manifest(number, history), self._limits)

@@ -12,6 +12,7 @@ from vl3.launch.job import LaunchJob
 from vl3.launch.trainjob.names import (
     DIGEST_ANNOTATION,
     HISTORY_ANNOTATION,
+    LAUNCHER_ANNOTATION,
     MANAGER,
     RUN_ID_ANNOTATION,
     RUNTIME_PREFIX,
@@ -33,7 +34,7 @@ _ANNOTATION = re.compile(r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([
 
 
 def build_trainjob(
-    job: LaunchJob, *, attempt: int, history: str = "", owner: dict[str, Any] | None = None
+    job: LaunchJob, *, attempt: int, history: str = "", owner: dict[str, Any] | None = None, launcher_pod: str = ""
 ) -> dict[str, Any]:
     """The TrainJob of one attempt.
 
@@ -42,6 +43,7 @@ def build_trainjob(
         attempt: number of the attempt, from 1.
         history: how the earlier attempts ended.
         owner: owner reference, so that the job goes with the workflow run that wanted it.
+        launcher_pod: the pod that will look after the job; empty outside a cluster.
 
     Raises:
         ConfigError: a name, a variable or the document cannot be given to the cluster.
@@ -57,6 +59,7 @@ def build_trainjob(
             RUN_ID_ANNOTATION: job.run_id,
             DIGEST_ANNOTATION: _digest(spec, placement),
             **({HISTORY_ANNOTATION: history} if history else {}),
+            **({LAUNCHER_ANNOTATION: launcher_pod} if launcher_pod else {}),
         },
     }
     if owner is not None:

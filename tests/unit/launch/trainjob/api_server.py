@@ -150,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve("POST")
 
+    def do_PATCH(self) -> None:
+        self._serve("PATCH")
+
     def do_DELETE(self) -> None:
         self._serve("DELETE")
 
@@ -182,6 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._log(name)
         elif method == "POST":
             self._create(kind, body)
+        elif method == "PATCH":
+            item = self.server_state.objects[kind][name]
+            item["metadata"]["annotations"].update(body["metadata"]["annotations"])
+            self._json(200, self.server_state.put(kind, item))
         elif method == "DELETE":
             self._delete(kind, name, body)
         elif name:

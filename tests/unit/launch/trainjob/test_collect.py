@@ -18,11 +18,15 @@ from vl3.launch.trainjob.spec import build_trainjob
 MakeJob = Callable[..., LaunchJob]
 
 
+def stamp(seconds_ago: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds_ago))
+
+
 def put_job(server: ApiServer, job: LaunchJob, *, ended_seconds_ago: float | None = None) -> str:
     item = build_trainjob(job, attempt=1)
     if ended_seconds_ago is not None:
-        ended_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ended_seconds_ago))
-        item["status"] = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": ended_at}]}
+        end = {"type": "Complete", "status": "True", "lastTransitionTime": stamp(ended_seconds_ago)}
+        item["status"] = {"conditions": [end]}
     server.put("trainjobs", item)
     return item["metadata"]["name"]
 
@@ -65,12 +69,40 @@ def test_jobs_belong_to_the_workflow_not_to_the_pod(
     namespace.write_text("team\n")
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "u", "controller": True}
     server.put("pods", {"metadata": {"name": "step-pod", "ownerReferences": [workflow]}})
-    assert owner.find_owner(client) is None  # outside a cluster
+    assert owner.find_origin(client) is None  # outside a cluster
     monkeypatch.setattr(owner, "NAMESPACE_FILE", namespace)
     monkeypatch.setenv("KFP_POD_NAME", "step-pod")
-    assert owner.find_owner(client) == workflow | {"controller": False, "blockOwnerDeletion": False}
+    reference = workflow | {"controller": False, "blockOwnerDeletion": False}
+    assert owner.find_origin(client) == owner.Origin("step-pod", reference)
+    server.put("pods", {"metadata": {"name": "bare-pod"}})
+    monkeypatch.setenv("KFP_POD_NAME", "bare-pod")
+    assert owner.find_origin(client) == owner.Origin("bare-pod", None)
     monkeypatch.setenv("KFP_POD_NAME", "unknown")
-    assert owner.find_owner(client) is None
+    assert owner.find_origin(client) is None
+
+
+def test_collect_removes_what_nobody_looks_after(make_job: MakeJob, server: ApiServer, client: Client) -> None:
+    def launcher(name: str, phase: str, seconds_ago: float) -> str:
+        end = {"terminated": {"exitCode": 143, "finishedAt": stamp(seconds_ago)}} if phase == "Failed" else {}
+        status = {"phase": phase, "containerStatuses": [{"name": "main", "state": end}]}
+        server.put("pods", {"metadata": {"name": name, "labels": {}}, "spec": {}, "status": status})
+        return name
+
+    def job(run_id: str, pod: str, age_seconds: float = 7200) -> str:
+        item = build_trainjob(make_job(run_id=run_id), attempt=1, launcher_pod=pod)
+        item["metadata"]["creationTimestamp"] = stamp(age_seconds)
+        return server.put("trainjobs", item)["metadata"]["name"]
+
+    orphans = [job("ended", launcher("a", "Failed", 1000)), job("gone", "nowhere")]
+    kept = [
+        job("just ended", launcher("b", "Failed", 60)),
+        job("looked after", launcher("c", "Running", 0)),
+        job("just made", "nowhere", age_seconds=60),
+        job("no pod", ""),
+    ]
+    assert collect(3600, is_rehearsal=True, client=client) == sorted(orphans)
+    assert collect(3600, client=client) == sorted(orphans)
+    assert server.names("trainjobs") == sorted(kept)
 
 
 def test_a_missing_kubeconfig_is_one_message(tmp_path: Path) -> None:

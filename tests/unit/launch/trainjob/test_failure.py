@@ -59,6 +59,7 @@ def message(family: str, text: str = "said so") -> str:
         ({"exitCode": 6}, "storage", "ended with exit code 6"),
         ({"exitCode": 4, "message": "{broken"}, "cluster", "ended with exit code 4"),
         ({"exitCode": 137, "message": message("ClusterError", "rank 3 was killed")}, "crash", "rank 3 was killed"),
+        ({"exitCode": 1, "message": message("ClusterError", "ImportError: x")}, "crash", "code 1: ImportError: x"),
         ({"exitCode": 137}, "crash", "ended with exit code 137 (signal 9)"),
         ({"exitCode": 143}, "stopped", "ended with exit code 143"),
         ({"exitCode": 1, "message": message("OddError")}, "crash", "ended with exit code 1"),

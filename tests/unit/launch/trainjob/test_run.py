@@ -16,6 +16,7 @@ from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.trainjob import run
 from vl3.launch.trainjob.client import Client
 from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.trainjob.owner import Origin
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
 
@@ -474,7 +475,7 @@ def test_two_signals_free_the_pods(
             timer.join()
         signal.signal(signal.SIGTERM, former)
     assert "SIGTERM came while the job is being deleted: that goes on" in caplog.text
-    assert f"TrainJob {NAME} is deleted, its 2 pods are gone, its GPUs are free" in caplog.text
+    assert f"TrainJob {NAME} is deleted, none of its pods runs, its GPUs are free" in caplog.text
     assert server.names("trainjobs") == []
     assert server.names("pods") == []
 
@@ -494,6 +495,17 @@ def test_an_interrupt_while_the_create_is_answered_leaves_no_job(
     assert server.names("trainjobs") == []
 
 
+def test_a_retry_of_the_step_looks_after_the_job(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put("trainjobs", build_trainjob(make_job(), attempt=1, launcher_pod="former"))
+    cluster.runs(NAME)
+    cluster.complete(NAME)
+    monkeypatch.setattr(run, "find_origin", lambda client: Origin("present", None))
+    launch(make_job())
+    assert server.objects["trainjobs"][NAME]["metadata"]["annotations"]["vl3.dev/launcher-pod"] == "present"
+
+
 def test_an_interrupt_before_the_job_was_adopted_deletes_it(
     make_job: MakeJob, server: ApiServer, launch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,7 +513,7 @@ def test_an_interrupt_before_the_job_was_adopted_deletes_it(
         raise SystemExit(143)
 
     server.put("trainjobs", build_trainjob(make_job(), attempt=1))
-    monkeypatch.setattr(run, "find_owner", interrupt)
+    monkeypatch.setattr(run, "find_origin", interrupt)
     with pytest.raises(SystemExit):
         launch(make_job(document={"other": 1}))
     assert server.names("trainjobs") == [NAME]
