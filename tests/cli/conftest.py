@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -60,6 +61,14 @@ class Runner:
         paths = sorted((self.folder / "artifacts" / "work" / task).glob("*/events.jsonl"))
         lines = paths[-1].read_text(encoding="utf-8").splitlines(keepends=True) if paths else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def workflow_run(runner: Runner) -> tuple[str, dict[str, str]]:
+    """State and tags of the workflow's own MLflow run."""
+    with sqlite3.connect(runner.folder / "mlflow.db") as database:
+        query = "select run_uuid, status from runs join tags using (run_uuid) where key = 'vl3.kind' and value = ?"
+        ((run, state),) = database.execute(query, ["workflow"]).fetchall()
+        return state, dict(database.execute("select key, value from tags where run_uuid = ?", [run]).fetchall())
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Runner
+from tests.cli.conftest import Runner, workflow_run
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 
@@ -35,14 +35,6 @@ def finished(make_runner: Callable[..., Runner]) -> tuple[Runner, str, str]:
     done = runner.run()
     assert done.returncode == 0, done.stderr
     return runner, done.stdout, done.stderr
-
-
-def workflow_run(runner: Runner) -> tuple[str, dict[str, str]]:
-    """State and tags of the workflow's own MLflow run."""
-    with sqlite3.connect(runner.folder / "mlflow.db") as database:
-        query = "select run_uuid, status from runs join tags using (run_uuid) where key = 'vl3.kind' and value = ?"
-        ((run, state),) = database.execute(query, ["workflow"]).fetchall()
-        return state, dict(database.execute("select key, value from tags where run_uuid = ?", [run]).fetchall())
 
 
 def _output(runner: Runner, task: str, name: str) -> Path:

