@@ -64,6 +64,7 @@ def vl3_tree() -> Path:
             copy = Path(folder) / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+        (Path(folder) / "README.md").touch()  # pyproject.toml names it; a word changed there is no other image
         _install(tree, "--no-deps", "--no-build-isolation", "--no-cache", folder, reason="vl3 itself")
     _write_program(tree / PREFIX / "bin" / "vl3", "vl3.cli.main:main")
     _finish(tree, globs, key, made_from)
@@ -71,9 +72,9 @@ def vl3_tree() -> Path:
 
 
 def source_files() -> list[Path]:
-    """What the package vl3 is built from: the package itself and what its metadata name."""
+    """What the package vl3 is built from."""
     own = [path for path in (ROOT / "src" / "vl3").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return sorted([*own, ROOT / "pyproject.toml", ROOT / "README.md"])
+    return sorted([*own, ROOT / "pyproject.toml"])
 
 
 def trimmed(role: Role) -> list[str]:
