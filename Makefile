@@ -89,7 +89,7 @@ kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, read
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind up
 
 test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
-	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') tests/cluster
+	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') tests/cluster tests/manifests
 
 kind-down: $(SETUP) ## Remove the cluster; CACHES=1 removes what was built as well
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind down $(if $(CACHES),--caches)
@@ -101,7 +101,8 @@ apply: $(SETUP) ## Apply OVERLAY=kind|staging|prod to the cluster of KUBECONFIG
 	.venv/bin/kubectl apply --server-side --force-conflicts --field-manager=vl3 -k manifests/overlays/$(OVERLAY)
 
 pin-images: $(SETUP) ## Write production's images by digest, from what was pushed
-	$(PYTHON_IN_VENV) -m images.build --digests | $(PYTHON_IN_VENV) manifests/pin_images.py
+	@docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' \
+		$$($(PYTHON_IN_VENV) manifests/pin_images.py --images) | $(PYTHON_IN_VENV) manifests/pin_images.py
 
 render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
 	@.venv/bin/kubectl kustomize manifests/overlays/$(OVERLAY)
