@@ -7,6 +7,7 @@ A file carries a digest of what it was made from, by which a test notices that i
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ PYTHON_VERSION = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
 _LEFT_OUT = "left-out.txt"
 _DIGEST_LINE = "# inputs sha256: "
+
+
+def uv_program() -> str:
+    """uv on the PATH, or the one that set-up put beside this Python."""
+    return shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 
 
 def source_file(role: Role) -> Path:
@@ -48,7 +54,7 @@ def lock(role: Role) -> int:
     Raises:
         subprocess.CalledProcessError: uv found no versions that fit together; it has said why on stderr.
     """
-    command = ["uv", "pip", "compile", str(source_file(role)), "--quiet", "--no-header", "--no-annotate"]
+    command = [uv_program(), "pip", "compile", str(source_file(role)), "--quiet", "--no-header", "--no-annotate"]
     command += ["--constraints", str(ROOT / "constraints.txt")]
     for path in role.rule_files(_LEFT_OUT):
         command += ["--override", str(path)]

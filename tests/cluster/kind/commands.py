@@ -59,6 +59,21 @@ def run(
     return result.stdout
 
 
+def fetch(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run a program that downloads, up to three times, for networks that stumble.
+
+    Raises:
+        KindError: It failed each time.
+    """
+    for pause in (5, 20):
+        try:
+            return run(command, cwd=cwd, env=env)
+        except KindError as error:
+            say(f"{error}\n        once more in {pause} s")
+            time.sleep(pause)
+    return run(command, cwd=cwd, env=env)
+
+
 def succeeds(command: Sequence[str | Path], *, timeout: float = 60) -> bool:
     """Whether a program ends with 0; what it prints is dropped."""
     try:

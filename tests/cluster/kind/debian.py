@@ -1,6 +1,6 @@
 """The Debian base image, made by debootstrap: no registry is asked."""
 
-from tests.cluster.kind.commands import run, step
+from tests.cluster.kind.commands import fetch, run, step
 from tests.cluster.kind.content import hash_of
 from tests.cluster.kind.docker import CACHE_REPOSITORY, image_ids
 from tests.cluster.kind.settings import DEBIAN_IMAGE, ROOT
@@ -19,6 +19,6 @@ def ensure_debian() -> str:
         return tag
     if DEBIAN_IMAGE not in known:
         with step(f"image {DEBIAN_IMAGE} (debootstrap)"):
-            run(["bash", SCRIPT, DEBIAN_IMAGE])
+            fetch(["bash", SCRIPT, DEBIAN_IMAGE])
     run(["docker", "tag", DEBIAN_IMAGE, tag])
     return tag

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.kind.commands import KindError, run, step, succeeds, tail
+from tests.cluster.kind.commands import KindError, fetch, run, step, succeeds, tail
 from tests.cluster.kind.settings import HERE
 
 CAP_SYS_RESOURCE = 24
@@ -114,8 +114,8 @@ def install(packages: list[str]) -> None:
         return
     with step(f"apt-get install {' '.join(packages)}"):
         quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        run(["apt-get", "update", "-q"], env=quiet)
-        run(["apt-get", "install", "-yq", "--no-install-recommends", *packages], env=quiet)
+        fetch(["apt-get", "update", "-q"], env=quiet)
+        fetch(["apt-get", "install", "-yq", "--no-install-recommends", *packages], env=quiet)
 
 
 def has_sys_resource(status: str) -> bool:

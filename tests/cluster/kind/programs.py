@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.kind.commands import run, step
+from tests.cluster.kind.commands import fetch, run, step
 from tests.cluster.kind.content import hash_of
 from tests.cluster.kind.settings import KUBERNETES_VERSION, MODULES
 
@@ -105,7 +105,7 @@ def _build(piece: Piece, folder: Path) -> None:
     output.mkdir()
     # A single package gets its name from us: a module's root package is named after its folder.
     target = f"{output}/" if len(piece.programs) > 1 else str(output / piece.programs[0])
-    run(
+    fetch(
         ["go", "build", "-trimpath", "-ldflags", linker_flags(), "-o", target, *piece.packages],
         cwd=work / "module",
         env=GO_ENVIRONMENT,
