@@ -100,3 +100,9 @@ def test_finished_tree_is_trimmed_compiled_and_marked(monkeypatch: pytest.Monkey
     content = trees.tree_content(tmp_path / "x-libraries")
     trees._finish(tmp_path / "x-libraries", ["nothing-like-this"], "another key", "made from")
     assert trees.tree_content(tmp_path / "x-libraries") == content
+
+
+def test_missing_uv_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(trees, "uv_program", lambda: str(tmp_path / "uv"))
+    with pytest.raises(trees.ImageBuildError, match=r"uv is missing\. Install it \(pip install uv\) and start again"):
+        trees._install(tmp_path, "--no-deps", reason="the libraries of trainer")
