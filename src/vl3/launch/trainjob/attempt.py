@@ -55,6 +55,7 @@ class Attempt:
         self._places = Places(client, job.placement.queue, every_seconds=limits.place_seconds)
         self._hints = Hints(client, self._name, every_seconds=limits.place_seconds)
         self._said: tuple[str, str] | None = None
+        self._said_at = 0.0
         self._drain_seconds = 0.0  # only the log of a job that has ended is waited for
         queries = {
             TRAINJOBS: {"fieldSelector": f"metadata.name={self._name}"},
@@ -141,10 +142,12 @@ class Attempt:
         return failure
 
     def _say(self, observation: Observation) -> None:
-        """Tell a change of the state or of its reason once."""
-        if (observation.state, observation.text) != self._said:
-            self._said = (observation.state, observation.text)
-            self._output.state(observation.state, observation.text)
+        """Tell a change of the state at once, and of its reason (`3 of 64 pods ready`) now and then."""
+        said = (observation.state, observation.text)
+        is_new = self._said is None or observation.state != self._said[0]
+        if is_new or (said != self._said and now() - self._said_at >= self._limits.say_seconds):
+            self._said, self._said_at = said, now()
+            self._output.state(*said)
 
     def _take_messages(self) -> None:
         """Wait for something new, then take all that is there."""

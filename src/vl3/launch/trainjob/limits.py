@@ -39,6 +39,8 @@ class LaunchLimits:
     """Longest pause after a log that could not be read."""
     log_drain_seconds: float = 3.0
     """Time for the last lines of a log after the job has ended."""
+    say_seconds: float = 2.0
+    """Shortest time between two lines about the same state."""
     place_seconds: float = 60.0
     """Time between two looks at the place in the queue."""
     log_tail_lines: int = 20
