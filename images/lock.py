@@ -21,7 +21,7 @@ _DIGEST_LINE = "# inputs sha256: "
 
 
 def uv_program() -> str:
-    """uv on the PATH, or the one that set-up put beside this Python."""
+    """Where uv is: on the PATH, or beside this Python, where the set-up put it."""
     return shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 
 

@@ -98,7 +98,16 @@ class ImageBuildError(Exception):
 
 def _install(tree: Path, *arguments: str, reason: str) -> None:
     """Install into a tree with the machine's own settings of uv; nothing of them stays in it."""
-    command = [_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(tree / SITE_PACKAGES)]
+    command = [
+        uv_program(),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        sys.executable,
+        "--target",
+        str(tree / SITE_PACKAGES),
+    ]
     if "--no-build-isolation" not in arguments:
         command += ["--python-version", PYTHON_VERSION, "--python-platform", PLATFORM]
     environment = os.environ | {"UV_SYSTEM_CERTS": os.environ.get("UV_SYSTEM_CERTS", "1")}
@@ -108,11 +117,6 @@ def _install(tree: Path, *arguments: str, reason: str) -> None:
         raise ImageBuildError("uv is missing. Install it (pip install uv) and start again.") from error
     except subprocess.CalledProcessError as error:
         raise ImageBuildError(f"{reason} could not be installed: see uv's message above.") from error
-
-
-def _uv() -> str:
-    """uv as it is on the PATH, or as the set-up installed it beside this Python."""
-    return shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 
 
 def _finish(tree: Path, globs: list[str], key: str, made_from: str) -> None:
