@@ -4,13 +4,13 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.corpus import make_corpus
 from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Cluster
 from tests.cluster.simulated import Launcher, gpu_node, remove_nodes
 
@@ -59,11 +59,7 @@ def new_run() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few hundred generated samples of all ten categories."""
-    folder = tmp_path_factory.mktemp("corpus") / "data"
-    program = "import sys; from vl3.cli.main import main; sys.exit(main())"
-    arguments = ["data", "sample", "--out", str(folder), "--seed", "3", "--heldout", "4", "--scale", "0.02"]
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
-    return folder
+    return make_corpus(tmp_path_factory.mktemp("corpus") / "data", "--seed", "3", "--heldout", "4", "--scale", "0.02")
 
 
 @pytest.fixture(scope="session")
