@@ -46,8 +46,8 @@ class Inversion:
     lower: str
     higher: str
     time: float
-    late_seconds: float | None = None
-    """How much later the higher one got its own."""
+    seconds: float | None = None
+    """How long it lasted: until the higher one got its own, or the lower one was evicted or ended."""
 
 
 class Observer:
@@ -158,12 +158,14 @@ class Observer:
             seen.reserved.append(now)
             self._look_for_inversions(name, seen, now)
         seen.is_reserved = is_reserved
+        holds = is_reserved and not seen.is_finished and not is_true.get("Evicted", False)
+        for inversion in self.inversions:
+            is_over = not holds if inversion.lower == name else holds and inversion.higher == name
+            if is_over and inversion.seconds is None:
+                inversion.seconds = now - inversion.time
 
     def _look_for_inversions(self, name: str, taken: Waiting, now: float) -> None:
-        """Note who was passed over, and for how long those who were passed over before had to wait for it."""
-        for inversion in self.inversions:
-            if inversion.higher == name and inversion.late_seconds is None:
-                inversion.late_seconds = now - inversion.time
+        """Note who is passed over."""
         for other, waiting in self.workloads.items():
             is_higher = waiting.priority > taken.priority and waiting.nodes <= taken.nodes
             is_waiting = not waiting.is_reserved and not waiting.is_finished

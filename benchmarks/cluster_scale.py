@@ -126,14 +126,15 @@ def _findings(found: list[dict[str, Any]]) -> list[str]:
         for one in found
     )
     inversions = [each for one in found for each in one["outcome"]["inversions"]]
-    latest = max((each["late_seconds"] or math.inf for each in inversions), default=0.0)
+    longest = max((math.inf if each["seconds"] is None else each["seconds"] for each in inversions), default=0.0)
     return [
         *(wrong or ["Every launch ended well with one TrainJob; nothing was left after the jobs were collected."]),
         f"Most GPUs in use at any event of the pods' watch, of those that exist: {peaks}.",
         f"Order: {len(inversions)} times a workload got quota while one of higher priority that was no larger waited "
-        f"in the same queue; the higher one got its own {latest:.1f} s later at most. Kueue's log says why: "
-        "BestEffortFIFO tries a queue in the order of priority, room appeared when the higher one had just been tried, "
-        "and it was tried again in the next pass.",
+        f"in the same queue; it lasted {longest:.1f} s at most, until the higher one got its own or the lower one was "
+        "evicted for it. Kueue's log says why: BestEffortFIFO tries the waiting ones in the order of priority, one in "
+        "each cycle of the scheduler; what becomes free during such a pass is given to whose turn it is, and the next "
+        "pass puts it right by preemption.",
     ]
 
 
