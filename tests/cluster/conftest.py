@@ -12,14 +12,16 @@ import pytest
 
 from tests.cluster.corpus import make_corpus
 from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Cluster
-from tests.cluster.simulated import Launcher, gpu_node, remove_nodes
+from tests.cluster.simulated import Launcher, gpu_node
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs the cluster."""
+    """Everything here needs the cluster; tests that fill the simulated pools take turns, other files may overlap."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            is_filling = "pools" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("pools" if is_filling else item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -63,11 +65,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pools(cluster: Cluster) -> Iterator[None]:
+def pools(cluster: Cluster) -> None:
     """Two simulated nodes of eight GPUs in each GPU pool, as the quotas of the kind overlay say."""
     cluster.apply(*(gpu_node(f"{pool}-{number}", pool) for pool in ("h200", "a100") for number in range(2)))
-    yield
-    remove_nodes(cluster)
 
 
 @pytest.fixture

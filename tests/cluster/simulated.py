@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.reach import NAMESPACE, REPOSITORY, Cluster
+from vl3.launch.trainjob.names import run_hash
 
 _READY = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 
@@ -139,6 +140,17 @@ def jobs_of(cluster: Cluster, run_id: str) -> list[dict[str, Any]]:
     return [job for job in found if job["metadata"]["annotations"].get("vl3.dev/run-id") == run_id]
 
 
+def left_of(cluster: Cluster, run_ids: Sequence[str]) -> list[str]:
+    """Every object of these runs that is in the cluster, as `kind/name`."""
+    hashes = [run_hash(run_id) for run_id in run_ids]
+    return [
+        f"{kind}/{name}"
+        for kind in ("trainjobs", "jobsets", "jobs", "workloads", "pods", "secrets", "services")
+        for name in (item["metadata"]["name"] for item in cluster.get(kind))
+        if any(part in name for part in hashes)
+    ]
+
+
 def gpus_in_use(pods: Sequence[dict[str, Any]]) -> int:
     """GPUs of pods that hold a node and have not ended."""
     return sum(
@@ -154,13 +166,3 @@ def seed_of(name: str) -> int:
     seed = int(os.environ.get("VL3_TEST_SEED") or int.from_bytes(os.urandom(4)))
     print(f"{name}: VL3_TEST_SEED={seed}")
     return seed
-
-
-def remove_nodes(cluster: Cluster) -> None:
-    """Take the simulated nodes away again."""
-    cluster.kubectl("delete", "nodes", "--selector", "vl3.dev/simulated=true", "--wait=false")
-
-
-def priority_of(job: dict[str, Any]) -> str:
-    """Priority class of a TrainJob."""
-    return job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"]

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from tests.cluster.corpus import make_corpus
 from tests.cluster.reach import REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
+from tests.cluster.simulated import left_of
 from vl3.config.stages import Stage
 from vl3.store.objects import S3Connection, Store, open_store
 
@@ -117,8 +117,6 @@ def test_the_first_stage_ran_as_two_pods_that_met_by_dns(runs: tuple[Finished, F
     assert "rank 0 INFO vl3.training: at step 0 of" in log
 
 
-def test_a_run_leaves_nothing_in_the_cluster(
-    runs: tuple[Finished, Finished], cluster: Cluster, new_run: Callable[[str], str]
-) -> None:
-    assert cluster.get("trainjobs") == []
-    assert [pod for pod in cluster.get("pods") if "jobset.sigs.k8s.io/jobset-name" in pod["metadata"]["labels"]] == []
+def test_a_run_leaves_nothing_in_the_cluster(runs: tuple[Finished, Finished], cluster: Cluster) -> None:
+    placed, _ = runs
+    assert left_of(cluster, [placed.record["run_id"]]) == []
