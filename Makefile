@@ -19,7 +19,7 @@ PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
-.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images lock-images \
+.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images lock-images test-images \
 	kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
@@ -67,8 +67,8 @@ imports: $(SETUP) ## Who may import whom (import-linter)
 	.venv/bin/lint-imports --no-cache
 
 test: export OMP_NUM_THREADS ?= 1
-test: $(SETUP) ## All tests in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one
-	$(PYTHON_IN_VENV) -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
+test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one
+	$(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
@@ -82,6 +82,9 @@ images: $(SETUP) ## Build the images: BASE_IMAGE=python:3.11-slim-bookworm or no
 
 lock-images: $(SETUP) ## Pin anew what goes into the images (images/*/requirements.txt)
 	$(PYTHON_IN_VENV) -m images.lock
+
+test-images: $(SETUP) ## Run each image as a restricted container
+	$(PYTHON_IN_VENV) -m pytest tests/images
 
 kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind prepare
