@@ -167,8 +167,8 @@ def _start_part(
 
 
 def _wait_for_nothing(pools: Pools) -> list[str]:
-    """What is left once the garbage collector had a minute and a half."""
-    deadline = time.monotonic() + 90
+    """What is left once the garbage collector had four minutes."""
+    deadline = time.monotonic() + 240
     while (left := pools.leftovers()) and time.monotonic() < deadline:
         time.sleep(2)
     return left

@@ -126,12 +126,13 @@ def _findings(found: list[dict[str, Any]]) -> list[str]:
         for one in found
     )
     inversions = [each for one in found for each in one["outcome"]["inversions"]]
+    passed = len({(each["lower"], each["time"]) for each in inversions})
     longest = max((math.inf if each["seconds"] is None else each["seconds"] for each in inversions), default=0.0)
     return [
         *(wrong or ["Every launch ended well with one TrainJob; nothing was left after the jobs were collected."]),
         f"Most GPUs in use at any event of the pods' watch, of those that exist: {peaks}.",
-        f"Order: {len(inversions)} times a workload got quota while one of higher priority that was no larger waited "
-        f"in the same queue; it lasted {longest:.1f} s at most, until the higher one got its own or the lower one was "
+        f"Order: {passed} times a workload got quota while one of higher priority that was no larger waited in the "
+        f"same queue; it lasted {longest:.1f} s at most, until the higher one got its own or the lower one was "
         "evicted for it. Kueue's log says why: BestEffortFIFO tries the waiting ones in the order of priority, one in "
         "each cycle of the scheduler; what becomes free during such a pass is given to whose turn it is, and the next "
         "pass puts it right by preemption.",
