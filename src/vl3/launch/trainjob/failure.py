@@ -9,6 +9,7 @@ from vl3.launch.trainjob.causes import Cause, Failure
 from vl3.launch.trainjob.objects import (
     Object,
     condition,
+    container_status,
     image_of,
     is_being_deleted,
     is_over,
@@ -140,6 +141,8 @@ def _image_trouble(pods: Sequence[Object]) -> Failure | None:
         if reason == "ContainerCreating" and slow is None:
             text = f"{where} still gets its image {image_of(pod)} and volumes"
             slow = Failure(causes.IMAGE_SLOW, text, name_of(pod))
+        if slow is None and node_of(pod) and not is_over(pod) and not container_status(pod):
+            slow = Failure(causes.IMAGE_SLOW, f"{where} has heard nothing from that node's kubelet", name_of(pod))
     return slow
 
 

@@ -200,6 +200,15 @@ def test_what_keeps_a_container_from_starting(recorded: Recorded, reason: str, w
     assert words in found.text
 
 
+def test_a_node_that_never_answers_is_trouble(recorded: Recorded) -> None:
+    scene = recorded("image_back_off")
+    for pod in scene["pods"]:
+        pod["status"] = {"phase": "Pending"}
+    found = trouble(scene)
+    assert (found.cause.name, found.cause.patience) == ("image_slow", "image_pull_seconds")
+    assert "has heard nothing from that node's kubelet" in found.text
+
+
 def test_pods_that_find_no_node_or_are_not_made_are_trouble(recorded: Recorded) -> None:
     found = trouble(recorded("unschedulable"))
     assert (found.cause.name, found.cause.patience) == ("unschedulable", "unschedulable_seconds")
