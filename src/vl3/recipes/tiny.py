@@ -75,7 +75,7 @@ def _placements() -> PlacementsConfig:
         nodes=1,
         processes_per_node=2,
         gpus_per_node=0,
-        cpus_per_node=0.5,
+        cpus_per_node=1.4,
         memory_gib=4.0,
         shm_gib=0.5,
         queue="cpu",
@@ -83,7 +83,7 @@ def _placements() -> PlacementsConfig:
         queue_timeout_seconds=600.0,
         max_retries=2,
     )
-    two_pods = replace(one_pod, nodes=2, processes_per_node=1, memory_gib=3.0)
+    two_pods = replace(one_pod, nodes=2, processes_per_node=1, cpus_per_node=0.7, memory_gib=3.0)
     return replace(PlacementsConfig.uniform(one_pod), vision_adaptation=two_pods)
 
 
