@@ -26,7 +26,8 @@ class Runner:
 
     def start(self) -> "subprocess.Popen[str]":
         """Start it in a session of its own, so that its group can be killed without the test's."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("VL3_")}
+        ours = ("VL3_", "MLFLOW_", "_MLFLOW_")  # MLflow writes into the environment of a process that it serves in
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.run", "--run", str(self.folder), *self.arguments],
             cwd=REPOSITORY,

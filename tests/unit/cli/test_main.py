@@ -45,6 +45,7 @@ def test_help_names_every_noun(capsys: pytest.CaptureFixture[str]) -> None:
         "base",
         "registry",
         "cluster",
+        "run",
     ]
 
 

@@ -91,6 +91,10 @@ def pod_job(stage_inputs: Any, folder: Path, **overrides: object) -> StageJob:
     return replace(stage_inputs.job(folder, **changes), events_path="", failure_path="")
 
 
+_MANY_STEPS = {"stages.vision_adaptation.steps": 150, "engine.checkpoint_every_steps": 50}
+"""Enough that a pod is still at work when it is asked to stop."""
+
+
 def steps_of(events: Events) -> list[int]:
     return [event["step"] for event in events if event["type"] == "metrics"]
 
@@ -120,8 +124,8 @@ def test_two_pods_meet_and_train_what_one_does(stage_inputs: Any, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(stage_inputs: Any, tmp_path: Path) -> None:
-    whole = Pods(pod_job(stage_inputs, tmp_path / "whole"), tmp_path / "whole")
-    job = pod_job(stage_inputs, tmp_path / "cut")
+    whole = Pods(pod_job(stage_inputs, tmp_path / "whole", **_MANY_STEPS), tmp_path / "whole")
+    job = pod_job(stage_inputs, tmp_path / "cut", **_MANY_STEPS)
     first = Pods(job, tmp_path / "cut", nodes=2)
     first.wait_for(lambda events: len(steps_of(events)) >= 2)
     first.terminate(rank=1)
@@ -134,7 +138,7 @@ def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(stage_inputs: Any,
     assert second.wait() == [0], second.output()
     assert whole.wait() == [0], whole.output()
     events = settled_events(read_events(tmp_path / "cut" / "work" / "events.jsonl"))
-    assert steps_of(events) == steps_of(whole.events()) == list(range(1, 9))
+    assert steps_of(events) == steps_of(whole.events()) == list(range(1, 151))
     assert [event["resumed_from_step"] for event in events if event["type"] == "start"] == [
         0,
         steps_of(first.events())[-1],
@@ -149,7 +153,7 @@ def test_pods_find_in_an_object_store_what_the_ones_before_left(
     folder = tmp_path / "dataset"
     shutil.copytree(fetch(stage_inputs.dataset), folder)
     dataset = publish(folder, f"{s3_root}/dataset", kind="dataset", created_by={})
-    job = pod_job(stage_inputs, tmp_path)
+    job = pod_job(stage_inputs, tmp_path, **_MANY_STEPS)
     job = replace(job, dataset=dataset.to_dict(), work_uri=f"{s3_root}/work", output_uri=f"{s3_root}/model")
     first = Pods(job, tmp_path / "1")
     first.wait_for(lambda events: len(steps_of(events)) >= 2)
@@ -165,7 +169,7 @@ def test_pods_find_in_an_object_store_what_the_ones_before_left(
     assert second.events()[0]["resumed_from_step"] == done
     open_store(job.work_uri).get_file("events.jsonl", tmp_path / "events.jsonl")
     events = settled_events(read_events(tmp_path / "events.jsonl"))
-    assert steps_of(events) == list(range(1, 9))
+    assert steps_of(events) == list(range(1, 151))
     assert events[-1]["type"] == "end"
 
     third = Pods(job, tmp_path / "3")
