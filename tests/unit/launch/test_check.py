@@ -128,8 +128,8 @@ def test_a_pool_without_gpus_is_counted_in_cores(facts: ClusterFacts) -> None:
             ["placements.video.nodes=12"],
             "placements.video asks ClusterQueue vl3-cpu for more than it can ever give: 16.8 cores (12 pods of 1.4 "
             "cores) of which it can have 4 cores at most and 48 GiB of memory (12 pods of 4 GiB of memory) of which it "
-            "can have 16 GiB of memory at most. The job would wait for ever. Lower placements.video.nodes or what a node "
-            "asks, name a larger queue, or have the quota of flavour cpu raised.",
+            "can have 16 GiB of memory at most. The job would wait for ever. Lower placements.video.nodes or what a "
+            "node asks, name a larger queue, or have the quota of flavour cpu raised.",
             id="more than the quota",
         ),
         pytest.param(
