@@ -15,6 +15,7 @@ from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Clu
 from tests.cluster.simulated import Launcher, gpu_node
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here needs the cluster; tests that fill the simulated pools take turns, other files may overlap."""
     for item in items:

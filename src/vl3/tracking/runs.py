@@ -81,12 +81,24 @@ class Tracker:
         if injected_id:
             return injected_id
         with platform_errors(self.tracking_uri, f"find or make the experiment {self.experiment!r}"), self._lock():
-            found = self.client.get_experiment_by_name(self.experiment)
-            if found is not None:
-                return str(found.experiment_id)
-            location = self._artifact_location()
-            made = self.client.create_experiment(self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS)
-            return str(made)
+            return self._find_experiment() or self._make_experiment()
+
+    def _find_experiment(self) -> str | None:
+        found = self.client.get_experiment_by_name(self.experiment)
+        return None if found is None else str(found.experiment_id)
+
+    def _make_experiment(self) -> str:
+        """Make the experiment, unless the run of another machine makes it in the same moment."""
+        from mlflow.exceptions import MlflowException
+
+        location = self._artifact_location()
+        try:
+            return self.client.create_experiment(self.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS)
+        except MlflowException as error:
+            found = self._find_experiment() if error.error_code == "RESOURCE_ALREADY_EXISTS" else None
+            if found is None:
+                raise
+            return found
 
     @cached_property
     def workflow(self) -> StepRun:

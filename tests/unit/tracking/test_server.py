@@ -52,6 +52,19 @@ def test_runs_through_the_server(server_uri: str, capfd: pytest.CaptureFixture[s
     assert "View run" not in capfd.readouterr().out
 
 
+def test_two_runs_may_make_an_experiment_at_once(server_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Tracker(server_uri, "race", run, "name") for run in ("run-1", "run-2"))
+    answers = iter([None, second.client.get_experiment_by_name])
+
+    def look(name: str) -> object:
+        answer = next(answers)
+        return answer if answer is None else answer(name)
+
+    monkeypatch.setattr(second.client, "get_experiment_by_name", look)
+    made = first.experiment_id
+    assert second.experiment_id == made
+
+
 def test_server_takes_s3_and_refuses_local_folders(server_uri: str) -> None:
     registry = Registry(server_uri, "vl3-tiny")
     with pytest.raises(ConfigError, match=rf"{server_uri} refuses a model version at file:///store/x: .*s3://"):
