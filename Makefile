@@ -92,8 +92,7 @@ kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, read
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind up
 
 test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
-	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full' --numprocesses 2 --dist loadgroup) \
-		--durations 12 tests/cluster tests/manifests
+	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') --durations 12 tests/cluster tests/manifests
 
 kind-down: $(SETUP) ## Remove the cluster; CACHES=1 removes what was built as well
 	@$(PYTHON_IN_VENV) -m tests.cluster.kind down $(if $(CACHES),--caches)

@@ -26,7 +26,7 @@ def main() -> int:
     kind_up_seconds = _timed([sys.executable, "-m", "tests.cluster.kind", "up"])
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
-        options = [] if arguments.full else ["-m", "cluster and not full", "--numprocesses", "2", "--dist", "loadgroup"]
+        options = [] if arguments.full else ["-m", "cluster and not full"]
         suite = [sys.executable, "-m", "pytest", "-q", *options, f"--junitxml={report}", "tests/cluster"]
         suite_seconds = _timed([*suite, "tests/manifests"])
         rows = _rows(report)
@@ -41,7 +41,7 @@ def main() -> int:
             f"`make kind-up` with caches: {kind_up_seconds:.0f} s until everything answers (limit "
             f"{KIND_UP_LIMIT_SECONDS:.0f} s).",
             f"The {'whole suite' if arguments.full else 'core of the suite'}: {suite_seconds:.0f} s"
-            + ("." if arguments.full else f" (limit {CORE_LIMIT_SECONDS:.0f} s), two tests at a time."),
+            + ("." if arguments.full else f" (limit {CORE_LIMIT_SECONDS:.0f} s)."),
         ],
         libraries=["kubernetes"],
     )

@@ -136,7 +136,8 @@ def versions() -> dict[str, str]:
 def _run_id(former: dict[str, Any], parameters: dict[str, Any], name: str) -> str:
     if former.get("run_id") and former.get("parameters") == parameters:
         return former["run_id"]
-    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    # Not the time alone: two machines may start a run of one name in the same second, on one cluster.
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def _earlier(former: dict[str, Any]) -> list[dict[str, Any]]:

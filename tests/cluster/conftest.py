@@ -15,14 +15,11 @@ from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Clu
 from tests.cluster.simulated import Launcher, gpu_node
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs the cluster; tests that fill the simulated pools take turns, other files may overlap."""
+    """Everything here needs the cluster."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-            is_filling = "pools" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("pools" if is_filling else item.path.stem))
 
 
 @pytest.fixture(scope="session")
