@@ -115,12 +115,13 @@ def test_waiting_for_quota_has_a_limit_of_its_own(launcher: Launcher, cluster: C
 
 
 def test_lost_node_is_retried_and_goes_on(launcher: Launcher, cluster: Cluster, new_run: NewRun) -> None:
-    launch = launcher.start(new_run("lost"), placement={"nodes": 1}, annotations={"run-seconds": 15})
+    launch = launcher.start(new_run("lost"), placement={"nodes": 1}, annotations={"run-seconds": 25})
     wait_until(lambda: "running" in launch.states(), "the job runs")
     (job,) = jobs_of(cluster, launch.run_id)
     (pod,) = cluster.get("pods", "--selector", f"jobset.sigs.k8s.io/jobset-name={job['metadata']['name']}")
     node = pod["spec"]["nodeName"]
     cluster.kubectl("taint", "node", node, "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
+    wait_until(lambda: "retrying" in launch.states(), "the loss is noticed")
     cluster.kubectl("delete", "node", node)
     assert launch.wait(180) == 0, launch.result()
     assert launch.result()["result"]["attempts"] == 2
