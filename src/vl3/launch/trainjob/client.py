@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class Client:
         self._connection = connection
         self._lock = threading.Lock()
         self._generation = 0
+        self._broken_at: float | None = None
         self.counts: Counter[str] = Counter()
         """Requests so far by method and kind, `GET trainjobs`."""
 
@@ -74,6 +76,10 @@ class Client:
     def source(self) -> str:
         """Where address and credentials come from, for messages."""
         return self._connection.source
+
+    def is_settling(self, seconds: float) -> bool:
+        """Whether the server did not answer a moment ago: one that starts forbids much and lacks CRDs at first."""
+        return self._broken_at is not None and time.monotonic() - self._broken_at < seconds
 
     @property
     def requests(self) -> int:
@@ -192,6 +198,7 @@ class Client:
                 preload_content=False,
             )
         except _transport_errors() as error:
+            self._broken_at = time.monotonic()
             raise ApiUnreachableError(f"{self.server} does not answer ({_first_line(error)})") from error
 
     def _rest(self, response: "urllib3.BaseHTTPResponse") -> bytes:

@@ -9,6 +9,8 @@ class LaunchLimits:
 
     api_outage_seconds: float = 600.0
     """Time without any answer of the API server after which the launch fails; the TrainJob goes on."""
+    settling_seconds: float = 120.0
+    """Time after an outage for which a refusal of the API server is not believed: its rights and CRDs load late."""
     image_pull_seconds: float = 1800.0
     """Time that a pod may take to get its image."""
     image_certain_seconds: float = 30.0

@@ -115,7 +115,7 @@ def patiently(
             outage.note(error)
             back_off.wait()
         except ApiError as error:
-            if not error.is_passing:
+            if not may_pass(error, client, limits):
                 raise_refusal(error, client)
                 raise
             outage.note(error)
@@ -123,6 +123,12 @@ def patiently(
         else:
             outage.over()
             return result
+
+
+def may_pass(error: ApiError, client: Client, limits: LaunchLimits) -> bool:
+    """Whether the same request may succeed in a while, because the server is busy or has only just started."""
+    is_refusal = error.status != 401 and refusal(error, client) is not None
+    return error.is_passing or (is_refusal and client.is_settling(limits.settling_seconds))
 
 
 def answered(call: Callable[[], Result]) -> Result:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vl3.errors import Vl3Error
 from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.patience import BackOff, LostTouchError, Outage, StoppedError, raise_refusal
+from vl3.launch.trainjob.patience import BackOff, LostTouchError, Outage, StoppedError, may_pass, raise_refusal
 from vl3.launch.trainjob.resources import Resource
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Watcher(threading.Thread):
                 back_off.wait(error.retry_after_seconds)
 
     def _weigh(self, error: ApiError, outage: Outage) -> None:
-        if not error.is_passing:
+        if not may_pass(error, self._client, self._limits):
             raise_refusal(error, self._client)
             raise error
         outage.note(error)
