@@ -172,6 +172,17 @@ def test_watch_ends_with_one_message_when_it_is_not_allowed(
     assert "Role vl3-launcher" in str(error)
 
 
+def test_a_refusal_after_an_outage_is_not_believed_at_once(
+    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]
+) -> None:
+    message = 'pods is forbidden: User "a" cannot list resource "pods" in API group ""'
+    server.faults.append(Fault("GET pods", is_cut=True))
+    server.faults.append(Fault("GET pods", status=403, message=message))
+    server.put("pods", pod("a"))
+    watch()
+    assert inbox.next() == ("synced", ["a"])
+
+
 def test_a_token_that_was_renewed_is_read_once(server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]) -> None:
     server.valid_tokens = {"second"}
     server.write_kubeconfig("second")
