@@ -26,11 +26,6 @@ debootstrap --variant=minbase --include="$packages" bookworm "$root" ${DEBIAN_MI
     || { tail -n 5 "$root.log" >&2; fail "debootstrap failed, see above and $root.log. Check the mirror (DEBIAN_MIRROR)."; }
 for mounted in "$root/proc" "$root/sys"; do if mountpoint -q "$mounted"; then umount -l "$mounted"; fi; done
 
-cat > "$root/etc/apt/sources.list" << 'SOURCES'
-deb http://deb.debian.org/debian bookworm main
-deb http://deb.debian.org/debian bookworm-updates main
-deb http://deb.debian.org/debian-security bookworm-security main
-SOURCES
 cd "$root"
 ln -sf python3.11 usr/bin/python3
 # What a container never reads: documents, translations, time of installation, package lists, firmware of the boot.
