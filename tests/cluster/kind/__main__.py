@@ -78,7 +78,7 @@ def up(settings: Settings) -> None:
     """Build what is missing, start the cluster unless it runs, and put everything on it."""
     start = time.monotonic()
     prepare(settings.cache, DEBIAN_IMAGE)
-    programs, node_image, images = build(settings)
+    programs, node_image, images, tags = build(settings)
     store = ensure_store_unless_running(settings, programs, node_image)
     config = kind_cluster.kind_config(settings.name, store)
     wanted = kind_cluster.identity(config, node_image)
@@ -86,6 +86,9 @@ def up(settings: Settings) -> None:
         say(f"cluster {settings.name} runs already")
     else:
         kind_cluster.create(settings, programs["kind"], config, node_image)
+    # Not before: an older cluster stood on an older image until it was made anew.
+    remove_others(NODE_REPOSITORY, keep=[node_image])
+    remove_others(CACHE_REPOSITORY, keep=tags)
     cluster = Cluster(programs["kubectl"], settings)
     load_images(settings.worker, images)
     if absent := missing_images(PROJECT_IMAGES):
@@ -98,8 +101,11 @@ def up(settings: Settings) -> None:
     say(f"ready after {time.monotonic() - start:.0f} s: export KUBECONFIG={settings.kubeconfig}")
 
 
-def build(settings: Settings) -> tuple[dict[str, Path], str, list[str]]:
-    """Programs, node image and the images that the worker gets; the Go builds run beside debootstrap."""
+def build(settings: Settings) -> tuple[dict[str, Path], str, list[str], list[str]]:
+    """Programs, node image, the images that the worker gets, and the cache tags of all images.
+
+    The Go builds run beside debootstrap.
+    """
     with ThreadPoolExecutor(max_workers=2) as pool:
         building = pool.submit(build_programs, settings.cache)
         debian = ensure_debian()
@@ -111,10 +117,8 @@ def build(settings: Settings) -> tuple[dict[str, Path], str, list[str]]:
     if node_image is None:
         node_images = ensure_images(node_recipes(programs), debian)
         node_image = ensure_node_image(programs, node_images, debian)
-        remove_others(NODE_REPOSITORY, keep=[node_image])
-    keep = [*images.values(), *node_images.values(), debian, root_recipe(programs).tag(debian)]
-    remove_others(CACHE_REPOSITORY, keep)
-    return programs, node_image, list(images)
+    tags = [*images.values(), *node_images.values(), debian, root_recipe(programs).tag(debian)]
+    return programs, node_image, list(images), tags
 
 
 def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path], node_image: str) -> Path:

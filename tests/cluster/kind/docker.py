@@ -78,8 +78,12 @@ def scratch_dockerfile(program: str, *, target: str, user: str = "0:0") -> str:
 
 
 def remove_others(repository: str, keep: Iterable[str]) -> None:
-    """Remove the images of a repository that nothing names any more; layers that others use stay."""
-    kept = set(keep)
+    """Remove the images of a repository that nothing names any more.
+
+    What a container was made from stays: another cluster may stand on an older node image. Layers that others use stay
+    as well.
+    """
+    kept = {*keep, *run(["docker", "ps", "--all", "--format", "{{.Image}}"]).split()}
     old = [name for name in image_ids() if name.startswith(f"{repository}:") and name not in kept]
     if old:
         run(["docker", "rmi", *old])
