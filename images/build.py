@@ -16,14 +16,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from images.docker import build_image, image_id, image_labels, inspect_image, remove_images, require_docker
+from images.debian import DEBIAN_IMAGE, ensure_debian
+from images.docker import (
+    CONTENT_LABEL,
+    build_image,
+    image_id,
+    image_labels,
+    inspect_image,
+    remove_images,
+    require_docker,
+)
 from images.roles import IMAGES, ROLES, ROOT, Role, with_parents
 from images.trees import TREES, ImageBuildError, content_digest, libraries_tree, tree_content, vl3_tree
 
-CONTENT_LABEL = "vl3.dev/content"
 SOURCE = "https://github.com/vl3/vl3"
 _STOCK_BASE = "python:3.11-slim-bookworm"
-_OWN_BASE = "vl3/debian-python:bookworm"
 
 
 def main() -> int:
@@ -71,12 +78,10 @@ def find_base_image() -> str:
         if inspect_image(asked) is None and subprocess.run(["docker", "pull", "--quiet", asked]).returncode:
             raise ImageBuildError(f"BASE_IMAGE={asked} is neither here nor can it be pulled. Correct its name.")
         return asked
-    for name in (_STOCK_BASE, _OWN_BASE):
-        if inspect_image(name) is not None:
-            return name
-    if subprocess.run([str(IMAGES / "debian-base.sh"), _OWN_BASE]).returncode:
-        raise ImageBuildError("no base image could be made, see above. Give one: make images BASE_IMAGE=...")
-    return _OWN_BASE
+    if inspect_image(_STOCK_BASE) is not None:
+        return _STOCK_BASE
+    ensure_debian()
+    return DEBIAN_IMAGE
 
 
 class ImageBuilder:

@@ -4,6 +4,7 @@
 # DEBIAN_MIRROR names another mirror than debootstrap's own; nothing of it stays in the image.
 set -euo pipefail
 image=${1:?usage: images/debian-base.sh IMAGE:TAG}
+content=$(sha256sum "$0" | cut -d' ' -f1) # an image of an older script is made anew (images/debian.py)
 packages=ca-certificates,python3.11,libpython3.11-stdlib
 
 say() { printf '[debian-base] %s\n' "$*" >&2; }
@@ -39,6 +40,6 @@ chroot . /usr/bin/python3.11 -m compileall -q -j 2 --invalidation-mode unchecked
 say "importing as $image"
 tar --sort=name --mtime=@0 --numeric-owner --one-file-system --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* -c . \
     | docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-        --change 'ENV LANG=C.UTF-8' - "$image" > /dev/null
+        --change 'ENV LANG=C.UTF-8' --change "LABEL vl3.dev/content=$content" - "$image" > /dev/null
 rm -f "$root.log"
 say "$image: $(docker image inspect -f '{{.Size}}' "$image" | numfmt --to=si)B"

@@ -11,6 +11,9 @@ from typing import Any
 from images.context import write_context
 from images.trees import ImageBuildError
 
+CONTENT_LABEL = "vl3.dev/content"
+"""Digest of what an image was made from: the same content is not built again."""
+
 
 def require_docker() -> None:
     """See that a Docker daemon answers.

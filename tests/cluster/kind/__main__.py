@@ -22,7 +22,6 @@ from tests.cluster.kind.machine import MachineLacks, look, prepare
 from tests.cluster.kind.node import NODE_REPOSITORY, ensure_node_image, pull_stock_image, root_recipe
 from tests.cluster.kind.programs import KIND, build_programs
 from tests.cluster.kind.settings import (
-    DEBIAN_IMAGE,
     DEFAULT_NAME,
     PROJECT_IMAGES,
     Settings,
@@ -50,7 +49,7 @@ def main() -> int:
             return 0
         with only_one(settings):
             if arguments.command == "prepare":
-                prepare(settings.cache, DEBIAN_IMAGE)
+                prepare(settings.cache)
             elif arguments.command == "up":
                 up(settings)
             else:
@@ -77,7 +76,7 @@ def only_one(settings: Settings) -> Iterator[None]:
 def up(settings: Settings) -> None:
     """Build what is missing, start the cluster unless it runs, and put everything on it."""
     start = time.monotonic()
-    prepare(settings.cache, DEBIAN_IMAGE)
+    prepare(settings.cache)
     programs, node_image, images, tags = build(settings)
     store = ensure_store_unless_running(settings, programs, node_image)
     config = kind_cluster.kind_config(settings.name, store)
@@ -134,7 +133,7 @@ def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path]
 
 def down(settings: Settings, *, caches: bool) -> None:
     """Delete the cluster; with `caches` also the built programs, image stores and images."""
-    if not look(DEBIAN_IMAGE).docker_answers:
+    if not look().docker_answers:
         say("no Docker daemon answers, so there is no cluster")
         return
     kind = build_programs(settings.cache, [KIND])["kind"]

@@ -1,24 +1,18 @@
-"""The Debian base image, made by debootstrap: no registry is asked."""
+"""The Debian base image, made by debootstrap: no registry is asked. The project's own images share its layer."""
 
-from tests.cluster.kind.commands import fetch, run, step
-from tests.cluster.kind.content import hash_of
-from tests.cluster.kind.docker import CACHE_REPOSITORY, image_ids
-from tests.cluster.kind.settings import DEBIAN_IMAGE, ROOT
-
-SCRIPT = ROOT / "images" / "debian-base.sh"
-"""Also makes the base of the project's own images, so that all share one layer."""
+from images.debian import DEBIAN_IMAGE, debian_content
+from images.debian import ensure_debian as ensure_image
+from images.trees import ImageBuildError
+from tests.cluster.kind.commands import KindError, run
+from tests.cluster.kind.docker import CACHE_REPOSITORY
 
 
 def ensure_debian() -> str:
     """Make the base image unless it is there, maybe from `make images`; return its tag in the cache."""
-    tag = f"{CACHE_REPOSITORY}:debian-{hash_of(SCRIPT)}"
-    known = image_ids()
-    if tag in known:
-        if known.get(DEBIAN_IMAGE) != known[tag]:
-            run(["docker", "tag", tag, DEBIAN_IMAGE])
-        return tag
-    if DEBIAN_IMAGE not in known:
-        with step(f"image {DEBIAN_IMAGE} (debootstrap)"):
-            fetch(["bash", SCRIPT, DEBIAN_IMAGE])
+    try:
+        ensure_image()
+    except ImageBuildError as error:
+        raise KindError(str(error)) from None
+    tag = f"{CACHE_REPOSITORY}:debian-{debian_content()[:16]}"
     run(["docker", "tag", DEBIAN_IMAGE, tag])
     return tag

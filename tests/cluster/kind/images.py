@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from images.debian import DEBIAN_IMAGE
 from tests.cluster.kind.commands import KindError
 from tests.cluster.kind.docker import Recipe, ensure_image, scratch_dockerfile
 from tests.cluster.kind.settings import (
-    DEBIAN_IMAGE,
     HERE,
     JOBSET_IMAGE,
     KUBERNETES_VERSION,

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.debian import has_debian
 from tests.cluster.kind.commands import KindError, fetch, run, step, succeeds, tail
 from tests.cluster.kind.settings import HERE
 
@@ -52,7 +53,7 @@ def lacks(machine: Machine) -> list[str]:
     return missing
 
 
-def look(debian_image: str) -> Machine:
+def look() -> Machine:
     """Find out what this machine has."""
     programs = frozenset(name for name in ("docker", "dockerd", "go", "debootstrap") if find(name))
     answer = "docker is not installed"
@@ -61,7 +62,7 @@ def look(debian_image: str) -> Machine:
         said = subprocess.run(["docker", "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
         docker_answers = said.returncode == 0
         answer = (said.stderr.strip().splitlines() or [""])[-1]
-        has_image = docker_answers and succeeds(["docker", "image", "inspect", debian_image])
+        has_image = docker_answers and has_debian()
     return Machine(
         is_root=os.geteuid() == 0,
         programs=programs,
@@ -76,17 +77,17 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/sbin:/sbin")
 
 
-def prepare(cache: Path, debian_image: str) -> None:
+def prepare(cache: Path) -> None:
     """Install and start what is missing and can be; afterwards Docker answers.
 
     Raises:
         MachineLacks: The rest; the message names all of it.
     """
     os.environ["PATH"] += ":/usr/local/go/bin:/usr/sbin:/sbin"
-    machine = look(debian_image)
+    machine = look()
     if machine.is_root and not machine.has_debian_image and find("apt-get"):
         install(sorted({package for name, package in DEBIAN_PACKAGES.items() if _wanted(name, machine)}))
-        machine = look(debian_image)
+        machine = look()
     missing = lacks(machine)
     if missing:
         raise MachineLacks(

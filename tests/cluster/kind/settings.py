@@ -9,7 +9,6 @@ ROOT = HERE.parents[2]
 MODULES = HERE / "modules"
 
 KUBERNETES_VERSION = "v1.36.3"
-DEBIAN_IMAGE = "vl3/debian-python:bookworm"
 DEFAULT_NAME = "vl3"
 POD_SUBNET = "10.244.0.0/16"
 NODE_PORTS = (30833, 30500)

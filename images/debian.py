@@ -1,0 +1,39 @@
+"""The Debian image of our own with Python 3.11, for machines where the stock image cannot be pulled."""
+
+import subprocess
+import time
+
+from images.docker import CONTENT_LABEL, image_labels
+from images.roles import IMAGES
+from images.trees import ImageBuildError, content_digest
+
+DEBIAN_IMAGE = "vl3/debian-python:bookworm"
+_SCRIPT = IMAGES / "debian-base.sh"
+_PAUSES_SECONDS = (5, 20)
+"""Between the attempts, for networks that stumble."""
+
+
+def debian_content() -> str:
+    """What the image is made from: the digest that the script writes into its label."""
+    return content_digest(_SCRIPT.read_text(encoding="utf-8"))
+
+
+def has_debian() -> bool:
+    """Whether Docker has the image as the present script makes it."""
+    return image_labels(DEBIAN_IMAGE).get(CONTENT_LABEL) == debian_content()
+
+
+def ensure_debian() -> None:
+    """Make the image unless the present script has made it before.
+
+    Raises:
+        ImageBuildError: the script failed three times; it has said why.
+    """
+    if has_debian():
+        return
+    for pause in (*_PAUSES_SECONDS, None):
+        if subprocess.run([str(_SCRIPT), DEBIAN_IMAGE]).returncode == 0:
+            return
+        if pause is not None:
+            time.sleep(pause)
+    raise ImageBuildError("no base image could be made, see above. Give one: make images BASE_IMAGE=...")
