@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.corpus import make_corpus
-from tests.cluster.reach import REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
+from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
 from tests.cluster.simulated import left_of
 from vl3.config.stages import Stage
+from vl3.launch.trainjob.names import run_hash
 from vl3.store.objects import S3Connection, Store, open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -72,6 +75,18 @@ def _connection(environment: dict[str, str]) -> S3Connection:
     )
 
 
+@contextmanager
+def _progress_followed(file: Path) -> Iterator[None]:
+    """Write a line `TrainJob percentage` each time that one changes: the jobs are gone afterwards."""
+    line = r'jsonpath={.metadata.name} {.status.trainerStatus.progressPercentage}{"\n"}'
+    command = [KUBECTL, "--kubeconfig", KUBECONFIG, "--namespace", NAMESPACE, "get", "trainjobs", "--watch"]
+    with file.open("w") as output, subprocess.Popen([*command, "--output", line], stdout=output) as watch:
+        try:
+            yield
+        finally:
+            watch.terminate()
+
+
 @pytest.fixture(scope="module", params=["few-steps", pytest.param("recipe", marks=pytest.mark.full)])
 def runs(
     request: pytest.FixtureRequest, cluster: Cluster, corpus: Path, tmp_path_factory: pytest.TempPathFactory
@@ -82,13 +97,14 @@ def runs(
     if request.param == "recipe":
         overrides, data = [], make_corpus(folder / "data", "--seed", "0")
     model = f"promotion.registered_model=vl3-chain-{os.getpid()}-{request.param}"
-    placed = _run(
-        folder / "cluster",
-        data,
-        [*overrides, model, "launch.backend=trainjob"],
-        cluster.environment,
-        *("--artifacts-uri", f"s3://vl3/chain-{os.getpid()}-{request.param}", "--tracking-uri", TRACKING_URI),
-    )
+    with _progress_followed(folder / "cluster-progress.txt"):
+        placed = _run(
+            folder / "cluster",
+            data,
+            [*overrides, model, "launch.backend=trainjob"],
+            cluster.environment,
+            *("--artifacts-uri", f"s3://vl3/chain-{os.getpid()}-{request.param}", "--tracking-uri", TRACKING_URI),
+        )
     local = _run(folder / "local", data, [*overrides, model], dict(os.environ))
     return placed, local
 
@@ -115,6 +131,15 @@ def test_the_first_stage_ran_as_two_pods_that_met_by_dns(runs: tuple[Finished, F
     log = (placed.folder / "logs" / "train-vision-adaptation.log").read_text(encoding="utf-8")
     assert "train-vision-adaptation is running: 2 of 2 pods run" in log
     assert "rank 0 INFO vl3.training: at step 0 of" in log
+
+
+def test_each_trainjob_s_status_shows_its_progress(runs: tuple[Finished, Finished]) -> None:
+    placed, _ = runs
+    lines = (placed.folder.parent / "cluster-progress.txt").read_text(encoding="utf-8").splitlines()
+    name = f"vl3-{run_hash(placed.record['run_id'])}-"
+    seen = {job: int(percent) for job, percent in (line.split() for line in lines if len(line.split()) == 2)}
+    complete = {f"{name}{stage}-1".replace("_", "-"): 100 for stage in Stage}
+    assert {job: percent for job, percent in seen.items() if job.startswith(name)} == complete
 
 
 def test_a_run_leaves_nothing_in_the_cluster(runs: tuple[Finished, Finished], cluster: Cluster) -> None:

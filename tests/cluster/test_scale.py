@@ -16,7 +16,9 @@ _LAUNCHES = 20
 
 @pytest.fixture
 def pools(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pools]:
-    monkeypatch.setenv("KUBECONFIG", cluster.environment["KUBECONFIG"])
+    # The client has read the variable KUBECONFIG when it was imported, maybe by a former test.
+    location = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(location, cluster.environment["KUBECONFIG"])
     sizes = {"few-a": 4, "few-b": 3, "few-c": 2, "few-d": 1}
     with Pools(cluster, "few", [Pool(name, nodes) for name, nodes in sizes.items()]) as made:
         yield made

@@ -8,6 +8,7 @@ from pathlib import Path
 from images.debian import DEBIAN_IMAGE
 from tests.cluster.kind.commands import KindError
 from tests.cluster.kind.docker import Recipe, ensure_image, scratch_dockerfile
+from tests.cluster.kind.programs import module_folder
 from tests.cluster.kind.settings import (
     HERE,
     JOBSET_IMAGE,
@@ -21,6 +22,7 @@ from tests.cluster.kind.settings import (
 
 NON_ROOT = "65532:65532"
 KINDNETD_IMAGE = "docker.io/vl3/kindnetd:kind"
+CALICO_MODULE = "github.com/projectcalico/calico"
 PROVISIONER_IMAGE = "docker.io/vl3/local-path-provisioner:kind"
 PROVISIONER_HELPER_IMAGE = "docker.io/vl3/local-path-helper:kind"
 
@@ -54,8 +56,17 @@ def node_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
     )
     network = Recipe(
         name=KINDNETD_IMAGE,
-        dockerfile=_node_dockerfile('COPY kubectl kindnetd /usr/local/bin/\nENTRYPOINT ["/usr/local/bin/kindnetd"]'),
-        files={"kubectl": programs["kubectl"], "kindnetd": HERE / "node" / "kindnetd.sh"},
+        dockerfile=_node_dockerfile(
+            "COPY kubectl calico-felix kindnetd /usr/local/bin/\n"
+            "COPY calico-definitions /usr/local/share/calico-definitions\n"
+            'ENTRYPOINT ["/usr/local/bin/kindnetd"]'
+        ),
+        files={
+            "kubectl": programs["kubectl"],
+            "calico-felix": programs["calico-felix"],
+            "calico-definitions": module_folder("calico", CALICO_MODULE) / "libcalico-go" / "config" / "crd",
+            "kindnetd": HERE / "node" / "kindnetd.sh",
+        },
     )
     helper = Recipe(name=PROVISIONER_HELPER_IMAGE, dockerfile=f"FROM {DEBIAN_IMAGE}\n", files={})
     return [*scratch, proxy, network, helper]
@@ -63,7 +74,7 @@ def node_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
 
 def _node_dockerfile(lines: str) -> str:
     """Over Debian with the packet filter's tools: kube-proxy and the pod network call them."""
-    packages = "iptables nftables iproute2 conntrack kmod"
+    packages = "iptables ipset nftables iproute2 conntrack kmod"
     return f"FROM {DEBIAN_IMAGE}\n{apt_install(packages)}\n{lines}\n"
 
 

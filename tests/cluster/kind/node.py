@@ -1,6 +1,5 @@
 """The node image: kind's stock one where it can be pulled, otherwise made here from Debian and Go modules."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 from tests.cluster.kind.commands import KindError, pipe, run, say, step, succeeds
 from tests.cluster.kind.content import hash_of
 from tests.cluster.kind.docker import Recipe, ensure_image, image_ids
-from tests.cluster.kind.programs import CNI_PLUGINS, GO_ENVIRONMENT
-from tests.cluster.kind.settings import HERE, KUBERNETES_VERSION, MODULES
+from tests.cluster.kind.programs import CNI_PLUGINS, module_folder
+from tests.cluster.kind.settings import HERE, KUBERNETES_VERSION
 
 NODE_REPOSITORY = "vl3/kind-node"
 STOCK_IMAGE = "kindest/node"
@@ -24,12 +23,6 @@ def pull_stock_image() -> str | None:
         return image
     say(f"trying to pull {image}, at most {PULL_SECONDS} s")
     return image if succeeds(["docker", "pull", "--quiet", image], timeout=PULL_SECONDS) else None
-
-
-def module_folder(piece: str, module: str) -> Path:
-    """Where Go keeps the files of a pinned module; it is fetched where it is not there yet."""
-    said = run(["go", "mod", "download", "-json", module], cwd=MODULES / piece, env=GO_ENVIRONMENT)
-    return Path(json.loads(said)["Dir"])
 
 
 def ensure_node_image(programs: Mapping[str, Path], images: Mapping[str, str], debian: str) -> str:
@@ -52,7 +45,7 @@ def ensure_node_image(programs: Mapping[str, Path], images: Mapping[str, str], d
 def root_recipe(programs: Mapping[str, Path]) -> Recipe:
     """The node without the images in it: systemd, containerd, the kubelet and kind's own files."""
     dockerfile = (HERE / "node" / "Dockerfile").read_text(encoding="utf-8")
-    names = ("kubeadm", "kubelet", "kubectl", *CNI_PLUGINS)
+    names = ("kubeadm", "kubelet", "kubectl", "calico", *CNI_PLUGINS)
     kind_files = module_folder("kind", "sigs.k8s.io/kind") / "images" / "base" / "files"
     return Recipe(
         name="vl3/kind-root:kind",

@@ -1,5 +1,6 @@
 """The Go programs of the cluster, built from the pinned modules in `modules/`."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -30,7 +31,9 @@ def _kubernetes(*names: str) -> tuple[str, ...]:
 
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 KUBERNETES = ("kubeadm", "kubelet", "kubectl", *CONTROL_PLANE, "kube-proxy")
-CNI_PLUGINS = ("ptp", "loopback", "host-local", "portmap")
+CNI_PLUGINS = ("loopback", "host-local", "portmap")
+CALICO = ("calico", "calico-felix")
+"""The pod network's CNI plugin, and the program that enforces network policies on a node."""
 
 KIND = Piece(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",))
 
@@ -44,9 +47,16 @@ PIECES = (
         module="cni",
         packages=tuple(
             f"github.com/containernetworking/plugins/plugins/{path}"
-            for path in ("main/ptp", "main/loopback", "ipam/host-local", "meta/portmap")
+            for path in ("main/loopback", "ipam/host-local", "meta/portmap")
         ),
         programs=CNI_PLUGINS,
+    ),
+    Piece(
+        module="calico",
+        packages=tuple(
+            f"github.com/projectcalico/calico/{path}" for path in ("cni-plugin/cmd/calico", "felix/cmd/calico-felix")
+        ),
+        programs=CALICO,
     ),
     Piece(module="coredns", packages=("github.com/coredns/coredns",), programs=("coredns",)),
     Piece(
@@ -63,6 +73,12 @@ PIECES = (
     Piece(module="kueue", packages=("sigs.k8s.io/kueue/cmd/kueue",), programs=("kueue",)),
     Piece(module="kwok", packages=("sigs.k8s.io/kwok/cmd/kwok",), programs=("kwok",)),
 )
+
+
+def module_folder(piece: str, module: str) -> Path:
+    """Where Go keeps the files of a pinned module; it is fetched where it is not there yet."""
+    said = run(["go", "mod", "download", "-json", module], cwd=MODULES / piece, env=GO_ENVIRONMENT)
+    return Path(json.loads(said)["Dir"])
 
 
 def linker_flags(version: str = KUBERNETES_VERSION) -> str:

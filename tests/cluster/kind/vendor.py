@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from tests.cluster.kind.commands import KindError, run, say
-from tests.cluster.kind.node import module_folder
+from tests.cluster.kind.programs import module_folder
 from tests.cluster.kind.settings import JOBSET_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
 
 TARGET = ROOT / "manifests" / "third-party"
