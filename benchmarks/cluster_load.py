@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.cluster_observer import Inversion, Observer
 from benchmarks.cluster_pools import GPUS_PER_NODE, Pool, Pools
-from benchmarks.launch_once import job_of, memory_mb
-from tests.cluster.reach import Cluster
+from benchmarks.launch_once import memory_mb, pool_job
+from tests.cluster.reach import KUBECONFIG, Cluster
 from vl3.errors import Vl3Error
 from vl3.launch.trainjob.client import Client
 from vl3.launch.trainjob.collect import collect
@@ -118,7 +118,7 @@ def run_load(
         ended = time.time()
         after = server_requests(pools.cluster)
         gpu_seconds, jobs = seen.gpu_seconds, dict(seen.jobs)
-        client = Client(connect(namespace=pools.namespace))
+        client = Client(connect(namespace=pools.namespace, kubeconfig=KUBECONFIG))
         collect(0.0, client=client)
         leftovers = _wait_for_nothing(pools)
     found = [json.loads((folder / f"part-{number}" / "result.json").read_text()) for number in range(parts)]
@@ -197,7 +197,7 @@ def _run_one(document: dict[str, Any], one: dict[str, Any], folder: Path, launch
     called, failed = time.time(), None
     client = Client(connect(namespace=document["namespace"]))
     try:
-        job = job_of(settings, folder / one["run_id"])
+        job = pool_job(settings, folder / one["run_id"])
         launch_trainjob(job, lambda event: states.append(event["state"]), client=client)
     except Vl3Error as error:
         failed = f"{type(error).__name__}: {error}"

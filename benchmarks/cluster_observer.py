@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from tests.cluster.reach import KUBECONFIG
+
 _WATCH_SECONDS = 240
 
 
@@ -56,7 +58,7 @@ class Observer:
     def __init__(self, namespace: str) -> None:
         from kubernetes import client, config
 
-        config.load_kube_config()
+        config.load_kube_config(str(KUBECONFIG))
         self._api = client.ApiClient()
         self._stop = threading.Event()
         self.jobs: dict[str, Job] = {}

@@ -84,14 +84,14 @@ def main() -> None:
     parser.add_argument("--per-second", type=float, default=5.0, help="launches started in a second")
     parser.add_argument("--keep", type=Path, help="folder for what was measured, to which later calls add rows")
     arguments = parser.parse_args()
-    os.environ["KUBECONFIG"] = str(KUBECONFIG)
+    environment = {**os.environ, "KUBECONFIG": str(KUBECONFIG)}
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="vl3-scale-"))
     with Pools(Cluster({}), "scale", [Pool(name, nodes) for name, nodes in NODES.items()]) as pools:
         for launches in arguments.launches:
             plan = plan_of(pools.pools, launches, arguments.seed, per_second=arguments.per_second)
             parts = -(-launches // PER_PROCESS)
             load = os.getloadavg()[0]
-            outcome = run_load(pools, plan, folder / str(launches), dict(os.environ), parts=parts)
+            outcome = run_load(pools, plan, folder / str(launches), environment, parts=parts)
             wrong = check(launches, outcome)
             row = row_of(launches, outcome)
             document = {"outcome": asdict(outcome), "row": row, "wrong": wrong, "load": load}

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.launch_process import job_of, stop_on_terminate
 from vl3.config.placement import PlacementConfig
 from vl3.launch.job import LaunchJob
 from vl3.launch.trainjob.client import Client
@@ -22,7 +23,7 @@ from vl3.launch.trainjob.connection import connect
 from vl3.launch.trainjob.run import launch_trainjob
 
 
-def job_of(settings: dict[str, Any], folder: Path) -> LaunchJob:
+def pool_job(settings: dict[str, Any], folder: Path) -> LaunchJob:
     """A job on a pool of the benchmarks; `nodes`, `gpus` a node, `priority` and the pods' annotations may be set."""
     gpus = settings.get("gpus", 8)
     placement = PlacementConfig(
@@ -38,23 +39,7 @@ def job_of(settings: dict[str, Any], folder: Path) -> LaunchJob:
         queue_timeout_seconds=7200.0,
         max_retries=2,
     )
-    return LaunchJob(
-        name="train-video",
-        backend="trainjob",
-        run_id=settings["run_id"],
-        stage="video",
-        module="vl3.training.worker",
-        document={},
-        processes_per_node=1,
-        threads_per_process=1,
-        placement=placement,
-        pod_annotations={f"vl3.dev/{name}": str(value) for name, value in settings.get("annotations", {}).items()},
-        log_path=folder / "workers.log",
-        events_path=folder / "events.jsonl",
-        failure_path=folder / "failure.json",
-        work_uri=(folder / "work").as_uri(),
-        timeout_seconds=7200.0,
-    )
+    return job_of(settings, folder, placement, timeout_seconds=7200.0)
 
 
 def memory_mb() -> tuple[float, float]:
@@ -105,9 +90,9 @@ def main(folder: Path) -> int:
     """Launch, and write down what it took."""
     settings = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    stop_on_terminate()
     import_seconds = _import_all()
-    job = job_of(settings, folder)
+    job = pool_job(settings, folder)
     states: list[dict[str, Any]] = []
     tag = _open_run(settings) if "tracking_uri" in settings else None
     cpu, called = time.process_time(), time.time()
@@ -140,10 +125,6 @@ def main(folder: Path) -> int:
     }
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return code
-
-
-def _on_terminate(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -36,16 +36,15 @@ QUICK = LaunchLimits(image_certain_seconds=3.0, container_config_seconds=5.0, un
 """Limits for tests: what takes minutes for a team takes seconds here."""
 
 
-def job_of(settings: dict[str, Any], folder: Path) -> LaunchJob:
-    """The job that the settings ask for: `placement` and `annotations` change the usual ones."""
-    placement = replace(GPU_POD, **settings.get("placement", {}))
+def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig, *, timeout_seconds: float) -> LaunchJob:
+    """The job of the settings' `run_id`, its pods as the settings' `annotations` say; also for the benchmarks."""
     return LaunchJob(
         name="train-video",
         backend="trainjob",
         run_id=settings["run_id"],
         stage="video",
         module="vl3.training.worker",
-        document={"marker": settings.get("marker", "")},
+        document={},
         processes_per_node=1,
         threads_per_process=1,
         placement=placement,
@@ -54,7 +53,7 @@ def job_of(settings: dict[str, Any], folder: Path) -> LaunchJob:
         events_path=folder / "events.jsonl",
         failure_path=folder / "failure.json",
         work_uri=(folder / "work").as_uri(),
-        timeout_seconds=settings.get("timeout_seconds", 600.0),
+        timeout_seconds=timeout_seconds,
     )
 
 
@@ -62,7 +61,9 @@ def main(folder: Path) -> int:
     """Launch, and write down what came of it."""
     settings = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    stop_on_terminate()
+    placement = replace(GPU_POD, **settings.get("placement", {}))
+    job = job_of(settings, folder, placement, timeout_seconds=settings.get("timeout_seconds", 600.0))
     limits = replace(QUICK, **settings.get("limits", {}))
     told = (folder / "told.jsonl").open("a", encoding="utf-8")
 
@@ -73,7 +74,7 @@ def main(folder: Path) -> int:
     ended: dict[str, Any] = {"started": time.time()}
     code = 0
     try:
-        result = launch_trainjob(job_of(settings, folder), tell, limits=limits)
+        result = launch_trainjob(job, tell, limits=limits)
         ended["result"] = {"attempts": result.attempts, "seconds_queued": result.seconds_queued}
     except Vl3Error as error:
         ended |= {"family": type(error).__name__, "message": str(error)}
@@ -86,8 +87,13 @@ def main(folder: Path) -> int:
     return code
 
 
-def _on_terminate(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
+def stop_on_terminate() -> None:
+    """End on SIGTERM as a step does: an exception unwinds the launch."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 if __name__ == "__main__":

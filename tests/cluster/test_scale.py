@@ -15,10 +15,7 @@ _LAUNCHES = 20
 
 
 @pytest.fixture
-def pools(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pools]:
-    # The client has read the variable KUBECONFIG when it was imported, maybe by a former test.
-    location = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
-    monkeypatch.setattr(location, cluster.environment["KUBECONFIG"])
+def pools(cluster: Cluster) -> Iterator[Pools]:
     sizes = {"few-a": 4, "few-b": 3, "few-c": 2, "few-d": 1}
     with Pools(cluster, "few", [Pool(name, nodes) for name, nodes in sizes.items()]) as made:
         yield made
