@@ -96,6 +96,16 @@ def test_a_task_that_the_last_mixture_leaves_out_is_marked(data: dict[str, Any],
     assert text.count(">not in S4</span>") == 1
 
 
+def test_only_a_change_is_coloured(data: dict[str, Any], tmp_path: Path) -> None:
+    former, last = data["evaluation"]["models"][-2:]
+    last["tasks"]["chart"] = copy.deepcopy(former["tasks"]["chart"])
+    text, numbers = write(data, tmp_path)
+    changes = [row["change_in_last_stage"] for row in numbers["accuracy"]["categories"]]
+    assert changes.count(0.0) >= 1
+    assert text.count('<td class="rose">') == sum(change > 0 for change in changes)
+    assert text.count('<td class="fell">') == sum(change < 0 for change in changes)
+
+
 def test_time_outside_of_the_steps_is_what_the_steps_leave(data: dict[str, Any], tmp_path: Path) -> None:
     chain = write(data, tmp_path)[1]["chain"]
     worked = sum(step["seconds"] for step in chain["steps"])
