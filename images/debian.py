@@ -36,4 +36,6 @@ def ensure_debian() -> None:
             return
         if pause is not None:
             time.sleep(pause)
-    raise ImageBuildError("no base image could be made, see above. Give one: make images BASE_IMAGE=...")
+    raise ImageBuildError(
+        f"{_SCRIPT.name} failed three times, see above: no base image. For `make images`, BASE_IMAGE=... gives another."
+    )
