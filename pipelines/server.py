@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import kfp
 import kfp_server_api
 import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
+from kfp_server_api.rest import RESTClientObject
 
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 
@@ -31,8 +31,20 @@ _TIMEOUT_SECONDS = 30.0
 _PAGE_SIZE = 100
 
 
+class _Rest(RESTClientObject):
+    """Requests that end: kfp sets no limit, and a server that hangs would hang us."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        limits = (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)  # to connect, between two bytes
+        return super().request(*args, **kwargs | {"_request_timeout": kwargs.get("_request_timeout") or limits})
+
+
 class _Client(kfp.Client):
     """kfp's client without what it does at its start: five questions over 25 seconds, and a file in the user's home."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._run_api.api_client.rest_client = _Rest(self._existing_config)  # all of kfp's services share this one
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:  # noqa: ARG002 - kfp's signature
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=False)
@@ -57,7 +69,6 @@ class Server:
         self._ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
         self._cookies = environ.get(_COOKIES_VARIABLE) or None
         token_path = environ.get(_TOKEN_PATH_VARIABLE, _SERVICE_ACCOUNT_TOKEN)
-        socket.setdefaulttimeout(_TIMEOUT_SECONDS)  # kfp sets none: a server that hangs would hang us
         with self._errors("connect"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._client = _Client(

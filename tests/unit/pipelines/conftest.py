@@ -29,9 +29,12 @@ class PipelinesServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Path prefix -> (status, body) to answer with."""
+    silent: str = ""
+    """Path that takes requests and does not answer."""
     polls_until_end: int = 2
     """Reads of a terminated run until it is CANCELED."""
     page_size: int = 100
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def add_run(self, name: str, state: str = "RUNNING", **more: Any) -> dict[str, Any]:
         """A run as if it had been submitted before."""
@@ -123,6 +126,9 @@ def _handler(known: PipelinesServer) -> type[BaseHTTPRequestHandler]:
             known.requests.append((method, parts.path, query))
             known.headers.append(dict(self.headers))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if parts.path == known.silent:
+                known.closing.wait()
+                return
             refusal = next((known.refusals[path] for path in known.refusals if parts.path.startswith(path)), None)
             if refusal is not None:
                 status, data = refusal
@@ -145,7 +151,7 @@ def make_pipelines_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     """Starts servers, with TLS where a context is given; nothing of the user's own kfp settings is seen."""
     for name in ("VL3_KFP_ENDPOINT", "VL3_KFP_NAMESPACE", "VL3_KFP_TOKEN", "VL3_KFP_COOKIES", "KF_PIPELINES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    started: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+    started: list[tuple[PipelinesServer, ThreadingHTTPServer, threading.Thread]] = []
 
     def make(context: ssl.SSLContext | None = None) -> PipelinesServer:
         known = PipelinesServer()
@@ -155,11 +161,12 @@ def make_pipelines_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         known.endpoint = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        started.append((server, thread))
+        started.append((known, server, thread))
         return known
 
     yield make
-    for server, thread in started:
+    for known, server, thread in started:
+        known.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -223,6 +223,23 @@ def test_an_endpoint_that_is_not_there_is_told_at_once() -> None:
         Server(f"http://127.0.0.1:{port}", "", {})
 
 
+@pytest.mark.parametrize(
+    ("path", "action"), [("/apis/v2beta1/healthz", "connect"), (RUNS, "list runs"), (f"{RUNS}/1", "read the run 1")]
+)
+def test_a_server_that_hangs_is_given_up(pipelines_server, monkeypatch, path: str, action: str) -> None:
+    """The limit is one of these requests: a listener that this process opens afterwards waits as long as it likes."""
+    monkeypatch.setattr("pipelines.server._TIMEOUT_SECONDS", 0.2)
+    pipelines_server.silent = path
+    with pytest.raises(ClusterError, match=rf"cannot be reached \(tried to {action}: .*timed out"):
+        _ask(_server(pipelines_server))
+    assert socket.getdefaulttimeout() is None
+
+
+def _ask(server: Server) -> None:
+    server.runs()
+    server.run("1")
+
+
 @pytest.mark.parametrize("endpoint", ["", "pipelines.example.org", "ftp://x", "http://"])
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"endpoint .*--endpoint https://.*VL3_KFP_ENDPOINT"):

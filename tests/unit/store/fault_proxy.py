@@ -65,6 +65,7 @@ class FaultProxy:
         self._tls = tls
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
+        self._is_closed = False
         self.requests: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
@@ -89,6 +90,7 @@ class FaultProxy:
                 self._faults = []
 
     def close(self) -> None:
+        self._is_closed = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread; close alone does not
         self._listener.close()
@@ -98,7 +100,9 @@ class FaultProxy:
             try:
                 client, _ = self._listener.accept()
             except OSError:
-                return
+                if self._is_closed:
+                    return
+                raise  # a proxy that ends in silence looks like a server that hangs
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:

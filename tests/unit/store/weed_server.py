@@ -113,8 +113,9 @@ def _takes_objects(server: WeedServer) -> bool:
 
 
 def _answers(server: WeedServer) -> bool:
+    """Whether it is there, however slow: one that has ended refuses at once."""
     try:
-        urllib.request.urlopen(f"{server.endpoint}/status", timeout=2).close()
+        urllib.request.urlopen(f"{server.endpoint}/status", timeout=30).close()
     except urllib.error.HTTPError:
         return True
     except OSError:
