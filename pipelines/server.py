@@ -36,7 +36,7 @@ class _Rest(RESTClientObject):
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         limits = (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)  # to connect, between two bytes
-        return super().request(*args, **kwargs | {"_request_timeout": kwargs.get("_request_timeout") or limits})
+        return super().request(*args, **kwargs | {"_request_timeout": limits})
 
 
 class _Client(kfp.Client):
