@@ -87,15 +87,15 @@ test-images: $(SETUP) ## Run each image as a restricted container
 	$(PYTHON_IN_VENV) -m pytest tests/images
 
 kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
-	@$(PYTHON_IN_VENV) -m tests.cluster.kind prepare
+	@$(PYTHON_IN_VENV) -m kind prepare
 	@$(MAKE) images
-	@$(PYTHON_IN_VENV) -m tests.cluster.kind up
+	@$(PYTHON_IN_VENV) -m kind up
 
 test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
 	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') --durations 12 tests/cluster tests/manifests
 
 kind-down: $(SETUP) ## Remove the cluster; CACHES=1 removes what was built as well
-	@$(PYTHON_IN_VENV) -m tests.cluster.kind down $(if $(CACHES),--caches)
+	@$(PYTHON_IN_VENV) -m kind down $(if $(CACHES),--caches)
 
 diff-manifests: $(SETUP) ## What applying OVERLAY=kind|staging|prod would change on the cluster of KUBECONFIG
 	@.venv/bin/kubectl diff --server-side --force-conflicts -k manifests/overlays/$(OVERLAY) || test $$? = 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.record import write_result
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
-from vl3.models.layouts import EMBEDDING, expected_shapes
+from vl3.models.layouts.names import EMBEDDING, expected_shapes
 
 MB = 1e6
 CONFIG = VideoLlama3Config(

@@ -10,11 +10,11 @@ import torch
 
 from benchmarks.record import write_result
 from vl3.config.data import DiffFPScale
-from vl3.data.geometry import fit_size
-from vl3.data.image import resize_image
-from vl3.data.patches import patchify
-from vl3.data.video import decode_video
-from vl3.models.difffp import keep_mask
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.geometry import fit_size
+from vl3.data.sample.image import resize_image
+from vl3.data.sample.patches import patchify
+from vl3.data.sample.video import decode_video
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 REPEATS = 5

@@ -10,14 +10,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.record import write_result
-from vl3.models import difffp_tensor
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.model import VideoLlama3
 
@@ -38,7 +36,6 @@ class Size:
     """Rows and columns of the image of each sample of an image row."""
     video_samples: int
     matmul: int
-    difffp_frames: int
 
 
 RELEASED = Size(
@@ -58,7 +55,6 @@ RELEASED = Size(
     images=((32, 32), (24, 40), (40, 24), (28, 30), (48, 20), (36, 36), (20, 24), (26, 44)),
     video_samples=2,
     matmul=8192,
-    difffp_frames=180,
 )
 SMALL = Size(
     text={
@@ -77,7 +73,6 @@ SMALL = Size(
     images=((6, 6), (4, 8), (8, 4)),
     video_samples=2,
     matmul=256,
-    difffp_frames=8,
 )
 TEXT_TOKENS = 64
 """Words after the media of each sample; all of them are supervised."""
@@ -296,21 +291,6 @@ def row_results(
     return rows
 
 
-def difffp_note(size: Size, device: torch.device, repeats: int) -> str:
-    """DiffFP's bandwidth on the device against a copy's; both read every pixel, a copy writes it too."""
-    pixels = torch.randint(0, 256, (size.difffp_frames * 32 * 32, 588), dtype=torch.uint8, device=device)
-    target = torch.empty_like(pixels)
-    copied = 2 * pixels.numel() / seconds(lambda: target.copy_(pixels), device, repeats)
-    mask = partial(
-        difffp_tensor.keep_mask, pixels, num_frames=size.difffp_frames, merge_size=2, threshold=0.1, min_tokens=1
-    )
-    read = pixels.numel() / seconds(mask, device, repeats)
-    return (
-        f"DiffFP of {size.difffp_frames} frames of 448x448 px reads {read / 1e9:.1f} GB/s; a device copy moves "
-        f"{copied / 1e9:.1f} GB/s, so {read / copied:.0%} of it."
-    )
-
-
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -326,8 +306,6 @@ def main() -> None:
     rows = [
         row for kind in ("video", "image") for row in row_results(kind, size, models, device, dtype, options.repeats)
     ]
-    note = difffp_note(size, device, options.repeats)
-    print(note)
     trial = (
         " This is a trial of the script with a tiny model: its numbers say nothing about a GPU."
         if options.small
@@ -341,7 +319,6 @@ def main() -> None:
         columns=["row", "pass", "model", "ms", "tokens/s", "MFU", "peak MiB", "speed, ours = 1"],
         rows=rows,
         notes=[
-            note,
             "Ours runs the samples as one packed row; transformers, which cannot, as a padded batch under its scaled "
             "dot product attention. MFU counts the same FLOPs for both, against a matmul measured in the same run.",
         ],

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from benchmarks.record import write_result
-from vl3.data.geometry import fit_size
-from vl3.data.image import decode_image, resize_image
-from vl3.data.patches import patchify
+from vl3.data.sample.geometry import fit_size
+from vl3.data.sample.image import decode_image, resize_image
+from vl3.data.sample.patches import patchify
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 REPEATS = 7

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import write_result
-from tests.unit.store.fault_proxy import Fault, FaultProxy
-from tests.unit.store.weed_server import ACCOUNTS, BUCKET, WeedServer, join_server
+from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.weed_server import ACCOUNTS, BUCKET, WeedServer, join_server
 
 MIB = 2**20
 ROUNDS = {64: 5, 512: 3}
@@ -44,8 +44,8 @@ print(json.dumps({"seconds": seconds, "cpu": cpu_seconds, "peak_mb": int(peak) *
 
 def vl3_client(endpoint: str) -> Any:
     """Our store, as artifacts use it: every byte hashed on both ways."""
-    from vl3.store.connection import S3Connection
     from vl3.store.objects import open_s3
+    from vl3.store.s3.connection import S3Connection
 
     secret = ACCOUNTS["admin"].secret
     store = open_s3(f"s3://{BUCKET}/bench", S3Connection(endpoint=endpoint, access_key="admin", secret_key=secret))

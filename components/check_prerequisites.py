@@ -16,7 +16,7 @@ def check_prerequisites(
     start: dsl.Output[dsl.Artifact],
 ) -> None:
     """Report all that is missing at once; open the tracking run; fix the bases that stage 1 starts from."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "check_prerequisites",

@@ -22,7 +22,7 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
 ) -> None:
     """Held-out accuracy of each task, before training and after each stage."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "evaluate",

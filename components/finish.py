@@ -16,7 +16,7 @@ def finish(
     status: dsl.PipelineTaskFinalStatus,
 ) -> None:
     """Free what the run holds on the cluster and end its tracking run with the state that it came to."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "finish",

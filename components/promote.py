@@ -20,7 +20,7 @@ def promote(
     promotion: dsl.Output[dsl.Artifact],
 ) -> None:
     """Let the gates decide whether the last stage's checkpoint becomes champion; a refusal is a result too."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "promote",

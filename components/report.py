@@ -25,7 +25,7 @@ def report(
     report: dsl.Output[dsl.HTML],
 ) -> None:
     """One HTML page and the same numbers as JSON, from what every step left."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "report",

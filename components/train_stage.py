@@ -20,7 +20,7 @@ def train_stage(
     training: dsl.Output[dsl.Artifact],
 ) -> None:
     """Train one stage from the bases or the former stage's weights; register the checkpoint as a candidate."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "train_stage",

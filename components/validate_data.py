@@ -18,7 +18,7 @@ def validate_data(
     validation: dsl.Output[dsl.Artifact],
 ) -> None:
     """Build shards and index from annotations and media, and let Great Expectations judge them."""
-    from vl3.steps.entry import run_step
+    from vl3.workflow.entry import run_step
 
     run_step(
         "validate_data",

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from vl3.evaluation.report import write_report
-from vl3.evaluation.report_data import SECTIONS
+from vl3.report.data import SECTIONS
+from vl3.report.page import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WIDTHS_PX = (1280, 400)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Runner, wait_until
-from tests.unit.store.weed_server import BUCKET, find_weed, join_server
+from tests.support.weed_server import BUCKET, find_weed, join_server
 from vl3.store.artifacts import fetch
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference

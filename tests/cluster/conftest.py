@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.corpus import make_corpus
-from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Cluster
-from tests.cluster.simulated import Launcher, gpu_node
+from tests.support.cluster.corpus import make_corpus
+from tests.support.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, S3_ENDPOINT, Cluster
+from tests.support.cluster.simulated import Launcher, gpu_node
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

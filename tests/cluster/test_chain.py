@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.corpus import make_corpus
-from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
-from tests.cluster.simulated import left_of
+from tests.support.cluster.corpus import make_corpus
+from tests.support.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
+from tests.support.cluster.simulated import left_of
 from vl3.config.stages import Stage
 from vl3.launch.trainjob.names import run_hash
 from vl3.store.objects import S3Connection, Store, open_store

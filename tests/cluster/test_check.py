@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.reach import KUBECONFIG, NAMESPACE, Cluster
-from tests.cluster.simulated import gpu_node
-from vl3.launch.check_quota import QuotaTree
+from tests.support.cluster.reach import KUBECONFIG, NAMESPACE, Cluster
+from tests.support.cluster.simulated import gpu_node
+from vl3.launch.check.quota import QuotaTree
 
 GPU = "nvidia.com/gpu"
 KUEUE = "kueue.x-k8s.io/v1beta2"

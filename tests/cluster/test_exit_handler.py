@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from pipelines.compile import compile_train
-from tests.cluster.reach import NAMESPACE, TRACKING_URI, Cluster
-from tests.cluster.simulated import Launcher, jobs_of, wait_until
-from vl3.steps.failure import note_failure, noted_failures
+from tests.support.cluster.reach import NAMESPACE, TRACKING_URI, Cluster
+from tests.support.cluster.simulated import Launcher, jobs_of, wait_until
+from vl3.workflow.failures import note_failure, noted_failures
 
 OVERRIDES = ["launch.backend=trainjob"]
 

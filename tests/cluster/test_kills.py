@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, Cluster
-from tests.cluster.simulated import Launch, Launcher, gpus_in_use, jobs_of, left_of, seed_of, wait_until
+from tests.support.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, Cluster
+from tests.support.cluster.simulated import Launch, Launcher, gpus_in_use, jobs_of, left_of, seed_of, wait_until
 
 NewRun = Callable[[str], str]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.reach import NAMESPACE, Cluster
+from tests.support.cluster.reach import NAMESPACE, Cluster
 
 pytestmark = pytest.mark.timeout(300)
 _ELSEWHERE = "vl3-elsewhere"

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from tests.cluster.kind.commands import run
-from tests.cluster.kind.docker import image_ids, remove_others
+from kind.commands import run
+from kind.docker import image_ids, remove_others
 
 
 @pytest.mark.usefixtures("cluster")

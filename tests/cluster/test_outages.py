@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.cluster.reach import Cluster
-from tests.cluster.simulated import Launcher, jobs_of, wait_until
+from tests.support.cluster.reach import Cluster
+from tests.support.cluster.simulated import Launcher, jobs_of, wait_until
 
 NewRun = Callable[[str], str]
 

@@ -1,14 +1,14 @@
-"""Twenty launches contend for ten simulated nodes in four pools; `benchmarks.cluster_scale` does the same with 200."""
+"""Twenty launches contend for ten simulated nodes in four pools; `benchmarks.cluster.scale` does the same with 200."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster_load import plan_of, run_load
-from benchmarks.cluster_pools import Pool, Pools
-from tests.cluster.reach import Cluster
-from tests.cluster.simulated import seed_of
+from benchmarks.cluster.load import plan_of, run_load
+from benchmarks.cluster.pools import Pool, Pools
+from tests.support.cluster.reach import Cluster
+from tests.support.cluster.simulated import seed_of
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 _LAUNCHES = 20

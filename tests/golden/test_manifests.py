@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.render import OVERLAYS, overlay_text
+from tests.support.manifests import OVERLAYS, overlay_text
 
 
 @pytest.fixture(scope="module")

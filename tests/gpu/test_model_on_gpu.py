@@ -1,12 +1,9 @@
-"""The model on a GPU gives what it gives on CPU: flash attention over segments, DiffFP, the loss and its gradients."""
+"""The model on a GPU gives what it gives on CPU: flash attention over segments, the loss and its gradients."""
 
 import numpy as np
 import pytest
 import torch
 
-from vl3.config.data import DiffFPScale
-from vl3.data.patches import patchify
-from vl3.models import difffp, difffp_tensor
 from vl3.models.attention import Segments, attend
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.kernels import flash_kernel
@@ -91,17 +88,6 @@ def test_loss_and_gradients_equal_the_cpus(dtype, tolerance):
     for (name, reference), ours in zip(cpu.named_parameters(), gpu.parameters(), strict=True):
         difference = (ours.grad.float().cpu() - reference.grad).norm() / reference.grad.norm()
         assert difference < 4 * tolerance, f"{name}: {difference:.1e}"
-
-
-@pytest.mark.parametrize("scale", DiffFPScale)
-def test_difffp_decides_as_on_cpu(scale):
-    rng = np.random.default_rng(0)
-    frames = np.repeat(rng.integers(0, 255, (1, 56, 84, 3), dtype=np.uint8), 5, axis=0)
-    frames[2:][rng.random(frames[2:].shape) < 0.05] ^= 1
-    options = {"merge_size": 2, "threshold": 0.01, "min_tokens": 1, "scale": scale}
-    pixels, _ = patchify(frames, 2)
-    found = difffp_tensor.keep_mask(torch.from_numpy(pixels).cuda(), num_frames=5, **options)
-    assert found.cpu().tolist() == difffp.keep_mask(frames, patch_size=14, **options).tolist()
 
 
 def test_greedy_tokens_are_the_cpus():

@@ -32,7 +32,7 @@ OVERRIDES = (
 LIGHT_STEPS = """
 import os, sys
 import vl3.steps.check_prerequisites, vl3.steps.finish, vl3.steps.promote, vl3.steps.report, vl3.steps.train_stage
-import vl3.launch.check, vl3.evaluation.report
+import vl3.launch.check.cluster, vl3.report.page
 from vl3.tracking.client import warm_import
 warm_import()
 import kubernetes.client, minio
@@ -143,7 +143,7 @@ def trained(containers: Containers, dataset: Reference, config: RunConfig) -> li
     return [json.loads(line.removeprefix("vl3-event ")) for line in lines if line.startswith("vl3-event ")]
 
 
-POD = ("python", "-m", "vl3.training.pod", "--termination-log", "/tmp/termination")
+POD = ("python", "-m", "vl3.pod.entry", "--termination-log", "/tmp/termination")
 
 
 def test_launcher_imports_the_light_steps_and_offers_the_commands(containers: Containers) -> None:

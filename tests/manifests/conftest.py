@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.render import load, overlay_text
+from tests.support.manifests import load, overlay_text
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from tests.manifests.render import custom_schemas
+from tests.support.manifests import custom_schemas
 
 KUBERNETES = "1.36"
 _BUILT_IN = re.compile(r"v1|apps/v1|batch/v1|(rbac\.authorization|networking|policy|scheduling)(\.k8s\.io)?/v1")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.manifests.policies import of_kind
-from tests.manifests.render import MANIFESTS, kustomize, load, overlay_text
 from tests.manifests.schema import schema_problems
+from tests.support.manifests import MANIFESTS, kustomize, load, overlay_text
 
 PARTS = ("third-party/jobset", "third-party/trainer", "third-party/kueue", "cluster", "namespace", "pipelines")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.manifests.pods import pod_templates
 from tests.manifests.policies import of_kind
-from tests.manifests.render import third_party
+from tests.support.manifests import third_party
 
 # Kueue's and controller-runtime's as scraped from Kueue 0.18.4; the others are kube-state-metrics'.
 KNOWN_METRICS = {

@@ -10,7 +10,7 @@ import pytest
 from tests.manifests.network import Address, End, Pod, is_allowed
 from tests.manifests.pods import pod_templates
 from tests.manifests.policies import of_kind
-from tests.manifests.render import load, overlay_text
+from tests.support.manifests import load, overlay_text
 
 Objects = list[dict[str, Any]]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from manifests.pin_images import REQUIRED, main, tagged_images
-from tests.manifests.render import MANIFESTS, RenderError, kustomize
+from tests.support.manifests import MANIFESTS, RenderError, kustomize
 
 DIGEST = "sha256:" + "ab" * 32
 

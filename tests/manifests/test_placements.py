@@ -8,7 +8,7 @@ import pytest
 
 from components import images
 from tests.manifests.policies import names, of_kind, quota_of
-from tests.manifests.render import load, overlay_text
+from tests.support.manifests import load, overlay_text
 from vl3.config.placement import PlacementConfig
 from vl3.config.stages import Stage
 from vl3.recipes.catalog import get_recipe, recipe_names

@@ -10,7 +10,7 @@ import pytest
 from tests.manifests import policies
 from tests.manifests.pods import pod_templates
 from tests.manifests.policies import Policy, findings, of_kind
-from tests.manifests.render import load, overlay_text
+from tests.support.manifests import load, overlay_text
 
 Objects = list[dict[str, Any]]
 OF_OVERLAY = {"kind": policies.EVERYWHERE, "staging": policies.SHARED_CLUSTERS, "prod": policies.PRODUCTION}

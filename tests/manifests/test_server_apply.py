@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.manifests.render import ROOT, load, overlay_text
+from tests.support.manifests import ROOT, load, overlay_text
 
 KUBECONFIG = ROOT / "build" / "kind" / "kubeconfig"
 KUBECTL = Path(sys.executable).with_name("kubectl")

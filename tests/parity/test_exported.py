@@ -8,13 +8,13 @@ import torch
 from transformers import AutoProcessor
 from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3ForConditionalGeneration
 
-from vl3.data.chat import render_message, render_prompt
-from vl3.data.patches import patchify
-from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.sample.chat import render_message, render_prompt
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.patches import patchify
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.attention import Segments
 from vl3.models.convert import convert
-from vl3.models.difffp import keep_mask
-from vl3.models.layouts import Layout
+from vl3.models.layouts.names import Layout
 from vl3.models.weights import load_model, save_model
 
 IMAGE_ID, VIDEO_ID, FIRST_SPECIAL = 90, 91, 87

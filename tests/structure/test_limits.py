@@ -49,7 +49,7 @@ def test_component_is_a_thin_face_of_a_step(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {id(node) for function in functions(tree) for node in ast.walk(function)}
     for node in ast.walk(tree):
-        allowed = ("vl3.steps",) if id(node) in inside else ("kfp", "components.images", "typing")
+        allowed = ("vl3.workflow.entry",) if id(node) in inside else ("kfp", "components.images", "typing")
         for module in imported_modules(node):
             assert any(module == name or module.startswith(f"{name}.") for name in allowed), (
                 f"line {node.lineno} imports {module}; allowed here: {', '.join(allowed)}"

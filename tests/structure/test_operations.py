@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from vl3.errors import ConfigError
-from vl3.launch.trainjob import causes
-from vl3.launch.trainjob.causes import Cause
+from vl3.launch.diagnosis import causes
+from vl3.launch.diagnosis.causes import Cause
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations-cluster.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\d) \| (\w+) \|", re.MULTILINE)

@@ -19,7 +19,7 @@ def make(
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the generated world.")] = 0,
 ) -> None:
     """Train both bases anew, from nothing but the generated world (up to an hour on two cores)."""
-    from vl3.training.base_make import make_bases
+    from vl3.toy.bases import make_bases
 
     make_bases(out, seed=seed)
     print(f"{out}: tiny_vision, tiny_language and their card, README.md")

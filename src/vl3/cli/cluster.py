@@ -15,7 +15,7 @@ from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
-    from vl3.launch.trainjob.client import Client
+    from vl3.launch.kube.client import Client
     from vl3.launch.trainjob.listing import ListedJob
 
 app = typer.Typer(help="The Kubernetes cluster: checks, jobs, clearing away.", no_args_is_help=True)
@@ -37,8 +37,8 @@ def check(
     context: Context = None,
 ) -> None:
     """Say whether the cluster can ever run a recipe, and all that is missing. Changes nothing there."""
-    from vl3.launch.check import inspect_cluster
-    from vl3.launch.check_findings import combined
+    from vl3.launch.check.cluster import inspect_cluster
+    from vl3.launch.check.findings import combined
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     report = inspect_cluster({stage: config.placements[stage] for stage in Stage}, namespace, context)
@@ -96,9 +96,9 @@ def _table(found: Sequence["ListedJob"]) -> list[dict[str, str]]:
 
 
 def _client(namespace: str | None, context: str | None) -> "Client":
-    from vl3.launch.check_reach import server_version
-    from vl3.launch.trainjob.client import Client
-    from vl3.launch.trainjob.connection import connect
+    from vl3.launch.check.reach import server_version
+    from vl3.launch.kube.client import Client
+    from vl3.launch.kube.connection import connect
 
     connection = connect(namespace, context=context)
     server_version(connection)  # a server that is not there is said within seconds

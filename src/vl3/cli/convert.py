@@ -25,7 +25,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint: weights byte for byte, with config, tokenizer and preprocessor files."""
     from vl3.models.convert import convert as convert_folder
-    from vl3.models.layouts import Layout
+    from vl3.models.layouts.names import Layout
 
     layout = Layout.TRANSFORMERS if to == Target.TRANSFORMERS else Layout.OFFICIAL
     done = convert_folder(source, target, layout, max_shard_bytes=max_shard_bytes)

@@ -13,7 +13,7 @@ from vl3.errors import DataError
 from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
-    from vl3.data.build import BuildSummary
+    from vl3.data.build.dataset import BuildSummary
 
 app = typer.Typer(help="Datasets: sample corpus, checks, building.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def sample(
     workers: Annotated[int, typer.Option(help="Processes that draw and encode.")] = 2,
 ) -> None:
     """Write a corpus of real images, videos and annotations; the same one again is left as it is."""
-    from vl3.data.corpus import write_corpus
+    from vl3.toy.corpus import write_corpus
 
     samples = write_corpus(out, seed=seed, heldout_scenes=heldout, scale=scale, workers=workers)
     print(f"{out}: {samples} samples of ten categories")
@@ -84,8 +84,8 @@ def difffp(
     overrides: Overrides = None,
 ) -> None:
     """Show how much DiffFP keeps of videos at each threshold, on the released scale and on RLT's."""
-    from vl3.evaluation.difffp_study import kept_plot, kept_table, study_video
-    from vl3.store.writing import atomic_write_text
+    from vl3.report.difffp_study import kept_plot, kept_table, study_video
+    from vl3.system.files import atomic_write_text
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     studies = [study_video(path, config.data, merge_size) for path in files]
@@ -95,9 +95,9 @@ def difffp(
 
 
 def _build(data: Path, out: Path, config: RunConfig, *, annotations: Path | None) -> "BuildSummary":
-    from vl3.data.build import build_dataset
-    from vl3.data.tokenizer import ChatTokenizer
-    from vl3.models.difffp import keep_mask
+    from vl3.data.build.dataset import build_dataset
+    from vl3.data.sample.difffp import keep_mask
+    from vl3.data.sample.tokenizer import ChatTokenizer
     from vl3.store.bases import base_folder
 
     return build_dataset(
@@ -117,7 +117,7 @@ def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
     Raises:
         DataError: a critical check failed.
     """
-    from vl3.data.index import DatasetIndex
+    from vl3.data.build.index import DatasetIndex
     from vl3.validation.suite import validate_index
 
     docs.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
 
 def print_refused(dataset: Path) -> None:
     """Print each line that a build refused, as `file:line: reason`."""
-    from vl3.data.index import DatasetIndex
+    from vl3.data.build.index import DatasetIndex
 
     for row in DatasetIndex.read(dataset).table.to_pylist():
         if row["problem"] is not None:

@@ -55,8 +55,8 @@ def free_run(run_id: str, namespace: str | None) -> list[str]:
     Raises:
         ClusterError: something is left, or the API server does not answer.
     """
-    from vl3.launch.trainjob.client import Client
+    from vl3.launch.kube.client import Client
+    from vl3.launch.kube.connection import connect
     from vl3.launch.trainjob.collect import cancel_run
-    from vl3.launch.trainjob.connection import connect
 
     return cancel_run(run_id, client=Client(connect(namespace)))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vl3.config.codec import digest, from_dict, to_dict
 from vl3.config.run import RunConfig
 from vl3.config.stages import Stage
-from vl3.data.prepare import PrepareSettings
-from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.sample.prepare import PrepareSettings
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
 from vl3.store.bases import base_folder
 

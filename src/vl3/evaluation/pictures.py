@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vl3.data.prepare import PrepareSettings, decode_media
-from vl3.data.shards import ShardReader
+from vl3.data.build.shards import ShardReader
+from vl3.data.sample.prepare import PrepareSettings, decode_media
 from vl3.evaluation.result import Answer
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 PREDICTIONS_A_TASK = 6
 MAX_WRONG = 3

@@ -11,17 +11,17 @@ from itertools import islice
 import numpy as np
 
 from vl3.config.run import EvaluationConfig
-from vl3.data.prepare import PreparedSample, decode_media, prepare_decoded
-from vl3.data.records import Record
-from vl3.data.shards import ShardReader
-from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.build.shards import ShardReader
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.prepare import PreparedSample, decode_media, prepare_decoded
+from vl3.data.sample.records import Record
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.evaluation.candidates import Assignment, Candidate, open_candidate
 from vl3.evaluation.metrics import is_exact_match
 from vl3.evaluation.result import Answer
 from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
 from vl3.inference.generate import generate_greedy
 from vl3.inference.streaming import watch_streams
-from vl3.models.difffp import keep_mask
 from vl3.models.model import VideoLlama3
 
 PREPARED_BYTES = 1 << 30

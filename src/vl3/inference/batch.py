@@ -17,7 +17,7 @@ from vl3.models.attention import Segments
 from vl3.models.model import VideoLlama3
 
 if TYPE_CHECKING:
-    from vl3.data.prepare import PreparedSample
+    from vl3.data.sample.prepare import PreparedSample
 
 
 @dataclass(frozen=True, slots=True)

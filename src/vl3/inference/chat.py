@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vl3.data.prepare import PrepareSettings
-from vl3.data.tokenizer import MESSAGE_END, ChatTokenizer
+from vl3.data.sample.prepare import PrepareSettings
+from vl3.data.sample.tokenizer import MESSAGE_END, ChatTokenizer
 from vl3.errors import ConfigError, DataError
 from vl3.inference.batch import Decoding, Prompt
 from vl3.inference.generate import answer_tokens, generate

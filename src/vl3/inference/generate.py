@@ -13,8 +13,8 @@ from vl3.inference.sampling import GREEDY, Chooser, Sampling
 from vl3.models.model import VideoLlama3
 
 if TYPE_CHECKING:
-    from vl3.data.prepare import PreparedSample
-    from vl3.data.tokenizer import ChatTokenizer
+    from vl3.data.sample.prepare import PreparedSample
+    from vl3.data.sample.tokenizer import ChatTokenizer
 
 
 def generate_greedy(

@@ -13,12 +13,12 @@ from vl3.config.codec import from_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.config.stages import Stage
-from vl3.data.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
-from vl3.data.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
-from vl3.data.tokenizer import ChatTokenizer
-from vl3.data.video import open_video
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
+from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
+from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.data.sample.video import open_video
 from vl3.errors import ConfigError, DataError
-from vl3.models.difffp import keep_mask
 from vl3.models.stored import read_json
 from vl3.recipes.catalog import get_recipe
 

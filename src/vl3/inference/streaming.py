@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vl3.data.chat import ASSISTANT_HEADER
+from vl3.data.sample.chat import ASSISTANT_HEADER
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding, Prompt, similar_batches
 from vl3.inference.generate import answer
@@ -22,8 +22,8 @@ from vl3.inference.sampling import GREEDY, Chooser
 from vl3.models.model import VideoLlama3
 
 if TYPE_CHECKING:
-    from vl3.data.prepare import PreparedSample
-    from vl3.data.tokenizer import ChatTokenizer
+    from vl3.data.sample.prepare import PreparedSample
+    from vl3.data.sample.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,21 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vl3.data.chat import ASSISTANT_HEADER, Message, encode_messages, expand_images, render_message, render_stream_frame
-from vl3.data.geometry import fit_size
-from vl3.data.image import resize_image
-from vl3.data.patches import patchify
-from vl3.data.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, kept_patches
-from vl3.data.tokenizer import MESSAGE_END
+from vl3.data.sample.chat import (
+    ASSISTANT_HEADER,
+    Message,
+    encode_messages,
+    expand_images,
+    render_message,
+    render_stream_frame,
+)
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.geometry import fit_size
+from vl3.data.sample.image import resize_image
+from vl3.data.sample.patches import patchify
+from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, kept_patches
+from vl3.data.sample.tokenizer import MESSAGE_END
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding, Prompt
 from vl3.inference.generate import answer_tokens
 from vl3.inference.sampling import GREEDY, Chooser, Sampling
-from vl3.models.difffp import keep_mask
 from vl3.models.model import VideoLlama3
 
 if TYPE_CHECKING:
-    from vl3.data.tokenizer import ChatTokenizer
+    from vl3.data.sample.tokenizer import ChatTokenizer
 
 
 class Watcher:

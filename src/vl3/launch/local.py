@@ -14,10 +14,10 @@ from typing import Any
 
 from vl3.errors import ClusterError
 from vl3.launch.job import LaunchJob, LaunchResult
-from vl3.launch.processes import end_marked
 from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
-from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.processes import end_marked
 from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure
 
 log = logging.getLogger("vl3.launch")

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 from vl3.errors import ConfigError
 from vl3.models.config import VideoLlama3Config
-from vl3.models.layout_files import SideFiles
-from vl3.models.layouts import EMBEDDING, HEAD, Layout, detect_layout, expected_shapes, read_config, stored_name
+from vl3.models.layouts.files import SideFiles
+from vl3.models.layouts.names import EMBEDDING, HEAD, Layout, detect_layout, expected_shapes, read_config, stored_name
 from vl3.models.stored import (
     CONFIG_FILE,
     INDEX_FILE,
@@ -22,7 +22,7 @@ from vl3.models.stored import (
     read_json,
 )
 from vl3.models.vocabulary import IMAGE_TOKEN, Vocabulary
-from vl3.store.writing import atomic_write_json, require_space, storage_errors, whole_folder
+from vl3.system.files import atomic_write_json, require_space, storage_errors, whole_folder
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Size above which weights are split over several files."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.errors import ConfigError
-from vl3.models.layouts import Layout
+from vl3.models.layouts.names import Layout
 from vl3.models.stored import read_json
 
 RUN_FILE = "run.json"

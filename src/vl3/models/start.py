@@ -7,7 +7,7 @@ import torch
 
 from vl3.errors import ConfigError
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
-from vl3.models.layouts import with_known_encoder
+from vl3.models.layouts.names import with_known_encoder
 from vl3.models.model import VideoLlama3
 from vl3.models.stored import CONFIG_FILE, read_json
 from vl3.models.tensors import TensorFolder

@@ -13,7 +13,7 @@ from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
 from vl3.models.stored import CONFIG_FILE, SINGLE_FILE, read_json
 from vl3.models.tensors import TensorFolder
-from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, storage_errors
 
 TOKENIZER_FILES = (
     "tokenizer.json",

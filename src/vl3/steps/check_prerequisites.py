@@ -15,13 +15,13 @@ from typing import Any
 from vl3.config.codec import to_dict
 from vl3.config.stages import Stage
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
-from vl3.launch.check_findings import combined
-from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.launch.check.findings import combined
 from vl3.store.bases import base_folder, folder_digest
-from vl3.store.connection import connection_from_environment
 from vl3.store.objects import Store, open_store
+from vl3.store.s3.connection import connection_from_environment
 from vl3.store.uris import file_path, scheme_of
-from vl3.store.writing import atomic_write_json, require_space, storage_errors
+from vl3.system.files import atomic_write_json, require_space, storage_errors
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
 
 MIN_FREE_BYTES = 2 * 1024**3
 """Space that a run needs at least for its dataset, checkpoints and logs."""
@@ -61,7 +61,7 @@ def _cluster_problems(request: StepRequest) -> list[Vl3Error]:
     """What keeps the stages from ever running where their placements say."""
     if not _is_on_cluster(request):
         return []
-    from vl3.launch.check import check_cluster
+    from vl3.launch.check.cluster import check_cluster
 
     return check_cluster({stage: request.config.placements[stage] for stage in Stage})
 
@@ -181,7 +181,7 @@ def _probe_bucket(uri: str) -> None:
 
 def _check_tracking(request: StepRequest) -> None:
     """Opening the workflow's tracking run proves that the store is reachable and writable."""
-    from vl3.steps.tracking import open_parent_run
+    from vl3.workflow.tracking import open_parent_run
 
     open_parent_run(request)
 

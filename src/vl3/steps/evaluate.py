@@ -6,8 +6,8 @@ from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.config.stages import Stage
-from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
 from vl3.store.artifacts import fetch
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
 
 
 def run(work: StepWork) -> StepOutcome:
@@ -61,15 +61,13 @@ def key_parts(request: StepRequest) -> dict[str, Any]:
 
 
 STEP = Step(
-    code=("data/*.py", "models/*.py", "inference/*.py", "evaluation/*.py", "steps/evaluate.py"),
+    code=("data/**/*.py", "models/*.py", "inference/*.py", "evaluation/*.py", "steps/evaluate.py"),
     exclude=(
-        "data/world*.py",
-        "data/corpus*.py",
-        "data/tokenizer_build.py",
-        "data/build*.py",
-        "evaluation/report*.py",
+        "data/build/dataset.py",
+        "data/build/pool.py",
+        "data/build/worker.py",
         "models/convert.py",
-        "models/layout_files.py",
+        "models/layouts/files.py",
         "models/preprocessing.py",
     ),
     libraries=("torch", "transformers", "tokenizers", "av", "pillow"),

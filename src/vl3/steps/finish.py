@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 from vl3.errors import Vl3Error
-from vl3.steps.failure import Failure, drop_notes, local_failure, noted_failures
-from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
-from vl3.steps.tracking import finish_parent_run
+from vl3.workflow.failures import Failure, drop_notes, local_failure, noted_failures
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.workflow.tracking import finish_parent_run
 
 log = logging.getLogger("vl3.step")
 

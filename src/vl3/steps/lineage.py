@@ -3,8 +3,8 @@
 from typing import Any
 
 from vl3.config.stages import Stage
-from vl3.steps.step import StepRequest, record_of
 from vl3.store.reference import Reference
+from vl3.workflow.step import StepRequest, record_of
 
 
 def lineage(request: StepRequest, promotion: dict[str, Any]) -> list[dict[str, Any]]:

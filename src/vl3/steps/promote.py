@@ -10,13 +10,13 @@ from vl3.config.run import RunConfig
 from vl3.config.stages import Stage
 from vl3.errors import GateError, StorageError
 from vl3.steps.evaluate import read_evaluation
-from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
-from vl3.steps.tracking import open_registry, register_checkpoint
+from vl3.steps.registry import open_registry, register_checkpoint
 from vl3.store.artifacts import fetch
-from vl3.store.writing import atomic_write_json
+from vl3.system.files import atomic_write_json
 from vl3.tracking.evidence import Evidence, scores_from_evaluation
 from vl3.tracking.gates import GateResult, evaluate_gates, gate_table, is_promotable
 from vl3.tracking.registry import Registry
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
 
 log = logging.getLogger(__name__)
 _CANDIDATE_STAGE = list(Stage)[-1]

@@ -13,10 +13,10 @@ from typing import Any
 from vl3.config.stages import Stage
 from vl3.steps.evaluate import read_evaluation
 from vl3.steps.lineage import lineage
-from vl3.steps.step import Step, StepOutcome, StepRecord, StepRequest, StepWork, record_of
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
+from vl3.workflow.step import Step, StepOutcome, StepRecord, StepRequest, StepWork, record_of
 
 _VERSIONS = {
     **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
@@ -30,7 +30,7 @@ _CHAIN = ("start", "dataset", *(stage.value for stage in Stage), "evaluation", "
 
 def run(work: StepWork) -> StepOutcome:
     """Write report.html and report.json, publish them, and put a copy where the run's owner looks."""
-    from vl3.evaluation.report import write_report
+    from vl3.report.page import write_report
 
     request = work.request
     with work.step_run() as step_run, work.fresh_folder("report") as folder:
@@ -44,7 +44,7 @@ def run(work: StepWork) -> StepOutcome:
 
 
 def gather(request: StepRequest) -> dict[str, Any]:
-    """Everything that the report shows, in the renderer's schema (vl3.evaluation.report_data)."""
+    """Everything that the report shows, in the renderer's schema (vl3.report.data)."""
     promotion = _read(request.inputs["promotion"], "promotion.json")
     validation = _read(request.inputs["validation"], "validation.json")
     run_record = _run_record(request)
@@ -167,9 +167,8 @@ def key_parts(request: StepRequest) -> dict[str, Any]:
 
 STEP = Step(
     code=(
-        "evaluation/report*.py",
-        "evaluation/charts.py",
-        "evaluation/templates/*",
+        "report/*.py",
+        "report/templates/*",
         "steps/report.py",
         "steps/lineage.py",
     ),

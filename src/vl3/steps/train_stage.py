@@ -12,15 +12,15 @@ from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
 from vl3.recipes.effective import stage_view
-from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork, is_published
-from vl3.steps.tracking import register_checkpoint
+from vl3.steps.registry import register_checkpoint
 from vl3.store.artifacts import fetch, is_intact
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
-from vl3.store.writing import atomic_write_bytes, atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
 from vl3.training.events import EVENTS_NAME, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.sources import NOT_OF_A_STAGE, STAGE_SOURCES, stage_code_version
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, is_published
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun

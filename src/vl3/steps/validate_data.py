@@ -10,11 +10,11 @@ from typing import Any
 from vl3.config.codec import to_dict
 from vl3.config.stages import Stage, StageConfig
 from vl3.errors import DataError
-from vl3.steps.step import Step, StepOutcome, StepRequest, StepWork
 from vl3.store.artifacts import fetch
 from vl3.store.bases import base_folder
 from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.uris import file_path, scheme_of
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
 
 
 def run(work: StepWork) -> StepOutcome:
@@ -35,9 +35,9 @@ def run(work: StepWork) -> StepOutcome:
 
 
 def _build(work: StepWork, folder: Path) -> None:
-    from vl3.data.build import build_dataset
-    from vl3.data.tokenizer import ChatTokenizer
-    from vl3.models.difffp import keep_mask
+    from vl3.data.build.dataset import build_dataset
+    from vl3.data.sample.difffp import keep_mask
+    from vl3.data.sample.tokenizer import ChatTokenizer
 
     config = work.request.config
     build_dataset(
@@ -53,7 +53,7 @@ def _build(work: StepWork, folder: Path) -> None:
 
 def _validate(work: StepWork, dataset_folder: Path) -> tuple[Any, Any]:
     """Judge the index; returns the reference of the published report, and the result, which knows where that lies."""
-    from vl3.data.index import DatasetIndex
+    from vl3.data.build.index import DatasetIndex
     from vl3.validation.suite import validate_index
 
     work.progress(1, 1, "judging the index")
@@ -116,8 +116,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 STEP = Step(
-    code=("config/*.py", "data/*.py", "validation/*.py", "models/difffp.py", "steps/validate_data.py"),
-    exclude=("data/world*.py", "data/corpus*.py", "data/tokenizer_build.py", "data/order.py", "data/packing.py"),
+    code=("config/*.py", "data/**/*.py", "validation/*.py", "steps/validate_data.py"),
+    exclude=("data/plan/order.py", "data/plan/packing.py"),
     libraries=("av", "pillow", "pyarrow", "great-expectations", "tokenizers"),
     run=run,
     key_parts=key_parts,

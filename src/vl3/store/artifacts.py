@@ -8,13 +8,13 @@ from pathlib import Path
 
 from vl3.errors import StorageError
 from vl3.store.cache import cached_folder
-from vl3.store.connection import S3Connection
 from vl3.store.manifest import MANIFEST_NAME, list_files, parse_manifest, verify_folder, write_manifest
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
-from vl3.store.s3_artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
+from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
+from vl3.store.s3.connection import S3Connection
 from vl3.store.uris import file_path, scheme_of
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 
 def publish(

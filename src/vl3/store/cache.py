@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vl3.errors import StorageError
-from vl3.store.writing import atomic_write_text, storage_errors
+from vl3.system.files import atomic_write_text, storage_errors
 
 
 def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.uris import check_key
-from vl3.store.writing import atomic_write_bytes, storage_errors
+from vl3.system.files import atomic_write_bytes, storage_errors
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1

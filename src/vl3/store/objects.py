@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vl3.errors import StorageError
-from vl3.store.connection import S3Connection, connection_from_environment
-from vl3.store.s3 import S3Store, require_length
+from vl3.store.s3.connection import S3Connection, connection_from_environment
+from vl3.store.s3.store import S3Store, require_length
 from vl3.store.uris import check_key, file_path, scheme_of
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 
 class Store(Protocol):

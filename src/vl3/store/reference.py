@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.errors import StorageError
-from vl3.store.writing import atomic_write_text
+from vl3.system.files import atomic_write_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

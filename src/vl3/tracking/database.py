@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vl3.errors import ConfigError, StorageError
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from vl3.errors import ClusterError
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel

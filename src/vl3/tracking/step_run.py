@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from vl3.errors import ClusterError
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 from vl3.tracking.client import platform_errors
 from vl3.tracking.params import MAX_METRICS_PER_BATCH, MAX_PARAMS_PER_BATCH, chunks, flatten, legal_key
 

@@ -20,7 +20,7 @@ from vl3.errors import StorageError
 from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
 from vl3.store.uris import file_path, join_uri, scheme_of
-from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, storage_errors
 
 log = logging.getLogger("vl3.training")
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vl3.config.run import RunConfig
-from vl3.data.rows import PackedRow
+from vl3.data.loader.rows import PackedRow
 from vl3.training.imports import lean_imports
 
 with lean_imports():

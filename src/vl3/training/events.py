@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 log = logging.getLogger("vl3.training")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vl3.config.run import OptimizerConfig
-from vl3.data.rows import PackedRow
+from vl3.data.loader.rows import PackedRow
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl3.data.rows import PackedRow
+from vl3.data.loader.rows import PackedRow
 from vl3.errors import ConfigError
 from vl3.training.collectives import sum_over_ranks
 

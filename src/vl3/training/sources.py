@@ -9,24 +9,21 @@ from vl3.training.job import StageJob
 STAGE_SOURCES = (
     "errors.py",
     "config/*.py",
-    "store/*.py",
-    "data/*.py",
+    "store/**/*.py",
+    "system/*.py",
+    "data/**/*.py",
     "models/*.py",
     "training/*.py",
     "steps/train_stage.py",
 )
 """Files below vl3 that have a part in a stage's weights, as globs."""
 NOT_OF_A_STAGE = (
-    "data/world*.py",
-    "data/corpus*.py",
-    "data/tokenizer_build.py",
-    "data/build*.py",
-    "training/base_*.py",
-    "training/pod*.py",
-    "training/trainer_status.py",
+    "data/build/dataset.py",
+    "data/build/pool.py",
+    "data/build/worker.py",
     "training/outcome.py",
     "models/convert.py",
-    "models/layout_files.py",
+    "models/layouts/files.py",
     "models/preprocessing.py",
 )
 """Files among them that have none: what makes data and bases, and what only brings a stage into a pod."""

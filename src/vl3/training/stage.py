@@ -15,17 +15,17 @@ import torch
 from vl3.config.codec import digest, from_dict
 from vl3.config.run import RunConfig
 from vl3.config.stages import Stage, StageConfig
-from vl3.data.index import DatasetIndex
-from vl3.data.loader import StageLoader
-from vl3.data.order import StagePlan, plan_stage
-from vl3.data.packing import CostModel
-from vl3.data.prepare import PrepareSettings
-from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.build.index import DatasetIndex
+from vl3.data.loader.stage_loader import StageLoader
+from vl3.data.plan.order import StagePlan, plan_stage
+from vl3.data.plan.packing import CostModel
+from vl3.data.sample.prepare import PrepareSettings
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path, scheme_of
-from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, storage_errors
 from vl3.training.checkpoint import Checkpoint, Checkpoints
 from vl3.training.collectives import from_rank_zero, gather_json
 from vl3.training.engine import TrainingEngine, deepspeed, training_device
@@ -38,7 +38,7 @@ from vl3.training.meter import Meter
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
 
 with lean_imports():
-    from vl3.models.difffp import keep_mask
+    from vl3.data.sample.difffp import keep_mask
     from vl3.models.lora import add_adapters, merge_adapters
     from vl3.models.model import VideoLlama3
     from vl3.models.start import assemble

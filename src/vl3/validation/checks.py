@@ -7,7 +7,7 @@ left out by name; up to `data.max_bad_fraction` of them are a warning, more are 
 from collections.abc import Iterable
 
 from vl3.config.run import RunConfig
-from vl3.data.problems import ProblemKind
+from vl3.data.sample.problems import ProblemKind
 from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty
 
 MAX_ASPECT_RATIO = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
-from vl3.store.writing import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, storage_errors
 from vl3.validation import frames
 from vl3.validation.check import CRITICAL, WARNING, Check
 from vl3.validation.checks import all_checks, schema_checks

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.data.samples import image_bytes, video_bytes
+from tests.support.samples import image_bytes, video_bytes
 from vl3.cli.main import run
-from vl3.data.tokenizer import ChatTokenizer
-from vl3.data.tokenizer_build import build_tokenizer
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.model import VideoLlama3
 from vl3.models.weights import save_model
+from vl3.toy.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pytest
 from vl3.cli.cluster import age, seconds_of
 from vl3.cli.main import run
 from vl3.errors import ClusterError, ConfigError, Vl3Error
-from vl3.launch import check, check_reach
-from vl3.launch.check import CheckReport
-from vl3.launch.check_findings import PlacementRow
+from vl3.launch.check import cluster as check
+from vl3.launch.check import reach
+from vl3.launch.check.cluster import CheckReport
+from vl3.launch.check.findings import PlacementRow
 from vl3.launch.trainjob import collect, listing
 from vl3.launch.trainjob.listing import ListedJob
 
@@ -155,7 +156,7 @@ def test_a_cluster_that_is_down_is_one_line(
 @pytest.fixture
 def connected(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kubeconfig_at(place / "config", monkeypatch, server="https://10.0.0.1:6443")
-    monkeypatch.setattr(check_reach, "server_version", lambda connection: "v1.36.3")
+    monkeypatch.setattr(reach, "server_version", lambda connection: "v1.36.3")
 
 
 @pytest.mark.usefixtures("connected")

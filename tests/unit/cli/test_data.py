@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vl3.cli.main import run
-from vl3.data.tokenizer_build import build_tokenizer
+from vl3.toy.tokenizer import build_tokenizer
 
 TURNS = [{"from": "human", "value": "first of red blue?"}, {"from": "gpt", "value": "red"}]
 PICTURE = [{"from": "human", "value": "<image>\ncolour?"}, {"from": "gpt", "value": "red"}]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.unit.data.samples import write_data_folder
+from tests.support.samples import write_data_folder
 from vl3.config.data import DataConfig
-from vl3.data.tokenizer import ChatTokenizer
-from vl3.data.tokenizer_build import build_tokenizer
+from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.toy.tokenizer import build_tokenizer
 
 SHARED_MEDIA = Path(__file__).resolve().parents[4] / "shared" / "media"
 QWEN_SPLIT = (

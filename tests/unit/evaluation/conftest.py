@@ -1,20 +1,8 @@
-"""A made-up run for the report; a small dataset and a checkpoint for the evaluation."""
+"""A small dataset and a checkpoint for the evaluation."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def report_sample():
-    """The module tests/browser/report_sample.py, which makes the data of a whole run."""
-    path = Path(__file__).parents[2] / "browser" / "report_sample.py"
-    spec = importlib.util.spec_from_file_location("report_sample", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 QUESTIONS = ("What?", "Which colour?", "How many?", "Where?", "Who?", "When?")
 
@@ -24,9 +12,9 @@ def make_dataset(tmp_path_factory):
     """Build a small dataset; `answers` overrides the held-out answers by sample id."""
 
     def make(answers: dict[str, str]) -> Path:
-        from vl3.data.build import build_dataset
-        from vl3.data.tokenizer import ChatTokenizer
-        from vl3.models.difffp import keep_mask
+        from vl3.data.build.dataset import build_dataset
+        from vl3.data.sample.difffp import keep_mask
+        from vl3.data.sample.tokenizer import ChatTokenizer
         from vl3.recipes.catalog import get_recipe
         from vl3.store.bases import base_folder
 
@@ -48,7 +36,7 @@ def write_source(folder: Path, answers: dict[str, str]) -> None:
     import numpy as np
     from PIL import Image
 
-    from vl3.data.corpus import encode_video
+    from vl3.toy.corpus import encode_video
 
     rng = np.random.default_rng(3)
     (folder / "annotations").mkdir()

@@ -35,7 +35,7 @@ def config() -> RunConfig:
 @pytest.fixture(scope="module")
 def predictions(make_dataset, config: RunConfig, checkpoint: Path) -> dict[str, dict[str, str]]:
     """What each model says to each sample, asked in this process."""
-    from vl3.data.index import DatasetIndex
+    from vl3.data.build.index import DatasetIndex
     from vl3.evaluation.worker import answer_all
 
     folder = make_dataset({})

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from vl3.config.data import Category
-from vl3.data.index import DatasetIndex
-from vl3.data.records import Record, StreamEvent, Turn
+from vl3.data.build.index import DatasetIndex
+from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.errors import DataError
 from vl3.evaluation.tasks import (
     SILENT,

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.data.samples import video_bytes
-from vl3.data.chat import Message, encode_messages, expand_images, render_message, render_stream_frame
-from vl3.data.prepare import PreparedSample, PrepareSettings
-from vl3.data.tokenizer import ChatTokenizer
-from vl3.data.tokenizer_build import build_tokenizer
+from tests.support.samples import video_bytes
+from vl3.data.sample.chat import Message, encode_messages, expand_images, render_message, render_stream_frame
+from vl3.data.sample.prepare import PreparedSample, PrepareSettings
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.inference.chat import Chat
 from vl3.models.attention import Segments
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.model import VideoLlama3
 from vl3.recipes.catalog import get_recipe
+from vl3.toy.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.unit.data.samples import image_bytes
-from vl3.data.tokenizer import MESSAGE_END
-from vl3.data.tokenizer_build import build_tokenizer
+from tests.support.samples import image_bytes
+from vl3.data.sample.tokenizer import MESSAGE_END
 from vl3.errors import ConfigError, DataError
 from vl3.inference.chat import Chat
 from vl3.inference.question import Question, prepare_question
 from vl3.inference.sampling import Sampling
 from vl3.models.weights import save_model
+from vl3.toy.tokenizer import build_tokenizer
 
 DRAWN = Sampling(temperature=1.0, top_p=0.95, seed=4)
 PICTURE = image_bytes(60, 90)

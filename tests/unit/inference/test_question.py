@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.data.samples import image_bytes
+from tests.support.samples import image_bytes
 from vl3.config.codec import to_dict
 from vl3.errors import ConfigError, DataError
 from vl3.inference.question import Question, open_frames, prepare_question, trained_settings

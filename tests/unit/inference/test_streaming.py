@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vl3.data.chat import ASSISTANT_HEADER, render_message, render_stream_frame
+from vl3.data.sample.chat import ASSISTANT_HEADER, render_message, render_stream_frame
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding
 from vl3.inference.streaming import StreamResult, find_decisions, watch_streams

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from vl3.config.data import Category
-from vl3.data.prepare import prepare_sample
-from vl3.data.records import Record, StreamEvent
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.prepare import prepare_sample
+from vl3.data.sample.records import Record, StreamEvent
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding
 from vl3.inference.question import Question, open_frames
 from vl3.inference.streaming import StreamResult, find_decisions, watch_streams
 from vl3.inference.watcher import Watcher
-from vl3.models.difffp import keep_mask
 
 STREAMS = [
     ("Say when circle changes", 0),

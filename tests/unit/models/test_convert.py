@@ -14,7 +14,7 @@ from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3
 from vl3.errors import ConfigError, StorageError
 from vl3.models import convert as convert_module
 from vl3.models.convert import convert
-from vl3.models.layouts import Layout
+from vl3.models.layouts.names import Layout
 from vl3.models.stored import read_headers
 from vl3.models.weights import load_model
 
@@ -169,7 +169,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(checkpoint, tmp_path, monkeypat
 
 def test_too_little_space_is_seen_before_anything_is_written(checkpoint, tmp_path, monkeypatch):
     free = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("vl3.store.writing.shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("vl3.system.files.shutil.disk_usage", lambda _: free)
     with pytest.raises(StorageError, match=r"0 MB are free and 0 MB are needed for the converted checkpoint out"):
         convert(checkpoint(), tmp_path / "out", Layout.TRANSFORMERS)
     assert not list(tmp_path.glob("out*"))

@@ -6,7 +6,7 @@ import pytest
 
 from vl3.config.codec import to_dict
 from vl3.errors import ConfigError
-from vl3.models.layouts import Layout
+from vl3.models.layouts.names import Layout
 from vl3.models.preprocessing import Preprocessing
 from vl3.recipes.catalog import get_recipe
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
 from vl3.models.attention import Segments
 from vl3.models.convert import convert
-from vl3.models.layouts import Layout
+from vl3.models.layouts.names import Layout
 from vl3.models.start import assemble, image_token_id
 from vl3.models.weights import save_model
 

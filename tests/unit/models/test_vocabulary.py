@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
-from vl3.data.tokenizer import ChatTokenizer
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
 from vl3.models.vocabulary import METHOD_TOKENS, Vocabulary
 

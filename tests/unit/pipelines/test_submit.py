@@ -10,7 +10,7 @@ from pipelines.compile import compile_train, ir_digest
 from pipelines.server import Server
 from pipelines.submission import make_submission
 from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
-from tests.unit.store.certificates import make_ca
+from tests.support.certificates import make_ca
 from vl3.errors import ClusterError, ConfigError
 
 SUBMISSION = make_submission(

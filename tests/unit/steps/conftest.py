@@ -1,24 +1,3 @@
 """A request of a step over local folders."""
 
-from pathlib import Path
-
-import pytest
-
-from vl3.recipes.catalog import get_recipe
-from vl3.steps.step import StepRequest
-
-
-@pytest.fixture
-def request_of_tiny(tmp_path: Path) -> StepRequest:
-    """The tiny recipe, with folders below the test's own."""
-    return StepRequest(
-        task="a-step",
-        stage=None,
-        config=get_recipe("tiny"),
-        overrides=(),
-        data_uri=(tmp_path / "data").as_uri(),
-        artifacts_uri=(tmp_path / "artifacts").as_uri(),
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
-        run_id="test-run",
-        inputs={},
-    )
+from tests.support.steps import request_of_tiny  # noqa: F401  # fixture

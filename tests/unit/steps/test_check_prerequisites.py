@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.store.weed_server import BUCKET, WeedServer, find_weed, join_server
+from tests.support.weed_server import BUCKET, WeedServer, find_weed, join_server
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
-from vl3.launch import check as cluster_check
+from vl3.launch.check import cluster as cluster_check
 from vl3.steps import check_prerequisites
 from vl3.steps.check_prerequisites import check, check_base
-from vl3.steps.step import StepRequest
+from vl3.workflow.step import StepRequest
 
 
 def _safetensors(path: Path, data_bytes: int = 8, *, cut: int = 0) -> None:

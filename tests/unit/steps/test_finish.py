@@ -11,9 +11,9 @@ import pytest
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError
 from vl3.steps import finish
-from vl3.steps.failure import note_failure, noted_failures
 from vl3.steps.finish import final_state, find_failure
-from vl3.steps.step import StepRequest, StepWork
+from vl3.workflow.failures import note_failure, noted_failures
+from vl3.workflow.step import StepRequest, StepWork
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.stages import Stage
 from vl3.errors import DataError
 from vl3.steps import evaluate, promote, train_stage, validate_data
-from vl3.steps.step import StepRequest
+from vl3.workflow.step import StepRequest
 
 
 @pytest.fixture

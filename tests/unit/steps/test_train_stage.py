@@ -16,11 +16,11 @@ from vl3.config.stages import Stage
 from vl3.errors import ClusterError, ConfigError, StorageError
 from vl3.launch.job import LaunchJob, LaunchResult, StateChange
 from vl3.steps import train_stage
-from vl3.steps.step import Step, StepRecord, StepRequest, execute, step_key
 from vl3.store.artifacts import fetch, find, publish
 from vl3.store.uris import file_path
 from vl3.training.events import read_events
 from vl3.training.sources import stage_code_version
+from vl3.workflow.step import Step, StepRecord, StepRequest, execute, step_key
 
 LIBRARIES = train_stage.STEP.libraries
 FIRST = [
@@ -99,7 +99,7 @@ class Launcher:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> PretendedRun:
     pretended = PretendedRun()
-    monkeypatch.setattr("vl3.steps.step.StepWork.step_run", lambda self: pretended)
+    monkeypatch.setattr("vl3.workflow.step.StepWork.step_run", lambda self: pretended)
     monkeypatch.setattr(train_stage, "register_checkpoint", lambda *_: 7)
     return pretended
 
@@ -245,7 +245,7 @@ def _uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_launcher_images_steps_load_nothing_heavy(step: str) -> None:
     program = (
         f"import sys, importlib; importlib.import_module('vl3.steps.{step}'); import vl3.launch.trainjob.run; "
-        "import vl3.steps.entry, vl3.training.pod; "
+        "import vl3.workflow.entry, vl3.pod.entry; "
         "print(sorted({name.partition('.')[0] for name in sys.modules} "
         "& {'torch', 'numpy', 'pandas', 'pyarrow', 'PIL', 'av', 'transformers', 'deepspeed', 'mlflow', 'kfp'}))"
     )

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.store.fault_proxy import FaultProxy
-from tests.unit.store.weed_server import BUCKET, WeedServer, find_weed, join_server
-from vl3.store import s3_client, s3_transfer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.weed_server import BUCKET, WeedServer, find_weed, join_server
 from vl3.store.artifacts import publish
-from vl3.store.connection import S3Connection
 from vl3.store.reference import Reference
+from vl3.store.s3 import client as s3_client
+from vl3.store.s3 import transfer as s3_transfer
+from vl3.store.s3.connection import S3Connection
 
 PART_BYTES = 5 * 2**20  # the least that S3 takes
 

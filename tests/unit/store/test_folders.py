@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fault_proxy import FaultProxy
 from tests.unit.store.conftest import connection_to
-from tests.unit.store.fault_proxy import FaultProxy
 from vl3.errors import DataError, StorageError
-from vl3.store.connection import S3Connection
 from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.objects import open_s3
+from vl3.store.s3.connection import S3Connection
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_key_that_leaves_the_folder_is_refused(
     key: str, uploaded: str, faulty: S3Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SeaweedFS cleans such keys when they are put; other servers keep them, so the listing is made to hold one."""
-    from vl3.store.s3 import S3Store
+    from vl3.store.s3.store import S3Store
 
     items = dict(open_s3(uploaded, faulty).items())
     listed = [(key, items["media/a b.png"])]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vl3.data.rows import PackedRow
+from vl3.data.loader.rows import PackedRow
 from vl3.errors import ConfigError
 from vl3.training.meter import Meter
 

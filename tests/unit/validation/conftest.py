@@ -10,7 +10,7 @@ import pytest
 from vl3.config.data import Category
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
-from vl3.data.index import IndexRow, index_schema
+from vl3.data.build.index import IndexRow, index_schema
 from vl3.recipes.catalog import get_recipe
 
 TRAIN_ROWS = 10

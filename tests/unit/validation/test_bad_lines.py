@@ -7,12 +7,12 @@ import pytest
 
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
-from vl3.data.build import build_dataset
-from vl3.data.index import DatasetIndex
-from vl3.data.tokenizer import ChatTokenizer
-from vl3.data.tokenizer_build import build_tokenizer
+from vl3.data.build.dataset import build_dataset
+from vl3.data.build.index import DatasetIndex
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError
-from vl3.models.difffp import keep_mask
+from vl3.toy.tokenizer import build_tokenizer
 from vl3.validation.result import ValidationResult
 from vl3.validation.suite import validate_index
 

@@ -10,8 +10,8 @@ import pytest
 
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
-from vl3.data.index import IndexRow
-from vl3.data.problems import ProblemKind
+from vl3.data.build.index import IndexRow
+from vl3.data.sample.problems import ProblemKind
 from vl3.errors import DataError, StorageError
 from vl3.recipes.catalog import get_recipe
 from vl3.validation.result import ValidationResult

@@ -4,17 +4,14 @@ import logging
 import queue
 from collections.abc import Sequence
 
+from vl3.launch.diagnosis import causes
+from vl3.launch.diagnosis.causes import Failure
+from vl3.launch.diagnosis.failure import classify, find_trouble
+from vl3.launch.diagnosis.warnings import Hints
 from vl3.launch.job import LaunchJob
-from vl3.launch.trainjob import causes
-from vl3.launch.trainjob.causes import Failure
-from vl3.launch.trainjob.client import Client
-from vl3.launch.trainjob.clock import Clock, now
-from vl3.launch.trainjob.failure import classify, find_trouble
-from vl3.launch.trainjob.hints import Hints
-from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
-from vl3.launch.trainjob.names import pod_selector
-from vl3.launch.trainjob.objects import (
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import (
     Object,
     container_status,
     is_over,
@@ -22,13 +19,16 @@ from vl3.launch.trainjob.objects import (
     rank_of,
     uid_of,
 )
+from vl3.launch.kube.outages import patiently
+from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS
+from vl3.launch.kube.watch import Change, Watcher
+from vl3.launch.trainjob.durations import Clock, now
+from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
+from vl3.launch.trainjob.names import pod_selector
+from vl3.launch.trainjob.observed import Scene, rank_zero
 from vl3.launch.trainjob.output import Output
-from vl3.launch.trainjob.patience import patiently
-from vl3.launch.trainjob.places import Places
-from vl3.launch.trainjob.resources import PODS, TRAINJOBS, WORKLOADS
-from vl3.launch.trainjob.scene import Scene, rank_zero
+from vl3.launch.trainjob.queue_position import Places
 from vl3.launch.trainjob.state import WAITING, Observation, observe
-from vl3.launch.trainjob.watch import Change, Watcher
 
 log = logging.getLogger("vl3.launch")
 

@@ -3,14 +3,14 @@
 import logging
 import time
 
-from vl3.launch.trainjob.client import ApiError, Client
-from vl3.launch.trainjob.connection import connect
-from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.kube.client import ApiError, Client
+from vl3.launch.kube.connection import connect
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import Object, annotations_of, condition, is_over, is_true, name_of, unix_time
+from vl3.launch.kube.outages import answered, patiently
+from vl3.launch.kube.resources import PODS, TRAINJOBS
 from vl3.launch.trainjob.names import LAUNCHER_ANNOTATION, selector
-from vl3.launch.trainjob.objects import Object, annotations_of, condition, is_over, is_true, name_of, unix_time
-from vl3.launch.trainjob.patience import answered, patiently
 from vl3.launch.trainjob.removal import remove
-from vl3.launch.trainjob.resources import PODS, TRAINJOBS
 
 log = logging.getLogger("vl3.launch")
 

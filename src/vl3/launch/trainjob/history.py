@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vl3.launch.trainjob.causes import CRASH, Cause
+from vl3.launch.diagnosis.causes import CRASH, Cause
 
 
 @dataclass(frozen=True, slots=True)

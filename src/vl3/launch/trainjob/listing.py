@@ -3,12 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from vl3.launch.trainjob.client import Client
-from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import Object, annotations_of, labels_of, name_of, uid_of, unix_time
+from vl3.launch.kube.outages import answered, patiently
+from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS, Resource
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, RUN_ID_ANNOTATION, STAGE_LABEL, selector
-from vl3.launch.trainjob.objects import Object, annotations_of, labels_of, name_of, uid_of, unix_time
-from vl3.launch.trainjob.patience import answered, patiently
-from vl3.launch.trainjob.resources import PODS, TRAINJOBS, WORKLOADS, Resource
 from vl3.launch.trainjob.state import observe
 
 _LIMITS = LaunchLimits(api_outage_seconds=10.0)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vl3.launch.trainjob.client import ApiError, ApiUnreachableError, Client
-from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.objects import CONTAINER, Object, name_of, phase_of, rank_of
-from vl3.launch.trainjob.watch import hang_up, lines_of
+from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import CONTAINER, Object, name_of, phase_of, rank_of
+from vl3.launch.kube.watch import hang_up, lines_of
 
 if TYPE_CHECKING:
     import urllib3

@@ -10,7 +10,7 @@ from typing import Any
 from vl3.errors import StorageError
 from vl3.launch.job import LaunchJob, StateChange
 from vl3.store.objects import open_store
-from vl3.store.writing import storage_errors
+from vl3.system.files import storage_errors
 
 log = logging.getLogger("vl3.launch")
 

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 
 from vl3.errors import ClusterError, ConfigError
-from vl3.launch.trainjob.client import ApiError, Client
-from vl3.launch.trainjob.limits import LaunchLimits
+from vl3.launch.kube.client import ApiError, Client
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import Object, is_over, is_unreachable, name_of, node_of, uid_of
+from vl3.launch.kube.outages import LostTouchError, patiently
+from vl3.launch.kube.resources import PODS, TRAINJOBS
 from vl3.launch.trainjob.names import pod_selector
-from vl3.launch.trainjob.objects import Object, is_over, is_unreachable, name_of, node_of, uid_of
-from vl3.launch.trainjob.patience import LostTouchError, patiently
-from vl3.launch.trainjob.resources import PODS, TRAINJOBS
 
 log = logging.getLogger("vl3.launch")
 

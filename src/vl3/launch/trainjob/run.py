@@ -9,21 +9,21 @@ from types import FrameType
 from typing import Any
 
 from vl3.errors import Vl3Error
+from vl3.launch.diagnosis.causes import Failure
 from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.kube.client import ApiError, Client
+from vl3.launch.kube.connection import connect
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
+from vl3.launch.kube.outages import LostTouchError, patiently
+from vl3.launch.kube.owner import Origin, find_origin
+from vl3.launch.kube.resources import TRAINJOBS
 from vl3.launch.trainjob.attempt import Attempt
-from vl3.launch.trainjob.causes import Failure
-from vl3.launch.trainjob.client import ApiError, Client
-from vl3.launch.trainjob.connection import connect
 from vl3.launch.trainjob.creation import Creation, adopt, check_queue, wait_for_deletion
 from vl3.launch.trainjob.history import Past, format_history, may_retry, parse_history
-from vl3.launch.trainjob.limits import LaunchLimits
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, HISTORY_ANNOTATION, LAUNCHER_ANNOTATION, selector, stage_selector
-from vl3.launch.trainjob.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
 from vl3.launch.trainjob.output import Output
-from vl3.launch.trainjob.owner import Origin, find_origin
-from vl3.launch.trainjob.patience import LostTouchError, patiently
 from vl3.launch.trainjob.removal import delete_job, remove, wait_until_gone
-from vl3.launch.trainjob.resources import TRAINJOBS
 from vl3.launch.trainjob.spec import build_trainjob
 
 log = logging.getLogger("vl3.launch")

@@ -7,7 +7,7 @@ waiting is read from `spec.suspend`, the reason for it from the Workload, and ev
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vl3.launch.trainjob.objects import (
+from vl3.launch.kube.objects import (
     Object,
     condition,
     image_of,

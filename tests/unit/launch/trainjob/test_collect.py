@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.launch.trainjob.api_server import ApiServer
+from tests.support.api_server import ApiServer
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.job import LaunchJob
-from vl3.launch.trainjob import owner
-from vl3.launch.trainjob.client import Client
+from vl3.launch.kube import owner
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.connection import connect
 from vl3.launch.trainjob.collect import collect, collect_run
-from vl3.launch.trainjob.connection import connect
 from vl3.launch.trainjob.spec import build_trainjob
 
 MakeJob = Callable[..., LaunchJob]
@@ -50,8 +50,8 @@ def test_collect_removes_what_ended_long_ago(make_job: MakeJob, server: ApiServe
 def test_collect_says_when_the_cluster_does_not_answer(
     server: ApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from vl3.launch.kube.limits import LaunchLimits
     from vl3.launch.trainjob import collect as module
-    from vl3.launch.trainjob.limits import LaunchLimits
 
     monkeypatch.setattr(module, "LaunchLimits", lambda: LaunchLimits(api_outage_seconds=0.2, back_off_seconds=0.05))
     server.stop()

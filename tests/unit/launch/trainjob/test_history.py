@@ -2,11 +2,11 @@
 
 import pytest
 
-from vl3.launch.trainjob import causes
-from vl3.launch.trainjob.causes import Failure
-from vl3.launch.trainjob.clock import Clock
+from vl3.launch.diagnosis import causes
+from vl3.launch.diagnosis.causes import Failure
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.trainjob.durations import Clock
 from vl3.launch.trainjob.history import Past, format_history, may_retry, parse_history
-from vl3.launch.trainjob.limits import LaunchLimits
 from vl3.launch.trainjob.state import Observation
 
 

@@ -2,9 +2,9 @@
 
 import queue
 
-from tests.unit.launch.trainjob.api_server import ApiServer
-from vl3.launch.trainjob.client import Client
-from vl3.launch.trainjob.limits import LaunchLimits
+from tests.support.api_server import ApiServer
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.trainjob.logs import LogFollower, LogLine, Reader, last_lines
 
 T = "2026-11-23T14:00:0"

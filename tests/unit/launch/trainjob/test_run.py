@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.launch.trainjob.api_server import ApiServer, Fault
+from tests.support.api_server import ApiServer, Fault
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.owner import Origin
 from vl3.launch.trainjob import run
-from vl3.launch.trainjob.client import Client
-from vl3.launch.trainjob.limits import LaunchLimits
-from vl3.launch.trainjob.owner import Origin
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
 

@@ -1,0 +1,89 @@
+"""Docker images by content: a tag that carries the hash of what the image was made from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kind.commands import run, step
+from kind.content import hash_of
+
+CACHE_REPOSITORY = "vl3/kind-cache"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """An image: its Dockerfile and the files that it copies."""
+
+    name: str
+    """The name that the manifests use."""
+    dockerfile: str
+    files: Mapping[str, Path]
+    """Names in the build folder -> where the files lie now."""
+
+    def tag(self, *bases: str) -> str:
+        """Cache tag: changes with the Dockerfile, the files and the tags of the images it builds on."""
+        content = [part for name, path in sorted(self.files.items()) for part in (name, identity(path))]
+        digest = hash_of(self.dockerfile, content, bases)
+        return f"{CACHE_REPOSITORY}:{self.name.translate(str.maketrans('/:', '__'))}-{digest}"
+
+
+def identity(path: Path) -> str:
+    """Hash of a file's bytes; built programs lie in folders that are named by hash already, which is much faster."""
+    return f"{path.parent.name}/{path.name}" if "programs" in path.parts else hash_of(path)
+
+
+def image_ids() -> dict[str, str]:
+    """All images that Docker has: `name:tag` -> image ID."""
+    listing = run(["docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])
+    return dict(line.split(" ", 1) for line in listing.splitlines())
+
+
+def ensure_image(recipe: Recipe, *bases: str) -> str:
+    """Build an image unless the same one was built before; give it its name; return its cache tag."""
+    tag = recipe.tag(*bases)
+    known = image_ids()
+    if tag not in known:
+        with step(f"image {recipe.name}"):
+            build(recipe, tag)
+        run(["docker", "tag", tag, recipe.name])
+    elif known.get(recipe.name) != known[tag]:
+        run(["docker", "tag", tag, recipe.name])
+    return tag
+
+
+def build(recipe: Recipe, tag: str) -> None:
+    """Run `docker build` over a folder with just the files of the recipe.
+
+    The network is the machine's own: name servers on a loopback address are out of reach in a network of Docker's.
+    """
+    with TemporaryDirectory(prefix="vl3-image-") as name:
+        folder = Path(name)
+        for file_name, path in recipe.files.items():
+            # Go's module folders are read-only: their modes stay behind, or the folder could not be removed.
+            run(["cp", "-rL", *(["--no-preserve=mode"] if path.is_dir() else []), path, folder / file_name])
+        (folder / "Dockerfile").write_text(recipe.dockerfile, encoding="utf-8")
+        run(["docker", "build", "--network", "host", "--tag", tag, folder])
+
+
+def scratch_dockerfile(program: str, *, target: str, user: str = "0:0") -> str:
+    """An image with one static program; `user` is numeric, or runAsNonRoot refuses the pod."""
+    return (
+        "FROM scratch\n"
+        "ENV PATH=/usr/local/bin:/usr/bin:/bin:/\n"
+        f"COPY {program} {target}\n"
+        f"USER {user}\n"
+        f'ENTRYPOINT ["{target}"]\n'
+    )
+
+
+def remove_others(repository: str, keep: Iterable[str]) -> None:
+    """Remove the images of a repository that nothing names any more.
+
+    What a container was made from stays: another cluster may stand on an older node image. Layers that others use stay
+    as well.
+    """
+    kept = {*keep, *run(["docker", "ps", "--all", "--format", "{{.Image}}"]).split()}
+    old = [name for name in image_ids() if name.startswith(f"{repository}:") and name not in kept]
+    if old:
+        run(["docker", "rmi", *old])

@@ -1,0 +1,136 @@
+"""The Go programs of the cluster, built from the pinned modules in `modules/`."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kind.commands import fetch, run, step
+from kind.content import hash_of
+from kind.settings import KUBERNETES_VERSION, MODULES
+
+GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """One Go module folder and the programs that are built of it."""
+
+    module: str
+    """Folder below `modules/`."""
+    packages: tuple[str, ...]
+    programs: tuple[str, ...]
+    """File names of the built programs."""
+
+
+def _kubernetes(*names: str) -> tuple[str, ...]:
+    return tuple(f"k8s.io/kubernetes/cmd/{name}" for name in names)
+
+
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+KUBERNETES = ("kubeadm", "kubelet", "kubectl", *CONTROL_PLANE, "kube-proxy")
+CNI_PLUGINS = ("loopback", "host-local", "portmap")
+CALICO = ("calico", "calico-felix")
+"""The pod network's CNI plugin, and the program that enforces network policies on a node."""
+
+KIND = Piece(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",))
+
+# Kubernetes before the controllers: they find most of their packages in the build cache then.
+PIECES = (
+    KIND,
+    Piece(module="pause", packages=(".",), programs=("pause",)),
+    Piece(module="etcd", packages=(".",), programs=("etcd",)),
+    Piece(module="k8s", packages=_kubernetes(*KUBERNETES), programs=KUBERNETES),
+    Piece(
+        module="cni",
+        packages=tuple(
+            f"github.com/containernetworking/plugins/plugins/{path}"
+            for path in ("main/loopback", "ipam/host-local", "meta/portmap")
+        ),
+        programs=CNI_PLUGINS,
+    ),
+    Piece(
+        module="calico",
+        packages=tuple(
+            f"github.com/projectcalico/calico/{path}" for path in ("cni-plugin/cmd/calico", "felix/cmd/calico-felix")
+        ),
+        programs=CALICO,
+    ),
+    Piece(module="coredns", packages=("github.com/coredns/coredns",), programs=("coredns",)),
+    Piece(
+        module="lpp",
+        packages=("github.com/rancher/local-path-provisioner",),
+        programs=("local-path-provisioner",),
+    ),
+    Piece(module="jobset", packages=("sigs.k8s.io/jobset",), programs=("jobset",)),
+    Piece(
+        module="trainer",
+        packages=("github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager",),
+        programs=("trainer-controller-manager",),
+    ),
+    Piece(module="kueue", packages=("sigs.k8s.io/kueue/cmd/kueue",), programs=("kueue",)),
+    Piece(module="kwok", packages=("sigs.k8s.io/kwok/cmd/kwok",), programs=("kwok",)),
+)
+
+
+def module_folder(piece: str, module: str) -> Path:
+    """Where Go keeps the files of a pinned module; it is fetched where it is not there yet."""
+    said = run(["go", "mod", "download", "-json", module], cwd=MODULES / piece, env=GO_ENVIRONMENT)
+    return Path(json.loads(said)["Dir"])
+
+
+def linker_flags(version: str = KUBERNETES_VERSION) -> str:
+    """Flags that strip the programs and put Kubernetes' version into them; without it clients see v0.0.0."""
+    major, minor, _ = version.removeprefix("v").split(".")
+    component = "k8s.io/component-base/version"
+    values = {
+        f"{component}.gitVersion": version,
+        f"{component}.gitMajor": major,
+        f"{component}.gitMinor": minor,
+        "k8s.io/client-go/pkg/version.gitVersion": version,
+    }
+    return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in values.items())])
+
+
+def piece_hash(piece: Piece, go_version: str) -> str:
+    """Changes with the pinned modules, the packages, the flags and Go itself."""
+    return hash_of(MODULES / piece.module, piece.packages, linker_flags(), go_version)
+
+
+def build_programs(cache: Path, pieces: Iterable[Piece] = PIECES) -> dict[str, Path]:
+    """Build what the cache lacks and say where every program lies."""
+    go_version = run(["go", "version"]).strip()
+    found: dict[str, Path] = {}
+    for piece in pieces:
+        folder = cache / "programs" / f"{piece.module}-{piece_hash(piece, go_version)}"
+        if not folder.is_dir():
+            with step(f"go build {piece.module}"):
+                _build(piece, folder)
+            _remove_older(folder, piece.module)
+        found |= {program: folder / program for program in piece.programs}
+    return found
+
+
+def _build(piece: Piece, folder: Path) -> None:
+    """Build beside the final folder, so that a killed build is never taken for a whole one."""
+    work = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.copytree(MODULES / piece.module, work / "module", dirs_exist_ok=True)
+    output = work / "out"
+    output.mkdir()
+    # A single package gets its name from us: a module's root package is named after its folder.
+    target = f"{output}/" if len(piece.programs) > 1 else str(output / piece.programs[0])
+    fetch(
+        ["go", "build", "-trimpath", "-ldflags", linker_flags(), "-o", target, *piece.packages],
+        cwd=work / "module",
+        env=GO_ENVIRONMENT,
+    )
+    output.rename(folder)
+    shutil.rmtree(work)
+
+
+def _remove_older(folder: Path, module: str) -> None:
+    for other in folder.parent.glob(f"{module}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)

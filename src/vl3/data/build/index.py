@@ -1,0 +1,226 @@
+"""The index of a dataset: one Parquet row for each annotated line, the refused ones included.
+
+Token counts are exact: `text_tokens` plus the vision tokens of a merge is the length that `prepare_sample` yields.
+pyarrow is imported late, because the workers of a build fill rows without it.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from vl3.data.sample.prepare import PrepareSettings
+from vl3.data.sample.problems import ProblemKind
+from vl3.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INDEX_NAME = "index.parquet"
+SUMMARY_NAME = "summary.json"
+"""Written last: a dataset without it is not whole."""
+MERGE_SIZES = (1, 2)
+"""Merges for which vision tokens are counted."""
+_FACT_ORDER = (
+    "turns_alternate",
+    "tags_match",
+    "timestamps_ordered",
+    "boxes_in_range",
+    "path_inside",
+    "media_present",
+    "media_decodable",
+)
+_BROKEN_FACT = {
+    ProblemKind.NO_TURNS: "turns_alternate",
+    ProblemKind.NO_ANSWER: "turns_alternate",
+    ProblemKind.TURNS: "turns_alternate",
+    ProblemKind.TAGS: "tags_match",
+    ProblemKind.TIMES: "timestamps_ordered",
+    ProblemKind.BOXES: "boxes_in_range",
+    ProblemKind.OUTSIDE_FOLDER: "path_inside",
+    ProblemKind.MISSING_FILE: "media_present",
+    ProblemKind.UNDECODABLE: "media_decodable",
+}
+_UNCHECKED = (ProblemKind.JSON, ProblemKind.STRUCTURE, ProblemKind.DUPLICATE)
+
+
+@dataclass(kw_only=True, slots=True)
+class IndexRow:
+    """One line of the annotations. Facts are None where an earlier problem kept them from being looked at."""
+
+    sample_id: str
+    split: str
+    category: str | None = None
+    source: str | None = None
+    where: str
+    shard: str | None = None
+    offset_bytes: int | None = None
+    length_bytes: int | None = None
+    sha256: str | None = None
+    num_turns: int | None = None
+    num_images: int | None = None
+    num_frames: int | None = None
+    text_tokens: int | None = None
+    supervised_tokens: int | None = None
+    image_tokens_m1: int | None = None
+    image_tokens_m2: int | None = None
+    video_tokens_m1: int | None = None
+    video_tokens_m2: int | None = None
+    kept_tokens_m1: int | None = None
+    kept_tokens_m2: int | None = None
+    min_side_px: int | None = None
+    max_side_px: int | None = None
+    aspect_ratio: float | None = None
+    duration_seconds: float | None = None
+    source_fps: float | None = None
+    chance: float | None = None
+    warning: str | None = None
+    problem: str | None = None
+    problem_kind: str | None = None
+    turns_alternate: bool | None = None
+    tags_match: bool | None = None
+    timestamps_ordered: bool | None = None
+    boxes_in_range: bool | None = None
+    path_inside: bool | None = None
+    media_present: bool | None = None
+    media_decodable: bool | None = None
+    media_group: str = ""
+    """The media files by name: samples that share it stay together when a build holds out a share of the samples."""
+
+    def refuse(self, kind: ProblemKind, reason: str) -> None:
+        """Note a problem: the facts before it hold, the one it breaks does not, later ones are not known."""
+        self.problem, self.problem_kind = reason, kind.value
+        self.shard = self.offset_bytes = self.length_bytes = self.sha256 = None
+        known = () if kind in _UNCHECKED else _FACT_ORDER
+        broken = _BROKEN_FACT.get(kind)
+        for name in known:
+            setattr(self, name, name != broken)
+            if name == broken:
+                break
+
+    def accept(self) -> None:
+        """Note that every check passed."""
+        for name in _FACT_ORDER:
+            setattr(self, name, True)
+
+
+def write_index(path: Path, rows: Iterable[IndexRow]) -> None:
+    """Write the rows as Parquet; equal rows give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = index_schema()
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+    pq.write_table(table, path, compression="zstd")
+
+
+def index_schema() -> "pa.Schema":
+    """Columns of the index and their Parquet types."""
+    import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    columns = [(column.name, (get_args(column.type) or (column.type,))[0]) for column in fields(IndexRow)]
+    return pa.schema([(name, types[kind]) for name, kind in columns])
+
+
+class DatasetIndex:
+    """A dataset's index in memory."""
+
+    def __init__(self, folder: Path, table: "pa.Table") -> None:
+        """Use `DatasetIndex.read`."""
+        self.folder = folder
+        self.table = table
+        self._columns: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> "DatasetIndex":
+        """Read the index of a built dataset.
+
+        Raises:
+            DataError: the folder is no whole dataset, or its index cannot be read.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = Path(folder)
+        read_summary(folder)
+        try:
+            # pq.read_table would import pyarrow.dataset and pandas, a second of every process's start.
+            with pq.ParquetFile(folder / INDEX_NAME) as file:
+                return cls(folder, file.read())
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{folder / INDEX_NAME} cannot be read ({error}). Build the dataset again with `vl3 data build`."
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of annotated lines, refused ones included."""
+        return self.table.num_rows
+
+    def column(self, name: str) -> np.ndarray:
+        """One column as a numpy array: nulls are 0 among integers, NaN among floats and None elsewhere."""
+        if name not in self._columns:
+            self._columns[name] = _to_numpy(self.table.column(name))
+        return self._columns[name]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """One row as a dictionary."""
+        return self.table.slice(number, 1).to_pylist()[0]
+
+    @cached_property
+    def is_usable(self) -> np.ndarray:
+        """Whether each line is a sample without a problem, bool (rows,)."""
+        return np.array([kind is None for kind in self.column("problem_kind")], dtype=np.bool_)
+
+    def usable_rows(self, split: str) -> np.ndarray:
+        """Numbers of the rows of one split that have no problem, in order of the annotations."""
+        return np.flatnonzero(self.is_usable & (self.column("split") == split))
+
+    def length_tokens(self, settings: PrepareSettings) -> np.ndarray:
+        """Tokens of each sample in a packed row under a stage's settings, int64 (rows,)."""
+        video = "kept_tokens" if settings.difffp else "video_tokens"
+        return (
+            self.column("text_tokens")
+            + self.column(f"image_tokens_m{settings.image_merge_size}")
+            + self.column(f"{video}_m{settings.video_merge_size}")
+        )
+
+    def visual_tokens(self, settings: PrepareSettings) -> np.ndarray:
+        """Vision tokens of each sample after merging and before DiffFP, int64 (rows,)."""
+        return self.column(f"image_tokens_m{settings.image_merge_size}") + self.column(
+            f"video_tokens_m{settings.video_merge_size}"
+        )
+
+
+def _to_numpy(values: "pa.ChunkedArray") -> np.ndarray:
+    """By way of Python objects, because pyarrow's own conversion imports pandas (a second in every process)."""
+    import pyarrow as pa
+
+    items = values.to_pylist()
+    if pa.types.is_integer(values.type):
+        return np.array([item or 0 for item in items], dtype=np.int64)
+    if pa.types.is_floating(values.type):
+        return np.array([np.nan if item is None else item for item in items], dtype=np.float64)
+    return np.array(items, dtype=object)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a built dataset.
+
+    Raises:
+        DataError: the folder holds no whole dataset.
+    """
+    path = folder / SUMMARY_NAME
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} holds no whole dataset: {SUMMARY_NAME}, which is written last, is missing. "
+            "Build it with `vl3 data build`."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Build the dataset again with `vl3 data build`.") from error

@@ -1,0 +1,169 @@
+"""Tar shards in WebDataset naming: the members of a sample lie together, so one byte range covers it.
+
+Member names are `<key>.json` for the annotation and `<key>.<n>.<extension>` for its media in order. Bytes depend on
+the content alone: no times, no owners.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vl3.config.data import Category
+from vl3.data.build.index import DatasetIndex
+from vl3.data.sample.records import Record, StreamEvent, Turn
+from vl3.errors import DataError
+from vl3.system.files import storage_errors
+
+_BLOCK_BYTES = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardSpan:
+    """Where a sample lies: bytes [offset, offset + length) of a shard, and their SHA-256."""
+
+    shard: str
+    offset_bytes: int
+    length_bytes: int
+    sha256: str
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard.
+
+    >>> shard_name(7)
+    'shard-000007.tar'
+    """
+    return f"shard-{number:06d}.tar"
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """A record as JSON-ready data; the split is left to the index."""
+    data = asdict(record)
+    del data["split"]
+    return data
+
+
+def record_from_json(data: Mapping[str, Any], *, split: str) -> Record:
+    """The inverse of `record_to_json`."""
+    values = dict(data)
+    values["category"] = Category(values["category"])
+    values["images"] = tuple(values["images"])
+    values["turns"] = tuple(Turn(**turn) for turn in values["turns"])
+    values["events"] = tuple(StreamEvent(**event) for event in values["events"])
+    return Record(split=split, **values)
+
+
+class ShardWriter:
+    """Writes one shard, sample by sample. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the shard for writing; an older file of the name is replaced.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        self._path = path
+        with storage_errors(path):
+            self._file: BinaryIO = path.open("wb")
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with storage_errors(self._path):
+            self._file.write(bytes(2 * _BLOCK_BYTES))
+            self._file.close()
+
+    def write(self, key: str, record: Record, media: Mapping[str, bytes]) -> ShardSpan:
+        """Append a sample.
+
+        Args:
+            key: unique name of the sample within the dataset, without a dot.
+            record: the annotation.
+            media: bytes of each of `record.media_paths`.
+
+        Raises:
+            StorageError: the disk is full or the file cannot be written.
+        """
+        paths = list(dict.fromkeys(record.media_paths))
+        annotation = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
+        members = [(f"{key}.json", annotation)]
+        members += [(f"{key}.{number}{Path(path).suffix.lower()}", media[path]) for number, path in enumerate(paths)]
+        content = b"".join(_member(name, data) for name, data in members)
+        with storage_errors(self._path):
+            offset = self._file.tell()
+            self._file.write(content)
+        return ShardSpan(
+            shard=self._path.name,
+            offset_bytes=offset,
+            length_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+
+
+class ShardReader:
+    """Reads samples of a built dataset by their row numbers in the index."""
+
+    def __init__(self, folder: Path, index: DatasetIndex | None = None) -> None:
+        """Read the index, unless it is handed in.
+
+        Raises:
+            DataError: the folder is no whole dataset.
+        """
+        self._folder = Path(folder)
+        index = index or DatasetIndex.read(self._folder)
+        names = ("shard", "offset_bytes", "length_bytes", "sha256", "split", "where", "problem")
+        self._columns = {name: index.table.column(name).to_pylist() for name in names}
+
+    def read(self, row: int) -> tuple[Record, dict[str, bytes]]:
+        """The record and the media bytes by path.
+
+        Raises:
+            DataError: the line was refused when the dataset was built, or the shard is missing or damaged.
+        """
+        shard, where = self._columns["shard"][row], self._columns["where"][row]
+        if shard is None:
+            raise DataError(
+                f"{where}: the line was refused and has no sample ({self._columns['problem'][row]}). "
+                "Read rows of DatasetIndex.usable_rows only."
+            )
+        content = self._read_range(shard, self._columns["offset_bytes"][row], self._columns["length_bytes"][row], where)
+        if hashlib.sha256(content).hexdigest() != self._columns["sha256"][row]:
+            raise DataError(
+                f"{where}: its bytes in {self._folder / shard} do not have the digest of the index. The shard is "
+                "damaged; build the dataset again."
+            )
+        return parse_sample(content, split=self._columns["split"][row])
+
+    def _read_range(self, shard: str, offset: int, length: int, where: str) -> bytes:
+        path = self._folder / shard
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        except OSError as error:
+            raise DataError(
+                f"{where}: {path} cannot be read ({error.strerror}). Restore the shard or build the dataset again."
+            ) from error
+
+
+def parse_sample(content: bytes, *, split: str) -> tuple[Record, dict[str, bytes]]:
+    """The record and the media bytes by path from a sample's byte range."""
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        annotation, *media = [content[info.offset_data : info.offset_data + info.size] for info in archive]
+    record = record_from_json(json.loads(annotation), split=split)
+    return record, dict(zip(dict.fromkeys(record.media_paths), media, strict=True))
+
+
+def _member(name: str, data: bytes) -> bytes:
+    """One tar member: header, content, padding."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    info.mode = 0o644
+    header = info.tobuf(format=tarfile.USTAR_FORMAT)
+    return header + data + bytes(-len(data) % _BLOCK_BYTES)

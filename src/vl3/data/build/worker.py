@@ -1,0 +1,193 @@
+"""The worker of a dataset build: decodes, measures and writes one shard at a time in a process of its own.
+
+A decoder may crash or hang. So the worker says which sample it is at before it touches it, and the parent, which can
+outlive both, blames that sample.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from vl3.config.data import DataConfig
+from vl3.data.sample.chat import IGNORED_LABEL, encode_messages, render_record
+from vl3.data.build.index import MERGE_SIZES, IndexRow
+from vl3.data.sample.media import read_media, resolve_media_path
+from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.records import Record
+from vl3.data.build.shards import ShardWriter, shard_name
+from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.errors import FAMILIES, Vl3Error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSetup:
+    """What all shards of a build share."""
+
+    data_folder: Path
+    out_folder: Path
+    config: DataConfig
+    tokenizer: ChatTokenizer
+    prune: Pruner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardJob:
+    """One shard: its records with their positions in the dataset, and those known to break the decoder."""
+
+    number: int
+    first_position: int
+    records: tuple[Record, ...]
+    poisoned: dict[int, str]
+    """Reason by position within the shard of samples on which a worker died or hung."""
+
+
+def run_worker(connection: Connection, setup: WorkerSetup) -> None:
+    """Serve shard jobs until None comes or the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        while (job := connection.recv()) is not None:
+            try:
+                rows = write_shard(job, setup, connection)
+            except Vl3Error as error:
+                connection.send(
+                    ("failed", type(error).__name__ if type(error).__name__ in FAMILIES else "", str(error))
+                )
+                return
+            connection.send(("done", rows))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _end_with_parent() -> None:
+    """A decoder that hangs would outlive a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None = None) -> list[IndexRow]:
+    """Measure the records of a shard and write the good ones; returns a row for each.
+
+    Raises:
+        StorageError: the shard cannot be written.
+    """
+    rows = []
+    with ShardWriter(setup.out_folder / shard_name(job.number)) as writer:
+        for position, record in enumerate(job.records):
+            row = new_row(record)
+            rows.append(row)
+            if position in job.poisoned:
+                row.refuse(ProblemKind.UNDECODABLE, job.poisoned[position])
+                continue
+            if connection is not None:
+                connection.send(("at", position))
+            try:
+                media = load_media(record, setup.data_folder)
+                measure_sample(row, record, media, setup)
+            except SampleProblem as problem:
+                row.refuse(problem.kind, str(problem).removeprefix(f"{record.where}: "))
+                continue
+            span = writer.write(f"{job.first_position + position:08d}", record, media)
+            row.shard, row.sha256 = span.shard, span.sha256
+            row.offset_bytes, row.length_bytes = span.offset_bytes, span.length_bytes
+            row.accept()
+    return rows
+
+
+def new_row(record: Record) -> IndexRow:
+    """The part of a row that the annotation alone tells."""
+    return IndexRow(
+        sample_id=record.sample_id,
+        split=record.split,
+        category=record.category.value,
+        source=record.source,
+        where=record.where,
+        num_turns=len(record.turns) + len(record.events),
+        num_images=len(record.images),
+        chance=record.chance,
+        warning=record.warning,
+        media_group="|".join(record.media_paths) or record.sample_id,
+    )
+
+
+def load_media(record: Record, data_folder: Path) -> dict[str, bytes]:
+    """Bytes of each media file of a record.
+
+    Raises:
+        SampleProblem: a path leaves the data folder, or a file is missing.
+    """
+    paths = {path: resolve_media_path(data_folder, path, record.where) for path in record.media_paths}
+    return {path: read_media(found, path, record.where) for path, found in paths.items()}
+
+
+def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup: WorkerSetup) -> None:
+    """Decode a sample once and fill in its facts and token counts for every merge.
+
+    Raises:
+        SampleProblem: a file cannot be decoded, or no merge brings the sample within the limits.
+    """
+    decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES])
+    _note_media(row, decoded)
+    chat = encode_messages(render_record(record, decoded.timestamps_F), setup.tokenizer)
+    row.text_tokens = int((chat.input_ids_T != setup.tokenizer.image_id).sum())
+    row.supervised_tokens = int((chat.labels_T != IGNORED_LABEL).sum())
+    shortest = []
+    for merge in MERGE_SIZES:
+        settings = PrepareSettings(image_merge_size=merge, video_merge_size=merge, difffp=True, data=setup.config)
+        image_tokens, video_tokens, kept_tokens = count_vision_tokens(record, decoded, settings, setup.prune)
+        setattr(row, f"image_tokens_m{merge}", image_tokens)
+        setattr(row, f"video_tokens_m{merge}", video_tokens)
+        setattr(row, f"kept_tokens_m{merge}", kept_tokens)
+        shortest.append((row.text_tokens + image_tokens + kept_tokens, image_tokens + video_tokens))
+    _check_limits(shortest, record, setup.config)
+
+
+def count_vision_tokens(
+    record: Record, decoded: DecodedSample, settings: PrepareSettings, prune: Pruner
+) -> tuple[int, int, int]:
+    """Image tokens, video tokens before DiffFP and video tokens after it, under the settings' merges."""
+    items, merges = resized_items(record, decoded, settings)
+    num_images = len(decoded.images)
+    everything = dataclasses.replace(settings, difffp=False)
+    counts = [keep_tokens(frames, merge, everything, prune).size for frames, merge in zip(items, merges, strict=True)]
+    kept = [
+        int(keep_tokens(frames, merge, settings, prune).sum())
+        for frames, merge in zip(items[num_images:], merges[num_images:], strict=True)
+    ]
+    return sum(counts[:num_images]), sum(counts[num_images:]), sum(kept)
+
+
+def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
+    sizes = [image.shape[:2] for image in decoded.images]
+    facts = decoded.video_facts
+    row.num_frames = decoded.num_frames
+    if facts is not None:
+        sizes.append((facts.height_px, facts.width_px))
+        row.duration_seconds, row.source_fps = facts.duration_seconds, facts.fps
+    if sizes:
+        sides = np.array(sizes, dtype=np.int64)
+        row.min_side_px, row.max_side_px = int(sides.min()), int(sides.max())
+        row.aspect_ratio = float((sides.max(axis=1) / sides.min(axis=1)).max())
+
+
+def _check_limits(shortest: list[tuple[int, int]], record: Record, config: DataConfig) -> None:
+    """Refuse a sample that no merge brings within a row: (length, vision tokens) of each merge are given."""
+    length, visual = (min(values) for values in zip(*shortest, strict=True))
+    if length > config.max_length_tokens:
+        reason = f"the sample has {length} tokens, a row has {config.max_length_tokens} (data.max_length_tokens)"
+    elif visual > config.visual_budget_tokens:
+        reason = (
+            f"the sample has {visual} vision tokens at its smallest, a row may have {config.visual_budget_tokens} "
+            "(data.visual_budget_tokens)"
+        )
+    else:
+        return
+    raise SampleProblem(ProblemKind.TOO_LONG, f"{reason}. Shorten the sample or raise the limit.", record.where)

@@ -1,0 +1,80 @@
+"""Packed rows: samples one after the other in one sequence, each a segment of its own for attention.
+
+Legend: T tokens, S samples, P patches, C values of a patch, I items, M merged tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl3.data.sample.chat import IGNORED_LABEL
+from vl3.data.sample.geometry import PATCH_SIZE_PX
+from vl3.data.sample.prepare import PreparedSample
+from vl3.data.sample.tokenizer import ChatTokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedRow:
+    """What a training step reads. Positions restart at 0 for each sample; `cu_seqlens` (S+1) are its borders."""
+
+    input_ids_T: np.ndarray
+    labels_T: np.ndarray
+    position_ids_T: np.ndarray
+    cu_seqlens: np.ndarray
+    pixels_PC: np.ndarray
+    grid_thw_I3: np.ndarray
+    merge_sizes_I: np.ndarray
+    keep_M: np.ndarray
+    sample_ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    visual_tokens: int
+    """Vision tokens after merging, before DiffFP."""
+    visual_tokens_kept: int
+    """Vision tokens in the row, after DiffFP."""
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that count in the loss."""
+        return int((self.labels_T != IGNORED_LABEL).sum())
+
+
+def empty_row(tokenizer: ChatTokenizer) -> PackedRow:
+    """A row of one unsupervised token, for a pack whose samples were all left out: ranks must stay in step."""
+    return PackedRow(
+        input_ids_T=np.array([tokenizer.end_of_text_id], dtype=np.int64),
+        labels_T=np.array([IGNORED_LABEL], dtype=np.int64),
+        position_ids_T=np.zeros(1, dtype=np.int64),
+        cu_seqlens=np.array([0, 1], dtype=np.int64),
+        pixels_PC=np.zeros((0, 3 * PATCH_SIZE_PX**2), dtype=np.uint8),
+        grid_thw_I3=np.zeros((0, 3), dtype=np.int64),
+        merge_sizes_I=np.zeros(0, dtype=np.int64),
+        keep_M=np.zeros(0, dtype=np.bool_),
+        sample_ids=(),
+        categories=(),
+        visual_tokens=0,
+        visual_tokens_kept=0,
+    )
+
+
+def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
+    """Put samples into one row. The first label of each sample is ignored: nothing before it predicts it."""
+    lengths = [len(sample.input_ids_T) for sample in samples]
+    borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    labels_T = np.concatenate([sample.labels_T for sample in samples])
+    labels_T[borders[:-1]] = IGNORED_LABEL
+    keep_M = np.concatenate([sample.keep_M for sample in samples])
+    return PackedRow(
+        input_ids_T=np.concatenate([sample.input_ids_T for sample in samples]),
+        labels_T=labels_T,
+        position_ids_T=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
+        cu_seqlens=borders,
+        pixels_PC=np.concatenate([sample.pixels_PC for sample in samples]),
+        grid_thw_I3=np.concatenate([sample.grid_thw_I3 for sample in samples]),
+        merge_sizes_I=np.concatenate([sample.merge_sizes_I for sample in samples]),
+        keep_M=keep_M,
+        sample_ids=tuple(sample.sample_id for sample in samples),
+        categories=tuple(sample.category for sample in samples),
+        visual_tokens=len(keep_M),
+        visual_tokens_kept=int(keep_M.sum()),
+    )

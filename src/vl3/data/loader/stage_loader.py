@@ -1,0 +1,134 @@
+"""The rows of one rank, step by step, prepared ahead in a thread.
+
+A sample that cannot be read is left out, counted and named in the ledger as long as the configuration tolerates it;
+it is never replaced by another.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from vl3.data.build.index import DatasetIndex
+from vl3.data.build.shards import ShardReader
+from vl3.data.loader.rows import PackedRow, empty_row, pack_row
+from vl3.data.plan.order import StagePlan
+from vl3.data.plan.packing import Pack
+from vl3.data.sample.prepare import PreparedSample, PrepareSettings, Pruner, prepare_sample
+from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadSample:
+    """An entry of the ledger: a sample that was left out, and why."""
+
+    sample_id: str
+    step: int
+    reason: str
+
+
+class StageLoader:
+    """Iterates over the steps of a stage, giving this rank's packed rows of each. Close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        dataset_folder: Path,
+        plan: StagePlan,
+        settings: PrepareSettings,
+        tokenizer: ChatTokenizer,
+        prune: Pruner,
+        *,
+        rank: int,
+        world_size: int,
+        start_step: int = 0,
+        prefetch: int = 2,
+    ) -> None:
+        """Open the dataset and start preparing at `start_step`.
+
+        Args:
+            dataset_folder: a built dataset.
+            plan: the stage's packs.
+            settings: merges, DiffFP and limits.
+            tokenizer: the language model's.
+            prune: DiffFP.
+            rank: this process among `world_size`.
+            world_size: processes of the stage.
+            start_step: first step that is given; the steps before it are not touched.
+            prefetch: steps prepared ahead.
+
+        Raises:
+            DataError: the folder is no whole dataset.
+        """
+        index = DatasetIndex.read(Path(dataset_folder))
+        self._reader = ShardReader(Path(dataset_folder), index)
+        self._sample_ids = index.column("sample_id")
+        self._max_bad = int(settings.data.max_bad_fraction * len(index.usable_rows("train")))
+        self._plan, self._settings, self._tokenizer, self._prune = plan, settings, tokenizer, prune
+        self._rank, self._world_size = rank, world_size
+        self.ledger: list[BadSample] = []
+        """Samples left out so far, each named once."""
+        self._prefetch = prefetch
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"loader-{rank}")
+        self._ahead: deque[Future[list[PackedRow]]] = deque()
+        self._next_step = start_step
+        self._fill()
+
+    def __enter__(self) -> "StageLoader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[list[PackedRow]]:
+        """Rows of each step from `start_step` on; to be iterated once.
+
+        Raises:
+            DataError: more samples are unreadable than data.max_bad_fraction allows.
+        """
+        while self._ahead:
+            rows = self._ahead.popleft().result()
+            self._fill()
+            yield rows
+
+    def close(self) -> None:
+        """Stop preparing; the step in work is finished first."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def rows_of_step(self, step: int) -> list[PackedRow]:
+        """Prepare this rank's rows of one step, here and now.
+
+        Raises:
+            DataError: more samples are unreadable than data.max_bad_fraction allows.
+        """
+        return [self._row(pack, step) for pack in self._plan.deal(step, self._rank, self._world_size)]
+
+    def _fill(self) -> None:
+        while len(self._ahead) < self._prefetch and self._next_step < self._plan.steps:
+            self._ahead.append(self._thread.submit(self.rows_of_step, self._next_step))
+            self._next_step += 1
+
+    def _row(self, pack: Pack, step: int) -> PackedRow:
+        samples = [sample for row in pack.rows if (sample := self._sample(row, step)) is not None]
+        return pack_row(samples) if samples else empty_row(self._tokenizer)
+
+    def _sample(self, row: int, step: int) -> PreparedSample | None:
+        try:
+            record, media = self._reader.read(row)
+            return prepare_sample(record, media, self._tokenizer, self._settings, self._prune)
+        except DataError as error:
+            self._note_bad(str(self._sample_ids[row]), step, error)
+            return None
+
+    def _note_bad(self, sample_id: str, step: int, error: DataError) -> None:
+        known = {bad.sample_id for bad in self.ledger}
+        if sample_id in known:
+            return
+        if len(known) >= self._max_bad:
+            raise DataError(
+                f"sample {sample_id!r} cannot be used in step {step}: {error} It is number {len(known) + 1}, and "
+                f"data.max_bad_fraction={self._settings.data.max_bad_fraction} tolerates {self._max_bad}. Repair the "
+                "data and build the dataset again, or raise the limit."
+            ) from error
+        self.ledger.append(BadSample(sample_id=sample_id, step=step, reason=str(error)))

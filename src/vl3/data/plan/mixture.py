@@ -1,0 +1,127 @@
+"""Which sample comes when: each kind of the mixture is walked in shuffled epochs, and the walks are merged by weight.
+
+Everything is a pure function of (seed, kind, number): numbers come from a hash, not from a generator with state, so
+any part of the sequence can be computed on any machine, and no release of numpy changes it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl3.data.build.index import DatasetIndex
+from vl3.errors import DataError
+
+CHUNK_DRAWS = 1024
+"""Draws that are computed together; the sequence does not depend on it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """One key of the mixture with the rows it draws from."""
+
+    key: str
+    share: float
+    """Share of the draws; the shares of all kinds sum to 1."""
+    rows: np.ndarray
+
+
+def resolve_mixture(
+    index: DatasetIndex, mixture: Mapping[str, float], eligible_rows: np.ndarray
+) -> tuple[list[Kind], list[str]]:
+    """The kinds that the dataset can serve, and notes on what was asked but is not there.
+
+    A `category:source` that is not there falls back to its whole category; a category that is not there is left out
+    and its weight spread over the others.
+
+    Raises:
+        DataError: none of the kinds has a sample.
+    """
+    categories = index.column("category")[eligible_rows]
+    sources = index.column("source")[eligible_rows]
+    found: list[tuple[str, float, np.ndarray]] = []
+    notes = []
+    for key, weight in mixture.items():
+        category, _, source = key.partition(":")
+        in_category = categories == category
+        rows = eligible_rows[in_category & (sources == source)] if source else eligible_rows[in_category]
+        if source and not len(rows) and in_category.any():
+            rows = eligible_rows[in_category]
+            notes.append(f"{key}: the dataset has no such source, so the whole category {category} is drawn")
+        if len(rows):
+            found.append((key, weight, rows))
+        else:
+            notes.append(f"{key}: the dataset has no such sample, so its weight is spread over the other kinds")
+    if not found:
+        raise DataError(
+            f"none of the kinds {', '.join(mixture)} of the mixture has a usable training sample; the dataset at "
+            f"{index.folder} has {', '.join(sorted(set(categories))) or 'no usable sample'}. Change the stage's "
+            "mixture or the data."
+        )
+    total = sum(weight for _, weight, _ in found)
+    return [Kind(key=key, share=weight / total, rows=rows) for key, weight, rows in found], notes
+
+
+class MixtureWalk:
+    """The endless sequence of draws. Draw i of a kind happens at time (i + jitter_i) / share, jitter within 0 and 1.
+
+    So after n draws each kind has had share * n of them, give or take one or two, in no regular pattern; and draw i
+    takes sample i mod n of the kind's epoch i div n, so that no sample comes twice in an epoch of its kind.
+    """
+
+    def __init__(self, kinds: list[Kind], seed: int) -> None:
+        """Prepare the walk; nothing is drawn yet."""
+        self._kinds = kinds
+        self._seed = seed
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and kinds (positions in the list of kinds) of the draws of one stretch of about CHUNK_DRAWS draws."""
+        times, rows, kinds = [], [], []
+        for position, kind in enumerate(self._kinds):
+            draws, drawn_at = self._draws(kind, number)
+            times.append(drawn_at)
+            rows.append(self._rows(position, draws))
+            kinds.append(np.full(len(draws), position, dtype=np.int64))
+        order = np.argsort(np.concatenate(times), kind="stable")
+        return np.concatenate(rows)[order], np.concatenate(kinds)[order]
+
+    def _draws(self, kind: Kind, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and times of the kind's draws within the stretch."""
+        start, end = number * CHUNK_DRAWS, (number + 1) * CHUNK_DRAWS
+        draws = np.arange(max(0, int(start * kind.share) - 2), int(end * kind.share) + 2, dtype=np.int64)
+        jitter = _hash_numbers(draws, f"{self._seed}/{kind.key}/jitter") / 2.0**64
+        times = (draws + jitter) / kind.share
+        inside = (times >= start) & (times < end)
+        return draws[inside], times[inside]
+
+    def _rows(self, position: int, draws: np.ndarray) -> np.ndarray:
+        """The row of each draw: its place in the shuffled epoch that it belongs to."""
+        kind = self._kinds[position]
+        epochs, places = np.divmod(draws, len(kind.rows))
+        rows = np.empty(len(draws), dtype=np.int64)
+        for epoch in np.unique(epochs):
+            inside = epochs == epoch
+            rows[inside] = self._epoch_order(position, int(epoch))[places[inside]]
+        return rows
+
+    def _epoch_order(self, position: int, epoch: int) -> np.ndarray:
+        if (position, epoch) not in self._orders:
+            kind = self._kinds[position]
+            keys = _hash_numbers(np.arange(len(kind.rows)), f"{self._seed}/{kind.key}/epoch/{epoch}")
+            stale = [known for known in self._orders if known[0] == position and known[1] < epoch - 1]
+            for known in stale:
+                del self._orders[known]
+            self._orders[position, epoch] = kind.rows[np.argsort(keys, kind="stable")]
+        return self._orders[position, epoch]
+
+
+def _hash_numbers(numbers: np.ndarray, key: str) -> np.ndarray:
+    """A 64-bit hash (SplitMix64) of each number under a key, uint64."""
+    salt = np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+    with np.errstate(over="ignore"):
+        z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

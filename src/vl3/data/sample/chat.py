@@ -1,0 +1,158 @@
+r"""The chat format: exact strings of each message, and which tokens are supervised.
+
+Each message is tokenised on its own. In a message `<image>` stands once for each image or frame; the caller expands
+it to the tokens that the frame really has.
+
+A question on an image, supervised tokens in brackets:
+
+    <|im_start|>user\n<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[A cat.<|im_end|>]\n
+
+Several turns, the system's among them; only what the assistant says is supervised, with or without media:
+
+    <|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[Yo<|im_end|>]\n
+
+A video, one `<image>` a frame, each after its time; several images stand one below the other:
+
+    <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[Rain.<|im_end|>]\n
+    <|im_start|>user\n<image>\n<image>\nWhich?<|im_end|>\n<|im_start|>assistant\n[The first.<|im_end|>]\n
+
+A stream: the first token of the message after each frame is the model's decision to keep watching or to speak
+(a user's turn is not its decision, so nothing is supervised there):
+
+    <|stream_start|>stream\nTime 0.0s: <image>\n<|stream_end|>[<|stream_start|>]stream\nTime 1.0s: <image>\n
+    <|stream_end|>[<|im_start|>]assistant\n[It stops.<|im_end|>]\n
+
+Legend: F frames, T tokens.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, StreamEvent
+from vl3.data.sample.tokenizer import IMAGE_MARK, MESSAGE_END, MESSAGE_START, STREAM_END, STREAM_START, ChatTokenizer
+
+STREAM_ROLE = "stream"
+ASSISTANT_HEADER = f"{MESSAGE_START}assistant\n"
+IGNORED_LABEL = -100
+_TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One rendered message: its role and the exact text that is tokenised."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedChat:
+    """Tokens of a sample with one `<image>` token for each image or frame.
+
+    `labels_T` has the token itself where it is supervised and -100 elsewhere (not shifted); `answer_start` is the
+    index of the first token of the last assistant content.
+    """
+
+    input_ids_T: np.ndarray
+    labels_T: np.ndarray
+    answer_start: int
+
+
+def render_record(record: Record, timestamps_F: Sequence[float] | np.ndarray = ()) -> list[Message]:
+    r"""The messages of a sample; `timestamps_F` are the times of its video's frames in seconds.
+
+    A question on three frames renders as:
+
+        <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>,Time 2.0s:<image>\nWhat?<|im_end|>\n
+    """
+    if record.is_stream:
+        return list(_render_stream(record.events, timestamps_F, record.start_seconds or 0.0))
+    return [render_message(turn.role, turn.text, timestamps_F) for turn in record.turns]
+
+
+def render_message(role: str, text: str, timestamps_F: Sequence[float] | np.ndarray = ()) -> Message:
+    r"""One message. Text around tags is stripped; a newline follows an image or the last frame, none precedes it.
+
+    >>> render_message("user", "A <image> B").text
+    '<|im_start|>user\nA<image>\nB<|im_end|>\n'
+    """
+    frames = ",".join(f"Time {float(seconds):.1f}s:{IMAGE_MARK}" for seconds in timestamps_F)
+    media = {IMAGE_TAG: f"{IMAGE_MARK}\n", VIDEO_TAG: f"{frames}\n"}
+    content = "".join(media.get(chunk) or chunk.strip() for chunk in _TAGS.split(text))
+    return Message(role=role, text=f"{MESSAGE_START}{role}\n{content}{MESSAGE_END}\n")
+
+
+def render_prompt(messages: Sequence[Message]) -> str:
+    """The messages and the header after which the model answers."""
+    return "".join(message.text for message in messages) + ASSISTANT_HEADER
+
+
+def _render_stream(
+    events: Sequence[StreamEvent], timestamps_F: Sequence[float] | np.ndarray, start_seconds: float
+) -> Iterator[Message]:
+    """Frames up to a message's time come before it; frames after the last message are cut."""
+    frame = 0
+    for event in events:
+        while frame < len(timestamps_F) and timestamps_F[frame] <= event.time_seconds:
+            yield render_stream_frame(float(timestamps_F[frame]) - start_seconds)
+            frame += 1
+        yield render_message(event.role, event.text)
+
+
+def render_stream_frame(seconds: float) -> Message:
+    r"""One frame of a stream as its own message.
+
+    >>> render_stream_frame(2.0).text
+    '<|stream_start|>stream\nTime 2.0s: <image>\n<|stream_end|>'
+    """
+    text = f"{STREAM_START}{STREAM_ROLE}\nTime {seconds:.1f}s: {IMAGE_MARK}\n{STREAM_END}"
+    return Message(role=STREAM_ROLE, text=text)
+
+
+def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> EncodedChat:
+    """Tokenise each message on its own and mark what is supervised (see the module's examples)."""
+    ids: list[int] = []
+    labels: list[int] = []
+    answer_start = 0
+    for index, message in enumerate(messages):
+        tokens = tokenizer.encode(message.text)
+        targets = [IGNORED_LABEL] * len(tokens)
+        if message.role == "assistant":
+            first, last = _answer_span(tokens, tokenizer)
+            targets[first:last] = tokens[first:last]
+            answer_start = len(ids) + first
+        # What a user or the system says after a frame is not the model's decision to speak.
+        if index and messages[index - 1].role == STREAM_ROLE and message.role in (STREAM_ROLE, "assistant"):
+            targets[0] = tokens[0]
+        ids += tokens
+        labels += targets
+    return EncodedChat(
+        input_ids_T=np.array(ids, dtype=np.int64), labels_T=np.array(labels, dtype=np.int64), answer_start=answer_start
+    )
+
+
+def _answer_span(tokens: list[int], tokenizer: ChatTokenizer) -> tuple[int, int]:
+    """Where an assistant message's content begins, and the index after its `<|im_end|>`."""
+    header = len(tokenizer.encode(ASSISTANT_HEADER))
+    end = len(tokens) - tokens[::-1].index(tokenizer.im_end_id)
+    return header, end
+
+
+def expand_images(chat: EncodedChat, counts_F: Sequence[int] | np.ndarray, image_id: int) -> EncodedChat:
+    """Repeat each `<image>` token as often as its image or frame has tokens (which may be never).
+
+    Args:
+        chat: tokens with one `<image>` for each image or frame.
+        counts_F: tokens of each image or frame, in order.
+        image_id: id of the `<image>` token.
+    """
+    repeats = np.ones(len(chat.input_ids_T), dtype=np.int64)
+    repeats[chat.input_ids_T == image_id] = counts_F
+    return EncodedChat(
+        input_ids_T=np.repeat(chat.input_ids_T, repeats),
+        labels_T=np.repeat(chat.labels_T, repeats),
+        answer_start=int(repeats[: chat.answer_start].sum()),
+    )

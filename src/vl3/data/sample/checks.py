@@ -1,0 +1,113 @@
+"""Rules that the texts and times of a sample must keep; each breach is a SampleProblem with its reason."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+
+IMAGE_TAG = "<image>"
+VIDEO_TAG = "<video>"
+RESERVED_STRINGS = ("<|im_start|>", "<|im_end|>", "<|stream_start|>", "<|stream_end|>", "<|endoftext|>")
+"""Control tokens: in a text they would forge the borders of messages."""
+TIME_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s(?:econds)?\.?")
+"""An answer of temporal grounding, such as `4.0-9.5 s`."""
+BOX_LIMIT = 1000
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_BOXES = re.compile(r"\[(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*)\]")
+_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+
+
+def check_alternation(roles: Sequence[str], where: str) -> None:
+    """Raise unless the turns after a system turn are user, assistant, user, assistant, ..."""
+    if len(roles) < 2:
+        reason = f"{len(roles)} turn(s) without an answer leave nothing to learn. Add an answer or drop the line."
+        raise SampleProblem(ProblemKind.NO_ANSWER, reason, where)
+    for index, role in enumerate(roles):
+        wanted = ("user", "assistant")[index % 2]
+        if role != wanted:
+            reason = f"turn {index + 1} is from {role} where {wanted} is due. Turns must alternate: correct the order."
+            raise SampleProblem(ProblemKind.TURNS, reason, where)
+    if len(roles) % 2:
+        reason = f"the last of {len(roles)} turns has no answer. Add the answer or drop the turn."
+        raise SampleProblem(ProblemKind.NO_ANSWER, reason, where)
+
+
+def check_texts(messages: Sequence[tuple[str, str]], num_images: int, num_videos: int, where: str) -> None:
+    """Raise unless tags match the media, stand in user turns only, and answers are not empty."""
+    for role, text in messages:
+        for reserved in RESERVED_STRINGS:
+            if reserved in text:
+                reason = f"a text holds {reserved!r}, which marks the border of messages. Remove it from the text."
+                raise SampleProblem(ProblemKind.TAGS, reason, where)
+        if role != "user" and (IMAGE_TAG in text or VIDEO_TAG in text):
+            reason = f"a tag stands in a turn of the {role}; media belong to human turns. Move the tag."
+            raise SampleProblem(ProblemKind.TAGS, reason, where)
+        if role == "assistant" and not text:
+            raise SampleProblem(ProblemKind.NO_ANSWER, "an answer is empty. Fill it in or drop the line.", where)
+    for tag, num_files in ((IMAGE_TAG, num_images), (VIDEO_TAG, num_videos)):
+        num_tags = sum(text.count(tag) for _, text in messages)
+        if num_tags != num_files:
+            reason = (
+                f"{num_tags} {tag} tag(s) for {num_files} file(s). Tokens and pixels would be matched wrongly: "
+                "write one tag a file."
+            )
+            raise SampleProblem(ProblemKind.TAGS, reason, where)
+
+
+def check_stream_times(data: dict[str, Any], times: Sequence[float], where: str) -> tuple[float, float]:
+    """Start and end of a stream in seconds.
+
+    Raises:
+        SampleProblem: the window is empty, or the messages are out of order or outside of it.
+    """
+    start, end = finite_seconds(data, "start_time", where), finite_seconds(data, "end_time", where)
+    if start >= end:
+        reason = f"start_time={start} is not before end_time={end}, so the stream has no frame. Correct the times."
+        raise SampleProblem(ProblemKind.TIMES, reason, where)
+    for earlier, later in itertools.pairwise(times):
+        if later < earlier:
+            reason = f"a message at {later} s follows one at {earlier} s. Put the messages in order of time."
+            raise SampleProblem(ProblemKind.TIMES, reason, where)
+    for time in times:
+        if not start <= time <= end:
+            reason = f"a message at {time} s lies outside the stream of {start} to {end} s. Correct the times."
+            raise SampleProblem(ProblemKind.TIMES, reason, where)
+    return start, end
+
+
+def finite_seconds(data: dict[str, Any], key: str, where: str) -> float:
+    """The time that `data[key]` holds, at least 0 seconds.
+
+    Raises:
+        SampleProblem: it is absent or no such number.
+    """
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise SampleProblem(ProblemKind.TIMES, f"{key}={value!r} is not a time in seconds. Correct it.", where)
+    return float(value)
+
+
+def check_time_ranges(texts: Sequence[str], where: str) -> None:
+    """Raise if an answer of temporal grounding ends before it starts."""
+    for text in texts:
+        found = TIME_RANGE.fullmatch(text)
+        if found and float(found[1]) > float(found[2]):
+            reason = f"the answer {text!r} ends before it starts. Correct the times."
+            raise SampleProblem(ProblemKind.TIMES, reason, where)
+
+
+def check_boxes(texts: Sequence[str], where: str) -> None:
+    """Raise if a box `[[x0,y0,x1,y1]]` leaves 0 to 1000 or has its corners in the wrong order."""
+    for text in texts:
+        for group in _BOXES.finditer(text):
+            for box in _BOX.finditer(group[1]):
+                x0, y0, x1, y1 = (float(number) for number in box.groups())
+                if min(x0, y0) < 0 or max(x1, y1) > BOX_LIMIT or x0 > x1 or y0 > y1:
+                    reason = (
+                        f"box {box[0]} is not x0,y0,x1,y1 within 0 to {BOX_LIMIT} of width and height. "
+                        "Normalise its corners."
+                    )
+                    raise SampleProblem(ProblemKind.BOXES, reason, where)

@@ -1,0 +1,73 @@
+"""Images: bytes to RGB pixels, and bicubic resizing as the released processor does it."""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFacts:
+    """What an image's header says."""
+
+    height_px: int
+    width_px: int
+    format: str
+    mode: str
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """RGB pixels of an image file, uint8 (H, W, 3), read-only; transparency is dropped.
+
+    Raises:
+        SampleProblem: the bytes are not a whole image; `where` names it.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()  # here, because numpy hides what goes wrong inside asarray
+            # Neither convert() nor np.array() where they would only copy: decoding is half of preprocessing.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except _DECODE_ERRORS as error:
+        raise _undecodable(data, where, error) from error
+
+
+def image_facts(data: bytes, where: str) -> ImageFacts:
+    """Size and format from the header, without decoding the pixels.
+
+    Raises:
+        SampleProblem: the bytes are not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width_px, height_px = image.size
+            return ImageFacts(height_px=height_px, width_px=width_px, format=image.format or "unknown", mode=image.mode)
+    except _DECODE_ERRORS as error:
+        raise _undecodable(data, where, error) from error
+
+
+def resize_image(image_HWC: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """Bicubic resize of uint8 RGB pixels; an image that has the size already is returned as it is."""
+    if image_HWC.shape[:2] == (height_px, width_px):
+        return image_HWC
+    image = Image.fromarray(image_HWC)
+    return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))
+
+
+def _undecodable(data: bytes, where: str, error: BaseException) -> SampleProblem:
+    reason = (
+        f"the image ({len(data)} bytes) cannot be decoded ({type(error).__name__}: {_one_line(error)}). "
+        "Replace the file by a whole image or drop the sample."
+    )
+    return SampleProblem(ProblemKind.UNDECODABLE, reason, where)
+
+
+def _one_line(error: BaseException) -> str:
+    """PIL names the memory address of the buffer; it is left out so that messages are the same in every run."""
+    return " ".join(str(error).split("<_io.BytesIO")[0].split()) or "no detail"

@@ -1,0 +1,47 @@
+"""Paths of media files: relative to the data folder and never outside it."""
+
+from pathlib import Path
+
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+
+
+def resolve_media_path(root: Path, relative: str, where: str) -> Path:
+    """The file that an annotation names, followed through symbolic links.
+
+    Raises:
+        SampleProblem: the path leaves the data folder (`..`, an absolute path or a link), or there is no such file.
+    """
+    folder = root.resolve()
+    try:
+        path = (folder / relative).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _missing(relative, where, f"is not a usable path ({error})") from error
+    if not path.is_relative_to(folder):
+        raise SampleProblem(
+            ProblemKind.OUTSIDE_FOLDER,
+            f"{relative!r} leads outside the data folder. A dataset may only read its own files: put the file into the "
+            "folder and name it relative to it.",
+            where,
+        )
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist in the data folder"
+        raise _missing(relative, where, what)
+    return path
+
+
+def read_media(path: Path, relative: str, where: str) -> bytes:
+    """Bytes of a resolved media file.
+
+    Raises:
+        SampleProblem: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _missing(relative, where, f"cannot be read ({error.strerror})") from error
+
+
+def _missing(relative: str, where: str, what: str) -> SampleProblem:
+    return SampleProblem(
+        ProblemKind.MISSING_FILE, f"media file {relative!r} {what}. Restore the file or drop the sample.", where
+    )

@@ -1,0 +1,262 @@
+"""One sample from bytes to what the model eats: tokens, labels, patches and what DiffFP keeps of them.
+
+Legend: F frames, H height, W width, C channels or the 588 values of a patch, P patches, I items (images or one video),
+M merged tokens, T tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vl3.config.data import DataConfig, DiffFPScale
+from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
+from vl3.data.sample.geometry import PATCH_SIZE_PX, ItemSize, fit_sizes
+from vl3.data.sample.image import decode_image, resize_image
+from vl3.data.sample.patches import patchify
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.records import Record
+from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
+
+STREAM_MAX_FRAMES = 400
+"""Frames of one streaming sample at most, as released."""
+
+
+class Pruner(Protocol):
+    """Which merged tokens of a video are kept (DiffFP); handed in, because the model's room owns the rule."""
+
+    def __call__(
+        self,
+        frames_FHWC: np.ndarray,
+        *,
+        patch_size: int,
+        merge_size: int,
+        threshold: float,
+        min_tokens: int,
+        scale: DiffFPScale,
+    ) -> np.ndarray:
+        """Boolean keep mask over (frame, row, column) of merged tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareSettings:
+    """What a stage decides about its samples."""
+
+    image_merge_size: int
+    """Side of the square of patches that one image token stands for."""
+    video_merge_size: int
+    """Side of the square of patches that one video token stands for."""
+    difffp: bool
+    """Whether video tokens that do not change are dropped."""
+    data: DataConfig
+    """Limits of frames and tokens."""
+    patch_size: int = PATCH_SIZE_PX
+    """Side of a patch in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedSample:
+    """The media of a sample as pixels: images at their own size, frames at each size that was asked for."""
+
+    images: tuple[np.ndarray, ...]
+    video_facts: VideoFacts | None
+    timestamps_F: np.ndarray
+    frames_by_size: dict[tuple[int, int], np.ndarray]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video, 0 without one."""
+        return len(self.timestamps_F)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedSample:
+    """What one sample gives to a packed row; see the legend for shapes.
+
+    `pixels_PC` holds all patches, or under `data.prune_before_encoder` those of the kept tokens alone.
+    """
+
+    sample_id: str
+    category: str
+    source: str
+    input_ids_T: np.ndarray
+    labels_T: np.ndarray
+    pixels_PC: np.ndarray
+    grid_thw_I3: np.ndarray
+    merge_sizes_I: np.ndarray
+    keep_M: np.ndarray
+    answer_start: int
+    answer: str
+
+
+def prepare_sample(
+    record: Record, media: Mapping[str, bytes], tokenizer: ChatTokenizer, settings: PrepareSettings, prune: Pruner
+) -> PreparedSample:
+    """Decode, resize, cut into patches, prune and tokenise one sample.
+
+    Args:
+        record: the annotation.
+        media: bytes of each of `record.media_paths`.
+        tokenizer: the language model's.
+        settings: merges, DiffFP and limits.
+        prune: DiffFP; called only for videos of several frames when settings say so.
+
+    Raises:
+        SampleProblem: a file cannot be decoded or the sample exceeds the length of a row.
+    """
+    merges = (settings.image_merge_size, settings.video_merge_size)
+    decoded = decode_media(record, media, settings.data, [merges], settings.patch_size)
+    return prepare_decoded(record, decoded, tokenizer, settings, prune)
+
+
+def decode_media(
+    record: Record,
+    media: Mapping[str, bytes],
+    data: DataConfig,
+    merges: Sequence[tuple[int, int]],
+    patch_size: int = PATCH_SIZE_PX,
+) -> DecodedSample:
+    """Decode a sample's media once; the frames are kept at the sizes of each (image merge, video merge) only.
+
+    Raises:
+        SampleProblem: a file cannot be decoded.
+    """
+    images = tuple(decode_image(media[path], f"{record.where}: {path}") for path in record.images)
+    if record.video is None:
+        return DecodedSample(images=images, video_facts=None, timestamps_F=np.zeros(0), frames_by_size={})
+    with open_video(media[record.video], f"{record.where}: {record.video}") as source:
+        plan = _plan_frames(record, source, data)
+        sizes = {_fit(images, source.facts, len(plan.timestamps_F), merge, data, patch_size)[-1] for merge in merges}
+        frames = {size: np.empty((len(plan.timestamps_F), *size, 3), dtype=np.uint8) for size in sizes}
+        for index, frame_HWC in enumerate(source.frames(plan)):
+            for (height_px, width_px), frames_FHWC in frames.items():
+                frames_FHWC[index] = resize_image(frame_HWC, height_px, width_px)
+        return DecodedSample(
+            images=images, video_facts=source.facts, timestamps_F=plan.timestamps_F, frames_by_size=frames
+        )
+
+
+def prepare_decoded(
+    record: Record, decoded: DecodedSample, tokenizer: ChatTokenizer, settings: PrepareSettings, prune: Pruner
+) -> PreparedSample:
+    """The part of `prepare_sample` after decoding."""
+    items, merge_sizes = resized_items(record, decoded, settings)
+    patches = [patchify(frames, merge, settings.patch_size) for frames, merge in zip(items, merge_sizes, strict=True)]
+    keep = [keep_tokens(frames, merge, settings, prune) for frames, merge in zip(items, merge_sizes, strict=True)]
+    counts = [mask.reshape(len(frames), -1).sum(axis=1) for mask, frames in zip(keep, items, strict=True)]
+    chat = encode_messages(render_record(record, decoded.timestamps_F), tokenizer)
+    chat = expand_images(chat, np.concatenate(counts) if counts else np.zeros(0, np.int64), tokenizer.image_id)
+    _check_length(record, chat, settings.data)
+    pixels = [pixels_PC for pixels_PC, _ in patches]
+    if settings.data.prune_before_encoder:
+        pixels = [kept_patches(*item) for item in zip(pixels, keep, merge_sizes, strict=True)]
+    patch_values = 3 * settings.patch_size**2
+    return PreparedSample(
+        sample_id=record.sample_id,
+        category=record.category.value,
+        source=record.source,
+        input_ids_T=chat.input_ids_T,
+        labels_T=chat.labels_T,
+        pixels_PC=_concatenate(pixels, (0, patch_values), np.uint8),
+        grid_thw_I3=np.array([grid for _, grid in patches], dtype=np.int64).reshape(-1, 3),
+        merge_sizes_I=np.array(merge_sizes, dtype=np.int64),
+        keep_M=_concatenate(keep, (0,), np.bool_),
+        answer_start=chat.answer_start,
+        answer=record.answer,
+    )
+
+
+def keep_tokens(frames_FHWC: np.ndarray, merge_size: int, settings: PrepareSettings, prune: Pruner) -> np.ndarray:
+    """Keep mask over the merged tokens of one item: everything, unless DiffFP is on and there are several frames."""
+    num_frames, height_px, width_px, _ = frames_FHWC.shape
+    if not settings.difffp or num_frames == 1:
+        side = settings.patch_size * merge_size
+        return np.ones(num_frames * (height_px // side) * (width_px // side), dtype=np.bool_)
+    return prune(
+        frames_FHWC,
+        patch_size=settings.patch_size,
+        merge_size=merge_size,
+        threshold=settings.data.difffp_threshold,
+        min_tokens=settings.data.difffp_min_tokens,
+        scale=settings.data.difffp_scale,
+    )
+
+
+def kept_patches(pixels_PC: np.ndarray, keep_M: np.ndarray, merge_size: int) -> np.ndarray:
+    """The patches of the kept tokens: the patches of one token lie together."""
+    return pixels_PC if keep_M.all() else pixels_PC[np.repeat(keep_M, merge_size**2)]
+
+
+def _plan_frames(record: Record, source: VideoSource, data: DataConfig) -> FramePlan:
+    """The frames of a record's video; a stream's end with its last message."""
+    if not record.is_stream:
+        return source.plan(
+            fps=data.video_fps,
+            max_frames=data.max_frames,
+            start_seconds=record.start_seconds,
+            end_seconds=record.end_seconds,
+        )
+    plan = source.plan(
+        fps=data.video_fps,
+        max_frames=min(data.max_frames, STREAM_MAX_FRAMES),
+        start_seconds=record.start_seconds,
+        end_seconds=record.end_seconds,
+    ).until(record.events[-1].time_seconds)
+    if not len(plan.timestamps_F):
+        reason = f"no frame comes before the last message at {record.events[-1].time_seconds} s. Correct the times."
+        raise SampleProblem(ProblemKind.TIMES, reason, record.where)
+    return plan
+
+
+def _fit(
+    images: Sequence[np.ndarray],
+    video: VideoFacts | None,
+    num_frames: int,
+    merges: tuple[int, int],
+    data: DataConfig,
+    patch_size: int,
+) -> list[tuple[int, int]]:
+    """Size of each image, then of the video's frames."""
+    image_merge, video_merge = merges
+    items = [
+        ItemSize(height_px=image.shape[0], width_px=image.shape[1], num_frames=1, merge_size=image_merge)
+        for image in images
+    ]
+    if video is not None:
+        items.append(
+            ItemSize(height_px=video.height_px, width_px=video.width_px, num_frames=num_frames, merge_size=video_merge)
+        )
+    return fit_sizes(
+        items, patch_size=patch_size, min_tokens=data.min_item_tokens, max_tokens=data.visual_budget_tokens
+    )
+
+
+def resized_items(
+    record: Record, decoded: DecodedSample, settings: PrepareSettings
+) -> tuple[list[np.ndarray], list[int]]:
+    """Each item as frames (F, H, W, 3) at its size, with its merge; images first."""
+    merges = (settings.image_merge_size, settings.video_merge_size)
+    sizes = _fit(decoded.images, decoded.video_facts, decoded.num_frames, merges, settings.data, settings.patch_size)
+    items = [resize_image(image, *size)[None] for image, size in zip(decoded.images, sizes, strict=False)]
+    merge_sizes = [settings.image_merge_size] * len(items)
+    if record.video is not None:
+        items.append(decoded.frames_by_size[sizes[-1]])
+        merge_sizes.append(settings.video_merge_size)
+    return items, merge_sizes
+
+
+def _check_length(record: Record, chat: EncodedChat, data: DataConfig) -> None:
+    length = len(chat.input_ids_T)
+    if length > data.max_length_tokens:
+        raise SampleProblem(
+            ProblemKind.TOO_LONG,
+            f"the sample has {length} tokens, a row has {data.max_length_tokens} (data.max_length_tokens). "
+            "Shorten it or raise the length.",
+            record.where,
+        )
+
+
+def _concatenate(parts: Sequence[np.ndarray], empty_shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(empty_shape, dtype=dtype)

@@ -1,0 +1,282 @@
+"""Annotations of the VideoLLaMA3 format: one JSON object a line becomes one Record, or a problem with its reason."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vl3.config.data import Category
+from vl3.data.sample import checks
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.errors import DataError
+
+IMAGE_TAG = checks.IMAGE_TAG
+VIDEO_TAG = checks.VIDEO_TAG
+DEFAULT_SOURCE = "default"
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One message of a conversation; `<image>` and `<video>` tags still stand in the text."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamEvent:
+    """One message of a streaming sample and when it is said, in seconds of the video."""
+
+    role: str
+    text: str
+    time_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One annotated sample. A streaming sample has events, any other has turns."""
+
+    sample_id: str
+    split: str
+    category: Category
+    source: str
+    images: tuple[str, ...]
+    video: str | None
+    turns: tuple[Turn, ...]
+    events: tuple[StreamEvent, ...]
+    start_seconds: float | None
+    end_seconds: float | None
+    chance: float | None
+    where: str
+    warning: str | None = None
+    """What was mended on reading, such as a tag that was missing; None if nothing was."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the sample is a stream of frames with messages in between."""
+        return bool(self.events)
+
+    @property
+    def media_paths(self) -> tuple[str, ...]:
+        """Paths of all media, images first."""
+        return self.images + ((self.video,) if self.video else ())
+
+    @property
+    def answer(self) -> str:
+        """The last assistant message."""
+        messages: tuple[Turn | StreamEvent, ...] = self.events or self.turns
+        return next(message.text for message in reversed(messages) if message.role == "assistant")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadLine:
+    """A line that is no usable sample: its place, the kind of problem and the reason."""
+
+    where: str
+    kind: ProblemKind
+    reason: str
+    sample_id: str
+
+
+def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
+    """Read an annotation file line by line; a bad line comes out as such and does not hide the next.
+
+    Empty lines are skipped.
+
+    Raises:
+        DataError: the file is absent or not text.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            yield parse_record(line, where=where, split=split)
+        except SampleProblem as problem:
+            yield BadLine(where=where, kind=problem.kind, reason=problem.reason, sample_id=f"{split}-{number}")
+
+
+def parse_record(line: str, *, where: str, split: str) -> Record:
+    """Parse and check one annotation line; media files are not touched.
+
+    >>> parse_record('{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}',
+    ...              where="annotations/train.jsonl:3", split="train").sample_id
+    'train-3'
+
+    Raises:
+        SampleProblem: the line is refused; the error has the kind, the reason and the place.
+    """
+    data = _parse_json(line, where)
+    images, video = _media_fields(data, where)
+    start_seconds = end_seconds = None
+    turns: tuple[Turn, ...] = ()
+    events: tuple[StreamEvent, ...] = ()
+    warning = None
+    if data.get("stream"):
+        events = _parse_events(data, images, video, where)
+        start_seconds, end_seconds = checks.check_stream_times(data, [e.time_seconds for e in events], where)
+    else:
+        parsed, warning = _parse_turns(data, len(images), int(video is not None), where)
+        turns = tuple(parsed)
+    texts = [turn.text for turn in turns] + [event.text for event in events]
+    if images or video:
+        checks.check_boxes(texts, where)
+    category = _category(data, images, video, turns, events, where)
+    if category is Category.TEMPORAL_GROUNDING:
+        checks.check_time_ranges(texts, where)
+    return Record(
+        sample_id=_text_field(data, "id", f"{split}-{where.rpartition(':')[2]}", where),
+        split=split,
+        category=category,
+        source=_text_field(data, "source", DEFAULT_SOURCE, where),
+        images=images,
+        video=video,
+        turns=turns,
+        events=events,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        chance=_chance(data, where),
+        where=where,
+        warning=warning,
+    )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            yield from file
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist. A data folder needs annotations/train.jsonl; see docs/data-formats.md."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error}). Restore the file.") from error
+
+
+def _parse_json(line: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise SampleProblem(ProblemKind.JSON, f"the line is not JSON ({error}). Correct or drop it.", where) from error
+    if not isinstance(data, dict):
+        raise _structure(where, f"the line holds a {type(data).__name__}, not an object. Write one object a line.")
+    return data
+
+
+def _media_fields(data: dict[str, Any], where: str) -> tuple[tuple[str, ...], str | None]:
+    images, videos = (_paths(data, key, where) for key in ("image", "video"))
+    if len(videos) > 1:
+        raise _structure(where, f"video names {len(videos)} files, but a sample has one at most. Split the sample.")
+    if images and videos:
+        raise _structure(where, "the sample has both image and video; the format trains one or the other. Split it.")
+    return images, videos[0] if videos else None
+
+
+def _paths(data: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = data.get(key)
+    paths = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+        raise _structure(where, f"{key}={value!r} is not a path or a list of paths. Correct it.")
+    return tuple(paths)
+
+
+def _parse_turns(data: dict[str, Any], num_images: int, num_videos: int, where: str) -> tuple[list[Turn], str | None]:
+    """Turns of a conversation, checked, and a note on what was mended."""
+    raw = data.get("conversations")
+    if not isinstance(raw, list):
+        raise _structure(where, f"conversations is {type(raw).__name__}, not a list of turns. Correct the line.")
+    if not raw:
+        raise SampleProblem(ProblemKind.NO_TURNS, "conversations is empty. Add turns or drop the line.", where)
+    turns = [Turn(role=role, text=text) for role, text in (_message(turn, "from", "value", where) for turn in raw)]
+    notes = []
+    system, rest = (turns[:1], turns[1:]) if turns[0].role == "system" else ([], turns)
+    first_user = next((index for index, turn in enumerate(rest) if turn.role == "user"), len(rest))
+    if first_user:
+        notes.append(f"{first_user} turn(s) before the first human turn were dropped")
+    turns = [*system, *rest[first_user:]]
+    checks.check_alternation([turn.role for turn in rest[first_user:]], where)
+    if not any(tag in turn.text for turn in turns for tag in (IMAGE_TAG, VIDEO_TAG)) and num_images + num_videos:
+        tags = f"{IMAGE_TAG}\n" * num_images + f"{VIDEO_TAG}\n" * num_videos
+        turns[len(system)] = Turn(role="user", text=tags + turns[len(system)].text)
+        notes.append(f"no tag names the {num_images + num_videos} media file(s), so it was put before the first turn")
+    checks.check_texts([(turn.role, turn.text) for turn in turns], num_images, num_videos, where)
+    return turns, "; ".join(notes) or None
+
+
+def _parse_events(
+    data: dict[str, Any], images: tuple[str, ...], video: str | None, where: str
+) -> tuple[StreamEvent, ...]:
+    if video is None or images:
+        raise _structure(where, "a stream needs one video and no image. Name the video.")
+    raw = data.get("conversation")
+    if not isinstance(raw, list):
+        raise _structure(where, f"conversation is {type(raw).__name__}, not a list of messages. Correct the line.")
+    if not raw:
+        raise SampleProblem(ProblemKind.NO_TURNS, "conversation is empty. Add messages or drop the line.", where)
+    events = []
+    for message in raw:
+        role, text = _message(message, "role", "content", where)
+        events.append(StreamEvent(role=role, text=text, time_seconds=checks.finite_seconds(message, "time", where)))
+    if events[-1].role != "assistant":
+        reason = "the last message of the stream is not an answer, so nothing after it is learnt. End with an answer."
+        raise SampleProblem(ProblemKind.NO_ANSWER, reason, where)
+    checks.check_texts([(event.role, event.text) for event in events], 0, 0, where)
+    return tuple(events)
+
+
+def _message(message: Any, role_key: str, text_key: str, where: str) -> tuple[str, str]:
+    if not isinstance(message, dict) or not isinstance(message.get(text_key), str):
+        raise _structure(where, f"a turn is {message!r:.80}; it needs {role_key!r} and a text {text_key!r}.")
+    if message.get(role_key) not in _ROLES:
+        raise _structure(where, f"speaker {message.get(role_key)!r} is unknown. Use one of {', '.join(_ROLES)}.")
+    return _ROLES[message[role_key]], message[text_key].strip()
+
+
+def _category(
+    data: dict[str, Any],
+    images: tuple[str, ...],
+    video: str | None,
+    turns: tuple[Turn, ...],
+    events: tuple[StreamEvent, ...],
+    where: str,
+) -> Category:
+    named = data.get("category")
+    if named is not None:
+        if named not in tuple(Category):
+            raise _structure(where, f"category {named!r} is unknown. Use one of {', '.join(Category)}.")
+        return Category(named)
+    if events:
+        return Category.STREAMING
+    if video:
+        is_range = checks.TIME_RANGE.fullmatch(turns[-1].text)
+        return Category.TEMPORAL_GROUNDING if is_range else Category.GENERAL_VIDEO
+    if len(images) > 1:
+        return Category.MULTI_IMAGE
+    if images:
+        return Category.FINE_GRAINED if any("[[" in turn.text for turn in turns) else Category.SCENE_IMAGE
+    return Category.TEXT_ONLY
+
+
+def _text_field(data: dict[str, Any], key: str, default: str, where: str) -> str:
+    value = data.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str) or not value or (":" in value and key == "source"):
+        raise _structure(where, f"{key}={value!r} is not a name. Write a text without ':'.")
+    return value
+
+
+def _chance(data: dict[str, Any], where: str) -> float | None:
+    value = data.get("chance")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise _structure(where, f"chance={value!r} is not a probability. Write a number from 0 to 1.")
+    return float(value)
+
+
+def _structure(where: str, reason: str) -> SampleProblem:
+    return SampleProblem(ProblemKind.STRUCTURE, reason, where)

@@ -1,0 +1,108 @@
+"""Which flavours and nodes take a pod, and how many pods a node holds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from vl3.launch.check.facts import Object
+from vl3.launch.check.quota import Amounts, parse_quantity
+
+_REPELLING = ("NoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PodShape:
+    """What decides where a pod may go. Our runtimes place by node selector; affinity is not looked at."""
+
+    requests: Amounts
+    """Resources of one pod."""
+    node_selector: Mapping[str, str]
+    """Labels that its node must have."""
+    tolerations: Sequence[Object]
+    """Taints that it bears."""
+
+
+def why_not_flavor(flavor: Object, pod: PodShape) -> str | None:
+    """Why Kueue would not give a pod this flavour; None when it may.
+
+    Only labels that the flavour itself names are compared, as Kueue does.
+    """
+    spec = flavor.get("spec") or {}
+    labels = spec.get("nodeLabels") or {}
+    for key, value in pod.node_selector.items():
+        if labels.get(key, value) != value:
+            return f"its label {key}={labels[key]} is not the runtime's {key}={value}"
+    taint = untolerated(spec.get("nodeTaints") or (), [*pod.tolerations, *(spec.get("tolerations") or ())])
+    return None if taint is None else f"the runtime does not tolerate its taint {taint}"
+
+
+def untolerated(taints: Iterable[Object], tolerations: Sequence[Object]) -> str | None:
+    """The first taint that keeps a pod away."""
+    for taint in taints:
+        if taint["effect"] in _REPELLING and not any(_tolerates(item, taint) for item in tolerations):
+            return f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+    return None
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in (None, "", taint["key"])
+    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+
+
+def nodes_of(nodes: Iterable[Object], flavor: Object, pod: PodShape) -> list[Object]:
+    """The nodes of a flavour that a pod may be scheduled to, ready or not."""
+    spec = flavor.get("spec") or {}
+    wanted = {**(spec.get("nodeLabels") or {}), **pod.node_selector}
+    tolerations = [*pod.tolerations, *(spec.get("tolerations") or ())]
+    return [
+        node
+        for node in nodes
+        if wanted.items() <= node["metadata"].get("labels", {}).items()
+        and untolerated(_lasting_taints(node), tolerations) is None
+    ]
+
+
+def _lasting_taints(node: Object) -> list[Object]:
+    """Taints that somebody set, without those that Kubernetes sets while a node is ill or cordoned."""
+    taints = node["spec"].get("taints") or ()
+    return [taint for taint in taints if not taint["key"].startswith("node.kubernetes.io/")]
+
+
+def is_ready(node: Object) -> bool:
+    """Whether a node takes pods now."""
+    conditions = node["status"].get("conditions") or ()
+    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return ready and not node["spec"].get("unschedulable", False)
+
+
+def pods_on(node: Object, pod: PodShape) -> int:
+    """How many such pods an empty node holds."""
+    return min((int(allocatable(node, name) // each) for name, each in pod.requests.items() if each), default=0)
+
+
+def allocatable(node: Object, resource: str) -> Decimal:
+    """What pods may use of a node."""
+    return parse_quantity(node["status"].get("allocatable", {}).get(resource, 0))
+
+
+def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector takes these labels; no selector takes nothing, an empty one everything."""
+    if selector is None:
+        return False
+    exact: Mapping[str, str] = selector.get("matchLabels") or {}
+    return exact.items() <= labels.items() and all(
+        _matches(expression, labels) for expression in selector.get("matchExpressions") or ()
+    )
+
+
+def _matches(expression: Object, labels: Mapping[str, str]) -> bool:
+    key, values = expression["key"], expression.get("values") or ()
+    return {
+        "In": labels.get(key) in values,
+        "NotIn": labels.get(key) not in values,
+        "Exists": key in labels,
+        "DoesNotExist": key not in labels,
+    }[expression["operator"]]

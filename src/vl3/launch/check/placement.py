@@ -1,0 +1,189 @@
+"""Whether the pools, queues and priorities that a recipe names are there and in order."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vl3.config.placement import PlacementConfig
+from vl3.config.stages import Stage
+from vl3.errors import ClusterError, ConfigError
+from vl3.launch.check.facts import ClusterFacts, Kind, Object
+from vl3.launch.check.findings import Findings, listed, placement_field
+from vl3.launch.check.nodes import selects
+from vl3.launch.trainjob.names import RUNTIME_PREFIX
+
+Placements = Mapping[Stage, PlacementConfig]
+
+_NODE = "node"
+"""Name of the replicated job and of the container that train."""
+_ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
+
+
+def judge_names(placements: Placements, facts: ClusterFacts, findings: Findings) -> None:
+    """Judge every pool, queue and priority once, with the fields of the recipe that name it."""
+    for pool, stages in _by(placements, "pool"):
+        _judge_runtime(pool, placement_field(stages, "pool"), facts, findings)
+    for queue, stages in _by(placements, "queue"):
+        _judge_queue(queue, placement_field(stages, "queue"), facts, findings)
+    for priority, stages in _by(placements, "priority"):
+        known = facts.known(Kind.PRIORITY)
+        if facts.is_known(Kind.PRIORITY) and priority not in known:
+            findings.add(
+                ConfigError(
+                    f"{placement_field(stages, 'priority')}={priority!r}: the cluster has no WorkloadPriorityClass "
+                    f"{priority}, so Kueue would refuse the job. Classes there: {listed(known)}. Name one of them."
+                )
+            )
+
+
+def _by(placements: Placements, name: str) -> Iterator[tuple[str, list[Stage]]]:
+    values = dict.fromkeys(getattr(placement, name) for placement in placements.values())
+    for value in values:
+        yield value, [stage for stage, placement in placements.items() if getattr(placement, name) == value]
+
+
+def pod_template(runtime: Object) -> Mapping[str, Any] | None:
+    """The pod of a runtime's training nodes; None where it has none of that name."""
+    for job in runtime["spec"]["template"]["spec"].get("replicatedJobs") or ():
+        pod = job["template"]["spec"]["template"]["spec"]
+        if job["name"] == _NODE and any(container["name"] == _NODE for container in pod["containers"]):
+            return pod
+    return None
+
+
+def _judge_runtime(pool: str, where: str, facts: ClusterFacts, findings: Findings) -> None:
+    if not facts.is_known(Kind.RUNTIME):
+        return
+    name = RUNTIME_PREFIX + pool
+    runtime = facts.known(Kind.RUNTIME).get(name)
+    if runtime is None:
+        pools = [known.removeprefix(RUNTIME_PREFIX) for known in facts.known(Kind.RUNTIME) if RUNTIME_PREFIX in known]
+        findings.add(
+            ConfigError(
+                f"{where}={pool!r}: the cluster has no ClusterTrainingRuntime {name}. Pools that have one: "
+                f"{listed(pools)}. Name one of them, or apply a runtime for this pool "
+                "(manifests/cluster/training-runtimes)."
+            )
+        )
+        return
+    if defects := list(_runtime_defects(runtime)):
+        findings.add(
+            ClusterError(
+                f"ClusterTrainingRuntime {name} is not one for vl3: {'; '.join(defects)}. Apply that of "
+                "manifests/cluster/training-runtimes again."
+            )
+        )
+    _judge_companions(name, runtime, facts, findings)
+
+
+def _runtime_defects(runtime: Object) -> Iterator[str]:
+    spec = runtime["spec"]
+    jobset = spec["template"]["spec"]
+    if "torch" not in (spec.get("mlPolicy") or {}):
+        yield "it has no mlPolicy.torch, so the processes would not be told of each other"
+    if pod_template(runtime) is None:
+        yield f"it has no replicated job {_NODE!r} with a container {_NODE!r}, so there is nothing to run in"
+    for job in jobset.get("replicatedJobs") or ():
+        labels = job["template"].get("metadata", {}).get("labels", {})
+        if job["name"] == _NODE and labels.get(_ANCESTOR) != "trainer":
+            yield f"its job {_NODE!r} lacks the label {_ANCESTOR}=trainer, so a TrainJob's settings would not reach it"
+    if (ttl := jobset.get("ttlSecondsAfterFinished")) is not None:
+        yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would make it again and run a finished job twice"
+
+
+def companions(runtime: Object) -> list[tuple[Kind, str]]:
+    """What the runtime's pods name and cannot start without. Secrets, which nobody needs to read here, are left out."""
+    pod = pod_template(runtime) or {"containers": ()}
+    sources = [source for container in pod["containers"] for source in container.get("envFrom") or ()]
+    maps = [source["configMapRef"] for source in sources if "configMapRef" in source]
+    needed = [(Kind.CONFIG_MAP, item["name"]) for item in maps if not item.get("optional")]
+    if pod.get("serviceAccountName"):
+        needed.append((Kind.SERVICE_ACCOUNT, pod["serviceAccountName"]))
+    return needed
+
+
+def _judge_companions(name: str, runtime: Object, facts: ClusterFacts, findings: Findings) -> None:
+    for kind, wanted in companions(runtime):
+        if facts.is_known(kind) and wanted not in facts.known(kind):
+            findings.add(
+                ClusterError(
+                    f"{kind.label} {wanted}, which ClusterTrainingRuntime {name} names, does not exist in namespace "
+                    f"{facts.namespace}, so its pods could not start. Apply manifests/base there (by an overlay)."
+                )
+            )
+
+
+def _judge_queue(queue: str, where: str, facts: ClusterFacts, findings: Findings) -> None:
+    if not facts.is_known(Kind.LOCAL_QUEUE):
+        return
+    local = facts.known(Kind.LOCAL_QUEUE).get(queue)
+    if local is None:
+        findings.add(
+            ConfigError(
+                f"{where}={queue!r}: namespace {facts.namespace} has no LocalQueue {queue}, so the job would wait for "
+                f"ever. Queues there: {listed(facts.known(Kind.LOCAL_QUEUE))}. Name one of them."
+            )
+        )
+        return
+    _judge_stop("LocalQueue", queue, local, findings)
+    if not facts.is_known(Kind.CLUSTER_QUEUE):
+        return
+    name = local["spec"].get("clusterQueue", "")
+    cluster_queue = facts.known(Kind.CLUSTER_QUEUE).get(name)
+    if cluster_queue is None:
+        findings.add(
+            ClusterError(
+                f"LocalQueue {queue} in namespace {facts.namespace} leads to ClusterQueue {name}, which does not "
+                f"exist. ClusterQueues there: {listed(facts.known(Kind.CLUSTER_QUEUE))}. Have its owner correct it "
+                "(manifests/cluster/cluster-queues)."
+            )
+        )
+        return
+    if not _judge_stop("ClusterQueue", name, cluster_queue, findings):
+        _judge_active(name, cluster_queue, findings)
+    _judge_selector(name, cluster_queue, facts, findings)
+
+
+def _judge_stop(kind: str, name: str, queue: Object, findings: Findings) -> bool:
+    """Report a queue that somebody stopped."""
+    policy = queue["spec"].get("stopPolicy") or "None"
+    if policy == "None":
+        return False
+    findings.add(
+        ClusterError(
+            f"{kind} {name} is stopped (stopPolicy {policy}): it admits no job. Have its owner set spec.stopPolicy to "
+            "None, or name another queue."
+        )
+    )
+    return True
+
+
+def _judge_active(name: str, queue: Object, findings: Findings) -> None:
+    conditions = (queue.get("status") or {}).get("conditions") or ()
+    active = next((condition for condition in conditions if condition["type"] == "Active"), None)
+    if active is None:
+        findings.add(
+            ClusterError(
+                f"ClusterQueue {name} has no condition Active: Kueue has not looked at it yet. Check that Kueue's "
+                "controller runs (namespace kueue-system)."
+            )
+        )
+    elif active["status"] != "True":
+        findings.add(
+            ClusterError(
+                f"ClusterQueue {name} is not active ({active.get('reason')}: {active.get('message')}): it admits no "
+                "job. Have its owner mend it, or name another queue."
+            )
+        )
+
+
+def _judge_selector(name: str, queue: Object, facts: ClusterFacts, findings: Findings) -> None:
+    namespace = facts.known(Kind.NAMESPACE).get(facts.namespace)
+    selector = queue["spec"].get("namespaceSelector")
+    if namespace is not None and not selects(selector, namespace["metadata"].get("labels", {})):
+        wanted = listed(f"{key}={value}" for key, value in ((selector or {}).get("matchLabels") or {}).items())
+        findings.add(
+            ClusterError(
+                f"ClusterQueue {name} takes no job of namespace {facts.namespace}: its namespaceSelector wants other "
+                f"labels ({wanted}). Have the namespace labelled so, or name another queue."
+            )
+        )

@@ -1,0 +1,278 @@
+"""Reading a cluster's facts: some thirty small requests, nothing written, no secret read."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import ClusterError
+from vl3.launch.check.facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Kind, Object
+from vl3.launch.check.placement import Placements, companions
+from vl3.launch.job import LaunchJob
+from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
+from vl3.launch.kube.outages import LostTouchError, raise_refusal
+from vl3.launch.kube.resources import TRAINJOBS, Resource
+from vl3.launch.trainjob.names import RUNTIME_PREFIX
+from vl3.launch.trainjob.spec import build_trainjob
+
+_PAGE = 500
+_RIGHTS = (
+    ("trainer.kubeflow.org", "trainjobs", ("create", "get", "list", "watch", "patch", "delete")),
+    ("", "pods", ("list", "watch")),
+    ("", "pods/log", ("get",)),
+    ("", "events", ("list",)),
+    ("kueue.x-k8s.io", "workloads", ("list",)),
+)
+"""What the launcher does: (group, resource, verbs), as manifests/base/rbac grants it."""
+_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before another try when the server is busy or its storage of a kind is not ready yet."""
+_REVIEWS = Resource("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", is_namespaced=False)
+
+
+def read_facts(client: Client, version: str, placements: Placements) -> ClusterFacts:
+    """Take the snapshot that the checks judge.
+
+    Args:
+        client: a user of a server that is reachable.
+        version: the server's version.
+        placements: what is to be judged; nodes of other pools are not read.
+
+    Raises:
+        ConfigError: the server does not know our credentials.
+        ClusterError: the server broke down while it was read.
+    """
+    try:
+        return _read(client, version, placements)
+    except ApiUnreachableError as error:
+        raise ClusterError(f"{error} any more, in the middle of the check. Check again when it does.") from error
+    except ApiError as error:
+        try:
+            raise_refusal(error, client)
+        except LostTouchError as lost:
+            raise lost.error from error
+        raise ClusterError(
+            f"the API server {client.server} could not {error.action} ({error.status} {error.reason}: "
+            f"{error.message}). Check again later; if it stays so, the cluster's owner has to look at it."
+        ) from error
+
+
+def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> dict[str, Any]:
+    """The answer to a request, after a few more tries where the server asks for patience."""
+    for pause in _PAUSES_SECONDS:
+        try:
+            return call(*arguments, **query)
+        except ApiError as error:
+            if not error.is_passing:
+                raise
+            time.sleep(max(pause, min(error.retry_after_seconds, _PAUSES_SECONDS[-1])))
+    return call(*arguments, **query)
+
+
+def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:
+    apis = _served(client)
+    reading = _Reading(client, apis)
+    reading.read_one(Kind.NAMESPACE, client.namespace)
+    has_namespace = client.namespace in reading.objects.get(Kind.NAMESPACE, {client.namespace: {}})
+    for kind in (Kind.RUNTIME, Kind.CLUSTER_QUEUE, Kind.COHORT, Kind.FLAVOR, Kind.PRIORITY):
+        reading.read_all(kind)
+    if has_namespace:
+        reading.read_all(Kind.LOCAL_QUEUE)
+        _read_companions(reading, placements)
+    _read_nodes(reading, placements)
+    denied = tuple(_denied(client)) if has_namespace else ()
+    fields = _trainjob_fields(client) if TRAINER in apis else None
+    may_try = has_namespace and not denied and fields is not None and fields.issuperset(TRAINJOB_FIELDS)
+    return ClusterFacts(
+        server=client.server,
+        version=version,
+        namespace=client.namespace,
+        apis=apis,
+        trainjob_fields=fields,
+        denied=denied,
+        refusal=_rehearse(client, reading, placements) if may_try else None,
+        objects=reading.objects,
+        unreadable=reading.unreadable,
+    )
+
+
+def _document(client: Client, path: str) -> Object | None:
+    """A document that is no object of a kind, as discovery and schemas are; None where it is not there for us."""
+    api, _, name = path.rpartition("/")
+    try:
+        return _ask(client.list, Resource(api, name, is_namespaced=False))
+    except ApiError as error:
+        if error.status in (403, 404):
+            return None
+        raise
+
+
+def _served(client: Client) -> dict[str, frozenset[str]]:
+    """Plural names by served version, of the APIs that are used."""
+    apis: dict[str, frozenset[str]] = {}
+    for version in (TRAINER, JOBSET, *KUEUE):
+        found = None if KUEUE[0] in apis else _document(client, f"apis/{version}")
+        if found is not None:
+            apis[version] = frozenset(resource["name"] for resource in found["resources"])
+    return apis
+
+
+def _trainjob_fields(client: Client) -> frozenset[str] | None:
+    """Fields of TrainJob.spec by the published schema, which everybody may read (a CRD not everybody may)."""
+    found = _document(client, f"openapi/v3/apis/{TRAINER}")
+    schemas: Mapping[str, Object] = {} if found is None else found["components"]["schemas"]
+    for name, schema in schemas.items():
+        if name.endswith(".TrainJob"):
+            return frozenset(schema["properties"]["spec"]["properties"])
+    return None
+
+
+def _denied(client: Client) -> Iterator[str]:
+    """What this identity lacks of the launcher's rights."""
+    for group, resource, verbs in _RIGHTS:
+        name, _, part = resource.partition("/")
+        lacking = [verb for verb in verbs if not _is_allowed(client, group, name, part, verb)]
+        if lacking:
+            yield f"{'/'.join(lacking)} {resource}{f'.{group}' if group else ''}"
+
+
+def _is_allowed(client: Client, group: str, resource: str, part: str, verb: str) -> bool:
+    attributes = {
+        "namespace": client.namespace,
+        "group": group,
+        "resource": resource,
+        "subresource": part,
+        "verb": verb,
+    }
+    answer = _ask(
+        client.create,
+        _REVIEWS,
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        },
+    )
+    return bool(answer["status"]["allowed"])
+
+
+def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> str | None:
+    """Why the server would not take a TrainJob, asked by a creation that it only rehearses, with all its webhooks."""
+    runtimes, queues = reading.objects.get(Kind.RUNTIME, {}), reading.objects.get(Kind.LOCAL_QUEUE, {})
+    tried = [
+        (stage, placement)
+        for stage, placement in placements.items()
+        if RUNTIME_PREFIX + placement.pool in runtimes and placement.queue in queues
+    ]
+    if not tried:
+        return None
+    stage, placement = tried[0]
+    job = LaunchJob(
+        name="check",
+        backend="trainjob",
+        run_id=f"check-{secrets.token_hex(8)}",
+        stage=stage.value,
+        module="vl3.pod.entry",
+        document={},
+        processes_per_node=placement.processes_per_node,
+        threads_per_process=1,
+        placement=placement,
+        events_path=Path(os.devnull),
+        failure_path=Path(os.devnull),
+        work_uri="",
+        timeout_seconds=60,
+    )
+    try:
+        client.create(TRAINJOBS, build_trainjob(job, attempt=1), dryRun="All")
+    except ApiError as error:
+        return error.message
+    return None
+
+
+class _Reading:
+    """Objects as they come in, and what stayed closed."""
+
+    def __init__(self, client: Client, apis: Mapping[str, frozenset[str]]) -> None:
+        self._client = client
+        kueue = next((version for version in KUEUE if version in apis), None)
+        self._versions: dict[Kind, str | None] = {Kind.RUNTIME: TRAINER if TRAINER in apis else None}
+        for kind in (Kind.LOCAL_QUEUE, Kind.CLUSTER_QUEUE, Kind.COHORT, Kind.FLAVOR, Kind.PRIORITY):
+            self._versions[kind] = kueue
+        self.objects: dict[Kind, dict[str, Object]] = {}
+        self.unreadable: dict[Kind, str] = {}
+
+    def read_all(self, kind: Kind, selector: Mapping[str, str] | None = None) -> None:
+        """All objects of a kind, or those with some labels, page by page. Nothing where its API is not served."""
+        resource = self._resource(kind)
+        if resource is None:
+            return
+        query = {"limit": str(_PAGE)}
+        if selector:
+            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in selector.items())
+        found = self.objects.get(kind, {})
+        try:
+            while True:
+                page = _ask(self._client.list, resource, **query)
+                found |= {item["metadata"]["name"]: item for item in page["items"]}
+                query["continue"] = page["metadata"].get("continue") or ""
+                if not query["continue"]:
+                    break
+        except ApiError as error:
+            if error.status != 404:  # a kind that this version of the API does not have yet is simply not there
+                self._keep_refusal(kind, error)
+                return
+        self.objects[kind] = found
+
+    def read_one(self, kind: Kind, name: str) -> None:
+        """One object; that it is missing is known afterwards, too."""
+        resource = self._resource(kind)
+        assert resource is not None
+        found: dict[str, Object] = {}
+        try:
+            found[name] = _ask(self._client.get, resource, name)
+        except ApiError as error:
+            if error.status != 404:
+                self._keep_refusal(kind, error)
+                return
+        self.objects[kind] = self.objects.get(kind, {}) | found
+
+    def _keep_refusal(self, kind: Kind, error: ApiError) -> None:
+        if error.status != 403:
+            raise error
+        self.unreadable[kind] = error.message
+
+    def _resource(self, kind: Kind) -> Resource | None:
+        version = self._versions.get(kind, "")
+        if version is None:
+            return None
+        return Resource(f"apis/{version}" if version else "api/v1", kind.plural, kind.is_namespaced)
+
+
+def _read_companions(reading: _Reading, placements: Placements) -> None:
+    """What the pods of the named runtimes name by themselves."""
+    runtimes = reading.objects.get(Kind.RUNTIME, {})
+    names = dict.fromkeys(RUNTIME_PREFIX + placement.pool for placement in placements.values())
+    wanted = dict.fromkeys(item for name in names if name in runtimes for item in companions(runtimes[name]))
+    for kind, name in wanted:
+        reading.read_one(kind, name)
+
+
+def _read_nodes(reading: _Reading, placements: Placements) -> None:
+    """Nodes of the flavours that the placements' queues have, so that a large cluster is not read whole."""
+    locals_, queues = reading.objects.get(Kind.LOCAL_QUEUE, {}), reading.objects.get(Kind.CLUSTER_QUEUE, {})
+    flavors = reading.objects.get(Kind.FLAVOR, {})
+    named = {
+        locals_[placement.queue]["spec"].get("clusterQueue")
+        for placement in placements.values()
+        if placement.queue in locals_
+    }
+    names = {
+        flavor["name"]
+        for queue in named & queues.keys()
+        for group in queues[queue]["spec"].get("resourceGroups") or ()
+        for flavor in group["flavors"]
+    }
+    selectors = [(flavors[name].get("spec") or {}).get("nodeLabels") or {} for name in sorted(names & flavors.keys())]
+    for selector in selectors:
+        reading.read_all(Kind.NODE, selector)

@@ -1,0 +1,44 @@
+"""The workflow run that this process is a step of, as the owner of the jobs that it makes."""
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
+from vl3.launch.kube.connection import NAMESPACE_FILE
+from vl3.launch.kube.resources import PODS
+
+POD_NAME_VARIABLE = "KFP_POD_NAME"
+"""Name of a step's pod, set by Kubeflow Pipelines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a launcher runs inside a cluster."""
+
+    pod: str
+    """Name of its own pod."""
+    owner: dict[str, Any] | None
+    """Owner reference to Argo's Workflow that made the pod."""
+
+
+def find_origin(client: Client) -> Origin | None:
+    """This process's own pod and what controls it; None outside a cluster.
+
+    Jobs are owned by the workflow, not by the pod: that is replaced when a step is retried, and its jobs must outlive
+    it. A pod that cannot be read only costs the owner reference; the run's exit handler and the collector remain.
+    """
+    if not NAMESPACE_FILE.is_file() or NAMESPACE_FILE.read_text(encoding="utf-8").strip() != client.namespace:
+        return None
+    name = os.environ.get(POD_NAME_VARIABLE) or socket.gethostname()
+    try:
+        pod = client.get(PODS, name)
+    except (ApiError, ApiUnreachableError):
+        return None
+    owners = pod["metadata"].get("ownerReferences") or ()
+    controller = next((one for one in owners if one.get("controller")), None)
+    if controller is None or controller["kind"] != "Workflow":
+        return Origin(name, None)
+    reference = {key: controller[key] for key in ("apiVersion", "kind", "name", "uid")}
+    return Origin(name, {**reference, "controller": False, "blockOwnerDeletion": False})

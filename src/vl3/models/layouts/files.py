@@ -1,0 +1,152 @@
+"""The files beside the weights, in the form of a layout: config, tokenizer, generation, preprocessor, chat template."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import ConfigError
+from vl3.models.config import VideoLlama3Config
+from vl3.models.layouts.names import Layout, carried_values, official_config, transformers_config
+from vl3.models.preprocessing import RUN_FILE, Preprocessing
+from vl3.models.stored import CONFIG_FILE, read_json
+from vl3.models.vocabulary import IMAGE_PAD, IMAGE_TOKEN, METHOD_TOKENS, TOKENIZER_FILE, VIDEO_PAD, Vocabulary
+from vl3.system.files import storage_errors
+
+_MESSAGE_END, _END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
+_COPIED = ("vocab.json", "merges.txt", "special_tokens_map.json", "generation_config.json", RUN_FILE)
+"""Files that mean the same in every layout."""
+_PROCESSOR_CLASSES = {Layout.OFFICIAL: "Videollama3Qwen2Processor", Layout.TRANSFORMERS: "VideoLlama3Processor"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SideFiles:
+    """Everything of a checkpoint but its tensors, ready to be written in a layout."""
+
+    model: VideoLlama3Config
+    carried: dict[str, Any]
+    preprocessing: Preprocessing
+    vocabulary: Vocabulary
+    layout: Layout
+    contents: dict[str, bytes]
+    """File contents by name, without config.json."""
+
+    @classmethod
+    def of(
+        cls, source: Path, config: VideoLlama3Config, data: dict[str, Any], source_layout: Layout, layout: Layout
+    ) -> "SideFiles":
+        """Read the source's files and translate them; nothing is written yet.
+
+        Args:
+            source: the checkpoint folder.
+            config: its sizes.
+            data: its config.json.
+            source_layout: what it is.
+            layout: what it shall be.
+
+        Raises:
+            ConfigError: a file is damaged, or the tokenizer does not fit the config or the embedding.
+        """
+        vocabulary = _fitting_vocabulary(source, config, data, source_layout, layout)
+        preprocessing = Preprocessing.read(source, data, source_layout, config.vision.patch_size)
+        carried = carried_values(data, source_layout)
+        contents = {name: (source / name).read_bytes() for name in _COPIED if (source / name).is_file()}
+        contents |= _tokenizer_contents(source, vocabulary, layout)
+        contents.setdefault("generation_config.json", _json(_generation(vocabulary)))
+        for name, content in preprocessing.files(layout, config.vision.patch_size).items():
+            contents[name] = _json(content)
+        return cls(
+            model=config,
+            carried=carried,
+            preprocessing=preprocessing,
+            vocabulary=vocabulary,
+            layout=layout,
+            contents=contents,
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(len(content) for content in self.contents.values())
+
+    def write(self, folder: Path) -> None:
+        """Write all files but config.json.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        for name, content in self.contents.items():
+            with storage_errors(folder / name, needed_bytes=len(content)):
+                (folder / name).write_bytes(content)
+
+    def config(self, dtype: str) -> dict[str, Any]:
+        """The content of config.json; dtype is that of the weights, as safetensors calls it."""
+        if self.layout == Layout.TRANSFORMERS:
+            pads = {
+                "image_pad_id": self.vocabulary.ensure(IMAGE_PAD),
+                "video_pad_id": self.vocabulary.ensure(VIDEO_PAD),
+            }
+            return transformers_config(self.model, self.carried, dtype, **pads)
+        return official_config(self.model, self.carried, dtype, difffp=self.preprocessing.difffp)
+
+
+def _fitting_vocabulary(
+    source: Path, config: VideoLlama3Config, data: dict[str, Any], source_layout: Layout, layout: Layout
+) -> Vocabulary:
+    """The source's vocabulary with the tokens that the target needs, checked against config and embedding."""
+    vocabulary = Vocabulary(source)
+    ids = {token: vocabulary.ensure(token) for token in METHOD_TOKENS}
+    if Layout.TRANSFORMERS in (source_layout, layout):
+        ids |= {token: vocabulary.ensure(token) for token in (IMAGE_PAD, VIDEO_PAD)}
+    named: dict[str, tuple[Any, str]] = {"image_token_index": (config.image_token_id, IMAGE_TOKEN)}
+    if source_layout == Layout.TRANSFORMERS:
+        keys = {"image_token_id": IMAGE_PAD, "video_token_id": VIDEO_PAD}
+        named = {key: (data.get(key), token) for key, token in keys.items()}
+    for key, (token_id, token) in named.items():
+        if token_id != ids[token]:
+            raise ConfigError(
+                f"{source / CONFIG_FILE}: {key}={token_id} but {vocabulary.path} gives {token} the id {ids[token]}. "
+                "Vision tokens would land in other places of the text. Use the tokenizer of this checkpoint."
+            )
+    vocabulary.require_room(config.text.vocab_size)
+    return vocabulary
+
+
+def _tokenizer_contents(source: Path, vocabulary: Vocabulary, layout: Layout) -> dict[str, bytes]:
+    """tokenizer.json with its settings, and the chat template of the layout."""
+    path = source / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else _tokenizer_settings(vocabulary)
+    for key in ("auto_map", "chat_template"):  # the one needs code, the other is a file of its own
+        settings.pop(key, None)
+    settings["processor_class"] = _PROCESSOR_CLASSES[layout]
+    if "added_tokens_decoder" in settings:
+        settings["added_tokens_decoder"] |= vocabulary.decoder_entries()
+    contents = {"tokenizer_config.json": _json(settings), TOKENIZER_FILE: _json(vocabulary.data)}
+    if (source / "added_tokens.json").is_file():
+        contents["added_tokens.json"] = _json(read_json(source / "added_tokens.json") | vocabulary.added)
+    template = resources.files("vl3.models").joinpath("templates", f"{layout}.jinja").read_text(encoding="utf-8")
+    if layout == Layout.TRANSFORMERS:
+        return contents | {"chat_template.jinja": template.encode()}
+    return contents | {"chat_template.json": _json({"chat_template": template})}
+
+
+def _tokenizer_settings(vocabulary: Vocabulary) -> dict[str, Any]:
+    """tokenizer_config.json of a folder that has none; the class takes tokenizer.json as it is."""
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    names = {"eos_token": _MESSAGE_END, "pad_token": _END_OF_TEXT}
+    return settings | {key: token for key, token in names.items() if vocabulary.find(token) is not None}
+
+
+def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
+    """generation_config.json of a folder that has none: answers end where the chat format ends them."""
+    ids = {
+        "bos_token_id": vocabulary.find(_END_OF_TEXT),
+        "eos_token_id": vocabulary.find(_MESSAGE_END),
+        "pad_token_id": vocabulary.find(_END_OF_TEXT),
+    }
+    return {key: token_id for key, token_id in ids.items() if token_id is not None}
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()

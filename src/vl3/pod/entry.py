@@ -1,0 +1,255 @@
+"""Entry point of a training pod: `python -m vl3.pod.entry`, the command of the runtimes `vl3-torch-<pool>`.
+
+VL3_JOB holds the stage's job and Trainer's torch policy sets PET_*. The pod runs torchrun with its share of the
+workers, keeps the events in the store, lets the workers write a checkpoint when it is asked to end, and says how it
+ended: by its exit code, and on failure by the termination message {"family", "message"}. No torch in this process.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from vl3.config.codec import from_dict
+from vl3.config.run import RunConfig
+from vl3.config.stages import Stage
+from vl3.errors import FAMILIES, ConfigError, Vl3Error
+from vl3.lifeline import runner_mark
+from vl3.pod.journal import EventJournal, event_line
+from vl3.pod.network import PodPlace, interface_towards, wait_for_master
+from vl3.pod.processes import PodOutput, PodProcesses
+from vl3.pod.trainer_status import TrainerStatus
+from vl3.store.artifacts import find, is_intact
+from vl3.training.events import EVENTS_NAME
+from vl3.training.job import StageJob, parse_job
+from vl3.training.outcome import STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
+from vl3.training.sources import require_same_sources
+from vl3.training.worker import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
+
+JOB_VARIABLE = "VL3_JOB"
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Where Kubernetes reads a container's termination message."""
+KILLED_EXIT_CODE = 128 + signal.SIGKILL
+"""A worker was killed, most likely for want of memory."""
+
+_GRACE_SECONDS = 105.0
+"""Time for a checkpoint after SIGTERM; the pod's own grace period is 120 s."""
+_POLL_SECONDS = 0.2
+_LAST_LINES = 15
+_MAX_MESSAGE_BYTES = 4000
+
+log = logging.getLogger("vl3.pod")
+
+
+class StopSignal:
+    """Remembers SIGTERM, which Kubernetes sends to a pod that it takes away."""
+
+    def __init__(self) -> None:
+        self.received_at: float | None = None
+
+    def __call__(self) -> bool:
+        """Whether the pod was asked to end."""
+        return self.received_at is not None
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT as the wish to write a checkpoint and end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        if self.received_at is None:
+            self.received_at = time.monotonic()
+
+
+class UnexpectedEndError(Exception):
+    """The workers ended in a way that no family of errors names."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """Run this pod's share of a stage; returns the pod's exit status."""
+    parser = argparse.ArgumentParser(prog="python -m vl3.pod.entry")
+    parser.add_argument(
+        "--termination-log", type=Path, default=TERMINATION_LOG, help="file for the reason of a failure"
+    )
+    termination_log = parser.parse_args(arguments).termination_log
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s pod {environ.get('PET_NODE_RANK', '?')} %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    stop = StopSignal()
+    stop.install()
+    try:
+        return _run(environ, stop)
+    except Vl3Error as error:
+        family = next(name for name, kind in FAMILIES.items() if isinstance(error, kind))
+        log.error("%s: %s", family, error)
+        write_termination_message(termination_log, family, str(error))
+        return error.exit_code
+    except UnexpectedEndError as error:
+        log.error("%s", error)
+        write_termination_message(termination_log, "ClusterError", str(error))
+        return error.exit_code
+    except Exception as error:  # the end of the line: say it where Kubernetes shows it
+        log.error("ended by %s: %s", type(error).__name__, error, exc_info=error)
+        write_termination_message(termination_log, "ClusterError", f"{type(error).__name__}: {error}")
+        return 1
+
+
+def write_termination_message(path: Path, family: str, message: str) -> None:
+    """Say why the pod failed where Kubernetes looks for it, cut to what it takes; the log has the whole."""
+    data = _message_bytes(family, message)
+    while len(data) > _MAX_MESSAGE_BYTES:
+        message = message[: -max(1, (len(data) - _MAX_MESSAGE_BYTES) // 4)]
+        data = _message_bytes(family, message + " ...")
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        log.warning("%s: the termination message cannot be written (%s)", path, error)
+
+
+def _message_bytes(family: str, message: str) -> bytes:
+    return json.dumps({"family": family, "message": message}, ensure_ascii=False).encode()
+
+
+def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
+    job, place = _read_job(environ), PodPlace.from_environment(environ)
+    _require_world(job, place)
+    require_same_sources(job)
+    if _is_published(job):
+        log.info("%s is published already: nothing is left to train", job.output_uri)
+        return 0
+    master = wait_for_master(place, should_stop=stop)
+    if master is None:
+        return STOPPED_EXIT_CODE
+    with tempfile.TemporaryDirectory(prefix="vl3-pod-") as scratch:
+        folder = Path(scratch)
+        local = replace(job, events_path=str(folder / EVENTS_NAME), failure_path=str(folder / "failure.json"))
+        local.write(folder / "job.json")
+        variables = dict(environ) | _worker_variables(local, place, master, environ)
+        output = PodOutput()
+        processes = PodProcesses(_torchrun(folder), variables, output)
+        with contextlib.ExitStack() as stack:
+            journal = _open_journal(stack, local, environ, output) if place.node_rank == 0 else None
+            exit_code = _follow(processes, journal, stop)
+        code = _outcome(exit_code, Path(local.failure_path), output.last_lines(), stop)
+        if journal is not None and journal.lost is not None:
+            raise journal.lost
+        return code
+
+
+def _read_job(environ: Mapping[str, str]) -> StageJob:
+    text = environ.get(JOB_VARIABLE)
+    if not text:
+        raise ConfigError(f"{JOB_VARIABLE} is not set: it must hold the stage's job. Launch pods by a TrainJob of vl3.")
+    return parse_job(text, JOB_VARIABLE)
+
+
+def _require_world(job: StageJob, place: PodPlace) -> None:
+    """The number of processes decides the order of sums, so it is part of the result's key."""
+    expected = from_dict(RunConfig, job.config).num_processes(Stage(job.stage))
+    if place.num_processes != expected:
+        raise ConfigError(
+            f"the stage {job.stage} is to be trained by {expected} processes, and its pods have {place.nodes} x "
+            f"{place.processes_per_node} = {place.num_processes}. The TrainJob does not fit the job in {JOB_VARIABLE}: "
+            f"launch the stage again, with placements.{job.stage} as it should be."
+        )
+
+
+def _is_published(job: StageJob) -> bool:
+    """Whether a former attempt got to the end: a pod that is made anew must never train again."""
+    reference = find(job.output_uri)
+    return reference is not None and is_intact(reference)
+
+
+def _open_journal(
+    stack: contextlib.ExitStack, job: StageJob, environ: Mapping[str, str], output: PodOutput
+) -> EventJournal:
+    status = stack.enter_context(TrainerStatus(environ))
+
+    def pass_on(event: dict[str, object]) -> None:
+        output.write_line(event_line(event))
+        status.take(event)
+
+    return stack.enter_context(EventJournal(Path(job.events_path), job.work_uri, pass_on))
+
+
+def _torchrun(folder: Path) -> list[str]:
+    """The command; nodes, processes, rank and master come to it by PET_*."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--max-restarts=0"]
+    return [*command, f"--log-dir={folder}", "--module", "vl3.training.worker", "--job", str(folder / "job.json")]
+
+
+def _worker_variables(job: StageJob, place: PodPlace, master: str, environ: Mapping[str, str]) -> dict[str, str]:
+    variables = place.torchrun_variables() | {
+        "OMP_NUM_THREADS": str(job.config["launch"]["threads_per_process"]),
+        "TOKENIZERS_PARALLELISM": "false",
+        LAUNCHER_VARIABLE: runner_mark(os.getpid()),
+        LAUNCHED_AT_VARIABLE: repr(time.time()),
+    }
+    interface = interface_towards(master)
+    if interface and "GLOO_SOCKET_IFNAME" not in environ:  # gloo's own choice, the host's name, may be another network
+        variables["GLOO_SOCKET_IFNAME"] = interface
+    return variables
+
+
+def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSignal) -> int:
+    """Run the workers to their end; returns torchrun's exit code."""
+    is_said = False
+    with processes:
+        while True:
+            exit_code = processes.wait(_POLL_SECONDS)
+            if journal is not None:
+                journal.poll()
+            if exit_code is not None:
+                return exit_code
+            if stop.received_at is not None:
+                if not is_said:
+                    log.warning("asked to end: the workers finish their step and write a checkpoint")
+                    is_said = True
+                    if journal is not None:
+                        journal.upload_soon()
+                processes.ask_workers_to_stop()
+                if time.monotonic() - stop.received_at > _GRACE_SECONDS:
+                    log.error("the checkpoint was not ready after %g s: the last one before it counts", _GRACE_SECONDS)
+                    return STOPPED_EXIT_CODE
+
+
+def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSignal) -> int:
+    """The pod's exit code.
+
+    Raises:
+        Vl3Error: what a worker recorded.
+        UnexpectedEndError: a worker ended otherwise.
+    """
+    if exit_code == 0:
+        return 0
+    recorded = recorded_failure(failure_path)
+    if recorded is not None:
+        raise recorded
+    who, code = first_to_fail("\n".join(lines), exit_code)
+    if stop() or code == STOPPED_EXIT_CODE:  # another pod of the stage may be the one that was asked
+        log.info("stopped after a checkpoint: the next attempt goes on from it")
+        return STOPPED_EXIT_CODE
+    shown = "\n  ".join(lines[-_LAST_LINES:])
+    raise UnexpectedEndError(
+        f"{who} ended with exit code {code}{exit_hint(who, code, lines)}. Its last lines:\n  {shown}",
+        KILLED_EXIT_CODE if code == -signal.SIGKILL else 1,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,119 @@
+"""The numbers that the report shows: what report.json holds and report.html draws, computed once from ReportData.
+
+Numbers are rounded to six significant digits here, so that both files say exactly the same.
+"""
+
+import math
+from typing import Any
+
+from vl3.config.codec import to_dict
+from vl3.report.data import ChainStep, ReportData
+from vl3.report.stage_numbers import stage_numbers
+
+SIGNIFICANT_DIGITS = 6
+
+
+def report_numbers(data: ReportData) -> dict[str, Any]:
+    """The content of report.json: plain JSON data, NaN and infinity as texts."""
+    numbers = {
+        "run": to_dict(data.run),
+        "verdict": to_dict(data.verdict),
+        "chain": _chain(data),
+        "stages": [stage_numbers(stage) for stage in data.stages],
+        "accuracy": _accuracy(data),
+        "predictions": (data.evaluation or {}).get("predictions") or None,
+        "confusions": (data.evaluation or {}).get("confusions") or {},
+        "gates": to_dict(data.gates),
+        "validation": to_dict(data.validation),
+        "lineage": to_dict(data.lineage) or None,
+        "missing": dict(data.missing),
+    }
+    return _rounded(numbers)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    if isinstance(value, float):
+        return _rounded_float(value)
+    return value
+
+
+def _rounded_float(value: float) -> float | str:
+    if not math.isfinite(value):
+        return str(value)
+    if value.is_integer() or abs(value) >= 10**SIGNIFICANT_DIGITS:
+        return round(value, 3)
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _chain(data: ReportData) -> dict[str, Any] | None:
+    if not data.chain:
+        return None
+    begin = min((step.started_at for step in data.chain if step.started_at is not None), default=None)
+    steps = [_chain_step(step, begin) for step in data.chain]
+    worked = sum(step["seconds"] or 0.0 for step in steps)
+    outside = None if data.wall_seconds is None else max(0.0, data.wall_seconds - worked)
+    return {"wall_seconds": data.wall_seconds, "step_seconds": worked, "outside_seconds": outside, "steps": steps}
+
+
+def _chain_step(step: ChainStep, begin: float | None) -> dict[str, Any]:
+    offset = step.started_at - begin if step.started_at is not None and begin is not None else None
+    seconds = step.seconds
+    if seconds is None and step.started_at is not None and step.ended_at is not None:
+        seconds = step.ended_at - step.started_at
+    return {
+        "name": step.name,
+        "state": step.state,
+        "offset_seconds": offset,
+        "seconds": seconds,
+        "produced_in_seconds": step.produced_in_seconds,
+        "note": step.note,
+    }
+
+
+def _accuracy(data: ReportData) -> dict[str, Any] | None:
+    models = (data.evaluation or {}).get("models") or []
+    if not models:
+        return None
+    names = [model["name"] for model in models]
+    categories = list(dict.fromkeys(category for model in models for category in model["tasks"]))
+    return {
+        "models": names,
+        "mean_accuracy": {model["name"]: model["mean_accuracy"] for model in models},
+        "mean_chance": _mean_chance(models[-1]["tasks"]),
+        "categories": [_category_row(category, models, data) for category in categories],
+    }
+
+
+def _mean_chance(tasks: dict[str, Any]) -> float | None:
+    chances = [task.get("chance") for task in tasks.values()]
+    return sum(chances) / len(chances) if chances and None not in chances else None
+
+
+def _category_row(category: str, models: list[dict[str, Any]], data: ReportData) -> dict[str, Any]:
+    scores = {model["name"]: model["tasks"][category] for model in models if category in model["tasks"]}
+    left_out = [stage.stage for stage in data.stages if not _trains(stage.config, category)]
+    last = models[-1]["name"]
+    return {
+        "category": category,
+        "chance": next((score["chance"] for score in scores.values() if score.get("chance") is not None), None),
+        "total": max(score["total"] for score in scores.values()),
+        "left_out_by": left_out,
+        "left_out_at_the_end": bool(data.stages) and data.stages[-1].stage in left_out,
+        "change_in_last_stage": _change(scores, [model["name"] for model in models]) if last in scores else None,
+        "scores": scores,
+    }
+
+
+def _trains(config: dict[str, Any], category: str) -> bool:
+    return any(kind.partition(":")[0] == category for kind in config.get("mixture", {}))
+
+
+def _change(scores: dict[str, dict[str, Any]], names: list[str]) -> float | None:
+    """Accuracy of the last model less that of the one before it."""
+    if len(names) < 2 or names[-2] not in scores:
+        return None
+    return scores[names[-1]]["accuracy"] - scores[names[-2]]["accuracy"]

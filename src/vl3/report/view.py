@@ -1,0 +1,173 @@
+"""What the template needs beside the numbers: labels, number formats, charts and pictures as data URIs."""
+
+import base64
+import math
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from vl3.config.stages import Stage
+from vl3.report.charts import ScorePoint, Series, accuracy_chart, line_chart
+from vl3.report.stage_numbers import PARTS
+
+NOT_AVAILABLE = Markup('<span class="muted">n/a</span>')
+
+
+def label(name: str) -> str:
+    """A name of the code as words: `scene_image:caption` becomes `scene image, caption`."""
+    return name.replace(":", ", ").replace("_", " ").replace("-", " ")
+
+
+def model_label(name: str) -> str:
+    """`before` or the number of the stage with its name."""
+    return f"Stage {Stage(name).number} {label(name)}" if name in set(Stage) else label(name)
+
+
+def short_label(name: str) -> str:
+    """`S1` to `S4` for a stage."""
+    return f"S{Stage(name).number}" if name in set(Stage) else label(name)
+
+
+def _figure(value: Any, text: str) -> Markup:
+    """A number as people read it, with its exact value for machines."""
+    return Markup('<data value="{}">{}</data>').format(value, text)
+
+
+def percent(value: Any, digits: int = 1) -> Markup:
+    """0.957 as `95.7 %`."""
+    return _figure(value, f"{value:.{digits}%}".replace("%", "\u2009%")) if _is_number(value) else plain(value)
+
+
+def signed_percent(value: Any) -> Markup:
+    """A change of accuracy in percentage points, with its sign."""
+    return _figure(value, f"{value * 100:+.1f}".replace("-", "\u2212")) if _is_number(value) else plain(value)
+
+
+def duration(value: Any) -> Markup:
+    """Seconds as `12.3 s`, `2 min 12 s` or `1 h 05 min`."""
+    return _figure(value, _duration_text(value)) if _is_number(value) else plain(value)
+
+
+def _duration_text(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plain(value: Any) -> Markup:
+    """A number with at most four digits after the leading ones, a word for True, False and what is missing."""
+    if value is None or value == "":
+        return NOT_AVAILABLE
+    if isinstance(value, bool):
+        return Markup("{}").format("yes" if value else "no")
+    if not _is_number(value):
+        return Markup("{}").format(value)
+    if isinstance(value, int) or float(value).is_integer():
+        return _figure(value, f"{int(value):,}".replace(",", "\u2009"))
+    return _figure(value, f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}".replace(",", "\u2009"))
+
+
+def exact(value: Any) -> Markup:
+    """A number as it stands in report.json."""
+    return _figure(value, str(value)) if _is_number(value) else plain(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def stage_charts(stages: list[dict[str, Any]]) -> list[dict[str, Markup]]:
+    """Charts of loss, learning rate and speed of each stage; the losses share one scale, to be compared."""
+    losses = [loss for stage in stages for loss in stage["curve"].get("loss", []) if _is_number(loss) and loss > 0]
+    y_range = (min(losses), max(losses)) if losses else None
+    log_y = y_range is not None and y_range[1] / y_range[0] > 20
+    return [
+        {
+            "loss": _loss_chart(stage, y_range, log_y),
+            "rates": _rates_chart(stage),
+            "speed": _curve_chart(stage, "tokens_per_second", "s-speed", "tokens/s", "Speed"),
+        }
+        for stage in stages
+    ]
+
+
+def _points(curve: dict[str, Any], name: str) -> list[tuple[float, float]]:
+    pairs = zip(curve["step"], curve.get(name, []), strict=False)
+    return [(float(x), float(y)) for x, y in pairs if _is_number(y)]
+
+
+def _loss_chart(stage: dict[str, Any], y_range: tuple[float, float] | None, log_y: bool) -> Markup:
+    series = Series(name="loss", css_class="s-loss", points=_points(stage["curve"], "loss"))
+    progress = stage["progress"]
+    ends = [value for value in (progress["first_loss"], progress["last_loss"]) if _is_number(value)]
+    story = f"The loss goes from {ends[0]:.3g} to {ends[-1]:.3g}" if ends else "No loss was logged"
+    title = f"Loss, {model_label(stage['stage'])}"
+    return line_chart([series], title=title, description=story, x_label="step", log_y=log_y, y_range=y_range)
+
+
+def _rates_chart(stage: dict[str, Any]) -> Markup:
+    series = [
+        Series(name=f"{part} learning rate", css_class=f"s-{part}", points=_points(stage["curve"], f"lr/{part}"))
+        for part in PARTS
+        if any(stage["curve"].get(f"lr/{part}", []))  # a frozen part logs 0
+    ]
+    rates = stage["settings"]["learning_rates"]
+    story = "Peak rates: " + ", ".join(f"{part} {rates[part] or 'frozen'}" for part in PARTS)
+    title = f"Learning rate, {model_label(stage['stage'])}"
+    return line_chart(series, title=title, description=story, x_label="step", y_range=_from_zero(series))
+
+
+def _from_zero(series: list[Series]) -> tuple[float, float] | None:
+    values = [y for one in series for _, y in one.points]
+    return (0.0, max(values) or 1.0) if values else None
+
+
+def _curve_chart(stage: dict[str, Any], column: str, css_class: str, name: str, title: str) -> Markup:
+    series = [Series(name=name, css_class=css_class, points=_points(stage["curve"], column))]
+    story = f"{name} over the steps of the stage"
+    where = f"{title}, {model_label(stage['stage'])}"
+    return line_chart(series, title=where, description=story, x_label="step", y_range=_from_zero(series))
+
+
+def accuracy_charts(accuracy: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """One chart a category: accuracy before and after each stage."""
+    return [] if accuracy is None else [_accuracy_chart(row, accuracy["models"]) for row in accuracy["categories"]]
+
+
+def _accuracy_chart(row: dict[str, Any], models: list[str]) -> dict[str, Any]:
+    points = [
+        ScorePoint(
+            label=short_label(name),
+            accuracy=score["accuracy"],
+            low=score["low"],
+            high=score["high"],
+            hollow=name in row["left_out_by"],
+            css_class="" if name in set(Stage) else "s-before",
+        )
+        for name in models
+        if (score := row["scores"].get(name))
+    ]
+    story = "; ".join(f"{point.label} {point.accuracy:.1%}" for point in points)
+    title = f"Accuracy, {label(row['category'])}"
+    chart = accuracy_chart(points, chance=row["chance"], title=title, description=story)
+    return {"category": row["category"], "chart": chart, "row": row}
+
+
+def pictures(prediction: dict[str, Any], folder: Path | None) -> list[str | None]:
+    """The media of a prediction as data URIs; None for a picture that is not in the evaluation's folder."""
+    return [_data_uri(folder, name) for name in prediction.get("media", [])]
+
+
+def _data_uri(folder: Path | None, name: str) -> str | None:
+    if folder is None:
+        return None
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or path.suffix != ".png" or not path.is_file():
+        return None
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

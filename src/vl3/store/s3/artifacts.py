@@ -1,0 +1,139 @@
+"""Artifacts on S3: files first, below a folder named after the manifest's digest; manifest.json last, if none is there.
+
+So two writers of one URI never write the same key with different bytes, one manifest wins, and every reader sees one
+whole artifact. What a killed writer leaves has no manifest and is no artifact.
+"""
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from vl3.errors import StorageError
+from vl3.store.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
+from vl3.store.objects import open_s3
+from vl3.store.reference import Reference
+from vl3.store.s3.connection import S3Connection
+from vl3.store.s3.store import S3Store
+from vl3.store.s3.transfer import in_parallel
+from vl3.system.files import atomic_write_bytes, require_space
+
+log = logging.getLogger(__name__)
+
+_SMALL_BYTES = 4 * 2**20
+_SMALL_FILES_AT_ONCE = 8
+_STALE_SECONDS = 24 * 3600.0
+_FILE_REMEDY = "Delete the artifact, its manifest.json first, and run the step that makes it again."
+
+
+def publish_s3(folder: Path, manifest: Manifest, uri: str, s3: S3Connection | None) -> bytes:
+    """Put a folder with its manifest.json; returns the bytes of the manifest that stands at the URI in the end.
+
+    Raises:
+        StorageError: the store refuses or fails; nothing that a reader could see is left.
+    """
+    store, data = open_s3(uri, s3), (folder / MANIFEST_NAME).read_bytes()
+    store.abort_uploads(older_than_seconds=_STALE_SECONDS)
+    place = _place(data)
+    _transfer(manifest, lambda name, entry: store.put_entry(folder / name, f"{place}/{name}", entry))
+    is_first = store.put_new(MANIFEST_NAME, data)
+    standing = store.read(MANIFEST_NAME)  # a put that is repeated after a lost answer meets its own manifest
+    if standing is None:
+        raise StorageError(f"{uri}: the manifest was put and is gone. Somebody deletes what is being published.")
+    if not is_first and _place(standing) != place:
+        log.info("%s: another writer was first; its artifact is taken", uri)
+        _delete_all(store, f"{place}/")
+    return standing
+
+
+def set_aside_s3(uri: str, s3: S3Connection | None) -> None:
+    """Take the manifest of a damaged artifact away and keep a copy of it, so that a new one can be published.
+
+    What lies there is judged here, at the last moment: another writer may have published since the caller looked.
+    """
+    store = open_s3(uri, s3)
+    data = store.read(MANIFEST_NAME)
+    if data is None or _is_complete(store, data):
+        return
+    store.put_new(f"manifest.damaged-{secrets.token_hex(4)}.json", data)
+    store.delete(MANIFEST_NAME)
+    log.warning("%s: the artifact there is damaged; its manifest is set aside", uri)
+
+
+def is_intact_s3(reference: Reference, s3: S3Connection | None) -> bool:
+    """Whether the manifest is the one referred to and every file is there with its size: two requests, no download.
+
+    Content was verified when it was put and is verified again by whoever fetches it.
+    """
+    store = open_s3(reference.uri, s3)
+    data = store.read(MANIFEST_NAME)
+    return data is not None and hashlib.sha256(data).hexdigest() == reference.sha256 and _is_complete(store, data)
+
+
+def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Path], None]:
+    """What brings an artifact's verified files into an empty folder.
+
+    Raises:
+        StorageError: by the returned function: the artifact is missing, another one or damaged, or the disk is full.
+    """
+
+    def fill(folder: Path) -> None:
+        store = open_s3(reference.uri, s3)
+        data = store.read(MANIFEST_NAME)
+        if data is None:
+            raise StorageError(
+                f"{reference.uri}: the {reference.kind} is missing (expected sha256 {reference.sha256}). "
+                "Run the step that makes it again."
+            )
+        found = hashlib.sha256(data).hexdigest()
+        if found != reference.sha256:
+            raise StorageError(
+                f"{reference.uri}/{MANIFEST_NAME}: the manifest is not the one referred to (sha256 {found}, expected "
+                f"{reference.sha256}). {_FILE_REMEDY}"
+            )
+        manifest, place = parse_manifest(data, reference.uri), _place(data)
+        size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+        require_space(folder, size_bytes, purpose=f"to download {reference.uri}")
+        _transfer(manifest, lambda name, entry: store.get_entry(f"{place}/{name}", folder / name, entry))
+        atomic_write_bytes(folder / MANIFEST_NAME, data)
+
+    return fill
+
+
+def delete_s3(uri: str, s3: S3Connection | None) -> None:
+    """Delete an artifact, its manifest first: without one it does not exist."""
+    store = open_s3(uri, s3)
+    store.delete(MANIFEST_NAME)
+    _delete_all(store, "")
+    store.abort_uploads(older_than_seconds=0)
+
+
+def _is_complete(store: S3Store, data: bytes) -> bool:
+    """Whether every file that a manifest names is there with its size."""
+    try:
+        manifest = parse_manifest(data, store.uri)
+    except StorageError:
+        return False
+    place = _place(data)
+    expected = {f"{place}/{name}": entry.size_bytes for name, entry in manifest.files.items()}
+    return store.sizes(f"{place}/") == expected
+
+
+def _place(manifest: bytes) -> str:
+    """The folder of an artifact's files below its URI."""
+    return hashlib.sha256(manifest).hexdigest()[:16]
+
+
+def _transfer(manifest: Manifest, move: Callable[[str, FileEntry], None]) -> None:
+    """Move every file: small ones side by side, others one by one: their parts are parallel and fill the memory."""
+    small = {name: entry for name, entry in manifest.files.items() if entry.size_bytes <= _SMALL_BYTES}
+    in_parallel((partial(move, name, entry) for name, entry in small.items()), workers=_SMALL_FILES_AT_ONCE)
+    for name, entry in manifest.files.items():
+        if name not in small:
+            move(name, entry)
+
+
+def _delete_all(store: S3Store, prefix: str) -> None:
+    in_parallel((partial(store.delete, key) for key in store.list(prefix)), workers=_SMALL_FILES_AT_ONCE)

@@ -1,0 +1,204 @@
+"""One minio client a service and account in this process: pooled, thread safe, with retries, deadlines and messages."""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from vl3.errors import ConfigError, StorageError
+from vl3.store.s3.connection import S3Connection
+from vl3.store.s3.credentials import CredentialFiles, choose_source, files_from_environment
+from vl3.store.s3.errors import (
+    DeadlineError,
+    Verdict,
+    code_of,
+    explain,
+    failures,
+    status_of,
+    verdict_of,
+    wait_asked_for,
+)
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+FIRST_CONTACT_TRIES = 8
+"""Some 20 s: a server that never answered is probably not the one that is meant."""
+MAX_TRIES = 40
+"""More than a deadline allows: a server that answered before is waited for as long, for it may be restarting."""
+FIRST_WAIT_SECONDS = 0.2
+MAX_WAIT_SECONDS = 10.0
+_POOL_CONNECTIONS = 16
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """The end of one request with all its retries."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._started = time.monotonic()
+
+    @property
+    def spent_seconds(self) -> float:
+        """Time since the first try."""
+        return time.monotonic() - self._started
+
+    def check(self) -> None:
+        """Raise DeadlineError when the time is over: a body that drips never times out by itself."""
+        if self.spent_seconds > self.seconds:
+            raise DeadlineError(f"more than {self.seconds:.0f} s")
+
+
+class S3Client:
+    """Calls of the minio client, repeated where that can help, with errors that say what to do."""
+
+    def __init__(self, connection: S3Connection, files: CredentialFiles) -> None:
+        """Open the pool; nothing is sent yet.
+
+        Raises:
+            StorageError: no credentials are set.
+            ConfigError: the CA bundle is no file of certificates.
+        """
+        from minio import Minio
+
+        self.connection = connection
+        http = _pool(connection)
+        self._source = choose_source(connection, files, http)
+        self.minio = Minio(
+            connection.host,
+            secure=connection.is_https,
+            region=connection.region or (None if connection.is_aws else "us-east-1"),  # others need not be asked
+            credentials=self._source,
+            http_client=http,
+        )
+        self.num_retries = 0
+        """Requests that were repeated so far, for tests and measurements."""
+        self._has_answered = False
+
+    def call(self, where: str, operation: Callable[[Any, Deadline], T]) -> T:
+        """Run one idempotent request until it succeeds, its error is final, or tries or time are over.
+
+        Args:
+            where: s3://bucket/key for messages.
+            operation: gets the minio client and the deadline; called again after a failure that may pass.
+
+        Raises:
+            StorageError: with the place, the reason and the remedy.
+        """
+        deadline, tries, refreshed = Deadline(self.connection.deadline_seconds), 0, False
+        while True:
+            tries += 1
+            used = self._source.retrieve()
+            try:
+                result = operation(self.minio, deadline)
+                self._has_answered = True
+                return result
+            except failures() as error:
+                verdict = verdict_of(error)
+                self._has_answered |= status_of(error) != 0
+                if verdict is Verdict.CREDENTIALS and not refreshed:
+                    refreshed = True
+                    self._source.refresh()
+                    if self._source.retrieve() != used:
+                        log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
+                        continue
+                wait = _wait_seconds(tries, error)
+                limit = MAX_TRIES if self._has_answered else FIRST_CONTACT_TRIES
+                over = tries >= limit or deadline.spent_seconds + wait > deadline.seconds
+                if verdict is not Verdict.RETRY or over:
+                    spent = f"{tries} {'try' if tries == 1 else 'tries'} in {deadline.spent_seconds:.1f} s"
+                    message = explain(error, where, self.connection, self._source.name, spent)
+                    raise StorageError(message) from error
+                log.info("%s: try %d failed (%s); again in %.1f s", where, tries, type(error).__name__, wait)
+                self.num_retries += 1
+                time.sleep(wait)
+
+
+def refusal_of(error: StorageError) -> str:
+    """The S3 error code behind a StorageError of `call`, or an empty text."""
+    return code_of(error.__cause__) if error.__cause__ is not None else ""
+
+
+_clients: dict[tuple[S3Connection, CredentialFiles], S3Client] = {}
+_clients_lock = threading.Lock()
+
+
+def client_for(connection: S3Connection) -> S3Client:
+    """The client of this process for a service and account; the environment's credentials are read when it is made."""
+    key = (connection, files_from_environment())
+    with _clients_lock:
+        if key not in _clients:
+            _clients[key] = S3Client(*key)
+        return _clients[key]
+
+
+def _forget_clients() -> None:
+    """A child must not share its parent's connections."""
+    global _clients, _clients_lock  # a lock that another thread held at the fork is never released
+    _clients, _clients_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_clients)
+
+
+def _wait_seconds(tries: int, error: BaseException) -> float:
+    """Exponential back-off with jitter, so that many workers do not come back at the same moment."""
+    ceiling = min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
+    return max(random.uniform(ceiling / 2, ceiling), min(wait_asked_for(error), 60.0))
+
+
+def _pool(connection: S3Connection) -> Any:
+    import ssl
+
+    import certifi
+    from urllib3 import PoolManager, Timeout
+
+    context = None
+    if connection.is_https:
+        context = ssl.create_default_context()
+        context.load_verify_locations(certifi.where())
+        if connection.ca_bundle is not None:
+            try:
+                context.load_verify_locations(connection.ca_bundle)
+            except (ssl.SSLError, OSError) as error:
+                raise ConfigError(
+                    f"AWS_CA_BUNDLE: {connection.ca_bundle} holds no certificates that can be read ({error}). "
+                    "Give a file with PEM certificates."
+                ) from error
+    pool = PoolManager(
+        timeout=Timeout(connect=CONNECT_SECONDS, read=connection.request_timeout_seconds),
+        maxsize=_POOL_CONNECTIONS,
+        retries=False,
+        ssl_context=context,
+    )
+    pool.pool_classes_by_scheme = _patient_pools(connection.request_timeout_seconds)
+    return pool
+
+
+def _patient_pools(send_seconds: float) -> dict[str, Any]:
+    """Pools whose connections may take longer to send than to connect.
+
+    Python counts a socket's timeout for the whole of a send. urllib3 leaves the short one of connecting in force for
+    the first request of a connection: 16 MiB would have to leave within it.
+    """
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+
+    def patient(connection_class: Any) -> Any:
+        class PatientConnection(connection_class):
+            def connect(self) -> None:
+                super().connect()
+                self.sock.settimeout(send_seconds)
+
+        return PatientConnection
+
+    pools = {}
+    for scheme, pool_class in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPool)):
+        pools[scheme] = type(
+            f"Patient{pool_class.__name__}", (pool_class,), {"ConnectionCls": patient(pool_class.ConnectionCls)}
+        )
+    return pools

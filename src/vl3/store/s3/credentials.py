@@ -1,0 +1,252 @@
+"""Where S3 credentials come from, and how a changed file or token is noticed while running.
+
+A source is what the minio client calls a provider: it is asked before every request. No secret is put into a message.
+"""
+
+import configparser
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
+from xml.etree import ElementTree
+
+from vl3.errors import StorageError
+from vl3.store.s3.connection import S3Connection
+
+_ROLE_SESSION = "vl3"
+_REMEDY = (
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SHARED_CREDENTIALS_FILE (and AWS_PROFILE), or "
+    "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CredentialFiles:
+    """What the environment says about credentials that are not keys themselves."""
+
+    credentials_file: Path | None
+    """File of profiles with keys; None when none is named and there is none in the home folder."""
+    profile: str
+    """Profile in that file."""
+    token_file: Path | None
+    """File with a web identity token, as Kubernetes mounts it."""
+    role: str | None
+    """Role to assume with that token."""
+    sts_endpoint: str | None
+    """Service that changes the token into keys; None follows from the S3 endpoint."""
+    has_container_role: bool
+    """Whether the platform offers keys at an address of its own."""
+
+
+class CredentialSource(Protocol):
+    """Gives the account of the next request."""
+
+    name: str
+    """Where it looks, for messages."""
+
+    def retrieve(self) -> Any:
+        """The credentials of now (minio's Credentials). StorageError when there are none."""
+
+    def refresh(self) -> None:
+        """Look again at the next retrieve, though nothing seems to have changed."""
+
+
+def files_from_environment(environment: Mapping[str, str] = os.environ) -> CredentialFiles:
+    """The AWS-standard variables about credential files and roles."""
+    token = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    given = environment.get("AWS_SHARED_CREDENTIALS_FILE")
+    usual = Path(environment.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
+    return CredentialFiles(
+        credentials_file=Path(given) if given else usual if usual.is_file() else None,
+        profile=environment.get("AWS_PROFILE") or "default",
+        token_file=Path(token) if token else None,
+        role=environment.get("AWS_ROLE_ARN") or None,
+        sts_endpoint=environment.get("AWS_ENDPOINT_URL_STS") or None,
+        has_container_role=any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in environment),
+    )
+
+
+def choose_source(connection: S3Connection, files: CredentialFiles, http: Any) -> CredentialSource:
+    """The first source that is there, in the order of the AWS tools: keys, web identity, file, role of the machine.
+
+    Raises:
+        StorageError: there is none.
+    """
+    if connection.access_key is not None:
+        return StaticSource(connection)
+    if files.token_file is not None and files.role is not None:
+        return FileSource(files.token_file, "the web identity token", _assume_role(connection, files, http))
+    if files.credentials_file is not None:
+        return FileSource(
+            files.credentials_file, f"profile {files.profile!r}", lambda text: _from_profile(text, files.profile)
+        )
+    if files.has_container_role or connection.is_aws:
+        return MachineSource()
+    raise StorageError(f"{connection.endpoint}: no credentials for this S3 server were found. {_REMEDY}")
+
+
+class StaticSource:
+    """Keys that were given, by an argument or the environment."""
+
+    name = "AWS_ACCESS_KEY_ID"
+
+    def __init__(self, connection: S3Connection) -> None:
+        from minio.credentials import Credentials
+
+        self._credentials = Credentials(connection.access_key, connection.secret_key, connection.session_token)
+
+    def retrieve(self) -> Any:
+        """See CredentialSource."""
+        return self._credentials
+
+    def refresh(self) -> None:
+        """Given keys do not change."""
+
+
+class FileSource:
+    """Keys read from a file, or made from the token in it; read again when the file changes or the keys end."""
+
+    def __init__(self, path: Path, what: str, read: Callable[[str], Any]) -> None:
+        """Remember where to look; nothing is read yet.
+
+        Args:
+            path: the file; a mounted secret changes by a link being moved.
+            what: what is looked for in it.
+            read: makes credentials of the file's text. ValueError when it cannot.
+        """
+        self.name = f"{what} in {path}"
+        self._path, self._read = path, read
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, ...] | None = None
+        self._credentials: Any = None
+
+    def retrieve(self) -> Any:
+        """See CredentialSource."""
+        with self._lock:
+            stamp = self._current_stamp()
+            if self._credentials is None or stamp != self._stamp or self._credentials.is_expired():
+                self._load(stamp)
+            return self._credentials
+
+    def refresh(self) -> None:
+        """See CredentialSource."""
+        with self._lock:
+            self._stamp = None
+
+    def _current_stamp(self) -> tuple[int, ...] | None:
+        try:
+            facts = self._path.stat()
+        except OSError:
+            return None
+        return facts.st_mtime_ns, facts.st_ino, facts.st_size
+
+    def _load(self, stamp: tuple[int, ...] | None) -> None:
+        try:
+            self._credentials = self._read(self._path.read_text(encoding="utf-8"))
+            self._stamp = stamp
+        except (OSError, ValueError, configparser.Error) as error:
+            if self._credentials is not None and not self._credentials.is_expired():
+                return  # the file is being replaced just now: what was read before holds until the server refuses it
+            reason = type(error).__name__ if isinstance(error, configparser.Error) else error
+            raise StorageError(f"no S3 credentials from {self.name} ({reason}). {_REMEDY}") from None
+
+
+class MachineSource:
+    """The role that the machine or the pod has from its platform."""
+
+    name = "the role of this machine"
+
+    def __init__(self) -> None:
+        from minio.credentials import IamAwsProvider
+        from urllib3 import PoolManager, Retry, Timeout
+
+        # The metadata address is next door or not there at all: no long waits for it.
+        self._make = lambda: IamAwsProvider(http_client=PoolManager(timeout=Timeout(2.0), retries=Retry(1)))
+        self._provider = self._make()
+        self._lock = threading.Lock()
+
+    def retrieve(self) -> Any:
+        """See CredentialSource."""
+        from urllib3.exceptions import HTTPError
+
+        with self._lock:
+            try:
+                return self._provider.retrieve()
+            except (HTTPError, OSError, ValueError, KeyError) as error:
+                raise StorageError(
+                    f"no S3 credentials: nothing is set, and {self.name} gave none ({type(error).__name__}). {_REMEDY}"
+                ) from None
+
+    def refresh(self) -> None:
+        """See CredentialSource."""
+        with self._lock:
+            self._provider = self._make()
+
+
+def _from_profile(text: str, profile: str) -> Any:
+    from minio.credentials import Credentials
+
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    keys = [parser.get(profile, name, fallback=None) for name in ("aws_access_key_id", "aws_secret_access_key")]
+    if not all(keys):
+        raise ValueError("it has no aws_access_key_id with aws_secret_access_key")
+    return Credentials(keys[0], keys[1], parser.get(profile, "aws_session_token", fallback=None))
+
+
+def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) -> Callable[[str], Any]:
+    """Changes a web identity token into keys. The token goes into the body: addresses are logged, bodies are not."""
+    if files.sts_endpoint:
+        endpoint = files.sts_endpoint
+    elif connection.is_aws:
+        endpoint = (
+            f"https://sts.{connection.region}.amazonaws.com" if connection.region else "https://sts.amazonaws.com"
+        )
+    else:
+        endpoint = connection.endpoint
+
+    def assume(token: str) -> Any:
+        from urllib3.exceptions import HTTPError
+
+        body = urlencode(
+            {
+                "Action": "AssumeRoleWithWebIdentity",
+                "Version": "2011-06-15",
+                "RoleArn": files.role,
+                "RoleSessionName": _ROLE_SESSION,
+                "WebIdentityToken": token.strip(),
+            }
+        )
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        try:
+            response = http.request("POST", f"{endpoint.rstrip('/')}/", body=body, headers=headers)
+        except HTTPError as error:
+            host = urlsplit(endpoint).netloc
+            raise ValueError(f"the token service at {host} does not answer: {type(error).__name__}") from None
+        return _parse_role(response.status, response.data)
+
+    return assume
+
+
+def _parse_role(status: int, data: bytes) -> Any:
+    """Credentials of an answer of the token service, renewed a minute before they end."""
+    from minio.credentials import Credentials
+    from minio.time import from_iso8601utc
+
+    try:
+        root = ElementTree.fromstring(data)  # noqa: S314 (the answer of a service that we trust with our token)
+    except ElementTree.ParseError:
+        raise ValueError(f"the token service answered {status} with something else than XML") from None
+    found = {element.tag.rpartition("}")[2]: element.text for element in root.iter()}
+    if status != 200 or "AccessKeyId" not in found:
+        raise ValueError(f"the token service refused the token with {status} {found.get('Code', '')}")
+    return Credentials(
+        found["AccessKeyId"],
+        found["SecretAccessKey"],
+        found["SessionToken"],
+        from_iso8601utc(found["Expiration"]) - timedelta(seconds=60),
+    )

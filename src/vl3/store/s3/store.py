@@ -1,0 +1,146 @@
+"""A key prefix of an S3 bucket as a store."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import StorageError
+from vl3.store.manifest import FileEntry
+from vl3.store.s3.client import client_for, refusal_of
+from vl3.store.s3.connection import S3Connection
+from vl3.store.s3.transfer import Target, abort_upload, download, facts_of, put_bytes, read_range, read_whole, upload
+from vl3.store.uris import check_key, split_s3
+
+_NOT_CONDITIONAL = ("NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest")
+
+
+class S3Store:
+    """See Store; with what the artifacts need beside."""
+
+    def __init__(self, uri: str, connection: S3Connection) -> None:
+        """Take the client of this process for the connection.
+
+        Raises:
+            ConfigError: the URI is malformed.
+            StorageError: no credentials are set.
+        """
+        self.uri = uri.rstrip("/")
+        self.bucket, self.prefix = split_s3(uri)
+        self.client = client_for(connection)
+
+    def put_file(self, path: Path, key: str) -> None:
+        """See Store."""
+        upload(self._target(key), path)
+
+    def put_entry(self, path: Path, key: str, entry: FileEntry) -> None:
+        """Put a file whose size and digest are known; StorageError when it is another by now."""
+        upload(self._target(key), path, entry)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Put a small object unless one is there; whether it was put.
+
+        On a server that does not know conditional writes, an object is looked for first: two writers at the same
+        moment can then both see none, and the later one stays.
+        """
+        target, sha256 = self._target(key), hashlib.sha256(data).hexdigest()
+        try:
+            put_bytes(target, data, sha256, only_new=True)
+        except StorageError as error:
+            if refusal_of(error) == "PreconditionFailed":
+                return False
+            if refusal_of(error) not in _NOT_CONDITIONAL:
+                raise
+            if self.exists(key):
+                return False
+            put_bytes(target, data, sha256)
+        return True
+
+    def get_file(self, key: str, path: Path) -> None:
+        """See Store."""
+        download(self._target(key), path)
+
+    def get_entry(self, key: str, path: Path, entry: FileEntry) -> None:
+        """Copy an object that must have this size and digest; it is fetched again a few times when it differs."""
+        download(self._target(key), path, entry)
+
+    def read(self, key: str) -> bytes | None:
+        """See Store."""
+        return read_whole(self._target(key))
+
+    def read_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """See Store."""
+        data = read_range(self._target(key), offset_bytes, length_bytes)
+        return require_length(data, length_bytes, f"{self.uri}/{key}", offset_bytes)
+
+    def exists(self, key: str) -> bool:
+        """See Store."""
+        return facts_of(self._target(key)) is not None
+
+    def list(self, prefix: str = "") -> "list[str]":
+        """See Store."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Size of every object by key."""
+        return {key: item.size for key, item in self.items(prefix)}
+
+    def items(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Every object (minio's Object) by key; a listing that breaks off goes on behind the last key."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        found: dict[str, Any] = {}
+
+        def page(minio: Any, deadline: Any) -> None:
+            after = next(reversed(found), None)
+            for item in minio.list_objects(self.bucket, prefix=self._name(prefix), recursive=True, start_after=after):
+                if not item.is_dir:
+                    found[item.object_name] = item
+                deadline.check()
+
+        self.client.call(f"{self.uri}/{prefix}", page)
+        return ((name[start:], item) for name, item in found.items())
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+        target = self._target(key)
+        target.call(lambda minio, _: minio.remove_object(target.bucket, target.name))
+
+    def abort_uploads(self, *, older_than_seconds: float) -> int:
+        """Remove the parts that killed writers left below this root; how many uploads that were.
+
+        An account that may not list uploads leaves them to the bucket's lifecycle rule.
+        """
+        prefix, count = self._name(""), 0
+        with contextlib.suppress(StorageError):
+            result = self.client.call(
+                f"{self.uri}/", lambda minio, _: minio._list_multipart_uploads(self.bucket, prefix=prefix)
+            )
+            before = datetime.fromtimestamp(time.time() - older_than_seconds, UTC)
+            for item in result.uploads:
+                if item.initiated_time is not None and item.initiated_time <= before:
+                    abort_upload(Target(client=self.client, bucket=self.bucket, name=item.object_name), item.upload_id)
+                    count += 1
+        return count
+
+    def _name(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _target(self, key: str) -> Target:
+        return Target(client=self.client, bucket=self.bucket, name=self._name(check_key(key, self.uri)))
+
+
+def require_length(data: bytes, length_bytes: int, where: str, offset_bytes: int) -> bytes:
+    """The bytes, if none is missing.
+
+    Raises:
+        StorageError: the object ends before.
+    """
+    if len(data) != length_bytes:
+        raise StorageError(
+            f"{where}: bytes {offset_bytes} to {offset_bytes + length_bytes} were asked for and {len(data)} are there. "
+            "The object is truncated. Run the step that makes it again."
+        )
+    return data

@@ -1,0 +1,100 @@
+"""`vl3 base make`: makes both tiny bases, side by side, and the card that says what they are."""
+
+import json
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from vl3.errors import StorageError
+
+VISION_STEPS = 8000
+LANGUAGE_STEPS = 9000
+VISION_NAME = "tiny_vision"
+LANGUAGE_NAME = "tiny_language"
+CARD_NAME = "README.md"
+
+
+def make_bases(out: Path, *, seed: int, vision_steps: int = VISION_STEPS, language_steps: int = LANGUAGE_STEPS) -> None:
+    """Train both bases in a process each and write their folders and the model card into `out`.
+
+    Args:
+        out: folder to write; must be empty or absent.
+        seed: seed of weights, pictures and exercises.
+        vision_steps: optimizer steps of the vision base.
+        language_steps: optimizer steps of the language base.
+
+    Raises:
+        StorageError: `out` holds something already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise StorageError(f"{out} is not empty. Bases would be mixed with what is there. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_prepare_process) as pool:
+        vision = pool.submit(_make_vision, out / VISION_NAME, vision_steps, seed)
+        language = pool.submit(_make_language, out / LANGUAGE_NAME, language_steps, seed)
+        facts = {VISION_NAME: vision.result(), LANGUAGE_NAME: language.result()}
+    (out / CARD_NAME).write_text(_card(facts), encoding="utf-8")
+
+
+def _prepare_process() -> None:
+    """One thread each: two would be slower than one at this size, and would change the last digits."""
+    import torch
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+
+
+def _make_vision(folder: Path, steps: int, seed: int) -> dict:
+    from vl3.toy.vision_base import make_vision_base
+
+    return make_vision_base(folder, steps=steps, seed=seed)
+
+
+def _make_language(folder: Path, steps: int, seed: int) -> dict:
+    from vl3.toy.language_base import make_language_base
+
+    return make_language_base(folder, steps=steps, seed=seed)
+
+
+def _card(facts: dict[str, dict]) -> str:
+    return _CARD.replace("VISION_FACTS", json.dumps(facts[VISION_NAME], indent=2)).replace(
+        "LANGUAGE_FACTS", json.dumps(facts[LANGUAGE_NAME], indent=2)
+    )
+
+
+_CARD = f"""\
+# The bases of the tiny recipe
+
+The method starts from a pretrained encoder (SigLIP) and a pretrained decoder (Qwen2.5). The `tiny` recipe does the
+same with two bases of its own, in the formats of the real ones, read by the same code. `vl3 base make` made them
+and remakes them. They know the generated world only (`vl3.toy.world`), from seeds that no corpus uses; no held-out
+sample was seen. No other data, no other model and no person's work went into them.
+
+## {VISION_NAME}
+
+A folder that transformers loads as a SigLIP vision model: 3 layers, width 128, patch 14. **Objective: supervised
+naming of what covers each patch (49 names: shapes by colour, bars, words, digits, empty) and of where in the picture
+the patch lies. It is not SigLIP's contrastive training**, and the model has seen no text. The position embedding and
+the pooling head of the format are zero: training used 2D-RoPE, as stage 1 does, which drops both.
+
+```json
+VISION_FACTS
+```
+
+## {LANGUAGE_NAME}
+
+A transformers Qwen2 folder with its tokenizer: 4 layers, width 128. **Objective: next token on answers only, over
+generated exercises**: long repeats, pairs to recall, and conversations in which a picture stands as a map of words,
+one word a patch. It has seen no picture, no encoder feature and no text-only sample of the world. `accuracy` is the
+share of held-out exercises whose every supervised token is predicted.
+
+```json
+LANGUAGE_FACTS
+```
+
+## Use
+
+For the tiny recipe, its tests and trials. They can do nothing else. They lie in the repository (7 MB) because making
+them takes half an hour and the first run is to take minutes. Licence: as the project.
+"""

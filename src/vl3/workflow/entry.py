@@ -1,0 +1,191 @@
+"""Entry point of a step process: what a component's body calls, with plain strings and paths.
+
+The environment, the streams and the logging of a step are set up here and nowhere else.
+"""
+
+import atexit
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from vl3.config.codeversion import read_pins
+from vl3.config.overrides import apply_overrides
+from vl3.config.stages import Stage
+from vl3.errors import FAMILIES, Vl3Error
+from vl3.lifeline import start_lifeline
+from vl3.recipes.catalog import get_recipe
+from vl3.store.reference import read_reference, write_reference
+from vl3.system.files import resource_errors, storage_errors
+from vl3.tracking.environment import MLFLOW_ENVIRONMENT
+from vl3.workflow.failures import note_failure, refuse_blind_retry
+from vl3.workflow.status import StatusFile
+from vl3.workflow.step import Step, StepRecord, StepRequest, execute
+
+log = logging.getLogger("vl3.step")
+
+_QUIET_LIBRARIES = {"GX_ANALYTICS_ENABLED": "false", "TOKENIZERS_PARALLELISM": "false", **MLFLOW_ENVIRONMENT}
+_INJECTED = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+
+
+def run_step(
+    name: str,
+    *,
+    workflow: Mapping[str, str | list[str]],
+    inputs: Mapping[str, str] | None = None,
+    outputs: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
+    stage: str = "",
+) -> None:
+    """Run one step of the workflow in this process.
+
+    Args:
+        name: module below vl3.steps.
+        workflow: recipe, overrides, data_uri, artifacts_uri, tracking_uri and run_id.
+        inputs: path of the reference file of each input.
+        outputs: path to write the reference of each output to.
+        values: what the workflow engine itself says.
+        stage: the training stage, for train_stage.
+
+    Raises:
+        Vl3Error: the step failed; it has been recorded in the status file and the log.
+    """
+    start_lifeline(os.environ, kill_group=False)
+    for variable, value in _QUIET_LIBRARIES.items():
+        os.environ.setdefault(variable, value)
+    task = task_name(name, stage)
+    _set_up_logging(task)
+    signal.signal(signal.SIGTERM, _on_terminate)
+    status = StatusFile(_path_variable("VL3_RUN_FOLDER"), task)
+    if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after this step
+        atexit.register(_leave_quickly, status)
+    try:
+        if not status.is_kept:
+            refuse_blind_retry(_text(workflow, "artifacts_uri"), _text(workflow, "run_id"), task)
+        request = _request(task, stage, workflow, inputs or {}, values or {})
+        record, is_reused = _run(name, request, status)
+        for output, path in (outputs or {}).items():
+            write_reference(record.outputs[output], Path(path))
+    except BaseException as error:
+        _record_failure(status, task, workflow, error)
+        raise
+    status.finish("reused" if is_reused else "done")
+    log.info("%s is %s (%.1f s, key %s)", task, "reused" if is_reused else "done", record.seconds, record.key)
+
+
+def task_name(name: str, stage: str = "") -> str:
+    """The task's name in the workflow, in its log and in its status: `train-video`, `validate-data`."""
+    return f"train-{stage}".replace("_", "-") if stage else name.replace("_", "-")
+
+
+def _run(
+    name: str,
+    request: StepRequest,
+    status: StatusFile,
+) -> tuple[StepRecord, bool]:
+    step: Step = importlib.import_module(f"vl3.steps.{name}").STEP
+    log.info(
+        "%s of run %s, recipe %s, overrides %s", request.task, request.run_id, request.config.name, request.overrides
+    )
+    with resource_errors(Path(request.artifacts_uri)):
+        return execute(step, request, status.progress)
+
+
+def _request(
+    task: str,
+    stage: str,
+    workflow: Mapping[str, str | list[str]],
+    inputs: Mapping[str, str],
+    values: Mapping[str, Any],
+) -> StepRequest:
+    overrides = tuple(workflow["overrides"])
+    return StepRequest(
+        task=task,
+        stage=Stage(stage) if stage else None,
+        config=apply_overrides(get_recipe(_text(workflow, "recipe")), overrides),
+        overrides=overrides,
+        data_uri=_text(workflow, "data_uri"),
+        artifacts_uri=_text(workflow, "artifacts_uri"),
+        tracking_uri=_text(workflow, "tracking_uri"),
+        run_id=_text(workflow, "run_id"),
+        inputs={name: read_reference(Path(path)) for name, path in inputs.items()},
+        values=dict(values),
+        injected={name: os.environ[name] for name in _INJECTED if os.environ.get(name)},
+        tracking_template=_path_variable("VL3_MLFLOW_TEMPLATE"),
+        run_folder=_path_variable("VL3_RUN_FOLDER"),
+        log_path=_log_path(task),
+        library_pins=read_pins(pins) if (pins := _path_variable("VL3_TRAINER_REQUIREMENTS")) else {},
+    )
+
+
+def _text(workflow: Mapping[str, str | list[str]], name: str) -> str:
+    """One workflow parameter that is a text."""
+    value = workflow[name]
+    assert isinstance(value, str)
+    return value
+
+
+def _set_up_logging(task: str) -> None:
+    """Log to stderr; under a local runner everything that this process prints goes to the task's own log file."""
+    path = _log_path(task)
+    if path is not None:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    for noisy in ("great_expectations", "alembic", "urllib3", "httpx", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _record_failure(
+    status: StatusFile, task: str, workflow: Mapping[str, str | list[str]], error: BaseException
+) -> None:
+    family = next((name for name, kind in FAMILIES.items() if isinstance(error, kind)), "Vl3Error")
+    message = str(error) if isinstance(error, Vl3Error) else f"{type(error).__name__}: {error}"
+    log.error("%s failed (%s): %s", task, family, message, exc_info=error)
+    try:
+        status.finish("failed", error={"family": family, "message": message})
+        if not status.is_kept and not isinstance(error, SystemExit):
+            artifacts_uri, run_id = _text(workflow, "artifacts_uri"), _text(workflow, "run_id")
+            note_failure(artifacts_uri, run_id, task=task, family=family, message=message)
+    except Vl3Error as storage_error:  # the store fails too: the log line above has to do
+        log.error("the status of %s could not be written either: %s", task, storage_error)
+
+
+def _leave_quickly(status: StatusFile) -> None:
+    """Skip the interpreter's own end after a good step: it would free half a million objects for up to 3 seconds.
+
+    Registered before anything else, so it runs after every other exit handler.
+    """
+    if status.is_finished_well and not hasattr(sys, "last_value"):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _on_terminate(signal_number: int, _: FrameType | None) -> None:
+    """End through the `finally` blocks, so that a stage's processes are stopped."""
+    raise SystemExit(128 + signal_number)
+
+
+def _log_path(task: str) -> Path | None:
+    folder = _path_variable("VL3_TASK_LOG_DIR")
+    return folder / f"{task}.log" if folder else None
+
+
+def _path_variable(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value) if value else None

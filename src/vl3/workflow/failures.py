@@ -1,0 +1,126 @@
+"""Notes of failed tasks, kept in the store while a run goes on.
+
+On a cluster nothing else tells one task how another ended: Kubeflow Pipelines gives its exit handler a state without
+the task's name or its error. A note also spares a blind retry: the platform retries whatever failed, and a task that
+failed for a reason that no retry cures ends at once the second time.
+"""
+
+import json
+import logging
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vl3.errors import FAMILIES, Vl3Error
+from vl3.store.objects import open_store
+from vl3.store.uris import join_uri
+from vl3.system.files import atomic_write_json
+from vl3.workflow.status import now
+
+log = logging.getLogger("vl3.step")
+
+FIRST_TASK = "check-prerequisites"
+"""Task that every attempt at a run begins with, anew."""
+LAST_TASK = "finish"
+"""Task that reports the failure of another."""
+_FINAL_FAMILIES = ("ConfigError", "DataError", "GateError")
+"""Families whose errors come again as long as nobody changes the recipe or the data."""
+_MAX_MESSAGE_CHARACTERS = 4000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """How a task failed."""
+
+    task: str
+    """Name of the task in the workflow."""
+    family: str
+    """Family of the error (vl3.errors)."""
+    message: str
+    """Its message."""
+    at: str
+    """When, ISO 8601 in UTC."""
+
+
+def note_failure(artifacts_uri: str, run_id: str, *, task: str, family: str, message: str) -> None:
+    """Leave a note that a task failed; a later one of the same task takes its place.
+
+    Raises:
+        Vl3Error: the store cannot be written.
+    """
+    failure = Failure(task=task, family=family, message=message[:_MAX_MESSAGE_CHARACTERS], at=now())
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "failure.json"
+        atomic_write_json(path, asdict(failure))
+        open_store(_notes_uri(artifacts_uri, run_id)).put_file(path, f"{task}.json")
+
+
+def refuse_blind_retry(artifacts_uri: str, run_id: str, task: str) -> None:
+    """Fail at once if this task failed before in this attempt at the run, for a reason that no retry cures.
+
+    The first task of the workflow begins a new attempt, for which former notes say nothing.
+
+    Raises:
+        Vl3Error: the former error again.
+    """
+    if task == FIRST_TASK:
+        try:
+            drop_notes(artifacts_uri, run_id)
+        except Vl3Error as error:  # this very task checks the store, and reports it with everything else
+            log.warning("notes of a former attempt cannot be dropped: %s", error)
+        return
+    failure = _read(artifacts_uri, run_id, f"{task}.json")
+    if failure is not None and failure.family in _FINAL_FAMILIES:
+        raise FAMILIES[failure.family](failure.message)
+
+
+def noted_failures(artifacts_uri: str, run_id: str) -> list[Failure]:
+    """The notes of a run, the latest first; not those of the exit handler itself, which is being tried again."""
+    keys = [key for key in open_store(_notes_uri(artifacts_uri, run_id)).list() if key != f"{LAST_TASK}.json"]
+    notes = [failure for key in keys if (failure := _read(artifacts_uri, run_id, key)) is not None]
+    return sorted(notes, key=lambda failure: failure.at, reverse=True)
+
+
+def drop_notes(artifacts_uri: str, run_id: str) -> None:
+    """Forget the notes: a new attempt at the run begins, or this one has been reported."""
+    store = open_store(_notes_uri(artifacts_uri, run_id))
+    for key in store.list():
+        store.delete(key)
+
+
+def local_failure(run_folder: Path) -> Failure | None:
+    """The failed task under a local runner, from the status files; one that still "runs" was killed."""
+    statuses = [_json(path) for path in sorted((run_folder / "status").glob("*.json"))]
+    for status in statuses:
+        if status.get("state") == "failed":
+            return Failure(task=status["task"], at=status["ended_at"], **status["error"])
+    for status in statuses:
+        if status.get("state") == "running" and status["task"] != LAST_TASK:
+            message = "the task ended without a word: its process was killed, perhaps for want of memory"
+            return Failure(task=status["task"], family=Vl3Error.__name__, message=message, at=now())
+    return None
+
+
+def _notes_uri(artifacts_uri: str, run_id: str) -> str:
+    return join_uri(artifacts_uri, "runs", run_id, "failures")
+
+
+def _read(artifacts_uri: str, run_id: str, key: str) -> Failure | None:
+    store = open_store(_notes_uri(artifacts_uri, run_id))
+    if not store.exists(key):
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "failure.json"
+        store.get_file(key, path)
+        try:
+            return Failure(**_json(path))
+        except TypeError:
+            return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

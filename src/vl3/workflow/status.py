@@ -1,0 +1,60 @@
+"""The live status of a task: one small file that the runner (or a person) reads while the step works."""
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vl3.system.files import atomic_write_json
+
+_PROGRESS_INTERVAL_SECONDS = 0.5
+
+
+class StatusFile:
+    """`status/<task>.json`; with no run folder (on a cluster) nothing is written."""
+
+    def __init__(self, run_folder: Path | None, task: str) -> None:
+        self._path = run_folder / "status" / f"{task}.json" if run_folder else None
+        self._written_at = 0.0
+        self._data: dict[str, Any] = {
+            "task": task,
+            "state": "running",
+            "started_at": now(),
+            "ended_at": None,
+            "pid": os.getpid(),
+            "progress": None,
+            "error": None,
+        }
+        self._write()
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """Note how far the step is; written at most twice a second."""
+        self._data["progress"] = {"done": done, "total": total, "text": text}
+        if time.monotonic() - self._written_at >= _PROGRESS_INTERVAL_SECONDS:
+            self._write()
+
+    def finish(self, state: str, *, error: dict[str, str] | None = None) -> None:
+        """Write the last state: `done`, `reused` or `failed` (with family and message)."""
+        self._data |= {"state": state, "ended_at": now(), "error": error}
+        self._write()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the status is written anywhere."""
+        return self._path is not None
+
+    @property
+    def is_finished_well(self) -> bool:
+        """Whether the step has ended without an error."""
+        return self._data["state"] in ("done", "reused")
+
+    def _write(self) -> None:
+        if self._path is not None:
+            atomic_write_json(self._path, self._data)
+            self._written_at = time.monotonic()
+
+
+def now() -> str:
+    """The present time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

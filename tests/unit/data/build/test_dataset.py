@@ -1,0 +1,324 @@
+"""Building datasets: exact counts, refused lines, splits, and what a killed or crashing build leaves."""
+
+import dataclasses
+import hashlib
+import multiprocessing
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
+from vl3.data.build.dataset import _hold_out, build_dataset
+from vl3.data.build.index import DatasetIndex, IndexRow, read_summary
+from vl3.data.sample.prepare import PrepareSettings, prepare_sample
+from vl3.data.build.shards import ShardReader
+from vl3.errors import DataError, StorageError
+from vl3.data.sample.difffp import keep_mask
+
+BAD_KINDS = ["missing_file", "no_turns", "no_answer", "tags", "outside_folder", "undecodable", "json", "times"]
+
+
+@pytest.fixture
+def build(tokenizer, config, tmp_path):
+    """Builds a data folder with one worker and DiffFP, and opens the index."""
+
+    def run(folder: Path, *, prune=keep_mask, name="dataset", workers=1, timeout=60.0, progress=None, **changes):
+        summary = build_dataset(
+            folder,
+            tmp_path / name,
+            config=dataclasses.replace(config, **changes),
+            tokenizer=tokenizer,
+            prune=prune,
+            workers=workers,
+            sample_timeout_seconds=timeout,
+            progress=progress,
+        )
+        return summary, DatasetIndex.read(tmp_path / name)
+
+    return run
+
+
+@pytest.fixture
+def failing_pruners(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "support"))
+    import failing_pruners
+
+    return failing_pruners
+
+
+def clip(*levels: int) -> bytes:
+    return video_bytes([frame for frame in grey_frames(levels) for _ in range(2)], fps=2)
+
+
+def video_line(path: str, name: str) -> dict:
+    return {"id": name, "video": [path], "conversations": conversation("<video> What?", "It stays.")}
+
+
+@pytest.fixture
+def mixed_folder(data_folder):
+    stream = [{"role": "user", "content": "Say when.", "time": 0.0}, {"role": "assistant", "content": "a", "time": 2.0}]
+    train = [
+        {"image": ["a.png"], "conversations": conversation("<image> What?", "A circle.")},
+        {"image": ["a.png", "b.jpg"], "conversations": conversation("<image><image> Which?", "The second.")},
+        {"conversations": conversation("Write 42.", "42.")},
+        {**video_line("v.mp4", "v"), "category": "general_video"},
+        {"stream": True, "video": ["v.mp4"], "start_time": 0.0, "end_time": 4.0, "conversation": stream},
+    ]
+    files = {"a.png": image_bytes(60, 100), "b.jpg": image_bytes(40, 30, suffix="jpg"), "v.mp4": clip(50, 50, 120, 9)}
+    heldout = [{"image": ["b.jpg"], "conversations": conversation("What?", "B."), "chance": 0.25}]
+    return data_folder(train=train, heldout=heldout, files=files)
+
+
+def test_counts_are_exactly_what_prepare_yields(build, mixed_folder, tokenizer, config):
+    summary, index = build(mixed_folder)
+    assert (summary.lines, summary.samples, summary.problems) == (6, 6, {})
+    reader = ShardReader(index.folder, index)
+    for image_merge, video_merge, difffp in ((1, 1, False), (1, 2, True), (2, 1, True), (2, 2, False)):
+        settings = PrepareSettings(
+            image_merge_size=image_merge, video_merge_size=video_merge, difffp=difffp, data=config
+        )
+        lengths, visual = index.length_tokens(settings), index.visual_tokens(settings)
+        for row in range(len(index)):
+            record, media = reader.read(row)
+            sample = prepare_sample(record, media, tokenizer, settings, keep_mask)
+            assert len(sample.input_ids_T) == lengths[row]
+            assert len(sample.keep_M) == visual[row]
+            assert (sample.labels_T >= 0).sum() == index.column("supervised_tokens")[row]
+
+
+def test_the_row_of_a_sample_has_its_facts(build, mixed_folder):
+    _, index = build(mixed_folder)
+    video = index.row(3)
+    assert (video["sample_id"], video["where"], video["category"]) == (
+        "v",
+        "annotations/train.jsonl:4",
+        "general_video",
+    )
+    assert (video["num_frames"], video["duration_seconds"], video["source_fps"]) == (4, 4.0, 2.0)
+    assert (video["video_tokens_m1"], video["video_tokens_m2"], video["kept_tokens_m2"]) == (64, 16, 13)
+    two = index.row(1)
+    assert (two["num_images"], two["min_side_px"], two["max_side_px"]) == (2, 30, 100)
+    assert two["aspect_ratio"] == pytest.approx(100 / 60)
+    heldout = index.row(5)
+    assert (heldout["split"], heldout["chance"]) == ("heldout", 0.25)
+    assert heldout["warning"] == "no tag names the 1 media file(s), so it was put before the first turn"
+    facts = ("turns_alternate", "tags_match", "timestamps_ordered", "boxes_in_range", "path_inside", "media_present")
+    assert all(heldout[fact] is True for fact in (*facts, "media_decodable"))
+    assert index.usable_rows("heldout").tolist() == [5]
+
+
+def test_bytes_do_not_depend_on_the_workers(build, mixed_folder, monkeypatch):
+    monkeypatch.setattr("vl3.data.build.dataset.SAMPLES_PER_SHARD", 2)
+    digests = []
+    for workers in (1, 2):
+        _, index = build(mixed_folder, name=f"by{workers}", workers=workers)
+        files = sorted(index.folder.iterdir())
+        digests.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+    assert digests[0] == digests[1]
+    assert list(digests[0]) == [
+        "index.parquet",
+        "shard-000000.tar",
+        "shard-000001.tar",
+        "shard-000002.tar",
+        "summary.json",
+    ]
+
+
+def test_the_eight_bad_lines_have_eight_reasons(build, shared_media, data_folder):
+    names = ("images/cat.jpg", "videos/nasa_13013.mp4", "videos/demo_1.mp4", "annotations/train.jsonl")
+    lines = (shared_media / "annotations" / "bad.jsonl").read_text().splitlines()
+    folder = data_folder(train=lines, files={})
+    for name in names[:3]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((shared_media / name).read_bytes())
+    summary, index = build(folder)
+    table = index.table.to_pydict()
+    assert summary.samples == 0
+    assert table["problem_kind"] == BAD_KINDS
+    assert table["where"] == [f"annotations/train.jsonl:{number}" for number in range(1, 9)]
+    assert len(set(table["problem"])) == 8
+    assert table["media_present"] == [False, None, None, None, None, True, None, None]
+    assert table["path_inside"][4] is False
+    assert table["media_decodable"][5] is False
+    assert table["timestamps_ordered"][7] is False
+    assert not index.is_usable.any()
+
+
+def test_own_bad_files_get_the_same_reasons(build, data_folder):
+    image = {"image": ["a.png"], "conversations": conversation("<image> What?", "A.")}
+    train = [
+        image,
+        {**image, "image": ["none.png"]},
+        {**image, "image": ["../outside.png"]},
+        {**image, "image": ["annotations/train.jsonl"]},
+        {**image, "image": ["cut.png"]},
+        video_line("cut.mp4", "cut"),
+        {"conversations": conversation("word " * 700, "A.")},
+        {**image, "id": "train-1"},
+        "{broken",
+    ]
+    files = {"a.png": image_bytes(56, 56), "cut.png": image_bytes(56, 56)[:900], "cut.mp4": clip(9, 99, 200)[:700]}
+    summary, index = build(data_folder(train=train, files=files))
+    table = index.table.to_pydict()
+    assert table["problem_kind"] == [
+        None,
+        "missing_file",
+        "outside_folder",
+        "undecodable",
+        "undecodable",
+        "undecodable",
+        "too_long",
+        "duplicate",
+        "json",
+    ]
+    assert summary.problems == {
+        "duplicate": 1,
+        "json": 1,
+        "missing_file": 1,
+        "outside_folder": 1,
+        "too_long": 1,
+        "undecodable": 3,
+    }
+    assert table["problem"][1].startswith("media file 'none.png' does not exist in the data folder.")
+    assert table["problem"][4].startswith("cut.png: the image (900 bytes) cannot be decoded")
+    assert table["problem"][5].startswith("cut.mp4: the file cannot be opened as a video")
+    assert table["problem"][7] == (
+        "id 'train-1' already stands at annotations/train.jsonl:1. Give each sample an id of its own."
+    )
+    assert index.usable_rows("train").tolist() == [0]
+
+
+def test_a_sample_above_the_vision_budget_is_too_long(build, data_folder):
+    files = {"v.mp4": clip(*range(40, 200, 10))}
+    _, index = build(data_folder(train=[video_line("v.mp4", "v")], files=files), visual_budget_tokens=60)
+    assert index.row(0)["problem_kind"] == "too_long"
+    assert index.row(0)["problem"].startswith("the sample has 64 vision tokens at its smallest, a row may have 60")
+
+
+@pytest.mark.parametrize(
+    ("prune", "reason"),
+    [("crash_on_dark", "the decoder died with signal 11"), ("hang_on_dark", "the decoder did not finish within 2 s")],
+)
+def test_a_decoder_that_dies_or_hangs_costs_only_its_sample(build, data_folder, failing_pruners, prune, reason):
+    train = [video_line(f"{name}.mp4", name) for name in ("light", "dark", "other")]
+    files = {"light.mp4": clip(200, 210), "dark.mp4": clip(9, 10), "other.mp4": clip(150, 160)}
+    begun = []
+    folder = data_folder(train=train, files=files)
+    _, index = build(
+        folder,
+        prune=getattr(failing_pruners, prune),
+        timeout=2.0,
+        progress=lambda done, total: begun.append((done, total)),
+    )
+    assert index.column("sample_id")[index.is_usable].tolist() == ["light", "other"]
+    dark = index.row(1)
+    assert (dark["problem_kind"], dark["media_decodable"], dark["shard"]) == ("undecodable", False, None)
+    assert dark["problem"].startswith(reason)
+    assert begun[-1][1] == 3
+    assert ShardReader(index.folder, index).read(2)[0].sample_id == "other"
+
+
+def test_a_share_is_held_out_by_hash_and_files_stay_together(build, data_folder):
+    files = {f"{number}.png": image_bytes(20, 20, seed=number) for number in range(12)}
+    train = [
+        {"id": f"{number}-{turn}", "image": [f"{number}.png"], "conversations": conversation("<image> What?", "A.")}
+        for turn in "ab"
+        for number in range(12)
+    ]
+    folder = data_folder(train=train, files=files)
+    summary, index = build(folder, holdout_fraction=0.3)
+    assert summary.heldout_from == "hash"
+    groups = {split: set(index.column("media_group")[index.usable_rows(split)]) for split in ("train", "heldout")}
+    assert groups["train"].isdisjoint(groups["heldout"])
+    assert len(groups["train"] | groups["heldout"]) == 12
+    assert 1 <= len(groups["heldout"]) <= 7
+    _, again = build(folder, holdout_fraction=0.3, name="again")
+    assert again.column("split").tolist() == index.column("split").tolist()
+
+
+@pytest.mark.parametrize(("fraction", "count", "heldout"), [(0.0, 4, 0), (0.0001, 4, 1), (1.0, 4, 3), (0.5, 1, 0)])
+def test_at_least_one_sample_is_held_out_and_one_kept(fraction, count, heldout):
+    rows = [IndexRow(sample_id=str(n), split="train", where="x", media_group=str(n)) for n in range(count)]
+    assert _hold_out(rows, fraction) == ("hash" if heldout else "none")
+    assert sum(row.split == "heldout" for row in rows) == heldout
+
+
+def test_one_annotation_file_can_be_built_alone(tokenizer, config, mixed_folder, tmp_path):
+    other = mixed_folder / "annotations" / "some.jsonl"
+    other.write_text((mixed_folder / "annotations" / "heldout.jsonl").read_text() * 2 + "{broken\n")
+    summary = build_dataset(
+        mixed_folder,
+        tmp_path / "one",
+        config=config,
+        tokenizer=tokenizer,
+        prune=keep_mask,
+        workers=1,
+        annotations=other,
+    )
+    assert (summary.lines, summary.samples, summary.heldout_from) == (3, 2, "none")
+    wheres = DatasetIndex.read(tmp_path / "one").column("where").tolist()
+    assert wheres == [f"annotations/some.jsonl:{number}" for number in (1, 2, 3)]
+
+
+def test_an_existing_folder_is_not_overwritten(build, mixed_folder, tmp_path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "precious.txt").write_text("keep")
+    with pytest.raises(StorageError, match=r"dataset exists and is not empty\. A dataset is never"):
+        build(mixed_folder)
+
+
+def test_annotations_without_lines_are_refused(build, data_folder):
+    with pytest.raises(DataError, match=r"train\.jsonl holds no line"):
+        build(data_folder(train=[], files={}))
+
+
+def test_the_summary_tells_how_the_dataset_was_made(build, mixed_folder):
+    _, index = build(mixed_folder)
+    summary = read_summary(index.folder)
+    assert summary["splits"] == {"heldout": 1, "train": 5}
+    assert summary["config"]["max_length_tokens"] == 640
+    assert (summary["shards"], summary["heldout_from"], summary["warnings"]) == (1, "annotations", 1)
+
+
+def _build_forever(folder: Path, out: Path, config, tokenizer, hang) -> None:
+    build_dataset(folder, out, config=config, tokenizer=tokenizer, prune=hang, workers=1)
+
+
+def test_a_killed_build_leaves_nothing_that_looks_whole(
+    build, data_folder, failing_pruners, tokenizer, config, tmp_path
+):
+    folder = data_folder(train=[video_line("dark.mp4", "dark")], files={"dark.mp4": clip(9, 10)})
+    out = tmp_path / "dataset"
+    process = multiprocessing.get_context("fork").Process(
+        target=_build_forever, args=(folder, out, config, tokenizer, failing_pruners.hang_on_dark)
+    )
+    process.start()
+    partial = out.with_name("dataset.partial")
+    deadline = time.monotonic() + 30
+    while not (partial / "shard-000000.tar").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert workers
+    assert psutil.wait_procs(workers, timeout=10)[1] == [], "a hanging worker outlived its parent"
+    assert not out.exists()
+    assert partial.exists()
+    with pytest.raises(DataError, match=r"holds no whole dataset: summary\.json, which is written last, is"):
+        DatasetIndex.read(partial)
+    summary, _ = build(folder)
+    assert summary.samples == 1
+    assert not partial.exists()
+
+
+def test_real_media_build_whole(build, shared_media):
+    summary, index = build(shared_media, workers=2, holdout_fraction=0.1)
+    assert (summary.lines, summary.samples, summary.problems) == (14, 14, {})
+    assert summary.splits["heldout"] >= 1
+    assert np.all(index.column("text_tokens") > 0)
+    assert index.row(8)["num_frames"] == 10

@@ -1,0 +1,88 @@
+"""Tar shards: what is written is read back by byte range, and damage is noticed."""
+
+import json
+import tarfile
+
+import pytest
+
+from tests.support.samples import conversation, image_bytes
+from vl3.data.build.index import SUMMARY_NAME, IndexRow, write_index
+from vl3.data.sample.records import Record, parse_record
+from vl3.data.build.shards import ShardReader, ShardWriter, record_from_json, record_to_json, shard_name
+from vl3.errors import DataError, StorageError
+
+
+def record_of(data: dict, number: int) -> Record:
+    return parse_record(json.dumps(data), where=f"annotations/train.jsonl:{number}", split="train")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two samples and a refused line, written by hand."""
+    records = [
+        record_of({"image": ["a.png", "sub/b.JPG"], "conversations": conversation("<image><image> x?", "y")}, 1),
+        record_of({"conversations": conversation("Hi", "Grüße")}, 2),
+    ]
+    media = [{"a.png": image_bytes(8, 9), "sub/b.JPG": b"jpeg bytes"}, {}]
+    rows = []
+    with ShardWriter(tmp_path / shard_name(0)) as writer:
+        for number, (record, files) in enumerate(zip(records, media, strict=True)):
+            span = writer.write(f"{number:08d}", record, files)
+            row = IndexRow(sample_id=record.sample_id, split="heldout", where=record.where, shard=span.shard)
+            row.offset_bytes, row.length_bytes, row.sha256 = span.offset_bytes, span.length_bytes, span.sha256
+            rows.append(row)
+    rows.append(IndexRow(sample_id="bad", split="train", where="annotations/train.jsonl:3", problem="no turns"))
+    write_index(tmp_path / "index.parquet", rows)
+    (tmp_path / SUMMARY_NAME).write_text("{}")
+    return tmp_path, records, media
+
+
+def test_samples_come_back_with_the_split_of_the_index(dataset):
+    folder, records, media = dataset
+    reader = ShardReader(folder)
+    record, files = reader.read(0)
+    assert record.split == "heldout"
+    assert record_to_json(record) == record_to_json(records[0])
+    assert files == media[0]
+    assert reader.read(1)[0].answer == "Grüße"
+
+
+def test_the_shard_is_a_tar_of_webdataset_names(dataset):
+    folder, _, _ = dataset
+    with tarfile.open(folder / "shard-000000.tar") as archive:
+        assert archive.getnames() == ["00000000.json", "00000000.0.png", "00000000.1.jpg", "00000001.json"]
+        assert {member.mtime for member in archive.getmembers()} == {0}
+
+
+def test_a_refused_line_has_no_sample(dataset):
+    with pytest.raises(DataError, match=r"train.jsonl:3: the line was refused and has no sample \(no turns\)"):
+        ShardReader(dataset[0]).read(2)
+
+
+def test_a_flipped_byte_is_noticed(dataset):
+    path = dataset[0] / "shard-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+    reader = ShardReader(dataset[0])
+    with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .*shard-000000.tar do not have the digest"):
+        reader.read(0)
+    assert reader.read(1)[0].sample_id == "train-2"
+
+
+def test_a_missing_shard_is_named(dataset):
+    (dataset[0] / "shard-000000.tar").unlink()
+    with pytest.raises(DataError, match=r"shard-000000.tar cannot be read \(No such file"):
+        ShardReader(dataset[0]).read(0)
+
+
+def test_a_stream_survives_json():
+    event = {"role": "assistant", "content": "Now.", "time": 4.5}
+    data = {"stream": True, "video": ["v"], "start_time": 0, "end_time": 5, "conversation": [event]}
+    record = record_of(data, 1)
+    assert record_from_json(json.loads(json.dumps(record_to_json(record))), split="train") == record
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match=r"shard-000000\.tar"):
+        ShardWriter(tmp_path / "missing" / shard_name(0))

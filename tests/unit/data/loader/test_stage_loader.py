@@ -1,0 +1,148 @@
+"""The rows of a rank: what the plan says, resumable, with a ledger of what could not be read."""
+
+import dataclasses
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes, write_data_folder
+from tests.unit.data.conftest import DATA_CONFIG
+from vl3.data.build.dataset import build_dataset
+from vl3.data.build.index import DatasetIndex
+from vl3.data.loader.stage_loader import StageLoader
+from vl3.data.plan.order import plan_stage
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.prepare import PrepareSettings
+from vl3.errors import DataError
+
+NUM_IMAGES = 20
+
+
+@pytest.fixture(scope="module")
+def built_dataset(tokenizer, tmp_path_factory):
+    root = tmp_path_factory.mktemp("loader")
+    files = {f"{number}.png": image_bytes(40 + number, 60, seed=number) for number in range(NUM_IMAGES)}
+    files["v.mp4"] = video_bytes([frame for frame in grey_frames([40, 40, 90, 200]) for _ in range(2)], fps=2)
+    train = [
+        {"id": f"i{number}", "image": [f"{number}.png"], "conversations": conversation("<image> What?", "A circle.")}
+        for number in range(NUM_IMAGES)
+    ]
+    train += [{"id": "v", "video": ["v.mp4"], "conversations": conversation("<video> What?", "It stays.")}]
+    folder = write_data_folder(root / "data", train=train, files=files)
+    build_dataset(folder, root / "set", config=DATA_CONFIG, tokenizer=tokenizer, prune=keep_mask, workers=1)
+    return root / "set"
+
+
+@pytest.fixture
+def dataset(built_dataset, tmp_path):
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(built_dataset, tmp_path / "set"))
+
+
+@pytest.fixture
+def load(dataset, tokenizer, config):
+    def run(rank=0, world_size=1, max_bad_fraction=0.0, **options) -> StageLoader:
+        data = dataclasses.replace(config, max_bad_fraction=max_bad_fraction)
+        settings = PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=data)
+        plan = plan_stage(
+            DatasetIndex.read(dataset),
+            mixture={"scene_image": 3.0, "general_video": 1.0},
+            seed=0,
+            steps=5,
+            packs_per_step=2,
+            max_length_tokens=data.max_length_tokens,
+            visual_budget_tokens=data.visual_budget_tokens,
+            settings=settings,
+        )
+        return StageLoader(dataset, plan, settings, tokenizer, keep_mask, rank=rank, world_size=world_size, **options)
+
+    return run
+
+
+def ids_of(loader: StageLoader) -> list[list[tuple[str, ...]]]:
+    with loader:
+        return [[row.sample_ids for row in rows] for rows in loader]
+
+
+def damage(dataset, row: int) -> str:
+    """Flip a byte of a sample in its shard; returns the sample's name."""
+    index = DatasetIndex.read(dataset)
+    path = dataset / index.row(row)["shard"]
+    data = bytearray(path.read_bytes())
+    data[index.row(row)["offset_bytes"] + 600] ^= 1
+    path.write_bytes(data)
+    return index.row(row)["sample_id"]
+
+
+def test_rows_are_the_packs_of_the_plan(load):
+    with load() as loader:
+        for step, rows in enumerate(loader):
+            packs = loader._plan.deal(step, 0, 1)
+            assert [len(row.input_ids_T) for row in rows] == [pack.length_tokens for pack in packs]
+            assert [row.visual_tokens for row in rows] == [pack.visual_tokens for pack in packs]
+            assert all(row.cu_seqlens[-1] == len(row.input_ids_T) for row in rows)
+        assert step == 4
+        assert loader.ledger == []
+
+
+def test_two_ranks_share_what_one_computes(load):
+    alone, first, second = ids_of(load()), ids_of(load(0, 2)), ids_of(load(1, 2))
+    for whole, left, right in zip(alone, first, second, strict=True):
+        assert sorted(whole) == sorted(left + right)
+
+
+def test_resuming_gives_the_same_rows(load):
+    with load() as loader:
+        whole = list(loader)
+    with load(start_step=3) as loader:
+        resumed = list(loader)
+    assert len(resumed) == 2
+    for before, after in zip(whole[3:], resumed, strict=True):
+        for left, right in zip(before, after, strict=True):
+            assert np.array_equal(left.input_ids_T, right.input_ids_T)
+            assert np.array_equal(left.pixels_PC, right.pixels_PC)
+
+
+def test_an_unreadable_sample_ends_the_run_with_its_name(load, dataset):
+    damage(dataset, 20)
+    with load() as loader, pytest.raises(DataError) as caught:
+        list(loader)
+    message = str(caught.value)
+    assert message.startswith("sample 'v' cannot be used in step 0: annotations/train.jsonl:21: its bytes in ")
+    assert "data.max_bad_fraction=0.0 tolerates 0. Repair the data" in message
+
+
+def test_below_the_limit_it_is_left_out_named_and_not_replaced(load, dataset):
+    whole = ids_of(load())
+    name = damage(dataset, 20)
+    loader = load(max_bad_fraction=0.05)
+    assert ids_of(loader) == [[tuple(i for i in row if i != name) for row in rows] for rows in whole]
+    assert [(bad.sample_id, bad.step) for bad in loader.ledger] == [("v", 0)]
+    assert "do not have the digest of the index" in loader.ledger[0].reason
+
+
+def test_a_second_bad_sample_exceeds_the_limit(load, dataset):
+    damage(dataset, 20)
+    damage(dataset, 0)
+    with load(max_bad_fraction=0.05) as loader, pytest.raises(DataError, match=r"It is number 2, and .* tolerates 1"):
+        list(loader)
+
+
+def test_a_row_whose_samples_are_all_bad_stays_in_step(load, dataset):
+    for row in range(NUM_IMAGES + 1):
+        damage(dataset, row)
+    with load(max_bad_fraction=1.0) as loader:
+        rows = list(loader)
+    assert [[row.sample_ids for row in step] for step in rows] == [[(), ()]] * 5
+    assert sum(row.supervised_tokens for step in rows for row in step) == 0
+    assert len({bad.sample_id for bad in loader.ledger}) == len(loader.ledger)
+
+
+def test_closing_early_ends_the_thread(load):
+    loader = load()
+    assert len(list(islice(loader, 2))) == 2
+    loader.close()
+    assert not loader._thread._threads or not any(thread.is_alive() for thread in loader._thread._threads)

@@ -1,0 +1,177 @@
+"""Annotation lines: what is read, what is derived, what is refused and why."""
+
+import json
+
+import pytest
+
+from tests.support.samples import conversation
+from vl3.config.data import Category
+from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.records import BadLine, Record, Turn, parse_record, read_annotations
+from vl3.errors import DataError
+
+STREAM = {
+    "stream": True,
+    "video": ["v.mp4"],
+    "start_time": 1.0,
+    "end_time": 9.0,
+    "conversation": [
+        {"role": "user", "content": "Say when.", "time": 1.0},
+        {"role": "assistant", "content": "Now.", "time": 4.5},
+    ],
+}
+
+
+def parse(data: dict | str) -> Record:
+    line = data if isinstance(data, str) else json.dumps(data)
+    return parse_record(line, where="annotations/train.jsonl:7", split="train")
+
+
+def refused(data: dict | str) -> SampleProblem:
+    with pytest.raises(SampleProblem) as caught:
+        parse(data)
+    assert str(caught.value) == f"annotations/train.jsonl:7: {caught.value.reason}"
+    return caught.value
+
+
+def test_an_image_question():
+    record = parse({"image": ["a.png"], "conversations": conversation("<image>\nWhat? ", " A cat.\n")})
+    assert record.sample_id == "train-7"
+    assert (record.category, record.source, record.images, record.video) == ("scene_image", "default", ("a.png",), None)
+    assert record.turns == (Turn(role="user", text="<image>\nWhat?"), Turn(role="assistant", text="A cat."))
+    assert (record.answer, record.warning, record.is_stream, record.chance) == ("A cat.", None, False, None)
+
+
+def test_extension_keys_are_read_and_unknown_keys_ignored():
+    named = {"id": "x1", "category": "chart", "source": "qa", "chance": 0.25, "licence": "none"}
+    record = parse({"image": "a.png", "conversations": conversation("<image>\nWhat?", "A"), **named})
+    assert (record.sample_id, record.category, record.source, record.chance) == ("x1", Category.CHART, "qa", 0.25)
+    assert record.images == ("a.png",)
+
+
+@pytest.mark.parametrize(
+    ("data", "category"),
+    [
+        ({"image": None, "conversations": conversation("Hi", "Yo")}, "text_only"),
+        ({"image": ["a"], "conversations": conversation("<image> What?", "A")}, "scene_image"),
+        ({"image": ["a"], "conversations": conversation("<image> Where?", "[[1,2,3,4]]")}, "fine_grained"),
+        ({"image": ["a", "b"], "conversations": conversation("<image><image> Which?", "A")}, "multi_image"),
+        ({"video": ["v"], "conversations": conversation("<video> What?", "Runs.")}, "general_video"),
+        ({"video": ["v"], "conversations": conversation("<video> When?", "2.0-4.5 s")}, "temporal_grounding"),
+        (STREAM, "streaming"),
+    ],
+)
+def test_the_category_follows_from_the_structure(data, category):
+    assert parse(data).category == category
+
+
+def test_a_stream_has_events_with_times():
+    record = parse(STREAM)
+    assert [(e.role, e.text, e.time_seconds) for e in record.events] == [
+        ("user", "Say when.", 1.0),
+        ("assistant", "Now.", 4.5),
+    ]
+    assert (record.start_seconds, record.end_seconds, record.turns, record.answer) == (1.0, 9.0, (), "Now.")
+
+
+def test_missing_tags_are_put_before_the_first_turn_and_noted():
+    record = parse({"image": ["a", "b"], "conversations": conversation("Which?", "A")})
+    assert record.turns[0].text == "<image>\n<image>\nWhich?"
+    assert record.warning == "no tag names the 2 media file(s), so it was put before the first turn"
+
+
+def test_leading_answers_are_dropped_and_noted():
+    turns = [{"from": "gpt", "value": "Hello."}, *conversation("Hi", "Yo")]
+    record = parse({"conversations": turns})
+    assert [turn.text for turn in record.turns] == ["Hi", "Yo"]
+    assert record.warning == "1 turn(s) before the first human turn were dropped"
+
+
+def test_a_system_turn_stays_a_system_turn():
+    turns = [{"from": "system", "value": "Be brief."}, *conversation("Hi", "Yo")]
+    assert [turn.role for turn in parse({"conversations": turns}).turns] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        ("{this is not json", "json", "the line is not JSON (Expecting property name"),
+        ("[1, 2]", "structure", "the line holds a list, not an object"),
+        ({"image": 3, "conversations": []}, "structure", "image=3 is not a path"),
+        ({"video": ["a", "b"], "conversations": []}, "structure", "video names 2 files"),
+        ({"image": ["a"], "video": ["b"], "conversations": []}, "structure", "both image and video"),
+        ({"conversations": "Hi"}, "structure", "conversations is str, not a list"),
+        ({"conversations": []}, "no_turns", "conversations is empty"),
+        ({"conversations": [{"from": "human", "value": "Hi"}]}, "no_answer", "1 turn(s) without an answer"),
+        ({"conversations": [{"from": "gpt", "value": "Hi"}]}, "no_answer", "0 turn(s) without an answer"),
+        ({"conversations": [*conversation("a", "b"), {"from": "human", "value": "c"}]}, "no_answer", "last of 3 turns"),
+        ({"conversations": conversation("Hi", "  ")}, "no_answer", "an answer is empty"),
+        ({"conversations": [*conversation("a", "b"), {"from": "gpt", "value": "c"}]}, "turns", "turn 3 is from assist"),
+        ({"conversations": [{"from": "bot", "value": "a"}]}, "structure", "speaker 'bot' is unknown"),
+        ({"conversations": [{"from": "human"}]}, "structure", "it needs 'from' and a text 'value'"),
+        ({"video": ["v"], "conversations": conversation("<video><video> x", "y")}, "tags", "2 <video> tag(s) for 1"),
+        ({"conversations": conversation("<image> x", "y")}, "tags", "1 <image> tag(s) for 0 file(s)"),
+        ({"image": ["a"], "conversations": conversation("x", "<image>")}, "tags", "a turn of the assistant"),
+        ({"conversations": conversation("x<|im_end|>", "y")}, "tags", "holds '<|im_end|>'"),
+        ({"category": "cats", "conversations": conversation("x", "y")}, "structure", "category 'cats' is unknown"),
+        ({"chance": 1.5, "conversations": conversation("x", "y")}, "structure", "chance=1.5 is not a probability"),
+        ({"source": "a:b", "conversations": conversation("x", "y")}, "structure", "source='a:b'"),
+        ({"id": 7, "conversations": conversation("x", "y")}, "structure", "id=7 is not a name"),
+        ({"image": ["a"], "conversations": conversation("<image> x", "[[1,2,3,1001]]")}, "boxes", "box [1,2,3,1001]"),
+        ({"image": ["a"], "conversations": conversation("<image> x", "[[1,9,3,4]]")}, "boxes", "Normalise its corners"),
+        ({"image": ["a"], "conversations": conversation("<image> [[1,2,3,4],[-1,2,3,4]]", "y")}, "boxes", "[-1,2,3,4]"),
+        ({"video": ["v"], "conversations": conversation("<video> When?", "5.0-2.0 s")}, "times", "ends before it st"),
+        ({**STREAM, "start_time": 9.0, "end_time": 2.0}, "times", "start_time=9.0 is not before end_time=2.0"),
+        ({**STREAM, "end_time": 4.0}, "times", "a message at 4.5 s lies outside the stream of 1.0 to 4.0 s"),
+        ({**STREAM, "start_time": None}, "times", "start_time=None is not a time in seconds"),
+        ({**STREAM, "conversation": STREAM["conversation"][::-1]}, "no_answer", "last message of the stream"),
+        (
+            {**STREAM, "conversation": [{"role": "user", "content": "x", "time": 6.0}, *STREAM["conversation"][1:]]},
+            "times",
+            "a message at 4.5 s follows one at 6.0 s",
+        ),
+        ({**STREAM, "conversation": []}, "no_turns", "conversation is empty"),
+        ({**STREAM, "video": None}, "structure", "a stream needs one video"),
+    ],
+)
+def test_bad_lines_are_refused_with_kind_and_reason(data, kind, words):
+    problem = refused(data)
+    assert problem.kind == kind
+    assert words in problem.reason
+
+
+@pytest.mark.parametrize("text", ["Answer in [[x0,y0,x1,y1]] format.", "matrix [[1,2],[3,4]]", "[[0, 0, 1000, 1000]]"])
+def test_what_is_no_bad_box_passes(text):
+    assert parse({"image": ["a"], "conversations": conversation("<image>\n" + text, "ok")}).answer == "ok"
+
+
+def test_a_bad_line_does_not_hide_the_next(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "train.jsonl"
+    good = json.dumps({"conversations": conversation("Hi", "Yo")})
+    path.write_text(f"{good}\n\n{{broken\n{good}\n")
+    first, bad, last = read_annotations(path, "train")
+    assert isinstance(first, Record)
+    assert isinstance(last, Record)
+    assert (first.sample_id, last.sample_id) == ("train-1", "train-4")
+    assert isinstance(bad, BadLine)
+    assert (bad.where, bad.kind, bad.sample_id) == ("annotations/train.jsonl:3", ProblemKind.JSON, "train-3")
+
+
+def test_a_missing_file_says_what_a_data_folder_needs(tmp_path):
+    with pytest.raises(DataError, match=r"train\.jsonl does not exist. A data folder needs annotations/train\.jsonl"):
+        list(read_annotations(tmp_path / "train.jsonl", "train"))
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "train.jsonl").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
+        list(read_annotations(tmp_path / "train.jsonl", "train"))
+
+
+def test_the_real_annotations_are_all_good(shared_media):
+    records = list(read_annotations(shared_media / "annotations" / "train.jsonl", "train"))
+    assert len(records) == 14
+    assert all(isinstance(record, Record) for record in records)
+    assert [record.category.value for record in records[:4]] == ["scene_image"] * 2 + ["fine_grained", "scene_image"]
+    assert [record.category.value for record in records[-2:]] == ["temporal_grounding", "streaming"]

@@ -1,0 +1,484 @@
+"""Placements judged by a snapshot of a real cluster, with one thing wrong at a time; each message in full."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vl3.config.overrides import apply_overrides
+from vl3.config.stages import Stage
+from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.launch.check.cluster import CheckReport, judge
+from vl3.launch.check.facts import KUEUE, TRAINER, ClusterFacts, Kind
+from vl3.launch.check.placement import Placements
+from vl3.recipes.catalog import get_recipe
+
+RECORDED = json.loads(Path(__file__).with_name("cluster_facts.json").read_text(encoding="utf-8"))
+SERVER = "https://10.0.0.1:6443"
+
+
+@pytest.fixture
+def facts() -> ClusterFacts:
+    """Kueue 0.18 and Trainer 2.3 with our manifests; pools cpu (1 node), a100 and h200 (2 nodes of 8 GPUs each)."""
+    data = copy.deepcopy(RECORDED)
+    return ClusterFacts(
+        server=data["server"],
+        version=data["version"],
+        namespace=data["namespace"],
+        apis={version: frozenset(names) for version, names in data["apis"].items()},
+        trainjob_fields=frozenset(data["trainjob_fields"]),
+        denied=(),
+        refusal=None,
+        objects={kind: data["objects"][kind.label] for kind in Kind if kind.label in data["objects"]},
+        unreadable={},
+    )
+
+
+def placed(recipe: str = "tiny", *overrides: str) -> Placements:
+    config = apply_overrides(get_recipe(recipe), overrides)
+    return {stage: config.placements[stage] for stage in Stage}
+
+
+def change(facts: ClusterFacts, kind: Kind, name: str, path: str, value: Any) -> None:
+    """Set a field of one object; None removes it."""
+    *parents, leaf = path.split(".")
+    node: Any = facts.objects[kind][name]
+    for parent in parents:
+        node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+    if value is None:
+        node.pop(leaf, None)
+    elif isinstance(node, list):
+        node[int(leaf)] = value
+    else:
+        node[leaf] = value
+
+
+def remove(facts: ClusterFacts, kind: Kind, name: str) -> None:
+    del facts.objects[kind][name]  # type: ignore[attr-defined]
+
+
+def only_problem(report: CheckReport) -> Vl3Error:
+    assert len(report.problems) == 1, "\n".join(map(str, report.problems))
+    return report.problems[0]
+
+
+QUOTA = "spec.resourceGroups.0.flavors.0.resources"
+
+
+def gpus(amount: str, **limits: str) -> list[dict[str, str]]:
+    return [
+        {"name": "cpu", "nominalQuota": "1k"},
+        {"name": "memory", "nominalQuota": "16Ti"},
+        {"name": "nvidia.com/gpu", "nominalQuota": amount, **limits},
+    ]
+
+
+def test_a_cluster_with_everything_has_no_problem(facts: ClusterFacts) -> None:
+    report = judge(placed("vl3_2b"), facts)
+    assert (report.problems, report.notes) == ([], [])
+    assert (report.server, report.version, report.namespace) == (SERVER, "v1.36.3", "vl3")
+    row = report.rows[-1]
+    assert (row.stage, row.pool, row.pods, row.queue, row.quota, row.nodes) == (
+        "video",
+        "h200",
+        "2 x 8 GPUs",
+        "h200",
+        "16 of 16 GPUs",
+        "2",
+    )
+
+
+def test_a_pool_without_gpus_is_counted_in_cores(facts: ClusterFacts) -> None:
+    first = judge(placed("tiny"), facts).rows[0]
+    assert (first.pods, first.quota, first.nodes) == ("2 x 0.7 cores", "1.4 of 4 cores", "1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        pytest.param(
+            ["placements.video.queue=gpu"],
+            "placements.video.queue='gpu': namespace vl3 has no LocalQueue gpu, so the job would wait for ever. Queues "
+            "there: a100, cpu, h200. Name one of them.",
+            id="unknown queue",
+        ),
+        pytest.param(
+            ["placements.video.pool=h300"],
+            "placements.video.pool='h300': the cluster has no ClusterTrainingRuntime vl3-torch-h300. Pools that have "
+            "one: a100, cpu, h200. Name one of them, or apply a runtime for this pool "
+            "(manifests/cluster/training-runtimes).",
+            id="unknown pool",
+        ),
+        pytest.param(
+            ["placements.video.priority=urgent", "placements.alignment.priority=urgent"],
+            "placements.{alignment,video}.priority='urgent': the cluster has no WorkloadPriorityClass urgent, so Kueue "
+            "would refuse the job. Classes there: vl3-high, vl3-low, vl3-normal. Name one of them.",
+            id="unknown priority of two stages, said once",
+        ),
+        pytest.param(
+            ["placements.video.gpus_per_node=2"],
+            "placements.video: ClusterQueue vl3-cpu has no quota at all for 2 nvidia.com/gpu, so the job would wait "
+            "for ever. Name a queue and pool that have it, or ask for none.",
+            id="resource without quota",
+        ),
+        pytest.param(
+            ["placements.video.nodes=12"],
+            "placements.video asks ClusterQueue vl3-cpu for more than it can ever give: 16.8 cores (12 pods of 1.4 "
+            "cores) of which it can have 4 cores at most and 48 GiB of memory (12 pods of 4 GiB of memory) of which it "
+            "can have 16 GiB of memory at most. The job would wait for ever. Lower placements.video.nodes or what a "
+            "node asks, name a larger queue, or have the quota of flavour cpu raised.",
+            id="more than the quota",
+        ),
+        pytest.param(
+            ["placements.video.queue=h200"],
+            "placements.video: queue='h200' and pool='cpu' do not belong together: no flavour of ClusterQueue vl3-h200 "
+            "takes the pods of vl3-torch-cpu. h200: its label vl3.dev/pool=h200 is not the runtime's "
+            "vl3.dev/pool=cpu. Name the pool's own queue.",
+            id="queue of another pool",
+        ),
+    ],
+)
+def test_what_the_recipe_names_wrongly(facts: ClusterFacts, overrides: list[str], message: str) -> None:
+    problem = only_problem(judge(placed("tiny", *overrides), facts))
+    assert str(problem) == message
+    assert isinstance(problem, ConfigError)
+
+
+def test_more_gpus_than_the_quota_can_ever_give(facts: ClusterFacts) -> None:
+    change(facts, Kind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("16"))
+    report = judge(placed("vl3_2b", "placements.video.nodes=4"), facts)
+    assert str(only_problem(report)) == (
+        "placements.video asks ClusterQueue vl3-h200 for more than it can ever give: 32 nvidia.com/gpu (4 pods of 8 "
+        "nvidia.com/gpu) of which it can have 16 nvidia.com/gpu at most. The job would wait for ever. Lower "
+        "placements.video.nodes or what a node asks, name a larger queue, or have the quota of flavour h200 raised."
+    )
+    assert (report.rows[-1].quota, report.rows[-1].nodes) == ("32 of 16 GPUs", "?")
+
+
+def lend(facts: ClusterFacts, amount: str) -> None:
+    """Another team's queue in our cohort with quota of the same flavour."""
+    other = copy.deepcopy(facts.objects[Kind.CLUSTER_QUEUE]["vl3-h200"])
+    facts.objects[Kind.CLUSTER_QUEUE]["other"] = other  # type: ignore[index]
+    change(facts, Kind.CLUSTER_QUEUE, "other", QUOTA, gpus(amount))
+
+
+def test_quota_that_fits_only_by_borrowing_is_remarked(facts: ClusterFacts) -> None:
+    change(facts, Kind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8"))
+    lend(facts, "24")
+    report = judge(placed("vl3_2b"), facts)
+    assert report.problems == []
+    assert report.notes == [
+        "placements.{multitask,video} fits only by borrowing 8 nvidia.com/gpu of 16 in cohort vl3: its owner may take "
+        "that back, and the stage then resumes from its last checkpoint"
+    ]
+    assert report.rows[-1].quota == "16 of 32 GPUs"
+
+
+def test_a_borrowing_limit_counts(facts: ClusterFacts) -> None:
+    change(facts, Kind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8", borrowingLimit="4"))
+    lend(facts, "24")
+    problem = only_problem(judge(placed("vl3_2b"), facts))
+    assert "of which it can have 12 nvidia.com/gpu at most, 4 nvidia.com/gpu of it borrowed in cohort vl3" in str(
+        problem
+    )
+
+
+def test_a_second_flavour_may_have_room(facts: ClusterFacts) -> None:
+    flavors = facts.objects[Kind.CLUSTER_QUEUE]["vl3-h200"]["spec"]["resourceGroups"][0]["flavors"]
+    flavors[0]["resources"] = gpus("8")
+    flavors.append({"name": "h200-spare", "resources": gpus("64")})
+    spare = copy.deepcopy(facts.objects[Kind.FLAVOR]["h200"])
+    facts.objects[Kind.FLAVOR]["h200-spare"] = spare  # type: ignore[index]
+    assert judge(placed("vl3_2b"), facts).problems == []
+
+
+def test_a_taint_that_the_runtime_does_not_tolerate(facts: ClusterFacts) -> None:
+    pod = "spec.template.spec.replicatedJobs.0.template.spec.template.spec"
+    change(facts, Kind.RUNTIME, "vl3-torch-h200", f"{pod}.tolerations", None)
+    problem = only_problem(judge(placed("vl3_2b"), facts))
+    assert "h200: the runtime does not tolerate its taint nvidia.com/gpu=present:NoSchedule." in str(problem)
+
+
+def test_no_node_that_big(facts: ClusterFacts) -> None:
+    overrides = ["placements.video.memory_gib=3000", "placements.video.nodes=1"]
+    problem = only_problem(judge(placed("vl3_2b", *overrides), facts))
+    assert isinstance(problem, ConfigError)
+    assert str(problem) == (
+        "placements.video: no node of flavour h200 holds one of its pods: it asks 3000 GiB of memory where the largest "
+        "has 2000 GiB of memory allocatable (2 nodes looked at). Lower what a node asks and raise "
+        "placements.video.nodes, or name a pool of larger nodes."
+    )
+
+
+def test_no_node_at_all_is_the_platforms_problem(facts: ClusterFacts) -> None:
+    remove(facts, Kind.NODE, "worker")
+    problem = only_problem(judge(placed(), facts))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == (
+        "no node of flavour cpu is there (labels vl3.dev/pool=cpu; taints that vl3-torch-cpu tolerates). Admitted by "
+        "Kueue, the pods of pool='cpu' would stay Pending and hold the quota. Have nodes of the pool added or labelled."
+    )
+
+
+def test_too_few_nodes(facts: ClusterFacts) -> None:
+    remove(facts, Kind.NODE, "h200-1")
+    problem = only_problem(judge(placed("vl3_2b"), facts))
+    assert isinstance(problem, ConfigError)
+    assert str(problem) == (
+        "placements.{multitask,video}: its 2 pods need more nodes than flavour h200 has: the 1 there hold 1 such pods "
+        "when empty. Admitted by Kueue, the others would stay Pending and hold the quota. Lower "
+        "placements.{multitask,video}.nodes, or have nodes added."
+    )
+
+
+def test_a_cordoned_node_is_only_remarked(facts: ClusterFacts) -> None:
+    change(facts, Kind.NODE, "h200-1", "spec.unschedulable", True)
+    report = judge(placed("vl3_2b"), facts)
+    assert report.problems == []
+    assert report.notes == [
+        "placements.{multitask,video}: of the 2 nodes of flavour h200 those that are ready hold 1 of its 2 pods; the "
+        "others are cordoned or ill"
+    ]
+
+
+def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> None:
+    checks = {"admissionChecks": [{"name": "provisioning"}]}
+    change(facts, Kind.CLUSTER_QUEUE, "vl3-cpu", "spec.admissionChecksStrategy", checks)
+    remove(facts, Kind.NODE, "worker")
+    report = judge(placed(), facts)
+    assert report.problems == []
+    assert "ClusterQueue vl3-cpu has admission checks (provisioning), which may add nodes" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value", "message"),
+    [
+        pytest.param(
+            Kind.LOCAL_QUEUE,
+            "cpu",
+            "spec.stopPolicy",
+            "Hold",
+            "LocalQueue cpu is stopped (stopPolicy Hold): it admits no job. Have its owner set spec.stopPolicy to "
+            "None, or name another queue.",
+            id="stopped local queue",
+        ),
+        pytest.param(
+            Kind.CLUSTER_QUEUE,
+            "vl3-cpu",
+            "spec.stopPolicy",
+            "HoldAndDrain",
+            "ClusterQueue vl3-cpu is stopped (stopPolicy HoldAndDrain): it admits no job. Have its owner set "
+            "spec.stopPolicy to None, or name another queue.",
+            id="stopped cluster queue",
+        ),
+        pytest.param(
+            Kind.LOCAL_QUEUE,
+            "cpu",
+            "spec.clusterQueue",
+            "gone",
+            "LocalQueue cpu in namespace vl3 leads to ClusterQueue gone, which does not exist. ClusterQueues there: "
+            "vl3-a100, vl3-cpu, vl3-h200. Have its owner correct it (manifests/cluster/cluster-queues).",
+            id="queue without cluster queue",
+        ),
+        pytest.param(
+            Kind.CLUSTER_QUEUE,
+            "vl3-cpu",
+            "status.conditions",
+            [{"type": "Active", "status": "False", "reason": "AdmissionCheckInactive", "message": "Can't admit."}],
+            "ClusterQueue vl3-cpu is not active (AdmissionCheckInactive: Can't admit.): it admits no job. Have its "
+            "owner mend it, or name another queue.",
+            id="inactive cluster queue",
+        ),
+        pytest.param(
+            Kind.CLUSTER_QUEUE,
+            "vl3-cpu",
+            "status",
+            {},
+            "ClusterQueue vl3-cpu has no condition Active: Kueue has not looked at it yet. Check that Kueue's "
+            "controller runs (namespace kueue-system).",
+            id="nobody judges the queue",
+        ),
+        pytest.param(
+            Kind.NAMESPACE,
+            "vl3",
+            "metadata.labels",
+            {},
+            "ClusterQueue vl3-cpu takes no job of namespace vl3: its namespaceSelector wants other labels "
+            "(vl3.dev/queues=true). Have the namespace labelled so, or name another queue.",
+            id="namespace not selected",
+        ),
+        pytest.param(
+            Kind.RUNTIME,
+            "vl3-torch-cpu",
+            "spec.mlPolicy.torch",
+            None,
+            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: it has no mlPolicy.torch, so the processes would "
+            "not be told of each other. Apply that of manifests/cluster/training-runtimes again.",
+            id="runtime of another framework",
+        ),
+        pytest.param(
+            Kind.RUNTIME,
+            "vl3-torch-cpu",
+            "spec.template.spec.ttlSecondsAfterFinished",
+            60,
+            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: its JobSet has ttlSecondsAfterFinished=60: "
+            "Trainer would make it again and run a finished job twice. Apply that of "
+            "manifests/cluster/training-runtimes again.",
+            id="runtime with a TTL",
+        ),
+        pytest.param(
+            Kind.RUNTIME,
+            "vl3-torch-cpu",
+            "spec.template.spec.replicatedJobs.0.template.spec.template.spec.containers.0.name",
+            "main",
+            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: it has no replicated job 'node' with a container "
+            "'node', so there is nothing to run in. Apply that of manifests/cluster/training-runtimes again.",
+            id="runtime without the container",
+        ),
+        pytest.param(
+            Kind.RUNTIME,
+            "vl3-torch-cpu",
+            "spec.template.spec.replicatedJobs.0.template.metadata",
+            {},
+            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: its job 'node' lacks the label "
+            "trainer.kubeflow.org/trainjob-ancestor-step=trainer, so a TrainJob's settings would not reach it. Apply "
+            "that of manifests/cluster/training-runtimes again.",
+            id="runtime without the label",
+        ),
+    ],
+)
+def test_what_is_out_of_order_on_the_platform(
+    facts: ClusterFacts, kind: Kind, name: str, path: str, value: Any, message: str
+) -> None:
+    change(facts, kind, name, path, value)
+    problem = only_problem(judge(placed(), facts))
+    assert str(problem) == message
+    assert isinstance(problem, ClusterError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (
+            Kind.SERVICE_ACCOUNT,
+            "vl3-trainer",
+            "ServiceAccount vl3-trainer, which ClusterTrainingRuntime vl3-torch-cpu names, does not exist in namespace "
+            "vl3, so its pods could not start. Apply manifests/base there (by an overlay).",
+        ),
+        (
+            Kind.CONFIG_MAP,
+            "vl3-settings",
+            "ConfigMap vl3-settings, which ClusterTrainingRuntime vl3-torch-cpu names, does not exist in namespace "
+            "vl3, so its pods could not start. Apply manifests/base there (by an overlay).",
+        ),
+        (
+            Kind.FLAVOR,
+            "cpu",
+            "ResourceFlavor cpu, which ClusterQueue vl3-cpu names, does not exist, so Kueue stops the queue. Apply it "
+            "(manifests/cluster/resource-flavors).",
+        ),
+    ],
+)
+def test_what_is_missing_on_the_platform(facts: ClusterFacts, kind: Kind, name: str, message: str) -> None:
+    remove(facts, kind, name)
+    problem = only_problem(judge(placed(), facts))
+    assert str(problem) == message
+    assert isinstance(problem, ClusterError)
+
+
+def test_a_missing_namespace_is_the_callers_problem(facts: ClusterFacts) -> None:
+    objects = {kind: found for kind, found in facts.objects.items() if not kind.is_namespaced}
+    problem = only_problem(judge(placed(), replace(facts, namespace="nowhere", objects=objects)))
+    assert isinstance(problem, ConfigError)
+    assert str(problem) == (
+        f"namespace 'nowhere' does not exist at {SERVER}. Name another with --namespace, or make it: kubectl apply -k "
+        "manifests/overlays/<overlay>."
+    )
+
+
+def test_without_trainer_the_crd_is_named(facts: ClusterFacts) -> None:
+    apis = {version: names for version, names in facts.apis.items() if version != TRAINER}
+    objects = {kind: found for kind, found in facts.objects.items() if kind is not Kind.RUNTIME}
+    problem = only_problem(judge(placed(), replace(facts, apis=apis, objects=objects, trainjob_fields=None)))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == (
+        f"CRD missing: {SERVER} does not serve TrainJob and ClusterTrainingRuntime of trainer.kubeflow.org/v1alpha1, "
+        "so no stage can be started there. Install Kubeflow Trainer 2.2 or newer (manifests/third-party/trainer), or "
+        "choose another cluster."
+    )
+
+
+def test_an_empty_cluster_lacks_all_three(facts: ClusterFacts) -> None:
+    report = judge(placed(), replace(facts, apis={}, objects={}, trainjob_fields=None))
+    assert [str(problem).partition(" does not serve ")[2].partition(",")[0] for problem in report.problems] == [
+        "TrainJob and ClusterTrainingRuntime of trainer.kubeflow.org/v1alpha1",
+        "JobSet of jobset.x-k8s.io/v1alpha2",
+        "LocalQueue",
+    ]
+    assert {row.quota for row in report.rows} == {"?"}
+
+
+def test_a_trainer_that_is_too_old_is_told_by_its_fields(facts: ClusterFacts) -> None:
+    assert facts.trainjob_fields is not None
+    old = (facts.trainjob_fields - {"runtimePatches"}) | {"podTemplateOverrides"}
+    problem = only_problem(judge(placed(), replace(facts, trainjob_fields=old)))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == (
+        f"CRD trainjobs.trainer.kubeflow.org at {SERVER} is too old: TrainJob.spec has no runtimePatches, which every "
+        "job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, its CRDs with it "
+        "(manifests/third-party/trainer)."
+    )
+
+
+def test_an_older_kueue_serves_as_well(facts: ClusterFacts) -> None:
+    apis = {KUEUE[1] if version == KUEUE[0] else version: names for version, names in facts.apis.items()}
+    assert judge(placed(), replace(facts, apis=apis)).problems == []
+
+
+def test_missing_rights_are_one_message(facts: ClusterFacts) -> None:
+    denied = ("create/delete trainjobs.trainer.kubeflow.org", "get pods/log")
+    problem = only_problem(judge(placed(), replace(facts, denied=denied)))
+    assert isinstance(problem, ConfigError)
+    assert str(problem) == (
+        "forbidden by RBAC: this identity may not create/delete trainjobs.trainer.kubeflow.org and get pods/log in "
+        f"namespace vl3 of {SERVER}. Jobs could not be started, followed or freed. Bind the Role vl3-launcher of "
+        "manifests/base/rbac to it, or use another identity."
+    )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "remedy"),
+    [
+        (
+            'Internal error occurred: failed calling webhook "mtrainjob.kb.io": connection refused',
+            "A controller is down or has just started: `kubectl get pods -A` for kueue-system and kubeflow-system.",
+        ),
+        (
+            'trainjobs "vl3-x" is forbidden: exceeded quota: vl3, requested: count/trainjobs=1, used: 500',
+            "Clear away ended jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised.",
+        ),
+        (
+            'admission webhook "vtrainjob.kb.io" denied the request: spec is wrong',
+            "Check the placement and the versions of manifests/third-party.",
+        ),
+    ],
+)
+def test_a_job_that_would_be_refused(facts: ClusterFacts, refusal: str, remedy: str) -> None:
+    problem = only_problem(judge(placed(), replace(facts, refusal=refusal)))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == f"the API server {SERVER} would refuse a TrainJob in namespace vl3: {refusal}. {remedy}"
+
+
+def test_what_cannot_be_read_is_remarked_and_not_judged(facts: ClusterFacts) -> None:
+    objects = {kind: found for kind, found in facts.objects.items() if kind not in (Kind.NODE, Kind.FLAVOR)}
+    unreadable = {Kind.FLAVOR: "resourceflavors is forbidden", Kind.NODE: "nodes is forbidden"}
+    report = judge(placed(), replace(facts, objects=objects, unreadable=unreadable))
+    assert report.problems == []
+    assert report.notes == [
+        "not checked: resourceflavors and nodes cannot be read (resourceflavors is forbidden). The ClusterRole "
+        "vl3-cluster-reader and the Role vl3-launcher of manifests/base/rbac allow it"
+    ]
+    assert report.rows[0].nodes == "?"

@@ -1,0 +1,200 @@
+"""The report: numbers of the JSON in the page, texts escaped, parts that are missing."""
+
+import copy
+import html
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vl3.config.stages import Stage
+from vl3.errors import ConfigError
+from vl3.report.data import SECTIONS
+from vl3.report.page import write_report
+
+RUN = {"run_id": "r1", "run_name": "first", "recipe": "tiny", "seed": 3}
+HOSTILE = "<script>alert('x')</script>\"&"
+
+
+@pytest.fixture(scope="module")
+def sample(report_sample, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    return report_sample.report_data(folder), folder
+
+
+@pytest.fixture
+def data(sample: tuple[dict[str, Any], Path], tmp_path: Path) -> dict[str, Any]:
+    """The data of a whole run, to be changed; its pictures lie in tmp_path/evaluation."""
+    (tmp_path / "evaluation").symlink_to(sample[1])
+    return copy.deepcopy(sample[0])
+
+
+def write(data: dict[str, Any], tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    path = write_report(data, tmp_path / "report", evaluation_folder=tmp_path / "evaluation")
+    assert path == tmp_path / "report" / "report.html"
+    return path.read_text(), json.loads((tmp_path / "report" / "report.json").read_text())
+
+
+class Page(HTMLParser):
+    """Values of <data> elements, sections, and what the page would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.values: set[str] = set()
+        self.ids: set[str] = set()
+        self.sources: list[str] = []
+        self.scripts = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        fields = {name: value or "" for name, value in attrs}
+        if tag == "data":
+            self.values.add(fields["value"])
+        self.ids.add(fields.get("id", ""))
+        self.scripts += tag == "script"
+        self.sources += [fields[name] for name in ("src", "href", "srcset") if name in fields]
+
+
+def numbers_of(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from numbers_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from numbers_of(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def test_every_number_of_the_json_is_in_the_page(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    numbers["stages"] = [{k: v for k, v in stage.items() if k != "number"} for stage in numbers["stages"]]
+    values = {float(value) for value in Page(text).values}
+    missing = [number for number in numbers_of(numbers) if number not in values]
+    assert missing == []
+
+
+def test_accuracy_is_shown_as_people_read_it(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    mean = numbers["accuracy"]["mean_accuracy"]["video"]
+    assert f'<data value="{mean}">{mean * 100:.1f}\u2009%</data>' in text
+    assert '<data value="447.8">7 min 28 s</data>' in text
+
+
+def test_a_task_that_the_last_mixture_leaves_out_is_marked(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    rows = {row["category"]: row for row in numbers["accuracy"]["categories"]}
+    assert [name for name, row in rows.items() if row["left_out_at_the_end"]] == ["multi_image"]
+    assert rows["streaming"]["left_out_by"] == ["vision_adaptation", "alignment", "multitask"]
+    before, last = (rows["multi_image"]["scores"][name]["accuracy"] for name in ("multitask", "video"))
+    assert rows["multi_image"]["change_in_last_stage"] == pytest.approx(last - before, abs=1e-6)
+    assert "mixture leaves out <b>multi image</b>" in text
+    assert text.count(">not in S4</span>") == 1
+
+
+def test_only_a_change_is_coloured(data: dict[str, Any], tmp_path: Path) -> None:
+    former, last = data["evaluation"]["models"][-2:]
+    last["tasks"]["chart"] = copy.deepcopy(former["tasks"]["chart"])
+    text, numbers = write(data, tmp_path)
+    changes = [row["change_in_last_stage"] for row in numbers["accuracy"]["categories"]]
+    assert changes.count(0.0) >= 1
+    assert text.count('<td class="rose">') == sum(change > 0 for change in changes)
+    assert text.count('<td class="fell">') == sum(change < 0 for change in changes)
+
+
+def test_time_outside_of_the_steps_is_what_the_steps_leave(data: dict[str, Any], tmp_path: Path) -> None:
+    chain = write(data, tmp_path)[1]["chain"]
+    worked = sum(step["seconds"] for step in chain["steps"])
+    assert chain["step_seconds"] == pytest.approx(worked)
+    assert chain["outside_seconds"] == pytest.approx(447.8 - worked)
+    assert chain["steps"][0]["offset_seconds"] == 0
+
+
+def test_the_page_needs_no_other_file(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    page = Page(text)
+    assert all(source.startswith(("data:", "#")) for source in page.sources)
+    assert "url(" not in text
+    assert "@import" not in text
+    pictures = sum(len(prediction["media"]) for prediction in numbers["predictions"])
+    assert sum(source.startswith("data:image/png;base64,") for source in page.sources) == pictures
+
+
+def test_hostile_texts_are_escaped_everywhere(data: dict[str, Any], tmp_path: Path) -> None:
+    data["run"]["run_name"] = HOSTILE
+    data["verdict"]["reason"] = HOSTILE
+    data["chain"][0]["note"] = HOSTILE
+    data["stages"][0]["notes"] = [HOSTILE]
+    data["gates"][0]["detail"] = data["gates"][0]["value"] = HOSTILE
+    data["validation"]["findings"][0]["examples"] = [HOSTILE]
+    data["lineage"][0]["uri"] = HOSTILE
+    data["lineage"][0]["facts"] = {HOSTILE: HOSTILE}
+    prediction = data["evaluation"]["predictions"][0]
+    prediction |= {"sample_id": HOSTILE, "prompt": HOSTILE, "answer": HOSTILE}
+    prediction["prediction"] = dict.fromkeys(prediction["prediction"], HOSTILE)
+    text, _ = write(data, tmp_path)
+    assert "<script>alert" not in text
+    assert Page(text).scripts == 1
+    assert text.count(str(html.escape(HOSTILE)).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) >= 14
+
+
+def test_a_picture_outside_of_the_evaluation_is_not_shown(data: dict[str, Any], tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    data["evaluation"]["predictions"] = data["evaluation"]["predictions"][:1]
+    data["evaluation"]["predictions"][0]["media"] = ["../secret.png", str(secret), "media/absent.png"]
+    text, _ = write(data, tmp_path)
+    assert "c2VjcmV0" not in text  # base64 of the content
+    assert text.count("picture not available") == 3
+
+
+def test_a_run_that_reached_nothing_says_so_in_every_section(tmp_path: Path) -> None:
+    missing = {name: f"no {name}: the run stopped <early>" for name in SECTIONS}
+    text, _ = write({"run": RUN, "missing": missing}, tmp_path)
+    assert Page(text).ids >= set(SECTIONS)
+    for name in SECTIONS:
+        assert f"<strong>Not available.</strong> no {name}: the run stopped &lt;early&gt;" in text
+
+
+def test_missing_parts_without_a_reason_get_one(tmp_path: Path) -> None:
+    text, numbers = write({"run": RUN}, tmp_path)
+    assert text.count("The run did not reach the step that makes it.") == len(SECTIONS)
+    assert numbers["accuracy"] is None
+
+
+def test_a_run_that_stopped_in_stage_2_shows_what_it_has(data: dict[str, Any], tmp_path: Path) -> None:
+    data["stages"] = data["stages"][:2]
+    data["stages"][1]["events"] = data["stages"][1]["events"][:1]
+    data["chain"] = data["chain"][:4]
+    data["chain"][3] |= {"state": "failed", "seconds": None, "ended_at": None, "note": "rank 1 was killed"}
+    data |= {"evaluation": None, "gates": None, "lineage": [], "verdict": {"state": "none"}}
+    data["missing"] = {"accuracy": "Stage 2 failed.", "gates": "Stage 2 failed."}
+    text, numbers = write(data, tmp_path)
+    assert "rank 1 was killed" in text
+    assert text.count("<strong>Not available.</strong> Stage 2 failed.") == 2
+    assert "No metrics were logged." in text
+    assert [stage["stage"] for stage in numbers["stages"]] == list(Stage)[:2]
+
+
+def test_a_loss_that_is_no_number_does_not_break_the_report(data: dict[str, Any], tmp_path: Path) -> None:
+    data["stages"][0]["events"][-2]["values"]["loss"] = float("nan")
+    text, numbers = write(data, tmp_path)
+    assert numbers["stages"][0]["progress"]["last_loss"] == "nan"
+    assert "→ nan" in re.sub(r"</?data[^>]*>", "", text)
+
+
+def test_unknown_fields_and_verdicts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ReportData cannot be built.*gate"):
+        write_report({"run": RUN, "gate": []}, tmp_path)
+    with pytest.raises(ConfigError, match=r"verdict\.state='winner' is unknown. Choose one of champion, refused, none"):
+        write_report({"run": RUN, "verdict": {"state": "winner"}}, tmp_path)
+    with pytest.raises(ConfigError, match=r"report\.missing\.section='losses' is unknown"):
+        write_report({"run": RUN, "missing": {"losses": "x"}}, tmp_path)
+
+
+def test_equal_data_give_equal_pages(data: dict[str, Any], tmp_path: Path) -> None:
+    assert write(data, tmp_path)[0] == write(data, tmp_path)[0]

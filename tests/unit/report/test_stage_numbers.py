@@ -1,0 +1,103 @@
+"""Numbers of a stage from its raw events."""
+
+import pytest
+
+from vl3.report.data import StageData
+from vl3.report.stage_numbers import stage_numbers
+
+CONFIG = {
+    "steps": 40,
+    "packs_per_step": 2,
+    "learning_rates": {"vision": 1e-3, "projector": 2e-3, "language": None},
+    "image_merge_size": 1,
+    "video_merge_size": 2,
+    "difffp": True,
+    "mixture": {"scene_image:caption": 1, "scene_image": 2, "chart": 1},
+}
+
+
+def metrics(step: int, **values: float) -> dict:
+    return {"type": "metrics", "step": step, "time": 0.0, "values": values}
+
+
+def numbers(events: list[dict], **changes: object) -> dict:
+    return stage_numbers(StageData(stage="multitask", config=CONFIG, events=events, **changes))  # type: ignore[arg-type]
+
+
+def test_a_later_attempt_replaces_what_an_earlier_one_logged() -> None:
+    events = [
+        {"type": "start", "resumed_from_step": 0, "world_size": 2, "startup_seconds": 10.0},
+        metrics(10, loss=3.0),
+        metrics(20, loss=2.0),
+        {"type": "start", "resumed_from_step": 10, "world_size": 1, "startup_seconds": 12.0},
+        metrics(20, loss=1.9),
+        metrics(30, loss=1.0),
+        {"type": "end", "seconds": 50.0, "steps": 30, "bad_samples": ["train-7"]},
+    ]
+    result = numbers(events)
+    assert result["curve"] == {"step": [10, 20, 30], "loss": [3.0, 1.9, 1.0]}
+    progress = result["progress"]
+    assert progress["attempts"] == 2
+    assert progress["resumed_from_steps"] == [10]
+    assert progress["startup_seconds"] == 22.0
+    assert progress["world_size"] == 1
+    assert (progress["first_loss"], progress["last_loss"]) == (3.0, 1.0)
+    assert (progress["steps_done"], progress["steps_planned"], progress["finished"]) == (30, 40, True)
+    assert result["bad_samples"] == ["train-7"]
+
+
+def test_a_stage_that_was_cut_off_has_done_what_it_logged() -> None:
+    progress = numbers([{"type": "start", "world_size": 2}, metrics(10, loss=3.0)])["progress"]
+    assert (progress["steps_done"], progress["finished"], progress["seconds"]) == (10, False, None)
+
+
+def test_a_stage_without_events_has_no_numbers() -> None:
+    result = numbers([])
+    assert result["progress"]["steps_done"] == 0
+    assert result["progress"]["startup_seconds"] is None
+    assert [result[name] for name in ("throughput", "time_split", "difffp", "mix")] == [None] * 4
+
+
+def test_time_split_and_throughput_are_means_and_medians() -> None:
+    events = [
+        metrics(10, tokens_per_second=100.0, **{"seconds/data": 0.1, "seconds/forward": 0.3}),
+        metrics(20, tokens_per_second=300.0, **{"seconds/data": 0.3, "seconds/forward": 0.9}),
+        metrics(30, tokens_per_second=200.0),
+    ]
+    result = numbers(events)
+    assert result["throughput"] == {"median_tokens_per_second": 200.0, "max_tokens_per_second": 300.0}
+    assert result["time_split"]["data"] == pytest.approx({"seconds_per_step": 0.2, "share": 0.25})
+    assert result["time_split"]["forward"] == pytest.approx({"seconds_per_step": 0.6, "share": 0.75})
+
+
+def test_difffp_keeps_the_share_of_all_tokens_not_the_mean_of_shares() -> None:
+    events = [
+        metrics(10, visual_tokens=100.0, visual_tokens_kept=100.0),
+        metrics(20, visual_tokens=300.0, visual_tokens_kept=100.0),
+    ]
+    assert numbers(events)["difffp"] == {
+        "enabled": True,
+        "mean_visual_tokens": 200.0,
+        "mean_visual_tokens_kept": 100.0,
+        "kept_share": 0.5,
+    }
+
+
+def test_mix_is_compared_by_category_where_the_draw_was_counted_so() -> None:
+    events = [
+        metrics(10, **{"mix/scene_image": 1, "mix/chart": 1}),
+        metrics(20, **{"mix/scene_image": 6, "mix/chart": 2}),
+    ]
+    assert numbers(events)["mix"] == [
+        {"kind": "scene_image", "asked_share": 0.75, "drawn_share": 0.75, "drawn_samples": 6},
+        {"kind": "chart", "asked_share": 0.25, "drawn_share": 0.25, "drawn_samples": 2},
+    ]
+
+
+def test_mix_is_compared_by_source_where_the_draw_has_sources() -> None:
+    drawn = {"scene_image:caption": 1.0, "scene_image": 1.0, "text_only": 2.0}
+    mix = {row["kind"]: row for row in numbers([], mix_drawn=drawn)["mix"]}
+    assert mix["scene_image:caption"]["asked_share"] == 0.25
+    assert mix["scene_image:caption"]["drawn_share"] == 0.25
+    assert (mix["chart"]["asked_share"], mix["chart"]["drawn_share"]) == (0.25, 0.0)
+    assert (mix["text_only"]["asked_share"], mix["text_only"]["drawn_share"]) == (0.0, 0.5)

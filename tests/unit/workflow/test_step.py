@@ -1,0 +1,137 @@
+"""Steps are reused when nothing that matters has changed, and only then."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vl3.config.overrides import apply_overrides
+from vl3.errors import DataError
+from vl3.store.reference import Reference
+from vl3.store.uris import file_path
+from vl3.workflow import step as step_module
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, execute, record_of, step_key
+
+Runs = list[str]
+
+
+def _ignore(done: int, total: int, text: str) -> None:
+    """No progress display."""
+
+
+@pytest.fixture
+def runs() -> Runs:
+    """Keys of the runs that were really made."""
+    return []
+
+
+@pytest.fixture
+def step(runs: Runs) -> Step:
+    """A step that writes its seed into a file."""
+
+    def run(work: StepWork) -> StepOutcome:
+        runs.append(work.key)
+        with work.fresh_folder("out") as folder:
+            (folder / "seed.txt").write_text(str(work.request.config.seed))
+            reference = work.publish(folder, "out", kind="test")
+        work.clear()
+        return StepOutcome(outputs={"out": reference}, values={"seed": work.request.config.seed})
+
+    return Step(code=("errors.py",), run=run, key_parts=lambda request: {"seed": request.config.seed})
+
+
+def test_a_finished_step_is_reused(step: Step, request_of_tiny: StepRequest, runs: Runs) -> None:
+    first, was_reused = execute(step, request_of_tiny, _ignore)
+    second, is_reused = execute(step, request_of_tiny, _ignore)
+    assert (was_reused, is_reused, len(runs)) == (False, True, 1)
+    assert second == first
+    assert first.values == {"seed": 0}
+    assert record_of(first.outputs["out"]) == first
+    assert not file_path(request_of_tiny.artifacts_uri).joinpath("work", "a-step", first.key).exists()
+
+
+def _with_seed(request: StepRequest) -> StepRequest:
+    return dataclasses.replace(request, config=apply_overrides(request.config, ["seed=1"]))
+
+
+def _with_input(request: StepRequest) -> StepRequest:
+    return dataclasses.replace(
+        request, inputs={"data": Reference(uri="file:///x", sha256="1", kind="x", created_by={})}
+    )
+
+
+def _with_other_uri(request: StepRequest) -> StepRequest:
+    return dataclasses.replace(
+        request, inputs={"data": Reference(uri="file:///y", sha256="1", kind="x", created_by={})}
+    )
+
+
+CHANGES: dict[str, Callable[[StepRequest], StepRequest]] = {"configuration": _with_seed, "input": _with_input}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_what_matters_changes_the_key(change: str, step: Step, request_of_tiny: StepRequest) -> None:
+    assert step_key(step, CHANGES[change](request_of_tiny)) != step_key(step, request_of_tiny)
+
+
+def test_code_changes_the_key(step: Step, request_of_tiny: StepRequest) -> None:
+    other = dataclasses.replace(step, code=("errors.py", "lifeline.py"))
+    assert step_key(other, request_of_tiny) != step_key(step, request_of_tiny)
+
+
+def test_place_and_run_do_not_change_the_key(step: Step, request_of_tiny: StepRequest) -> None:
+    elsewhere = dataclasses.replace(request_of_tiny, artifacts_uri="file:///elsewhere", run_id="other")
+    assert step_key(step, elsewhere) == step_key(step, request_of_tiny)
+    assert step_key(step, _with_input(request_of_tiny)) == step_key(step, _with_other_uri(request_of_tiny))
+
+
+def test_a_damaged_output_is_made_anew(step: Step, request_of_tiny: StepRequest, runs: Runs) -> None:
+    record, _ = execute(step, request_of_tiny, _ignore)
+    file_path(record.outputs["out"].uri).joinpath("seed.txt").write_text("7")
+    again, is_reused = execute(step, request_of_tiny, _ignore)
+    assert (is_reused, len(runs)) == (False, 2)
+    assert file_path(again.outputs["out"].uri).joinpath("seed.txt").read_text() == "0"
+
+
+def test_a_half_written_record_is_not_trusted(step: Step, request_of_tiny: StepRequest, runs: Runs) -> None:
+    record, _ = execute(step, request_of_tiny, _ignore)
+    path = file_path(request_of_tiny.artifacts_uri) / "steps" / "a-step" / f"{record.key}.json"
+    path.write_text(path.read_text()[:-20])
+    assert execute(step, request_of_tiny, _ignore)[1] is False
+
+
+def test_a_failed_step_leaves_no_output(request_of_tiny: StepRequest, tmp_path: Path) -> None:
+    def fail(work: StepWork) -> StepOutcome:
+        with work.fresh_folder("out") as folder:
+            (folder / "half").write_text("half")
+            raise DataError("no")
+
+    step = Step(code=("errors.py",), run=fail, key_parts=lambda _: {})
+    with pytest.raises(DataError, match="no"):
+        execute(step, request_of_tiny, _ignore)
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
+
+
+def test_reuse_does_what_is_due_in_the_outside_world(step: Step, request_of_tiny: StepRequest) -> None:
+    told: list[str] = []
+    step = dataclasses.replace(step, on_reuse=lambda request, record: told.append(record.key))
+    record, _ = execute(step, request_of_tiny, _ignore)
+    assert told == []
+    execute(step, request_of_tiny, _ignore)
+    assert told == [record.key]
+
+
+def test_a_step_that_is_not_reusable_always_runs(step: Step, request_of_tiny: StepRequest, runs: Runs) -> None:
+    step = dataclasses.replace(step, reusable=False)
+    assert [execute(step, request_of_tiny, _ignore)[1] for _ in range(2)] == [False, False]
+    assert len(runs) == 2
+
+
+def test_every_step_names_code_that_exists(request_of_tiny: StepRequest) -> None:
+    import importlib
+
+    for name in ("check_prerequisites", "validate_data", "train_stage", "evaluate", "promote", "report"):
+        found: Step = importlib.import_module(f"vl3.steps.{name}").STEP
+        version = step_module.code_version(found.code, libraries=found.libraries, exclude=found.exclude)
+        assert len(version) == 64
