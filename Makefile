@@ -5,8 +5,9 @@ MAKEFLAGS += --no-print-directory
 # Without bytecode every process of a run compiles its libraries again: 15 s each instead of 3.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 
-RECIPE ?= tiny
-RUN ?= $(RECIPE)
+WORKFLOW ?= train
+RECIPE ?=
+RUN ?= $(or $(RECIPE),tiny)
 RUN_FOLDER = $(if $(findstring /,$(RUN)),$(RUN),runs/$(RUN))
 DATA ?=
 SET ?=
@@ -28,13 +29,13 @@ help: ## Print this help
 		/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Run
-run-pipeline: $(SETUP) ## The whole workflow here: RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
+run-pipeline: $(SETUP) ## A whole workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
-	@$(PYTHON_IN_VENV) -m pipelines.run --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
+	@$(PYTHON_IN_VENV) -m pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
 		$(foreach override,$(SET),--set '$(override)')
 
 submit: $(SETUP) ## The same workflow on Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
-	@.venv/bin/vl3 run submit --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
+	@.venv/bin/vl3 run submit --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
 		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' \
 		$(if $(RUN_ID),--run-id '$(RUN_ID)') $(if $(NAMESPACE),--namespace '$(NAMESPACE)') $(foreach override,$(SET),--set '$(override)')
 
@@ -110,7 +111,7 @@ pin-images: $(SETUP) ## Write production's images by digest, from what was pushe
 render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
 	@.venv/bin/kubectl kustomize manifests/overlays/$(OVERLAY)
 
-pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflow
+pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflows
 	$(PYTHON_IN_VENV) -m pipelines.compile --manifests manifests/pipelines
 
 ##@ Docs

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import write_result
-from vl3.config.stages import Stage
+from pipelines.workflows import train_task
+from vl3.recipes.catalog import get_recipe
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / "build" / "benchmark"
 DATA = SCRATCH / "data"
 COMMAND = "python -m benchmarks.workflow"
 LIBRARIES = ("torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
+STAGES = list(get_recipe("tiny").stages)
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -42,21 +44,16 @@ def run_workflow(name: str) -> tuple[dict[str, Any], float]:
     return json.loads((folder / "run.json").read_text(encoding="utf-8")), seconds
 
 
-def task_of(stage: Stage) -> str:
-    """Name of the task that trains a stage."""
-    return f"train-{stage}".replace("_", "-")
-
-
-def events(name: str, stage: Stage, kind: str) -> list[dict[str, Any]]:
+def events(name: str, stage: str, kind: str) -> list[dict[str, Any]]:
     """The events of one kind that the stage's training wrote in that run."""
-    (path,) = (SCRATCH / name / "artifacts" / "steps" / task_of(stage)).glob("*/training/events.jsonl")
+    (path,) = (SCRATCH / name / "artifacts" / "steps" / train_task(stage)).glob("*/training/events.jsonl")
     lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line["type"] == kind]
 
 
 def losses(name: str) -> list[float]:
     """Every logged loss of the four stages, to the last digit."""
-    return [event["values"]["loss"] for stage in Stage for event in events(name, stage, "metrics")]
+    return [event["values"]["loss"] for stage in STAGES for event in events(name, stage, "metrics")]
 
 
 def evaluation(name: str) -> dict[str, Any]:
@@ -73,7 +70,7 @@ def tasks_of(record: dict[str, Any]) -> dict[str, float]:
 def startup_seconds(record: dict[str, Any], name: str) -> float:
     """Seconds from the start of each training task until its workers could take their first step, summed."""
     began = {task["name"]: datetime.fromisoformat(task["started_at"]).timestamp() for task in record["tasks"]}
-    return sum(events(name, stage, "start")[0]["time"] - began[task_of(stage)] for stage in Stage)
+    return sum(events(name, stage, "start")[0]["time"] - began[train_task(stage)] for stage in STAGES)
 
 
 def workflow_rows(sample: float, runs: list[tuple[dict[str, Any], float]], again: float) -> list[list[str]]:

@@ -7,12 +7,7 @@ from components import images
 
 @dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)
 def promote(
-    recipe: str,
-    overrides: list,
-    data_uri: str,
-    artifacts_uri: str,
-    tracking_uri: str,
-    run_id: str,
+    workflow: dict,
     dataset: dsl.Input[dsl.Dataset],
     checkpoint: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
@@ -24,14 +19,7 @@ def promote(
 
     run_step(
         "promote",
-        workflow={
-            "recipe": recipe,
-            "overrides": overrides,
-            "data_uri": data_uri,
-            "artifacts_uri": artifacts_uri,
-            "tracking_uri": tracking_uri,
-            "run_id": run_id,
-        },
+        workflow=workflow,
         inputs={
             "dataset": dataset.path,
             "checkpoint": checkpoint.path,

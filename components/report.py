@@ -7,19 +7,11 @@ from components import images
 
 @dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)
 def report(
-    recipe: str,
-    overrides: list,
-    data_uri: str,
-    artifacts_uri: str,
-    tracking_uri: str,
-    run_id: str,
+    workflow: dict,
     start: dsl.Input[dsl.Artifact],
     dataset: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
-    vision_adaptation: dsl.Input[dsl.Artifact],
-    alignment: dsl.Input[dsl.Artifact],
-    multitask: dsl.Input[dsl.Artifact],
-    video: dsl.Input[dsl.Artifact],
+    checkpoint: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     promotion: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
@@ -29,22 +21,12 @@ def report(
 
     run_step(
         "report",
-        workflow={
-            "recipe": recipe,
-            "overrides": overrides,
-            "data_uri": data_uri,
-            "artifacts_uri": artifacts_uri,
-            "tracking_uri": tracking_uri,
-            "run_id": run_id,
-        },
+        workflow=workflow,
         inputs={
             "start": start.path,
             "dataset": dataset.path,
             "validation": validation.path,
-            "vision_adaptation": vision_adaptation.path,
-            "alignment": alignment.path,
-            "multitask": multitask.path,
-            "video": video.path,
+            "checkpoint": checkpoint.path,
             "evaluation": evaluation.path,
             "promotion": promotion.path,
         },

@@ -8,12 +8,7 @@ from components import images
 @dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)
 def train_stage(
     stage: str,
-    recipe: str,
-    overrides: list,
-    data_uri: str,
-    artifacts_uri: str,
-    tracking_uri: str,
-    run_id: str,
+    workflow: dict,
     initial: dsl.Input[dsl.Artifact],
     dataset: dsl.Input[dsl.Dataset],
     checkpoint: dsl.Output[dsl.Model],
@@ -24,15 +19,8 @@ def train_stage(
 
     run_step(
         "train_stage",
-        stage=stage,
-        workflow={
-            "recipe": recipe,
-            "overrides": overrides,
-            "data_uri": data_uri,
-            "artifacts_uri": artifacts_uri,
-            "tracking_uri": tracking_uri,
-            "run_id": run_id,
-        },
+        part=stage,
+        workflow=workflow,
         inputs={"initial": initial.path, "dataset": dataset.path},
         outputs={"checkpoint": checkpoint.path, "training": training.path},
     )

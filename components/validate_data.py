@@ -7,12 +7,7 @@ from components import images
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def validate_data(
-    recipe: str,
-    overrides: list,
-    data_uri: str,
-    artifacts_uri: str,
-    tracking_uri: str,
-    run_id: str,
+    workflow: dict,
     start: dsl.Input[dsl.Artifact],
     dataset: dsl.Output[dsl.Dataset],
     validation: dsl.Output[dsl.Artifact],
@@ -22,14 +17,7 @@ def validate_data(
 
     run_step(
         "validate_data",
-        workflow={
-            "recipe": recipe,
-            "overrides": overrides,
-            "data_uri": data_uri,
-            "artifacts_uri": artifacts_uri,
-            "tracking_uri": tracking_uri,
-            "run_id": run_id,
-        },
+        workflow=workflow,
         inputs={"start": start.path},
         outputs={"dataset": dataset.path, "validation": validation.path},
     )

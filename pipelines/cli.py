@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.submission import TRACKING, make_submission
+from pipelines.options import with_parameters
+from pipelines.submission import make_submission
+from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, Vl3Error
 
 if TYPE_CHECKING:
@@ -27,15 +30,10 @@ Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a ru
 
 
 @app.command()
+@with_parameters
 def submit(
-    data: Annotated[str, typer.Option("--data", help="Annotations and media: s3://bucket/folder.")] = "",
-    artifacts: Annotated[str, typer.Option("--artifacts", help="Root of what steps publish: s3://bucket/folder.")] = "",
-    recipe: Annotated[str, typer.Option("--recipe", help="Name of the recipe.")] = "tiny",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Typed override; may be given again.")
-    ] = None,
-    tracking: Annotated[str, typer.Option("--tracking", help=f"MLflow as pods see it [{TRACKING}].")] = "",
-    run_id: Annotated[str, typer.Option("--run-id", help="Identity of the run; default: made of all the others.")] = "",
+    parameters: WorkflowParameters,
+    workflow: Annotated[str, typer.Option("--workflow", help=f"One of {', '.join(WORKFLOWS)}.")] = DEFAULT_WORKFLOW,
     account: Annotated[
         str, typer.Option("--service-account", help="Service account of the pods; default: the server's.")
     ] = "",
@@ -43,9 +41,7 @@ def submit(
     namespace: Namespace = "",
 ) -> None:
     """Submit a run. The same command again goes on with a failed run, and leaves an active one alone."""
-    submission = make_submission(
-        recipe, overrides or [], data_uri=data, artifacts_uri=artifacts, tracking_uri=tracking, run_id=run_id
-    )
+    submission = make_submission(workflow, parameters)
     server = _server(endpoint, namespace)
     from pipelines import submit as submitting
 

@@ -1,4 +1,4 @@
-"""Compile the workflow: `python -m pipelines.compile FILE`, or `--manifests DIR` for the form that lies in git."""
+"""Compile a workflow: `python -m pipelines.compile FILE`, or `--manifests DIR` for the form that lies in git."""
 
 import argparse
 import hashlib
@@ -9,25 +9,28 @@ from typing import Any
 
 import yaml
 
+from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
+from vl3.config.parameters import WorkflowParameters
+
 _DIGEST_HEX = 10
 _LABELS = {"app.kubernetes.io/name": "vl3", "app.kubernetes.io/part-of": "vl3"}
 _KUSTOMIZATION = """\
 # Written by `python -m pipelines.compile --manifests manifests/pipelines`: do not edit. Applied to a team's namespace.
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-resources:
-  - pipeline.yaml # the name under which versions are found
-  - pipeline-version.yaml # the workflow as compiled; its name is a digest of its content
+resources: # for each workflow the name under which its versions are found, and those versions
 """
 
 
-def compile_train(path: Path) -> None:
-    """Write the IR of the training workflow."""
+def compile_workflow(workflow: Workflow, parameters: WorkflowParameters, path: Path) -> None:
+    """Write the IR of a workflow for the recipe and overrides of a run.
+
+    Raises:
+        ConfigError: the recipe is not one of the workflow's, or an override does not fit.
+    """
     from kfp.compiler import Compiler
 
-    from pipelines.train import train
-
-    Compiler().compile(train, str(path))
+    Compiler().compile(workflow.make_pipeline(effective_config(workflow, parameters)), str(path))
 
 
 def without_sdk_version(text: str) -> str:
@@ -42,33 +45,45 @@ def ir_digest(path: Path) -> str:
 
 
 def compile_manifests() -> dict[str, str]:
-    """Pipeline and PipelineVersion of the training workflow as Kubernetes objects: file name -> text.
+    """Every workflow as Kubernetes objects: file name -> text.
 
-    A version's spec is immutable on the cluster, so its name is made of its content.
+    A Pipeline is a name under which versions are found; a PipelineVersion is the workflow as compiled for recipes
+    that compile alike. A version's spec is immutable on the cluster, so its name is made of its content.
     """
+    files: dict[str, str] = {}
+    for workflow in WORKFLOWS.values():
+        versions: dict[str, dict[str, Any]] = {}
+        for recipe in workflow.recipes:
+            pipeline, version = _compile_objects(workflow, recipe)
+            versions[version["metadata"]["name"]] = version
+        files[f"{workflow.name}-pipeline.yaml"] = _text(pipeline)
+        files[f"{workflow.name}-versions.yaml"] = "---\n".join(map(_text, versions.values()))
+    resources = "".join(f"  - {name}\n" for name in files)
+    return {"kustomization.yaml": _KUSTOMIZATION + resources, **files}
+
+
+def _compile_objects(workflow: Workflow, recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Pipeline and PipelineVersion of a workflow for a recipe."""
     from kfp.compiler import Compiler
     from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
-    from pipelines.train import train
-
+    compiled = workflow.make_pipeline(workflow.recipe(recipe))
     with tempfile.TemporaryDirectory() as temporary:
-        ir, manifest = Path(temporary) / "train.yaml", Path(temporary) / "manifest.yaml"
-        compile_train(ir)
+        ir, manifest = Path(temporary) / "ir.yaml", Path(temporary) / "manifest.yaml"
+        Compiler().compile(compiled, str(ir))
         digest = ir_digest(ir)
-        name = f"{train.name}-{digest[:_DIGEST_HEX]}"
+        name = f"{compiled.name}-{digest[:_DIGEST_HEX]}"
         options = KubernetesManifestOptions(pipeline_version_name=name, include_pipeline_manifest=True)
         options.pipeline_version_display_name = name
-        Compiler().compile(train, str(manifest), kubernetes_manifest_format=True, kubernetes_manifest_options=options)
+        Compiler().compile(
+            compiled, str(manifest), kubernetes_manifest_format=True, kubernetes_manifest_options=options
+        )
         pipeline, version = yaml.safe_load_all(manifest.read_text(encoding="utf-8"))
     pipeline["metadata"]["labels"] = _LABELS
     # A version that git no longer names stays on the cluster: runs refer to it.
     annotations = {"argocd.argoproj.io/sync-options": "Prune=false", "vl3.dev/ir-sha256": digest}
     version["metadata"] |= {"labels": _LABELS, "annotations": annotations}
-    return {
-        "kustomization.yaml": _KUSTOMIZATION,
-        "pipeline.yaml": _text(pipeline),
-        "pipeline-version.yaml": _text(version),
-    }
+    return pipeline, version
 
 
 def _text(manifest: dict[str, Any]) -> str:
@@ -79,12 +94,15 @@ def main() -> None:
     """Write what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="file for the compiled workflow")
+    parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
+    parser.add_argument("--recipe", default="", help="whose stages it is compiled for; default: the workflow's own")
     parser.add_argument("--manifests", type=Path, metavar="DIR", help="folder for Pipeline and PipelineVersion")
     arguments = parser.parse_args()
     if (arguments.file is None) == (arguments.manifests is None):
         parser.error("name FILE or --manifests DIR, and not both")
     if arguments.file is not None:
-        compile_train(arguments.file)
+        parameters = WorkflowParameters(recipe=arguments.recipe)
+        compile_workflow(get_workflow(arguments.workflow), parameters, arguments.file)
         return
     arguments.manifests.mkdir(parents=True, exist_ok=True)
     for name, text in compile_manifests().items():

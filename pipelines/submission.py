@@ -1,19 +1,17 @@
 """What is submitted: the parameters of one run of the workflow, checked before a server is asked. No kfp here."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlsplit
 
+from pipelines.workflows import Workflow, effective_config, get_workflow
 from vl3.config.codec import digest
-from vl3.config.overrides import apply_overrides
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
-from vl3.recipes.catalog import get_recipe
 
 TRACKING = "http://mlflow:5000"
 """The MLflow server of the run's namespace (manifests/components/mlflow)."""
-ON_CLUSTER = "launch.backend=trainjob"
-"""The override that makes a run a cluster's."""
 _RUN_ID = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 _DIGEST_HEX = 10
 
@@ -22,79 +20,62 @@ _DIGEST_HEX = 10
 class Submission:
     """One run to submit."""
 
-    recipe: str
-    """Name of the recipe."""
-    overrides: tuple[str, ...]
-    """Typed overrides, those of the cluster included."""
-    data_uri: str
-    """Folder of annotations and media, s3://."""
-    artifacts_uri: str
-    """Root of everything that steps publish, s3://."""
-    tracking_uri: str
-    """MLflow server as pods see it."""
-    run_id: str
-    """Identity of the run; whoever submits it again goes on with it."""
+    workflow: Workflow
+    """What is compiled."""
+    parameters: WorkflowParameters
+    """Its parameters: the cluster's overrides are among them, and every address is one that pods reach."""
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run; whoever submits it again goes on with it."""
+        return self.parameters.run_id
 
     @property
     def experiment(self) -> str:
         """The experiment that the run belongs to."""
-        return f"vl3-{self.recipe}"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The workflow's parameters."""
-        return {
-            "recipe": self.recipe,
-            "overrides": list(self.overrides),
-            "data_uri": self.data_uri,
-            "artifacts_uri": self.artifacts_uri,
-            "tracking_uri": self.tracking_uri,
-            "run_id": self.run_id,
-        }
+        return f"vl3-{self.parameters.recipe}"
 
 
-def make_submission(
-    recipe: str, overrides: list[str], *, data_uri: str, artifacts_uri: str, tracking_uri: str, run_id: str
-) -> Submission:
+def make_submission(workflow_name: str, given: WorkflowParameters) -> Submission:
     """Check everything that can be checked here.
 
     Args:
-        recipe: name of the recipe.
-        overrides: typed overrides as given.
-        data_uri: see Submission.
-        artifacts_uri: see Submission.
-        tracking_uri: see Submission; the namespace's own server where empty.
-        run_id: see Submission; made of all the others where empty, so that the same request is the same run.
+        workflow_name: name of the workflow.
+        given: parameters as given. An empty tracking_uri is the namespace's own server; an empty run_id is made of
+            all the others, so that the same request is the same run.
 
     Raises:
-        ConfigError: the recipe, an override, an address or the id is wrong.
+        ConfigError: the workflow, the recipe, an override, an address or the id is wrong.
     """
-    _require_backend(overrides)
-    chosen = (*(text for text in overrides if text != ON_CLUSTER), ON_CLUSTER)
-    apply_overrides(get_recipe(recipe), chosen)
-    _require_scheme("data", data_uri, ("s3",))
-    _require_scheme("artifacts", artifacts_uri, ("s3",))
-    _require_scheme("tracking", tracking_uri or TRACKING, ("http", "https"))
-    submission = Submission(
-        recipe=recipe,
-        overrides=chosen,
-        data_uri=data_uri.rstrip("/"),
-        artifacts_uri=artifacts_uri.rstrip("/"),
-        tracking_uri=tracking_uri or TRACKING,
-        run_id=run_id,
+    workflow = get_workflow(workflow_name)
+    _require_backend(workflow, given.overrides)
+    own = (text for text in given.overrides if text not in workflow.cluster_overrides)
+    parameters = replace(
+        given,
+        recipe=given.recipe or workflow.default_recipe,
+        overrides=(*own, *workflow.cluster_overrides),
+        data_uri=given.data_uri.rstrip("/"),
+        artifacts_uri=given.artifacts_uri.rstrip("/"),
+        tracking_uri=given.tracking_uri or TRACKING,
     )
-    name = run_id or f"{recipe.replace('_', '-')}-{digest(submission.parameters)[:_DIGEST_HEX]}"
+    effective_config(workflow, parameters)
+    _require_scheme("data", given.data_uri, ("s3",))
+    _require_scheme("artifacts", given.artifacts_uri, ("s3",))
+    _require_scheme("tracking", parameters.tracking_uri, ("http", "https"))
+    asked = {"workflow": workflow.name, **parameters.to_dict()}
+    name = given.run_id or f"{parameters.recipe.replace('_', '-')}-{digest(asked)[:_DIGEST_HEX]}"
     if not _RUN_ID.fullmatch(name):
         raise ConfigError(
             f"run id {name!r} cannot name a run in every place where it stands (store, MLflow, cluster). Use up to 63 "
             "letters, digits, '-', '_' and '.', with a letter or digit at both ends."
         )
-    return replace(submission, run_id=name)
+    return Submission(workflow=workflow, parameters=replace(parameters, run_id=name))
 
 
-def _require_backend(overrides: list[str]) -> None:
+def _require_backend(workflow: Workflow, overrides: Iterable[str]) -> None:
     """The launcher's image has no torch, so a stage cannot be trained in its pod."""
-    wrong = [text for text in overrides if text.startswith("launch.backend=") and text != ON_CLUSTER]
+    fixed = {text.partition("=")[0]: text for text in workflow.cluster_overrides}
+    wrong = [text for text in overrides if fixed.get(text.partition("=")[0], text) != text]
     if wrong:
         raise ConfigError(
             f"{wrong[0]} cannot run on a cluster: the step's pod has neither GPUs nor torch. Leave it out, or use "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pipelines.compile import compile_train, ir_digest
+from pipelines.compile import compile_workflow, ir_digest
 from pipelines.server import Server
 from pipelines.submission import Submission
 from pipelines.tasks import ENDED, TaskState, pod_of, run_parameters, task_states
@@ -26,13 +26,13 @@ def submit(server: Server, submission: Submission, *, account: str = "") -> tupl
     if active:
         return active[-1], ""
     with tempfile.TemporaryDirectory() as temporary:
-        ir = Path(temporary) / "train.yaml"
-        compile_train(ir)
+        ir = Path(temporary) / "workflow.yaml"
+        compile_workflow(submission.workflow, submission.parameters, ir)
         run = server.submit(
             ir,
             name=submission.run_id,
             experiment=submission.experiment,
-            parameters=submission.parameters,
+            parameters={"workflow": submission.parameters.to_dict()},
             account=account,
         )
         return run, ir_digest(ir)

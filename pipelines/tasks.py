@@ -27,8 +27,10 @@ class TaskState:
 
 
 def run_parameters(run: Any) -> dict[str, Any]:
-    """The workflow parameters of a run."""
-    return dict(run.runtime_config.parameters or {}) if run.runtime_config else {}
+    """The workflow parameters of a run; empty for a run of something else."""
+    given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
+    parameters = given.get("workflow")
+    return dict(parameters) if isinstance(parameters, dict) else {}
 
 
 def task_states(run: Any) -> list[TaskState]:

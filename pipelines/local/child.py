@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.workflows import get_workflow
+from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import start_lifeline
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(folder: Path) -> None:
-    """Compile the workflow, then run the compiled file with the arguments in `kfp/arguments.json`.
+    """Compile the workflow that `kfp/request.json` asks for, then run the compiled file with its parameters.
 
     Raises:
         RuntimeError: a task failed; kfp names it, its status file says why.
@@ -25,14 +27,15 @@ def main(folder: Path) -> None:
     start_lifeline(os.environ, kill_group=True)
     from kfp import components, local
 
-    from pipelines.compile import compile_train
+    from pipelines.compile import compile_workflow
 
-    compile_train(folder / "pipeline.yaml")
+    request = json.loads((folder / "kfp" / "request.json").read_text(encoding="utf-8"))
+    parameters = WorkflowParameters.from_dict(request["parameters"])
+    compile_workflow(get_workflow(request["workflow"]), parameters, folder / "pipeline.yaml")
     workflow = components.load_component_from_file(str(folder / "pipeline.yaml"))
     leave_out_retries(workflow.component_spec.implementation.graph)
-    arguments = json.loads((folder / "kfp" / "arguments.json").read_text(encoding="utf-8"))
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "kfp"))
-    workflow(**arguments)
+    workflow(workflow=parameters.to_dict())
 
 
 def leave_out_retries(spec: "PipelineSpec") -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 
 _LIBRARIES = ("vl3", "torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
@@ -27,11 +28,13 @@ def seconds_between(start: str, end: str) -> float:
 class RunRecord:
     """`run.json` of a run folder, kept up to date while the run goes on."""
 
-    def __init__(self, path: Path, *, parameters: dict[str, Any], tasks: list[str]) -> None:
+    def __init__(self, path: Path, *, workflow: str, parameters: WorkflowParameters, tasks: list[str]) -> None:
         self._path = path
+        asked = {name: value for name, value in parameters.to_dict().items() if name != "run_id"}
         former = read_json(path)
         self.data: dict[str, Any] = {
-            "run_id": _run_id(former, parameters, path.parent.name),
+            "run_id": parameters.run_id or _run_id(former, workflow, asked, path.parent.name),
+            "workflow": workflow,
             "state": "running",
             "pid": os.getpid(),
             "started_at": now(),
@@ -41,7 +44,7 @@ class RunRecord:
             "peak_memory_bytes": None,
             "exit_code": None,
             "error": None,
-            "parameters": parameters,
+            "parameters": asked,
             "tasks": [{"name": name, "state": "waiting", "seconds": None, "reused": False} for name in tasks],
             "versions": versions(),
             "earlier_attempts": _earlier(former),
@@ -133,8 +136,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _run_id(former: dict[str, Any], parameters: dict[str, Any], name: str) -> str:
-    if former.get("run_id") and former.get("parameters") == parameters:
+def _run_id(former: dict[str, Any], workflow: str, asked: dict[str, Any], name: str) -> str:
+    if former.get("run_id") and (former.get("workflow"), former.get("parameters")) == (workflow, asked):
         return former["run_id"]
     # Not the time alone: two machines may start a run of one name in the same second, on one cluster.
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

@@ -13,8 +13,7 @@ from typing import Any
 from pipelines.local.display import open_display, tell
 from pipelines.local.processes import memory_bytes, stop_processes
 from pipelines.local.record import RunRecord, read_json, write_json
-from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 
@@ -23,36 +22,35 @@ _POLL_SECONDS = 0.1
 _MEMORY_EVERY_SECONDS = 5.0
 _GRACE_SECONDS = 15.0
 _IDLE_LIMIT_SECONDS = 300.0
-_STAGE_MARGIN_SECONDS = 120.0
 _FULL_DISK_BYTES = 1 << 20
-_LIMITS_SECONDS = {
-    "check-prerequisites": 600.0,
-    "validate-data": 7200.0,
-    "evaluate": 7200.0,
-    "promote": 600.0,
-    "report": 600.0,
-    "finish": 600.0,
-}
-
-
-def task_limits_seconds(config: RunConfig) -> dict[str, float]:
-    """Longest time of each task, in the workflow's order; a stage's own limit acts before this one."""
-    before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report", "finish")
-    stages = {
-        f"train-{stage.value}".replace("_", "-"): config.stages[stage].timeout_seconds + _STAGE_MARGIN_SECONDS
-        for stage in Stage
-    }
-    return {name: _LIMITS_SECONDS[name] for name in before} | stages | {name: _LIMITS_SECONDS[name] for name in after}
 
 
 class Watch:
     """One attempt at a run."""
 
-    def __init__(self, folder: Path, config: RunConfig, parameters: dict[str, Any], temporary: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workflow: str,
+        parameters: WorkflowParameters,
+        limits_seconds: dict[str, float],
+        temporary: Path,
+    ) -> None:
+        """Prepare the attempt.
+
+        Args:
+            folder: the run's.
+            workflow: name of the workflow.
+            parameters: the workflow's; the run id may be left out.
+            limits_seconds: its tasks in order, with the longest time of each.
+            temporary: folder for what does not outlive the attempt.
+        """
         self._folder = folder
         self._temporary = temporary
-        self._limits_seconds = task_limits_seconds(config)
-        self._record = RunRecord(folder / "run.json", parameters=parameters, tasks=list(self._limits_seconds))
+        self._limits_seconds = limits_seconds
+        self._record = RunRecord(
+            folder / "run.json", workflow=workflow, parameters=parameters, tasks=list(limits_seconds)
+        )
         self._mark = runner_mark(os.getpid())
         self._statuses: dict[str, dict[str, Any]] = {}
         self._signal = 0
@@ -86,8 +84,9 @@ class Watch:
         """Drop what a former attempt left that is only about that attempt."""
         for name in ("status", "kfp"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
-        arguments = {**self._record.data["parameters"], "run_id": self._record.run_id}
-        write_json(self._folder / "kfp" / "arguments.json", arguments)
+        parameters = {**self._record.data["parameters"], "run_id": self._record.run_id}
+        request = {"workflow": self._record.data["workflow"], "parameters": parameters}
+        write_json(self._folder / "kfp" / "request.json", request)
         (self._folder / "logs").mkdir(exist_ok=True)
         (self._folder / "status").mkdir(exist_ok=True)
 

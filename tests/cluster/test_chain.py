@@ -16,13 +16,13 @@ import pytest
 from tests.support.cluster.corpus import make_corpus
 from tests.support.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
 from tests.support.cluster.simulated import left_of
-from vl3.config.stages import Stage
+from tests.support.workflows import STAGES
 from vl3.launch.trainjob.names import run_hash
 from vl3.store.objects import S3Connection, Store, open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 _FEW_STEPS = [
-    *(f"stages.{stage}.steps=6" for stage in Stage),
+    *(f"stages.{stage}.steps=6" for stage in STAGES),
     "evaluation.samples_per_task=2",
     "promotion.min_mean_accuracy=0",
     "promotion.min_task_accuracy=0",
@@ -42,13 +42,13 @@ class Finished:
     def weights(self) -> dict[str, dict[str, str]]:
         """SHA-256 of each stage's weight files, from the manifests that the stages published."""
         found = {}
-        for stage in Stage:
+        for stage in STAGES:
             folder = f"steps/train-{stage}".replace("_", "-")
             (manifest,) = (key for key in self.store.list(folder) if key.endswith("/checkpoint/manifest.json"))
             copy = self.folder / f"{stage}.json"
             self.store.get_file(manifest, copy)
             files = json.loads(copy.read_text(encoding="utf-8"))["files"]
-            found[stage.value] = {name: file["sha256"] for name, file in files.items() if name.endswith(".safetensors")}
+            found[stage] = {name: file["sha256"] for name, file in files.items() if name.endswith(".safetensors")}
         return found
 
 
@@ -138,7 +138,7 @@ def test_each_trainjob_s_status_shows_its_progress(runs: tuple[Finished, Finishe
     lines = (placed.folder.parent / "cluster-progress.txt").read_text(encoding="utf-8").splitlines()
     name = f"vl3-{run_hash(placed.record['run_id'])}-"
     seen = {job: int(percent) for job, percent in (line.split() for line in lines if len(line.split()) == 2)}
-    complete = {f"{name}{stage}-1".replace("_", "-"): 100 for stage in Stage}
+    complete = {f"{name}{stage}-1".replace("_", "-"): 100 for stage in STAGES}
     assert {job: percent for job, percent in seen.items() if job.startswith(name)} == complete
 
 

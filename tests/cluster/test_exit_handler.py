@@ -13,9 +13,9 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from pipelines.compile import compile_train
 from tests.support.cluster.reach import NAMESPACE, TRACKING_URI, Cluster
 from tests.support.cluster.simulated import Launcher, jobs_of, wait_until
+from tests.support.workflows import compile_train
 from vl3.workflow.failures import note_failure, noted_failures
 
 OVERRIDES = ["launch.backend=trainjob"]

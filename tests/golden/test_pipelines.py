@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.compile import compile_manifests, compile_train, without_sdk_version
-from pipelines.train import task_names
+from pipelines.compile import compile_manifests, without_sdk_version
+from tests.support.workflows import TASKS, compile_train
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,10 +30,10 @@ def test_train_pipeline_has_one_task_a_step_and_no_cache(tmp_path: Path) -> None
     inside = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"].values()
     outside = spec["root"]["dag"]["tasks"].values()
     assert {task["taskInfo"]["name"] for task in outside} == {"workflow", "finish"}
-    assert {task["taskInfo"]["name"] for task in inside} == set(task_names()) - {"finish"}
+    assert {task["taskInfo"]["name"] for task in inside} == set(TASKS) - {"finish"}
     caching = [task.get("cachingOptions", {}).get("enableCache", False) for task in (*inside, *outside)]
     assert caching == [False] * 11
-    assert len(spec["root"]["inputDefinitions"]["parameters"]) == 6
+    assert list(spec["root"]["inputDefinitions"]["parameters"]) == ["workflow"]
 
 
 def test_no_task_installs_anything(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipelines.server import Server
 from pipelines.submission import Submission, make_submission
 from pipelines.submit import cancel, find_run
 from pipelines.tasks import ENDED
+from vl3.config.parameters import WorkflowParameters
 
 SMALL = (
     *(f"stages.{stage}.steps=2" for stage in ("vision_adaptation", "alignment", "multitask", "video")),
@@ -40,14 +41,15 @@ class Pipelines:
         """A small run with an id of its own."""
         run_id = name or f"vl3-test-{secrets.token_hex(4)}"
         self.submitted.append(run_id)
-        return make_submission(
-            "tiny",
-            [*SMALL, *overrides],
+        parameters = WorkflowParameters(
+            recipe="tiny",
+            overrides=(*SMALL, *overrides),
             data_uri=self.data,
             artifacts_uri=f"{self.artifacts}/{run_id}",
             tracking_uri=self.tracking,
             run_id=run_id,
         )
+        return make_submission("train", parameters)
 
     def end(self, run_id: str) -> None:
         """Leave nothing of a test's run at work."""

@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
 from pipelines.tasks import task_states
-from pipelines.train import task_names
 from tests.kfp.conftest import Pipelines, wait_for
+from tests.support.workflows import TASKS
 from vl3.errors import ConfigError
 
 pytestmark = [pytest.mark.kfp, pytest.mark.slow, pytest.mark.timeout(5400)]
@@ -26,7 +26,7 @@ def test_a_run_goes_to_its_end_and_again_reuses_everything(pipelines: Pipelines)
     *_, ended = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
     assert ended.state == "SUCCEEDED", [(state.name, state.state, state.error) for state in task_states(ended)]
     states = {state.name: state for state in task_states(ended)}
-    assert list(states) == task_names()
+    assert list(states) == TASKS
     assert {state.state for state in states.values()} == {"SUCCEEDED"}
     assert all(state.pods for state in states.values())
     assert submission.run_id in [run.display_name for run in our_runs(pipelines.server, limit=100)]

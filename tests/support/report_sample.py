@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from tests.support.workflows import STAGES
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
-from vl3.config.stages import Stage
 from vl3.evaluation.metrics import wilson_interval
 from vl3.recipes.catalog import get_recipe
 
@@ -17,7 +17,7 @@ START = 1_790_000_000.0
 CHANCES = (0.167, 0.01, 0.125, 0.333, 0.167, 0.167, 0.083, 0.25, 0.042, 0.067)
 FINAL = (0.98, 0.92, 1.0, 0.83, 0.97, 0.98, 0.96, 1.0, 0.93, 0.99)
 VIDEO = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
-MODELS = ("before", *(stage.value for stage in Stage))
+MODELS = ("before", *STAGES)
 
 
 def report_data(folder: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "verdict": {"state": "champion", "reason": "All 6 gates passed; vl3-tiny version 4 is the champion."},
         "chain": _chain(),
         "wall_seconds": 447.8,
-        "stages": [_stage(rng, stage, to_dict(config.stages[stage])) for stage in Stage],
+        "stages": [_stage(rng, stage, to_dict(config.stages[stage])) for stage in STAGES],
         "evaluation": _evaluation(rng, folder),
         "gates": _gates(),
         "validation": _validation(),
@@ -47,9 +47,13 @@ def report_data(folder: Path) -> dict[str, Any]:
     }
 
 
+def _number(stage: str) -> int:
+    return STAGES.index(stage) + 1
+
+
 def _chain() -> list[dict[str, Any]]:
     seconds = {"check-prerequisites": 1.2, "validate-data": 31.8}
-    seconds |= {f"train-{stage.value}": 52.0 + 11.3 * stage.number for stage in Stage}
+    seconds |= {f"train-{stage}": 52.0 + 11.3 * _number(stage) for stage in STAGES}
     seconds |= {"evaluate": 62.4, "promote": 3.1, "report": 2.2}
     steps, begin = [], START + 2.5
     for name, duration in seconds.items():
@@ -61,19 +65,19 @@ def _chain() -> list[dict[str, Any]]:
     return steps
 
 
-def _stage(rng: random.Random, stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
+def _stage(rng: random.Random, stage: str, config: dict[str, Any]) -> dict[str, Any]:
     steps = config["steps"]
     events: list[dict[str, Any]] = [
-        {"type": "start", "resumed_from_step": 0, "world_size": 2, "startup_seconds": 11.4 + stage.number / 10}
+        {"type": "start", "resumed_from_step": 0, "world_size": 2, "startup_seconds": 11.4 + _number(stage) / 10}
     ]
     events += [_metrics(rng, stage, config, step) for step in range(10, steps + 1, 10)]
-    events.append({"type": "end", "seconds": 50.0 + 11 * stage.number, "steps": steps, "bad_samples": []})
-    return {"stage": stage.value, "config": config, "events": events, "notes": []}
+    events.append({"type": "end", "seconds": 50.0 + 11 * _number(stage), "steps": steps, "bad_samples": []})
+    return {"stage": stage, "config": config, "events": events, "notes": []}
 
 
-def _metrics(rng: random.Random, stage: Stage, config: dict[str, Any], step: int) -> dict[str, Any]:
+def _metrics(rng: random.Random, stage: str, config: dict[str, Any], step: int) -> dict[str, Any]:
     done = step / config["steps"]
-    loss = (2.6 / stage.number**0.6) * math.exp(-3.4 * done) * rng.uniform(0.85, 1.2) + 0.045
+    loss = (2.6 / _number(stage) ** 0.6) * math.exp(-3.4 * done) * rng.uniform(0.85, 1.2) + 0.045
     rates = {f"lr/{part}": _rate(peak, done) for part, peak in config["learning_rates"].items() if peak}
     visual = rng.uniform(520, 610)
     kept = visual * (rng.uniform(0.55, 0.7) if config["difffp"] else 1.0)
@@ -194,12 +198,12 @@ def _lineage(rng: random.Random) -> list[dict[str, Any]]:
     nodes += [
         {
             "kind": "checkpoint",
-            "name": stage.value,
+            "name": stage,
             "sha256": digest(),
-            "uri": f"file:///runs/tiny/artifacts/checkpoints/{stage.value}",
-            "facts": {"model version": stage.number, "steps": 200},
+            "uri": f"file:///runs/tiny/artifacts/checkpoints/{stage}",
+            "facts": {"model version": _number(stage), "steps": 200},
         }
-        for stage in Stage
+        for stage in STAGES
     ]
     nodes.append({"kind": "model", "name": "vl3-tiny", "facts": {"version": 4, "alias": "champion"}})
     return nodes

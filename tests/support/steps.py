@@ -13,7 +13,7 @@ def request_of_tiny(tmp_path: Path) -> StepRequest:
     """The tiny recipe, with folders below the test's own."""
     return StepRequest(
         task="a-step",
-        stage=None,
+        part="",
         config=get_recipe("tiny"),
         overrides=(),
         data_uri=(tmp_path / "data").as_uri(),

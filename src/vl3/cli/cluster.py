@@ -10,7 +10,6 @@ import typer
 from vl3.cli.recipe import Overrides
 from vl3.cli.registry import aligned
 from vl3.config.overrides import apply_overrides
-from vl3.config.stages import Stage
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
@@ -41,7 +40,7 @@ def check(
     from vl3.launch.check.findings import combined
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    report = inspect_cluster({stage: config.placements[stage] for stage in Stage}, namespace, context)
+    report = inspect_cluster(config.placements, namespace, context)
     print(f"{report.server} (Kubernetes {report.version}), namespace {report.namespace}")
     print(aligned([asdict(row) for row in report.rows]))
     for note in report.notes:

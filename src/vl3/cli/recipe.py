@@ -7,7 +7,6 @@ import typer
 
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
-from vl3.config.stages import Stage
 from vl3.recipes.catalog import get_recipe, recipe_names
 from vl3.recipes.effective import stage_view
 
@@ -29,7 +28,7 @@ def list_recipes() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="Name of the recipe.")],
     overrides: Overrides = None,
-    stage: Annotated[Stage | None, typer.Option(help="Show what this stage alone uses.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Show what this stage alone uses.")] = None,
 ) -> None:
     """Print the effective configuration of a recipe as JSON."""
     config = apply_overrides(get_recipe(name), overrides or [])

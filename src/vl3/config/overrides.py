@@ -3,14 +3,15 @@
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from vl3.config.codec import from_dict, to_dict
-from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 
+Config = TypeVar("Config")
 
-def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+
+def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     """Return the configuration with each `path.to.field=value` applied in order.
 
     Values are JSON (`64`, `1e-4`, `true`, `null`); anything else is a string.
@@ -24,7 +25,7 @@ def apply_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
         if not equals:
             raise ConfigError(f"override {override!r} has no '='. Write it as path.to.field=value.")
         _assign(data, path.strip(), _parse(text.strip()))
-    return from_dict(RunConfig, data)
+    return from_dict(type(config), data)
 
 
 def _parse(text: str) -> Any:

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 
 from vl3.config.checks import require_positive
-from vl3.config.stages import Stage
 from vl3.errors import ConfigError
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -69,26 +68,8 @@ class PlacementConfig:
         return self.nodes * self.processes_per_node
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlacementsConfig:
-    """One placement for each member of Stage, in order."""
-
-    vision_adaptation: PlacementConfig
-    """Stage 1."""
-    alignment: PlacementConfig
-    """Stage 2."""
-    multitask: PlacementConfig
-    """Stage 3."""
-    video: PlacementConfig
-    """Stage 4."""
-
-    def __getitem__(self, stage: Stage) -> PlacementConfig:
-        return getattr(self, stage.value)
-
-    @classmethod
-    def uniform(cls, placement: PlacementConfig) -> "PlacementsConfig":
-        """The same placement for every stage."""
-        return cls(**{stage.value: placement for stage in Stage})
+PlacementTable = dict[str, PlacementConfig]
+"""The placement of each stage, by its name."""
 
 
 def _require_kubernetes_name(field: str, value: str) -> None:

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from vl3.config.checks import require_choice, require_fraction, require_positive
 from vl3.config.data import DataConfig
-from vl3.config.placement import PlacementsConfig
-from vl3.config.stages import Stage, StagesConfig
+from vl3.config.placement import PlacementTable
+from vl3.config.stages import StageTable, check_stage_names
 from vl3.errors import ConfigError
+
+_SEEDS_PER_RUN = 4
+"""Distance between the seeds of two runs: the number of stages in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,33 +157,54 @@ class RunConfig:
     """Where stage 1 starts from."""
     data: DataConfig
     """How media and text become packed rows."""
-    stages: StagesConfig
-    """The stage table."""
+    stages: StageTable
+    """The training stages by name, in the order in which they run; each starts from the weights of the one before."""
     optimizer: OptimizerConfig
     """AdamW and its schedule."""
     engine: EngineConfig
     """How DeepSpeed runs."""
     launch: LaunchConfig
     """How a stage's processes are started."""
-    placements: PlacementsConfig
-    """Where they run on a cluster."""
+    placements: PlacementTable
+    """Where each of them runs on a cluster, by the stage's name."""
     evaluation: EvaluationConfig
     """How held-out accuracy is measured."""
     promotion: PromotionConfig
     """What a champion must show."""
 
     def __post_init__(self) -> None:
-        for stage in Stage:
+        check_stage_names(self.stages)
+        if set(self.stages) != set(self.placements):
+            unplaced = [name for name in self.stages if name not in self.placements]
+            unknown = [name for name in self.placements if name not in self.stages]
+            problem = f"lacks {', '.join(unplaced)}" if unplaced else f"places {', '.join(unknown)}, which is no stage"
+            raise ConfigError(
+                f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."
+            )
+        for stage in self.stages:
             validate_stage(self, stage)
 
-    def num_processes(self, stage: Stage) -> int:
+    def stage_number(self, stage: str) -> int:
+        """Place of a stage in the table, from 1: for people, and for what is drawn at random in each stage."""
+        return list(self.stages).index(stage) + 1
+
+    def stage_seed(self, stage: str) -> int:
+        """Seed of what a stage draws at random: the order of its samples, the first values of its adapters.
+
+        A stage that is added at the end leaves the seeds of the others as they are: with seed 10 the first four
+        stages have 41, 42, 43 and 44, and a fifth has 45 (as the first one has under seed 11, which does no harm:
+        they are stages of different runs).
+        """
+        return self.seed * _SEEDS_PER_RUN + self.stage_number(stage)
+
+    def num_processes(self, stage: str) -> int:
         """World size of a stage under the chosen backend."""
         if self.launch.backend == "local":
             return self.launch.processes_per_node
         return self.placements[stage].num_processes
 
 
-def validate_stage(run: RunConfig, stage: Stage) -> None:
+def validate_stage(run: RunConfig, stage: str) -> None:
     """Check what needs two parts of the configuration at once.
 
     Raises:

@@ -1,25 +1,12 @@
-"""The four training stages as data (arXiv 2501.13106 sec. 3.2 and 3.3)."""
+"""Training stages as rows of a table, in the order in which they run (arXiv 2501.13106 sec. 3.2 and 3.3 has four)."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from vl3.config.checks import require_choice, require_positive
 from vl3.config.data import Category
 from vl3.errors import ConfigError
-
-
-class Stage(StrEnum):
-    """The training stages in the order in which they run."""
-
-    VISION_ADAPTATION = "vision_adaptation"
-    ALIGNMENT = "alignment"
-    MULTITASK = "multitask"
-    VIDEO = "video"
-
-    @property
-    def number(self) -> int:
-        """1 to 4, for display only."""
-        return list(Stage).index(self) + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,18 +92,37 @@ def _check_mixture(mixture: dict[str, float]) -> None:
         require_choice("stage", "mixture key", key.partition(":")[0], tuple(Category))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StagesConfig:
-    """The stage table: one field for each member of Stage, in order."""
+StageTable = dict[str, StageConfig]
+"""The stages of a recipe by name, in the order in which they run."""
 
-    vision_adaptation: StageConfig
-    """Stage 1: the encoder learns any resolution, the projector is born; the language model is frozen."""
-    alignment: StageConfig
-    """Stage 2: all parts are aligned on detailed image data and text."""
-    multitask: StageConfig
-    """Stage 3: instruction tuning on images, text and general video."""
-    video: StageConfig
-    """Stage 4: video, streaming and temporal grounding."""
+_STAGE_NAME = re.compile(r"[a-z]([a-z0-9_]{0,30}[a-z0-9])?")
+"""What is also part of a Kubernetes name, once `_` is written `-`: `vl3-0123456789-vision-adaptation-1`."""
 
-    def __getitem__(self, stage: Stage) -> StageConfig:
-        return getattr(self, stage.value)
+
+def stage_table(*rows: tuple[str, StageConfig]) -> StageTable:
+    """The table of a recipe from its rows, in order.
+
+    Raises:
+        ConfigError: a name comes twice.
+    """
+    names = [name for name, _ in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"stages has {', '.join(map(repr, twice))} twice, so one row would silently take the other's place. Give "
+            "each stage a name of its own."
+        )
+    return dict(rows)
+
+
+def check_stage_names(names: Iterable[str]) -> None:
+    """Raise ConfigError unless there is a stage and every name can stand in tasks, folders and Kubernetes objects."""
+    names = list(names)
+    if not names:
+        raise ConfigError("stages is empty, so nothing would be trained. Give the recipe at least one stage.")
+    for name in names:
+        if not _STAGE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"stages has a stage named {name!r}, which cannot name a task, a folder and a TrainJob on a cluster. "
+                "Use up to 32 characters of a-z, 0-9 and '_', with a letter first and a letter or digit last."
+            )

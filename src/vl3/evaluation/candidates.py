@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import digest, from_dict, to_dict
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
@@ -98,14 +97,14 @@ def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
         ConfigError: the checkpoint does not say how it was made.
     """
     if model.folder is None:
-        first = next(iter(Stage))
+        first = next(iter(config.stages))
         folder = base_folder(config.model.language_base)
         return _candidate(model, config, first, folder)
-    made_by = _read_run(model.folder)
-    return _candidate(model, from_dict(RunConfig, made_by["config"]), Stage(made_by["stage"]), model.folder)
+    made_by, stage = _read_run(model.folder)
+    return _candidate(model, made_by, stage, model.folder)
 
 
-def _candidate(model: EvaluatedModel, config: RunConfig, stage: Stage, tokenizer_folder: Path) -> Candidate:
+def _candidate(model: EvaluatedModel, config: RunConfig, stage: str, tokenizer_folder: Path) -> Candidate:
     row = config.stages[stage]
     settings = PrepareSettings(
         image_merge_size=row.image_merge_size,
@@ -123,7 +122,8 @@ def _plain(settings: PrepareSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
+def _read_run(folder: Path) -> tuple[RunConfig, str]:
+    """The configuration and the stage that made a checkpoint."""
     path = folder / RUN_FILE
     try:
         made_by = json.loads(path.read_text(encoding="utf-8"))
@@ -132,9 +132,15 @@ def _read_run(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error}), so nobody knows with which merges and limits the model was trained. "
             "Evaluate a checkpoint that a training stage wrote."
         ) from error
-    if not isinstance(made_by, dict) or made_by.get("stage") not in set(Stage) or "config" not in made_by:
+    if not isinstance(made_by, dict) or not {"stage", "config"} <= set(made_by):
         raise ConfigError(
-            f'{path} does not name the stage and configuration that made the checkpoint: it needs "stage" (one of '
-            f'{", ".join(Stage)}) and "config". Evaluate a checkpoint that a training stage wrote.'
+            f'{path} does not name the stage and configuration that made the checkpoint: it needs "stage" and '
+            '"config". Evaluate a checkpoint that a training stage wrote.'
         )
-    return made_by
+    config = from_dict(RunConfig, made_by["config"])
+    if made_by["stage"] not in config.stages:
+        raise ConfigError(
+            f"{path} says that stage {made_by['stage']!r} made the checkpoint, and its configuration has only "
+            f"{', '.join(config.stages)}. Evaluate a checkpoint that a training stage wrote."
+        )
+    return config, made_by["stage"]

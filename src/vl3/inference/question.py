@@ -12,7 +12,6 @@ import numpy as np
 from vl3.config.codec import from_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
 from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
@@ -78,10 +77,15 @@ def trained_settings(folder: Path) -> PrepareSettings:
         return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=get_recipe("vl3_2b").data)
     record = read_json(path)
     try:
-        stage, run = Stage(record["stage"]), record["config"]
-    except (ValueError, KeyError) as error:
+        stage, run = record["stage"], record["config"]
+    except KeyError as error:
         raise ConfigError(f"{path} names no stage or configuration ({error}). Restore it from the run.") from error
     config = from_dict(RunConfig, run)
+    if stage not in config.stages:
+        raise ConfigError(
+            f"{path} says that stage {stage!r} made the model, which is none of {', '.join(config.stages)}. Restore it "
+            "from the run."
+        )
     chosen = config.stages[stage]
     return PrepareSettings(
         image_merge_size=chosen.image_merge_size,

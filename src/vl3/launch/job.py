@@ -23,7 +23,7 @@ class LaunchJob:
     run_id: str
     """Identity of the workflow run; with the stage it decides the TrainJob's name."""
     stage: str
-    """Value of the Stage."""
+    """Name of the stage in the configuration."""
     module: str
     """Module that each local process runs, as with `python -m`; what pods run is their runtime's command."""
     document: dict[str, Any]

@@ -4,11 +4,17 @@ from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
+from vl3.errors import ConfigError
 
 
-def stage_view(config: RunConfig, stage: Stage) -> dict[str, Any]:
-    """The effective configuration of one stage as plain data: the other stages' rows are left out."""
+def stage_view(config: RunConfig, stage: str) -> dict[str, Any]:
+    """The effective configuration of one stage as plain data: the other stages' rows are left out.
+
+    Raises:
+        ConfigError: the configuration has no such stage.
+    """
+    if stage not in config.stages:
+        raise ConfigError(f"recipe {config.name} has no stage {stage!r}. Its stages: {', '.join(config.stages)}.")
     data = to_dict(config)
-    row, placement = (data.pop(table)[stage.value] for table in ("stages", "placements"))
-    return {"stage": stage.value, "stage_number": stage.number, **row, **data, "placement": placement}
+    row, placement = (data.pop(table)[stage] for table in ("stages", "placements"))
+    return {"stage": stage, "stage_number": config.stage_number(stage), **row, **data, "placement": placement}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage, StageConfig
+from vl3.config.stages import StageConfig
 from vl3.recipes.catalog import get_recipe, recipe_names
 
 _HEAD = """# The stages
@@ -27,11 +27,13 @@ def stage_page() -> str:
 
 
 def _section(config: RunConfig) -> str:
-    rows = [config.stages[stage] for stage in Stage]
+    rows = list(config.stages.values())
     lines = [
         f"## {config.name}",
         "",
-        *_table(["", *(f"{stage.number} {stage.value}" for stage in Stage)], [*_rows(rows), _placed(config)]),
+        *_table(
+            ["", *(f"{number} {name}" for number, name in enumerate(config.stages, 1))], [*_rows(rows), _placed(config)]
+        ),
     ]
     shared = (
         f"Shared: rows of at most {config.data.max_length_tokens} tokens, {config.data.visual_budget_tokens} visual "
@@ -44,7 +46,7 @@ def _section(config: RunConfig) -> str:
 
 def _placed(config: RunConfig) -> list[str]:
     """The row that says where each stage runs on a cluster."""
-    placements = [config.placements[stage] for stage in Stage]
+    placements = [config.placements[name] for name in config.stages]
     return ["on a cluster", *(f"{row.nodes} x {row.processes_per_node} on {row.pool}" for row in placements)]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from vl3.config.data import DataConfig
-from vl3.config.placement import PlacementConfig, PlacementsConfig
+from vl3.config.placement import PlacementConfig, PlacementTable
 from vl3.config.run import (
     EngineConfig,
     EvaluationConfig,
@@ -13,7 +13,7 @@ from vl3.config.run import (
     PromotionConfig,
     RunConfig,
 )
-from vl3.config.stages import LearningRates, StageConfig, StagesConfig
+from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_table
 from vl3.recipes.mixture import load_mixture
 
 
@@ -65,7 +65,7 @@ def tiny() -> RunConfig:
     )
 
 
-def _placements() -> PlacementsConfig:
+def _placements() -> PlacementTable:
     """A pool without GPUs; stage 1 as two pods of one process, the others as one pod of two.
 
     Every stage has the two processes of a local run, so that its weights are the same bit for bit.
@@ -84,30 +84,30 @@ def _placements() -> PlacementsConfig:
         max_retries=2,
     )
     two_pods = replace(one_pod, nodes=2, processes_per_node=1, cpus_per_node=0.7, memory_gib=3.0)
-    return replace(PlacementsConfig.uniform(one_pod), vision_adaptation=two_pods)
+    return {"vision_adaptation": two_pods, "alignment": one_pod, "multitask": one_pod, "video": one_pod}
 
 
-def _stages() -> StagesConfig:
+def _stages() -> StageTable:
     full = LearningRates(vision=1e-3, projector=1e-3, language=1e-3)
     first = LearningRates(vision=1e-3, projector=2e-3, language=None)
-    return StagesConfig(
-        vision_adaptation=_stage(1, first, steps=200),
-        alignment=_stage(2, full, steps=450),
-        multitask=_stage(3, full, steps=500, difffp=True),
-        video=_stage(4, full, steps=600, difffp=True, image_merge_size=2),
+    return stage_table(
+        _stage("vision_adaptation", first, steps=200),
+        _stage("alignment", full, steps=450),
+        _stage("multitask", full, steps=500, difffp=True),
+        _stage("video", full, steps=600, difffp=True, image_merge_size=2),
     )
 
 
 def _stage(
-    number: int, rates: LearningRates, *, steps: int, difffp: bool = False, image_merge_size: int = 1
-) -> StageConfig:
-    return StageConfig(
+    name: str, rates: LearningRates, *, steps: int, difffp: bool = False, image_merge_size: int = 1
+) -> tuple[str, StageConfig]:
+    return name, StageConfig(
         steps=steps,
         packs_per_step=2,
         learning_rates=rates,
         image_merge_size=image_merge_size,
         video_merge_size=2,
         difffp=difffp,
-        mixture=load_mixture(f"tiny_stage{number}"),
+        mixture=load_mixture("tiny", name),
         timeout_seconds=1800,
     )

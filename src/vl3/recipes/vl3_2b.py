@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from vl3.config.data import DataConfig
-from vl3.config.placement import PlacementConfig, PlacementsConfig
+from vl3.config.placement import PlacementConfig, PlacementTable
 from vl3.config.run import (
     EngineConfig,
     EvaluationConfig,
@@ -20,7 +20,7 @@ from vl3.config.run import (
     PromotionConfig,
     RunConfig,
 )
-from vl3.config.stages import LearningRates, StageConfig, StagesConfig
+from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_table
 from vl3.recipes.mixture import load_mixture
 
 _GLOBAL_BATCH = 128
@@ -78,7 +78,7 @@ def _data() -> DataConfig:
     )
 
 
-def _placements() -> PlacementsConfig:
+def _placements() -> PlacementTable:
     """Ours, nothing is published: the image stages on A100 nodes, the long video sequences on H200 nodes."""
     a100 = PlacementConfig(
         pool="a100",
@@ -94,23 +94,25 @@ def _placements() -> PlacementsConfig:
         max_retries=10,
     )
     h200 = replace(a100, pool="h200", queue="h200", memory_gib=1500.0)
-    return PlacementsConfig(vision_adaptation=a100, alignment=a100, multitask=h200, video=h200)
+    return {"vision_adaptation": a100, "alignment": a100, "multitask": h200, "video": h200}
 
 
-def _stages() -> StagesConfig:
+def _stages() -> StageTable:
     first = LearningRates(vision=1e-5, projector=1e-3, language=None)
     full = LearningRates(vision=2e-6, projector=1e-5, language=1e-5)
-    return StagesConfig(
-        vision_adaptation=_stage(1, first),
-        alignment=_stage(2, full),
-        multitask=_stage(3, full, difffp=True),
-        video=_stage(4, full, difffp=True, image_merge_size=2),
+    return stage_table(
+        _stage("vision_adaptation", first),
+        _stage("alignment", full),
+        _stage("multitask", full, difffp=True),
+        _stage("video", full, difffp=True, image_merge_size=2),
     )
 
 
-def _stage(number: int, rates: LearningRates, *, difffp: bool = False, image_merge_size: int = 1) -> StageConfig:
-    mixture = load_mixture(f"vl3_stage{number}")
-    return StageConfig(
+def _stage(
+    name: str, rates: LearningRates, *, difffp: bool = False, image_merge_size: int = 1
+) -> tuple[str, StageConfig]:
+    mixture = load_mixture("vl3", name)
+    return name, StageConfig(
         steps=_one_epoch_steps(mixture),
         packs_per_step=_GLOBAL_BATCH,
         learning_rates=rates,

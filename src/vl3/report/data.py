@@ -90,7 +90,7 @@ class StageData:
     """One training stage: its settings and the raw events of its worker."""
 
     stage: str
-    """Value of vl3.config.stages.Stage."""
+    """Name of the stage."""
     config: dict[str, Any]
     """The stage's row of the stage table: to_dict(StageConfig)."""
     events: list[dict[str, Any]] = field(default_factory=list)

@@ -19,7 +19,7 @@ def report_numbers(data: ReportData) -> dict[str, Any]:
         "run": to_dict(data.run),
         "verdict": to_dict(data.verdict),
         "chain": _chain(data),
-        "stages": [stage_numbers(stage) for stage in data.stages],
+        "stages": [stage_numbers(stage, number) for number, stage in enumerate(data.stages, 1)],
         "accuracy": _accuracy(data),
         "predictions": (data.evaluation or {}).get("predictions") or None,
         "confusions": (data.evaluation or {}).get("confusions") or {},

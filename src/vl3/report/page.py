@@ -15,7 +15,7 @@ from vl3.report.data import ReportData
 from vl3.report.numbers import report_numbers
 from vl3.system.files import atomic_write_text
 
-FILTERS = ("label", "model_label", "short_label", "percent", "signed_percent", "duration", "plain", "exact")
+FILTERS = ("label", "percent", "signed_percent", "duration", "plain", "exact")
 
 
 def write_report(report_data: dict[str, Any], out_folder: Path, *, evaluation_folder: Path | None = None) -> Path:
@@ -50,7 +50,9 @@ def render(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    labels = view.StageLabels([stage["stage"] for stage in numbers["stages"]])
     environment.filters.update({name: getattr(view, name) for name in FILTERS})
+    environment.filters.update({"model_label": labels.model_label, "short_label": labels.short_label})
     script = _source(environment, "report.js")
     return environment.get_template("report.html.j2").render(
         n=numbers,
@@ -59,7 +61,7 @@ def render(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) ->
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         started=_date(numbers["run"]["started_at"]),
         charts=view.stage_charts(numbers["stages"]),
-        accuracy_charts=view.accuracy_charts(numbers["accuracy"]),
+        accuracy_charts=view.accuracy_charts(numbers["accuracy"], labels),
         prediction_groups=_prediction_groups(numbers, evaluation_folder),
     )
 

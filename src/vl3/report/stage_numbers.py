@@ -7,19 +7,18 @@ one holds, because training went on from there.
 import statistics
 from typing import Any
 
-from vl3.config.stages import Stage
 from vl3.report.data import StageData
 
 PHASES = ("data", "forward", "backward", "optimizer")
 PARTS = ("vision", "projector", "language")
 
 
-def stage_numbers(data: StageData) -> dict[str, Any]:
-    """Everything that the report says about one stage; lists and dicts of plain numbers."""
+def stage_numbers(data: StageData, number: int) -> dict[str, Any]:
+    """Everything that the report says about one stage, `number` in its run; lists and dicts of plain numbers."""
     points = _metric_points(data.events)
     return {
         "stage": data.stage,
-        "number": Stage(data.stage).number if data.stage in set(Stage) else None,
+        "number": number,
         "settings": _settings(data.config),
         "progress": _progress(data, points),
         "curve": _curve(points),

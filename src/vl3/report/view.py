@@ -2,12 +2,12 @@
 
 import base64
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from vl3.config.stages import Stage
 from vl3.report.charts import ScorePoint, Series, accuracy_chart, line_chart
 from vl3.report.stage_numbers import PARTS
 
@@ -19,14 +19,28 @@ def label(name: str) -> str:
     return name.replace(":", ", ").replace("_", " ").replace("-", " ")
 
 
-def model_label(name: str) -> str:
-    """`before` or the number of the stage with its name."""
-    return f"Stage {Stage(name).number} {label(name)}" if name in set(Stage) else label(name)
+class StageLabels:
+    """What a model is called on the page: the number of its stage in this run, with or without its name."""
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        """`stages`: names in the order in which the run trained them."""
+        self._numbers = {name: number for number, name in enumerate(stages, 1)}
+
+    def model_label(self, name: str) -> str:
+        """`before`, or the number of the stage with its name."""
+        return f"Stage {self._numbers[name]} {label(name)}" if name in self._numbers else label(name)
+
+    def short_label(self, name: str) -> str:
+        """`S1`, `S2`, ... for a stage."""
+        return f"S{self._numbers[name]}" if name in self._numbers else label(name)
+
+    def is_stage(self, name: str) -> bool:
+        """Whether a stage of this run has the name."""
+        return name in self._numbers
 
 
-def short_label(name: str) -> str:
-    """`S1` to `S4` for a stage."""
-    return f"S{Stage(name).number}" if name in set(Stage) else label(name)
+def _stage_title(stage: dict[str, Any]) -> str:
+    return f"Stage {stage['number']} {label(stage['stage'])}"
 
 
 def _figure(value: Any, text: str) -> Markup:
@@ -107,7 +121,7 @@ def _loss_chart(stage: dict[str, Any], y_range: tuple[float, float] | None, log_
     progress = stage["progress"]
     ends = [value for value in (progress["first_loss"], progress["last_loss"]) if _is_number(value)]
     story = f"The loss goes from {ends[0]:.3g} to {ends[-1]:.3g}" if ends else "No loss was logged"
-    title = f"Loss, {model_label(stage['stage'])}"
+    title = f"Loss, {_stage_title(stage)}"
     return line_chart([series], title=title, description=story, x_label="step", log_y=log_y, y_range=y_range)
 
 
@@ -119,7 +133,7 @@ def _rates_chart(stage: dict[str, Any]) -> Markup:
     ]
     rates = stage["settings"]["learning_rates"]
     story = "Peak rates: " + ", ".join(f"{part} {rates[part] or 'frozen'}" for part in PARTS)
-    title = f"Learning rate, {model_label(stage['stage'])}"
+    title = f"Learning rate, {_stage_title(stage)}"
     return line_chart(series, title=title, description=story, x_label="step", y_range=_from_zero(series))
 
 
@@ -131,24 +145,26 @@ def _from_zero(series: list[Series]) -> tuple[float, float] | None:
 def _curve_chart(stage: dict[str, Any], column: str, css_class: str, name: str, title: str) -> Markup:
     series = [Series(name=name, css_class=css_class, points=_points(stage["curve"], column))]
     story = f"{name} over the steps of the stage"
-    where = f"{title}, {model_label(stage['stage'])}"
+    where = f"{title}, {_stage_title(stage)}"
     return line_chart(series, title=where, description=story, x_label="step", y_range=_from_zero(series))
 
 
-def accuracy_charts(accuracy: dict[str, Any] | None) -> list[dict[str, Any]]:
+def accuracy_charts(accuracy: dict[str, Any] | None, labels: StageLabels) -> list[dict[str, Any]]:
     """One chart a category: accuracy before and after each stage."""
-    return [] if accuracy is None else [_accuracy_chart(row, accuracy["models"]) for row in accuracy["categories"]]
+    if accuracy is None:
+        return []
+    return [_accuracy_chart(row, accuracy["models"], labels) for row in accuracy["categories"]]
 
 
-def _accuracy_chart(row: dict[str, Any], models: list[str]) -> dict[str, Any]:
+def _accuracy_chart(row: dict[str, Any], models: list[str], labels: StageLabels) -> dict[str, Any]:
     points = [
         ScorePoint(
-            label=short_label(name),
+            label=labels.short_label(name),
             accuracy=score["accuracy"],
             low=score["low"],
             high=score["high"],
             hollow=name in row["left_out_by"],
-            css_class="" if name in set(Stage) else "s-before",
+            css_class="" if labels.is_stage(name) else "s-before",
         )
         for name in models
         if (score := row["scores"].get(name))

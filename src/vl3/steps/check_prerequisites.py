@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.config.stages import Stage
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
+from vl3.steps.request import Request, Work
 from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import Store, open_store
 from vl3.store.s3.connection import connection_from_environment
 from vl3.store.uris import file_path, scheme_of
 from vl3.system.files import atomic_write_json, require_space, storage_errors
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.workflow.step import Step, StepOutcome
 
 MIN_FREE_BYTES = 2 * 1024**3
 """Space that a run needs at least for its dataset, checkpoints and logs."""
@@ -35,7 +35,7 @@ _LIBRARIES = {
 }
 
 
-def check(request: StepRequest) -> None:
+def check(request: Request) -> None:
     """Run every check.
 
     Raises:
@@ -53,20 +53,20 @@ def check(request: StepRequest) -> None:
         raise combined(problems, "prerequisites are missing, listed above")
 
 
-def _is_on_cluster(request: StepRequest) -> bool:
+def _is_on_cluster(request: Request) -> bool:
     return request.config.launch.backend == "trainjob"
 
 
-def _cluster_problems(request: StepRequest) -> list[Vl3Error]:
+def _cluster_problems(request: Request) -> list[Vl3Error]:
     """What keeps the stages from ever running where their placements say."""
     if not _is_on_cluster(request):
         return []
     from vl3.launch.check.cluster import check_cluster
 
-    return check_cluster({stage: request.config.placements[stage] for stage in Stage})
+    return check_cluster(request.config.placements)
 
 
-def _check_interpreter(request: StepRequest) -> None:
+def _check_interpreter(request: Request) -> None:
     if sys.version_info < _PYTHON:
         raise ConfigError(f"Python is {sys.version.split()[0]} and must be {_PYTHON[0]}.{_PYTHON[1]} or newer.")
     names = _LIBRARIES[request.config.launch.backend]
@@ -75,11 +75,11 @@ def _check_interpreter(request: StepRequest) -> None:
         raise ConfigError(f"libraries are not installed: {', '.join(missing)}. Run `make setup`.")
 
 
-def _check_vision_base(request: StepRequest) -> None:
+def _check_vision_base(request: Request) -> None:
     check_base(base_folder(request.config.model.vision_base), "model.vision_base", ("config.json",))
 
 
-def _check_language_base(request: StepRequest) -> None:
+def _check_language_base(request: Request) -> None:
     folder = base_folder(request.config.model.language_base)
     check_base(folder, "model.language_base", ("config.json", "tokenizer.json"))
 
@@ -116,7 +116,7 @@ def _check_safetensors(path: Path, field: str) -> None:
         raise StorageError(f"{field}: {path} has {found} bytes and should have {expected}. Make the base again.")
 
 
-def _check_data(request: StepRequest) -> None:
+def _check_data(request: Request) -> None:
     if scheme_of(request.data_uri) == "s3":
         if not _open_bucket(request.data_uri).exists("annotations/train.jsonl"):
             raise DataError(
@@ -137,7 +137,7 @@ def _check_data(request: StepRequest) -> None:
         raise DataError(f"{path}: no permission to read the annotations. Correct the file's owner.")
 
 
-def _check_artifacts(request: StepRequest) -> None:
+def _check_artifacts(request: Request) -> None:
     """The root of artifacts takes a file, gives it back and lets it go; on a disk it has room, too."""
     if scheme_of(request.artifacts_uri) == "s3":
         _probe_bucket(request.artifacts_uri)
@@ -179,14 +179,14 @@ def _probe_bucket(uri: str) -> None:
         )
 
 
-def _check_tracking(request: StepRequest) -> None:
+def _check_tracking(request: Request) -> None:
     """Opening the workflow's tracking run proves that the store is reachable and writable."""
     from vl3.workflow.tracking import open_parent_run
 
     open_parent_run(request)
 
 
-_PROBES: tuple[Callable[[StepRequest], None], ...] = (
+_PROBES: tuple[Callable[[Request], None], ...] = (
     _check_interpreter,
     _check_vision_base,
     _check_language_base,
@@ -196,20 +196,20 @@ _PROBES: tuple[Callable[[StepRequest], None], ...] = (
 )
 
 
-def base_digests(request: StepRequest) -> dict[str, Any]:
+def base_digests(request: Request) -> dict[str, Any]:
     """URI and digest of both bases."""
     model = to_dict(request.config.model)
     return {name: {"uri": uri, "sha256": folder_digest(base_folder(uri))} for name, uri in model.items()}
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """The bases alone: the key names the start artifact; the checks themselves are made anew in each run."""
     return (
         {"bases": {name: base["sha256"] for name, base in base_digests(request).items()}} if _has_bases(request) else {}
     )
 
 
-def _has_bases(request: StepRequest) -> bool:
+def _has_bases(request: Request) -> bool:
     try:
         base_digests(request)
     except Vl3Error:  # reported by the checks, together with everything else
@@ -217,7 +217,7 @@ def _has_bases(request: StepRequest) -> bool:
     return True
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Check, then publish what stage 1 starts from (digests, not copies)."""
     check(work.request)
     bases = base_digests(work.request)

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.config.stages import Stage
+from vl3.steps.chain import trained_stages
+from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.workflow.step import Step, StepOutcome
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Generate answers with each model and count the right ones."""
     from vl3.evaluation.runner import EvaluatedModel, evaluate_models
 
     inputs, config = work.request.inputs, work.request.config
     models = [EvaluatedModel(name="before", folder=None)]
-    models += [EvaluatedModel(name=stage.value, folder=fetch(inputs[stage.value])) for stage in Stage]
+    chain = trained_stages(inputs["checkpoint"], work.request.artifacts_uri)
+    models += [EvaluatedModel(name=stage.name, folder=fetch(stage.checkpoint)) for stage in chain]
     with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
         step_run.log_dataset("dataset", inputs["dataset"].sha256, inputs["dataset"].uri, context="evaluation")
         evaluate_models(models, fetch(inputs["dataset"]), config, out_folder=folder, progress=work.progress)
@@ -43,19 +45,14 @@ def _metrics(model: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """How media are prepared and answers generated."""
     config = request.config
     evaluation, data = to_dict(config.evaluation), to_dict(config.data)
     evaluation.pop("processes")
     data.pop("build_workers")
     stages = {
-        stage.value: [
-            config.stages[stage].image_merge_size,
-            config.stages[stage].video_merge_size,
-            config.stages[stage].difffp,
-        ]
-        for stage in Stage
+        name: [stage.image_merge_size, stage.video_merge_size, stage.difffp] for name, stage in config.stages.items()
     }
     return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed}
 

@@ -7,8 +7,9 @@ import logging
 from typing import Any
 
 from vl3.errors import Vl3Error
+from vl3.steps.request import Request, Work
 from vl3.workflow.failures import Failure, drop_notes, local_failure, noted_failures
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import finish_parent_run
 
 log = logging.getLogger("vl3.step")
@@ -18,7 +19,7 @@ _GOOD = ("SUCCEEDED", "COMPLETE", "COMPLETED", "CACHED")
 _STOPPED = ("CANCELLED", "CANCELED", "CANCELLING", "CANCELING")
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Free first: what is left on the cluster costs money; a tracking server that is down costs a line in a table."""
     request = work.request
     state = final_state(str(request.values["state"]))
@@ -40,7 +41,7 @@ def final_state(word: str) -> str:
     return "KILLED" if word.upper() in _STOPPED else "FAILED"
 
 
-def find_failure(request: StepRequest) -> Failure | None:
+def find_failure(request: Request) -> Failure | None:
     """The task that failed, as far as it could say so; else what the workflow engine says, if it says anything."""
     if request.run_folder is not None:
         return local_failure(request.run_folder)
@@ -55,7 +56,7 @@ def find_failure(request: StepRequest) -> Failure | None:
     return Failure(task=str(request.values["task"]), family="Vl3Error", message=message, at="") if message else None
 
 
-def _free(request: StepRequest) -> tuple[list[str], Vl3Error | None]:
+def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
     """Remove the run's TrainJobs; their names, and what kept them from going."""
     if request.config.launch.backend != "trainjob":
         return [], None
@@ -73,7 +74,7 @@ def _free(request: StepRequest) -> tuple[list[str], Vl3Error | None]:
     return freed, None
 
 
-def _report(request: StepRequest, state: str, failure: Failure | None) -> None:
+def _report(request: Request, state: str, failure: Failure | None) -> None:
     # Empty tags take the place of what a former attempt at the run said.
     tags = {"vl3.state": state, "vl3.failed_task": "", "vl3.error": ""}
     if failure is not None:
@@ -84,7 +85,7 @@ def _report(request: StepRequest, state: str, failure: Failure | None) -> None:
     finish_parent_run(request, state, tags)
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """The run: each has an end of its own."""
     return {"run_id": request.run_id}
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from vl3.config.stages import Stage
+from vl3.steps.chain import TrainedStage
+from vl3.steps.request import Request
 from vl3.store.reference import Reference
-from vl3.workflow.step import StepRequest, record_of
+from vl3.workflow.step import record_of
 
 
-def lineage(request: StepRequest, promotion: dict[str, Any]) -> list[dict[str, Any]]:
+def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, Any]) -> list[dict[str, Any]]:
     """Nodes in order: data, bases, the stages' checkpoints, the evaluation, the model version."""
     inputs = request.inputs
     start, data = record_of(inputs["start"]), record_of(inputs["dataset"])
@@ -18,19 +19,18 @@ def lineage(request: StepRequest, promotion: dict[str, Any]) -> list[dict[str, A
         {"kind": "base", "name": name.replace("_", " "), "sha256": base["sha256"], "uri": base["uri"], "facts": {}}
         for name, base in start.values["bases"].items()
     ]
-    nodes += [_checkpoint(request, stage) for stage in Stage]
+    nodes += [_checkpoint(request, stage) for stage in stages]
     nodes.append(_node("evaluation", "evaluation", inputs["evaluation"], {}))
-    last = _checkpoint(request, list(Stage)[-1])
+    last = _checkpoint(request, stages[-1])
     facts = {"version": promotion["version"], "decision": promotion["state"]}
     nodes.append({**last, "kind": "model", "name": promotion["model"], "facts": facts})
     return nodes
 
 
-def _checkpoint(request: StepRequest, stage: Stage) -> dict[str, Any]:
-    """A stage's checkpoint, reached through the record of the step whose training log came in."""
-    record = record_of(request.inputs[stage.value])
-    facts = {"steps": request.config.stages[stage].steps, "version": record.values.get("version")}
-    return _node("checkpoint", stage.value, record.outputs["checkpoint"], facts)
+def _checkpoint(request: Request, stage: TrainedStage) -> dict[str, Any]:
+    record = record_of(stage.checkpoint)
+    facts = {"steps": request.config.stages[stage.name].steps, "version": record.values.get("version")}
+    return _node("checkpoint", stage.name, stage.checkpoint, facts)
 
 
 def _node(kind: str, name: str, reference: Reference, facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,29 +7,30 @@ from typing import Any
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
 from vl3.errors import GateError, StorageError
+from vl3.steps.chain import trained_stages
 from vl3.steps.evaluate import read_evaluation
 from vl3.steps.registry import open_registry, register_checkpoint
+from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.system.files import atomic_write_json
 from vl3.tracking.evidence import Evidence, scores_from_evaluation
 from vl3.tracking.gates import GateResult, evaluate_gates, gate_table, is_promotable
 from vl3.tracking.registry import Registry
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.workflow.step import Step, StepOutcome
 
 log = logging.getLogger(__name__)
-_CANDIDATE_STAGE = list(Stage)[-1]
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Gather the evidence, judge, move the alias if every gate passes, and keep the decision with its evidence."""
     request = work.request
     inputs = request.inputs
     with work.step_run() as step_run, work.fresh_folder("promotion") as folder:
         registry = open_registry(request)
-        version = register_checkpoint(request, _CANDIDATE_STAGE, inputs["checkpoint"], inputs["dataset"])
-        evidence = _gather(request, registry, version)
+        stage = trained_stages(inputs["checkpoint"], request.artifacts_uri)[-1].name
+        version = register_checkpoint(request, stage, inputs["checkpoint"], inputs["dataset"])
+        evidence = _gather(request, registry, stage, version)
         results = evaluate_gates(evidence, request.config.promotion)
         registry.record_evidence(version, evidence, results)
         decision = _decide(registry, version, results, request.run_id)
@@ -47,13 +48,13 @@ def run(work: StepWork) -> StepOutcome:
 
 def expected_categories(config: RunConfig) -> tuple[str, ...]:
     """The categories that some stage trains on: each of them needs a score."""
-    named = {kind.partition(":")[0] for stage in Stage for kind in config.stages[stage].mixture}
+    named = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
     return tuple(category.value for category in Category if category.value in named)
 
 
-def _gather(request: StepRequest, registry: Registry, version: int) -> Evidence:
+def _gather(request: Request, registry: Registry, stage: str, version: int) -> Evidence:
     inputs, config = request.inputs, request.config
-    tasks, mean = scores_from_evaluation(read_evaluation(fetch(inputs["evaluation"])), _CANDIDATE_STAGE.value)
+    tasks, mean = scores_from_evaluation(read_evaluation(fetch(inputs["evaluation"])), stage)
     champion = registry.champion()
     is_champion = champion is not None and champion.version == version  # an interrupted attempt got that far
     return Evidence(
@@ -68,12 +69,12 @@ def _gather(request: StepRequest, registry: Registry, version: int) -> Evidence:
     )
 
 
-def _validation_passed(request: StepRequest) -> bool | None:
+def _validation_passed(request: Request) -> bool | None:
     path = fetch(request.inputs["validation"]) / "validation.json"
     return json.loads(path.read_text(encoding="utf-8")).get("passed")
 
 
-def _is_checkpoint_whole(request: StepRequest) -> bool:
+def _is_checkpoint_whole(request: Request) -> bool:
     try:
         fetch(request.inputs["checkpoint"])
     except StorageError as error:
@@ -96,7 +97,7 @@ def _decide(registry: Registry, version: int, results: list[GateResult], holder:
     return {"state": "champion", "reason": "every gate passed", "former_champion": former}
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """The gates' thresholds."""
     config = request.config
     return {

@@ -1,26 +1,25 @@
 """The registry of the recipe's model, as the steps see it."""
 
 from vl3.config.codec import digest
-from vl3.config.stages import Stage
 from vl3.recipes.effective import stage_view
+from vl3.steps.request import Request
 from vl3.store.reference import Reference
 from vl3.tracking.registry import Registry
-from vl3.workflow.step import StepRequest
 
 
-def open_registry(request: StepRequest) -> Registry:
+def open_registry(request: Request) -> Registry:
     """The versions of the recipe's registered model."""
     uri = request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri
     return Registry(uri, request.config.promotion.registered_model, template=request.tracking_template)
 
 
 def register_checkpoint(
-    request: StepRequest, stage: Stage, checkpoint: Reference, dataset: Reference, mlflow_run_id: str | None = None
+    request: Request, stage: str, checkpoint: Reference, dataset: Reference, mlflow_run_id: str | None = None
 ) -> int:
     """Register a stage's checkpoint as a candidate; one that is registered keeps its version. Returns the version."""
     return open_registry(request).register_candidate(
         checkpoint.uri,
-        stage=stage.value,
+        stage=stage,
         checkpoint_sha256=checkpoint.sha256,
         dataset_digest=dataset.sha256,
         config_digest=digest(stage_view(request.config, stage)),

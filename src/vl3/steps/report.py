@@ -10,13 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vl3.config.stages import Stage
+from vl3.steps.chain import TrainedStage, trained_stages
 from vl3.steps.evaluate import read_evaluation
 from vl3.steps.lineage import lineage
+from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 from vl3.system.files import storage_errors
-from vl3.workflow.step import Step, StepOutcome, StepRecord, StepRequest, StepWork, record_of
+from vl3.workflow.step import Step, StepOutcome, StepRecord, record_of
 
 _VERSIONS = {
     **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
@@ -24,11 +25,9 @@ _VERSIONS = {
     "great-expectations": ("great-expectations",),
 }
 """Distributions that a version is read from, by the name that the report shows; not every image has all."""
-_CHAIN = ("start", "dataset", *(stage.value for stage in Stage), "evaluation", "promotion")
-"""The inputs that stand for one task each, in the order of the workflow."""
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Write report.html and report.json, publish them, and put a copy where the run's owner looks."""
     from vl3.report.page import write_report
 
@@ -43,26 +42,27 @@ def run(work: StepWork) -> StepOutcome:
     return StepOutcome(outputs={"report": reference}, values={"verdict": data["verdict"]})
 
 
-def gather(request: StepRequest) -> dict[str, Any]:
+def gather(request: Request) -> dict[str, Any]:
     """Everything that the report shows, in the renderer's schema (vl3.report.data)."""
     promotion = _read(request.inputs["promotion"], "promotion.json")
     validation = _read(request.inputs["validation"], "validation.json")
     run_record = _run_record(request)
+    stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
     return {
         "run": _run_facts(request, run_record),
         "verdict": {"state": promotion["state"], "reason": promotion["reason"]},
-        "chain": [_chain_step(request, name) for name in _CHAIN],
+        "chain": [_chain_step(request, record_of(reference)) for reference in _one_of_each_task(request, stages)],
         "wall_seconds": _wall_seconds(run_record),
-        "stages": [_stage(request.inputs[stage.value]) for stage in Stage],
+        "stages": [_stage(record_of(stage.checkpoint).outputs["training"]) for stage in stages],
         "evaluation": read_evaluation(fetch(request.inputs["evaluation"])),
         "gates": promotion["gates"],
         "validation": _validation(validation),
-        "lineage": lineage(request, promotion),
+        "lineage": lineage(request, stages, promotion),
         "missing": {},
     }
 
 
-def _run_facts(request: StepRequest, run_record: dict[str, Any]) -> dict[str, Any]:
+def _run_facts(request: Request, run_record: dict[str, Any]) -> dict[str, Any]:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "run_id": request.run_id,
@@ -86,9 +86,14 @@ def _versions(pins: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _chain_step(request: StepRequest, name: str) -> dict[str, Any]:
+def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Reference]:
+    """One output of each task, in the order of the workflow."""
+    inputs, checkpoints = request.inputs, [stage.checkpoint for stage in stages]
+    return [inputs["start"], inputs["dataset"], *checkpoints, inputs["evaluation"], inputs["promotion"]]
+
+
+def _chain_step(request: Request, record: StepRecord) -> dict[str, Any]:
     """A task with its times: of this run where a runner keeps them, of its record otherwise."""
-    record = record_of(request.inputs[name])
     status = _status(request, record.name)
     if status is None:
         ended_at = _unix(record.created_at)
@@ -121,7 +126,7 @@ def _validation(result: dict[str, Any]) -> dict[str, Any]:
     return {"passed": result["passed"], "findings": findings, "facts": result["facts"]}
 
 
-def _deliver(request: StepRequest, report: Reference) -> None:
+def _deliver(request: Request, report: Reference) -> None:
     """Copy the report to `<run folder>/report/`."""
     if request.run_folder is None:
         return
@@ -132,7 +137,7 @@ def _deliver(request: StepRequest, report: Reference) -> None:
             shutil.copyfile(fetch(report) / name, target / name)
 
 
-def _redeliver(request: StepRequest, record: StepRecord) -> None:
+def _redeliver(request: Request, record: StepRecord) -> None:
     """A reused report is still the run's report."""
     _deliver(request, record.outputs["report"])
 
@@ -141,12 +146,12 @@ def _read(reference: Reference, name: str) -> dict[str, Any]:
     return json.loads((fetch(reference) / name).read_text(encoding="utf-8"))
 
 
-def _run_record(request: StepRequest) -> dict[str, Any]:
+def _run_record(request: Request) -> dict[str, Any]:
     path = request.run_folder / "run.json" if request.run_folder else None
     return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
 
 
-def _status(request: StepRequest, task: str) -> dict[str, Any] | None:
+def _status(request: Request, task: str) -> dict[str, Any] | None:
     path: Path | None = request.run_folder / "status" / f"{task}.json" if request.run_folder else None
     return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else None
 
@@ -160,7 +165,7 @@ def _unix(text: str | None) -> float | None:
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """The overrides: everything else comes in by the inputs."""
     return {"overrides": list(request.overrides), "seed": request.config.seed}
 

@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
-from vl3.config.stages import Stage
 from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
 from vl3.recipes.effective import stage_view
+from vl3.steps.chain import INITIAL, origin_of
 from vl3.steps.registry import register_checkpoint
+from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch, is_intact
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
@@ -20,7 +21,7 @@ from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_erro
 from vl3.training.events import EVENTS_NAME, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.sources import NOT_OF_A_STAGE, STAGE_SOURCES, stage_code_version
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, is_published
+from vl3.workflow.step import Step, StepOutcome, is_published
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun
@@ -30,17 +31,17 @@ log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 10.0
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Launch the stage (it goes on from its last checkpoint by itself), then publish its log and register it.
 
     Raises:
         Vl3Error: what ended the stage.
     """
     request = work.request
-    stage = _require_stage(request)
+    stage = request.part
     _check_inputs(request)
     with work.step_run() as step_run:
-        step_run.log_params({"stage": stage.value, "step_inputs": _digests(request)})
+        step_run.log_params({"stage": stage, "step_inputs": _digests(request)})
         step_run.log_dataset("dataset", request.inputs["dataset"].sha256, request.inputs["dataset"].uri)
         checkpoint = is_published(work, "checkpoint")
         if checkpoint is None:
@@ -54,16 +55,16 @@ def run(work: StepWork) -> StepOutcome:
     work.clear()
     return StepOutcome(
         outputs={"checkpoint": checkpoint, "training": training},
-        values={"stage": stage.value, "version": version, "end": _last(events, "end"), "start": _last(events, "start")},
+        values={"stage": stage, "version": version, "end": _last(events, "end"), "start": _last(events, "start")},
     )
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """The stage's effective configuration without what only concerns where and how it is run, saved, logged or judged.
 
     Of how it is launched only the number of processes and their threads stay: they decide the order of sums.
     """
-    stage = _require_stage(request)
+    stage = request.part
     view = stage_view(request.config, stage)
     threads = view.pop("launch")["threads_per_process"]
     view["processes"] = {"count": request.config.num_processes(stage), "threads": threads}
@@ -82,10 +83,10 @@ class EventForwarder:
     A tracking store that does not answer for a while does not end the stage: what was not sent is sent at the end.
     """
 
-    def __init__(self, work: StepWork, step_run: "StepRun") -> None:
+    def __init__(self, work: Work, step_run: "StepRun") -> None:
         self._work = work
         self._step_run = step_run
-        self._done, self._total = 0, work.request.config.stages[_require_stage(work.request)].steps
+        self._done, self._total = 0, work.request.config.stages[work.request.part].steps
         self._waiting: list[dict[str, Any]] = []
         self._sent_at = time.monotonic()
 
@@ -131,13 +132,13 @@ class EventForwarder:
             self._step_run.log_metrics(rows, times_seconds=[event["time"] for event in events])
 
 
-def _check_inputs(request: StepRequest) -> None:
+def _check_inputs(request: Request) -> None:
     """Name a damaged input before processes are started on it. What pods read is not downloaded here for that.
 
     Raises:
         StorageError: the dataset or the former stage's checkpoint is not what the workflow refers to.
     """
-    for name in ("dataset", "initial"):
+    for name in ("dataset", INITIAL):
         reference = request.inputs[name]
         if request.config.launch.backend == "local":
             fetch(reference)
@@ -148,7 +149,7 @@ def _check_inputs(request: StepRequest) -> None:
             )
 
 
-def _train(work: StepWork, step_run: "StepRun") -> Reference:
+def _train(work: Work, step_run: "StepRun") -> Reference:
     result = launch(_launch_job(work), EventForwarder(work, step_run))
     preemptions = sum(change.state == "preempted" for change in result.states)
     numbers = {
@@ -167,9 +168,9 @@ def _train(work: StepWork, step_run: "StepRun") -> Reference:
     return checkpoint
 
 
-def _launch_job(work: StepWork) -> LaunchJob:
+def _launch_job(work: Work) -> LaunchJob:
     request, folder = work.request, work.work_folder()
-    settings, stage = request.config.launch, _require_stage(request)
+    settings, stage = request.config.launch, request.part
     is_local = settings.backend == "local"
     events_path, failure_path = folder / EVENTS_NAME, folder / "failure.json"
     job = _stage_job(work)
@@ -179,7 +180,7 @@ def _launch_job(work: StepWork) -> LaunchJob:
         name=request.task,
         backend=settings.backend,
         run_id=request.run_id,
-        stage=stage.value,
+        stage=stage,
         module="vl3.training.worker",
         document=asdict(job),
         processes_per_node=settings.processes_per_node,
@@ -193,25 +194,26 @@ def _launch_job(work: StepWork) -> LaunchJob:
     )
 
 
-def _stage_job(work: StepWork) -> StageJob:
+def _stage_job(work: Work) -> StageJob:
     """The job as pods get it: nothing in it comes from this machine, so that a new launcher asks for the same."""
     request = work.request
-    initial = request.inputs["initial"]
+    initial = request.inputs[INITIAL]
     return StageJob(
         config=to_dict(request.config),
-        stage=_require_stage(request).value,
+        stage=request.part,
         dataset=request.inputs["dataset"].to_dict(),
         initial_model=initial.to_dict() if initial.kind == "checkpoint" else None,
         work_uri=work.work_uri,
         output_uri=work.output_uri("checkpoint"),
         created_by=work.created_by,
+        made_from={name: origin_of(request.inputs[name], request.artifacts_uri) for name in (INITIAL, "dataset")},
         code_version=stage_code_version(),
         events_path="",
         failure_path="",
     )
 
 
-def _events(work: StepWork, training: Reference | None) -> list[dict[str, Any]]:
+def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
     """The stage's events: from the log if an interrupted attempt published it, else from where they were written."""
     if training is not None:
         return read_events(fetch(training) / EVENTS_NAME)
@@ -223,13 +225,13 @@ def _events(work: StepWork, training: Reference | None) -> list[dict[str, Any]]:
     return settled_events(read_events(path))
 
 
-def _publish_log(work: StepWork, events: list[dict[str, Any]], version: int) -> Reference:
+def _publish_log(work: Work, events: list[dict[str, Any]], version: int) -> Reference:
     """The stage's events beside its configuration: what the report draws its curves from."""
-    stage = _require_stage(work.request)
+    stage = work.request.part
     with work.fresh_folder("training") as folder:
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-        facts = {"stage": stage.value, "config": to_dict(work.request.config.stages[stage]), "version": version}
+        facts = {"stage": stage, "config": to_dict(work.request.config.stages[stage]), "version": version}
         atomic_write_json(folder / "stage.json", facts)
         return work.publish(folder, "training", kind="training-log")
 
@@ -238,13 +240,8 @@ def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event["type"] == kind), None)
 
 
-def _digests(request: StepRequest) -> dict[str, str]:
+def _digests(request: Request) -> dict[str, str]:
     return {name: reference.sha256 for name, reference in request.inputs.items()}
-
-
-def _require_stage(request: StepRequest) -> Stage:
-    assert request.stage is not None
-    return request.stage
 
 
 STEP = Step(

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.config.stages import Stage, StageConfig
+from vl3.config.stages import StageConfig
 from vl3.errors import DataError
+from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.bases import base_folder
 from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.uris import file_path, scheme_of
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork
+from vl3.workflow.step import Step, StepOutcome
 
 
-def run(work: StepWork) -> StepOutcome:
+def run(work: Work) -> StepOutcome:
     """Build, judge, publish. The validation report is published for a refused dataset too.
 
     Raises:
@@ -34,7 +35,7 @@ def run(work: StepWork) -> StepOutcome:
     return StepOutcome(outputs={"dataset": dataset, "validation": report}, values=result.facts)
 
 
-def _build(work: StepWork, folder: Path) -> None:
+def _build(work: Work, folder: Path) -> None:
     from vl3.data.build.dataset import build_dataset
     from vl3.data.sample.difffp import keep_mask
     from vl3.data.sample.tokenizer import ChatTokenizer
@@ -51,7 +52,7 @@ def _build(work: StepWork, folder: Path) -> None:
     )
 
 
-def _validate(work: StepWork, dataset_folder: Path) -> tuple[Any, Any]:
+def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
     """Judge the index; returns the reference of the published report, and the result, which knows where that lies."""
     from vl3.data.build.index import DatasetIndex
     from vl3.validation.suite import validate_index
@@ -64,14 +65,14 @@ def _validate(work: StepWork, dataset_folder: Path) -> tuple[Any, Any]:
     return report, dataclasses.replace(result, docs_folder=fetch(report) / docs)
 
 
-def key_parts(request: StepRequest) -> dict[str, Any]:
+def key_parts(request: Request) -> dict[str, Any]:
     """What the data are, how they are prepared and what is asked of them."""
     config = request.config
     data = to_dict(config.data)
     data.pop("build_workers")
     return {
         "data": data,
-        "stages": {stage.value: _asked(config.stages[stage]) for stage in Stage},
+        "stages": {name: _asked(stage) for name, stage in config.stages.items()},
         "samples_per_task": config.evaluation.samples_per_task,
         "source": _source(request.data_uri),
     }

@@ -4,11 +4,20 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from vl3.errors import StorageError
 from vl3.store.cache import cached_folder
-from vl3.store.manifest import MANIFEST_NAME, list_files, parse_manifest, verify_folder, write_manifest
+from vl3.store.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Origin,
+    list_files,
+    parse_manifest,
+    verify_folder,
+    write_manifest,
+)
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
@@ -18,7 +27,13 @@ from vl3.system.files import storage_errors
 
 
 def publish(
-    folder: Path, uri: str, *, kind: str, created_by: dict[str, str], s3: S3Connection | None = None
+    folder: Path,
+    uri: str,
+    *,
+    kind: str,
+    created_by: dict[str, str],
+    made_from: Mapping[str, Origin] | None = None,
+    s3: S3Connection | None = None,
 ) -> Reference:
     """Publish a folder as the artifact at `uri`, in one step for every reader.
 
@@ -32,7 +47,7 @@ def publish(
     """
     existing = _valid_at(uri, s3)
     if existing is None:
-        sha256 = write_manifest(folder, kind=kind, created_by=created_by)
+        sha256 = write_manifest(folder, kind=kind, created_by=created_by, made_from=made_from)
         existing = _publish_file(folder, file_path(uri)) if scheme_of(uri) == "file" else _publish_s3(folder, uri, s3)
         existing = existing or Reference(uri=uri, sha256=sha256, kind=kind, created_by=created_by)
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,6 +63,22 @@ def find(uri: str, s3: S3Connection | None = None) -> Reference | None:
         return _reference(uri, data)
     except StorageError:
         return None
+
+
+def read_manifest(reference: Reference, s3: S3Connection | None = None) -> Manifest:
+    """The manifest of an artifact, without its files.
+
+    Raises:
+        StorageError: it is missing, or is not the one referred to.
+    """
+    data = open_store(reference.uri, s3).read(MANIFEST_NAME)
+    found = None if data is None else hashlib.sha256(data).hexdigest()
+    if data is None or found != reference.sha256:
+        raise StorageError(
+            f"{reference.uri}: the {reference.kind} is {'missing' if data is None else 'another one'} (expected sha256 "
+            f"{reference.sha256}). Run the step that makes it again."
+        )
+    return parse_manifest(data, reference.uri)
 
 
 def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection | None = None) -> Path:

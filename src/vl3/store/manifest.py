@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from vl3.system.files import atomic_write_bytes, storage_errors
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
+
+Origin = dict[str, str]
+"""An artifact that another was made from: uri, sha256 and kind."""
+_ORIGIN_FIELDS = {"uri", "sha256", "kind"}
 _REMEDY = "The artifact cannot be trusted. Delete its folder and run the step that makes it again."
 
 
@@ -35,6 +40,8 @@ class Manifest:
     """Who made it."""
     files: dict[str, FileEntry]
     """Every file by its path relative to the folder, with forward slashes."""
+    made_from: dict[str, Origin] = field(default_factory=dict)
+    """The artifacts that it was made from, by what they were for; empty where nobody has to find them again."""
 
 
 def file_sha256(path: Path) -> str:
@@ -43,7 +50,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(folder: Path, *, kind: str, created_by: dict[str, str]) -> str:
+def write_manifest(
+    folder: Path, *, kind: str, created_by: dict[str, str], made_from: Mapping[str, Origin] | None = None
+) -> str:
     """Hash every file under `folder` and write manifest.json last.
 
     Returns:
@@ -60,6 +69,8 @@ def write_manifest(folder: Path, *, kind: str, created_by: dict[str, str]) -> st
     if not files:
         raise StorageError(f"{folder}: there is no file to publish as a {kind}. The step that wrote it is at fault.")
     body = {"format": _FORMAT, "kind": kind, "created_by": created_by, "files": files}
+    if made_from:
+        body["made_from"] = dict(made_from)
     data = (json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     atomic_write_bytes(folder / MANIFEST_NAME, data)
     return hashlib.sha256(data).hexdigest()
@@ -92,7 +103,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         body: Any = json.loads(data)
         files = {name: FileEntry(**entry) for name, entry in body["files"].items()}
-        manifest = Manifest(kind=body["kind"], created_by=body["created_by"], files=files)
+        made_from = {name: _origin(entry) for name, entry in body.get("made_from", {}).items()}
+        manifest = Manifest(kind=body["kind"], created_by=body["created_by"], files=files, made_from=made_from)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where}: not a valid manifest ({type(error).__name__}: {error}). {_REMEDY}") from error
     for name in manifest.files:
@@ -101,6 +113,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         except ConfigError as error:
             raise StorageError(f"{where}: names {name!r}, which lies outside of the artifact. {_REMEDY}") from error
     return manifest
+
+
+def _origin(entry: Any) -> Origin:
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != _ORIGIN_FIELDS
+        or not all(isinstance(v, str) for v in entry.values())
+    ):
+        raise TypeError(f"made_from holds {entry!r:.200}, which is not uri, sha256 and kind")
+    return entry
 
 
 def verify_folder(folder: Path, sha256: str) -> None:

@@ -16,7 +16,7 @@ class StageJob:
     config: dict[str, Any]
     """The effective RunConfig."""
     stage: str
-    """Value of the Stage."""
+    """Name of the stage in the configuration."""
     dataset: dict[str, Any]
     """Reference of the dataset."""
     initial_model: dict[str, Any] | None
@@ -27,6 +27,8 @@ class StageJob:
     """Where the final weights are published."""
     created_by: dict[str, str]
     """Who trains: goes into the manifests."""
+    made_from: dict[str, dict[str, str]]
+    """The artifacts that the weights come from, as the final checkpoint's manifest names them."""
     code_version: str
     """Digest of the stage's source files (sources.stage_code_version) where it was launched."""
     events_path: str

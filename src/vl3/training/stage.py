@@ -14,7 +14,7 @@ import torch
 
 from vl3.config.codec import digest, from_dict
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage, StageConfig
+from vl3.config.stages import StageConfig
 from vl3.data.build.index import DatasetIndex
 from vl3.data.loader.stage_loader import StageLoader
 from vl3.data.plan.order import StagePlan, plan_stage
@@ -76,7 +76,7 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
     Raises:
         Vl3Error: what is wrong with configuration, data or storage.
     """
-    config, stage = from_dict(RunConfig, job.config), Stage(job.stage)
+    config, stage = from_dict(RunConfig, job.config), job.stage
     events = EventLog(Path(job.events_path) if rank.rank == 0 else None)
     started = time.monotonic()
     with contextlib.closing(_checkpoints(job, config)) as checkpoints:
@@ -103,7 +103,7 @@ class StageRun:
         self,
         job: StageJob,
         config: RunConfig,
-        stage: Stage,
+        stage: str,
         rank: Rank,
         events: EventLog,
         checkpoints: Checkpoints,
@@ -201,7 +201,7 @@ class StageRun:
         plan = plan_stage(
             DatasetIndex.read(folder),
             mixture=self.settings.mixture,
-            seed=self.config.seed * len(Stage) + self.stage.number,
+            seed=self.config.stage_seed(self.stage),
             steps=self.settings.steps,
             packs_per_step=self.settings.packs_per_step,
             max_length_tokens=self.config.data.max_length_tokens,
@@ -228,7 +228,7 @@ class StageRun:
         """Freeze, group and shard the model; put the checkpoint's weights in before and its moments after."""
         if self.settings.lora:
             with lean_imports():
-                add_adapters(model, self.settings.lora, seed=self.config.seed * len(Stage) + self.stage.number)
+                add_adapters(model, self.settings.lora, seed=self.config.stage_seed(self.stage))
         parts, rates = model.parts(), self.settings.learning_rates
         freeze_parts(parts, rates, adapters_only=self.settings.lora is not None)
         self.named = trainable_parameters(parts)
@@ -306,6 +306,6 @@ def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob) 
     try:
         save_model(model, tokenizer_folder, folder)
         atomic_write_json(folder / "run.json", {"stage": job.stage, "config": job.config})
-        publish(folder, job.output_uri, kind="checkpoint", created_by=job.created_by)
+        publish(folder, job.output_uri, kind="checkpoint", created_by=job.created_by, made_from=job.made_from)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

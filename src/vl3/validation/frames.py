@@ -5,7 +5,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,10 +95,7 @@ def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
 
 def _add_lengths(frame: "pd.DataFrame", config: RunConfig) -> None:
     """Tokens of each sample in the stage that needs most of them."""
-    settings = {
-        (stage.image_merge_size, stage.video_merge_size, stage.difffp)
-        for stage in (config.stages[name] for name in Stage)
-    }
+    settings = {(stage.image_merge_size, stage.video_merge_size, stage.difffp) for stage in config.stages.values()}
     lengths, visuals = [], []
     for image_merge, video_merge, difffp in sorted(settings):
         images, videos = frame[f"image_tokens_m{image_merge}"], frame[f"video_tokens_m{video_merge}"]
@@ -146,13 +142,13 @@ def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
         f"{category}:{source}" for category, source in zip(trained["category"], trained["source"], strict=True)
     )
     rows: list[dict[str, Any]] = []
-    for stage in Stage:
-        rows += _stage_rows(stage, config.stages[stage].mixture, by_category, by_kind)
+    for name, stage in config.stages.items():
+        rows += _stage_rows(name, stage.mixture, by_category, by_kind)
     return pd.DataFrame(rows)
 
 
 def _stage_rows(
-    stage: Stage, mixture: dict[str, float], by_category: Counter[str], by_kind: Counter[str]
+    stage: str, mixture: dict[str, float], by_category: Counter[str], by_kind: Counter[str]
 ) -> list[dict[str, Any]]:
     exact = {kind: (by_kind if ":" in kind else by_category)[kind] for kind in mixture}
     available = {kind: count or by_category[kind.partition(":")[0]] for kind, count in exact.items()}
@@ -162,7 +158,7 @@ def _stage_rows(
         asked, share = weight / total_weight, available[kind] / total if total else math.nan
         rows.append(
             {
-                "stage": stage.value,
+                "stage": stage,
                 "kind": kind,
                 "samples": available[kind],
                 "exact_samples": exact[kind] if ":" in kind and available[kind] else math.nan,
@@ -186,7 +182,7 @@ def heldout_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
     held_out = samples[samples["split"] == "heldout"]
     counts = Counter(held_out["category"])
     without_chance = Counter(held_out[held_out["chance"].isna()]["category"])
-    asked = {kind.partition(":")[0] for stage in Stage for kind in config.stages[stage].mixture}
+    asked = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
     categories = sorted(asked | set(samples["category"].dropna()))
     rows = [{"category": name, "samples": counts[name], "without_chance": without_chance[name]} for name in categories]
     return pd.DataFrame(rows, columns=["category", "samples", "without_chance"])

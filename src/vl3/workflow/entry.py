@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from vl3.config.codeversion import read_pins
 from vl3.config.overrides import apply_overrides
-from vl3.config.stages import Stage
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import FAMILIES, Vl3Error
 from vl3.lifeline import start_lifeline
 from vl3.recipes.catalog import get_recipe
@@ -36,21 +37,21 @@ _INJECTED = ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "ML
 def run_step(
     name: str,
     *,
-    workflow: Mapping[str, str | list[str]],
+    workflow: Mapping[str, Any],
     inputs: Mapping[str, str] | None = None,
     outputs: Mapping[str, str] | None = None,
     values: Mapping[str, Any] | None = None,
-    stage: str = "",
+    part: str = "",
 ) -> None:
     """Run one step of the workflow in this process.
 
     Args:
         name: module below vl3.steps.
-        workflow: recipe, overrides, data_uri, artifacts_uri, tracking_uri and run_id.
+        workflow: the workflow's parameters (vl3.config.parameters) as plain data.
         inputs: path of the reference file of each input.
         outputs: path to write the reference of each output to.
         values: what the workflow engine itself says.
-        stage: the training stage, for train_stage.
+        part: which one of several tasks of this step: for train_stage, the stage.
 
     Raises:
         Vl3Error: the step failed; it has been recorded in the status file and the log.
@@ -58,37 +59,39 @@ def run_step(
     start_lifeline(os.environ, kill_group=False)
     for variable, value in _QUIET_LIBRARIES.items():
         os.environ.setdefault(variable, value)
-    task = task_name(name, stage)
+    task = task_name(name, part)
     _set_up_logging(task)
     signal.signal(signal.SIGTERM, _on_terminate)
     status = StatusFile(_path_variable("VL3_RUN_FOLDER"), task)
     if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after this step
         atexit.register(_leave_quickly, status)
+    parameters = None
     try:
+        parameters = WorkflowParameters.from_dict(workflow)
         if not status.is_kept:
-            refuse_blind_retry(_text(workflow, "artifacts_uri"), _text(workflow, "run_id"), task)
-        request = _request(task, stage, workflow, inputs or {}, values or {})
+            refuse_blind_retry(parameters.artifacts_uri, parameters.run_id, task)
+        request = _request(task, part, parameters, inputs or {}, values or {})
         record, is_reused = _run(name, request, status)
         for output, path in (outputs or {}).items():
             write_reference(record.outputs[output], Path(path))
     except BaseException as error:
-        _record_failure(status, task, workflow, error)
+        _record_failure(status, task, parameters, error)
         raise
     status.finish("reused" if is_reused else "done")
     log.info("%s is %s (%.1f s, key %s)", task, "reused" if is_reused else "done", record.seconds, record.key)
 
 
-def task_name(name: str, stage: str = "") -> str:
-    """The task's name in the workflow, in its log and in its status: `train-video`, `validate-data`."""
-    return f"train-{stage}".replace("_", "-") if stage else name.replace("_", "-")
+def task_name(name: str, part: str = "") -> str:
+    """The task's name in the workflow, in its log and in its status.
+
+    The last word of a step that comes once for each part says what the parts are, so the part takes its place:
+    validate_data is `validate-data`; train_stage with the part `vision_adaptation` is `train-vision-adaptation`.
+    """
+    return (f"{name.rpartition('_')[0]}-{part}" if part else name).replace("_", "-")
 
 
-def _run(
-    name: str,
-    request: StepRequest,
-    status: StatusFile,
-) -> tuple[StepRecord, bool]:
-    step: Step = importlib.import_module(f"vl3.steps.{name}").STEP
+def _run(name: str, request: StepRequest[Any], status: StatusFile) -> tuple[StepRecord, bool]:
+    step: Step[Any] = importlib.import_module(f"vl3.steps.{name}").STEP
     log.info(
         "%s of run %s, recipe %s, overrides %s", request.task, request.run_id, request.config.name, request.overrides
     )
@@ -97,37 +100,22 @@ def _run(
 
 
 def _request(
-    task: str,
-    stage: str,
-    workflow: Mapping[str, str | list[str]],
-    inputs: Mapping[str, str],
-    values: Mapping[str, Any],
-) -> StepRequest:
-    overrides = tuple(workflow["overrides"])
+    task: str, part: str, parameters: WorkflowParameters, inputs: Mapping[str, str], values: Mapping[str, Any]
+) -> StepRequest[Any]:
+    pins = _path_variable("VL3_TRAINER_REQUIREMENTS")
     return StepRequest(
+        **{one.name: getattr(parameters, one.name) for one in fields(parameters)},
         task=task,
-        stage=Stage(stage) if stage else None,
-        config=apply_overrides(get_recipe(_text(workflow, "recipe")), overrides),
-        overrides=overrides,
-        data_uri=_text(workflow, "data_uri"),
-        artifacts_uri=_text(workflow, "artifacts_uri"),
-        tracking_uri=_text(workflow, "tracking_uri"),
-        run_id=_text(workflow, "run_id"),
+        part=part,
+        config=apply_overrides(get_recipe(parameters.recipe), parameters.overrides),
         inputs={name: read_reference(Path(path)) for name, path in inputs.items()},
         values=dict(values),
         injected={name: os.environ[name] for name in _INJECTED if os.environ.get(name)},
         tracking_template=_path_variable("VL3_MLFLOW_TEMPLATE"),
         run_folder=_path_variable("VL3_RUN_FOLDER"),
         log_path=_log_path(task),
-        library_pins=read_pins(pins) if (pins := _path_variable("VL3_TRAINER_REQUIREMENTS")) else {},
+        library_pins=read_pins(pins) if pins else {},
     )
-
-
-def _text(workflow: Mapping[str, str | list[str]], name: str) -> str:
-    """One workflow parameter that is a text."""
-    value = workflow[name]
-    assert isinstance(value, str)
-    return value
 
 
 def _set_up_logging(task: str) -> None:
@@ -149,17 +137,14 @@ def _set_up_logging(task: str) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _record_failure(
-    status: StatusFile, task: str, workflow: Mapping[str, str | list[str]], error: BaseException
-) -> None:
+def _record_failure(status: StatusFile, task: str, parameters: WorkflowParameters | None, error: BaseException) -> None:
     family = next((name for name, kind in FAMILIES.items() if isinstance(error, kind)), "Vl3Error")
     message = str(error) if isinstance(error, Vl3Error) else f"{type(error).__name__}: {error}"
     log.error("%s failed (%s): %s", task, family, message, exc_info=error)
     try:
         status.finish("failed", error={"family": family, "message": message})
-        if not status.is_kept and not isinstance(error, SystemExit):
-            artifacts_uri, run_id = _text(workflow, "artifacts_uri"), _text(workflow, "run_id")
-            note_failure(artifacts_uri, run_id, task=task, family=family, message=message)
+        if parameters is not None and not status.is_kept and not isinstance(error, SystemExit):
+            note_failure(parameters.artifacts_uri, parameters.run_id, task=task, family=family, message=message)
     except Vl3Error as storage_error:  # the store fails too: the log line above has to do
         log.error("the status of %s could not be written either: %s", task, storage_error)
 

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from vl3.config.codec import digest, to_dict
 from vl3.config.codeversion import code_version
-from vl3.config.run import RunConfig
-from vl3.config.stages import Stage
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 from vl3.store.artifacts import find, is_intact, publish
 from vl3.store.manifest import MANIFEST_NAME
@@ -29,30 +28,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vl3.step")
 
+
+class Configuration(Protocol):
+    """What the workflow needs to know of a configuration: any frozen dataclass that vl3.config.codec can write."""
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+
+
+C = TypeVar("C", bound=Configuration)
 Progress = Callable[[int, int, str], None]
 """(done, total, text): how far a step is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepRequest:
-    """What a step is asked to do: the same on a laptop and on a cluster."""
+class StepRequest(WorkflowParameters, Generic[C]):
+    """What a step is asked to do, the same on a laptop and on a cluster: the workflow's parameters and what is the
+    step's own.
+    """
 
     task: str
     """Name of the task in the workflow, `train-video`."""
-    stage: Stage | None
-    """The training stage, for a training task."""
-    config: RunConfig
+    part: str
+    """Which one of several tasks of the same step: for training, the stage. Empty for a step that comes once."""
+    config: C
     """Effective configuration: the recipe with the overrides."""
-    overrides: tuple[str, ...]
-    """The overrides as given, for the record."""
-    data_uri: str
-    """Folder of annotations and media."""
-    artifacts_uri: str
-    """Root of everything that steps publish."""
-    tracking_uri: str
-    """MLflow tracking store."""
-    run_id: str
-    """Identity of the workflow run."""
     inputs: dict[str, Reference]
     """Artifacts of former steps."""
     values: dict[str, Any] = field(default_factory=dict)
@@ -92,14 +93,14 @@ class StepRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Step(Generic[C]):
     """A step of the workflow: what decides its result, and the work."""
 
     code: tuple[str, ...]
     """Source files that matter to the result, as globs below vl3."""
-    run: Callable[["StepWork"], StepOutcome]
+    run: Callable[["StepWork[C]"], StepOutcome]
     """The work itself."""
-    key_parts: Callable[[StepRequest], dict[str, Any]]
+    key_parts: Callable[[StepRequest[C]], dict[str, Any]]
     """The part of the configuration (and of the outside world) that decides the result."""
     exclude: tuple[str, ...] = ()
     """Files among `code` that have no part in the result."""
@@ -107,22 +108,23 @@ class Step:
     """Distributions whose version matters."""
     reusable: bool = True
     """Whether a finished result may stand for a new one."""
-    on_reuse: Callable[[StepRequest, "StepRecord"], None] | None = None
+    on_reuse: Callable[[StepRequest[C], "StepRecord"], None] | None = None
     """What is to be done in the outside world even when the result is reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepWork:
+class StepWork(Generic[C]):
     """A step at work: the request, its key, and where to put things."""
 
-    request: StepRequest
+    request: StepRequest[C]
     key: str
     progress: Progress
 
     @property
     def created_by(self) -> dict[str, str]:
         """Who made an artifact. Free of times and keys, so that equal content has an equal digest wherever made."""
-        return {"step": self.request.task, "recipe": self.request.config.name}
+        made_by = {"step": self.request.task, "recipe": self.request.config.name}
+        return made_by | {"stage": self.request.part} if self.request.part else made_by
 
     def output_uri(self, name: str) -> str:
         """Where the output `name` is published."""
@@ -179,7 +181,7 @@ class StepWork:
             yield step_run
 
 
-def step_key(step: Step, request: StepRequest) -> str:
+def step_key(step: Step[C], request: StepRequest[C]) -> str:
     """Digest (32 hex digits) over the configuration that matters, the inputs' digests and the code version."""
     parts = {
         "task": request.task,
@@ -190,7 +192,7 @@ def step_key(step: Step, request: StepRequest) -> str:
     return digest(parts)[:32]
 
 
-def execute(step: Step, request: StepRequest, progress: Progress) -> tuple[StepRecord, bool]:
+def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple[StepRecord, bool]:
     """Run a step, or take over what it made before under the same key.
 
     Returns:
@@ -256,7 +258,7 @@ def remove_tree(uri: str) -> None:
         store.delete(key)
 
 
-def is_published(work: StepWork, name: str) -> Reference | None:
+def is_published(work: StepWork[Any], name: str) -> Reference | None:
     """The output `name` if a former, interrupted attempt has published it whole."""
     reference = find(work.output_uri(name))
     return reference if reference is not None and is_intact(reference) else None
@@ -271,5 +273,5 @@ def _write_record(uri: str, record: StepRecord) -> None:
         open_store(parent).put_file(path, f"{name}.json")
 
 
-def _base_uri(request: StepRequest, key: str) -> str:
+def _base_uri(request: StepRequest[Any], key: str) -> str:
     return join_uri(request.artifacts_uri, "steps", request.task, key)

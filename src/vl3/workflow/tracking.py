@@ -1,7 +1,7 @@
 """How the steps of the workflow reach MLflow: one tracker for the workflow run."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
 from vl3.tracking.runs import Tracker
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vl3.workflow.step import StepRequest
 
 
-def open_tracker(request: "StepRequest") -> Tracker:
+def open_tracker(request: "StepRequest[Any]") -> Tracker:
     """The tracking client of this workflow run; nothing is contacted before its first use."""
     return Tracker(
         request.tracking_uri,
@@ -23,7 +23,7 @@ def open_tracker(request: "StepRequest") -> Tracker:
     )
 
 
-def open_parent_run(request: "StepRequest") -> "StepRun":
+def open_parent_run(request: "StepRequest[Any]") -> "StepRun":
     """Find or make the workflow's parent run and write on it what the workflow was asked to do.
 
     Raises:
@@ -43,7 +43,7 @@ def open_parent_run(request: "StepRequest") -> "StepRun":
     return run
 
 
-def finish_parent_run(request: "StepRequest", status: str, tags: Mapping[str, str]) -> None:
+def finish_parent_run(request: "StepRequest[Any]", status: str, tags: Mapping[str, str]) -> None:
     """End the workflow's run as FINISHED, FAILED or KILLED; tags say more."""
     tracker = open_tracker(request)
     tracker.workflow.set_tags(tags)

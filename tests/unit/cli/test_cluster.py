@@ -35,7 +35,7 @@ def inspected(monkeypatch: pytest.MonkeyPatch) -> Any:
             asked.append((placements, namespace, context))
             rows = [
                 PlacementRow(
-                    stage=stage.value,
+                    stage=stage,
                     pool=placement.pool,
                     pods="2 x 8 GPUs",
                     queue=placement.queue,

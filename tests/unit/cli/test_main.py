@@ -9,7 +9,6 @@ import pytest
 
 from vl3.cli.main import run
 from vl3.config.codec import to_dict
-from vl3.config.stages import Stage
 from vl3.recipes.catalog import get_recipe
 from vl3.recipes.effective import stage_view
 from vl3.recipes.stage_table import stage_page
@@ -76,7 +75,7 @@ def test_recipe_show_prints_the_effective_configuration(capsys: pytest.CaptureFi
 
 def test_recipe_show_of_one_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipe", "show", "vl3_2b", "--stage", "video"]) == 0
-    assert json.loads(capsys.readouterr().out) == stage_view(get_recipe("vl3_2b"), Stage.VIDEO)
+    assert json.loads(capsys.readouterr().out) == stage_view(get_recipe("vl3_2b"), "video")
 
 
 def test_stages_table_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +92,10 @@ def test_stages_table_prints_the_page(capsys: pytest.CaptureFixture[str]) -> Non
             "ConfigError: override names an unknown field 'data.maxframes'. The nearest is 'data.max_frames'.",
         ),
         ("recipe show tiny --set data.max_frames=x", "'x' is not an int @ RunConfig.data.max_frames"),
-        ("recipe show tiny --stage vidoe", "'vidoe' is not one of 'vision_adaptation'"),
+        (
+            "recipe show tiny --stage vidoe",
+            "recipe tiny has no stage 'vidoe'. Its stages: vision_adaptation",
+        ),
         ("recipes", "No such command 'recipes'"),
         ("data sample", "Missing option '--out'"),
     ],

@@ -42,7 +42,7 @@ def test_whole_number_is_taken_for_a_rate() -> None:
     ids=lambda value: next(iter(value)) + repr(next(iter(value.values()))) if isinstance(value, dict) else "",
 )
 def test_wrong_type_or_key_is_refused_by_name(change: dict[str, Any], message: str) -> None:
-    data = to_dict(get_recipe("tiny").stages.video) | change
+    data = to_dict(get_recipe("tiny").stages["video"]) | change
     with pytest.raises(ConfigError) as caught:
         from_dict(StageConfig, data)
     assert "StageConfig cannot be built" in str(caught.value)
@@ -51,7 +51,7 @@ def test_wrong_type_or_key_is_refused_by_name(change: dict[str, Any], message: s
 
 
 def test_missing_key_is_named() -> None:
-    data = to_dict(get_recipe("tiny").stages.video)
+    data = to_dict(get_recipe("tiny").stages["video"])
     del data["image_merge_size"]
     with pytest.raises(ConfigError, match="image_merge_size"):
         from_dict(StageConfig, data)

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from vl3.config.data import Category
-from vl3.config.stages import LearningRates, LoraConfig, Stage
+from vl3.config.stages import LearningRates, LoraConfig, stage_table
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
 TINY = get_recipe("tiny")
 PARTS = {
     "data": TINY.data,
-    "stage": TINY.stages.alignment,
+    "stage": TINY.stages["alignment"],
     "optimizer": TINY.optimizer,
     "engine": TINY.engine,
     "launch": TINY.launch,
@@ -119,32 +119,68 @@ def test_configuration_cannot_be_changed_in_place() -> None:
 
 
 def test_stages_are_numbered_in_the_order_of_the_paper() -> None:
-    assert [(stage.number, stage.value) for stage in Stage] == [
-        (1, "vision_adaptation"),
-        (2, "alignment"),
-        (3, "multitask"),
-        (4, "video"),
-    ]
-    assert TINY.stages[Stage.VIDEO] is TINY.stages.video
+    assert {name: TINY.stage_number(name) for name in TINY.stages} == {
+        "vision_adaptation": 1,
+        "alignment": 2,
+        "multitask": 3,
+        "video": 4,
+    }
+    assert [replace(TINY, seed=10).stage_seed(name) for name in TINY.stages] == [41, 42, 43, 44]
+
+
+def test_a_stage_added_at_the_end_leaves_the_seeds_of_the_others() -> None:
+    more = replace(
+        TINY,
+        stages={**TINY.stages, "fifth": TINY.stages["video"]},
+        placements={**TINY.placements, "fifth": TINY.placements["video"]},
+    )
+    assert [more.stage_seed(name) for name in TINY.stages] == [TINY.stage_seed(name) for name in TINY.stages]
+    assert more.stage_seed("fifth") == 5
+
+
+def test_a_stage_that_comes_twice_is_refused() -> None:
+    row = TINY.stages["video"]
+    with pytest.raises(ConfigError, match=r"stages has 'video' twice, so one row would .* a name of its own"):
+        stage_table(("alignment", row), ("video", row), ("video", row))
+
+
+@pytest.mark.parametrize("name", ["", "Video", "1st", "_a", "a_", "a-b", "a b", "a/b", "..", "x" * 33, "vidéo", "a\n"])
+def test_a_stage_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
+    stages, placements = {name: TINY.stages["video"]}, {name: TINY.placements["video"]}
+    with pytest.raises(ConfigError, match=r"stages has a stage named .*cannot name a task.* up to 32 characters"):
+        replace(TINY, stages=stages, placements=placements)
+
+
+def test_a_table_without_stages_is_refused() -> None:
+    with pytest.raises(ConfigError, match="stages is empty, so nothing would be trained"):
+        replace(TINY, stages={}, placements={})
+
+
+def test_every_stage_has_one_placement() -> None:
+    fewer = {name: placed for name, placed in TINY.placements.items() if name != "video"}
+    with pytest.raises(ConfigError, match=r"placements lacks video; the stages are vision_adaptation, alignment"):
+        replace(TINY, placements=fewer)
+    with pytest.raises(ConfigError, match=r"placements places other, which is no stage"):
+        replace(TINY, placements={**TINY.placements, "other": TINY.placements["video"]})
 
 
 def test_world_size_is_that_of_the_backend() -> None:
-    placed = replace(TINY.placements.video, nodes=3, processes_per_node=4)
-    stages = replace(TINY.stages, video=replace(TINY.stages.video, packs_per_step=12))
-    run = replace(TINY, stages=stages, placements=replace(TINY.placements, video=placed))
-    assert run.num_processes(Stage.VIDEO) == 2
-    assert replace(run, launch=replace(run.launch, backend="trainjob")).num_processes(Stage.VIDEO) == 12
+    placed = replace(TINY.placements["video"], nodes=3, processes_per_node=4)
+    stages = TINY.stages | {"video": replace(TINY.stages["video"], packs_per_step=12)}
+    run = replace(TINY, stages=stages, placements=TINY.placements | {"video": placed})
+    assert run.num_processes("video") == 2
+    assert replace(run, launch=replace(run.launch, backend="trainjob")).num_processes("video") == 12
 
 
 def test_global_batch_must_be_dealt_evenly_on_the_cluster_too() -> None:
-    placements = replace(TINY.placements, video=replace(TINY.placements.video, nodes=3))
+    placements = replace(TINY.placements, video=replace(TINY.placements["video"], nodes=3))
     with pytest.raises(ConfigError, match=r"packs_per_step=2 is not divisible by the 6 processes of placements\.video"):
         replace(TINY, placements=placements, launch=replace(TINY.launch, backend="trainjob"))
 
 
 def test_adapters_of_a_frozen_language_model_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"stage.lora adapts the language model, but .*language=null freezes it"):
-        replace(TINY.stages.vision_adaptation, lora=LoraConfig())
+        replace(TINY.stages["vision_adaptation"], lora=LoraConfig())
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ def test_values_get_their_types() -> None:
     )
     assert config.data.max_frames == 8
     assert config.optimizer.epsilon == 1e-6
-    assert config.stages.multitask.difffp is False
-    assert config.stages.video.learning_rates.vision is None
+    assert config.stages["multitask"].difffp is False
+    assert config.stages["video"].learning_rates.vision is None
     assert config.model.vision_base == "file:///bases/vision"
     assert config.seed == 7
     assert TINY.data.max_frames == 16, "the recipe itself stays as it was"
@@ -41,12 +41,12 @@ def test_no_override_changes_nothing() -> None:
 
 def test_mixture_takes_a_new_kind_with_a_source() -> None:
     config = apply_overrides(TINY, ["stages.alignment.mixture.chart:caption=0.25"])
-    assert config.stages.alignment.mixture["chart:caption"] == 0.25
+    assert config.stages["alignment"].mixture["chart:caption"] == 0.25
 
 
 def test_whole_mixture_can_be_replaced() -> None:
     config = apply_overrides(TINY, ['stages.alignment.mixture={"chart": 1}'])
-    assert config.stages.alignment.mixture == {"chart": 1.0}
+    assert config.stages["alignment"].mixture == {"chart": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_wrong_override_says_what_would_be_right(override: str, message: str) ->
 
 def test_adapters_are_switched_on_with_the_originals_values_and_off() -> None:
     lora = apply_overrides(TINY, ["stages.video.lora={}"])
-    assert lora.stages.video.lora == LoraConfig(rank=64, alpha=16.0, dropout=0.05)
-    assert apply_overrides(lora, ["stages.video.lora.rank=8"]).stages.video.lora == LoraConfig(rank=8)
+    assert lora.stages["video"].lora == LoraConfig(rank=64, alpha=16.0, dropout=0.05)
+    assert apply_overrides(lora, ["stages.video.lora.rank=8"]).stages["video"].lora == LoraConfig(rank=8)
     assert apply_overrides(lora, ["stages.video.lora=null"]) == TINY
     with pytest.raises(ConfigError, match=r"stages.video"):
         apply_overrides(lora, ["stages.video=null"])

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from vl3.config.placement import PlacementsConfig
-from vl3.config.stages import Stage
 from vl3.errors import ConfigError
 from vl3.recipes.tiny import tiny
 
@@ -30,11 +28,6 @@ PLACED = tiny().placements.video
 def test_placement_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(PLACED, **changes)
-
-
-def test_uniform_placements_are_the_same_for_every_stage() -> None:
-    placements = PlacementsConfig.uniform(PLACED)
-    assert all(placements[stage] is PLACED for stage in Stage)
 
 
 def test_world_size_is_pods_times_processes() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ConfigError
 from vl3.evaluation.candidates import EvaluatedModel, open_candidate
@@ -17,7 +18,7 @@ from vl3.recipes.catalog import get_recipe
 def test_before_is_assembled_from_the_bases_with_the_settings_of_stage_1() -> None:
     config = replace(get_recipe("tiny"), seed=11)
     candidate = open_candidate(EvaluatedModel(name="before", folder=None), config)
-    stage = config.stages.vision_adaptation
+    stage = config.stages["vision_adaptation"]
     assert candidate.settings.image_merge_size == stage.image_merge_size
     assert candidate.settings.difffp is False
     first, again = candidate.load(), candidate.load()
@@ -33,7 +34,7 @@ def test_a_checkpoint_is_prepared_as_its_own_run_says(checkpoint: Path) -> None:
     config = apply_overrides(get_recipe("tiny"), ["data.max_frames=3", "stages.video.difffp=false"])
     candidate = open_candidate(EvaluatedModel(name="video", folder=checkpoint), config)
     assert candidate.settings.difffp is True
-    assert candidate.settings.image_merge_size == get_recipe("tiny").stages.video.image_merge_size
+    assert candidate.settings.image_merge_size == get_recipe("tiny").stages["video"].image_merge_size
     assert candidate.settings.data.max_frames == 16
 
 
@@ -54,10 +55,14 @@ def test_models_share_samples_only_with_equal_settings_and_tokenizer(checkpoint:
     [
         (None, r"run\.json cannot be read.*Evaluate a checkpoint that a training stage wrote"),
         ("{", r"run\.json cannot be read"),
-        (json.dumps({"stage": "stage5", "config": {}}), r'needs "stage" \(one of vision_adaptation, alignment'),
+        (json.dumps({"stage": "video"}), r'needs "stage" and "config"'),
+        (
+            json.dumps({"stage": "stage5", "config": to_dict(get_recipe("tiny"))}),
+            "says that stage 'stage5' made the checkpoint, and its configuration has only vision_adaptation",
+        ),
         (json.dumps({"stage": "video", "config": {"seed": 0}}), r"RunConfig cannot be built"),
     ],
-    ids=["missing", "not json", "unknown stage", "incomplete"],
+    ids=["missing", "not json", "no configuration", "unknown stage", "incomplete"],
 )
 def test_a_checkpoint_that_does_not_say_how_it_was_made_is_refused(
     tmp_path: Path, content: str | None, message: str

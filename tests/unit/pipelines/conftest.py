@@ -39,7 +39,7 @@ class PipelinesServer:
     def add_run(self, name: str, state: str = "RUNNING", **more: Any) -> dict[str, Any]:
         """A run as if it had been submitted before."""
         number = len(self.runs) + 1
-        parameters = {"run_id": name, "recipe": "tiny"} | more.pop("parameters", {})
+        parameters = {"workflow": {"run_id": name, "recipe": "tiny"}} | more.pop("parameters", {})
         run = {
             "run_id": str(UUID(int=number)),
             "display_name": name,

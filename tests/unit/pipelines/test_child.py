@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from kfp import compiler, components, dsl, local
 
-from pipelines.compile import compile_train, ir_digest
+from pipelines.compile import ir_digest
 from pipelines.local.child import leave_out_retries
+from tests.support.workflows import compile_train
 
 
 @dsl.component(install_kfp_package=False)

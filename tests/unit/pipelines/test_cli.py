@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.compile import compile_train
+from tests.support.workflows import compile_train
 from vl3.cli import main, plugins
 from vl3.errors import ClusterError
 
@@ -50,10 +50,10 @@ def test_submit_says_where_the_run_is_and_not_twice(pipelines_server, vl3) -> No
     code, out, err = vl3("submit", *S3, "--set", "seed=3", "--set", "data.max_frames=8")
     assert (code, err) == (0, "")
     (kept,) = pipelines_server.runs
-    run_id = kept["runtime_config"]["parameters"]["run_id"]
+    run_id = kept["runtime_config"]["parameters"]["workflow"]["run_id"]
     link = f"{pipelines_server.endpoint}/#/runs/details/{kept['run_id']}"
     assert re.fullmatch(rf"submitted run {run_id} \(workflow [0-9a-f]{{10}}\): {link}", out[0])
-    assert kept["runtime_config"]["parameters"]["overrides"] == [
+    assert kept["runtime_config"]["parameters"]["workflow"]["overrides"] == [
         "seed=3",
         "data.max_frames=8",
         "launch.backend=trainjob",

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.compile import compile_manifests, compile_train, ir_digest
+from pipelines.compile import compile_manifests, ir_digest
+from tests.support.workflows import compile_train
 
 
 def test_a_version_is_the_compiled_workflow_and_is_named_by_it(tmp_path: Path) -> None:
     ir = tmp_path / "train.yaml"
     compile_train(ir)
     spec, platform = yaml.safe_load_all(ir.read_text(encoding="utf-8"))
-    version = yaml.safe_load(compile_manifests()["pipeline-version.yaml"])
+    version = yaml.safe_load(compile_manifests()["train-versions.yaml"])
     assert version["spec"]["pipelineSpec"] == spec
     assert version["spec"]["platformSpec"] == platform
     assert version["metadata"]["name"] == f"vl3-train-{ir_digest(ir)[:10]}"
@@ -21,11 +22,11 @@ def test_a_version_is_the_compiled_workflow_and_is_named_by_it(tmp_path: Path) -
 
 def test_the_version_belongs_to_the_pipeline() -> None:
     manifests = {name: yaml.safe_load(text) for name, text in compile_manifests().items()}
-    pipeline, version = manifests["pipeline.yaml"], manifests["pipeline-version.yaml"]
+    pipeline, version = manifests["train-pipeline.yaml"], manifests["train-versions.yaml"]
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
     assert {pipeline["apiVersion"], version["apiVersion"]} == {"pipelines.kubeflow.org/v2beta1"}
     assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "vl3-train"
-    assert manifests["kustomization.yaml"]["resources"] == ["pipeline.yaml", "pipeline-version.yaml"]
+    assert manifests["kustomization.yaml"]["resources"] == ["train-pipeline.yaml", "train-versions.yaml"]
     assert all("namespace" not in manifest["metadata"] for manifest in (pipeline, version))
 
 

@@ -6,11 +6,8 @@ import pytest
 import yaml
 
 from components import images
-from pipelines.compile import compile_train
 from pipelines.pod_settings import settings_of
-from pipelines.train import task_names
-
-TASKS = task_names()
+from tests.support.workflows import TASKS, compile_train
 
 
 @pytest.fixture(scope="module")

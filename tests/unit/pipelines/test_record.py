@@ -1,14 +1,16 @@
 """The record of a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.local.record import RunRecord, seconds_between, write_json
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 
-PARAMETERS = {"recipe": "tiny", "overrides": ["seed=1"]}
+PARAMETERS = WorkflowParameters(recipe="tiny", overrides=("seed=1",))
 
 
 def _status(task: str, state: str, ended_at: str | None) -> dict:
@@ -16,7 +18,7 @@ def _status(task: str, state: str, ended_at: str | None) -> dict:
 
 
 def test_overhead_is_what_no_step_accounts_for(tmp_path: Path) -> None:
-    record = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a", "b", "c"])
+    record = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=["a", "b", "c"])
     record.data["started_at"] = "2026-01-01T00:00:00.000+00:00"
     record.update_task(_status("a", "done", "2026-01-01T00:00:02.500+00:00"))
     record.update_task(_status("b", "reused", "2026-01-01T00:00:00.250+00:00"))
@@ -33,11 +35,11 @@ def test_overhead_is_what_no_step_accounts_for(tmp_path: Path) -> None:
 
 
 def test_a_restart_keeps_the_run_id_and_the_earlier_attempts(tmp_path: Path) -> None:
-    first = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    first = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=["a"])
     first.write()  # and is killed
-    second = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    second = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=["a"])
     second.finish(state="failed", exit_code=3, error={"family": "DataError", "message": "m"}, peak_memory_bytes=0)
-    third = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    third = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=["a"])
     assert third.run_id == first.run_id
     assert [(attempt["state"], attempt["exit_code"]) for attempt in third.data["earlier_attempts"]] == [
         ("killed", None),
@@ -46,14 +48,26 @@ def test_a_restart_keeps_the_run_id_and_the_earlier_attempts(tmp_path: Path) -> 
 
 
 def test_other_parameters_are_another_run(tmp_path: Path) -> None:
-    first = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=[])
+    first = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
     first.data["run_id"] = "before"
     first.write()
-    assert RunRecord(tmp_path / "run.json", parameters={"recipe": "other"}, tasks=[]).run_id != "before"
+    same = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
+    assert same.run_id == "before"
+    others = {"parameters": WorkflowParameters(recipe="other"), "workflow": "curate"}
+    for changed in others:
+        asked = {"workflow": "train", "parameters": PARAMETERS} | {changed: others[changed]}
+        assert RunRecord(tmp_path / "run.json", **asked, tasks=[]).run_id != "before"
+
+
+def test_a_given_run_id_is_kept(tmp_path: Path) -> None:
+    given = replace(PARAMETERS, run_id="night-7")
+    record = RunRecord(tmp_path / "run.json", workflow="train", parameters=given, tasks=[])
+    assert record.run_id == "night-7"
+    assert "run_id" not in record.data["parameters"]
 
 
 def test_a_running_task_ends_with_the_run(tmp_path: Path) -> None:
-    record = RunRecord(tmp_path / "run.json", parameters=PARAMETERS, tasks=["a"])
+    record = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=["a"])
     record.update_task(_status("a", "running", None))
     record.finish(state="interrupted", exit_code=130, error=None, peak_memory_bytes=0)
     assert record.data["tasks"][0]["state"] == "interrupted"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.local.display import PlainDisplay, progress_text, tell
-from pipelines.local.watch import child_environment, task_limits_seconds
+from pipelines.local.watch import child_environment
 from pipelines.run import main
-from pipelines.train import task_names
+from tests.support.workflows import TASKS, TRAIN
 from vl3.errors import DataError
 from vl3.recipes.catalog import get_recipe
 
@@ -19,6 +19,7 @@ from vl3.recipes.catalog import get_recipe
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--workflow", "trane"], "workflow 'trane' is unknown. The nearest is 'train'"),
         (["--recipe", "tinny"], "recipe 'tinny' is unknown. The nearest is 'tiny'"),
         (["--set", "data.max_frame=64"], "The nearest is 'data.max_frames'"),
         (["--set", "data.max_frames=many"], "'many' is not an int"),
@@ -60,9 +61,9 @@ def test_details_come_before_the_headline(capsys) -> None:
 
 
 def test_every_task_has_a_limit() -> None:
-    limits = task_limits_seconds(get_recipe("tiny"))
+    limits = TRAIN.task_limits_seconds(get_recipe("tiny"))
     assert list(limits)[:3] == ["check-prerequisites", "validate-data", "train-vision-adaptation"]
-    assert list(limits) == task_names()
+    assert list(limits) == TASKS
     assert list(limits)[-4:] == ["evaluate", "promote", "report", "finish"]
     assert limits["train-video"] == 1800 + 120
 

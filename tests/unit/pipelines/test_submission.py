@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.submission import Submission, make_submission
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -17,15 +18,15 @@ GOOD: dict[str, Any] = {
 
 
 def _make(*overrides: str, recipe: str = "tiny", **changes: Any) -> Submission:
-    return make_submission(recipe, list(overrides), **(GOOD | changes))
+    return make_submission("train", WorkflowParameters(recipe=recipe, overrides=overrides, **(GOOD | changes)))
 
 
 def test_a_run_goes_to_the_cluster_and_to_the_namespaces_mlflow() -> None:
     submission = _make("seed=3")
-    assert submission.overrides == ("seed=3", "launch.backend=trainjob")
-    assert submission.tracking_uri == "http://mlflow:5000"
+    assert submission.parameters.overrides == ("seed=3", "launch.backend=trainjob")
+    assert submission.parameters.tracking_uri == "http://mlflow:5000"
     assert submission.experiment == "vl3-tiny"
-    assert submission.parameters == {
+    assert submission.parameters.to_dict() == {
         "recipe": "tiny",
         "overrides": ["seed=3", "launch.backend=trainjob"],
         "data_uri": "s3://vl3/data/tiny",
@@ -48,7 +49,7 @@ def test_the_same_request_is_the_same_run_and_another_is_not() -> None:
 
 
 def test_a_given_run_id_is_kept() -> None:
-    assert _make(run_id="night-7") == replace(_make(), run_id="night-7")
+    assert _make(run_id="night-7").parameters == replace(_make().parameters, run_id="night-7")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,19 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.compile import compile_train, ir_digest
+from pipelines.compile import ir_digest
 from pipelines.server import Server
 from pipelines.submission import make_submission
 from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
 from tests.support.certificates import make_ca
+from tests.support.workflows import compile_train
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, ConfigError
 
-SUBMISSION = make_submission(
-    "tiny", ["seed=3"], data_uri="s3://b/data", artifacts_uri="s3://b/artifacts", tracking_uri="", run_id="night-7"
+PARAMETERS = WorkflowParameters(
+    recipe="tiny", overrides=("seed=3",), data_uri="s3://b/data", artifacts_uri="s3://b/artifacts", run_id="night-7"
 )
+SUBMISSION = make_submission("train", PARAMETERS)
 RUNS = "/apis/v2beta1/runs"
 
 
@@ -28,7 +31,7 @@ def test_a_run_is_submitted_as_the_compiled_workflow_with_its_parameters(pipelin
     (kept,) = pipelines_server.runs
     assert kept["run_id"] == run.run_id
     assert kept["display_name"] == "night-7"
-    assert kept["runtime_config"]["parameters"] == SUBMISSION.parameters
+    assert kept["runtime_config"]["parameters"] == {"workflow": SUBMISSION.parameters.to_dict()}
     assert kept["service_account"] == "vl3-launcher"
     assert [item["display_name"] for item in pipelines_server.experiments] == ["vl3-tiny"]
     assert kept["experiment_id"] == pipelines_server.experiments[0]["experiment_id"]
@@ -53,14 +56,14 @@ def test_a_run_that_has_ended_is_submitted_anew_with_the_same_id(pipelines_serve
     pipelines_server.experiments.append({"experiment_id": "e7", "display_name": "vl3-tiny"})
     pipelines_server.add_run("night-7", state)
     run, _ = submit(_server(pipelines_server), SUBMISSION)
-    assert run.runtime_config.parameters["run_id"] == "night-7"
+    assert run.runtime_config.parameters["workflow"]["run_id"] == "night-7"
     assert len(pipelines_server.runs) == 2
     assert pipelines_server.runs[1]["experiment_id"] == "e7"
     assert len(pipelines_server.experiments) == 1
 
 
 def test_a_run_of_the_same_name_that_is_not_ours_does_not_count(pipelines_server) -> None:
-    pipelines_server.add_run("night-7", "RUNNING", parameters={"run_id": "another"})
+    pipelines_server.add_run("night-7", "RUNNING", parameters={"workflow": {"run_id": "another"}})
     submit(_server(pipelines_server), SUBMISSION)
     assert len(pipelines_server.runs) == 2
 
@@ -83,7 +86,7 @@ def test_an_unknown_run_is_explained(pipelines_server) -> None:
 def test_runs_are_listed_newest_first_over_pages_without_those_of_others(pipelines_server) -> None:
     for number in range(5):
         pipelines_server.add_run(f"run-{number}", "SUCCEEDED")
-    pipelines_server.add_run("theirs", parameters={"run_id": ""})
+    pipelines_server.add_run("theirs", parameters={"workflow": {"run_id": ""}})
     pipelines_server.page_size = 2
     found = our_runs(_server(pipelines_server), limit=5)
     assert [run.display_name for run in found] == ["run-4", "run-3", "run-2", "run-1"]

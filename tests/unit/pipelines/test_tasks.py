@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.compile import compile_train
 from pipelines.tasks import pod_of, run_parameters, task_states
-from pipelines.train import task_names
+from tests.support.workflows import TASKS, compile_train
 from vl3.errors import ConfigError
 
 
@@ -40,7 +39,7 @@ def _run(spec: dict[str, Any], *details: Any) -> Any:
 
 def test_all_tasks_are_named_in_the_workflows_order(spec: dict[str, Any]) -> None:
     states = task_states(_run(spec))
-    assert [state.name for state in states] == task_names()
+    assert [state.name for state in states] == TASKS
     assert {state.state for state in states} == {"WAITING"}
 
 

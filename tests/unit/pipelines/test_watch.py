@@ -14,6 +14,8 @@ import pytest
 from pipelines.local import watch as watch_module
 from pipelines.local.processes import marked_processes
 from pipelines.local.watch import Watch, _verdict, child_environment
+from tests.support.workflows import TRAIN
+from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import runner_mark
 from vl3.recipes.catalog import get_recipe
 
@@ -39,7 +41,8 @@ def make_watch(tmp_path: Path, monkeypatch) -> Callable[[str], Watch]:
             return subprocess.Popen(command, env=environment, start_new_session=True)
 
         monkeypatch.setattr(Watch, "_start", start)
-        return Watch(tmp_path, get_recipe("tiny"), {"recipe": "tiny"}, tmp_path / "temporary")
+        limits = TRAIN.task_limits_seconds(get_recipe("tiny"))
+        return Watch(tmp_path, "train", WorkflowParameters(recipe="tiny"), limits, tmp_path / "temporary")
 
     return make
 

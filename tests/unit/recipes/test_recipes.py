@@ -2,7 +2,8 @@
 
 import pytest
 
-from vl3.config.stages import LearningRates, Stage
+from tests.support.workflows import STAGES
+from vl3.config.stages import LearningRates
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe, recipe_names
 from vl3.recipes.mixture import load_mixture
@@ -21,16 +22,20 @@ def test_unknown_recipe_names_the_nearest() -> None:
     assert str(caught.value) == "recipe 'vl3_2' is unknown. The nearest is 'vl3_2b'; all are tiny, vl3_2b, vl3_7b."
 
 
-@pytest.mark.parametrize(("stage", "samples"), [(1, 15_570_000), (2, 21_970_000), (3, 19_050_000), (4, 5_711_200)])
-def test_mixture_sums_to_the_papers_total(stage: int, samples: int) -> None:
-    assert sum(load_mixture(f"vl3_stage{stage}").values()) == samples
+SAMPLES = dict(zip(STAGES, (15_570_000, 21_970_000, 19_050_000, 5_711_200), strict=True))
+"""The paper's total of each stage."""
+
+
+@pytest.mark.parametrize(("stage", "samples"), SAMPLES.items())
+def test_mixture_sums_to_the_papers_total(stage: str, samples: int) -> None:
+    assert sum(load_mixture("vl3", stage).values()) == samples
 
 
 @pytest.mark.parametrize("name", BIG)
 def test_big_recipe_has_the_papers_rates(name: str) -> None:
     stages = get_recipe(name).stages
-    assert stages.vision_adaptation.learning_rates == LearningRates(vision=1e-5, projector=1e-3, language=None)
-    for stage in (Stage.ALIGNMENT, Stage.MULTITASK, Stage.VIDEO):
+    assert stages["vision_adaptation"].learning_rates == LearningRates(vision=1e-5, projector=1e-3, language=None)
+    for stage in ("alignment", "multitask", "video"):
         assert stages[stage].learning_rates == LearningRates(vision=2e-6, projector=1e-5, language=1e-5)
 
 
@@ -45,14 +50,14 @@ def test_big_recipe_has_the_papers_limits(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_difffp_and_merging_follow_the_stage_table(name: str) -> None:
     stages = get_recipe(name).stages
-    assert [stages[stage].difffp for stage in Stage] == [False, False, True, True]
-    assert [stages[stage].image_merge_size for stage in Stage] == [1, 1, 1, 2]
-    assert [stages[stage].video_merge_size for stage in Stage] == [2, 2, 2, 2]
+    assert [stages[stage].difffp for stage in STAGES] == [False, False, True, True]
+    assert [stages[stage].image_merge_size for stage in STAGES] == [1, 1, 1, 2]
+    assert [stages[stage].video_merge_size for stage in STAGES] == [2, 2, 2, 2]
 
 
 def test_steps_are_one_epoch_of_128_samples() -> None:
     stages = get_recipe("vl3_2b").stages
-    assert [stages[stage].steps for stage in Stage] == [121_641, 171_641, 148_829, 44_619]
+    assert [stages[stage].steps for stage in STAGES] == [121_641, 171_641, 148_829, 44_619]
 
 
 def test_7b_differs_from_2b_in_its_bases_and_name_alone() -> None:

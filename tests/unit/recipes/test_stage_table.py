@@ -1,6 +1,5 @@
 """The page of the stages."""
 
-from vl3.config.stages import Stage
 from vl3.recipes.catalog import get_recipe
 from vl3.recipes.effective import stage_view
 from vl3.recipes.stage_table import stage_page
@@ -27,7 +26,7 @@ def test_table_follows_the_order_of_the_categories() -> None:
 
 
 def test_stage_view_leaves_the_other_stages_out() -> None:
-    view = stage_view(get_recipe("tiny"), Stage.VIDEO)
+    view = stage_view(get_recipe("tiny"), "video")
     assert (view["stage"], view["stage_number"], view["image_merge_size"]) == ("video", 4, 2)
     assert "stages" not in view
     assert view["data"]["max_frames"] == 16

@@ -21,7 +21,7 @@ def metrics(step: int, **values: float) -> dict:
 
 
 def numbers(events: list[dict], **changes: object) -> dict:
-    return stage_numbers(StageData(stage="multitask", config=CONFIG, events=events, **changes))  # type: ignore[arg-type]
+    return stage_numbers(StageData(stage="multitask", config=CONFIG, events=events, **changes), 3)  # type: ignore[arg-type]
 
 
 def test_a_later_attempt_replaces_what_an_earlier_one_logged() -> None:

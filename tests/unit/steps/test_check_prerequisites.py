@@ -225,7 +225,7 @@ def test_the_clusters_problems_stand_in_the_same_report(
         "2. ClusterError",
         "3. ConfigError",
     ]
-    assert {stage.value: placement.pool for stage, placement in asked[0].items()} == {
+    assert {stage: placement.pool for stage, placement in asked[0].items()} == {
         "vision_adaptation": "cpu",
         "alignment": "cpu",
         "multitask": "cpu",

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.config.stages import Stage
 from vl3.errors import DataError
 from vl3.steps import evaluate, promote, train_stage, validate_data
 from vl3.workflow.step import StepRequest
@@ -15,7 +14,7 @@ from vl3.workflow.step import StepRequest
 
 @pytest.fixture
 def training(request_of_tiny: StepRequest) -> StepRequest:
-    return dataclasses.replace(request_of_tiny, task="train-alignment", stage=Stage.ALIGNMENT)
+    return dataclasses.replace(request_of_tiny, task="train-alignment", part="alignment")
 
 
 def _override(request: StepRequest, text: str) -> StepRequest:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.config.stages import Stage
 from vl3.errors import ClusterError, ConfigError, StorageError
 from vl3.launch.job import LaunchJob, LaunchResult, StateChange
 from vl3.steps import train_stage
@@ -122,7 +121,7 @@ def make_request(request_of_tiny: StepRequest, tmp_path: Path) -> Callable[[str]
             inputs[name] = publish(folder, (tmp_path / name).as_uri(), kind=kind, created_by={})
         config = apply_overrides(request_of_tiny.config, [f"launch.backend={backend}", "stages.alignment.steps=2"])
         return dataclasses.replace(
-            request_of_tiny, task="train-alignment", stage=Stage.ALIGNMENT, config=config, inputs=inputs
+            request_of_tiny, task="train-alignment", part="alignment", config=config, inputs=inputs
         )
 
     return make
@@ -178,10 +177,10 @@ def test_pods_get_the_placement_and_nothing_of_this_machine(
     request = make_request("trainjob")
     _execute(request)
     (job,) = launcher.jobs
-    assert job.placement == request.config.placements[Stage.ALIGNMENT]
+    assert job.placement == request.config.placements["alignment"]
     assert (job.document["events_path"], job.document["failure_path"]) == ("", "")
     assert job.document["work_uri"] == job.work_uri
-    assert job.timeout_seconds == request.config.stages[Stage.ALIGNMENT].timeout_seconds
+    assert job.timeout_seconds == request.config.stages["alignment"].timeout_seconds
 
 
 def test_what_is_published_is_not_trained_again(

@@ -206,7 +206,7 @@ def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows)
         f"vision_adaptation/{category}:caption" for category in ("scene_image", "scene_text", "document")
     ]
     share = next(row for row in _finding(result, "mixture_share").rows if row.where == "video/streaming")
-    mixture = get_recipe("tiny").stages.video.mixture
+    mixture = get_recipe("tiny").stages["video"].mixture
     asked, held = mixture["streaming"] / sum(mixture.values()), 0.00925926
     assert share.reason == f"asked_share={asked:.6g}, data_share={held:.6g}, oversampling={asked / held:.6g}"
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from vl3.config.stages import Stage
 from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
 
 _GIB = Decimal(1024**3)
@@ -45,9 +44,9 @@ class PlacementRow:
     """Nodes of the pool that are there, `4`; `?` where it cannot be said."""
 
 
-def placement_field(stages: Iterable[Stage], name: str | None = None) -> str:
+def placement_field(stages: Iterable[str], name: str | None = None) -> str:
     """Where a placement stands in the recipe: `placements.video.queue`, `placements.{alignment,video}`."""
-    names = [stage.value for stage in stages]
+    names = list(stages)
     inner = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
     return f"placements.{inner}" + (f".{name}" if name else "")
 

@@ -6,7 +6,6 @@ from decimal import Decimal
 from itertools import product
 
 from vl3.config.placement import PlacementConfig
-from vl3.config.stages import Stage
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Kind, Object
 from vl3.launch.check.findings import Findings, PlacementRow, amount, joined, listed, placement_field
@@ -63,7 +62,7 @@ def judge_fit(placements: Placements, facts: ClusterFacts, findings: Findings) -
     return [rows[stage] for stage in placements]
 
 
-def _fit(placement: PlacementConfig, stages: Sequence[Stage], facts: ClusterFacts, quotas: QuotaTree) -> Fit | None:
+def _fit(placement: PlacementConfig, stages: Sequence[str], facts: ClusterFacts, quotas: QuotaTree) -> Fit | None:
     """A placement with its queue and pod; None where one of them is not there, which judge_names says."""
     runtime = facts.known(Kind.RUNTIME).get(RUNTIME_PREFIX + placement.pool)
     template = None if runtime is None else pod_template(runtime)
@@ -269,7 +268,7 @@ def _shortages(fit: Fit, nodes: Sequence[Object]) -> Iterator[tuple[str, Decimal
 
 
 def _row(
-    stage: Stage,
+    stage: str,
     placement: PlacementConfig,
     fit: Fit | None,
     choices: Sequence[Mapping[str, str]] | None,
@@ -278,7 +277,7 @@ def _row(
     leading, unit = (GPU, "GPUs") if placement.gpus_per_node else ("cpu", "cores")
     each = pod_requests(placement)[leading]
     return PlacementRow(
-        stage=stage.value,
+        stage=stage,
         pool=placement.pool,
         pods=f"{placement.nodes} x {each.normalize():f} {unit}",
         queue=placement.queue,

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vl3.config.placement import PlacementConfig
-from vl3.config.stages import Stage
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Kind, Object
 from vl3.launch.check.findings import Findings, listed, placement_field
 from vl3.launch.check.nodes import selects
 from vl3.launch.trainjob.names import RUNTIME_PREFIX
 
-Placements = Mapping[Stage, PlacementConfig]
+Placements = Mapping[str, PlacementConfig]
 
 _NODE = "node"
 """Name of the replicated job and of the container that train."""
@@ -35,7 +34,7 @@ def judge_names(placements: Placements, facts: ClusterFacts, findings: Findings)
             )
 
 
-def _by(placements: Placements, name: str) -> Iterator[tuple[str, list[Stage]]]:
+def _by(placements: Placements, name: str) -> Iterator[tuple[str, list[str]]]:
     values = dict.fromkeys(getattr(placement, name) for placement in placements.values())
     for value in values:
         yield value, [stage for stage, placement in placements.items() if getattr(placement, name) == value]

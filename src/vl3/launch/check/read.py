@@ -172,7 +172,7 @@ def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> st
         name="check",
         backend="trainjob",
         run_id=f"check-{secrets.token_hex(8)}",
-        stage=stage.value,
+        stage=stage,
         module="vl3.pod.entry",
         document={},
         processes_per_node=placement.processes_per_node,

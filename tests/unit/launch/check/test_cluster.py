@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.config.stages import Stage
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.check.cluster import CheckReport, judge
 from vl3.launch.check.facts import KUEUE, TRAINER, ClusterFacts, Kind
@@ -39,7 +38,7 @@ def facts() -> ClusterFacts:
 
 def placed(recipe: str = "tiny", *overrides: str) -> Placements:
     config = apply_overrides(get_recipe(recipe), overrides)
-    return {stage: config.placements[stage] for stage in Stage}
+    return dict(config.placements)
 
 
 def change(facts: ClusterFacts, kind: Kind, name: str, path: str, value: Any) -> None:

@@ -1,0 +1,79 @@
+"""The chain of a run's checkpoints: each names in its manifest the one that it was trained from.
+
+So a step is given the last checkpoint and finds the others, whatever stages the recipe has.
+
+Example: stages a, b, c give checkpoints A, B, C. C was made from B, B from A, and A from the start artifact (the
+digests of the two bases), where the chain ends: trained_stages(C) is [(a, A), (b, B), (c, C)].
+"""
+
+from dataclasses import dataclass
+
+from vl3.errors import ConfigError, StorageError
+from vl3.store.artifacts import find, read_manifest
+from vl3.store.manifest import Origin
+from vl3.store.reference import Reference
+from vl3.store.uris import check_key, join_uri
+
+INITIAL = "initial"
+"""What a checkpoint's first weights came from: the checkpoint before, or the start artifact."""
+_MAX_STAGES = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedStage:
+    """A stage with the checkpoint that it made."""
+
+    name: str
+    """Name of the stage in the recipe."""
+    checkpoint: Reference
+    """What it made."""
+
+
+def origin_of(reference: Reference, artifacts_uri: str) -> Origin:
+    """An input as a manifest names it: below the root of artifacts by its relative path.
+
+    So a checkpoint has the same digest in every store that holds it.
+    """
+    root = artifacts_uri.rstrip("/") + "/"
+    uri = reference.uri.removeprefix(root)
+    return {"uri": uri, "sha256": reference.sha256, "kind": reference.kind}
+
+
+def trained_stages(checkpoint: Reference, artifacts_uri: str) -> list[TrainedStage]:
+    """The stages that led to a checkpoint, the first one first and its own last.
+
+    Raises:
+        StorageError: a checkpoint of the chain is gone, is not the one referred to, or does not say where it came from.
+    """
+    stages: list[TrainedStage] = []
+    reference: Reference | None = checkpoint
+    while reference is not None:
+        manifest = read_manifest(reference)
+        name, origin = manifest.created_by.get("stage"), manifest.made_from.get(INITIAL)
+        if name is None or origin is None or len(stages) == _MAX_STAGES:
+            raise StorageError(
+                f"{reference.uri}: the manifest does not name the stage and the weights that the checkpoint was "
+                "trained from, so the stages before it cannot be found. Train it with this version of vl3."
+            )
+        stages.append(TrainedStage(name=name, checkpoint=reference))
+        reference = _parent(reference, origin, artifacts_uri)
+    return stages[::-1]
+
+
+def _parent(child: Reference, origin: Origin, artifacts_uri: str) -> Reference | None:
+    """The checkpoint before, or None where a checkpoint was trained from bases."""
+    if origin["kind"] != "checkpoint":
+        return None
+    uri = origin["uri"]
+    if "://" not in uri:
+        try:
+            uri = join_uri(artifacts_uri, check_key(uri, child.uri))
+        except ConfigError as error:
+            raise StorageError(f"{error} The manifest of that checkpoint cannot be trusted.") from error
+    parent = find(uri)
+    if parent is None or parent.sha256 != origin["sha256"]:
+        raise StorageError(
+            f"{uri}: the checkpoint that {child.uri} was trained from is {'gone' if parent is None else 'another one'} "
+            f"(expected sha256 {origin['sha256']}). Run the workflow again: it makes what is missing."
+        )
+    return parent

@@ -1,0 +1,7 @@
+"""What the steps of the training workflow are given: requests whose configuration is a RunConfig."""
+
+from vl3.config.run import RunConfig
+from vl3.workflow.step import StepRequest, StepWork
+
+Request = StepRequest[RunConfig]
+Work = StepWork[RunConfig]
