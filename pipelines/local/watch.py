@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.display import open_display, tell
-from pipelines.local.processes import memory_bytes, stop_processes
 from pipelines.local.record import RunRecord, read_json, write_json
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+from vl3.system.processes import end_marked, memory_bytes
 
 _REPOSITORY = Path(__file__).parents[2]
 _POLL_SECONDS = 0.1
@@ -72,7 +72,7 @@ class Watch:
             try:
                 error = self._watch(child, display)
             finally:
-                stop_processes(self._mark, grace_seconds=_GRACE_SECONDS, reap=child.poll)
+                end_marked(f"{RUNNER_VARIABLE}={self._mark}", grace_seconds=_GRACE_SECONDS)
                 child.wait()
         finally:
             self._refresh(display)
@@ -124,7 +124,7 @@ class Watch:
         display.update(self._record.data["tasks"], self._statuses)
         if time.monotonic() - self._measured_at > _MEMORY_EVERY_SECONDS:
             self._measured_at = time.monotonic()
-            self._peak_memory_bytes = max(self._peak_memory_bytes, memory_bytes(self._mark))
+            self._peak_memory_bytes = max(self._peak_memory_bytes, memory_bytes(f"{RUNNER_VARIABLE}={self._mark}"))
             self._record.write()
 
     def _overdue(self) -> ClusterError | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.processes import marked_processes
 from tests.cli.conftest import Runner, wait_until, workflow_run
-from vl3.lifeline import runner_mark
+from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+from vl3.system.processes import find_marked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STAGE = "train-vision-adaptation"
@@ -22,13 +22,13 @@ VALIDATE = "validate-data"
 
 def _end(process: "subprocess.Popen[str]", kill: Callable[[], None], *, within_seconds: float) -> tuple[str, str]:
     """Kill, and require that every process of the run is gone in time. Returns stdout and stderr."""
-    mark = runner_mark(process.pid)
-    assert len(marked_processes(mark)) >= 3, "kfp, its shell and the step should be at work"
+    mark = f"{RUNNER_VARIABLE}={runner_mark(process.pid)}"
+    assert len(find_marked(mark)) >= 3, "kfp, its shell and the step should be at work"
     kill()
     out, err = process.communicate(timeout=60)
     deadline = time.monotonic() + within_seconds
-    while marked_processes(mark):
-        assert time.monotonic() < deadline, f"left behind: {marked_processes(mark)}"
+    while find_marked(mark):
+        assert time.monotonic() < deadline, f"left behind: {find_marked(mark)}"
         time.sleep(0.05)
     return out, err
 

@@ -1,16 +1,17 @@
 """The processes of a training pod: torchrun and its workers, their output, and how they are asked to stop."""
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+
+import psutil
+
+from vl3.system.processes import children_of, send
 
 _KEPT_LINES = 400
 
@@ -49,7 +50,7 @@ class PodProcesses:
         self._command = command
         self._environment = environment
         self._output = output
-        self._asked: set[int] = set()
+        self._asked: set[psutil.Process] = set()
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -71,8 +72,8 @@ class PodProcesses:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
-            for pid in (*self._workers(), self._process.pid):
-                _send(pid, signal.SIGKILL)
+            send(children_of(self._process.pid), signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
 
     def wait(self, seconds: float) -> int | None:
@@ -89,27 +90,6 @@ class PodProcesses:
 
         Not to torchrun, which would kill its workers 30 seconds later, whatever their checkpoint takes.
         """
-        for pid in self._workers():
-            if pid not in self._asked:
-                self._asked.add(pid)
-                _send(pid, signal.SIGTERM)
-
-    def _workers(self) -> list[int]:
-        """The direct children of torchrun."""
-        return [
-            int(entry.name)
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and _parent_of(entry) == self._process.pid
-        ]
-
-
-def _parent_of(process: Path) -> int | None:
-    try:
-        return int((process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
-    except (OSError, IndexError):  # gone by now
-        return None
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+        workers = set(children_of(self._process.pid))
+        send(workers - self._asked, signal.SIGTERM)
+        self._asked |= workers

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.processes import is_alive
 from vl3.config.codec import from_dict, to_dict
 from vl3.config.run import RunConfig
 from vl3.errors import ClusterError, ConfigError, DataError
@@ -179,13 +180,6 @@ def test_processes_end_with_the_one_that_waits_for_them(dataset: Path, config: R
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline, f"processes {pids} outlive their parent"
         time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_models_need_names_of_their_own(dataset: Path, config: RunConfig, tmp_path: Path) -> None:

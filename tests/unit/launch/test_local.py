@@ -1,7 +1,5 @@
 """launch_local with real processes: events, errors, and nothing left behind in any case."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -10,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from tests.support.processes import is_alive
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.launch import local
 from vl3.launch.backend import launch
@@ -23,13 +23,6 @@ MakeJob = Callable[..., LaunchJob]
 
 def worker_pids(folder: Path) -> list[int]:
     return [int(path.read_text()) for path in sorted(folder.glob("pid-*"))]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -108,8 +101,7 @@ def test_launch_lets_workers_finish_when_it_is_interrupted(make_job: MakeJob, tm
 def test_launch_ends_workers_whose_torchrun_was_killed(make_job: MakeJob, tmp_path: Path) -> None:
     def kill_torchrun(event: dict[str, Any]) -> None:
         wait_until(lambda: len(worker_pids(tmp_path)) == 2, 10)
-        stat = Path(f"/proc/{worker_pids(tmp_path)[0]}/stat").read_text()
-        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        psutil.Process(worker_pids(tmp_path)[0]).parent().kill()
 
     with pytest.raises(ClusterError, match="torchrun ended with exit code -9"):
         launch_local(make_job("wait"), kill_torchrun)

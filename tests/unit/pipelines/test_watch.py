@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.local import watch as watch_module
-from pipelines.local.processes import marked_processes
 from pipelines.local.watch import Watch, _verdict, child_environment
 from tests.support.workflows import TRAIN
 from vl3.config.parameters import WorkflowParameters
-from vl3.lifeline import runner_mark
+from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.recipes.catalog import get_recipe
+from vl3.system.processes import find_marked
 
 STATUS = """
 import json, os, pathlib, time
@@ -52,7 +52,7 @@ def _record(folder: Path) -> dict:
 
 
 def _require_nothing_left() -> None:
-    assert marked_processes(runner_mark(os.getpid())) == []
+    assert find_marked(f"{RUNNER_VARIABLE}={runner_mark(os.getpid())}") == []
 
 
 def test_a_task_over_its_limit_is_stopped(make_watch, tmp_path: Path, capsys) -> None:
