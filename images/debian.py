@@ -1,15 +1,15 @@
 """The Debian image of our own with Python 3.11, for machines where the stock image cannot be pulled."""
 
 import subprocess
-import time
 
 from images.docker import CONTENT_LABEL, image_labels
 from images.roles import IMAGES
 from images.trees import ImageBuildError, content_digest
+from vl3.system.retry import Pauses, retry
 
 DEBIAN_IMAGE = "vl3/debian-python:bookworm"
 _SCRIPT = IMAGES / "debian-base.sh"
-_PAUSES_SECONDS = (5, 20)
+_PAUSES = Pauses(first_seconds=10, longest_seconds=20)
 """Between the attempts, for networks that stumble."""
 
 
@@ -31,11 +31,15 @@ def ensure_debian() -> None:
     """
     if has_debian():
         return
-    for pause in (*_PAUSES_SECONDS, None):
-        if subprocess.run([str(_SCRIPT), DEBIAN_IMAGE]).returncode == 0:
-            return
-        if pause is not None:
-            time.sleep(pause)
-    raise ImageBuildError(
-        f"{_SCRIPT.name} failed three times, see above: no base image. For `make images`, BASE_IMAGE=... gives another."
-    )
+    try:
+        retry(
+            lambda: subprocess.run([str(_SCRIPT), DEBIAN_IMAGE], check=True),
+            may_pass=lambda error: isinstance(error, subprocess.CalledProcessError),
+            pauses=_PAUSES,
+            tries=3,
+        )
+    except subprocess.CalledProcessError as error:
+        raise ImageBuildError(
+            f"{_SCRIPT.name} failed three times, see above: no base image. For `make images`, BASE_IMAGE=... gives "
+            "another."
+        ) from error

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from vl3.system.retry import Pauses, retry
+
 TAIL_LINES = 15
 _started = time.monotonic()
 _print_lock = threading.Lock()
@@ -65,13 +67,13 @@ def fetch(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mappin
     Raises:
         KindError: It failed each time.
     """
-    for pause in (5, 20):
-        try:
-            return run(command, cwd=cwd, env=env)
-        except KindError as error:
-            say(f"{error}\n        once more in {pause} s")
-            time.sleep(pause)
-    return run(command, cwd=cwd, env=env)
+    return retry(
+        lambda: run(command, cwd=cwd, env=env),
+        may_pass=lambda error: isinstance(error, KindError),
+        pauses=Pauses(first_seconds=10, longest_seconds=20),
+        tries=3,
+        note=lambda error, _, pause_seconds: say(f"{error}\n        once more in {pause_seconds:.0f} s"),
+    )
 
 
 def succeeds(command: Sequence[str | Path], *, timeout: float = 60) -> bool:

@@ -13,6 +13,7 @@ from vl3.launch.job import LaunchJob
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
 from vl3.launch.kube.limits import LaunchLimits
+from vl3.system.retry import Pauses
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -44,8 +45,7 @@ def limits() -> LaunchLimits:
         cancel_seconds=3,
         replace_seconds=3,
         watch_seconds=5,
-        back_off_seconds=0.05,
-        max_back_off_seconds=0.2,
+        pauses=Pauses(first_seconds=0.05, longest_seconds=0.2),
         log_drain_seconds=1,
     )
 

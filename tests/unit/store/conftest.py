@@ -13,6 +13,7 @@ from vl3.store.reference import Reference
 from vl3.store.s3 import client as s3_client
 from vl3.store.s3 import transfer as s3_transfer
 from vl3.store.s3.connection import S3Connection
+from vl3.system.retry import Pauses
 
 PART_BYTES = 5 * 2**20  # the least that S3 takes
 
@@ -73,8 +74,7 @@ def proxy(session_proxy: FaultProxy) -> Iterator[FaultProxy]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits and parts that suit a test; every test has clients of its own."""
     monkeypatch.setattr(s3_transfer, "PART_BYTES", PART_BYTES)
-    monkeypatch.setattr(s3_client, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(s3_client, "MAX_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(s3_client, "PAUSES", Pauses(first_seconds=0.01, longest_seconds=0.05))
     monkeypatch.setattr(s3_client, "MAX_TRIES", 8)
     monkeypatch.setattr(s3_client, "_clients", {})
 

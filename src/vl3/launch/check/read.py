@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from vl3.launch.kube.outages import LostTouchError, raise_refusal
 from vl3.launch.kube.resources import TRAINJOBS, Resource
 from vl3.launch.trainjob.names import RUNTIME_PREFIX
 from vl3.launch.trainjob.spec import build_trainjob
+from vl3.system.retry import Pauses, retry
 
 _PAGE = 500
 _RIGHTS = (
@@ -26,8 +26,10 @@ _RIGHTS = (
     ("kueue.x-k8s.io", "workloads", ("list",)),
 )
 """What the launcher does: (group, resource, verbs), as manifests/base/rbac grants it."""
-_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-"""Pauses before another try when the server is busy or its storage of a kind is not ready yet."""
+_PAUSES = Pauses(first_seconds=0.5, longest_seconds=4.0)
+"""Before another try when the server is busy or its storage of a kind is not ready yet."""
+_TRIES = 6
+"""Some ten seconds in all."""
 _REVIEWS = Resource("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", is_namespaced=False)
 
 
@@ -60,14 +62,13 @@ def read_facts(client: Client, version: str, placements: Placements) -> ClusterF
 
 def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> dict[str, Any]:
     """The answer to a request, after a few more tries where the server asks for patience."""
-    for pause in _PAUSES_SECONDS:
-        try:
-            return call(*arguments, **query)
-        except ApiError as error:
-            if not error.is_passing:
-                raise
-            time.sleep(max(pause, min(error.retry_after_seconds, _PAUSES_SECONDS[-1])))
-    return call(*arguments, **query)
+    return retry(
+        lambda: call(*arguments, **query),
+        may_pass=lambda error: isinstance(error, ApiError) and error.is_passing,
+        pauses=_PAUSES,
+        tries=_TRIES,
+        asked_for=lambda error: min(getattr(error, "retry_after_seconds", 0.0), _PAUSES.longest_seconds),
+    )
 
 
 def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:

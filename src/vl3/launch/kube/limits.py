@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from vl3.system.retry import Pauses
+
+_PAUSES = Pauses(first_seconds=0.5, longest_seconds=10.0)
+_LOG_PAUSES = Pauses(first_seconds=1.0, longest_seconds=120.0)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchLimits:
@@ -33,12 +38,10 @@ class LaunchLimits:
     """Time within which the pods of a failed attempt must be gone before the next one begins."""
     watch_seconds: float = 300.0
     """Life of one watch request; the server ends it and the next goes on from there."""
-    back_off_seconds: float = 0.5
-    """First pause after a failed request; it doubles, with jitter."""
-    max_back_off_seconds: float = 10.0
-    """Longest pause after a failed request."""
-    log_back_off_seconds: float = 120.0
-    """Longest pause after a log that could not be read."""
+    pauses: Pauses = _PAUSES
+    """Between failed requests."""
+    log_pauses: Pauses = _LOG_PAUSES
+    """Between looks at a log that has nothing new or cannot be read."""
     log_drain_seconds: float = 3.0
     """Time for the last lines of a log after the job has ended."""
     say_seconds: float = 2.0

@@ -1,7 +1,6 @@
 """Requests that outlast a restart of the API server, and the one message for what no waiting can mend."""
 
 import logging
-import random
 import re
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import TypeVar
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.kube.limits import LaunchLimits
+from vl3.system.retry import retry
 
 log = logging.getLogger("vl3.launch")
 
@@ -18,10 +18,6 @@ Result = TypeVar("Result")
 
 _NO_RIGHT = re.compile(r" cannot \w+ resource | cannot \w+ path ")
 """How the API server says that RBAC forbids something; webhooks and quotas answer 403 in other words."""
-
-
-class StoppedError(Exception):
-    """The launch ended while a thread of it was waiting."""
 
 
 class LostTouchError(Exception):
@@ -34,30 +30,6 @@ class LostTouchError(Exception):
     def __init__(self, error: Vl3Error) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-class BackOff:
-    """Growing pauses with jitter, so that many launchers do not come back at the same moment."""
-
-    def __init__(self, limits: LaunchLimits, stop: threading.Event) -> None:
-        self._limits = limits
-        self._stop = stop
-        self._failures = 0
-
-    def reset(self) -> None:
-        """The request succeeded."""
-        self._failures = 0
-
-    def wait(self, at_least_seconds: float = 0.0) -> None:
-        """Pause.
-
-        Raises:
-            StoppedError: the launch was stopped meanwhile.
-        """
-        longest = min(self._limits.max_back_off_seconds, self._limits.back_off_seconds * 2**self._failures)
-        self._failures = min(self._failures + 1, 30)
-        if self._stop.wait(max(at_least_seconds, longest * random.uniform(0.5, 1.0))):
-            raise StoppedError
 
 
 class Outage:
@@ -74,7 +46,7 @@ class Outage:
             log.info("the API server answers again after %.0f s", time.monotonic() - self._since)
         self._since = None
 
-    def note(self, error: Exception) -> None:
+    def note(self, error: BaseException) -> None:
         """No good answer came.
 
         Raises:
@@ -106,23 +78,27 @@ def patiently(
         LostTouchError: it gave no good answer for too long, or does not know who we are any more.
         StoppedError: `stop` was set.
     """
-    stop = stop or threading.Event()
-    back_off, outage = BackOff(limits, stop), Outage(limits, client)
-    while True:
-        try:
-            result = call()
-        except ApiUnreachableError as error:
-            outage.note(error)
-            back_off.wait()
-        except ApiError as error:
-            if not may_pass(error, client, limits):
-                raise_refusal(error, client)
-                raise
-            outage.note(error)
-            back_off.wait(error.retry_after_seconds)
-        else:
-            outage.over()
-            return result
+    outage = Outage(limits, client)
+
+    def is_passing(error: BaseException) -> bool:
+        return isinstance(error, ApiUnreachableError) or (
+            isinstance(error, ApiError) and may_pass(error, client, limits)
+        )
+
+    try:
+        result = retry(
+            call,
+            may_pass=is_passing,
+            pauses=limits.pauses,
+            asked_for=lambda error: error.retry_after_seconds if isinstance(error, ApiError) else 0.0,
+            stop=stop,
+            note=lambda error, *_: outage.note(error),
+        )
+    except ApiError as error:
+        raise_refusal(error, client)
+        raise
+    outage.over()
+    return result
 
 
 def may_pass(error: ApiError, client: Client, limits: LaunchLimits) -> bool:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from vl3.errors import Vl3Error
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.kube.outages import BackOff, LostTouchError, Outage, StoppedError, may_pass, raise_refusal
+from vl3.launch.kube.outages import LostTouchError, Outage, may_pass, raise_refusal
 from vl3.launch.kube.resources import Resource
+from vl3.system.retry import BackOff, StoppedError
 
 if TYPE_CHECKING:
     import urllib3
@@ -79,7 +80,7 @@ class Watcher(threading.Thread):
             self._tell(Change("failed", self._resource, error=error))
 
     def _follow(self) -> None:
-        back_off = BackOff(self._limits, self._stop_request)
+        back_off = BackOff(self._limits.pauses, self._stop_request)
         outage = Outage(self._limits, self._client)
         version: str | None = None
         while not self._stop_request.is_set():

@@ -10,9 +10,10 @@ from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.kube.client import REQUEST_SECONDS, ApiError, Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of
-from vl3.launch.kube.outages import StoppedError, patiently
+from vl3.launch.kube.outages import patiently
 from vl3.launch.kube.resources import LOCAL_QUEUES, PRIORITY_CLASSES, TRAINJOBS
 from vl3.launch.trainjob.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
+from vl3.system.retry import StoppedError
 
 log = logging.getLogger("vl3.launch")
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("vl3.launch")
 
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ?(.*)", re.DOTALL)
-_FIRST_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,14 @@ class LogFollower(threading.Thread):
 
     def run(self) -> None:
         """Follow until the pod has ended."""
-        reader, pause = Reader(), _FIRST_PAUSE_SECONDS
+        reader, silent = Reader(), 0
         while True:
             is_last = self._ended.is_set()
             is_read, lines = self._read(reader)
             if is_last or (self._ended.is_set() and is_read):
                 return
-            pause = _FIRST_PAUSE_SECONDS if lines else min(pause * 2, self._limits.log_back_off_seconds)
-            self._wake.wait(pause)
+            silent = 1 if lines else silent + 1
+            self._wake.wait(self._limits.log_pauses.after(silent))
 
     def _read(self, reader: Reader) -> tuple[bool, int]:
         """Read one stream to its end; whether there was one, and its number of new lines."""

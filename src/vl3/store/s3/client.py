@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from vl3.store.s3.errors import (
     verdict_of,
     wait_asked_for,
 )
+from vl3.system.retry import Pauses, retry
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ FIRST_CONTACT_TRIES = 8
 """Some 20 s: a server that never answered is probably not the one that is meant."""
 MAX_TRIES = 40
 """More than a deadline allows: a server that answered before is waited for as long, for it may be restarting."""
-FIRST_WAIT_SECONDS = 0.2
-MAX_WAIT_SECONDS = 10.0
+PAUSES = Pauses(first_seconds=0.2, longest_seconds=10.0)
+_LONGEST_WISH_SECONDS = 60.0
 _POOL_CONNECTIONS = 16
 
 T = TypeVar("T")
@@ -90,33 +90,50 @@ class S3Client:
         Raises:
             StorageError: with the place, the reason and the remedy.
         """
-        deadline, tries, refreshed = Deadline(self.connection.deadline_seconds), 0, False
-        while True:
+        deadline, tries = Deadline(self.connection.deadline_seconds), 0
+
+        def attempt() -> T:
+            nonlocal tries
             tries += 1
             used = self._source.retrieve()
             try:
                 result = operation(self.minio, deadline)
-                self._has_answered = True
-                return result
             except failures() as error:
-                verdict = verdict_of(error)
                 self._has_answered |= status_of(error) != 0
-                if verdict is Verdict.CREDENTIALS and not refreshed:
-                    refreshed = True
-                    self._source.refresh()
-                    if self._source.retrieve() != used:
-                        log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
-                        continue
-                wait = _wait_seconds(tries, error)
-                limit = MAX_TRIES if self._has_answered else FIRST_CONTACT_TRIES
-                over = tries >= limit or deadline.spent_seconds + wait > deadline.seconds
-                if verdict is not Verdict.RETRY or over:
-                    spent = f"{tries} {'try' if tries == 1 else 'tries'} in {deadline.spent_seconds:.1f} s"
-                    message = explain(error, where, self.connection, self._source.name, spent)
-                    raise StorageError(message) from error
-                log.info("%s: try %d failed (%s); again in %.1f s", where, tries, type(error).__name__, wait)
-                self.num_retries += 1
-                time.sleep(wait)
+                if verdict_of(error) is Verdict.CREDENTIALS and self._has_newer_account(used):
+                    log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
+                    tries += 1
+                    return operation(self.minio, deadline)
+                raise
+            self._has_answered = True
+            return result
+
+        def may_pass(error: BaseException) -> bool:
+            limit = MAX_TRIES if self._has_answered else FIRST_CONTACT_TRIES
+            return isinstance(error, failures()) and verdict_of(error) is Verdict.RETRY and tries < limit
+
+        def note(error: BaseException, _: int, pause_seconds: float) -> None:
+            self.num_retries += 1
+            name = type(error).__name__
+            log.info("%s: try %d failed (%s); again in %.1f s", where, tries, name, pause_seconds)
+
+        try:
+            return retry(
+                attempt,
+                may_pass=may_pass,
+                pauses=PAUSES,
+                deadline_seconds=deadline.seconds,
+                asked_for=lambda error: min(wait_asked_for(error), _LONGEST_WISH_SECONDS),
+                note=note,
+            )
+        except failures() as error:
+            spent = f"{tries} {'try' if tries == 1 else 'tries'} in {deadline.spent_seconds:.1f} s"
+            raise StorageError(explain(error, where, self.connection, self._source.name, spent)) from error
+
+    def _has_newer_account(self, used: Any) -> bool:
+        """Whether the source of credentials, read again, gives others than were refused."""
+        self._source.refresh()
+        return bool(self._source.retrieve() != used)
 
 
 def refusal_of(error: StorageError) -> str:
@@ -144,12 +161,6 @@ def _forget_clients() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_clients)
-
-
-def _wait_seconds(tries: int, error: BaseException) -> float:
-    """Exponential back-off with jitter, so that many workers do not come back at the same moment."""
-    ceiling = min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (tries - 1))
-    return max(random.uniform(ceiling / 2, ceiling), min(wait_asked_for(error), 60.0))
 
 
 def _pool(connection: S3Connection) -> Any:

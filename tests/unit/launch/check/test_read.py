@@ -15,6 +15,7 @@ from vl3.launch.check.read import read_facts
 from vl3.launch.kube.client import ApiError, ApiUnreachableError
 from vl3.launch.kube.resources import Resource
 from vl3.recipes.catalog import get_recipe
+from vl3.system.retry import Pauses
 
 RECORDED = json.loads(Path(__file__).with_name("cluster_facts.json").read_text(encoding="utf-8"))
 BY_PLURAL = {kind.plural: RECORDED["objects"].get(kind.label, {}) for kind in Kind}
@@ -156,8 +157,8 @@ def test_a_missing_namespace_asks_no_further(client: RecordedClient, placements:
 def test_a_busy_server_is_asked_again(
     client: RecordedClient, placements: Placements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_PAUSES_SECONDS", (0.0, 0.0))
-    client.busy = 2
+    monkeypatch.setattr(reading, "_PAUSES", Pauses(first_seconds=0, longest_seconds=0))
+    client.busy = reading._TRIES - 1
     assert read(client, placements).unreadable == {}
 
 
@@ -198,7 +199,7 @@ def test_other_refusals_end_the_check(
     family: type[Exception],
     message: str,
 ) -> None:
-    monkeypatch.setattr(reading, "_PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr(reading, "_PAUSES", Pauses(first_seconds=0, longest_seconds=0))
     client.refused = {"nodes": status}
     with pytest.raises(family) as caught:
         read(client, placements)

@@ -13,6 +13,7 @@ from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.outages import LostTouchError
 from vl3.launch.kube.resources import PODS
 from vl3.launch.kube.watch import Change, Watcher
+from vl3.system.retry import Pauses
 
 
 class Inbox:
@@ -150,7 +151,7 @@ def test_watch_gives_up_after_a_long_outage(
     server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher], limits: LaunchLimits
 ) -> None:
     server.stop()
-    watch(LaunchLimits(api_outage_seconds=0.3, back_off_seconds=0.05, max_back_off_seconds=0.1))
+    watch(LaunchLimits(api_outage_seconds=0.3, pauses=Pauses(first_seconds=0.05, longest_seconds=0.1)))
     error = inbox.error()
     server.start()
     assert isinstance(error, LostTouchError)

@@ -14,6 +14,7 @@ from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
 from vl3.launch.trainjob.collect import collect, collect_run
 from vl3.launch.trainjob.spec import build_trainjob
+from vl3.system.retry import Pauses
 
 MakeJob = Callable[..., LaunchJob]
 
@@ -53,7 +54,8 @@ def test_collect_says_when_the_cluster_does_not_answer(
     from vl3.launch.kube.limits import LaunchLimits
     from vl3.launch.trainjob import collect as module
 
-    monkeypatch.setattr(module, "LaunchLimits", lambda: LaunchLimits(api_outage_seconds=0.2, back_off_seconds=0.05))
+    limits = LaunchLimits(api_outage_seconds=0.2, pauses=Pauses(first_seconds=0.05, longest_seconds=0.1))
+    monkeypatch.setattr(module, "LaunchLimits", lambda: limits)
     server.stop()
     try:
         with pytest.raises(ClusterError, match="has given no good answer for"):

@@ -19,6 +19,7 @@ from vl3.launch.kube.owner import Origin
 from vl3.launch.trainjob import run
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
+from vl3.system.retry import Pauses
 
 MakeJob = Callable[..., LaunchJob]
 NAME = "vl3-4e65d3fbe8-video-1"
@@ -544,7 +545,7 @@ def test_a_long_outage_leaves_the_job_and_says_so(
 ) -> None:
     play(lambda name: (cluster.runs(name), time.sleep(0.3), server.stop()))
     limits = LaunchLimits(
-        api_outage_seconds=0.5, back_off_seconds=0.05, max_back_off_seconds=0.1, log_drain_seconds=0.1
+        api_outage_seconds=0.5, pauses=Pauses(first_seconds=0.05, longest_seconds=0.1), log_drain_seconds=0.1
     )
     with pytest.raises(ClusterError, match=r"has given no good answer for 1 s: .*A job that was created goes on"):
         launch_trainjob(make_job(), lambda event: None, limits=limits, client=client)
