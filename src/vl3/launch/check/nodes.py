@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from vl3.launch.check.facts import Object
-from vl3.launch.check.quota import Amounts, parse_quantity
+from vl3.launch.check.quota import Amounts
+from vl3.launch.kube.objects import parse_quantity
 
 _REPELLING = ("NoSchedule", "NoExecute")
 

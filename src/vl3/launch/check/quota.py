@@ -9,25 +9,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from vl3.launch.kube.objects import parse_quantity
+
 Amounts = Mapping[str, Decimal]
 """Amounts by resource name: cpu in cores, memory in bytes, nvidia.com/gpu in pieces."""
-
-_SUFFIXES = {
-    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
-    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
-    "m": Decimal("1e-3"),
-    "u": Decimal("1e-6"),
-    "n": Decimal("1e-9"),
-}
-
-
-def parse_quantity(text: str | int | float) -> Decimal:
-    """The value of a Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648."""
-    value = str(text)
-    for suffix, factor in _SUFFIXES.items():
-        if value.endswith(suffix):
-            return Decimal(value[: -len(suffix)]) * factor
-    return Decimal(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

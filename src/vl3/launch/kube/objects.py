@@ -1,6 +1,7 @@
 """Reading Kubernetes objects as they come from the API server: plain dictionaries with gaps."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 Object = dict[str, Any]
@@ -45,6 +46,14 @@ def is_true(item: Object | None, kind: str) -> bool:
     """Whether a condition of the type is there and true."""
     found = condition(item, kind)
     return found is not None and found.get("status") == "True"
+
+
+def parse_quantity(text: str | int | float) -> Decimal:
+    """The value of a Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648. ValueError for what is none."""
+    from kubernetes.utils.quantity import parse_quantity as parse
+
+    value: Decimal = parse(text)
+    return value
 
 
 def unix_time(text: str | None) -> float | None:

@@ -1,11 +1,10 @@
 """Kueue's arithmetic of quotas, by the examples of its own documentation."""
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from vl3.launch.check.quota import QuotaTree, parse_quantity
+from vl3.launch.check.quota import QuotaTree
 
 GPU = "nvidia.com/gpu"
 
@@ -28,23 +27,6 @@ def owner(
 
 def maximum(queues: dict[str, Any], cohorts: dict[str, Any] | None = None) -> int:
     return int(QuotaTree(queues, cohorts or {}).maximum("ours", "h200", GPU))
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("4", 4),
-        ("500m", "0.5"),
-        ("2Gi", 2**31),
-        ("1k", 1000),
-        ("1.5Ti", 1.5 * 2**40),
-        ("3E", 3 * 10**18),
-        (8, 8),
-        ("1e3", 1000),
-    ],
-)
-def test_quantities_are_read_as_kubernetes_writes_them(text: str | int, value: Any) -> None:
-    assert parse_quantity(text) == Decimal(str(value))
 
 
 def test_alone_a_queue_has_its_own() -> None:
