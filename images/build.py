@@ -6,14 +6,11 @@ An image whose content has not changed is left as it is; its label vl3.dev/conte
 """
 
 import argparse
-import fcntl
 import os
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from images.debian import DEBIAN_IMAGE, ensure_debian
@@ -28,6 +25,7 @@ from images.docker import (
 )
 from images.roles import IMAGES, ROLES, ROOT, Role, with_parents
 from images.trees import TREES, ImageBuildError, content_digest, libraries_tree, tree_content, vl3_tree
+from vl3.system.locks import hold
 
 SOURCE = "https://github.com/vl3/vl3"
 _STOCK_BASE = "python:3.11-slim-bookworm"
@@ -43,7 +41,7 @@ def main() -> int:
         parser.error(f"no image is called {', '.join(unknown)}; there are {', '.join(ROLES)}")
     try:
         require_docker()
-        with one_at_a_time(TREES / "lock"):
+        with hold(TREES / "lock", on_wait=_say_wait):  # two builds would lay out the same trees
             builder = ImageBuilder(find_base_image())
             for role in with_parents(roles):
                 print(f"[images] {builder.build(role)}", flush=True)
@@ -54,17 +52,8 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait for another build of this checkout: both would lay out the same trees."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("[images] another build is running in this checkout: waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _say_wait() -> None:
+    print("[images] another build is running in this checkout: waiting for it", flush=True)
 
 
 def find_base_image() -> str:

@@ -4,13 +4,12 @@
 """
 
 import argparse
-import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from kind import cluster as kind_cluster
@@ -29,6 +28,7 @@ from kind.settings import (
 )
 from kind.stack import Cluster, put_controllers, put_overlay
 from kind.store import ensure_store, load_images, missing_images, store_folder
+from vl3.system.locks import hold
 
 EXIT_FAILED = 1
 EXIT_MACHINE_LACKS = 4
@@ -60,17 +60,11 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def only_one(settings: Settings) -> Iterator[None]:
-    """Wait until no other `up` or `down` works on this machine; the lock ends with its holder, however that ends."""
-    settings.cache.parent.mkdir(parents=True, exist_ok=True)
-    with settings.cache.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another `up` or `down` is at work; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def only_one(settings: Settings) -> AbstractContextManager[object]:
+    """Wait until no other `up` or `down` works on this machine."""
+    return hold(
+        settings.cache.with_suffix(".lock"), on_wait=lambda: say("another `up` or `down` is at work; waiting for it")
+    )
 
 
 def up(settings: Settings) -> None:

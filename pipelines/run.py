@@ -5,23 +5,18 @@ progress, clean stopping, and exit codes by error family.
 """
 
 import argparse
-import secrets
-import shutil
 import signal
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from pipelines.local.display import tell
-from pipelines.local.lock import RunLock
+from pipelines.local.lock import run_lock
 from pipelines.local.watch import Watch
 from pipelines.options import add_arguments, read_arguments
 from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
-from vl3.lifeline import RUNNER_VARIABLE
-from vl3.system.processes import end_marked, wait_for
 
 SAMPLE = "build/data/tiny"
 """Data of a run that names none: the sample that `make run-pipeline` draws."""
@@ -55,26 +50,11 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seco
         raise StorageError(
             f"{folder}: the run folder cannot be made ({error.strerror}). Choose another RUN."
         ) from error
-    lock = RunLock(folder / "run.lock")
-    temporary = Path(tempfile.gettempdir()) / f"vl3-run-{secrets.token_hex(6)}"
-    lock.acquire(temporary=str(temporary))
-    if lock.former.get("mark"):  # the last runner was killed: let what it left end before writing where it wrote
-        end_former(lock.former["mark"])
-        shutil.rmtree(lock.former["temporary"], ignore_errors=True)
-    watch = Watch(folder, workflow, parameters, limits_seconds, temporary)
-    for number in INTERRUPTED:
-        signal.signal(number, lambda received, _: watch.interrupt(received))
-    try:
+    with run_lock(folder) as temporary:
+        watch = Watch(folder, workflow, parameters, limits_seconds, temporary)
+        for number in INTERRUPTED:
+            signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()
-    finally:
-        lock.release()
-
-
-def end_former(mark: str) -> None:
-    """Wait until nothing of a killed runner is left: its lifelines need a moment; then end the rest."""
-    marked = f"{RUNNER_VARIABLE}={mark}"
-    if not wait_for(marked, timeout_seconds=5.0):
-        end_marked(marked, grace_seconds=1.0)
 
 
 def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path) -> WorkflowParameters:

@@ -1,20 +1,19 @@
 """Locks around what must not happen twice at once: a file lock beside SQLite, a unique name on a server."""
 
-import fcntl
 import json
 import logging
 import os
-import random
 import secrets
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from vl3.errors import ClusterError
-from vl3.system.files import storage_errors
+from vl3.system.locks import HeldError, hold
+from vl3.system.retry import Pauses, retry
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -28,7 +27,8 @@ SERVER_WAIT_SECONDS = 60.0
 """The same on a server, where it takes some requests and several runs may be at it."""
 ABANDONED_SECONDS = 600.0
 """Age at which a lock on a server has outlived its holder: its few requests are given up much earlier."""
-_POLL_SECONDS = 0.05
+_SERVER_PAUSES = Pauses(first_seconds=1.5, longest_seconds=1.5)
+"""Those who wait together do not ask together."""
 
 
 @contextmanager
@@ -40,16 +40,15 @@ def file_lock(database: Path, *, holder: str, wait_seconds: float = WAIT_SECONDS
         StorageError: the lock file cannot be written.
     """
     path = database.with_name(database.name + ".lock")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    with file:
-        _acquire(file, path, time.monotonic() + wait_seconds)
-        file.seek(0)
-        file.truncate()
-        file.write(_holder_text(holder))
-        file.flush()
-        yield
+    try:
+        with hold(path, wait_seconds=wait_seconds, holder=holder):
+            yield
+    except HeldError as error:
+        who = error.holder.facts.get("holder")
+        raise ClusterError(
+            f"{path} is held by another process: {error.holder}{f' ({who})' if who else ''}. Two would write at once. "
+            "Wait until it ends, or end it, and try again."
+        ) from None
 
 
 @contextmanager
@@ -63,31 +62,49 @@ def name_lock(
     Raises:
         ClusterError: another client holds it for longer than `wait_seconds`; the message names it and the way out.
     """
-    from mlflow.exceptions import MlflowException
-
     name, mine = f"{model}--promotion-lock", _holder_text(holder)
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        try:
-            client.create_registered_model(name, description=mine)
-            break
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = _lock_of(client, name)
-            if found is not None and found.description == mine:  # made by a request whose answer was lost
-                break
-            if found is not None and _is_abandoned(found):
-                log.warning("the lock %s is removed: its holder left it behind (%s)", name, found.description)
-                _remove_lock(client, name, found.description)
-                continue
-            if time.monotonic() > deadline:
-                raise ClusterError(_held_message(name, found)) from error
-            time.sleep(random.uniform(0.5, 1.5))  # those who wait together must not ask together
+    try:
+        retry(
+            lambda: _take_lock(client, name, mine),
+            may_pass=lambda error: isinstance(error, _TakenError),
+            pauses=_SERVER_PAUSES,
+            deadline_seconds=wait_seconds,
+            note=lambda *_: None,
+        )
+    except _TakenError as error:
+        raise ClusterError(_held_message(name, error.found)) from None
     try:
         yield
     finally:
         _remove_lock(client, name, mine)
+
+
+class _TakenError(Exception):
+    """Another client holds the lock."""
+
+    def __init__(self, found: "RegisteredModel | None") -> None:
+        super().__init__()
+        self.found = found
+
+
+def _take_lock(client: "MlflowClient", name: str, mine: str) -> None:
+    """Create the lock; one that its holder left behind is removed before."""
+    from mlflow.exceptions import MlflowException
+
+    while True:
+        try:
+            client.create_registered_model(name, description=mine)
+            return
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = _lock_of(client, name)
+        if found is not None and found.description == mine:  # made by a request whose answer was lost
+            return
+        if found is None or not _is_abandoned(found):
+            raise _TakenError(found)
+        log.warning("the lock %s is removed: its holder left it behind (%s)", name, found.description)
+        _remove_lock(client, name, found.description)
 
 
 def _lock_of(client: "MlflowClient", name: str) -> "RegisteredModel | None":
@@ -111,22 +128,6 @@ def _remove_lock(client: "MlflowClient", name: str, description: str) -> None:
     found = _lock_of(client, name)
     if found is not None and found.description == description:
         client.delete_registered_model(name)
-
-
-def _acquire(file: TextIO, path: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.seek(0)
-                raise ClusterError(
-                    f"{path} is held by another process: {file.read().strip() or 'unknown'}. Two would write at once. "
-                    "Wait until it ends, or end it, and try again."
-                ) from None
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
 
 
 def _held_message(name: str, found: "RegisteredModel | None") -> str:

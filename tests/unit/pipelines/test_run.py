@@ -10,10 +10,9 @@ import pytest
 
 from pipelines.local.display import PlainDisplay, progress_text, tell
 from pipelines.local.watch import child_environment
-from pipelines.run import end_former, main
+from pipelines.run import main
 from tests.support.workflows import TASKS, TRAIN
 from vl3.errors import DataError
-from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.recipes.catalog import get_recipe
 
 
@@ -95,22 +94,3 @@ def test_plain_display_says_each_change_once(capsys) -> None:
 def test_progress_text() -> None:
     assert progress_text({"progress": {"done": 3, "total": 9, "text": "loss 0.4"}}) == "3 of 9, loss 0.4"
     assert progress_text({"progress": None}) == ""
-
-
-def test_what_a_killed_runner_left_ends_before_the_next_one_goes_on() -> None:
-    runner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    mark = runner_mark(runner.pid)
-    program = "import os, time; from vl3.lifeline import start_lifeline; start_lifeline(os.environ, kill_group=False); "
-    worker = subprocess.Popen(
-        [sys.executable, "-c", f"{program}print('up', flush=True); time.sleep(60)"],
-        env={**os.environ, RUNNER_VARIABLE: mark},
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == b"up\n"
-    runner.kill()
-    runner.wait()
-    end_former(mark)
-    assert worker.wait(5) == -9
-    worker.communicate()
