@@ -22,7 +22,8 @@ from vl3.models.stored import (
     read_json,
 )
 from vl3.models.vocabulary import IMAGE_TOKEN, Vocabulary
-from vl3.system.files import atomic_write_json, require_space, storage_errors, whole_folder
+from vl3.system.files import atomic_write_json, require_space, storage_errors
+from vl3.system.folders import whole_folder
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Size above which weights are split over several files."""

@@ -23,7 +23,7 @@ from vl3.store.reference import Reference
 from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
 from vl3.store.s3.connection import S3Connection
 from vl3.store.uris import file_path, scheme_of
-from vl3.system.files import storage_errors
+from vl3.system.files import sibling, storage_errors
 
 
 def publish(
@@ -153,7 +153,7 @@ def _publish_s3(folder: Path, uri: str, s3: S3Connection | None) -> Reference:
 
 def _publish_file(folder: Path, target: Path) -> Reference | None:
     """Rename `folder` to `target`; returns the artifact of another process that was first, if one was."""
-    staged = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    staged = sibling(target)
     needed_bytes = sum(path.stat().st_size for path in list_files(folder).values())
     with storage_errors(target, needed_bytes=needed_bytes):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,15 @@
 """Local copies of what lies in an object store: made once a machine, whole or not at all, and verified."""
 
-import fcntl
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from vl3.errors import StorageError
 from vl3.system.files import atomic_write_text, storage_errors
+from vl3.system.folders import filled_folder, remove
+from vl3.system.locks import hold
 
 
 def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = None) -> Path:
@@ -25,22 +24,16 @@ def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = 
         StorageError: what `fill` raises; or the cache cannot be written, or belongs to somebody else.
     """
     root = _cache_root(cache)
-    folder, seal, staged = root / name, root / f".{name}.sealed", root / f".{name}.partial"
+    folder, seal = root / name, root / f".{name}.sealed"
     if _is_sealed(folder, seal):
         return folder
-    with _lock(root / f".{name}.lock"):
+    with hold(root / f".{name}.lock"):
         if _is_sealed(folder, seal):
             return folder
         with storage_errors(folder):
-            for old in (staged, folder):  # what a killed process left, or a copy that was changed
-                shutil.rmtree(old, ignore_errors=True)
-            staged.mkdir()
-        try:
-            fill(staged)
-            with storage_errors(folder):
-                staged.rename(folder)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            remove(folder)  # a copy that was changed
+            with filled_folder(folder) as filling:
+                fill(filling)
         atomic_write_text(seal, json.dumps(_state(folder)))
     return folder
 
@@ -70,15 +63,3 @@ def _cache_root(cache: Path | None) -> Path:
                 "Remove it, or set TMPDIR to a folder of your own."
             )
     return root
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process holds the lock; a killed holder lets go of it."""
-    with storage_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from vl3.errors import StorageError
 from vl3.store.s3.connection import S3Connection, connection_from_environment
 from vl3.store.s3.store import S3Store, require_length
 from vl3.store.uris import check_key, file_path, scheme_of
-from vl3.system.files import storage_errors
+from vl3.system.files import sibling, storage_errors
 
 
 class Store(Protocol):
@@ -62,7 +62,7 @@ class FileStore:
     def put_file(self, path: Path, key: str) -> None:
         """See Store."""
         target = self._path(key)
-        temporary = target.with_name(f".{target.name}.tmp")
+        temporary = sibling(target)
         with storage_errors(target, needed_bytes=path.stat().st_size):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -1,7 +1,6 @@
 """Writing to disk so that a reader sees the old content or the new, and errors say what to do."""
 
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -45,13 +44,18 @@ def resource_errors(path: Path) -> Iterator[None]:
         raise StorageError(_explain(error, path, None)) from error
 
 
+def sibling(path: Path) -> Path:
+    """A name beside `path` that nobody else has, for what is renamed to it; it begins with a dot."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, then rename it; parents are made.
 
     Raises:
         StorageError: see storage_errors; a former file is then left as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = sibling(path)
     with storage_errors(path, needed_bytes=len(data)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -72,47 +76,6 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, data: Any) -> None:
     """Write data as indented JSON atomically; see atomic_write_bytes."""
     atomic_write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill under the name `<target>.partial`, which gets its name when the block ends without an error.
-
-    After an error nothing is left; after a kill only the partial folder, which the next attempt removes.
-
-    Raises:
-        StorageError: the target exists, another process fills it, or the disk is full or closed to us.
-    """
-    partial = target.with_name(f"{target.name}.partial")
-    with storage_errors(target):
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise StorageError(
-                f"{target} exists and is not empty. It is never overwritten: remove it or choose another folder."
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = _take_partial(partial)
-        try:
-            yield partial
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            os.close(lock)
-
-
-def _take_partial(partial: Path) -> int:
-    """An empty partial folder, locked by the returned descriptor for as long as this process lives."""
-    partial.mkdir(exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for path in partial.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    except BlockingIOError as error:
-        os.close(lock)
-        raise StorageError(
-            f"{partial} is being written by another process. Wait for it or choose another folder."
-        ) from error
-    return lock
 
 
 def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:

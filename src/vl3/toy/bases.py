@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from vl3.errors import StorageError
+from vl3.system.folders import whole_folder
 
 VISION_STEPS = 8000
 LANGUAGE_STEPS = 9000
@@ -27,14 +27,14 @@ def make_bases(out: Path, *, seed: int, vision_steps: int = VISION_STEPS, langua
     Raises:
         StorageError: `out` holds something already.
     """
-    if out.exists() and any(out.iterdir()):
-        raise StorageError(f"{out} is not empty. Bases would be mixed with what is there. Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_prepare_process) as pool:
-        vision = pool.submit(_make_vision, out / VISION_NAME, vision_steps, seed)
-        language = pool.submit(_make_language, out / LANGUAGE_NAME, language_steps, seed)
+    with (
+        whole_folder(out) as folder,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_prepare_process) as pool,
+    ):
+        vision = pool.submit(_make_vision, folder / VISION_NAME, vision_steps, seed)
+        language = pool.submit(_make_language, folder / LANGUAGE_NAME, language_steps, seed)
         facts = {VISION_NAME: vision.result(), LANGUAGE_NAME: language.result()}
-    (out / CARD_NAME).write_text(_card(facts), encoding="utf-8")
+        (folder / CARD_NAME).write_text(_card(facts), encoding="utf-8")
 
 
 def _prepare_process() -> None:

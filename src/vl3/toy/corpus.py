@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from PIL import Image
 
 from vl3.config.data import Category
 from vl3.errors import StorageError
-from vl3.system.files import storage_errors
+from vl3.system.folders import whole_folder
 from vl3.toy.world import DESCRIBE, Question, Scene, draw_scene
 
 VIDEO_CATEGORIES = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
@@ -72,26 +71,17 @@ def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: floa
         if known["settings"] == settings:
             return known["samples"]
         raise StorageError(f"{out} holds a corpus with {known['settings']}, not {settings}. Choose another --out.")
-    if out.exists() and any(out.iterdir()):
-        raise StorageError(f"{out} exists and holds no whole corpus. Remove it or choose another --out.")
-    with storage_errors(out):
-        return _write_whole(out, settings, workers)
+    with whole_folder(out) as folder:
+        return _write(folder, settings, workers)
 
 
-def _write_whole(out: Path, settings: dict, workers: int) -> int:
-    """Write everything beside `out`, then rename."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    jobs = list(_jobs(partial, settings["seed"], settings["heldout_scenes"], settings["scale"]))
+def _write(folder: Path, settings: dict, workers: int) -> int:
+    jobs = list(_jobs(folder, settings["seed"], settings["heldout_scenes"], settings["scale"]))
     with ProcessPoolExecutor(workers) as pool:
         written = list(zip(jobs, pool.map(_write_scenes, jobs), strict=True))
-    samples = _write_annotations(partial, written)
+    samples = _write_annotations(folder, written)
     text = json.dumps({"settings": settings, "samples": samples}, indent=2)
-    (partial / FINISHED_NAME).write_text(text + "\n", encoding="utf-8")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
+    (folder / FINISHED_NAME).write_text(text + "\n", encoding="utf-8")
     return samples
 
 

@@ -6,7 +6,6 @@ does that once at set-up; `ensure_database` then copies the result. Without a te
 
 import logging
 import os
-import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vl3.errors import ConfigError, StorageError
-from vl3.system.files import storage_errors
+from vl3.system.files import sibling, storage_errors
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ def _copy_once(template: Path, path: Path) -> None:
     """Copy under a temporary name and link it into place, so that of two processes only one provides the file."""
     if path.exists() and not path.stat().st_size:
         path.unlink()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = sibling(path)
     try:
         shutil.copyfile(template, temporary)
         os.link(temporary, path)

@@ -21,6 +21,7 @@ from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
 from vl3.store.uris import file_path, join_uri, scheme_of
 from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.folders import scratch_folder
 
 log = logging.getLogger("vl3.training")
 
@@ -154,28 +155,17 @@ class Checkpoints:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         step = checkpoint.trainer.step
-        folder = self._scratch_folder()
+        target = file_path(self._uri(step)) if scheme_of(self.work_uri) == "file" else None
         size_bytes = sum(t.numel() * t.element_size() for part in checkpoint.tensors.values() for t in part.values())
-        try:
+        with scratch_folder(target, "writing") as folder:
             with storage_errors(folder, needed_bytes=size_bytes):
                 _save_tensors(checkpoint.tensors, folder)
             state = {name: getattr(checkpoint.trainer, name) for name in TrainerState.__slots__}
             atomic_write_json(folder / _STATE_FILE, state)
             created_by = self._created_by | {"training_step": str(step)}
             publish(folder, self._uri(step), kind=CHECKPOINT_KIND, created_by=created_by)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         for old in sorted(self._published())[: -self._keep]:
             delete(self._uri(old))
-
-    def _scratch_folder(self) -> Path:
-        """Where a checkpoint is written first: beside its place, so that publishing it is a rename."""
-        if scheme_of(self.work_uri) != "file":
-            return Path(tempfile.mkdtemp(prefix="vl3-checkpoint-"))
-        root = file_path(self.work_uri)
-        with storage_errors(root):
-            root.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
 
     def _published(self) -> set[int]:
         if scheme_of(self.work_uri) == "file":

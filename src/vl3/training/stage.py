@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,7 +23,8 @@ from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path, scheme_of
-from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json
+from vl3.system.folders import scratch_folder
 from vl3.training.checkpoint import Checkpoint, Checkpoints
 from vl3.training.collectives import from_rank_zero, gather_json
 from vl3.training.engine import TrainingEngine, deepspeed, training_device
@@ -297,15 +296,8 @@ def _cost_model(model: VideoLlama3) -> CostModel:
 
 
 def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob) -> None:
-    parent = None
-    if scheme_of(job.output_uri) == "file":  # on the same disk, so that publishing is a rename
-        parent = file_path(job.output_uri).parent
-        with storage_errors(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".weights-", dir=parent))
-    try:
+    target = file_path(job.output_uri) if scheme_of(job.output_uri) == "file" else None
+    with scratch_folder(target, "weights") as folder:
         save_model(model, tokenizer_folder, folder)
         atomic_write_json(folder / "run.json", {"stage": job.stage, "config": job.config})
         publish(folder, job.output_uri, kind="checkpoint", created_by=job.created_by, made_from=job.made_from)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

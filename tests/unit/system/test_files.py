@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vl3.errors import StorageError
-from vl3.system.files import atomic_write_json, atomic_write_text, require_space, storage_errors, whole_folder
+from vl3.system.files import atomic_write_json, atomic_write_text, require_space, storage_errors
 
 
 def test_a_write_replaces_the_file_and_leaves_no_temporary(tmp_path: Path) -> None:
@@ -47,24 +47,3 @@ def test_space_is_asked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     require_space(tmp_path / "not" / "yet", 1, purpose="for the run")
     with pytest.raises(StorageError, match=r"MB are free and 1000000000000 MB are needed for the run"):
         require_space(tmp_path / "not" / "yet", 10**18, purpose="for the run")
-
-
-def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "out"
-    (tmp_path / "new" / "out.partial" / "old").mkdir(parents=True)  # what a killed attempt left
-    with whole_folder(target) as folder:
-        (folder / "f").write_text("x")
-        assert not target.exists()
-        with (
-            pytest.raises(StorageError, match=r"out.partial is being written by another process"),
-            whole_folder(target),
-        ):
-            pass
-    assert [path.name for path in target.iterdir()] == ["f"]
-    assert [path.name for path in target.parent.iterdir()] == ["out"]
-
-
-def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot be written"), whole_folder(tmp_path / "out") as folder:
-        (folder / "missing" / "f").write_text("x")
-    assert not list(tmp_path.iterdir())

@@ -60,5 +60,5 @@ def test_the_committed_bases_are_small_and_carry_their_card() -> None:
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StorageError, match=r"is not empty.*Choose another --out"):
+    with pytest.raises(StorageError, match=r"is not empty. It is never overwritten"):
         make_bases(tmp_path, seed=0)

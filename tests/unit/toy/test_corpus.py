@@ -85,6 +85,6 @@ def test_a_whole_corpus_is_kept_and_another_is_refused(corpus):
 def test_a_folder_that_is_no_corpus_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(StorageError, match="holds no whole corpus"):
+    with pytest.raises(StorageError, match=r"exists and is not empty\. It is never overwritten"):
         write_corpus(tmp_path, seed=0)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

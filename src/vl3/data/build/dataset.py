@@ -22,7 +22,8 @@ from vl3.data.sample.problems import ProblemKind
 from vl3.data.sample.records import BadLine, Record, read_annotations
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError, StorageError
-from vl3.system.files import atomic_write_text, storage_errors
+from vl3.system.files import atomic_write_text
+from vl3.system.folders import whole_folder
 
 SAMPLES_PER_SHARD = 128
 SAMPLE_TIMEOUT_SECONDS = 120.0
@@ -77,29 +78,25 @@ def build_dataset(
     """
     data_folder, out_folder = Path(data_folder), Path(out_folder)
     lines = _read_lines(data_folder, annotations)
-    partial = _prepare_folder(out_folder)
-    setup = WorkerSetup(
-        data_folder=data_folder.resolve(), out_folder=partial, config=config, tokenizer=tokenizer, prune=prune
-    )
-    jobs = _shard_jobs([line for line in lines if isinstance(line, Record)])
-    total = sum(len(job.records) for job in jobs)
-    pool = BuildPool(
-        setup,
-        workers=workers,
-        sample_timeout_seconds=sample_timeout_seconds,
-        on_sample=lambda done: progress(done, total) if progress else None,
-    )
-    built = iter([row for rows in pool.run(jobs) for row in rows])
-    rows = [next(built) if isinstance(line, Record) else line for line in lines]
-    brings_heldout = annotations is None and (data_folder / "annotations" / "heldout.jsonl").exists()
-    heldout_from = "annotations" if brings_heldout else _hold_out(rows, config.holdout_fraction)
-    summary = _summarize(rows, len(jobs), heldout_from, config)
-    with storage_errors(partial):
-        write_index(partial / INDEX_NAME, rows)
-        atomic_write_text(partial / SUMMARY_NAME, json.dumps(asdict(summary), indent=2, sort_keys=True) + "\n")
-        if out_folder.exists():
-            out_folder.rmdir()
-        partial.rename(out_folder)
+    with whole_folder(out_folder) as folder:
+        setup = WorkerSetup(
+            data_folder=data_folder.resolve(), out_folder=folder, config=config, tokenizer=tokenizer, prune=prune
+        )
+        jobs = _shard_jobs([line for line in lines if isinstance(line, Record)])
+        total = sum(len(job.records) for job in jobs)
+        pool = BuildPool(
+            setup,
+            workers=workers,
+            sample_timeout_seconds=sample_timeout_seconds,
+            on_sample=lambda done: progress(done, total) if progress else None,
+        )
+        built = iter([row for rows in pool.run(jobs) for row in rows])
+        rows = [next(built) if isinstance(line, Record) else line for line in lines]
+        brings_heldout = annotations is None and (data_folder / "annotations" / "heldout.jsonl").exists()
+        heldout_from = "annotations" if brings_heldout else _hold_out(rows, config.holdout_fraction)
+        summary = _summarize(rows, len(jobs), heldout_from, config)
+        write_index(folder / INDEX_NAME, rows)
+        atomic_write_text(folder / SUMMARY_NAME, json.dumps(asdict(summary), indent=2, sort_keys=True) + "\n")
     return summary
 
 
@@ -136,21 +133,6 @@ def _refuse_duplicates(
             f"id {line.sample_id!r} already stands at {first}. Give each sample an id of its own.",
         )
         yield row
-
-
-def _prepare_folder(out_folder: Path) -> Path:
-    """The temporary folder that becomes `out_folder` when the build ends."""
-    with storage_errors(out_folder):
-        if out_folder.exists() and (not out_folder.is_dir() or any(out_folder.iterdir())):
-            raise StorageError(
-                f"{out_folder} exists and is not empty. A dataset is never overwritten: remove it or choose another "
-                "folder."
-            )
-        partial = out_folder.with_name(f"{out_folder.name}.partial")
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-    return partial
 
 
 def _shard_jobs(records: Sequence[Record]) -> list[ShardJob]:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import logging
 import os
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from vl3.errors import StorageError
 from vl3.store.manifest import FileEntry, file_sha256
 from vl3.store.s3.client import Deadline, S3Client, refusal_of
 from vl3.store.s3.errors import BrokenBodyError
-from vl3.system.files import storage_errors
+from vl3.system.files import sibling, storage_errors
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +242,7 @@ def download(target: Target, path: Path, entry: FileEntry | None = None) -> File
     Raises:
         StorageError: it is missing, or three transfers gave something else than expected.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = sibling(path)
     found = expected = None
     with storage_errors(path, needed_bytes=entry.size_bytes if entry else None):
         path.parent.mkdir(parents=True, exist_ok=True)

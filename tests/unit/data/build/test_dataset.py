@@ -267,7 +267,7 @@ def test_one_annotation_file_can_be_built_alone(tokenizer, config, mixed_folder,
 def test_an_existing_folder_is_not_overwritten(build, mixed_folder, tmp_path):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "precious.txt").write_text("keep")
-    with pytest.raises(StorageError, match=r"dataset exists and is not empty\. A dataset is never"):
+    with pytest.raises(StorageError, match=r"dataset exists and is not empty\. It is never"):
         build(mixed_folder)
 
 
