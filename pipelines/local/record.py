@@ -1,6 +1,5 @@
 """The record of a run, `run.json`: what was asked, how each task went, what it took."""
 
-import json
 import os
 import platform
 import secrets
@@ -10,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import StorageError
+from vl3.system.clock import now
+from vl3.system.files import atomic_write_json, read_record
 
 _LIBRARIES = ("vl3", "torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
-
-
-def now() -> str:
-    """The present time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def seconds_between(start: str, end: str) -> float:
@@ -31,7 +26,7 @@ class RunRecord:
     def __init__(self, path: Path, *, workflow: str, parameters: WorkflowParameters, tasks: list[str]) -> None:
         self._path = path
         asked = {name: value for name, value in parameters.to_dict().items() if name != "run_id"}
-        former = read_json(path)
+        former = read_record(path)
         self.data: dict[str, Any] = {
             "run_id": parameters.run_id or _run_id(former, workflow, asked, path.parent.name),
             "workflow": workflow,
@@ -94,35 +89,7 @@ class RunRecord:
         Raises:
             StorageError: the folder cannot be written.
         """
-        write_json(self._path, self.data)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON under a temporary name, then rename it.
-
-    Raises:
-        StorageError: the disk is full or permission is missing.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}). Free space, correct the folder's owner or choose another "
-            "RUN."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content; empty when it is missing or not whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        atomic_write_json(self._path, self.data)
 
 
 def versions() -> dict[str, str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.display import open_display, tell
-from pipelines.local.record import RunRecord, read_json, write_json
+from pipelines.local.record import RunRecord
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+from vl3.system.files import atomic_write_json, read_record
 from vl3.system.processes import end_marked, memory_bytes
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -86,7 +87,7 @@ class Watch:
             shutil.rmtree(self._folder / name, ignore_errors=True)
         parameters = {**self._record.data["parameters"], "run_id": self._record.run_id}
         request = {"workflow": self._record.data["workflow"], "parameters": parameters}
-        write_json(self._folder / "kfp" / "request.json", request)
+        atomic_write_json(self._folder / "kfp" / "request.json", request)
         (self._folder / "logs").mkdir(exist_ok=True)
         (self._folder / "status").mkdir(exist_ok=True)
 
@@ -117,7 +118,7 @@ class Watch:
 
     def _refresh(self, display: Any) -> None:
         for path in (self._folder / "status").glob("*.json"):
-            status = read_json(path)
+            status = read_record(path)
             if status:
                 self._statuses[status["task"]] = status
                 self._record.update_task(status)

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from vl3.system.clock import now_to_the_second
+
 log = logging.getLogger("vl3.pod")
 
 URL_VARIABLE = "KUBEFLOW_TRAINER_SERVER_URL"
@@ -106,7 +108,7 @@ class TrainerStatus:
         status: dict[str, Any] = {
             "progressPercentage": self._done * 100 // self._total,
             "metrics": _metrics(self._values),
-            "lastUpdatedTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "lastUpdatedTime": now_to_the_second(),
         }
         if self._first is not None and self._done > self._first[0]:
             step, since = self._first

@@ -78,6 +78,15 @@ def atomic_write_json(path: Path, data: Any) -> None:
     atomic_write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """An object of a JSON file that another process keeps; empty where it is missing, not whole or something else."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
     """Raise StorageError unless the file system of `folder` has `needed_bytes` free."""
     existing = folder
@@ -92,7 +101,7 @@ def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
 
 
 def _explain(error: OSError, path: Path, needed_bytes: int | None) -> str:
-    where = error.filename or path
+    where = error.filename2 or error.filename or path  # of a rename, the place rather than the temporary name
     if error.errno in _FULL:
         size = "" if needed_bytes is None else f" ({needed_bytes} bytes were to be written)"
         return f"{where}: the disk is full{size}. Nothing half-written is kept. Free space there and run again."

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vl3.system.clock import now_to_the_second
 from vl3.system.files import storage_errors
 
 _POLL_SECONDS = 0.05
@@ -94,7 +94,7 @@ def hold(
                 raise HeldError(path, read_holder(path)) from error
     try:
         former = read_holder(path)
-        own = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now(), **facts}
+        own = {"pid": os.getpid(), "host": socket.gethostname(), "since": now_to_the_second(), **facts}
         with storage_errors(path):
             _write(path, json.dumps(own).encode())
         yield former
@@ -135,7 +135,3 @@ def _write(path: Path, data: bytes) -> None:
         os.write(descriptor, data)
     finally:
         os.close(descriptor)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

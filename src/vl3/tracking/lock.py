@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vl3.errors import ClusterError
+from vl3.system.clock import now_to_the_second
 from vl3.system.locks import HeldError, hold
 from vl3.system.retry import Pauses, retry
 
@@ -139,6 +140,5 @@ def _held_message(name: str, found: "RegisteredModel | None") -> str:
 
 
 def _holder_text(holder: str) -> str:
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    facts = {"holder": holder, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    facts = {"holder": holder, "pid": os.getpid(), "host": socket.gethostname(), "since": now_to_the_second()}
     return json.dumps(facts | {"id": secrets.token_hex(4)})

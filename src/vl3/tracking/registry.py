@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.errors import ConfigError, GateError
+from vl3.system.clock import now_to_the_second
 from vl3.tracking.client import is_server, open_client, platform_errors, shown
 from vl3.tracking.database import sqlite_path
 from vl3.tracking.evidence import ChampionEvidence, Evidence, TaskScore
@@ -211,7 +212,7 @@ class Registry:
             if earlier is None:
                 raise GateError(f"{self.model} v{current} is the first champion: there is none to roll back to.")
             before = _version_or_none(self.get(earlier).tags.get(_PREVIOUS_TAG))
-            self._tag(current, {"vl3.rolled_back_at": _now(), "vl3.rolled_back_by": holder})
+            self._tag(current, {"vl3.rolled_back_at": now_to_the_second(), "vl3.rolled_back_by": holder})
             self._point_previous(before)
             self.client.set_registered_model_alias(self.model, CHAMPION, str(earlier))
         log.info("%s: champion rolled back from v%d to v%d", self.model, current, earlier)
@@ -221,7 +222,7 @@ class Registry:
         """The alias moves last: until then a crash leaves the former champion in place."""
         self._tag(
             version,
-            {_PREVIOUS_TAG: former or _NONE, "vl3.promoted_at": _now(), "vl3.promoted_by": holder},
+            {_PREVIOUS_TAG: former or _NONE, "vl3.promoted_at": now_to_the_second(), "vl3.promoted_by": holder},
         )
         self._point_previous(former)
         self.client.set_registered_model_alias(self.model, CHAMPION, str(version))
@@ -366,7 +367,3 @@ def _promotion_note(row: VersionRow) -> str:
 
 def _version_or_none(text: str | None) -> int | None:
     return int(text) if text and text != _NONE else None
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

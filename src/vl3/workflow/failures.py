@@ -15,8 +15,8 @@ from typing import Any
 from vl3.errors import FAMILIES, Vl3Error
 from vl3.store.objects import open_store
 from vl3.store.uris import join_uri
+from vl3.system.clock import now
 from vl3.system.files import atomic_write_json
-from vl3.workflow.status import now
 
 log = logging.getLogger("vl3.step")
 

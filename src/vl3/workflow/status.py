@@ -2,10 +2,10 @@
 
 import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vl3.system.clock import now
 from vl3.system.files import atomic_write_json
 
 _PROGRESS_INTERVAL_SECONDS = 0.5
@@ -53,8 +53,3 @@ class StatusFile:
         if self._path is not None:
             atomic_write_json(self._path, self._data)
             self._written_at = time.monotonic()
-
-
-def now() -> str:
-    """The present time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

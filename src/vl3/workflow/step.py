@@ -20,8 +20,8 @@ from vl3.store.manifest import MANIFEST_NAME
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path, join_uri, scheme_of
+from vl3.system.clock import now
 from vl3.system.files import atomic_write_json, storage_errors
-from vl3.workflow.status import now
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun

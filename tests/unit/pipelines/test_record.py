@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.record import RunRecord, seconds_between, write_json
+from pipelines.local.record import RunRecord, seconds_between
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 
@@ -78,7 +78,8 @@ def test_times() -> None:
 
 
 def test_an_unwritable_record_is_explained(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
     (tmp_path / "run.json").mkdir()
     with pytest.raises(StorageError, match=r"run\.json: cannot be written"):
-        write_json(tmp_path / "run.json", {})
+        record.write()
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
