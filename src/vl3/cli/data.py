@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.errors import DataError
 from vl3.recipes.catalog import get_recipe
-
-if TYPE_CHECKING:
-    from vl3.data.build.dataset import BuildSummary
 
 app = typer.Typer(help="Datasets: sample corpus, checks, building.", no_args_is_help=True)
 
@@ -44,8 +41,10 @@ def build(
     overrides: Overrides = None,
 ) -> None:
     """Build a dataset from annotations and media. Refused lines are printed and left out."""
+    from vl3.data.build.of_run import build_for_run
+
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    summary = _build(data, out, config, annotations=None)
+    summary = build_for_run(data, out, config)
     print_refused(out)
     print(f"{out}: {summary.samples} of {summary.lines} lines in {summary.shards} shards")
 
@@ -59,10 +58,12 @@ def validate(
     overrides: Overrides = None,
 ) -> None:
     """Check a dataset as the workflow does: print each refused line with its reason; exit code 3 if it is refused."""
+    from vl3.data.build.of_run import build_for_run
+
     config = apply_overrides(get_recipe(recipe), overrides or [])
     with tempfile.TemporaryDirectory(prefix="vl3-validate-") as folder:
         dataset = Path(folder, "dataset")
-        summary = _build(data, dataset, config, annotations=annotations)
+        summary = build_for_run(data, dataset, config, annotations=annotations)
         print_refused(dataset)
         if annotations is None:
             _judge(dataset, config, docs)
@@ -94,34 +95,15 @@ def difffp(
     print(f"{out}: plot")
 
 
-def _build(data: Path, out: Path, config: RunConfig, *, annotations: Path | None) -> "BuildSummary":
-    from vl3.data.build.dataset import build_dataset
-    from vl3.data.sample.difffp import keep_mask
-    from vl3.data.sample.tokenizer import ChatTokenizer
-    from vl3.store.bases import base_folder
-
-    return build_dataset(
-        data,
-        out,
-        annotations=annotations,
-        config=config.data,
-        tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
-        prune=keep_mask,
-        workers=config.data.build_workers,
-    )
-
-
 def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
     """Let the suite judge the index; warnings are printed.
 
     Raises:
         DataError: a critical check failed.
     """
-    from vl3.data.build.index import DatasetIndex
-    from vl3.validation.suite import validate_index
+    from vl3.validation.suite import validate_dataset
 
-    docs.mkdir(parents=True, exist_ok=True)
-    result = validate_index(DatasetIndex.read(dataset).table, config, docs)
+    result = validate_dataset(dataset, config, docs)
     for finding in result.warnings:
         print(f"warning: {finding.check}: {finding.message}")
     result.require_passed()

@@ -12,7 +12,6 @@ from vl3.config.stages import StageConfig
 from vl3.errors import DataError
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
-from vl3.store.bases import base_folder
 from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.uris import file_path, scheme_of
 from vl3.workflow.step import Step, StepOutcome
@@ -36,30 +35,24 @@ def run(work: Work) -> StepOutcome:
 
 
 def _build(work: Work, folder: Path) -> None:
-    from vl3.data.build.dataset import build_dataset
-    from vl3.data.sample.difffp import keep_mask
-    from vl3.data.sample.tokenizer import ChatTokenizer
+    from vl3.data.build.of_run import build_for_run
 
-    config = work.request.config
-    build_dataset(
-        fetch_folder(work.request.data_uri),
+    request = work.request
+    build_for_run(
+        fetch_folder(request.data_uri),
         folder,
-        config=config.data,
-        tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
-        prune=keep_mask,
-        workers=config.data.build_workers,
+        request.config,
         progress=lambda done, total: work.progress(done, total, "samples decoded and packed"),
     )
 
 
 def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
     """Judge the index; returns the reference of the published report, and the result, which knows where that lies."""
-    from vl3.data.build.index import DatasetIndex
-    from vl3.validation.suite import validate_index
+    from vl3.validation.suite import validate_dataset
 
     work.progress(1, 1, "judging the index")
     with work.fresh_folder("validation") as folder:
-        result = validate_index(DatasetIndex.read(dataset_folder).table, work.request.config, folder)
+        result = validate_dataset(dataset_folder, work.request.config, folder)
         docs = result.docs_folder.relative_to(folder)
         report = work.publish(folder, "validation", kind="validation-report")
     return report, dataclasses.replace(result, docs_folder=fetch(report) / docs)

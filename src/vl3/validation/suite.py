@@ -40,6 +40,13 @@ def warm_import() -> None:
     import great_expectations.expectations  # noqa: F401
 
 
+def validate_dataset(dataset_folder: Path, config: RunConfig, out_folder: Path) -> ValidationResult:
+    """Check a built dataset; see validate_index. DataError where the folder holds no whole dataset."""
+    from vl3.data.build.index import DatasetIndex
+
+    return validate_index(DatasetIndex.read(dataset_folder).table, config, out_folder)
+
+
 def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path) -> ValidationResult:
     """Check the index of a dataset, one row an annotation line (columns: frames.COLUMN_KINDS).
 

@@ -1,0 +1,31 @@
+"""A dataset as a run's configuration asks for it: its tokenizer, its pruning, its processes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vl3.config.run import RunConfig
+from vl3.data.build.dataset import BuildSummary, build_dataset
+from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.store.bases import base_folder
+
+
+def build_for_run(
+    data_folder: Path,
+    out_folder: Path,
+    config: RunConfig,
+    *,
+    annotations: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> BuildSummary:
+    """Build the dataset of a run; see build_dataset, whose errors pass."""
+    return build_dataset(
+        data_folder,
+        out_folder,
+        annotations=annotations,
+        config=config.data,
+        tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
+        prune=keep_mask,
+        workers=config.data.build_workers,
+        progress=progress,
+    )
