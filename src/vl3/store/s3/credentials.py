@@ -1,6 +1,8 @@
 """Where S3 credentials come from, and how a changed file or token is noticed while running.
 
 A source is what the minio client calls a provider: it is asked before every request. No secret is put into a message.
+minio's own providers serve given keys and the role of a machine; why not files and tokens, too, says
+docs/adr/0009-own-s3-credentials.md.
 """
 
 import configparser
@@ -95,13 +97,10 @@ class StaticSource:
     name = "AWS_ACCESS_KEY_ID"
 
     def __init__(self, connection: S3Connection) -> None:
-        from minio.credentials import Credentials
+        from minio.credentials import StaticProvider
 
-        self._credentials = Credentials(connection.access_key, connection.secret_key, connection.session_token)
-
-    def retrieve(self) -> Any:
-        """See CredentialSource."""
-        return self._credentials
+        provider = StaticProvider(connection.access_key, connection.secret_key, connection.session_token)
+        self.retrieve = provider.retrieve
 
     def refresh(self) -> None:
         """Given keys do not change."""
