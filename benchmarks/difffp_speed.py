@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.record import write_result
 from vl3.config.data import DiffFPScale
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.geometry import fit_size
 from vl3.data.sample.image import resize_image
@@ -19,7 +20,7 @@ from vl3.data.sample.video import decode_video
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 REPEATS = 5
 THRESHOLDS = (0.1, 0.5, 1.0, 2.0, 5.0)
-PATCH, MERGE = 14, 2
+MERGE = 2
 
 
 def fp32_mask(pixels_PC: torch.Tensor, num_frames: int, threshold: float) -> torch.Tensor:
@@ -35,13 +36,15 @@ def fp32_mask(pixels_PC: torch.Tensor, num_frames: int, threshold: float) -> tor
 
 def fp32_from_frames(frames_FHWC: np.ndarray, threshold: float = 0.1) -> torch.Tensor:
     """Patches of the uint8 frames, normalised in fp32, and the mask from them."""
-    pixels_PC, _ = patchify(frames_FHWC, MERGE, PATCH)
+    pixels_PC, _ = patchify(frames_FHWC, MERGE, PATCH_SIZE_PX)
     return fp32_mask(torch.from_numpy(pixels_PC).float() / 127.5 - 1, len(frames_FHWC), threshold)
 
 
 def ours(frames_FHWC: np.ndarray, threshold: float = 0.1, scale: DiffFPScale = DiffFPScale.RELEASED) -> np.ndarray:
     """The mask in integers."""
-    return keep_mask(frames_FHWC, patch_size=PATCH, merge_size=MERGE, threshold=threshold, min_tokens=1, scale=scale)
+    return keep_mask(
+        frames_FHWC, patch_size=PATCH_SIZE_PX, merge_size=MERGE, threshold=threshold, min_tokens=1, scale=scale
+    )
 
 
 def median_ms(*calls: Callable[[], object]) -> list[float]:
@@ -65,7 +68,7 @@ def compare_decisions(media: Path) -> tuple[int, int, int, int]:
             *decoded.shape[1:3], num_items=len(decoded), merge_size=MERGE, min_tokens=16, max_tokens=10240
         )
         frames = np.stack([resize_image(frame, height_px, width_px) for frame in decoded])
-        pixels_PC, _ = patchify(frames, MERGE, PATCH)
+        pixels_PC, _ = patchify(frames, MERGE, PATCH_SIZE_PX)
         pixels = torch.from_numpy(pixels_PC).float() / 127.5 - 1
         sums = np.abs(np.diff(pixels_PC.reshape(len(frames), -1, 2352).astype(np.int64), axis=0)).sum(-1)
         for threshold in THRESHOLDS:
@@ -87,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (options.frames, options.side_px, options.side_px, 3), dtype=np.uint8)
-    pixels_PC, _ = patchify(frames, MERGE, PATCH)
+    pixels_PC, _ = patchify(frames, MERGE, PATCH_SIZE_PX)
     prepared = torch.from_numpy(pixels_PC).float() / 127.5 - 1
     mine, rlt, whole, bare = median_ms(
         lambda: ours(frames),

@@ -14,12 +14,11 @@ from vl3.config.run import RunConfig
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
+from vl3.models.stored import RUN_FILE
 from vl3.store.bases import base_folder
 
 if TYPE_CHECKING:
     from vl3.models.model import VideoLlama3
-
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

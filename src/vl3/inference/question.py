@@ -18,14 +18,12 @@ from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import open_video
 from vl3.errors import ConfigError, DataError
-from vl3.models.stored import read_json
+from vl3.models.stored import RUN_FILE, read_json
 from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-RUN_FILE = "run.json"
-"""Beside the weights of a checkpoint: the run's configuration and the stage."""
 Media: TypeAlias = "str | Path | bytes | np.ndarray | Image"
 
 

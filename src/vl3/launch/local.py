@@ -18,6 +18,7 @@ from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
 from vl3.system.files import atomic_write_json, storage_errors
 from vl3.system.processes import end_marked
+from vl3.training.job import JOB_NAME
 from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure
 
 log = logging.getLogger("vl3.launch")
@@ -81,7 +82,7 @@ def _log_path(job: LaunchJob) -> Path:
 
 
 def _job_path(job: LaunchJob) -> Path:
-    return job.events_path.with_name("job.json")
+    return job.events_path.with_name(JOB_NAME)
 
 
 def _run(

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
 
 MODEL_TYPE = "videollama3_qwen2"
@@ -37,7 +38,7 @@ class VisionConfig:
     """Blocks."""
     num_attention_heads: int
     """Heads of each block."""
-    patch_size: int = 14
+    patch_size: int = PATCH_SIZE_PX
     """Side of a patch in pixels."""
     num_channels: int = 3
     """Colour channels of a pixel."""

@@ -19,14 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2RotaryEmbedding
 
+from vl3.conventions import IGNORED_LABEL
 from vl3.errors import DataError
 from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
 from vl3.models.config import TextConfig, VideoLlama3Config
 from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
 from vl3.models.projector import Projector
 
-IGNORED_LABEL = -100
-"""Label of a token that is not supervised."""
 HEAD_CHUNK_TOKENS = 2048
 """Supervised tokens whose logits exist at once; more are recomputed in backward (152k words x 16k tokens = 10 GB)."""
 

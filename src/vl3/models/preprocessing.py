@@ -6,9 +6,8 @@ from typing import Any
 
 from vl3.errors import ConfigError
 from vl3.models.layouts.names import Layout
-from vl3.models.stored import read_json
+from vl3.models.stored import RUN_FILE, read_json
 
-RUN_FILE = "run.json"
 IMAGE_FILE = "preprocessor_config.json"
 VIDEO_FILE = "video_preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"

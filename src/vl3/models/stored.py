@@ -10,6 +10,8 @@ from typing import Any
 from vl3.errors import ConfigError
 
 CONFIG_FILE = "config.json"
+RUN_FILE = "run.json"
+"""The configuration of the run that trained a checkpoint of ours."""
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}

@@ -29,8 +29,8 @@ from vl3.pod.processes import PodOutput, PodProcesses
 from vl3.pod.trainer_status import TrainerStatus
 from vl3.store.artifacts import find, is_intact
 from vl3.training.events import EVENTS_NAME
-from vl3.training.job import StageJob, parse_job
-from vl3.training.outcome import STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
+from vl3.training.job import JOB_NAME, StageJob, parse_job
+from vl3.training.outcome import FAILURE_NAME, STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
 from vl3.training.sources import require_same_sources
 from vl3.training.worker import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 
@@ -136,8 +136,8 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
         return STOPPED_EXIT_CODE
     with tempfile.TemporaryDirectory(prefix="vl3-pod-") as scratch:
         folder = Path(scratch)
-        local = replace(job, events_path=str(folder / EVENTS_NAME), failure_path=str(folder / "failure.json"))
-        local.write(folder / "job.json")
+        local = replace(job, events_path=str(folder / EVENTS_NAME), failure_path=str(folder / FAILURE_NAME))
+        local.write(folder / JOB_NAME)
         variables = dict(environ) | _worker_variables(local, place, master, environ)
         output = PodOutput()
         processes = PodProcesses(_torchrun(folder), variables, output)
@@ -189,7 +189,7 @@ def _open_journal(
 def _torchrun(folder: Path) -> list[str]:
     """The command; nodes, processes, rank and master come to it by PET_*."""
     command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--max-restarts=0"]
-    return [*command, f"--log-dir={folder}", "--module", "vl3.training.worker", "--job", str(folder / "job.json")]
+    return [*command, f"--log-dir={folder}", "--module", "vl3.training.worker", "--job", str(folder / JOB_NAME)]
 
 
 def _worker_variables(job: StageJob, place: PodPlace, master: str, environ: Mapping[str, str]) -> dict[str, str]:

@@ -11,8 +11,9 @@ import numpy as np
 from markupsafe import Markup
 
 from vl3.config.data import DataConfig, DiffFPScale
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.difffp import change_limit, change_sums, force_min_tokens
-from vl3.data.sample.geometry import PATCH_SIZE_PX, fit_size
+from vl3.data.sample.geometry import fit_size
 from vl3.data.sample.image import resize_image
 from vl3.data.sample.video import open_video
 from vl3.errors import DataError

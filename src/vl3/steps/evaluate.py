@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
+from vl3.evaluation.result import EVALUATION_FILE
 from vl3.steps.chain import trained_stages
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
@@ -26,7 +27,7 @@ def run(work: Work) -> StepOutcome:
         rows = [(number, _metrics(model)) for number, model in enumerate(result["models"])]
         step_run.log_metrics(rows)
         reference = work.publish(folder, "evaluation", kind="evaluation")
-        step_run.log_artifact(fetch(reference) / "evaluation.json")
+        step_run.log_artifact(fetch(reference) / EVALUATION_FILE)
     work.clear()
     means = {model["name"]: model["mean_accuracy"] for model in result["models"]}
     return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})
@@ -34,7 +35,7 @@ def run(work: Work) -> StepOutcome:
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """The content of an evaluation's evaluation.json."""
-    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
 
 
 def _metrics(model: dict[str, Any]) -> dict[str, float]:

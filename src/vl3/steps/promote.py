@@ -17,9 +17,13 @@ from vl3.system.files import atomic_write_json
 from vl3.tracking.evidence import Evidence, scores_from_evaluation
 from vl3.tracking.gates import GateResult, evaluate_gates, gate_table, is_promotable
 from vl3.tracking.registry import Registry
+from vl3.validation.result import RESULT_FILE
 from vl3.workflow.step import Step, StepOutcome
 
 log = logging.getLogger(__name__)
+
+PROMOTION_FILE = "promotion.json"
+"""File with the decision and its evidence in the folder of a promotion."""
 
 
 def run(work: Work) -> StepOutcome:
@@ -37,8 +41,8 @@ def run(work: Work) -> StepOutcome:
         decision |= {"model": registry.model, "version": version, "gates": [result.to_dict() for result in results]}
         log.info("%s version %d: %s\n%s", registry.model, version, decision["state"], gate_table(results))
         step_run.set_tags({"vl3.promotion": decision["state"], "vl3.model_version": version})
-        step_run.log_json(decision, "promotion.json")
-        atomic_write_json(folder / "promotion.json", decision)
+        step_run.log_json(decision, PROMOTION_FILE)
+        atomic_write_json(folder / PROMOTION_FILE, decision)
         reference = work.publish(folder, "promotion", kind="promotion")
     work.clear()
     return StepOutcome(
@@ -70,7 +74,7 @@ def _gather(request: Request, registry: Registry, stage: str, version: int) -> E
 
 
 def _validation_passed(request: Request) -> bool | None:
-    path = fetch(request.inputs["validation"]) / "validation.json"
+    path = fetch(request.inputs["validation"]) / RESULT_FILE
     return json.loads(path.read_text(encoding="utf-8")).get("passed")
 
 

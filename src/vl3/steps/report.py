@@ -13,10 +13,13 @@ from typing import Any
 from vl3.steps.chain import TrainedStage, trained_stages
 from vl3.steps.evaluate import read_evaluation
 from vl3.steps.lineage import lineage
+from vl3.steps.promote import PROMOTION_FILE
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 from vl3.system.files import storage_errors
+from vl3.training.events import EVENTS_NAME, STAGE_FILE
+from vl3.validation.result import RESULT_FILE
 from vl3.workflow.step import Step, StepOutcome, StepRecord, record_of
 
 _VERSIONS = {
@@ -44,8 +47,8 @@ def run(work: Work) -> StepOutcome:
 
 def gather(request: Request) -> dict[str, Any]:
     """Everything that the report shows, in the renderer's schema (vl3.report.data)."""
-    promotion = _read(request.inputs["promotion"], "promotion.json")
-    validation = _read(request.inputs["validation"], "validation.json")
+    promotion = _read(request.inputs["promotion"], PROMOTION_FILE)
+    validation = _read(request.inputs["validation"], RESULT_FILE)
     run_record = _run_record(request)
     stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
     return {
@@ -108,8 +111,8 @@ def _chain_step(request: Request, record: StepRecord) -> dict[str, Any]:
 
 def _stage(training: Reference) -> dict[str, Any]:
     folder = fetch(training)
-    facts = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    facts = json.loads((folder / STAGE_FILE).read_text(encoding="utf-8"))
+    lines = (folder / EVENTS_NAME).read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     notes = list(dict.fromkeys(event["text"] for event in events if event["type"] == "note"))
     return {"stage": facts["stage"], "config": facts["config"], "events": events, "notes": notes}

@@ -18,8 +18,9 @@ from vl3.store.artifacts import fetch, is_intact
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
-from vl3.training.events import EVENTS_NAME, read_events, settled_events
+from vl3.training.events import EVENTS_NAME, STAGE_FILE, read_events, settled_events
 from vl3.training.job import StageJob
+from vl3.training.outcome import FAILURE_NAME
 from vl3.training.sources import NOT_OF_A_STAGE, STAGE_SOURCES, stage_code_version
 from vl3.workflow.step import Step, StepOutcome, is_published
 
@@ -172,7 +173,7 @@ def _launch_job(work: Work) -> LaunchJob:
     request, folder = work.request, work.work_folder()
     settings, stage = request.config.launch, request.part
     is_local = settings.backend == "local"
-    events_path, failure_path = folder / EVENTS_NAME, folder / "failure.json"
+    events_path, failure_path = folder / EVENTS_NAME, folder / FAILURE_NAME
     job = _stage_job(work)
     if is_local:
         job = replace(job, events_path=str(events_path), failure_path=str(failure_path))
@@ -232,7 +233,7 @@ def _publish_log(work: Work, events: list[dict[str, Any]], version: int) -> Refe
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         facts = {"stage": stage, "config": to_dict(work.request.config.stages[stage]), "version": version}
-        atomic_write_json(folder / "stage.json", facts)
+        atomic_write_json(folder / STAGE_FILE, facts)
         return work.publish(folder, "training", kind="training-log")
 
 

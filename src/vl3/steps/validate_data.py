@@ -14,6 +14,7 @@ from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.uris import file_path, scheme_of
+from vl3.validation.result import RESULT_FILE
 from vl3.workflow.step import Step, StepOutcome
 
 
@@ -26,7 +27,7 @@ def run(work: Work) -> StepOutcome:
     with work.step_run() as step_run, work.fresh_folder("dataset") as folder:
         _build(work, folder)
         report, result = _validate(work, folder)
-        step_run.log_artifact(fetch(report) / "validation.json")
+        step_run.log_artifact(fetch(report) / RESULT_FILE)
         result.require_passed()
         dataset = work.publish(folder, "dataset", kind="dataset")
         step_run.log_dataset("dataset", dataset.sha256, dataset.uri, context="validation")

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vl3.config.data import Category
+from vl3.data.sample.records import annotations_file
 from vl3.errors import StorageError
 from vl3.system.folders import whole_folder
 from vl3.toy.world import DESCRIBE, Question, Scene, draw_scene
@@ -100,7 +101,7 @@ def _write_annotations(out: Path, written: list[tuple[_Job, list[dict]]]) -> int
     for split in ("train", "heldout"):
         records = [record for job, records in written if job.split == split for record in records]
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        (out / "annotations" / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+        (out / annotations_file(split)).write_text(lines, encoding="utf-8")
         total += len(records)
     return total
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vl3.config.data import Category
+from vl3.conventions import IGNORED_LABEL, PATCH_SIZE_PX
 from vl3.data.sample.chat import encode_messages, expand_images, render_record
 from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
@@ -18,8 +19,6 @@ from vl3.toy.canvas import CELL_NAMES, COLOURS, DIGITS, SHAPES, WORDS, cells
 from vl3.toy.tokenizer import world_words
 from vl3.toy.world import DESCRIBE, Question, Scene, draw_scene
 
-PATCH_PX = 14
-IGNORED = -100
 LOOKUP_CATEGORIES = (
     Category.SCENE_IMAGE,
     Category.DOCUMENT,
@@ -33,7 +32,7 @@ VIDEO_CATEGORIES = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORA
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """One sequence; targets_T holds the token itself where it is to be predicted, else IGNORED."""
+    """One sequence; targets_T holds the token itself where it is to be predicted, else IGNORED_LABEL."""
 
     tokens_T: list[int]
     targets_T: list[int]
@@ -64,17 +63,17 @@ class ExerciseBook:
     def _repeat(self, rng: random.Random) -> Exercise:
         """A long random sequence twice; the second time every token can be known (the root of induction)."""
         tokens = rng.sample(self._distinct_tokens, rng.randrange(16, 33))
-        return Exercise([self._start, *tokens, *tokens], [IGNORED] * (len(tokens) + 2) + tokens[1:])
+        return Exercise([self._start, *tokens, *tokens], [IGNORED_LABEL] * (len(tokens) + 2) + tokens[1:])
 
     def _recall(self, rng: random.Random) -> Exercise:
         """Pairs of words, then the first words again in another order: say what went with each."""
         keys = rng.sample(self._word_tokens, rng.randrange(4, 12))
         pairs = [(key, rng.choice(self._word_tokens)) for key in keys]
         tokens = [token for pair in pairs for token in pair]
-        targets = [IGNORED] * len(tokens)
+        targets = [IGNORED_LABEL] * len(tokens)
         for key, value in rng.sample(pairs, len(pairs)):
             tokens += [key, value]
-            targets += [IGNORED, value]
+            targets += [IGNORED_LABEL, value]
         return Exercise(tokens, targets)
 
     def _lookup(self, category: Category, rng: random.Random) -> Exercise:
@@ -82,14 +81,14 @@ class ExerciseBook:
         scene = draw_scene(category, rng, pixels=False)
         maps = self._maps(scene, merge_size=rng.choice((1, 1, 2)), prune=False)
         tokens = [self._start, *(token for item in maps for token in item), *self._newline]
-        targets = [IGNORED] * len(tokens)
+        targets = [IGNORED_LABEL] * len(tokens)
         for _ in range(3):
             questions = [*scene.questions, *scene.extras]
             for question in rng.sample(questions, len(questions)):
                 cue = self._tokenizer.encode(f"\n{question.cue}")[len(self._newline) :]
                 answer = self._tokenizer.encode(f"\n{question.answer}")[len(self._newline) :]
                 tokens += [*cue, *answer]
-                targets += [*[IGNORED] * len(cue), *answer]
+                targets += [*[IGNORED_LABEL] * len(cue), *answer]
         return Exercise(tokens, targets)
 
     def _chat(self, category: Category, rng: random.Random) -> Exercise:
@@ -108,7 +107,7 @@ class ExerciseBook:
 
     def _maps(self, scene: Scene, *, merge_size: int, prune: bool) -> list[list[int]]:
         """The words of each picture; with `prune`, only those of cells that changed since the picture before."""
-        cell_px = PATCH_PX * merge_size
+        cell_px = PATCH_SIZE_PX * merge_size
         maps, before = [], None
         for frame in scene.frames:
             labels_HW = _on_grid(frame.labels_HW, cell_px)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vl3.config.data import Category
+from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
-from vl3.toy.exercises import IGNORED, LOOKUP_CATEGORIES, Exercise, ExerciseBook
+from vl3.toy.exercises import LOOKUP_CATEGORIES, Exercise, ExerciseBook
 from vl3.toy.tokenizer import build_tokenizer
 
 SEED_SPACE = "base-language"
@@ -167,7 +168,7 @@ def _predict(model: nn.Module, exercises: list[Exercise]) -> tuple[Tensor, Tenso
     lengths = [len(exercise.tokens_T) for exercise in exercises]
     tokens_T = torch.tensor([token for exercise in exercises for token in exercise.tokens_T])
     # the target of a position is the next token, which for a last position would be the next exercise's
-    targets_T = torch.tensor([t for exercise in exercises for t in (*exercise.targets_T[1:], IGNORED)])
+    targets_T = torch.tensor([t for exercise in exercises for t in (*exercise.targets_T[1:], IGNORED_LABEL)])
     positions_T = torch.cat([torch.arange(length) for length in lengths])
     hidden_1TD = model.model(
         inputs_embeds=model.model.embed_tokens(tokens_T)[None],
@@ -175,7 +176,7 @@ def _predict(model: nn.Module, exercises: list[Exercise]) -> tuple[Tensor, Tenso
         segments=Segments.of_similar(lengths),
         use_cache=False,
     ).last_hidden_state
-    supervised_T = targets_T != IGNORED
+    supervised_T = targets_T != IGNORED_LABEL
     return model.lm_head(hidden_1TD[0, supervised_T]), targets_T[supervised_T]
 
 
@@ -190,7 +191,7 @@ def _accuracy(model: nn.Module, book: ExerciseBook, seed: int, samples: int = 10
         wrong = (logits_SV.argmax(-1) != targets_S).tolist()
         right, start = 0, 0
         for exercise in exercises:
-            count = sum(target != IGNORED for target in exercise.targets_T[1:])
+            count = sum(target != IGNORED_LABEL for target in exercise.targets_T[1:])
             right += not any(wrong[start : start + count])
             start += count
         result[str(category)] = right / samples

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vl3.config.data import Category
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.models.config import VisionConfig
 from vl3.models.encoder import VisionEncoder
 from vl3.toy.canvas import CELL_NAMES, Frame, cells
 from vl3.toy.world import draw_scene
 
-PATCH_PX = 14
 SIZES = VisionConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4)
 CATEGORY_WEIGHTS = {
     Category.SCENE_IMAGE: 1.2,
@@ -129,12 +129,14 @@ def _draw_batch(rng: random.Random, batch_size: int) -> VisionBatch:
     drawn = rng.choices(list(CATEGORY_WEIGHTS), list(CATEGORY_WEIGHTS.values()), k=batch_size)
     frames = [_as_file(rng.choice(draw_scene(category, rng).frames), rng) for category in drawn]
     frames.sort(key=lambda frame: frame.labels_HW.shape)  # equal sizes side by side are encoded in one batch
-    grids = [(1, frame.labels_HW.shape[0] // PATCH_PX, frame.labels_HW.shape[1] // PATCH_PX) for frame in frames]
+    grids = [
+        (1, frame.labels_HW.shape[0] // PATCH_SIZE_PX, frame.labels_HW.shape[1] // PATCH_SIZE_PX) for frame in frames
+    ]
     pixels = np.concatenate([_patches(frame.pixels_HWC) for frame in frames])
     return VisionBatch(
         pixels_PC=torch.from_numpy(pixels).float().sub_(127.5).div_(127.5),
         grid_thw_I3=np.array(grids),
-        labels_P=torch.from_numpy(np.concatenate([cells(frame.labels_HW, PATCH_PX) for frame in frames])),
+        labels_P=torch.from_numpy(np.concatenate([cells(frame.labels_HW, PATCH_SIZE_PX) for frame in frames])),
         positions_P2=torch.cat([_positions(height, width) for _, height, width in grids]),
     )
 
@@ -146,17 +148,18 @@ def _as_file(frame: Frame, rng: random.Random) -> Frame:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=rng.randint(80, 97))
         image = Image.open(buffer)
-    height, width = (round(side / PATCH_PX) * PATCH_PX for side in frame.labels_HW.shape)
+    height, width = (round(side / PATCH_SIZE_PX) * PATCH_SIZE_PX for side in frame.labels_HW.shape)
     if rng.random() < 0.3:  # the grid of merge 2 stretches pictures a little further
-        height, width = (max(1, round(side / (2 * PATCH_PX))) * 2 * PATCH_PX for side in frame.labels_HW.shape)
+        block_px = 2 * PATCH_SIZE_PX
+        height, width = (max(1, round(side / block_px)) * block_px for side in frame.labels_HW.shape)
     labels = Image.fromarray(frame.labels_HW).resize((width, height), Image.Resampling.NEAREST)
     return Frame(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)), np.asarray(labels))
 
 
 def _patches(pixels_HWC: np.ndarray) -> np.ndarray:
     """(P, 588) patches in raster order, which is the order of merge 1."""
-    rows, columns = pixels_HWC.shape[0] // PATCH_PX, pixels_HWC.shape[1] // PATCH_PX
-    blocks = pixels_HWC.reshape(rows, PATCH_PX, columns, PATCH_PX, 3).transpose(0, 2, 4, 1, 3)
+    rows, columns = pixels_HWC.shape[0] // PATCH_SIZE_PX, pixels_HWC.shape[1] // PATCH_SIZE_PX
+    blocks = pixels_HWC.reshape(rows, PATCH_SIZE_PX, columns, PATCH_SIZE_PX, 3).transpose(0, 2, 4, 1, 3)
     return blocks.reshape(rows * columns, -1)
 
 
@@ -174,8 +177,8 @@ def _save_siglip(encoder: VisionEncoder, folder: Path) -> None:
         intermediate_size=SIZES.intermediate_size,
         num_hidden_layers=SIZES.num_hidden_layers,
         num_attention_heads=SIZES.num_attention_heads,
-        patch_size=PATCH_PX,
-        image_size=4 * PATCH_PX,
+        patch_size=PATCH_SIZE_PX,
+        image_size=4 * PATCH_SIZE_PX,
     )
     model = SiglipVisionModel(config)
     for parameter in model.parameters():

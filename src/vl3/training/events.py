@@ -13,6 +13,8 @@ log = logging.getLogger("vl3.training")
 
 EVENTS_NAME = "events.jsonl"
 """Name of a stage's event file, in its folder and below its work URI."""
+STAGE_FILE = "stage.json"
+"""File beside the events of a stage: what was launched, and how it went."""
 
 
 class EventLog:

@@ -8,6 +8,9 @@ from typing import Any
 from vl3.errors import ConfigError
 from vl3.system.files import atomic_write_json
 
+JOB_NAME = "job.json"
+"""File that the processes of a stage read their job from."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageJob:

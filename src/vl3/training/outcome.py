@@ -7,6 +7,9 @@ from pathlib import Path
 
 from vl3.errors import FAMILIES, Vl3Error
 
+FAILURE_NAME = "failure.json"
+"""File in which the process that failed first records why."""
+
 STOPPED_EXIT_CODE = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop and did so after a checkpoint."""
 

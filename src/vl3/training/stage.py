@@ -19,6 +19,7 @@ from vl3.data.plan.order import StagePlan, plan_stage
 from vl3.data.plan.packing import CostModel
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.models.stored import RUN_FILE
 from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
@@ -299,5 +300,5 @@ def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob) 
     target = file_path(job.output_uri) if scheme_of(job.output_uri) == "file" else None
     with scratch_folder(target, "weights") as folder:
         save_model(model, tokenizer_folder, folder)
-        atomic_write_json(folder / "run.json", {"stage": job.stage, "config": job.config})
+        atomic_write_json(folder / RUN_FILE, {"stage": job.stage, "config": job.config})
         publish(folder, job.output_uri, kind="checkpoint", created_by=job.created_by, made_from=job.made_from)

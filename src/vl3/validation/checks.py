@@ -7,6 +7,7 @@ left out by name; up to `data.max_bad_fraction` of them are a warning, more are 
 from collections.abc import Iterable
 
 from vl3.config.run import RunConfig
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.problems import ProblemKind
 from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty
 
@@ -14,8 +15,6 @@ MAX_ASPECT_RATIO = 200
 """Above it one side would shrink to less than a patch at any budget (the limit of the released processor)."""
 WIDE_ASPECT_RATIO = 20
 """Above it little of the picture survives the resize."""
-PATCH_SIDE_PX = 14
-"""Side of a patch; smaller media are enlarged, so they hold less than one patch of detail."""
 MAX_SIDE_PX = 16384
 """Longest side that is decoded: a square of it takes 800 MB."""
 MAX_DURATION_SECONDS = 24 * 3600
@@ -139,10 +138,10 @@ def _size_checks() -> list[Check]:
         between(
             "side_px_small",
             "min_side_px",
-            PATCH_SIDE_PX,
+            PATCH_SIZE_PX,
             None,
             WARNING,
-            f"media are smaller than one patch ({PATCH_SIDE_PX} px) and are enlarged",
+            f"media are smaller than one patch ({PATCH_SIZE_PX} px) and are enlarged",
         ),
         between(
             "aspect_ratio",

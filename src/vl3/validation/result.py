@@ -6,6 +6,9 @@ from typing import Any
 
 from vl3.errors import DataError
 
+RESULT_FILE = "validation.json"
+"""File with all findings in the folder of a validation."""
+
 MAX_NAMED_ROWS = 1000
 """Rows that a finding names; the count is always that of all rows."""
 _SHOWN_EXAMPLES = 5

@@ -11,7 +11,7 @@ from vl3.system.files import atomic_write_json, storage_errors
 from vl3.validation import frames
 from vl3.validation.check import CRITICAL, WARNING, Check
 from vl3.validation.checks import all_checks, schema_checks
-from vl3.validation.result import MAX_NAMED_ROWS, FailingRow, Finding, LeftOut, ValidationResult
+from vl3.validation.result import MAX_NAMED_ROWS, RESULT_FILE, FailingRow, Finding, LeftOut, ValidationResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 DOCS_FOLDER = "data_docs"
 """Folder of the HTML under the output folder."""
-RESULT_FILE = "validation.json"
-"""File with all findings in the output folder."""
 
 _INDEX_COLUMNS = {
     "schema": ("column",),

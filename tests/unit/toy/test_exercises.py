@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from vl3.config.data import Category
+from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.toy.exercises import IGNORED, ExerciseBook, _changed, _on_grid
+from vl3.toy.exercises import ExerciseBook, _changed, _on_grid
 from vl3.toy.language_base import CHAT_CATEGORIES, PHASES
 from vl3.toy.tokenizer import build_tokenizer
 from vl3.toy.world import draw_scene
@@ -30,14 +31,14 @@ def test_targets_are_the_tokens_themselves(book, kind):
     for seed in range(5):
         exercise = book.draw(kind, random.Random(seed))
         pairs = list(zip(exercise.tokens_T, exercise.targets_T, strict=True))
-        assert any(target != IGNORED for _, target in pairs)
-        assert all(target in (IGNORED, token) for token, target in pairs)
+        assert any(target != IGNORED_LABEL for _, target in pairs)
+        assert all(target in (IGNORED_LABEL, token) for token, target in pairs)
 
 
 def test_a_repeat_supervises_only_what_was_shown_before(book):
     exercise = book.draw("repeat", random.Random(0))
 
-    first = exercise.targets_T.index(next(t for t in exercise.targets_T if t != IGNORED))
+    first = exercise.targets_T.index(next(t for t in exercise.targets_T if t != IGNORED_LABEL))
     assert all(token in exercise.tokens_T[:first] for token in exercise.targets_T[first:])
 
 

@@ -19,7 +19,7 @@ from vl3.data.build.worker import ShardJob, WorkerSetup, new_row
 from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME, IndexRow, write_index
 from vl3.data.sample.prepare import Pruner
 from vl3.data.sample.problems import ProblemKind
-from vl3.data.sample.records import BadLine, Record, read_annotations
+from vl3.data.sample.records import BadLine, Record, annotations_file, read_annotations
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError, StorageError
 from vl3.system.files import atomic_write_text
@@ -92,7 +92,7 @@ def build_dataset(
         )
         built = iter([row for rows in pool.run(jobs) for row in rows])
         rows = [next(built) if isinstance(line, Record) else line for line in lines]
-        brings_heldout = annotations is None and (data_folder / "annotations" / "heldout.jsonl").exists()
+        brings_heldout = annotations is None and (data_folder / annotations_file("heldout")).exists()
         heldout_from = "annotations" if brings_heldout else _hold_out(rows, config.holdout_fraction)
         summary = _summarize(rows, len(jobs), heldout_from, config)
         write_index(folder / INDEX_NAME, rows)
@@ -102,7 +102,7 @@ def build_dataset(
 
 def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | IndexRow]:
     """All lines in order: records to build, rows of lines that are refused already."""
-    train, heldout = (data_folder / "annotations" / f"{split}.jsonl" for split in ("train", "heldout"))
+    train, heldout = (data_folder / annotations_file(split) for split in ("train", "heldout"))
     train = annotations or train
     lines = list(_refuse_duplicates(read_annotations(train, "train")))
     if not lines:
@@ -116,7 +116,7 @@ def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | In
 def _refuse_duplicates(
     lines: Iterator[Record | BadLine], known: set[str] | frozenset[str] = frozenset()
 ) -> Iterator[Record | IndexRow]:
-    seen: dict[str, str] = dict.fromkeys(known, "annotations/train.jsonl")
+    seen: dict[str, str] = dict.fromkeys(known, annotations_file("train"))
     for line in lines:
         if isinstance(line, BadLine):
             row = IndexRow(sample_id=line.sample_id, split=line.sample_id.partition("-")[0], where=line.where)

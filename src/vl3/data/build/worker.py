@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vl3.conventions import IGNORED_LABEL
 from vl3.config.data import DataConfig
-from vl3.data.sample.chat import IGNORED_LABEL, encode_messages, render_record
+from vl3.data.sample.chat import encode_messages, render_record
 from vl3.data.build.index import MERGE_SIZES, IndexRow
 from vl3.data.sample.media import read_media, resolve_media_path
 from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items

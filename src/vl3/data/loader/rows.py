@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vl3.data.sample.chat import IGNORED_LABEL
-from vl3.data.sample.geometry import PATCH_SIZE_PX
+from vl3.conventions import IGNORED_LABEL, PATCH_SIZE_PX
 from vl3.data.sample.prepare import PreparedSample
 from vl3.data.sample.tokenizer import ChatTokenizer
 

@@ -31,12 +31,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, StreamEvent
 from vl3.data.sample.tokenizer import IMAGE_MARK, MESSAGE_END, MESSAGE_START, STREAM_END, STREAM_START, ChatTokenizer
 
 STREAM_ROLE = "stream"
 ASSISTANT_HEADER = f"{MESSAGE_START}assistant\n"
-IGNORED_LABEL = -100
 _TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
 
 

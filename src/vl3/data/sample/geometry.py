@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PATCH_SIZE_PX = 14
+from vl3.conventions import PATCH_SIZE_PX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ Legend: F frames, H height, W width, C channels or the 588 values of a patch, P 
 
 import numpy as np
 
-from vl3.data.sample.geometry import PATCH_SIZE_PX
+from vl3.conventions import PATCH_SIZE_PX
 
 
 def patchify(

@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from vl3.config.data import DataConfig, DiffFPScale
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
-from vl3.data.sample.geometry import PATCH_SIZE_PX, ItemSize, fit_sizes
+from vl3.data.sample.geometry import ItemSize, fit_sizes
 from vl3.data.sample.image import decode_image, resize_image
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.problems import ProblemKind, SampleProblem

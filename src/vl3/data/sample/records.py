@@ -17,6 +17,11 @@ DEFAULT_SOURCE = "default"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
+def annotations_file(split: str) -> str:
+    """Where a data folder has the lines of a split."""
+    return f"annotations/{split}.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
     """One message of a conversation; `<image>` and `<video>` tags still stand in the text."""
@@ -150,7 +155,7 @@ def _lines(path: Path) -> Iterator[str]:
             yield from file
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} does not exist. A data folder needs annotations/train.jsonl; see docs/data-formats.md."
+            f"{path} does not exist. A data folder needs {annotations_file('train')}; see docs/data-formats.md."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}). Restore the file.") from error

@@ -11,12 +11,12 @@ from vl3.errors import StorageError
 from vl3.launch.job import LaunchJob, StateChange
 from vl3.store.objects import open_store
 from vl3.system.files import storage_errors
+from vl3.training.events import EVENTS_NAME
 
 log = logging.getLogger("vl3.launch")
 
 EVENT_PREFIX = "vl3-event "
 """Begins a line of rank 0's log that is an event."""
-EVENTS_KEY = "events.jsonl"
 """All events of a stage below its work_uri, kept there by the pods."""
 
 
@@ -61,10 +61,10 @@ class Output:
         """Replace the events that came by the log with the whole record in the store, where there is one."""
         try:
             store = open_store(self._job.work_uri)
-            if store.exists(EVENTS_KEY):
+            if store.exists(EVENTS_NAME):
                 with storage_errors(self._job.events_path):
                     self._job.events_path.parent.mkdir(parents=True, exist_ok=True)
-                store.get_file(EVENTS_KEY, self._job.events_path)
+                store.get_file(EVENTS_NAME, self._job.events_path)
         except StorageError as error:  # the metrics that came by the log have to do
             log.warning("the whole record of events could not be read: %s", error)
 

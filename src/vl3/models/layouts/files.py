@@ -9,8 +9,8 @@ from typing import Any
 from vl3.errors import ConfigError
 from vl3.models.config import VideoLlama3Config
 from vl3.models.layouts.names import Layout, carried_values, official_config, transformers_config
-from vl3.models.preprocessing import RUN_FILE, Preprocessing
-from vl3.models.stored import CONFIG_FILE, read_json
+from vl3.models.preprocessing import Preprocessing
+from vl3.models.stored import CONFIG_FILE, RUN_FILE, read_json
 from vl3.models.vocabulary import IMAGE_PAD, IMAGE_TOKEN, METHOD_TOKENS, TOKENIZER_FILE, VIDEO_PAD, Vocabulary
 from vl3.system.files import storage_errors
 

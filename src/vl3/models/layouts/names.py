@@ -14,6 +14,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
 from vl3.models.config import MODEL_TYPE, TextConfig, VideoLlama3Config, VisionConfig
 
@@ -31,7 +32,7 @@ _NAVIT_CONFIG = {
     "intermediate_size": 4304,
     "num_hidden_layers": 27,
     "num_attention_heads": 16,
-    "patch_size": 14,
+    "patch_size": PATCH_SIZE_PX,
 }
 """The encoder that the training repository's configs refer to by name instead of giving its sizes."""
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vl3.conventions import IGNORED_LABEL
 from vl3.data.loader.rows import empty_row, pack_row
-from vl3.data.sample.chat import IGNORED_LABEL
 from vl3.data.sample.prepare import PreparedSample
 
 

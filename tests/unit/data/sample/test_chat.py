@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.samples import conversation
+from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.chat import (
-    IGNORED_LABEL,
     encode_messages,
     expand_images,
     render_message,

@@ -9,7 +9,7 @@ import pytest
 from tests.support.failing_pruners import keep_all
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
 from vl3.config.data import DiffFPScale
-from vl3.data.sample.chat import IGNORED_LABEL
+from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.image import decode_image, resize_image
 from vl3.data.sample.patches import patchify
