@@ -21,7 +21,7 @@ Run = Annotated[
     str, typer.Option("--run", help="Run whose own tracking database is meant: a name below runs/, or a folder.")
 ]
 Uri = Annotated[
-    str, typer.Option("--tracking-uri", envvar="VL3_MLFLOW_URI", help="MLflow instead of the run's database.")
+    str, typer.Option("--tracking", envvar="VL3_MLFLOW_URI", help="MLflow instead of the run's database.")
 ]
 Recipe = Annotated[str, typer.Option("--recipe", help="Recipe whose registered model is meant.")]
 Model = Annotated[str, typer.Option("--model", help="Name of the registered model instead of the recipe's.")]
@@ -88,7 +88,7 @@ def _database_uri(run: str) -> str:
         known = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/mlflow.db"))) or "none"
         raise ConfigError(
             f"run {run!r} has no tracking database {database}. Runs that have one: {known}. Name one with --run, or "
-            "give --tracking-uri."
+            "give --tracking."
         )
     return f"sqlite:///{database}"
 

@@ -31,7 +31,7 @@ def test_run_without_a_database_names_those_that_have_one(place: Path, capsys: p
     assert run(["registry", "list", "--run", "mine"]) == 2
     assert capsys.readouterr().err == (
         f"ConfigError: run 'mine' has no tracking database {place}/runs/mine/mlflow.db. Runs that have one: other. "
-        "Name one with --run, or give --tracking-uri.\n"
+        "Name one with --run, or give --tracking.\n"
     )
 
 
