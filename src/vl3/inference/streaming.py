@@ -37,7 +37,7 @@ class StreamResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchedStream:
     """A stream without its answers, and where the model decides."""
 
     prompt: Prompt
@@ -80,7 +80,7 @@ def watch_streams(
     return results
 
 
-def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> Watch:
+def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> WatchedStream:
     """Take the assistant's messages out of a stream and find the ends of its stream messages.
 
     A stream message that a user's message follows is no decision of the model.
@@ -101,7 +101,7 @@ def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> Watc
     lasts = np.cumsum([len(message) for message in messages]) - 1
     numbers = np.cumsum(is_stream) - 1
     decides = [i for i, now in enumerate(is_stream) if now and (i + 1 == len(messages) or is_stream[i + 1])]
-    return Watch(
+    return WatchedStream(
         prompt=Prompt(ids_T=np.concatenate(messages), media=sample),
         ends=tuple(int(lasts[i]) for i in decides),
         frames=tuple(int(numbers[i]) for i in decides),
@@ -113,7 +113,7 @@ def _begins(message: np.ndarray, head: np.ndarray) -> bool:
 
 
 def _watch_batch(
-    model: VideoLlama3, watches: Sequence[Watch], tokenizer: "ChatTokenizer", max_new_tokens: int
+    model: VideoLlama3, watches: Sequence[WatchedStream], tokenizer: "ChatTokenizer", max_new_tokens: int
 ) -> list[StreamResult]:
     head = tokenizer.encode(ASSISTANT_HEADER)
     decoding = Decoding(model, [watch.prompt for watch in watches], len(head) + max_new_tokens)
@@ -133,7 +133,7 @@ def _watch_batch(
 
 
 def _first_spoken(
-    model: VideoLlama3, decoding: Decoding, watches: Sequence[Watch], tokenizer: "ChatTokenizer"
+    model: VideoLlama3, decoding: Decoding, watches: Sequence[WatchedStream], tokenizer: "ChatTokenizer"
 ) -> list[int | None]:
     """For each stream, which of its decisions is the first to speak."""
     places = [start + end for start, watch in zip(decoding.starts, watches, strict=True) for end in watch.ends]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vl3.data.sample.tokenizer import ChatTokenizer
 
 
-class Watcher:
+class StreamWatcher:
     """Feed it frames; each returns what the model says after it, or None while it keeps watching."""
 
     def __init__(

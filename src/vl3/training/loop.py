@@ -12,8 +12,8 @@ from vl3.data.loader.rows import PackedRow
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog
-from vl3.training.groups import PARTS, NamedParameters
 from vl3.training.meter import Meter
+from vl3.training.optimizer_groups import PARTS, NamedParameters
 from vl3.training.optimizer_state import optimizer_step_count, read_state
 from vl3.training.schedule import stage_factor
 

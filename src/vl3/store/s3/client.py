@@ -12,7 +12,7 @@ from vl3.store.s3.connection import S3Connection
 from vl3.store.s3.credentials import CredentialFiles, choose_source, files_from_environment
 from vl3.store.s3.errors import (
     DeadlineError,
-    Verdict,
+    RetryVerdict,
     code_of,
     explain,
     failures,
@@ -100,7 +100,7 @@ class S3Client:
                 result = operation(self.minio, deadline)
             except failures() as error:
                 self._has_answered |= status_of(error) != 0
-                if verdict_of(error) is Verdict.CREDENTIALS and self._has_newer_account(used):
+                if verdict_of(error) is RetryVerdict.CREDENTIALS and self._has_newer_account(used):
                     log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
                     tries += 1
                     return operation(self.minio, deadline)
@@ -110,7 +110,7 @@ class S3Client:
 
         def may_pass(error: BaseException) -> bool:
             limit = MAX_TRIES if self._has_answered else FIRST_CONTACT_TRIES
-            return isinstance(error, failures()) and verdict_of(error) is Verdict.RETRY and tries < limit
+            return isinstance(error, failures()) and verdict_of(error) is RetryVerdict.RETRY and tries < limit
 
         def note(error: BaseException, _: int, pause_seconds: float) -> None:
             self.num_retries += 1

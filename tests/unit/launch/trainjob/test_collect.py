@@ -71,16 +71,16 @@ def test_jobs_belong_to_the_workflow_not_to_the_pod(
     namespace.write_text("team\n")
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "u", "controller": True}
     server.put("pods", {"metadata": {"name": "step-pod", "ownerReferences": [workflow]}})
-    assert owner.find_origin(client) is None  # outside a cluster
+    assert owner.find_launcher_pod(client) is None  # outside a cluster
     monkeypatch.setattr(owner, "NAMESPACE_FILE", namespace)
     monkeypatch.setenv("KFP_POD_NAME", "step-pod")
     reference = workflow | {"controller": False, "blockOwnerDeletion": False}
-    assert owner.find_origin(client) == owner.Origin("step-pod", reference)
+    assert owner.find_launcher_pod(client) == owner.LauncherPod("step-pod", reference)
     server.put("pods", {"metadata": {"name": "bare-pod"}})
     monkeypatch.setenv("KFP_POD_NAME", "bare-pod")
-    assert owner.find_origin(client) == owner.Origin("bare-pod", None)
+    assert owner.find_launcher_pod(client) == owner.LauncherPod("bare-pod", None)
     monkeypatch.setenv("KFP_POD_NAME", "unknown")
-    assert owner.find_origin(client) is None
+    assert owner.find_launcher_pod(client) is None
 
 
 def test_collect_removes_what_nobody_looks_after(make_job: MakeJob, server: ApiServer, client: Client) -> None:
