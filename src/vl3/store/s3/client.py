@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.s3.connection import S3Connection
@@ -21,6 +21,9 @@ from vl3.store.s3.errors import (
     wait_asked_for,
 )
 from vl3.system.retry import Pauses, retry
+
+if TYPE_CHECKING:
+    from minio.credentials import Provider
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class S3Client:
             connection.host,
             secure=connection.is_https,
             region=connection.region or (None if connection.is_aws else "us-east-1"),  # others need not be asked
-            credentials=self._source,
+            credentials=cast("Provider", self._source),  # a class of minio's, of which it calls retrieve() alone
             http_client=http,
         )
         self.num_retries = 0
