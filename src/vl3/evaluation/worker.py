@@ -20,7 +20,7 @@ from vl3.evaluation.candidates import Assignment, Candidate, open_candidate
 from vl3.evaluation.metrics import is_exact_match
 from vl3.evaluation.result import Answer
 from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
-from vl3.inference.generate import generate_greedy
+from vl3.inference.generate import generate_answers
 from vl3.inference.streaming import watch_streams
 from vl3.models.model import VideoLlama3
 
@@ -125,7 +125,7 @@ def _answer(
     model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[PreparedQuestion], key: str, config: EvaluationConfig
 ) -> list[tuple[int, Answer]]:
     samples = [question.prepared[key] for question in questions]
-    texts = generate_greedy(
+    texts = generate_answers(
         model, samples, tokenizer, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
     )
     answers = []

@@ -17,7 +17,7 @@ from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import MESSAGE_END, ChatTokenizer
 from vl3.errors import ConfigError, DataError
 from vl3.inference.batch import Decoding, Prompt
-from vl3.inference.generate import answer_tokens, generate
+from vl3.inference.generate import answer_tokens, generate_answers
 from vl3.inference.question import Question, prepare_question, trained_settings
 from vl3.inference.sampling import GREEDY, Chooser, Sampling
 from vl3.inference.watcher import StreamWatcher
@@ -92,7 +92,7 @@ class Chat:
             DataError: as `ask`.
         """
         samples = [prepare_question(question, self.tokenizer, self.settings) for question in questions]
-        return generate(
+        return generate_answers(
             self.model,
             samples,
             self.tokenizer,

@@ -16,7 +16,7 @@ import torch
 
 from vl3.data.sample.chat import ASSISTANT_HEADER
 from vl3.errors import DataError
-from vl3.inference.batch import Decoding, Prompt, similar_batches
+from vl3.inference.batch import BATCH_TOKENS, Decoding, Prompt, similar_batches
 from vl3.inference.generate import answer
 from vl3.inference.sampling import GREEDY, Chooser
 from vl3.models.model import VideoLlama3
@@ -56,7 +56,6 @@ def watch_streams(
     *,
     max_new_tokens: int,
     batch_size: int = 64,
-    batch_tokens: int = 16384,
 ) -> list[StreamResult]:
     """When the model first speaks in each stream, and what it says, greedily; in the samples' order.
 
@@ -66,14 +65,13 @@ def watch_streams(
         tokenizer: of the model.
         max_new_tokens: tokens of an answer at most.
         batch_size: samples run together at most.
-        batch_tokens: tokens run together at most.
 
     Raises:
         DataError: a sample has no stream message, or its `<image>` tokens do not fit its media.
     """
     watches = [find_decisions(sample, tokenizer) for sample in samples]
     results = [StreamResult(frame_index=None, text="")] * len(samples)
-    for batch in similar_batches([len(watch.prompt.ids_T) for watch in watches], batch_size, batch_tokens):
+    for batch in similar_batches([len(watch.prompt.ids_T) for watch in watches], batch_size, BATCH_TOKENS):
         spoken = _watch_batch(model, [watches[index] for index in batch], tokenizer, max_new_tokens)
         for index, result in zip(batch, spoken, strict=True):
             results[index] = result

@@ -60,10 +60,10 @@ def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
     """Remove the run's TrainJobs; their names, and what kept them from going."""
     if request.config.launch.backend != "trainjob":
         return [], None
-    from vl3.launch.trainjob.collect import collect_run
+    from vl3.launch.trainjob.collect import cancel_run
 
     try:
-        freed = collect_run(request.run_id)
+        freed = cancel_run(request.run_id)
     except Vl3Error as error:
         log.error("TrainJobs of run %s may be left: %s", request.run_id, error)
         return [], error

@@ -32,6 +32,8 @@ INITIAL_STD = 0.08
 OUTPUT_STD = 0.01
 """Spread of the matrices that write to the residual stream; small ones let depth grow gently."""
 CHAT_CATEGORIES = tuple(category for category in Category if category is not Category.TEXT_ONLY)
+ACCURACY_SAMPLES = 100
+"""Conversations of a category that the accuracy is measured on."""
 _log = logging.getLogger(__name__)
 
 
@@ -185,12 +187,12 @@ def _predict(model: "Qwen2ForCausalLM", exercises: list[Exercise]) -> tuple[Tens
 
 
 @torch.no_grad()
-def _accuracy(model: "Qwen2ForCausalLM", book: ExerciseBook, seed: int, samples: int = 100) -> dict[str, float]:
+def _accuracy(model: "Qwen2ForCausalLM", book: ExerciseBook, seed: int) -> dict[str, float]:
     """Share of conversations whose every supervised token is predicted, on scenes no step has seen."""
     result = {}
     for category in CHAT_CATEGORIES:
         rng = random.Random(f"{SEED_SPACE}-heldout/{seed}/{category}")
-        exercises = [book.draw(f"chat:{category}", rng) for _ in range(samples)]
+        exercises = [book.draw(f"chat:{category}", rng) for _ in range(ACCURACY_SAMPLES)]
         logits_SV, targets_S = _predict(model, exercises)
         wrong = (logits_SV.argmax(-1) != targets_S).tolist()
         right, start = 0, 0
@@ -198,5 +200,5 @@ def _accuracy(model: "Qwen2ForCausalLM", book: ExerciseBook, seed: int, samples:
             count = sum(target != IGNORED_LABEL for target in exercise.targets_T[1:])
             right += not any(wrong[start : start + count])
             start += count
-        result[str(category)] = right / samples
+        result[str(category)] = right / ACCURACY_SAMPLES
     return result

@@ -34,11 +34,6 @@ class StepDone:
     stop_requested: bool
     """Whether this is the last step of this process because it was asked to stop."""
 
-    @property
-    def is_last(self) -> bool:
-        """Whether no step follows in this process."""
-        return self.stop_requested or self.done == self.total
-
 
 Callback = Callable[[StepDone], None]
 

@@ -33,11 +33,6 @@ _INDEX_COLUMNS = {
 """Columns that name a row of each table."""
 
 
-def warm_import() -> None:
-    """Import Great Expectations, three to ten seconds; to be run in a thread while the dataset is built."""
-    import great_expectations.expectations  # noqa: F401
-
-
 def validate_dataset(dataset_folder: Path, config: RunConfig, out_folder: Path) -> ValidationResult:
     """Check a built dataset; see validate_index. DataError where the folder holds no whole dataset."""
     from vl3.data.build.index import DatasetIndex

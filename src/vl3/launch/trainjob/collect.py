@@ -28,15 +28,6 @@ def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
     return outage_as_error(lambda: _remove_all(api, limits, _find(api, limits, run_id)))
 
 
-def collect_run(run_id: str, *, client: Client | None = None) -> list[str]:
-    """Clear away what a run that has ended left on the cluster; returns the names of the TrainJobs.
-
-    Raises:
-        ClusterError: something is left, or the API server does not answer.
-    """
-    return cancel_run(run_id, client=client)
-
-
 def collect(
     older_than_seconds: float, *, run_id: str | None = None, is_rehearsal: bool = False, client: Client | None = None
 ) -> list[str]:

@@ -42,7 +42,7 @@ def launch_trainjob(
     """Run a stage as TrainJobs until one is complete.
 
     A job of the same run and stage that is there already is adopted, so that a launcher which was killed goes on when
-    it is started again. A complete job stays for that purpose until the run ends (`collect_run`). However this call
+    it is started again. A complete job stays for that purpose until the run ends (`cancel_run`). However this call
     ends otherwise, its job is deleted and its pods are gone; only when the API server cannot be asked any more the job
     goes on.
 

@@ -8,7 +8,7 @@ docs/adr/0009-own-s3-credentials.md.
 import configparser
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -60,18 +60,18 @@ class CredentialSource(Protocol):
         """Look again at the next retrieve, though nothing seems to have changed."""
 
 
-def files_from_environment(environment: Mapping[str, str] = os.environ) -> CredentialFiles:
+def files_from_environment() -> CredentialFiles:
     """The AWS-standard variables about credential files and roles."""
-    token = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
-    given = environment.get("AWS_SHARED_CREDENTIALS_FILE")
-    usual = Path(environment.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
+    token = os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    given = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
+    usual = Path(os.environ.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
     return CredentialFiles(
         credentials_file=Path(given) if given else usual if usual.is_file() else None,
-        profile=environment.get("AWS_PROFILE") or "default",
+        profile=os.environ.get("AWS_PROFILE") or "default",
         token_file=Path(token) if token else None,
-        role=environment.get("AWS_ROLE_ARN") or None,
-        sts_endpoint=environment.get("AWS_ENDPOINT_URL_STS") or None,
-        has_container_role=any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in environment),
+        role=os.environ.get("AWS_ROLE_ARN") or None,
+        sts_endpoint=os.environ.get("AWS_ENDPOINT_URL_STS") or None,
+        has_container_role=any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in os.environ),
     )
 
 
