@@ -81,15 +81,15 @@ def module_folder(folder: str, module: str) -> Path:
     return Path(json.loads(said)["Dir"])
 
 
-def linker_flags(version: str = KUBERNETES_VERSION) -> str:
+def linker_flags() -> str:
     """Flags that strip the programs and put Kubernetes' version into them; without it clients see v0.0.0."""
-    major, minor, _ = version.removeprefix("v").split(".")
+    major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     component = "k8s.io/component-base/version"
     values = {
-        f"{component}.gitVersion": version,
+        f"{component}.gitVersion": KUBERNETES_VERSION,
         f"{component}.gitMajor": major,
         f"{component}.gitMinor": minor,
-        "k8s.io/client-go/pkg/version.gitVersion": version,
+        "k8s.io/client-go/pkg/version.gitVersion": KUBERNETES_VERSION,
     }
     return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in values.items())])
 

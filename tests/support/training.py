@@ -88,7 +88,6 @@ def make_row() -> Callable[..., PackedRow]:
             merge_sizes_I=np.ones(num_samples, dtype=np.int64),
             keep_M=np.ones(8 * num_samples, dtype=bool),
             sample_ids=tuple(f"s{seed}-{i}" for i in range(num_samples)),
-            categories=("scene_image",) * num_samples,
             visual_tokens=8 * num_samples,
             visual_tokens_kept=8 * num_samples,
         )

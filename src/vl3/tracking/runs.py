@@ -1,6 +1,5 @@
 """MLflow runs of a workflow: one parent run, one nested run a step, found again after a restart."""
 
-import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-log = logging.getLogger(__name__)
 
 RUN_TAG = "vl3.run_id"
 """Tag of every run with the workflow run's id."""

@@ -26,8 +26,9 @@ def test_hash_keeps_parts_apart() -> None:
     assert hash_of("ab", "c") != hash_of("a", "bc")
 
 
-def test_the_linker_puts_the_version_into_the_programs() -> None:
-    flags = linker_flags("v1.36.3")
+def test_the_linker_puts_the_version_into_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "KUBERNETES_VERSION", "v1.36.3")
+    flags = linker_flags()
     assert flags.startswith("-s -w ")
     assert "-X k8s.io/component-base/version.gitVersion=v1.36.3" in flags
     assert "version.gitMajor=1 " in flags

@@ -1,6 +1,5 @@
 """One attempt: a TrainJob followed from its creation (or adoption) to its end."""
 
-import logging
 import queue
 from collections.abc import Sequence
 
@@ -29,8 +28,6 @@ from vl3.launch.trainjob.observed import ObservedObjects, rank_zero
 from vl3.launch.trainjob.output import LaunchOutput
 from vl3.launch.trainjob.queue_position import QueuePosition
 from vl3.launch.trainjob.state import WAITING, Observation, observe
-
-log = logging.getLogger("vl3.launch")
 
 _TICK_SECONDS = 1.0
 
