@@ -12,7 +12,7 @@ CACHE_REPOSITORY = "vl3/kind-cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class ImageRecipe:
     """An image: its Dockerfile and the files that it copies."""
 
     name: str
@@ -39,7 +39,7 @@ def image_ids() -> dict[str, str]:
     return dict(line.split(" ", 1) for line in listing.splitlines())
 
 
-def ensure_image(recipe: Recipe, *bases: str) -> str:
+def ensure_image(recipe: ImageRecipe, *bases: str) -> str:
     """Build an image unless the same one was built before; give it its name; return its cache tag."""
     tag = recipe.tag(*bases)
     known = image_ids()
@@ -52,7 +52,7 @@ def ensure_image(recipe: Recipe, *bases: str) -> str:
     return tag
 
 
-def build(recipe: Recipe, tag: str) -> None:
+def build(recipe: ImageRecipe, tag: str) -> None:
     """Run `docker build` over a folder with just the files of the recipe.
 
     The network is the machine's own: name servers on a loopback address are out of reach in a network of Docker's.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from images.debian import DEBIAN_IMAGE
 from kind.commands import KindError
-from kind.docker import Recipe, ensure_image, scratch_dockerfile
+from kind.docker import ImageRecipe, ensure_image, scratch_dockerfile
 from kind.programs import module_folder
 from kind.settings import (
     HERE,
@@ -39,22 +39,22 @@ SCRATCH_NODE_IMAGES = {
 }
 
 
-def node_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
+def node_recipes(programs: Mapping[str, Path]) -> list[ImageRecipe]:
     """Images that lie in the node image, so that a node starts without a registry."""
     scratch = [
-        Recipe(
+        ImageRecipe(
             name=name,
             dockerfile=scratch_dockerfile(program, target=f"/usr/local/bin/{program}"),
             files={program: programs[program]},
         )
         for name, program in SCRATCH_NODE_IMAGES.items()
     ]
-    proxy = Recipe(
+    proxy = ImageRecipe(
         name=f"registry.k8s.io/kube-proxy:{KUBERNETES_VERSION}",
         dockerfile=_node_dockerfile("COPY kube-proxy /usr/local/bin/"),
         files={"kube-proxy": programs["kube-proxy"]},
     )
-    network = Recipe(
+    network = ImageRecipe(
         name=KINDNETD_IMAGE,
         dockerfile=_node_dockerfile(
             "COPY kubectl calico-felix kindnetd /usr/local/bin/\n"
@@ -68,7 +68,7 @@ def node_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
             "kindnetd": HERE / "node" / "kindnetd.sh",
         },
     )
-    helper = Recipe(name=PROVISIONER_HELPER_IMAGE, dockerfile=f"FROM {DEBIAN_IMAGE}\n", files={})
+    helper = ImageRecipe(name=PROVISIONER_HELPER_IMAGE, dockerfile=f"FROM {DEBIAN_IMAGE}\n", files={})
     return [*scratch, proxy, network, helper]
 
 
@@ -86,7 +86,7 @@ def apt_install(packages: str) -> str:
     )
 
 
-def controller_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
+def controller_recipes(programs: Mapping[str, Path]) -> list[ImageRecipe]:
     """JobSet, Trainer, Kueue and kwok under the names that their stock manifests use."""
     table = {
         JOBSET_IMAGE: ("jobset", "/manager"),
@@ -95,7 +95,7 @@ def controller_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
         KWOK_IMAGE: ("kwok", "/usr/local/bin/kwok"),
     }
     return [
-        Recipe(
+        ImageRecipe(
             name=name,
             dockerfile=scratch_dockerfile(program, target=target, user=NON_ROOT),
             files={program: programs[program]},
@@ -104,16 +104,16 @@ def controller_recipes(programs: Mapping[str, Path]) -> list[Recipe]:
     ]
 
 
-def storage_recipes() -> list[Recipe]:
+def storage_recipes() -> list[ImageRecipe]:
     """S3 server and database of the kind overlay."""
     folder = HERE / "images"
     return [
-        Recipe(
+        ImageRecipe(
             name=SEAWEEDFS_IMAGE,
             dockerfile=scratch_dockerfile("weed", target="/usr/local/bin/weed", user=NON_ROOT),
             files={"weed": find_weed()},
         ),
-        Recipe(
+        ImageRecipe(
             name=POSTGRES_IMAGE,
             dockerfile=(folder / "postgres.Dockerfile").read_text(encoding="utf-8"),
             files={"start-postgres": folder / "start-postgres.sh"},
@@ -130,6 +130,6 @@ def find_weed() -> Path:
     return Path(found).resolve()
 
 
-def ensure_images(recipes: list[Recipe], *bases: str) -> dict[str, str]:
+def ensure_images(recipes: list[ImageRecipe], *bases: str) -> dict[str, str]:
     """Build what is missing; image name -> cache tag."""
     return {recipe.name: ensure_image(recipe, *bases) for recipe in recipes}

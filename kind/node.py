@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kind.commands import KindError, pipe, run, say, step, succeeds
 from kind.content import hash_of
-from kind.docker import Recipe, ensure_image, image_ids
+from kind.docker import ImageRecipe, ensure_image, image_ids
 from kind.programs import CNI_PLUGINS, module_folder
 from kind.settings import HERE, KUBERNETES_VERSION
 
@@ -42,12 +42,12 @@ def ensure_node_image(programs: Mapping[str, Path], images: Mapping[str, str], d
     return image
 
 
-def root_recipe(programs: Mapping[str, Path]) -> Recipe:
+def root_recipe(programs: Mapping[str, Path]) -> ImageRecipe:
     """The node without the images in it: systemd, containerd, the kubelet and kind's own files."""
     dockerfile = (HERE / "node" / "Dockerfile").read_text(encoding="utf-8")
     names = ("kubeadm", "kubelet", "kubectl", "calico", *CNI_PLUGINS)
     kind_files = module_folder("kind", "sigs.k8s.io/kind") / "images" / "base" / "files"
-    return Recipe(
+    return ImageRecipe(
         name="vl3/kind-root:kind",
         dockerfile=dockerfile.replace("KUBERNETES_VERSION", KUBERNETES_VERSION),
         files={

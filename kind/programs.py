@@ -15,7 +15,7 @@ GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class GoModule:
     """One Go module folder and the programs that are built of it."""
 
     module: str
@@ -35,15 +35,15 @@ CNI_PLUGINS = ("loopback", "host-local", "portmap")
 CALICO = ("calico", "calico-felix")
 """The pod network's CNI plugin, and the program that enforces network policies on a node."""
 
-KIND = Piece(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",))
+KIND = GoModule(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",))
 
 # Kubernetes before the controllers: they find most of their packages in the build cache then.
-PIECES = (
+GO_MODULES = (
     KIND,
-    Piece(module="pause", packages=(".",), programs=("pause",)),
-    Piece(module="etcd", packages=(".",), programs=("etcd",)),
-    Piece(module="k8s", packages=_kubernetes(*KUBERNETES), programs=KUBERNETES),
-    Piece(
+    GoModule(module="pause", packages=(".",), programs=("pause",)),
+    GoModule(module="etcd", packages=(".",), programs=("etcd",)),
+    GoModule(module="k8s", packages=_kubernetes(*KUBERNETES), programs=KUBERNETES),
+    GoModule(
         module="cni",
         packages=tuple(
             f"github.com/containernetworking/plugins/plugins/{path}"
@@ -51,78 +51,78 @@ PIECES = (
         ),
         programs=CNI_PLUGINS,
     ),
-    Piece(
+    GoModule(
         module="calico",
         packages=tuple(
             f"github.com/projectcalico/calico/{path}" for path in ("cni-plugin/cmd/calico", "felix/cmd/calico-felix")
         ),
         programs=CALICO,
     ),
-    Piece(module="coredns", packages=("github.com/coredns/coredns",), programs=("coredns",)),
-    Piece(
+    GoModule(module="coredns", packages=("github.com/coredns/coredns",), programs=("coredns",)),
+    GoModule(
         module="lpp",
         packages=("github.com/rancher/local-path-provisioner",),
         programs=("local-path-provisioner",),
     ),
-    Piece(module="jobset", packages=("sigs.k8s.io/jobset",), programs=("jobset",)),
-    Piece(
+    GoModule(module="jobset", packages=("sigs.k8s.io/jobset",), programs=("jobset",)),
+    GoModule(
         module="trainer",
         packages=("github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager",),
         programs=("trainer-controller-manager",),
     ),
-    Piece(module="kueue", packages=("sigs.k8s.io/kueue/cmd/kueue",), programs=("kueue",)),
-    Piece(module="kwok", packages=("sigs.k8s.io/kwok/cmd/kwok",), programs=("kwok",)),
+    GoModule(module="kueue", packages=("sigs.k8s.io/kueue/cmd/kueue",), programs=("kueue",)),
+    GoModule(module="kwok", packages=("sigs.k8s.io/kwok/cmd/kwok",), programs=("kwok",)),
 )
 
 
-def module_folder(piece: str, module: str) -> Path:
+def module_folder(folder: str, module: str) -> Path:
     """Where Go keeps the files of a pinned module; it is fetched where it is not there yet."""
-    said = run(["go", "mod", "download", "-json", module], cwd=MODULES / piece, env=GO_ENVIRONMENT)
+    said = run(["go", "mod", "download", "-json", module], cwd=MODULES / folder, env=GO_ENVIRONMENT)
     return Path(json.loads(said)["Dir"])
 
 
-def linker_flags(version: str = KUBERNETES_VERSION) -> str:
+def linker_flags() -> str:
     """Flags that strip the programs and put Kubernetes' version into them; without it clients see v0.0.0."""
-    major, minor, _ = version.removeprefix("v").split(".")
+    major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     component = "k8s.io/component-base/version"
     values = {
-        f"{component}.gitVersion": version,
+        f"{component}.gitVersion": KUBERNETES_VERSION,
         f"{component}.gitMajor": major,
         f"{component}.gitMinor": minor,
-        "k8s.io/client-go/pkg/version.gitVersion": version,
+        "k8s.io/client-go/pkg/version.gitVersion": KUBERNETES_VERSION,
     }
     return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in values.items())])
 
 
-def piece_hash(piece: Piece, go_version: str) -> str:
+def module_hash(go_module: GoModule, go_version: str) -> str:
     """Changes with the pinned modules, the packages, the flags and Go itself."""
-    return hash_of(MODULES / piece.module, piece.packages, linker_flags(), go_version)
+    return hash_of(MODULES / go_module.module, go_module.packages, linker_flags(), go_version)
 
 
-def build_programs(cache: Path, pieces: Iterable[Piece] = PIECES) -> dict[str, Path]:
+def build_programs(cache: Path, modules: Iterable[GoModule] = GO_MODULES) -> dict[str, Path]:
     """Build what the cache lacks and say where every program lies."""
     go_version = run(["go", "version"]).strip()
     found: dict[str, Path] = {}
-    for piece in pieces:
-        folder = cache / "programs" / f"{piece.module}-{piece_hash(piece, go_version)}"
+    for go_module in modules:
+        folder = cache / "programs" / f"{go_module.module}-{module_hash(go_module, go_version)}"
         if not folder.is_dir():
-            with step(f"go build {piece.module}"):
-                _build(piece, folder)
-            _remove_older(folder, piece.module)
-        found |= {program: folder / program for program in piece.programs}
+            with step(f"go build {go_module.module}"):
+                _build(go_module, folder)
+            _remove_older(folder, go_module.module)
+        found |= {program: folder / program for program in go_module.programs}
     return found
 
 
-def _build(piece: Piece, folder: Path) -> None:
+def _build(go_module: GoModule, folder: Path) -> None:
     """Build beside the final folder, so that a killed build is never taken for a whole one."""
     work = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.copytree(MODULES / piece.module, work / "module", dirs_exist_ok=True)
+    shutil.copytree(MODULES / go_module.module, work / "module", dirs_exist_ok=True)
     output = work / "out"
     output.mkdir()
     # A single package gets its name from us: a module's root package is named after its folder.
-    target = f"{output}/" if len(piece.programs) > 1 else str(output / piece.programs[0])
+    target = f"{output}/" if len(go_module.programs) > 1 else str(output / go_module.programs[0])
     fetch(
-        ["go", "build", "-trimpath", "-ldflags", linker_flags(), "-o", target, *piece.packages],
+        ["go", "build", "-trimpath", "-ldflags", linker_flags(), "-o", target, *go_module.packages],
         cwd=work / "module",
         env=GO_ENVIRONMENT,
     )

@@ -20,9 +20,9 @@ class Cluster:
     def __init__(self, kubectl: Path, settings: Settings) -> None:
         self._command = [str(kubectl), "--kubeconfig", str(settings.kubeconfig)]
 
-    def kubectl(self, *arguments: str | Path, text: str | None = None, timeout: float = 120) -> str:
+    def kubectl(self, *arguments: str | Path, text: str | None = None) -> str:
         """Run kubectl and return what it printed."""
-        return run([*self._command, *arguments], text=text, timeout=timeout)
+        return run([*self._command, *arguments], text=text, timeout=120)
 
     def apply(self, folder: Path) -> None:
         """Server-side apply of a kustomization: definitions first, the rest when the API knows them."""

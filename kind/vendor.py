@@ -17,7 +17,7 @@ TARGET = ROOT / "manifests" / "third-party"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class ManifestSource:
     """Stock manifests inside a Go module."""
 
     name: str
@@ -41,7 +41,7 @@ def without_own_jobset(folder: Path) -> None:
 
 
 SOURCES = (
-    Source(
+    ManifestSource(
         name="jobset",
         module="sigs.k8s.io/jobset",
         folder="config",
@@ -49,7 +49,7 @@ SOURCES = (
         stock_image="us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset",
         image=JOBSET_IMAGE,
     ),
-    Source(
+    ManifestSource(
         name="trainer",
         module="github.com/kubeflow/trainer/v2",
         folder="manifests",
@@ -58,7 +58,7 @@ SOURCES = (
         image=TRAINER_IMAGE,
         prepare=without_own_jobset,
     ),
-    Source(
+    ManifestSource(
         name="kueue",
         module="sigs.k8s.io/kueue",
         folder="config",
@@ -66,7 +66,7 @@ SOURCES = (
         stock_image="us-central1-docker.pkg.dev/k8s-staging-images/kueue/kueue",
         image=KUEUE_IMAGE,
     ),
-    Source(
+    ManifestSource(
         name="kwok",
         module="sigs.k8s.io/kwok",
         folder="kustomize",
@@ -77,7 +77,7 @@ SOURCES = (
 )
 
 
-def rendered(source: Source) -> str:
+def rendered(source: ManifestSource) -> str:
     """All objects of a source as one YAML text, under a header that says where they come from."""
     module = module_folder(source.name, source.module)
     with TemporaryDirectory(prefix="vl3-vendor-") as name:
@@ -93,7 +93,7 @@ def rendered(source: Source) -> str:
     return header + "---\n".join(text.removeprefix("---\n") for text in texts)
 
 
-def kustomization(source: Source) -> str:
+def kustomization(source: ManifestSource) -> str:
     """The kustomization over the rendered file: the image of the release, nothing else."""
     name, _, tag = source.image.rpartition(":")
     image = {"name": source.stock_image, "newName": name, "newTag": tag}

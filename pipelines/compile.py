@@ -33,11 +33,6 @@ def compile_workflow(workflow: Workflow, parameters: WorkflowParameters, path: P
     Compiler().compile(workflow.make_pipeline(effective_config(workflow, parameters)), str(path))
 
 
-def without_sdk_version(text: str) -> str:
-    """The IR without the line that changes with each kfp release, for comparison."""
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("sdkVersion:"))
-
-
 def ir_digest(path: Path) -> str:
     """Digest of a compiled workflow's content, whatever its layout as text: run here, submitted or in git."""
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))

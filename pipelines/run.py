@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines.local.display import tell
 from pipelines.local.lock import run_lock
-from pipelines.local.watch import Watch
+from pipelines.local.watch import RunWatch
 from pipelines.options import add_arguments, read_arguments
 from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
 from vl3.config.parameters import WorkflowParameters
@@ -51,7 +51,7 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seco
             f"{folder}: the run folder cannot be made ({error.strerror}). Choose another RUN."
         ) from error
     with run_lock(folder) as temporary:
-        watch = Watch(folder, workflow, parameters, limits_seconds, temporary)
+        watch = RunWatch(folder, workflow, parameters, limits_seconds, temporary)
         for number in INTERRUPTED:
             signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -57,18 +57,16 @@ def find_run(server: Server, name: str) -> Any:
     return server.run(runs[0].run_id)
 
 
-def follow(server: Server, run: Any, sleep: Callable[[float], None] = time.sleep) -> Iterator[Any]:
+def follow(server: Server, run: Any) -> Iterator[Any]:
     """The run anew each time it is asked for, until it has ended."""
     yield run
     while run.state not in ENDED:
-        sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
         run = server.run(run.run_id)
         yield run
 
 
-def cancel(
-    server: Server, run: Any, *, timeout_seconds: float, sleep: Callable[[float], None] = time.sleep
-) -> tuple[Any, bool]:
+def cancel(server: Server, run: Any, *, timeout_seconds: float) -> tuple[Any, bool]:
     """End a run and wait until the server says that it has ended.
 
     Returns:
@@ -81,7 +79,7 @@ def cancel(
         return run, False
     server.terminate(run.run_id)
     deadline = time.monotonic() + timeout_seconds
-    for now in follow(server, server.run(run.run_id), sleep):
+    for now in follow(server, server.run(run.run_id)):
         run = now
         if time.monotonic() > deadline and run.state not in ENDED:
             raise ClusterError(

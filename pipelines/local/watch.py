@@ -26,7 +26,7 @@ _IDLE_LIMIT_SECONDS = 300.0
 _FULL_DISK_BYTES = 1 << 20
 
 
-class Watch:
+class RunWatch:
     """One attempt at a run."""
 
     def __init__(

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.compile import compile_manifests, without_sdk_version
+from pipelines.compile import compile_manifests
 from tests.support.workflows import TASKS, compile_train
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_train_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], tmp_path: Path) -> None:
     compile_train(tmp_path / "train.yaml")
-    golden("pipelines/train.yaml", without_sdk_version((tmp_path / "train.yaml").read_text(encoding="utf-8")))
+    lines = (tmp_path / "train.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    # one line changes with each release of kfp
+    golden("pipelines/train.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
 
 
 def test_the_manifests_in_git_are_the_workflow_as_it_is() -> None:

@@ -33,9 +33,7 @@ LIGHT_STEPS = """
 import os, sys
 import vl3.steps.check_prerequisites, vl3.steps.finish, vl3.steps.promote, vl3.steps.report, vl3.steps.train_stage
 import vl3.launch.check.cluster, vl3.report.page
-from vl3.tracking.client import warm_import
-warm_import()
-import kubernetes.client, minio
+import kubernetes.client, minio, mlflow.tracking
 assert "torch" not in sys.modules and "sqlalchemy" not in sys.modules
 """
 EVALUATE = """

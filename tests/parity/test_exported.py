@@ -8,7 +8,7 @@ import torch
 from transformers import AutoProcessor
 from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3ForConditionalGeneration
 
-from vl3.data.sample.chat import render_message, render_prompt
+from vl3.data.sample.chat import ASSISTANT_HEADER, render_message
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.tokenizer import ChatTokenizer
@@ -96,7 +96,7 @@ def test_exported_processor_prepares_a_video_as_we_do(exported):
     )
     keep_M = keep_mask(frames, patch_size=14, merge_size=2, threshold=0.1, min_tokens=1)
     assert inputs["video_compression_mask"].tolist() == keep_M.tolist()
-    ids = tokenizer.encode(render_prompt([render_message("user", "<video>What?", [0, 1, 2, 3])]))
+    ids = tokenizer.encode(render_message("user", "<video>What?", [0, 1, 2, 3]).text + ASSISTANT_HEADER)
     counts = iter(keep_M.reshape(4, -1).sum(1).tolist())
     expected = [i for token in ids for i in ([94] * next(counts) if token == IMAGE_ID else [token])]
     assert inputs["input_ids"][0].tolist() == expected

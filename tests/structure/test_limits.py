@@ -1,6 +1,7 @@
 """Limits that keep the code readable, and the rule for what a component may import."""
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("src", "components", "pipelines") for path in (ROOT / folder).rglob("*.py"))
 COMPONENTS = sorted((ROOT / "components").rglob("*.py"))
+NAMED_ONCE = [*SOURCES, *(path for folder in ("images", "kind") for path in sorted((ROOT / folder).rglob("*.py")))]
 MAX_FUNCTION_LINES = 60
 
 
@@ -54,6 +56,17 @@ def test_component_is_a_thin_face_of_a_step(path: Path) -> None:
             assert any(module == name or module.startswith(f"{name}.") for name in allowed), (
                 f"line {node.lineno} imports {module}; allowed here: {', '.join(allowed)}"
             )
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """A search for a name finds one class."""
+    places = defaultdict(list)
+    for path in NAMED_ONCE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name_of(path))
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert not twice, f"one name for several classes, so say in each what it is: {twice}"
 
 
 def test_sources_are_found() -> None:

@@ -19,7 +19,6 @@ from vl3.data.loader.rows import PackedRow
 from vl3.recipes.catalog import get_recipe
 from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
-from vl3.store.uris import file_uri
 from vl3.training.job import StageJob
 from vl3.training.sources import stage_code_version
 
@@ -89,7 +88,6 @@ def make_row() -> Callable[..., PackedRow]:
             merge_sizes_I=np.ones(num_samples, dtype=np.int64),
             keep_M=np.ones(8 * num_samples, dtype=bool),
             sample_ids=tuple(f"s{seed}-{i}" for i in range(num_samples)),
-            categories=("scene_image",) * num_samples,
             visual_tokens=8 * num_samples,
             visual_tokens_kept=8 * num_samples,
         )
@@ -123,8 +121,8 @@ class StageInputs:
     def job(self, folder: Path, *, initial_model: Reference | None = None, **overrides: object) -> StageJob:
         """A job of the first stage that leaves its files in a folder."""
         values = {
-            "model.vision_base": file_uri(self.vision),
-            "model.language_base": file_uri(self.language),
+            "model.vision_base": self.vision.as_uri(),
+            "model.language_base": self.language.as_uri(),
             "stages.vision_adaptation.steps": 8,
             "stages.vision_adaptation.mixture": {"scene_image": 2.0, "text_only": 1.0},
             "data.max_length_tokens": 160,
@@ -139,8 +137,8 @@ class StageInputs:
             stage="vision_adaptation",
             dataset=self.dataset.to_dict(),
             initial_model=initial_model.to_dict() if initial_model else None,
-            work_uri=file_uri(folder / "work"),
-            output_uri=file_uri(folder / "model"),
+            work_uri=(folder / "work").as_uri(),
+            output_uri=(folder / "model").as_uri(),
             created_by={"step": "train-vision-adaptation"},
             code_version=stage_code_version(),
             events_path=str(folder / "events.jsonl"),
@@ -162,7 +160,7 @@ def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
     _write_samples(root / "data")
     settings = get_recipe("tiny").data
     build_dataset(root / "data", root / "built", config=settings, tokenizer=tokenizer, prune=keep_mask, workers=1)
-    dataset = publish(root / "built", file_uri(root / "dataset"), kind="dataset", created_by={})
+    dataset = publish(root / "built", (root / "dataset").as_uri(), kind="dataset", created_by={})
     return StageInputs(dataset=dataset, vision=root / "vision", language=root / "language")
 
 

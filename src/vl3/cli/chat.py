@@ -19,7 +19,7 @@ HELP = "/image FILE and /video FILE go with the next question, /reset forgets al
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manner:
+class AnswerSettings:
     """How answers are made."""
 
     sampling: "Sampling"
@@ -61,15 +61,15 @@ def chat(
         max_frames=max_frames,
     )
     sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    manner = Manner(sampling=sampling, max_new_tokens=max_new_tokens, system=system)
+    settings = AnswerSettings(sampling=sampling, max_new_tokens=max_new_tokens, system=system)
     loaded = Chat.load(model, device=device, max_visual_tokens=max_visual_tokens)
     if stream:
-        _watch(loaded, first, manner)
+        _watch(loaded, first, settings)
     elif question is not None:
         conversation = loaded.conversation(system=system)
         _print_pieces(conversation.stream(first, max_new_tokens=max_new_tokens, sampling=sampling))
     else:
-        _converse(loaded, first, manner)
+        _converse(loaded, first, settings)
 
 
 def _check_arguments(
@@ -96,14 +96,14 @@ def _print_pieces(pieces: Iterator[str]) -> None:
     print(flush=True)
 
 
-def _watch(loaded: "Chat", question: "Question", manner: Manner) -> None:
+def _watch(loaded: "Chat", question: "Question", settings: AnswerSettings) -> None:
     """Show the video frame by frame; print what the model says with the time at which it says it."""
     from vl3.inference.question import open_frames
 
     spoken = 0
     with open_frames(question, loaded.settings) as (num_frames, frames):
         watcher = loaded.watch(
-            expected_frames=num_frames, max_new_tokens=manner.max_new_tokens, sampling=manner.sampling
+            expected_frames=num_frames, max_new_tokens=settings.max_new_tokens, sampling=settings.sampling
         )
         said = question.text or None
         for seconds, frame_HWC in frames:
@@ -115,14 +115,14 @@ def _watch(loaded: "Chat", question: "Question", manner: Manner) -> None:
         print(f"silent through {watcher.num_frames} frames", file=sys.stderr)
 
 
-def _converse(loaded: "Chat", first: "Question", manner: Manner) -> None:
+def _converse(loaded: "Chat", first: "Question", settings: AnswerSettings) -> None:
     """Ask until the input ends. An error or Ctrl-C ends the answer, not the conversation."""
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         import readline  # noqa: F401 (gives input() its line editing)
 
         print(HELP)
-    table = Table(loaded, first, manner)
+    session = ChatSession(loaded, first, settings)
     while True:
         try:
             line = input("> " if is_terminal else "").strip()
@@ -133,19 +133,19 @@ def _converse(loaded: "Chat", first: "Question", manner: Manner) -> None:
         if line == "/quit":
             return
         try:
-            table.take(line)
+            session.take(line)
         except Vl3Error as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         except KeyboardInterrupt:
             print(" (stopped)", file=sys.stderr)
 
 
-class Table:
-    """What lies on the table of a conversation: the turns so far and the media for the next question."""
+class ChatSession:
+    """A conversation at the keyboard: the turns so far and the media for the next question."""
 
-    def __init__(self, loaded: "Chat", first: "Question", manner: Manner) -> None:
-        self._loaded, self._manner = loaded, manner
-        self._conversation = loaded.conversation(system=manner.system)
+    def __init__(self, loaded: "Chat", first: "Question", settings: AnswerSettings) -> None:
+        self._loaded, self._settings = loaded, settings
+        self._conversation = loaded.conversation(system=settings.system)
         self._next = first
         self._blank = replace(first, images=(), video=None)
         self._commands: dict[str, Callable[[str], None]] = {
@@ -168,9 +168,9 @@ class Table:
             raise ConfigError(f"{word} is unknown. {HELP}")
         elif line:
             question, self._next = replace(self._next, text=line), self._blank
-            manner = self._manner
+            settings = self._settings
             _print_pieces(
-                self._conversation.stream(question, max_new_tokens=manner.max_new_tokens, sampling=manner.sampling)
+                self._conversation.stream(question, max_new_tokens=settings.max_new_tokens, sampling=settings.sampling)
             )
 
     def _add_image(self, name: str) -> None:
@@ -180,7 +180,7 @@ class Table:
         self._next = replace(self._next, video=self._file(name))
 
     def _reset(self) -> None:
-        self._conversation = self._loaded.conversation(system=self._manner.system)
+        self._conversation = self._loaded.conversation(system=self._settings.system)
         self._next = self._blank
 
     @staticmethod

@@ -4,8 +4,7 @@ The workflow around vl3 (`vl3 run`) is one: vl3 knows nothing of kfp, so the com
 installed is looked through only for a noun that is not vl3's own, or for the list of all.
 """
 
-from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 import typer
 
@@ -16,19 +15,18 @@ FREE_RUN = "vl3.free_run"
 """Key in the command's context under which a plug-in finds `free_run`."""
 
 
-def add_plugins(app: typer.Typer, noun: str, found: Iterable[EntryPoint] | None = None) -> None:
+def add_plugins(app: typer.Typer, noun: str) -> None:
     """Add the installed plug-ins to the command.
 
     Args:
         app: the command.
         noun: the noun that is asked for; empty for the list of all.
-        found: plug-ins; those installed, if None.
 
     Raises:
         ConfigError: the plug-in that is asked for cannot be loaded.
     """
     known = noun_names(app)
-    for entry in entry_points(group=GROUP) if found is None else found:
+    for entry in entry_points(group=GROUP):
         if entry.name in known or noun not in ("", entry.name):
             continue
         try:

@@ -16,22 +16,21 @@ def is_exact_match(prediction: str, answer: str) -> bool:
     return normalise(prediction) == normalise(answer)
 
 
-def wilson_interval(correct: int, total: int, z: float = Z_95) -> tuple[float, float]:
-    """Confidence interval of a proportion (Wilson score), which stays within 0 and 1 and holds for few samples.
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion (Wilson score), which stays within 0 and 1 and holds for few samples.
 
     Args:
         correct: right answers.
         total: answers; 0 gives the whole range (0, 1).
-        z: quantile of the normal distribution; the default gives 95 %.
 
     Returns:
         Lower and upper bound of the true share of right answers.
     """
     if total == 0:
         return 0.0, 1.0
-    share, square = correct / total, z * z
+    share, square = correct / total, Z_95 * Z_95
     centre = (share + square / (2 * total)) / (1 + square / total)
-    margin = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    margin = Z_95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
     return max(0.0, centre - margin), min(1.0, centre + margin)
 
 

@@ -18,12 +18,11 @@ MAX_FRAMES = 6
 MAX_SIDE_PX = 160
 
 
-def choose_examples(last: Mapping[int, Answer], per_task: int = PREDICTIONS_A_TASK) -> list[int]:
+def choose_examples(last: Mapping[int, Answer]) -> list[int]:
     """Rows to show: of each category up to three that the last model answers wrongly, filled up with right ones.
 
     Args:
         last: the last model's answers by row, in the order in which they were chosen.
-        per_task: rows of a category at most.
     """
     by_category: dict[str, list[int]] = {}
     for row, answer in last.items():
@@ -32,8 +31,8 @@ def choose_examples(last: Mapping[int, Answer], per_task: int = PREDICTIONS_A_TA
     for rows in by_category.values():
         wrong = [row for row in rows if not last[row].correct]
         right = [row for row in rows if last[row].correct]
-        shown_right = right[: max(per_task - min(len(wrong), MAX_WRONG), 0)]
-        shown_wrong = wrong[: per_task - len(shown_right)]
+        shown_right = right[: max(PREDICTIONS_A_TASK - min(len(wrong), MAX_WRONG), 0)]
+        shown_wrong = wrong[: PREDICTIONS_A_TASK - len(shown_right)]
         chosen += sorted(shown_wrong + shown_right, key=rows.index)
     return chosen
 

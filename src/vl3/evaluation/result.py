@@ -13,7 +13,7 @@ MAX_CONFUSIONS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskScore:
+class CategoryScore:
     """Accuracy of one model in one category."""
 
     correct: int
@@ -47,7 +47,7 @@ class ModelScore:
 
     name: str
     """`before` or the name of a stage."""
-    tasks: dict[str, TaskScore]
+    tasks: dict[str, CategoryScore]
     """Score by category."""
 
     @property
@@ -104,7 +104,7 @@ def score_answers(name: str, answers: list[Answer]) -> ModelScore:
     for answer in answers:
         by_category.setdefault(answer.category, []).append(answer)
     tasks = {
-        category: TaskScore(
+        category: CategoryScore(
             correct=sum(answer.correct for answer in group),
             total=len(group),
             chance=mean_chance([answer.chance for answer in group]),

@@ -40,8 +40,7 @@ def choose_rows(index: DatasetIndex, samples_per_task: int) -> dict[str, list[in
     Raises:
         DataError: the dataset holds out no usable sample.
     """
-    names = index.table.column("sample_id").to_pylist()
-    categories = index.table.column("category").to_pylist()
+    names, categories = index.column("sample_id").tolist(), index.column("category").tolist()
     chosen: dict[str, list[int]] = {category.value: [] for category in Category}
     for row in sorted(index.usable_rows("heldout").tolist(), key=lambda row: _rank(names[row])):
         rows = chosen[categories[row]]

@@ -20,7 +20,7 @@ from vl3.evaluation.candidates import Assignment, Candidate, open_candidate
 from vl3.evaluation.metrics import is_exact_match
 from vl3.evaluation.result import Answer
 from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
-from vl3.inference.generate import generate_greedy
+from vl3.inference.generate import generate_answers
 from vl3.inference.streaming import watch_streams
 from vl3.models.model import VideoLlama3
 
@@ -31,7 +31,7 @@ SAMPLES_A_CALL = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class PreparedQuestion:
     """One sample, prepared for each kind of preparation."""
 
     row: int
@@ -66,7 +66,7 @@ def answer_all(assignment: Assignment, report: Report) -> None:
             _ask(candidate, portion, assignment.config.evaluation, report)
 
 
-def _portion(questions: Iterator[Question]) -> Iterator[Question]:
+def _portion(questions: Iterator[PreparedQuestion]) -> Iterator[PreparedQuestion]:
     """The next questions that fit into memory together; at least one while there are any."""
     size_bytes = 0
     for question in questions:
@@ -76,7 +76,7 @@ def _portion(questions: Iterator[Question]) -> Iterator[Question]:
             return
 
 
-def _questions(assignment: Assignment, candidates: Sequence[Candidate]) -> Iterator[Question]:
+def _questions(assignment: Assignment, candidates: Sequence[Candidate]) -> Iterator[PreparedQuestion]:
     reader = ShardReader(assignment.dataset_folder)
     by_preparation = {candidate.preparation: candidate for candidate in candidates}
     tokenizers = {key: candidate.tokenizer() for key, candidate in by_preparation.items()}
@@ -91,7 +91,7 @@ def _prepare(
     media: dict[str, bytes],
     by_preparation: dict[str, Candidate],
     tokenizers: dict[str, ChatTokenizer],
-) -> Question:
+) -> PreparedQuestion:
     prepared: dict[str, PreparedSample] = {}
     limits = {candidate.settings.data: None for candidate in by_preparation.values()}
     for data in limits:
@@ -102,10 +102,10 @@ def _prepare(
             prepared[key] = prepare_decoded(record, decoded, tokenizers[key], settings, keep_mask)
     timestamps_F = decoded.timestamps_F
     right = right_moment(record, timestamps_F) if record.is_stream else None
-    return Question(row=row, record=record, prepared=prepared, timestamps_F=timestamps_F, right=right)
+    return PreparedQuestion(row=row, record=record, prepared=prepared, timestamps_F=timestamps_F, right=right)
 
 
-def _ask(candidate: Candidate, questions: Sequence[Question], config: EvaluationConfig, report: Report) -> None:
+def _ask(candidate: Candidate, questions: Sequence[PreparedQuestion], config: EvaluationConfig, report: Report) -> None:
     model, tokenizer, key = candidate.load(), candidate.tokenizer(), candidate.preparation
     streams = [question for question in questions if question.right is not None]
     others = [question for question in questions if question.right is None]
@@ -115,17 +115,17 @@ def _ask(candidate: Candidate, questions: Sequence[Question], config: Evaluation
         report(candidate.name, _watch(model, tokenizer, group, key, config))
 
 
-def _groups(questions: Iterable[Question]) -> Iterator[list[Question]]:
+def _groups(questions: Iterable[PreparedQuestion]) -> Iterator[list[PreparedQuestion]]:
     iterator = iter(questions)
     while group := list(islice(iterator, SAMPLES_A_CALL)):
         yield group
 
 
 def _answer(
-    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[Question], key: str, config: EvaluationConfig
+    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[PreparedQuestion], key: str, config: EvaluationConfig
 ) -> list[tuple[int, Answer]]:
     samples = [question.prepared[key] for question in questions]
-    texts = generate_greedy(
+    texts = generate_answers(
         model, samples, tokenizer, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
     )
     answers = []
@@ -136,7 +136,7 @@ def _answer(
 
 
 def _watch(
-    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[Question], key: str, config: EvaluationConfig
+    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[PreparedQuestion], key: str, config: EvaluationConfig
 ) -> list[tuple[int, Answer]]:
     samples = [question.prepared[key] for question in questions]
     results = watch_streams(

@@ -19,6 +19,9 @@ from vl3.models.model import VideoLlama3
 if TYPE_CHECKING:
     from vl3.data.sample.prepare import PreparedSample
 
+BATCH_TOKENS = 16384
+"""Prompt tokens that are run together at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -91,10 +94,6 @@ class Decoding:
     def scores(self) -> Tensor:
         """Scores of the next token of each row (B, W)."""
         return self._model.logits(self.last_BD)
-
-    def best_next(self) -> list[int]:
-        """The most probable next token of each row."""
-        return self.scores().argmax(-1).tolist()
 
     def _extend(self, inputs_BTD: Tensor) -> None:
         cache = self._cache

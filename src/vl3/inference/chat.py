@@ -17,10 +17,10 @@ from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import MESSAGE_END, ChatTokenizer
 from vl3.errors import ConfigError, DataError
 from vl3.inference.batch import Decoding, Prompt
-from vl3.inference.generate import answer_tokens, generate
+from vl3.inference.generate import answer_tokens, generate_answers
 from vl3.inference.question import Question, prepare_question, trained_settings
 from vl3.inference.sampling import GREEDY, Chooser, Sampling
-from vl3.inference.watcher import Watcher
+from vl3.inference.watcher import StreamWatcher
 from vl3.models.model import VideoLlama3
 from vl3.models.weights import load_model
 
@@ -92,7 +92,7 @@ class Chat:
             DataError: as `ask`.
         """
         samples = [prepare_question(question, self.tokenizer, self.settings) for question in questions]
-        return generate(
+        return generate_answers(
             self.model,
             samples,
             self.tokenizer,
@@ -111,15 +111,15 @@ class Chat:
         expected_frames: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         sampling: Sampling = GREEDY,
-    ) -> Watcher:
-        """Watch a video whose frames arrive one by one; see Watcher.
+    ) -> StreamWatcher:
+        """Watch a video whose frames arrive one by one; see StreamWatcher.
 
         Args:
             expected_frames: frames that share the visual tokens, and come at most; None for the trained maximum.
             max_new_tokens: tokens of an utterance at most.
             sampling: how tokens are chosen.
         """
-        return Watcher(
+        return StreamWatcher(
             self.model,
             self.tokenizer,
             self.settings,

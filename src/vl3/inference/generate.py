@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vl3.inference.batch import Decoding, Prompt, similar_batches
+from vl3.inference.batch import BATCH_TOKENS, Decoding, Prompt, similar_batches
 from vl3.inference.sampling import GREEDY, Chooser, Sampling
 from vl3.models.model import VideoLlama3
 
@@ -17,28 +17,8 @@ if TYPE_CHECKING:
     from vl3.data.sample.tokenizer import ChatTokenizer
 
 
-def generate_greedy(
-    model: VideoLlama3,
-    samples: Sequence["PreparedSample"],
-    tokenizer: "ChatTokenizer",
-    *,
-    max_new_tokens: int,
-    batch_size: int = 64,
-    batch_tokens: int = 16384,
-) -> list[str]:
-    """The most probable answer, token by token, to each sample's last question; see `generate`."""
-    return generate(
-        model,
-        samples,
-        tokenizer,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-    )
-
-
 @torch.inference_mode()
-def generate(
+def generate_answers(
     model: VideoLlama3,
     samples: Sequence["PreparedSample"],
     tokenizer: "ChatTokenizer",
@@ -46,7 +26,6 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     batch_size: int = 64,
-    batch_tokens: int = 16384,
 ) -> list[str]:
     """The model's answer to each sample's last question, in the samples' order.
 
@@ -57,7 +36,6 @@ def generate(
         max_new_tokens: tokens of an answer at most.
         sampling: how tokens are chosen.
         batch_size: samples generated together at most.
-        batch_tokens: prompt tokens run together at most.
 
     Raises:
         DataError: a sample's `<image>` tokens do not fit its media.
@@ -65,7 +43,7 @@ def generate(
     prompts = [Prompt(ids_T=sample.input_ids_T[: sample.answer_start], media=sample) for sample in samples]
     choose = Chooser(sampling, range(len(samples)))
     answers = [""] * len(samples)
-    for batch in similar_batches([len(prompt.ids_T) for prompt in prompts], batch_size, batch_tokens):
+    for batch in similar_batches([len(prompt.ids_T) for prompt in prompts], batch_size, BATCH_TOKENS):
         decoding = Decoding(model, [prompts[index] for index in batch], max_new_tokens)
         for index, text in zip(batch, answer(decoding, batch, tokenizer, max_new_tokens, choose), strict=True):
             answers[index] = text

@@ -16,7 +16,7 @@ import torch
 
 from vl3.data.sample.chat import ASSISTANT_HEADER
 from vl3.errors import DataError
-from vl3.inference.batch import Decoding, Prompt, similar_batches
+from vl3.inference.batch import BATCH_TOKENS, Decoding, Prompt, similar_batches
 from vl3.inference.generate import answer
 from vl3.inference.sampling import GREEDY, Chooser
 from vl3.models.model import VideoLlama3
@@ -37,7 +37,7 @@ class StreamResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchedStream:
     """A stream without its answers, and where the model decides."""
 
     prompt: Prompt
@@ -56,7 +56,6 @@ def watch_streams(
     *,
     max_new_tokens: int,
     batch_size: int = 64,
-    batch_tokens: int = 16384,
 ) -> list[StreamResult]:
     """When the model first speaks in each stream, and what it says, greedily; in the samples' order.
 
@@ -66,21 +65,20 @@ def watch_streams(
         tokenizer: of the model.
         max_new_tokens: tokens of an answer at most.
         batch_size: samples run together at most.
-        batch_tokens: tokens run together at most.
 
     Raises:
         DataError: a sample has no stream message, or its `<image>` tokens do not fit its media.
     """
     watches = [find_decisions(sample, tokenizer) for sample in samples]
     results = [StreamResult(frame_index=None, text="")] * len(samples)
-    for batch in similar_batches([len(watch.prompt.ids_T) for watch in watches], batch_size, batch_tokens):
+    for batch in similar_batches([len(watch.prompt.ids_T) for watch in watches], batch_size, BATCH_TOKENS):
         spoken = _watch_batch(model, [watches[index] for index in batch], tokenizer, max_new_tokens)
         for index, result in zip(batch, spoken, strict=True):
             results[index] = result
     return results
 
 
-def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> Watch:
+def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> WatchedStream:
     """Take the assistant's messages out of a stream and find the ends of its stream messages.
 
     A stream message that a user's message follows is no decision of the model.
@@ -101,7 +99,7 @@ def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> Watc
     lasts = np.cumsum([len(message) for message in messages]) - 1
     numbers = np.cumsum(is_stream) - 1
     decides = [i for i, now in enumerate(is_stream) if now and (i + 1 == len(messages) or is_stream[i + 1])]
-    return Watch(
+    return WatchedStream(
         prompt=Prompt(ids_T=np.concatenate(messages), media=sample),
         ends=tuple(int(lasts[i]) for i in decides),
         frames=tuple(int(numbers[i]) for i in decides),
@@ -113,7 +111,7 @@ def _begins(message: np.ndarray, head: np.ndarray) -> bool:
 
 
 def _watch_batch(
-    model: VideoLlama3, watches: Sequence[Watch], tokenizer: "ChatTokenizer", max_new_tokens: int
+    model: VideoLlama3, watches: Sequence[WatchedStream], tokenizer: "ChatTokenizer", max_new_tokens: int
 ) -> list[StreamResult]:
     head = tokenizer.encode(ASSISTANT_HEADER)
     decoding = Decoding(model, [watch.prompt for watch in watches], len(head) + max_new_tokens)
@@ -133,7 +131,7 @@ def _watch_batch(
 
 
 def _first_spoken(
-    model: VideoLlama3, decoding: Decoding, watches: Sequence[Watch], tokenizer: "ChatTokenizer"
+    model: VideoLlama3, decoding: Decoding, watches: Sequence[WatchedStream], tokenizer: "ChatTokenizer"
 ) -> list[int | None]:
     """For each stream, which of its decisions is the first to speak."""
     places = [start + end for start, watch in zip(decoding.starts, watches, strict=True) for end in watch.ends]

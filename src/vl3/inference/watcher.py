@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vl3.data.sample.tokenizer import ChatTokenizer
 
 
-class Watcher:
+class StreamWatcher:
     """Feed it frames; each returns what the model says after it, or None while it keeps watching."""
 
     def __init__(
@@ -188,8 +188,6 @@ def _media(
     nothing = np.zeros(0, dtype=np.int64)
     return PreparedSample(
         sample_id="stream",
-        category="streaming",
-        source="stream",
         input_ids_T=nothing,
         labels_T=nothing,
         pixels_PC=pixels_PC,
@@ -197,5 +195,4 @@ def _media(
         merge_sizes_I=merge_sizes_I,
         keep_M=keep_M,
         answer_start=0,
-        answer="",
     )

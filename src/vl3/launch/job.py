@@ -1,6 +1,6 @@
 """What is launched: one stage in several processes, with its log, its events and its deadline."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,6 @@ class LaunchJob:
     """CPU threads of each process."""
     placement: PlacementConfig | None = None
     """Where the pods run; None for local processes."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Variables added for the processes."""
-    pod_annotations: dict[str, str] = field(default_factory=dict)
-    """Annotations of the pods, for the cluster's own tools."""
     log_path: Path | None = None
     """File to which the output of all processes is appended; None takes `workers.log` beside the events (local) or
     this process's own log (pods)."""
@@ -49,8 +45,6 @@ class LaunchJob:
     """Where the stage's unfinished work lies: checkpoints, and the events of pods."""
     timeout_seconds: float
     """Time after which the processes are stopped; waiting in a queue does not count."""
-    master_port: int | None = None
-    """TCP port at which local processes meet; None takes a free one."""
 
     def __post_init__(self) -> None:
         require_choice("launch", "backend", self.backend, BACKENDS)
@@ -65,8 +59,6 @@ class LaunchJob:
                 f"launch.placement of {self.name} is missing: a TrainJob needs a pool, a size and a queue. Set "
                 f"placements.{self.stage} in the recipe."
             )
-        if self.master_port is not None and not 0 < self.master_port < 65536:
-            raise ConfigError(f"launch.master_port={self.master_port} is no TCP port. Use 1 to 65535, or none.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,9 +48,9 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
 
     Raises:
         Vl3Error: the error that a process recorded in job.failure_path, in its own family.
-        ClusterError: the port is taken, the time is over, or a process ended otherwise.
+        ClusterError: the time is over, or a process ended otherwise.
     """
-    port = _checked_port(job.master_port)
+    port = _free_port()
     token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
     log_path = _log_path(job)
     with storage_errors(log_path):
@@ -155,20 +155,12 @@ def _environment(job: LaunchJob, token: str) -> dict[str, str]:
         name: value,
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch anew doubles the start of every process
-    return environment | job.environment
+    return environment
 
 
-def _checked_port(wanted: int | None) -> int:
-    """The wanted port if it is free, or any free one."""
+def _free_port() -> int:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_ADDRESS, wanted or 0))
-        except OSError as error:
-            raise ClusterError(
-                f"port {wanted} of {_ADDRESS} is taken ({error.strerror}), so the training processes cannot meet "
-                "there. End the process that holds it, or give no port and a free one is taken."
-            ) from error
+        probe.bind((_ADDRESS, 0))
         return probe.getsockname()[1]
 
 

@@ -22,6 +22,8 @@ from vl3.models.kernels import flash_kernel
 
 PACKED_ATTENTION = "vl3_packed"
 """Name under which packed causal attention is known to transformers (`config._attn_implementation`)."""
+_MAX_PADDING = 1.25
+"""Longest segment of a bucket, as a multiple of its shortest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +55,14 @@ class Segments:
         return cls._build(lengths, tuple((count, length) for count, length in runs), None, None, device)
 
     @classmethod
-    def of_similar(
-        cls, lengths: Sequence[int], device: torch.device | str = "cpu", max_padding: float = 1.25
-    ) -> "Segments":
-        """Segments of similar length share a bucket and are padded to its longest, by at most max_padding.
+    def of_similar(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Segments":
+        """Segments of similar length share a bucket and are padded to its longest, by a quarter at most.
 
         Only for causal attention, where padding on the right changes nothing for the tokens before it.
         """
         if len(set(lengths)) <= 1 or torch.device(device).type != "cpu":
             return cls.of_runs(lengths, device)
-        buckets, gather_U, scatter_T = _bucket(np.asarray(lengths), max_padding)
+        buckets, gather_U, scatter_T = _bucket(np.asarray(lengths))
         return cls._build(lengths, buckets, torch.from_numpy(gather_U), torch.from_numpy(scatter_T), device)
 
     def groups(self, max_tokens: int, borders: Collection[int] = ()) -> Iterator[tuple[int, int, "Segments"]]:
@@ -101,14 +101,14 @@ class Segments:
         )
 
 
-def _bucket(lengths_S: np.ndarray, max_padding: float) -> tuple[tuple[tuple[int, int], ...], np.ndarray, np.ndarray]:
+def _bucket(lengths_S: np.ndarray) -> tuple[tuple[tuple[int, int], ...], np.ndarray, np.ndarray]:
     """Buckets, gather and scatter indexes of segments sorted by length (longest first)."""
     order = np.argsort(-lengths_S, kind="stable")
     starts_S = np.cumsum(lengths_S) - lengths_S
     buckets: list[list[int]] = []
     for segment in order:
         length = int(lengths_S[segment])
-        if buckets and buckets[-1][1] <= max_padding * length:
+        if buckets and buckets[-1][1] <= _MAX_PADDING * length:
             buckets[-1][0] += 1
         else:
             buckets.append([1, length])

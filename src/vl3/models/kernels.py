@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 from torch.nn import functional
@@ -39,7 +39,8 @@ def flash_kernel() -> FlashKernel:
         return partial(with_flash_attn, flash_attn_varlen_func)
     from torch.nn.attention.varlen import varlen_attn
 
-    return partial(with_varlen_attn, varlen_attn)
+    # Without `return_aux` it returns the output alone.
+    return partial(with_varlen_attn, cast("Callable[..., Tensor]", varlen_attn))
 
 
 def with_flash_attn(

@@ -21,7 +21,9 @@ class Projector(nn.Module):
     def draw(self, seed: int) -> None:
         """Fill the weights at random: uniform within 1/sqrt(inputs), the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
-        for layer in (self.readout[0], self.readout[2]):
+        for layer in self.readout:
+            if not isinstance(layer, nn.Linear):
+                continue
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in (layer.weight, layer.bias):
                 values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)

@@ -26,16 +26,13 @@ _NOT_IN_AVT = ("embeddings.position_embedding.", "head.")
 """Parts of SigLIP that AVT has no use for: learned positions (2D-RoPE replaces them) and the pooling head."""
 
 
-def assemble(
-    vision_folder: Path, language_folder: Path, *, seed: int, dtype: torch.dtype = torch.float32
-) -> VideoLlama3:
+def assemble(vision_folder: Path, language_folder: Path, *, seed: int) -> VideoLlama3:
     """Join a vision folder and a Qwen2 folder into the model that stage 1 starts from.
 
     Args:
         vision_folder: transformers' SigLIP (vision or whole), or a VideoLLaMA3 checkpoint whose encoder is taken.
         language_folder: transformers' Qwen2ForCausalLM with tokenizer.json.
         seed: of the projector's first weights.
-        dtype: of all parameters.
 
     Raises:
         ConfigError: a folder is another model's, damaged, or lacks a tensor; the message names it.
@@ -49,9 +46,9 @@ def assemble(
     model = VideoLlama3.empty(config)
     model.mm_projector.to_empty(device="cpu")
     model.mm_projector.draw(seed)
-    tensors = _read_vision(model, TensorFolder(vision_folder), dtype)
-    tensors |= _read_language(model, TensorFolder(language_folder), dtype)
-    tensors |= {f"mm_projector.{name}": p.detach().to(dtype) for name, p in model.mm_projector.named_parameters()}
+    tensors = _read_vision(model, TensorFolder(vision_folder))
+    tensors |= _read_language(model, TensorFolder(language_folder))
+    tensors |= {f"mm_projector.{name}": p.detach() for name, p in model.mm_projector.named_parameters()}
     return fill(model, tensors)
 
 
@@ -82,7 +79,7 @@ def _require_qwen2(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data
 
 
-def _read_vision(model: VideoLlama3, source: TensorFolder, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _read_vision(model: VideoLlama3, source: TensorFolder) -> dict[str, torch.Tensor]:
     prefix = next((p for p in _VISION_PREFIXES if f"{p}post_layernorm.weight" in source.names), None)
     if prefix is None:
         raise ConfigError(
@@ -93,13 +90,13 @@ def _read_vision(model: VideoLlama3, source: TensorFolder, dtype: torch.dtype) -
     drop = tuple(prefix + part for part in _NOT_IN_AVT)
     dropped = [name for name in source.names if name.startswith(drop) or not name.startswith(prefix)]
     source.check(expected, dropped)
-    return {f"vision_encoder.{name.removeprefix(prefix)}": source.read(name, dtype) for name in expected}
+    return {f"vision_encoder.{name.removeprefix(prefix)}": source.read(name, torch.float32) for name in expected}
 
 
-def _read_language(model: VideoLlama3, source: TensorFolder, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _read_language(model: VideoLlama3, source: TensorFolder) -> dict[str, torch.Tensor]:
     stored = {f"language_model.{name}": f"model.{name}" for name, _ in model.language_model.named_parameters()}
     if model.lm_head is not None:
         stored["lm_head.weight"] = "lm_head.weight"
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     source.check({official: shapes[name] for name, official in stored.items()}, repeated_head(model, source))
-    return {name: source.read(official, dtype) for name, official in stored.items()}
+    return {name: source.read(official, torch.float32) for name, official in stored.items()}

@@ -37,8 +37,6 @@ class EventJournal:
         path: Path,
         work_uri: str,
         on_event: Callable[[dict[str, Any]], None],
-        *,
-        upload_seconds: float = _UPLOAD_SECONDS,
     ) -> None:
         """Take up what former attempts left in the store.
 
@@ -49,7 +47,6 @@ class EventJournal:
         self._path = path
         self._store = open_store(work_uri)
         self._on_event = on_event
-        self._upload_seconds = upload_seconds
         former = self._store.read(EVENTS_NAME)
         if former is not None:
             atomic_write_bytes(path, former)
@@ -102,7 +99,7 @@ class EventJournal:
 
     def _keep_uploading(self) -> None:
         while not self._ending.is_set():
-            self._wake.wait(timeout=self._upload_seconds)
+            self._wake.wait(timeout=_UPLOAD_SECONDS)
             self._wake.clear()
             if self._ending.is_set():
                 return

@@ -79,9 +79,7 @@ class PodPlace:
         }
 
 
-def wait_for_master(
-    place: PodPlace, *, should_stop: Callable[[], bool], timeout_seconds: float = MASTER_TIMEOUT_SECONDS
-) -> str | None:
+def wait_for_master(place: PodPlace, *, should_stop: Callable[[], bool]) -> str | None:
     """Wait until the first pod's name has an address; returns it, or None when asked to stop meanwhile.
 
     A headless service gets its names only after its pods have addresses, so a name may be unknown for a while.
@@ -89,7 +87,7 @@ def wait_for_master(
     Raises:
         ClusterError: it has none when the time is over.
     """
-    deadline = time.monotonic() + timeout_seconds
+    deadline = time.monotonic() + MASTER_TIMEOUT_SECONDS
     while not should_stop():
         try:
             return str(socket.getaddrinfo(place.master_host, place.master_port, type=socket.SOCK_STREAM)[0][4][0])
@@ -97,11 +95,11 @@ def wait_for_master(
             if time.monotonic() >= deadline:
                 raise ClusterError(
                     f"{place.master_host}: the cluster's DNS has no address for the first pod of the stage after "
-                    f"{timeout_seconds:g} s ({error}), so the processes cannot meet. Look whether that pod runs, its "
-                    "headless service exists and network policies let pods ask the DNS; then start the run again: it "
-                    "goes on from its last checkpoint."
+                    f"{MASTER_TIMEOUT_SECONDS:g} s ({error}), so the processes cannot meet. Look whether that pod "
+                    "runs, its headless service exists and network policies let pods ask the DNS; then start the run "
+                    "again: it goes on from its last checkpoint."
                 ) from error
-            time.sleep(min(_POLL_SECONDS, timeout_seconds))
+            time.sleep(_POLL_SECONDS)
     return None
 
 

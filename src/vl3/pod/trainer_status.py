@@ -33,11 +33,10 @@ _MAX_CHARACTERS = 64
 class TrainerStatus:
     """Posts the newest progress in a thread of its own, at most every few seconds, and once more at the end."""
 
-    def __init__(self, environ: Mapping[str, str], *, every_seconds: float = _EVERY_SECONDS) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._url = environ.get(URL_VARIABLE, "")
         self._ca_path = environ.get(CA_VARIABLE)
         self._token_path = environ.get(TOKEN_VARIABLE)
-        self._every_seconds = every_seconds
         self._values: dict[str, float] = {}
         self._first: tuple[int, float] | None = None
         self._done = self._total = 0
@@ -75,7 +74,7 @@ class TrainerStatus:
             self._changed.wait()
             self._changed.clear()
             self._post()
-            self._ending.wait(self._every_seconds)
+            self._ending.wait(_EVERY_SECONDS)
         self._post()
 
     def _post(self) -> None:

@@ -50,7 +50,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class CandidateVerdict:
     """What became of the candidate."""
 
     state: str
@@ -116,7 +116,7 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class ShownFinding:
     """One finding of data validation."""
 
     severity: str
@@ -136,7 +136,7 @@ class ValidationData:
     """Result of data validation."""
 
     passed: bool
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[ShownFinding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     """Facts of the dataset to show, for example samples, train, heldout, refused, expectations."""
 
@@ -162,7 +162,7 @@ class ReportData:
     """Everything that the report shows."""
 
     run: RunFacts
-    verdict: Verdict = field(default_factory=lambda: Verdict(state="none"))
+    verdict: CandidateVerdict = field(default_factory=lambda: CandidateVerdict(state="none"))
     chain: list[ChainStep] = field(default_factory=list)
     """Tasks in order of the workflow."""
     wall_seconds: float | None = None

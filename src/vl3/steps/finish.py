@@ -8,7 +8,7 @@ from typing import Any
 
 from vl3.errors import Vl3Error
 from vl3.steps.request import Request, Work
-from vl3.workflow.failures import Failure, drop_notes, local_failure, noted_failures
+from vl3.workflow.failures import TaskFailure, drop_notes, local_failure, noted_failures
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import finish_parent_run
 
@@ -41,7 +41,7 @@ def final_state(word: str) -> str:
     return "KILLED" if word.upper() in _STOPPED else "FAILED"
 
 
-def find_failure(request: Request) -> Failure | None:
+def find_failure(request: Request) -> TaskFailure | None:
     """The task that failed, as far as it could say so; else what the workflow engine says, if it says anything."""
     if request.run_folder is not None:
         return local_failure(request.run_folder)
@@ -53,17 +53,17 @@ def find_failure(request: Request) -> Failure | None:
     if notes:
         return notes[0]
     message = str(request.values.get("message") or "")
-    return Failure(task=str(request.values["task"]), family="Vl3Error", message=message, at="") if message else None
+    return TaskFailure(task=str(request.values["task"]), family="Vl3Error", message=message, at="") if message else None
 
 
 def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
     """Remove the run's TrainJobs; their names, and what kept them from going."""
     if request.config.launch.backend != "trainjob":
         return [], None
-    from vl3.launch.trainjob.collect import collect_run
+    from vl3.launch.trainjob.collect import cancel_run
 
     try:
-        freed = collect_run(request.run_id)
+        freed = cancel_run(request.run_id)
     except Vl3Error as error:
         log.error("TrainJobs of run %s may be left: %s", request.run_id, error)
         return [], error
@@ -74,7 +74,7 @@ def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
     return freed, None
 
 
-def _report(request: Request, state: str, failure: Failure | None) -> None:
+def _report(request: Request, state: str, failure: TaskFailure | None) -> None:
     # Empty tags take the place of what a former attempt at the run said.
     tags = {"vl3.state": state, "vl3.failed_task": "", "vl3.error": ""}
     if failure is not None:

@@ -38,11 +38,6 @@ def file_path(uri: str) -> Path:
     return path
 
 
-def file_uri(path: Path) -> str:
-    """The file:// URI of a path."""
-    return path.absolute().as_uri()
-
-
 def join_uri(uri: str, *parts: str) -> str:
     """`uri` with path parts appended."""
     return "/".join([uri.rstrip("/"), *parts])

@@ -15,14 +15,12 @@ LANGUAGE_NAME = "tiny_language"
 CARD_NAME = "README.md"
 
 
-def make_bases(out: Path, *, seed: int, vision_steps: int = VISION_STEPS, language_steps: int = LANGUAGE_STEPS) -> None:
+def make_bases(out: Path, *, seed: int) -> None:
     """Train both bases in a process each and write their folders and the model card into `out`.
 
     Args:
         out: folder to write; must be empty or absent.
         seed: seed of weights, pictures and exercises.
-        vision_steps: optimizer steps of the vision base.
-        language_steps: optimizer steps of the language base.
 
     Raises:
         StorageError: `out` holds something already.
@@ -31,8 +29,8 @@ def make_bases(out: Path, *, seed: int, vision_steps: int = VISION_STEPS, langua
         whole_folder(out) as folder,
         ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_prepare_process) as pool,
     ):
-        vision = pool.submit(_make_vision, folder / VISION_NAME, vision_steps, seed)
-        language = pool.submit(_make_language, folder / LANGUAGE_NAME, language_steps, seed)
+        vision = pool.submit(_make_vision, folder / VISION_NAME, VISION_STEPS, seed)
+        language = pool.submit(_make_language, folder / LANGUAGE_NAME, LANGUAGE_STEPS, seed)
         facts = {VISION_NAME: vision.result(), LANGUAGE_NAME: language.result()}
         (folder / CARD_NAME).write_text(_card(facts), encoding="utf-8")
 

@@ -31,6 +31,8 @@ CELL_NAMES = (
 )
 """What a patch can show; the index is the label in labels_HW and the class of the encoder base's objective."""
 CELL_INDEX = {name: index for index, name in enumerate(CELL_NAMES)}
+MIN_SHARE = 0.12
+"""Part of a cell that a label must cover to give it its name."""
 BRIGHT = ((255, 255, 255), (250, 240, 120), (160, 240, 250))
 """Colours of scene text."""
 
@@ -95,8 +97,8 @@ class Canvas:
         return Frame(pixels_HWC=pixels, labels_HW=np.asarray(self._labels))
 
 
-def cells(labels_HW: np.ndarray, cell_px: int, *, min_share: float = 0.12) -> np.ndarray:
-    """Name what each square cell shows: the label that covers most of it, if it covers more than min_share.
+def cells(labels_HW: np.ndarray, cell_px: int) -> np.ndarray:
+    """Name what each square cell shows: the label that covers most of it, if it covers more than MIN_SHARE.
 
     Returns:
         int64 indices into CELL_NAMES in raster order, (H // cell_px) * (W // cell_px) of them.
@@ -105,7 +107,7 @@ def cells(labels_HW: np.ndarray, cell_px: int, *, min_share: float = 0.12) -> np
     cropped = labels_HW[: rows * cell_px, : columns * cell_px]
     pixels_NP = cropped.reshape(rows, cell_px, columns, cell_px).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
     best_N = np.zeros(rows * columns, dtype=np.int64)
-    share_N = np.full(rows * columns, min_share)
+    share_N = np.full(rows * columns, MIN_SHARE)
     for label in np.unique(cropped):
         if label == 0:
             continue

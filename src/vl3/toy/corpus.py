@@ -21,7 +21,7 @@ from vl3.config.data import Category
 from vl3.data.sample.records import annotations_file
 from vl3.errors import StorageError
 from vl3.system.folders import whole_folder
-from vl3.toy.world import DESCRIBE, Question, Scene, draw_scene
+from vl3.toy.world import DESCRIBE, Scene, ToyQuestion, draw_scene
 
 VIDEO_CATEGORIES = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
 TRAIN_SCENES = {
@@ -141,11 +141,11 @@ def _records(scene: Scene, name: str, media: dict, split: str, rng: random.Rando
     chance = {"chance": questions[0].chance} if split == "heldout" else {}
     yield {"id": name, **common, "source": "qa", "conversations": _turns(scene, questions), **chance}
     if split == "train" and scene.category in CAPTIONED:
-        caption = [Question(DESCRIBE, scene.caption, 0.0)]
+        caption = [ToyQuestion(DESCRIBE, scene.caption, 0.0)]
         yield {"id": f"{name}-caption", **common, "source": "caption", "conversations": _turns(scene, caption)}
 
 
-def _turns(scene: Scene, questions: list[Question]) -> list[dict]:
+def _turns(scene: Scene, questions: list[ToyQuestion]) -> list[dict]:
     tag = "<video>\n" if scene.category in VIDEO_CATEGORIES else "<image>\n" * len(scene.frames)
     turns = []
     for index, question in enumerate(questions):

@@ -17,7 +17,7 @@ from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.toy.canvas import CELL_NAMES, COLOURS, DIGITS, SHAPES, WORDS, cells
 from vl3.toy.tokenizer import world_words
-from vl3.toy.world import DESCRIBE, Question, Scene, draw_scene
+from vl3.toy.world import DESCRIBE, Scene, ToyQuestion, draw_scene
 
 LOOKUP_CATEGORIES = (
     Category.SCENE_IMAGE,
@@ -145,7 +145,7 @@ def _record(scene: Scene, rng: random.Random) -> Record:
     questions = [*scene.questions, *scene.extras]
     questions = rng.sample(questions, min(5, len(questions)))
     if scene.caption and rng.random() < 0.4:
-        questions = [Question(DESCRIBE, scene.caption, 0.0), *questions[:3]]
+        questions = [ToyQuestion(DESCRIBE, scene.caption, 0.0), *questions[:3]]
     is_video = scene.category in VIDEO_CATEGORIES
     tag = "<video>\n" if is_video else "<image>\n" * len(scene.frames)
     turns: list[Turn] = []

@@ -11,6 +11,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,16 @@ from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_att
 from vl3.toy.exercises import LOOKUP_CATEGORIES, Exercise, ExerciseBook
 from vl3.toy.tokenizer import build_tokenizer
 
+if TYPE_CHECKING:
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+
 SEED_SPACE = "base-language"
 INITIAL_STD = 0.08
 OUTPUT_STD = 0.01
 """Spread of the matrices that write to the residual stream; small ones let depth grow gently."""
 CHAT_CATEGORIES = tuple(category for category in Category if category is not Category.TEXT_ONLY)
+ACCURACY_SAMPLES = 100
+"""Conversations of a category that the accuracy is measured on."""
 _log = logging.getLogger(__name__)
 
 
@@ -109,7 +115,7 @@ def make_language_base(folder: Path, *, steps: int, seed: int) -> dict:
     return {"steps": steps, "seed": seed, "accuracy": accuracy}
 
 
-def _new_model(vocabulary: int, seed: int) -> nn.Module:
+def _new_model(vocabulary: int, seed: int) -> "Qwen2ForCausalLM":
     from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
     from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
@@ -135,7 +141,7 @@ def _new_model(vocabulary: int, seed: int) -> nn.Module:
     return model
 
 
-def _train(model: nn.Module, book: ExerciseBook, phase: Phase, steps: int, rng: random.Random) -> None:
+def _train(model: "Qwen2ForCausalLM", book: ExerciseBook, phase: Phase, steps: int, rng: random.Random) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=phase.peak_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
     )
@@ -163,7 +169,7 @@ def _rate(step: int, steps: int, final_ratio: float) -> float:
     return min(1.0, (step + 1) / 50) * (final_ratio + (1 - final_ratio) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _predict(model: nn.Module, exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
+def _predict(model: "Qwen2ForCausalLM", exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
     """Logits at the supervised positions of all exercises as one packed row, and their targets."""
     lengths = [len(exercise.tokens_T) for exercise in exercises]
     tokens_T = torch.tensor([token for exercise in exercises for token in exercise.tokens_T])
@@ -181,12 +187,12 @@ def _predict(model: nn.Module, exercises: list[Exercise]) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, book: ExerciseBook, seed: int, samples: int = 100) -> dict[str, float]:
+def _accuracy(model: "Qwen2ForCausalLM", book: ExerciseBook, seed: int) -> dict[str, float]:
     """Share of conversations whose every supervised token is predicted, on scenes no step has seen."""
     result = {}
     for category in CHAT_CATEGORIES:
         rng = random.Random(f"{SEED_SPACE}-heldout/{seed}/{category}")
-        exercises = [book.draw(f"chat:{category}", rng) for _ in range(samples)]
+        exercises = [book.draw(f"chat:{category}", rng) for _ in range(ACCURACY_SAMPLES)]
         logits_SV, targets_S = _predict(model, exercises)
         wrong = (logits_SV.argmax(-1) != targets_S).tolist()
         right, start = 0, 0
@@ -194,5 +200,5 @@ def _accuracy(model: nn.Module, book: ExerciseBook, seed: int, samples: int = 10
             count = sum(target != IGNORED_LABEL for target in exercise.targets_T[1:])
             right += not any(wrong[start : start + count])
             start += count
-        result[str(category)] = right / samples
+        result[str(category)] = right / ACCURACY_SAMPLES
     return result

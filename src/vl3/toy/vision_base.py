@@ -42,6 +42,10 @@ EMPTY_WEIGHT = 0.25
 POSITION_WEIGHT = 0.5
 """Weight of telling where in the picture a patch lies: DiffFP later drops tokens, and with them their places."""
 SEED_SPACE = "base-vision"
+BATCH_SIZE = 32
+"""Pictures of a step."""
+PEAK_RATE = 2e-3
+"""Peak learning rate."""
 """Scenes of the bases come from generators that no corpus uses."""
 _log = logging.getLogger(__name__)
 
@@ -57,15 +61,13 @@ class VisionBatch:
     """Row and column of the patch as shares of the picture, -1 to 1."""
 
 
-def make_vision_base(folder: Path, *, steps: int, seed: int, batch_size: int = 32, peak_rate: float = 2e-3) -> dict:
+def make_vision_base(folder: Path, *, steps: int, seed: int) -> dict:
     """Train the encoder and write it as a SigLIP vision folder.
 
     Args:
         folder: folder to write.
         steps: optimizer steps.
         seed: seed of the weights and the pictures.
-        batch_size: pictures of a step.
-        peak_rate: peak learning rate.
 
     Returns:
         facts for the model card, among them the share of held-out patches named rightly.
@@ -74,19 +76,19 @@ def make_vision_base(folder: Path, *, steps: int, seed: int, batch_size: int = 3
     encoder = VisionEncoder(SIZES)
     heads = nn.ModuleDict({"name": nn.Linear(128, len(CELL_NAMES)), "place": nn.Linear(128, 2)})
     parameters = [*encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=peak_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     rng = random.Random(f"{SEED_SPACE}/{seed}")
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = peak_rate * _rate(step, steps)
-        loss = _loss(encoder, heads, _draw_batch(rng, batch_size))
+            group["lr"] = PEAK_RATE * _rate(step, steps)
+        loss = _loss(encoder, heads, _draw_batch(rng, BATCH_SIZE))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             _log.info("vision base: step %d of %d, loss %.3f", step + 1, steps, loss.item())
-    facts = {"steps": steps, "pictures": steps * batch_size, "seed": seed, **_accuracy(encoder, heads, seed)}
+    facts = {"steps": steps, "pictures": steps * BATCH_SIZE, "seed": seed, **_accuracy(encoder, heads, seed)}
     _save_siglip(encoder, folder)
     return facts
 

@@ -18,7 +18,7 @@ DESCRIBE = "Describe."
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ToyQuestion:
     """A question with its only right answer."""
 
     prompt: str
@@ -36,9 +36,9 @@ class Scene:
     category: Category
     frames: tuple[Frame, ...]
     """One picture an image, or one a second of a video."""
-    questions: tuple[Question, ...]
+    questions: tuple[ToyQuestion, ...]
     """The category's own task, in random order; held-out samples ask the first."""
-    extras: tuple[Question, ...] = ()
+    extras: tuple[ToyQuestion, ...] = ()
     """Easier questions, for training only."""
     caption: str = ""
     """What `Describe.` is answered with; empty where the category has no captions."""
@@ -54,8 +54,8 @@ def _side(rng: random.Random, nominal_px: int) -> int:
     return nominal_px + 2 * rng.randint(-2, 3)
 
 
-def _colour_question(prompt: str, answer: str, cue: str) -> Question:
-    return Question(prompt, answer, 1 / len(COLOURS), cue)
+def _colour_question(prompt: str, answer: str, cue: str) -> ToyQuestion:
+    return ToyQuestion(prompt, answer, 1 / len(COLOURS), cue)
 
 
 def _scene_image(rng: random.Random, pixels: bool) -> Scene:
@@ -70,7 +70,8 @@ def _scene_image(rng: random.Random, pixels: bool) -> Scene:
         canvas.shape(shape, colour, x, y, rng.uniform(10, 13))
     questions = [_colour_question(f"What colour is the {shape}?", colour, shape) for _, colour, shape in objects]
     questions += [
-        Question(f"What shape is the {colour} object?", shape, 1 / len(SHAPES), colour) for _, colour, shape in objects
+        ToyQuestion(f"What shape is the {colour} object?", shape, 1 / len(SHAPES), colour)
+        for _, colour, shape in objects
     ]
     rng.shuffle(questions)
     caption = ", ".join(f"{colour} {shape}" for _, colour, shape in objects)
@@ -90,7 +91,7 @@ def _scene_text(rng: random.Random, pixels: bool) -> Scene:
     for digit in number:
         x += canvas.text(digit, x, y, size, colour) + rng.uniform(1, 5)
     text = "".join(number)
-    question = Question("Read the number.", text, 0.01, "number")
+    question = ToyQuestion("Read the number.", text, 0.01, "number")
     return Scene(Category.SCENE_TEXT, (canvas.frame(),), (question,), caption=f"the number {text}")
 
 
@@ -102,8 +103,12 @@ def _document(rng: random.Random, pixels: bool) -> Scene:
     for line, word in enumerate(words):
         canvas.text(word, 3 + rng.uniform(-2, 3), pitch * line + 3 + rng.uniform(-2, 2), 18, (20, 20, 30))
     asked = rng.sample(range(lines), lines)
-    questions = [Question(f"Read line {line + 1}.", words[line], 1 / len(WORDS), f"line {line + 1}") for line in asked]
-    extras = [Question(f"Which line holds {words[line]}?", str(line + 1), 1 / lines, words[line]) for line in asked[:2]]
+    questions = [
+        ToyQuestion(f"Read line {line + 1}.", words[line], 1 / len(WORDS), f"line {line + 1}") for line in asked
+    ]
+    extras = [
+        ToyQuestion(f"Which line holds {words[line]}?", str(line + 1), 1 / lines, words[line]) for line in asked[:2]
+    ]
     return Scene(Category.DOCUMENT, (canvas.frame(),), tuple(questions), tuple(extras), caption=" ".join(words))
 
 
@@ -158,7 +163,7 @@ def _multi_image(rng: random.Random, pixels: bool) -> Scene:
         for index in asked
     )
     extras = tuple(
-        Question(f"Which image shows {colours[index]}?", str(index + 1), 1 / count, colours[index])
+        ToyQuestion(f"Which image shows {colours[index]}?", str(index + 1), 1 / count, colours[index])
         for index in asked[:2]
     )
     return Scene(Category.MULTI_IMAGE, tuple(frames), questions, extras, caption=" ".join(colours))
@@ -168,11 +173,11 @@ def _text_only(rng: random.Random, _: bool) -> Scene:
     letters = [rng.choice(LETTERS) for _ in range(rng.choice((4, 5)))]
     text = " ".join(letters)
     questions = [
-        Question(f"First letter of: {text}?", letters[0], 1 / len(letters)),
-        Question(f"Last letter of: {text}?", letters[-1], 1 / len(letters)),
+        ToyQuestion(f"First letter of: {text}?", letters[0], 1 / len(letters)),
+        ToyQuestion(f"Last letter of: {text}?", letters[-1], 1 / len(letters)),
     ]
     rng.shuffle(questions)
-    return Scene(Category.TEXT_ONLY, (), tuple(questions), (Question(f"Repeat: {text}", text, 0.0),))
+    return Scene(Category.TEXT_ONLY, (), tuple(questions), (ToyQuestion(f"Repeat: {text}", text, 0.0),))
 
 
 def _general_video(rng: random.Random, pixels: bool) -> Scene:
@@ -190,10 +195,10 @@ def _general_video(rng: random.Random, pixels: bool) -> Scene:
         canvas = background.copy()
         canvas.shape(shape, colour, x, y, radius)
         frames.append(canvas.frame())
-    question = Question("Which way does it move?", direction, 1 / len(DIRECTIONS))
+    question = ToyQuestion("Which way does it move?", direction, 1 / len(DIRECTIONS))
     extras = (
         _colour_question("What colour is it?", colour, ""),
-        Question("What shape is it?", shape, 1 / len(SHAPES)),
+        ToyQuestion("What shape is it?", shape, 1 / len(SHAPES)),
     )
     caption = f"{colour} {shape} moves {direction}"
     return Scene(Category.GENERAL_VIDEO, tuple(frames), (question,), extras, caption=caption)
@@ -205,7 +210,7 @@ def _streaming(rng: random.Random, pixels: bool) -> Scene:
     shape, change = rng.choice(SHAPES), rng.randrange(1, 5)
     draw_at = _standing_object(rng, pixels)
     frames = tuple(draw_at(shape, after if second >= change else before) for second in range(change + 1))
-    question = Question("Say when the colour changes.", after, 1 / 4 / (len(COLOURS) - 1))
+    question = ToyQuestion("Say when the colour changes.", after, 1 / 4 / (len(COLOURS) - 1))
     return Scene(Category.STREAMING, frames, (question,))
 
 
@@ -216,7 +221,7 @@ def _temporal_grounding(rng: random.Random, pixels: bool) -> Scene:
     last = rng.randrange(first + 1, seconds)
     draw_at = _standing_object(rng, pixels)
     frames = tuple(draw_at(shape, colour if first <= second <= last else None) for second in range(seconds))
-    question = Question(f"When is the {colour} {shape} seen?", f"{first}.0-{last}.0 s", 1 / 15)
+    question = ToyQuestion(f"When is the {colour} {shape} seen?", f"{first}.0-{last}.0 s", 1 / 15)
     return Scene(Category.TEMPORAL_GROUNDING, frames, (question,))
 
 

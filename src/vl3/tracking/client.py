@@ -24,15 +24,6 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SERVER_SCHEMES = ("http", "https")
 
 
-def warm_import() -> None:
-    """Import what MLflow needs, about two seconds; to be run in a thread beside other work."""
-    import mlflow.tracking
-
-    if _has_databases():
-        import mlflow.store.model_registry.sqlalchemy_store
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-
 def is_server(tracking_uri: str) -> bool:
     """Whether the URI names a tracking server rather than a database."""
     return urlsplit(tracking_uri).scheme in _SERVER_SCHEMES

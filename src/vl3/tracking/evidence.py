@@ -10,7 +10,7 @@ from vl3.errors import GateError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskScore:
+class ScoreEvidence:
     """Held-out result of one category. None stands for what was not measured, which refuses."""
 
     accuracy: float | None
@@ -41,7 +41,7 @@ class ChampionEvidence:
 
     version: int
     """Its version in the registry."""
-    tasks: Mapping[str, TaskScore]
+    tasks: Mapping[str, ScoreEvidence]
     """Its scores by category."""
     dataset_digest: str | None
     """Dataset that the scores were measured on; scores of other samples are no comparison."""
@@ -51,7 +51,7 @@ class ChampionEvidence:
 class Evidence:
     """All that the gates look at."""
 
-    tasks: Mapping[str, TaskScore]
+    tasks: Mapping[str, ScoreEvidence]
     """Held-out scores by category."""
     mean_accuracy: float | None
     """Mean over the categories as the evaluation reported it."""
@@ -69,7 +69,7 @@ class Evidence:
     """Dataset that the scores were measured on."""
 
 
-def scores_from_evaluation(evaluation: Mapping[str, Any], model: str) -> tuple[dict[str, TaskScore], float | None]:
+def scores_from_evaluation(evaluation: Mapping[str, Any], model: str) -> tuple[dict[str, ScoreEvidence], float | None]:
     """Scores by category and the mean of one model of evaluation.json.
 
     Raises:
@@ -81,7 +81,7 @@ def scores_from_evaluation(evaluation: Mapping[str, Any], model: str) -> tuple[d
             f"the evaluation holds no model {model!r} (it holds {', '.join(map(str, models)) or 'none'}), so there is "
             "no evidence to promote it on. Evaluate it and try again."
         )
-    tasks = {name: TaskScore.from_dict(score) for name, score in models[model].get("tasks", {}).items()}
+    tasks = {name: ScoreEvidence.from_dict(score) for name, score in models[model].get("tasks", {}).items()}
     return tasks, _number(models[model].get("mean_accuracy"))
 
 

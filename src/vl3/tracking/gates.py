@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vl3.config.run import PromotionConfig
-from vl3.tracking.evidence import Evidence, TaskScore
+from vl3.tracking.evidence import Evidence, ScoreEvidence
 
 CONFIDENCE_Z = 1.96
 """Standard errors of the interval around a measured accuracy (95 %)."""
@@ -105,7 +105,7 @@ def _mean_accuracy(evidence: Evidence, minimum: float) -> GateResult:
 
 
 def _task_accuracy(evidence: Evidence, minimum: float) -> GateResult:
-    def judge(name: str, score: TaskScore) -> tuple[float, str]:
+    def judge(name: str, score: ScoreEvidence) -> tuple[float, str]:
         accuracy = score.accuracy or 0.0
         return accuracy, f"{name} {accuracy:.4f} is below {minimum:.4f}" if accuracy < minimum else ""
 
@@ -115,7 +115,7 @@ def _task_accuracy(evidence: Evidence, minimum: float) -> GateResult:
 def _beats_chance(evidence: Evidence) -> GateResult:
     """Accuracy less its sampling error must lie above chance; the value is the smallest such margin."""
 
-    def judge(name: str, score: TaskScore) -> tuple[float, str]:
+    def judge(name: str, score: ScoreEvidence) -> tuple[float, str]:
         if score.chance is None or not 0 <= score.chance < 1:
             return -math.inf, f"{name}: chance is unknown" if score.chance is None else f"{name}: chance {score.chance}"
         lower = wilson_lower(score.correct or 0, score.total or 1)
@@ -137,7 +137,7 @@ def _no_regression(evidence: Evidence, max_regression: float) -> GateResult:
         )
         return GateResult(name="no_regression", passed=False, value=None, threshold=-max_regression, detail=reason)
 
-    def judge(name: str, score: TaskScore) -> tuple[float, str]:
+    def judge(name: str, score: ScoreEvidence) -> tuple[float, str]:
         former = champion.tasks.get(name)
         if former is None or former.accuracy is None or not math.isfinite(former.accuracy):
             return -math.inf, f"{name}: the champion's accuracy is unknown"
@@ -153,7 +153,7 @@ def _no_regression(evidence: Evidence, max_regression: float) -> GateResult:
 def _samples(evidence: Evidence) -> GateResult:
     required = evidence.samples_per_task
 
-    def judge(name: str, score: TaskScore) -> tuple[float, str]:
+    def judge(name: str, score: ScoreEvidence) -> tuple[float, str]:
         total = score.total or 0
         return total, f"{name} has {total} of {required} samples" if total < required else ""
 
@@ -168,7 +168,7 @@ def _verified(name: str, passed: bool | None, what: str) -> GateResult:
 def _per_category(
     name: str,
     evidence: Evidence,
-    judge: Callable[[str, TaskScore], tuple[float, str]],
+    judge: Callable[[str, ScoreEvidence], tuple[float, str]],
     threshold: float,
     extra: Iterable[str] = (),
 ) -> GateResult:
@@ -200,7 +200,7 @@ def _missing(evidence: Evidence) -> list[str]:
     return [category for category in evidence.expected_categories if category not in evidence.tasks]
 
 
-def _flaw(score: TaskScore) -> str:
+def _flaw(score: ScoreEvidence) -> str:
     if score.accuracy is None or not math.isfinite(score.accuracy):
         return "accuracy is missing"
     if score.total is None or score.correct is None:

@@ -19,7 +19,7 @@ from vl3.errors import ConfigError, GateError
 from vl3.system.clock import now_to_the_second
 from vl3.tracking.client import is_server, open_client, platform_errors, shown
 from vl3.tracking.database import sqlite_path
-from vl3.tracking.evidence import ChampionEvidence, Evidence, TaskScore
+from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence
 from vl3.tracking.gates import GATE_NAMES, GateResult, gate_table, is_promotable
 from vl3.tracking.lock import file_lock, name_lock
 
@@ -332,9 +332,9 @@ def _row(found: "ModelVersion", aliases: Mapping[str, int]) -> VersionRow:
     )
 
 
-def _scores(tags: Mapping[str, str]) -> dict[str, TaskScore]:
+def _scores(tags: Mapping[str, str]) -> dict[str, ScoreEvidence]:
     return {
-        key.removeprefix(_SCORE): TaskScore.from_dict(json.loads(text))
+        key.removeprefix(_SCORE): ScoreEvidence.from_dict(json.loads(text))
         for key, text in tags.items()
         if key.startswith(_SCORE)
     }

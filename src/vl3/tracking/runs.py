@@ -1,6 +1,5 @@
 """MLflow runs of a workflow: one parent run, one nested run a step, found again after a restart."""
 
-import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-log = logging.getLogger(__name__)
 
 RUN_TAG = "vl3.run_id"
 """Tag of every run with the workflow run's id."""
@@ -45,7 +43,6 @@ class Tracker:
         injected: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID as a platform injected them. They win:
             steps log into the injected run, and its parent is the parent.
         template: migrated empty database for a fresh SQLite file (see database.make_template).
-        artifact_uri: where artifacts of a new experiment go; beside the file for SQLite, the server's choice else.
     """
 
     def __init__(
@@ -57,7 +54,6 @@ class Tracker:
         *,
         injected: Mapping[str, str] | None = None,
         template: Path | None = None,
-        artifact_uri: str | None = None,
     ) -> None:
         if "'" in run_id or not run_id:
             raise ConfigError(f"run id {run_id!r} must be a name without quotes; runs are found again by it.")
@@ -67,7 +63,6 @@ class Tracker:
         self.run_id = run_id
         self.run_name = run_name
         self._template = template
-        self._artifact_uri = artifact_uri
 
     @cached_property
     def client(self) -> "MlflowClient":
@@ -115,35 +110,35 @@ class Tracker:
                 )
         return self._open(run.info.run_id, is_owner=True)
 
-    def step(self, name: str, *, key: str = "", tags: Mapping[str, str] | None = None) -> StepRun:
+    def step(self, name: str, *, key: str = "") -> StepRun:
         """The nested run of a step, to be used as a context manager, which sets the final status.
 
         An unfinished run of the same step and key is continued (its attempt counts up); otherwise a new one is made.
         """
         if self.injected.get("MLFLOW_RUN_ID"):
             step = self._open(self.injected["MLFLOW_RUN_ID"], is_owner=False)
-            step.set_tags({RUN_TAG: self.run_id, STEP_TAG: name, KEY_TAG: key, **(tags or {})})
+            step.set_tags({RUN_TAG: self.run_id, STEP_TAG: name, KEY_TAG: key})
             return step
         parent = self.workflow
         with platform_errors(self.tracking_uri, f"open the run of the step {name!r}"):
             self.client.update_run(parent.run_id, status="RUNNING")
             found = self._find({KIND_TAG: "step", STEP_TAG: name, KEY_TAG: key})
             if found is not None and found.info.status != "FINISHED":
-                return self._continue(found, tags or {}, parent)
+                return self._continue(found, parent)
             own = {KIND_TAG: "step", RUN_TAG: self.run_id, STEP_TAG: name, KEY_TAG: key, ATTEMPT_TAG: "1"}
             nesting = {"mlflow.parentRunId": parent.run_id}
-            run = self.client.create_run(self.experiment_id, run_name=name, tags={**own, **nesting, **(tags or {})})
+            run = self.client.create_run(self.experiment_id, run_name=name, tags={**own, **nesting})
         return self._open(run.info.run_id, is_owner=True, parent=parent)
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the workflow's run as FINISHED, FAILED or KILLED (an injected parent is left to its owner)."""
         self.workflow.finish(status)
 
-    def _continue(self, run: "Run", tags: Mapping[str, str], parent: StepRun) -> StepRun:
+    def _continue(self, run: "Run", parent: StepRun) -> StepRun:
         attempt = int(run.data.tags.get(ATTEMPT_TAG, "1")) + 1
         self.client.update_run(run.info.run_id, status="RUNNING")
         step = self._open(run.info.run_id, is_owner=True, parent=parent, is_continued=True)
-        step.set_tags({ATTEMPT_TAG: str(attempt), **tags})
+        step.set_tags({ATTEMPT_TAG: str(attempt)})
         return step
 
     def _open(self, run_id: str, **settings: Any) -> StepRun:
@@ -171,8 +166,9 @@ class Tracker:
             return self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") or run_id
 
     def _artifact_location(self) -> str | None:
-        if self._artifact_uri or not self.tracking_uri.startswith("sqlite:"):
-            return self._artifact_uri
+        """Where the artifacts of a new experiment go: beside the file for SQLite, the server's choice else."""
+        if not self.tracking_uri.startswith("sqlite:"):
+            return None
         return (sqlite_path(self.tracking_uri).absolute().parent / "mlartifacts").as_uri()
 
     def _lock(self) -> AbstractContextManager[None]:

@@ -72,10 +72,10 @@ class StepRun:
             log.warning("parameters changed since the run's first attempt: %s", ", ".join(changed))
             self.set_tags({"vl3.changed_params": ", ".join(changed)})
 
-    def log_config(self, config: Mapping[str, Any], *, file_name: str = "config.json") -> None:
+    def log_config(self, config: Mapping[str, Any]) -> None:
         """Log a configuration as parameters and, whole, as a JSON artifact."""
         self.log_params(config)
-        self.log_json(config, file_name)
+        self.log_json(config, "config.json")
 
     def log_json(self, data: Any, file_name: str) -> None:
         """Store data as a JSON file among the run's artifacts."""
@@ -126,13 +126,13 @@ class StepRun:
         with platform_errors(self._uri, f"record the dataset {name!r} in the run {self.run_id}"):
             self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
 
-    def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
+    def log_artifact(self, path: Path) -> None:
         """Store a file or a folder among the run's artifacts."""
         with self._storing(str(path)):
             if path.is_dir():
-                self._client.log_artifacts(self.run_id, str(path), folder or path.name)
+                self._client.log_artifacts(self.run_id, str(path), path.name)
             else:
-                self._client.log_artifact(self.run_id, str(path), folder)
+                self._client.log_artifact(self.run_id, str(path))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values become text of at most 5000 characters."""

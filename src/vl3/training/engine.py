@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from vl3.config.run import RunConfig
 from vl3.data.loader.rows import PackedRow
 from vl3.training.imports import lean_imports
+
+if TYPE_CHECKING:
+    from vl3.models.model import VideoLlama3
 
 with lean_imports():
     import deepspeed
@@ -45,7 +48,7 @@ class StepResult:
 class RowLoss(nn.Module):
     """The model as DeepSpeed wants it: rows in, one tensor out."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: "VideoLlama3") -> None:
         super().__init__()
         self.model = model
 
@@ -69,9 +72,9 @@ class TrainingEngine:
     """A model under DeepSpeed, with the optimizer groups of a stage."""
 
     def __init__(
-        self, model: nn.Module, groups: list[dict[str, Any]], config: RunConfig, *, rows_per_rank: int
+        self, model: "VideoLlama3", groups: list[dict[str, Any]], config: RunConfig, *, rows_per_rank: int
     ) -> None:
-        """Shard the model. `groups` come from groups.parameter_groups; the process group must be up."""
+        """Shard the model. `groups` come from parameter_groups; the process group must be up."""
         self.device = training_device()
         self.world_size = dist.get_world_size()
         self._max_grad_norm = config.optimizer.max_grad_norm

@@ -12,8 +12,8 @@ from vl3.data.loader.rows import PackedRow
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog
-from vl3.training.groups import PARTS, NamedParameters
 from vl3.training.meter import Meter
+from vl3.training.optimizer_groups import PARTS, NamedParameters
 from vl3.training.optimizer_state import optimizer_step_count, read_state
 from vl3.training.schedule import stage_factor
 
@@ -33,11 +33,6 @@ class StepDone:
     """Rate of each trained part in this step."""
     stop_requested: bool
     """Whether this is the last step of this process because it was asked to stop."""
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no step follows in this process."""
-        return self.stop_requested or self.done == self.total
 
 
 Callback = Callable[[StepDone], None]

@@ -16,7 +16,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from vl3.training.groups import NamedParameters
+from vl3.training.optimizer_groups import NamedParameters
 
 WEIGHTS = "weights"
 MOMENTS = ("exp_avg", "exp_avg_sq")

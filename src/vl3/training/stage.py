@@ -30,11 +30,11 @@ from vl3.training.checkpoint import Checkpoint, Checkpoints
 from vl3.training.collectives import from_rank_zero, gather_json
 from vl3.training.engine import TrainingEngine, deepspeed, training_device
 from vl3.training.events import EventLog
-from vl3.training.groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.imports import lean_imports
 from vl3.training.job import StageJob
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, run_steps
 from vl3.training.meter import Meter
+from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
 
 with lean_imports():

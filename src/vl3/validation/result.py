@@ -11,7 +11,6 @@ RESULT_FILE = "validation.json"
 
 MAX_NAMED_ROWS = 1000
 """Rows that a finding names; the count is always that of all rows."""
-_SHOWN_EXAMPLES = 5
 _SHOWN_LINES = 20
 
 
@@ -89,20 +88,6 @@ class ValidationResult:
             "left_out": [asdict(line) for line in self.left_out],
             "facts": self.facts,
         }
-
-    def report_data(self) -> dict[str, Any]:
-        """The part that the report shows: {"passed", "findings", "facts"}."""
-        findings = [
-            {
-                "severity": finding.severity,
-                "check": finding.check,
-                "message": finding.message,
-                "count": finding.count,
-                "examples": [f"{row.where}: {row.reason}" for row in finding.rows[:_SHOWN_EXAMPLES]],
-            }
-            for finding in (*self.critical, *self.warnings)
-        ]
-        return {"passed": self.passed, "findings": findings, "facts": self.facts}
 
     def require_passed(self) -> None:
         """Raise unless the dataset passed.

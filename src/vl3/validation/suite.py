@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
 from vl3.system.files import atomic_write_json, storage_errors
-from vl3.validation import frames
+from vl3.validation import index_tables
 from vl3.validation.check import CRITICAL, WARNING, Check
 from vl3.validation.checks import all_checks, schema_checks
 from vl3.validation.result import MAX_NAMED_ROWS, RESULT_FILE, FailingRow, Finding, LeftOut, ValidationResult
@@ -33,11 +33,6 @@ _INDEX_COLUMNS = {
 """Columns that name a row of each table."""
 
 
-def warm_import() -> None:
-    """Import Great Expectations, three to ten seconds; to be run in a thread while the dataset is built."""
-    import great_expectations.expectations  # noqa: F401
-
-
 def validate_dataset(dataset_folder: Path, config: RunConfig, out_folder: Path) -> ValidationResult:
     """Check a built dataset; see validate_index. DataError where the folder holds no whole dataset."""
     from vl3.data.build.index import DatasetIndex
@@ -46,7 +41,7 @@ def validate_dataset(dataset_folder: Path, config: RunConfig, out_folder: Path) 
 
 
 def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path) -> ValidationResult:
-    """Check the index of a dataset, one row an annotation line (columns: frames.COLUMN_KINDS).
+    """Check the index of a dataset, one row an annotation line (columns: index_tables.COLUMN_KINDS).
 
     Args:
         table: the index, as pyarrow table or pandas frame.
@@ -60,7 +55,7 @@ def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_fold
         StorageError: the output cannot be written.
     """
     table = _as_table(table)
-    tables = {"schema": frames.schema_frame(table)}
+    tables = {"schema": index_tables.schema_frame(table)}
     checks = schema_checks()
     if tables["schema"]["fits"].all():
         tables |= _data_tables(table, config)
@@ -85,12 +80,12 @@ def _as_table(table: "pa.Table | pd.DataFrame") -> "pa.Table":
 
 def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFrame]":
     """The tables by name; without a usable sample, what compares samples with the configuration says nothing."""
-    samples = frames.samples_frame(table, config)
-    tables = {"lines": frames.lines_frame(table), "samples": samples}
+    samples = index_tables.samples_frame(table, config)
+    tables = {"lines": index_tables.lines_frame(table), "samples": samples}
     if len(samples):
-        mixture = frames.mixture_frame(samples, config)
-        tables |= {"mixture": mixture, "stages": frames.stages_frame(mixture)}
-        tables["heldout"] = frames.heldout_frame(samples, config)
+        mixture = index_tables.mixture_frame(samples, config)
+        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture)}
+        tables["heldout"] = index_tables.heldout_frame(samples, config)
     return tables
 
 

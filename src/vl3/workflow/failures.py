@@ -30,7 +30,7 @@ _MAX_MESSAGE_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
+class TaskFailure:
     """How a task failed."""
 
     task: str
@@ -49,7 +49,7 @@ def note_failure(artifacts_uri: str, run_id: str, *, task: str, family: str, mes
     Raises:
         Vl3Error: the store cannot be written.
     """
-    failure = Failure(task=task, family=family, message=message[:_MAX_MESSAGE_CHARACTERS], at=now())
+    failure = TaskFailure(task=task, family=family, message=message[:_MAX_MESSAGE_CHARACTERS], at=now())
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "failure.json"
         atomic_write_json(path, asdict(failure))
@@ -75,7 +75,7 @@ def refuse_blind_retry(artifacts_uri: str, run_id: str, task: str) -> None:
         raise FAMILIES[failure.family](failure.message)
 
 
-def noted_failures(artifacts_uri: str, run_id: str) -> list[Failure]:
+def noted_failures(artifacts_uri: str, run_id: str) -> list[TaskFailure]:
     """The notes of a run, the latest first; not those of the exit handler itself, which is being tried again."""
     keys = [key for key in open_store(_notes_uri(artifacts_uri, run_id)).list() if key != f"{LAST_TASK}.json"]
     notes = [failure for key in keys if (failure := _read(artifacts_uri, run_id, key)) is not None]
@@ -89,16 +89,16 @@ def drop_notes(artifacts_uri: str, run_id: str) -> None:
         store.delete(key)
 
 
-def local_failure(run_folder: Path) -> Failure | None:
+def local_failure(run_folder: Path) -> TaskFailure | None:
     """The failed task under a local runner, from the status files; one that still "runs" was killed."""
     statuses = [_json(path) for path in sorted((run_folder / "status").glob("*.json"))]
     for status in statuses:
         if status.get("state") == "failed":
-            return Failure(task=status["task"], at=status["ended_at"], **status["error"])
+            return TaskFailure(task=status["task"], at=status["ended_at"], **status["error"])
     for status in statuses:
         if status.get("state") == "running" and status["task"] != LAST_TASK:
             message = "the task ended without a word: its process was killed, perhaps for want of memory"
-            return Failure(task=status["task"], family=Vl3Error.__name__, message=message, at=now())
+            return TaskFailure(task=status["task"], family=Vl3Error.__name__, message=message, at=now())
     return None
 
 
@@ -106,7 +106,7 @@ def _notes_uri(artifacts_uri: str, run_id: str) -> str:
     return join_uri(artifacts_uri, "runs", run_id, "failures")
 
 
-def _read(artifacts_uri: str, run_id: str, key: str) -> Failure | None:
+def _read(artifacts_uri: str, run_id: str, key: str) -> TaskFailure | None:
     store = open_store(_notes_uri(artifacts_uri, run_id))
     if not store.exists(key):
         return None
@@ -114,7 +114,7 @@ def _read(artifacts_uri: str, run_id: str, key: str) -> Failure | None:
         path = Path(temporary) / "failure.json"
         store.get_file(key, path)
         try:
-            return Failure(**_json(path))
+            return TaskFailure(**_json(path))
         except TypeError:
             return None
 

@@ -17,7 +17,9 @@ from vl3.config.placement import PlacementConfig
 from vl3.errors import Vl3Error
 from vl3.launch.job import LaunchJob
 from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.trainjob import run
 from vl3.launch.trainjob.run import launch_trainjob
+from vl3.launch.trainjob.spec import build_trainjob
 
 GPU_POD = PlacementConfig(
     pool="h200",
@@ -36,8 +38,23 @@ QUICK = LaunchLimits(image_certain_seconds=3.0, container_config_seconds=5.0, un
 """Limits for tests: what takes minutes for a team takes seconds here."""
 
 
+_annotations: dict[str, dict[str, str]] = {}
+"""By run: what tells its simulated pods how to behave. No real job has any, so the launcher knows nothing of it."""
+
+
+def _annotated(job: LaunchJob, **keywords: Any) -> dict[str, Any]:
+    manifest = build_trainjob(job, **keywords)
+    (patch,) = manifest["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    replicated["template"]["spec"]["template"]["metadata"]["annotations"] = _annotations[job.run_id]
+    return manifest
+
+
 def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig, *, timeout_seconds: float) -> LaunchJob:
     """The job of the settings' `run_id`, its pods as the settings' `annotations` say; also for the benchmarks."""
+    named = {f"vl3.dev/{name}": str(value) for name, value in settings.get("annotations", {}).items()}
+    _annotations[settings["run_id"]] = named
+    run.build_trainjob = _annotated
     return LaunchJob(
         name="train-video",
         backend="trainjob",
@@ -48,7 +65,6 @@ def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig, *
         processes_per_node=1,
         threads_per_process=1,
         placement=placement,
-        pod_annotations={f"vl3.dev/{name}": str(value) for name, value in settings.get("annotations", {}).items()},
         log_path=folder / "workers.log",
         events_path=folder / "events.jsonl",
         failure_path=folder / "failure.json",

@@ -9,7 +9,7 @@ import pytest
 from vl3.cli.main import run
 from vl3.cli.registry import aligned
 from vl3.recipes.catalog import get_recipe
-from vl3.tracking.evidence import Evidence, TaskScore
+from vl3.tracking.evidence import Evidence, ScoreEvidence
 from vl3.tracking.gates import evaluate_gates
 from vl3.tracking.registry import Registry
 
@@ -42,7 +42,7 @@ def test_columns_stand_under_their_names() -> None:
 
 def evidence(accuracy: float) -> Evidence:
     correct = round(accuracy * 100)
-    score = TaskScore(accuracy=correct / 100, correct=correct, total=100, chance=0.25)
+    score = ScoreEvidence(accuracy=correct / 100, correct=correct, total=100, chance=0.25)
     return Evidence(
         tasks={"chart": score},
         mean_accuracy=correct / 100,

@@ -66,8 +66,6 @@ def make_sample(tokenizer):
         grid = [[frames, 2, 2]] if is_video else [[1, 2, 2]] * frames
         return PreparedSample(
             sample_id=f"sample-{seed}",
-            category="general_video",
-            source="default",
             input_ids_T=chat.input_ids_T,
             labels_T=chat.labels_T,
             pixels_PC=rng.integers(0, 256, (4 * frames, 588), dtype=np.uint8),
@@ -75,7 +73,6 @@ def make_sample(tokenizer):
             merge_sizes_I=np.ones(len(grid), dtype=np.int64),
             keep_M=keep.reshape(-1),
             answer_start=chat.answer_start,
-            answer="red",
         )
 
     return make

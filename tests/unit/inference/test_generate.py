@@ -5,7 +5,7 @@ import torch
 
 from vl3.errors import DataError
 from vl3.inference import generate
-from vl3.inference.generate import generate_greedy
+from vl3.inference.generate import generate_answers
 
 
 def generate_alone(sample, tokenizer, next_scores, max_new_tokens):
@@ -23,7 +23,7 @@ def test_answers_equal_those_of_each_sample_alone(model, questions, tokenizer, n
     wanted = [generate_alone(sample, tokenizer, next_scores, 8) for sample in questions]
     lengths = {len(answer) for answer in wanted}
     assert len(lengths) > 2, "the samples should end at different steps"
-    answers = generate_greedy(model, questions, tokenizer, max_new_tokens=8, batch_size=batch_size)
+    answers = generate_answers(model, questions, tokenizer, max_new_tokens=8, batch_size=batch_size)
     assert answers == [tokenizer.decode(ids).strip() for ids in wanted]
 
 
@@ -32,7 +32,7 @@ def test_the_prompt_ends_before_the_answer(model, questions, tokenizer):
     changed = sample.input_ids_T.copy()
     changed[sample.answer_start :] = 3
     other = type(sample)(**{name: getattr(sample, name) for name in sample.__slots__} | {"input_ids_T": changed})
-    first, second = (generate_greedy(model, [s], tokenizer, max_new_tokens=8) for s in (sample, other))
+    first, second = (generate_answers(model, [s], tokenizer, max_new_tokens=8) for s in (sample, other))
     assert first == second
 
 
@@ -45,13 +45,14 @@ def test_batches_are_bounded_in_tokens(model, questions, tokenizer, monkeypatch)
             super().__init__(model, prompts, spare_tokens)
 
     monkeypatch.setattr(generate, "Decoding", Spy)
-    generate_greedy(model, questions, tokenizer, max_new_tokens=2, batch_tokens=60)
+    monkeypatch.setattr(generate, "BATCH_TOKENS", 60)
+    generate_answers(model, questions, tokenizer, max_new_tokens=2)
     assert len(sizes) > 2
     assert max(sizes) <= 60
 
 
 def test_no_samples_give_no_answers(model, tokenizer):
-    assert generate_greedy(model, [], tokenizer, max_new_tokens=4) == []
+    assert generate_answers(model, [], tokenizer, max_new_tokens=4) == []
 
 
 def test_more_image_tokens_than_media_are_refused(model, questions, tokenizer):
@@ -60,10 +61,10 @@ def test_more_image_tokens_than_media_are_refused(model, questions, tokenizer):
     fewer |= {"merge_sizes_I": sample.merge_sizes_I[:0], "keep_M": sample.keep_M[:0]}
     broken = type(sample)(**{name: getattr(sample, name) for name in sample.__slots__} | fewer)
     with pytest.raises(DataError, match="4 <image> tokens but there are 0 kept vision tokens"):
-        generate_greedy(model, [broken], tokenizer, max_new_tokens=2)
+        generate_answers(model, [broken], tokenizer, max_new_tokens=2)
 
 
 def test_no_gradient_is_kept(model, questions, tokenizer):
-    generate_greedy(model, questions[:2], tokenizer, max_new_tokens=2)
+    generate_answers(model, questions[:2], tokenizer, max_new_tokens=2)
     assert torch.is_grad_enabled()
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -14,7 +14,7 @@ from vl3.errors import DataError
 from vl3.inference.batch import Decoding
 from vl3.inference.question import Question, open_frames
 from vl3.inference.streaming import StreamResult, find_decisions, watch_streams
-from vl3.inference.watcher import Watcher
+from vl3.inference.watcher import StreamWatcher
 
 STREAMS = [
     ("Say when circle changes", 0),
@@ -92,7 +92,7 @@ def test_decisions_and_words_equal_those_with_all_frames_at_hand(
     wanted = watch_streams(watching, samples, tokenizer, max_new_tokens=6)
     assert len({result.frame_index for result in wanted}) > 2, "the model should speak at different frames"
     for (question, start), result in zip(STREAMS, wanted, strict=True):
-        watcher = Watcher(watching, tokenizer, settings, expected_frames=8 - start, max_new_tokens=6)
+        watcher = StreamWatcher(watching, tokenizer, settings, expected_frames=8 - start, max_new_tokens=6)
         if not asked_late:
             watcher.say(question)
         found = StreamResult(frame_index=None, text="")
@@ -108,7 +108,7 @@ def test_decisions_and_words_equal_those_with_all_frames_at_hand(
 def test_it_goes_on_watching_after_it_spoke_and_hears_what_is_said(watching, settings, tokenizer, frames, asked_late):
     spoken = 0
     for question, start in STREAMS:
-        watcher = Watcher(watching, tokenizer, settings, expected_frames=8 - start, max_new_tokens=3)
+        watcher = StreamWatcher(watching, tokenizer, settings, expected_frames=8 - start, max_new_tokens=3)
         watcher.say(question)
         for seconds, frame in frames[start:]:
             if watcher.feed(frame, seconds - start) is not None:
@@ -119,7 +119,7 @@ def test_it_goes_on_watching_after_it_spoke_and_hears_what_is_said(watching, set
 
 
 def test_more_frames_than_expected_are_refused(model, settings, tokenizer, frames):
-    watcher = Watcher(model, tokenizer, settings, expected_frames=2)
+    watcher = StreamWatcher(model, tokenizer, settings, expected_frames=2)
     for seconds, frame in frames[:2]:
         watcher.feed(frame, seconds)
     with pytest.raises(DataError, match="the stream has had 2 frames"):
@@ -128,7 +128,9 @@ def test_more_frames_than_expected_are_refused(model, settings, tokenizer, frame
 
 def test_a_stream_without_room_is_refused(model, settings, tokenizer, frames):
     data = dataclasses.replace(settings.data, max_length_tokens=60, visual_budget_tokens=48)
-    watcher = Watcher(model, tokenizer, dataclasses.replace(settings, data=data), expected_frames=8, max_new_tokens=2)
+    watcher = StreamWatcher(
+        model, tokenizer, dataclasses.replace(settings, data=data), expected_frames=8, max_new_tokens=2
+    )
     watcher.feed(frames[0][1], 0.0)
     with pytest.raises(DataError, match=r"the stream holds \d+ tokens and \d+ more do not fit into 60"):
         watcher.say("Say when circle changes " * 15)
@@ -136,4 +138,4 @@ def test_a_stream_without_room_is_refused(model, settings, tokenizer, frames):
 
 def test_a_frame_that_is_no_picture_is_refused(model, settings, tokenizer):
     with pytest.raises(DataError, match=r"a frame has shape \(4, 4\) and type float64; it must be uint8"):
-        Watcher(model, tokenizer, settings).feed(np.zeros((4, 4)), 0.0)
+        StreamWatcher(model, tokenizer, settings).feed(np.zeros((4, 4)), 0.0)

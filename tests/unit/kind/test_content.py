@@ -6,8 +6,8 @@ import pytest
 
 from kind import programs
 from kind.content import hash_of
-from kind.docker import Recipe, identity, scratch_dockerfile
-from kind.programs import PIECES, Piece, linker_flags, piece_hash
+from kind.docker import ImageRecipe, identity, scratch_dockerfile
+from kind.programs import GO_MODULES, GoModule, linker_flags, module_hash
 
 
 def test_hash_follows_names_and_bytes_of_a_folder(tmp_path: Path) -> None:
@@ -26,8 +26,9 @@ def test_hash_keeps_parts_apart() -> None:
     assert hash_of("ab", "c") != hash_of("a", "bc")
 
 
-def test_the_linker_puts_the_version_into_the_programs() -> None:
-    flags = linker_flags("v1.36.3")
+def test_the_linker_puts_the_version_into_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "KUBERNETES_VERSION", "v1.36.3")
+    flags = linker_flags()
     assert flags.startswith("-s -w ")
     assert "-X k8s.io/component-base/version.gitVersion=v1.36.3" in flags
     assert "version.gitMajor=1 " in flags
@@ -35,13 +36,13 @@ def test_the_linker_puts_the_version_into_the_programs() -> None:
 
 
 def test_a_new_go_builds_anew() -> None:
-    assert piece_hash(PIECES[0], "go1.26.0") != piece_hash(PIECES[0], "go1.26.8")
+    assert module_hash(GO_MODULES[0], "go1.26.0") != module_hash(GO_MODULES[0], "go1.26.8")
 
 
 def test_programs_are_built_once_and_older_ones_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     built = []
 
-    def build(piece: Piece, folder: Path) -> None:
+    def build(go_module: GoModule, folder: Path) -> None:
         built.append(folder.name)
         folder.mkdir(parents=True)
 
@@ -50,7 +51,7 @@ def test_programs_are_built_once_and_older_ones_go(monkeypatch: pytest.MonkeyPat
     (tmp_path / "programs" / "etcd-old").mkdir(parents=True)
     found = programs.build_programs(tmp_path)
     again = programs.build_programs(tmp_path)
-    assert len(built) == len(PIECES)
+    assert len(built) == len(GO_MODULES)
     assert found == again
     assert {"kind", "kubectl", "kube-apiserver", "portmap", "jobset", "kueue", "kwok"} <= set(found)
     assert not (tmp_path / "programs" / "etcd-old").exists()
@@ -59,7 +60,7 @@ def test_programs_are_built_once_and_older_ones_go(monkeypatch: pytest.MonkeyPat
 def test_image_tag_changes_with_dockerfile_files_and_base(tmp_path: Path) -> None:
     file = tmp_path / "kwok"
     file.write_text("one")
-    recipe = Recipe(name="a.io/b/c:v1", dockerfile="FROM scratch\n", files={"kwok": file})
+    recipe = ImageRecipe(name="a.io/b/c:v1", dockerfile="FROM scratch\n", files={"kwok": file})
     tag = recipe.tag("base-1")
     assert tag.startswith("vl3/kind-cache:a.io_b_c_v1-")
     assert recipe.tag("base-2") != tag

@@ -1,5 +1,6 @@
 """A worker without torch that misbehaves on request, under the real torchrun."""
 
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ else:
 if rank == 0:
     say(type="started")
 if behaviour == "succeed":
-    names = ("OMP_NUM_THREADS", "WORLD_SIZE", "PYTHONDONTWRITEBYTECODE", "VL3_RUNNER", "EXTRA")
+    names = ("OMP_NUM_THREADS", "WORLD_SIZE", "PYTHONDONTWRITEBYTECODE", "VL3_RUNNER")
     if rank == 0:
         say(type="environment", **{name: os.environ.get(name) for name in names})
     print(f"hello of rank {rank}", flush=True)
@@ -56,8 +57,9 @@ else:
 
 
 @pytest.fixture
-def make_job(tmp_path: Path) -> Callable[..., LaunchJob]:
+def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LaunchJob]:
     (tmp_path / "misbehaving_worker.py").write_text(textwrap.dedent(_WORKER))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
     def make(behaviour: str, **changes: object) -> LaunchJob:
         values: dict[str, object] = {
@@ -70,7 +72,6 @@ def make_job(tmp_path: Path) -> Callable[..., LaunchJob]:
             "work_uri": f"file://{tmp_path}/work",
             "processes_per_node": 2,
             "threads_per_process": 1,
-            "environment": {"PYTHONPATH": str(tmp_path), "EXTRA": "given"},
             "log_path": tmp_path / "logs" / "stage.log",
             "events_path": tmp_path / "events.jsonl",
             "failure_path": tmp_path / "failure.json",

@@ -1,11 +1,13 @@
 """Submitting, finding, following and cancelling runs, over HTTP against a server of the test's own."""
 
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from pipelines import submit as submit_module
 from pipelines.compile import ir_digest
 from pipelines.server import Server
 from pipelines.submission import make_submission
@@ -92,7 +94,7 @@ def test_runs_are_listed_newest_first_over_pages_without_those_of_others(pipelin
     assert [run.display_name for run in found] == ["run-4", "run-3", "run-2", "run-1"]
 
 
-def test_following_ends_with_the_run(pipelines_server) -> None:
+def test_following_ends_with_the_run(pipelines_server, monkeypatch) -> None:
     known = pipelines_server.add_run("night-7", "RUNNING")
     server, slept = _server(pipelines_server), []
 
@@ -100,15 +102,17 @@ def test_following_ends_with_the_run(pipelines_server) -> None:
         slept.append(seconds)
         known["state"] = "SUCCEEDED" if len(slept) == 2 else "RUNNING"
 
-    states = [run.state for run in follow(server, find_run(server, "night-7"), sleep)]
+    monkeypatch.setattr(submit_module, "time", SimpleNamespace(sleep=sleep))
+    states = [run.state for run in follow(server, find_run(server, "night-7"))]
     assert states == ["RUNNING", "RUNNING", "SUCCEEDED"]
     assert slept == [5.0, 5.0]
 
 
-def test_cancelling_waits_for_the_runs_end(pipelines_server) -> None:
+def test_cancelling_waits_for_the_runs_end(pipelines_server, monkeypatch) -> None:
+    monkeypatch.setattr(submit_module, "_POLL_SECONDS", 0)
     pipelines_server.add_run("night-7")
     server = _server(pipelines_server)
-    run, was_active = cancel(server, find_run(server, "night-7"), timeout_seconds=60, sleep=lambda _: None)
+    run, was_active = cancel(server, find_run(server, "night-7"), timeout_seconds=60)
     assert (run.state, was_active) == ("CANCELED", True)
     assert pipelines_server.paths("POST") == [f"{RUNS}/{run.run_id}:terminate"]
 
@@ -120,12 +124,13 @@ def test_a_run_that_has_ended_is_not_cancelled(pipelines_server) -> None:
     assert pipelines_server.paths("POST") == []
 
 
-def test_a_run_that_does_not_end_is_told(pipelines_server) -> None:
+def test_a_run_that_does_not_end_is_told(pipelines_server, monkeypatch) -> None:
+    monkeypatch.setattr(submit_module, "_POLL_SECONDS", 0)
     pipelines_server.add_run("night-7")
     pipelines_server.polls_until_end = 1000
     server = _server(pipelines_server)
     with pytest.raises(ClusterError, match="run night-7 is CANCELING 0 s after it was to end"):
-        cancel(server, find_run(server, "night-7"), timeout_seconds=0, sleep=lambda _: None)
+        cancel(server, find_run(server, "night-7"), timeout_seconds=0)
 
 
 def test_the_log_of_a_task(pipelines_server, tmp_path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.local import watch as watch_module
-from pipelines.local.watch import Watch, _verdict, child_environment
+from pipelines.local.watch import RunWatch, _verdict, child_environment
 from tests.support.workflows import TRAIN
 from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
@@ -30,19 +30,19 @@ def status(state, error=None, ended_at=None):
 
 
 @pytest.fixture
-def make_watch(tmp_path: Path, monkeypatch) -> Callable[[str], Watch]:
+def make_watch(tmp_path: Path, monkeypatch) -> Callable[[str], RunWatch]:
     """Makes a watch whose child runs a program instead of kfp."""
 
-    def make(program: str, started_at: str = "2026-01-01T00:00:00+00:00") -> Watch:
-        def start(self: Watch) -> "subprocess.Popen[bytes]":
+    def make(program: str, started_at: str = "2026-01-01T00:00:00+00:00") -> RunWatch:
+        def start(self: RunWatch) -> "subprocess.Popen[bytes]":
             mark = runner_mark(os.getpid())
             environment = child_environment(os.environ, tmp_path, mark, tmp_path)
             command = [sys.executable, "-c", STATUS % started_at + program]
             return subprocess.Popen(command, env=environment, start_new_session=True)
 
-        monkeypatch.setattr(Watch, "_start", start)
+        monkeypatch.setattr(RunWatch, "_start", start)
         limits = TRAIN.task_limits_seconds(get_recipe("tiny"))
-        return Watch(tmp_path, "train", WorkflowParameters(recipe="tiny"), limits, tmp_path / "temporary")
+        return RunWatch(tmp_path, "train", WorkflowParameters(recipe="tiny"), limits, tmp_path / "temporary")
 
     return make
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vl3.errors import StorageError
+from vl3.pod import journal as journal_module
 from vl3.pod.journal import EventJournal, event_line
 from vl3.store.objects import FileStore
 
@@ -57,11 +58,15 @@ def test_a_new_pod_continues_the_file_without_saying_it_again(tmp_path: Path) ->
     assert [json.loads(line).get("resumed_from_step") for line in lines] == [0, None, 2]
 
 
-def test_events_are_uploaded_now_and_then_and_before_the_weights_are_published(tmp_path: Path) -> None:
+def test_events_are_uploaded_now_and_then_and_before_the_weights_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept, path = tmp_path / "work" / "events.jsonl", tmp_path / "events.jsonl"
-    with EventJournal(path, (tmp_path / "work").as_uri(), lambda event: None, upload_seconds=0.05):
-        append(path, METRICS)
-        wait_until(lambda: kept.exists() and kept.read_bytes() == path.read_bytes())
+    with monkeypatch.context() as quick:
+        quick.setattr(journal_module, "_UPLOAD_SECONDS", 0.05)
+        with EventJournal(path, (tmp_path / "work").as_uri(), lambda event: None):
+            append(path, METRICS)
+            wait_until(lambda: kept.exists() and kept.read_bytes() == path.read_bytes())
     with EventJournal(path, (tmp_path / "work").as_uri(), lambda event: None) as journal:
         append(path, {"type": "progress", "done": 3, "total": 8})
         journal.poll()
@@ -79,9 +84,10 @@ def test_a_store_that_fails_delays_nothing_and_is_said_at_the_end(
         raise StorageError("the store is away")
 
     monkeypatch.setattr(FileStore, "put_file", fail)
+    monkeypatch.setattr(journal_module, "_UPLOAD_SECONDS", 0.05)
     seen: list[dict[str, Any]] = []
     path = tmp_path / "events.jsonl"
-    with EventJournal(path, (tmp_path / "work").as_uri(), seen.append, upload_seconds=0.05) as journal:
+    with EventJournal(path, (tmp_path / "work").as_uri(), seen.append) as journal:
         append(path, METRICS)
         wait_until(lambda: "uploaded later: the store is away" in caplog.text)
         journal.poll()

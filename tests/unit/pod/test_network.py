@@ -55,10 +55,12 @@ def test_the_masters_name_may_come_late(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == ["job-node-0-0.job"] * 3
 
 
-def test_a_name_that_never_comes_is_the_clusters_fault() -> None:
+def test_a_name_that_never_comes_is_the_clusters_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "MASTER_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(network, "_POLL_SECONDS", 0.01)
     place = PodPlace.from_environment(VARIABLES | {"PET_MASTER_ADDR": "nobody.invalid"})
     with pytest.raises(ClusterError, match=r"nobody\.invalid: the cluster's DNS has no address .* after 0\.05 s"):
-        wait_for_master(place, should_stop=lambda: False, timeout_seconds=0.05)
+        wait_for_master(place, should_stop=lambda: False)
 
 
 def test_waiting_ends_when_the_pod_is_taken_away() -> None:

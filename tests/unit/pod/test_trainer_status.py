@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import make_ca
+from vl3.pod import trainer_status
 from vl3.pod.trainer_status import TrainerStatus
 
 PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/vl3/trainjobs/vl3-0123456789-video-1/status"
@@ -88,8 +89,9 @@ def test_progress_goes_to_the_named_job_in_trainers_words(server: StatusServer) 
     assert last["trainerStatus"]["estimatedRemainingSeconds"] == 0
 
 
-def test_posts_keep_their_distance(server: StatusServer) -> None:
-    with TrainerStatus(server.environment, every_seconds=0.5) as status:
+def test_posts_keep_their_distance(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_status, "_EVERY_SECONDS", 0.5)
+    with TrainerStatus(server.environment) as status:
         started = time.monotonic()
         for step in range(1, 101):
             _train(status, step, total=100)
@@ -100,8 +102,13 @@ def test_posts_keep_their_distance(server: StatusServer) -> None:
 
 @pytest.mark.parametrize("fault", ["refused", "certificate", "token", "nobody", "no-url"])
 def test_no_fault_reaches_the_training(
-    fault: str, server: StatusServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fault: str,
+    server: StatusServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(trainer_status, "_EVERY_SECONDS", 0.01)
     environment = dict(server.environment)
     if fault == "refused":
         server.answer = 403
@@ -113,7 +120,7 @@ def test_no_fault_reaches_the_training(
         environment["KUBEFLOW_TRAINER_SERVER_URL"] = "https://127.0.0.1:9/x"
     else:
         environment["KUBEFLOW_TRAINER_SERVER_URL"] = "no address"
-    with TrainerStatus(environment, every_seconds=0.01) as status:
+    with TrainerStatus(environment) as status:
         for step in range(1, 9):
             _train(status, step)
             time.sleep(0.03)

@@ -39,7 +39,7 @@ def _run(request: StepRequest) -> Any:
 
 def _collector(monkeypatch: pytest.MonkeyPatch, collect: Callable[[str], list[str]]) -> None:
     module = ModuleType("vl3.launch.trainjob.collect")
-    module.collect_run = collect  # type: ignore[attr-defined]
+    module.cancel_run = collect  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vl3.launch.trainjob.collect", module)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from vl3.tracking.database import make_template
 from vl3.tracking.environment import MLFLOW_ENVIRONMENT
-from vl3.tracking.evidence import Evidence, TaskScore
+from vl3.tracking.evidence import Evidence, ScoreEvidence
 from vl3.tracking.registry import Registry
 from vl3.tracking.runs import Tracker
 
@@ -51,8 +51,8 @@ def make_evidence() -> Callable[..., Evidence]:
     def make(**changes: object) -> Evidence:
         settings = {
             "tasks": {
-                "chart": TaskScore(accuracy=0.9, correct=90, total=100, chance=0.25),
-                "streaming": TaskScore(accuracy=0.8, correct=80, total=100, chance=0.3),
+                "chart": ScoreEvidence(accuracy=0.9, correct=90, total=100, chance=0.25),
+                "streaming": ScoreEvidence(accuracy=0.8, correct=80, total=100, chance=0.3),
             },
             "mean_accuracy": 0.85,
             "expected_categories": ("chart", "streaming"),

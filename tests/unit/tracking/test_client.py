@@ -130,6 +130,5 @@ def test_a_client_without_databases_refuses_them_and_names_the_remedy(tmp_path: 
 
 @pytest.mark.usefixtures("client_alone")
 def test_a_client_without_databases_reports_a_refusing_server(refusing_server: str) -> None:
-    module.warm_import()
     with pytest.raises(ClusterError, match="could not open the tracking store"):
         open_client(refusing_server)

@@ -7,7 +7,7 @@ import pytest
 
 from vl3.config.run import PromotionConfig
 from vl3.errors import GateError
-from vl3.tracking.evidence import ChampionEvidence, Evidence, TaskScore, scores_from_evaluation
+from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence, scores_from_evaluation
 from vl3.tracking.gates import GATE_NAMES, GateResult, evaluate_gates, gate_table, is_promotable, wilson_lower
 
 CONFIG = PromotionConfig(
@@ -16,16 +16,18 @@ CONFIG = PromotionConfig(
 Make = Callable[..., Evidence]
 
 
-def _score(correct: int | None, total: int | None = 100, chance: float | None = 0.25, **changes: object) -> TaskScore:
+def _score(
+    correct: int | None, total: int | None = 100, chance: float | None = 0.25, **changes: object
+) -> ScoreEvidence:
     accuracy = correct / total if correct is not None and total else None
-    return TaskScore(**{"accuracy": accuracy, "correct": correct, "total": total, "chance": chance, **changes})
+    return ScoreEvidence(**{"accuracy": accuracy, "correct": correct, "total": total, "chance": chance, **changes})
 
 
 def _gates(evidence: Evidence) -> dict[str, GateResult]:
     return {result.name: result for result in evaluate_gates(evidence, CONFIG)}
 
 
-def _champion(digest: str | None = "d" * 64, **tasks: TaskScore) -> ChampionEvidence:
+def _champion(digest: str | None = "d" * 64, **tasks: ScoreEvidence) -> ChampionEvidence:
     return ChampionEvidence(version=3, tasks=tasks, dataset_digest=digest)
 
 
@@ -86,7 +88,7 @@ def test_task_accuracy_names_every_weak_category(make_evidence: Make) -> None:
     ],
     ids=["no-accuracy", "nan", "no-count", "no-sample", "contradiction"],
 )
-def test_gates_refuse_flawed_score(make_evidence: Make, score: TaskScore, reason: str) -> None:
+def test_gates_refuse_flawed_score(make_evidence: Make, score: ScoreEvidence, reason: str) -> None:
     gates = _gates(make_evidence(tasks={"chart": score, "streaming": _score(80)}))
     refused = [name for name, gate in gates.items() if not gate.passed]
     assert refused == ["mean_accuracy", "task_accuracy", "beats_chance", "samples_per_task"]
@@ -117,7 +119,9 @@ def test_gates_refuse_empty_evaluation(make_evidence: Make) -> None:
     ],
     ids=["clear", "within-error", "barely", "few-samples", "few-but-all-right"],
 )
-def test_beats_chance_needs_margin_above_sampling_error(make_evidence: Make, score: TaskScore, passed: bool) -> None:
+def test_beats_chance_needs_margin_above_sampling_error(
+    make_evidence: Make, score: ScoreEvidence, passed: bool
+) -> None:
     gate = _gates(make_evidence(tasks={"chart": score}, expected_categories=("chart",)))["beats_chance"]
     assert gate.passed is passed
     assert gate.value == pytest.approx(wilson_lower(score.correct, score.total) - score.chance)
@@ -197,6 +201,6 @@ def test_scores_from_evaluation_reads_and_cleans() -> None:
     entry = {"name": "video", "mean_accuracy": float("nan"), "tasks": {"chart": {"accuracy": "0.9", "total": 10.0}}}
     tasks, mean = scores_from_evaluation({"models": [entry]}, "video")
     assert mean is None
-    assert tasks == {"chart": TaskScore(accuracy=None, correct=None, total=10, chance=None)}
+    assert tasks == {"chart": ScoreEvidence(accuracy=None, correct=None, total=10, chance=None)}
     with pytest.raises(GateError, match=r"holds no model 'alignment' \(it holds video\)"):
         scores_from_evaluation({"models": [entry]}, "alignment")

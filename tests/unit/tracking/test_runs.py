@@ -166,10 +166,10 @@ def test_log_artifact_stores_files_and_folders(tracker: Make, tmp_path: Path) ->
     report.mkdir()
     (report / "report.html").write_text("<html>")
     with tracker().step("report") as step:
-        step.log_artifact(report / "report.html", folder="files")
+        step.log_artifact(report / "report.html")
         step.log_artifact(report)
     client = tracker().client
-    assert [item.path for item in client.list_artifacts(step.run_id, "files")] == ["files/report.html"]
+    assert [item.path for item in client.list_artifacts(step.run_id)] == ["report", "report.html"]
     assert [item.path for item in client.list_artifacts(step.run_id, "report")] == ["report/report.html"]
 
 

@@ -9,7 +9,6 @@ import torch
 
 from vl3.errors import StorageError
 from vl3.store.artifacts import find
-from vl3.store.uris import file_uri
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
 
 
@@ -27,7 +26,7 @@ def checkpoints(tmp_path: Path) -> Iterator[Checkpoints]:
 
 
 def open_checkpoints(folder: Path, fingerprint: str = "f" * 64) -> Checkpoints:
-    return Checkpoints(file_uri(folder / "work"), fingerprint=fingerprint, keep=2, created_by={"step": "train"})
+    return Checkpoints((folder / "work").as_uri(), fingerprint=fingerprint, keep=2, created_by={"step": "train"})
 
 
 def test_a_checkpoint_is_read_as_it_was_written(checkpoints: Checkpoints) -> None:

@@ -56,7 +56,6 @@ def build_dataset(
     prune: Pruner,
     workers: int,
     annotations: Path | None = None,
-    sample_timeout_seconds: float = SAMPLE_TIMEOUT_SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildSummary:
     """Build a dataset folder from `annotations/train.jsonl` (and `heldout.jsonl`) and the media beside them.
@@ -69,7 +68,6 @@ def build_dataset(
         prune: DiffFP, an importable function (workers import it).
         workers: processes.
         annotations: file to read instead of the two in the data folder.
-        sample_timeout_seconds: time after which a sample's decoder is given up.
         progress: called with samples begun and their total.
 
     Raises:
@@ -87,7 +85,7 @@ def build_dataset(
         pool = BuildPool(
             setup,
             workers=workers,
-            sample_timeout_seconds=sample_timeout_seconds,
+            sample_timeout_seconds=SAMPLE_TIMEOUT_SECONDS,
             on_sample=lambda done: progress(done, total) if progress else None,
         )
         built = iter([row for rows in pool.run(jobs) for row in rows])

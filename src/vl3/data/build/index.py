@@ -122,7 +122,7 @@ def index_schema() -> "pa.Schema":
     """Columns of the index and their Parquet types."""
     import pyarrow as pa
 
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    types: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     columns = [(column.name, (get_args(column.type) or (column.type,))[0]) for column in fields(IndexRow)]
     return pa.schema([(name, types[kind]) for name, kind in columns])
 

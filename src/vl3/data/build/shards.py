@@ -118,7 +118,7 @@ class ShardReader:
         self._folder = Path(folder)
         index = index or DatasetIndex.read(self._folder)
         names = ("shard", "offset_bytes", "length_bytes", "sha256", "split", "where", "problem")
-        self._columns = {name: index.table.column(name).to_pylist() for name in names}
+        self._columns: dict[str, list[Any]] = {name: index.table.column(name).to_pylist() for name in names}
 
     def read(self, row: int) -> tuple[Record, dict[str, bytes]]:
         """The record and the media bytes by path.

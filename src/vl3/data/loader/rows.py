@@ -26,7 +26,6 @@ class PackedRow:
     merge_sizes_I: np.ndarray
     keep_M: np.ndarray
     sample_ids: tuple[str, ...]
-    categories: tuple[str, ...]
     visual_tokens: int
     """Vision tokens after merging, before DiffFP."""
     visual_tokens_kept: int
@@ -50,7 +49,6 @@ def empty_row(tokenizer: ChatTokenizer) -> PackedRow:
         merge_sizes_I=np.zeros(0, dtype=np.int64),
         keep_M=np.zeros(0, dtype=np.bool_),
         sample_ids=(),
-        categories=(),
         visual_tokens=0,
         visual_tokens_kept=0,
     )
@@ -73,7 +71,6 @@ def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
         merge_sizes_I=np.concatenate([sample.merge_sizes_I for sample in samples]),
         keep_M=keep_M,
         sample_ids=tuple(sample.sample_id for sample in samples),
-        categories=tuple(sample.category for sample in samples),
         visual_tokens=len(keep_M),
         visual_tokens_kept=int(keep_M.sum()),
     )

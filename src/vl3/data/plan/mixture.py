@@ -18,7 +18,7 @@ CHUNK_DRAWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class MixtureKind:
     """One key of the mixture with the rows it draws from."""
 
     key: str
@@ -29,7 +29,7 @@ class Kind:
 
 def resolve_mixture(
     index: DatasetIndex, mixture: Mapping[str, float], eligible_rows: np.ndarray
-) -> tuple[list[Kind], list[str]]:
+) -> tuple[list[MixtureKind], list[str]]:
     """The kinds that the dataset can serve, and notes on what was asked but is not there.
 
     A `category:source` that is not there falls back to its whole category; a category that is not there is left out
@@ -60,7 +60,7 @@ def resolve_mixture(
             "mixture or the data."
         )
     total = sum(weight for _, weight, _ in found)
-    return [Kind(key=key, share=weight / total, rows=rows) for key, weight, rows in found], notes
+    return [MixtureKind(key=key, share=weight / total, rows=rows) for key, weight, rows in found], notes
 
 
 class MixtureWalk:
@@ -70,7 +70,7 @@ class MixtureWalk:
     takes sample i mod n of the kind's epoch i div n, so that no sample comes twice in an epoch of its kind.
     """
 
-    def __init__(self, kinds: list[Kind], seed: int) -> None:
+    def __init__(self, kinds: list[MixtureKind], seed: int) -> None:
         """Prepare the walk; nothing is drawn yet."""
         self._kinds = kinds
         self._seed = seed
@@ -87,7 +87,7 @@ class MixtureWalk:
         order = np.argsort(np.concatenate(times), kind="stable")
         return np.concatenate(rows)[order], np.concatenate(kinds)[order]
 
-    def _draws(self, kind: Kind, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draws(self, kind: MixtureKind, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and times of the kind's draws within the stretch."""
         start, end = number * CHUNK_DRAWS, (number + 1) * CHUNK_DRAWS
         draws = np.arange(max(0, int(start * kind.share) - 2), int(end * kind.share) + 2, dtype=np.int64)

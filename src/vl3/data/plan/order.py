@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vl3.data.build.index import DatasetIndex
-from vl3.data.plan.mixture import Kind, MixtureWalk, resolve_mixture
+from vl3.data.plan.mixture import MixtureKind, MixtureWalk, resolve_mixture
 from vl3.data.plan.packing import CostModel, Pack, Packer, deal_packs
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.errors import ConfigError
@@ -76,7 +76,7 @@ class StagePlan:
     def __init__(
         self,
         *,
-        kinds: list[Kind],
+        kinds: list[MixtureKind],
         notes: list[str],
         seed: int,
         steps: int,

@@ -59,11 +59,11 @@ class CostModel:
 class Packer:
     """Fills packs from a stream of samples: best fit over OPEN_PACKS packs, the fullest is closed when none fits."""
 
-    def __init__(self, *, max_length_tokens: int, max_visual_tokens: int, open_packs: int = OPEN_PACKS) -> None:
+    def __init__(self, *, max_length_tokens: int, max_visual_tokens: int) -> None:
         """Start with empty packs of the given limits."""
         self._limits = np.array([max_length_tokens, max_visual_tokens], dtype=np.int64)
-        self._room = np.tile(self._limits, (open_packs, 1))
-        self._members: list[list[tuple[int, int]]] = [[] for _ in range(open_packs)]
+        self._room = np.tile(self._limits, (OPEN_PACKS, 1))
+        self._members: list[list[tuple[int, int]]] = [[] for _ in range(OPEN_PACKS)]
 
     def add(self, row: int, kind: int, length_tokens: int, visual_tokens: int) -> list[tuple[int, int]] | None:
         """Place a sample; returns the (row, kind) members of the pack that had to be closed for it, if any."""

@@ -85,11 +85,6 @@ def render_message(role: str, text: str, timestamps_F: Sequence[float] | np.ndar
     return Message(role=role, text=f"{MESSAGE_START}{role}\n{content}{MESSAGE_END}\n")
 
 
-def render_prompt(messages: Sequence[Message]) -> str:
-    """The messages and the header after which the model answers."""
-    return "".join(message.text for message in messages) + ASSISTANT_HEADER
-
-
 def _render_stream(
     events: Sequence[StreamEvent], timestamps_F: Sequence[float] | np.ndarray, start_seconds: float
 ) -> Iterator[Message]:

@@ -90,8 +90,3 @@ def _fit_mixed(items: Sequence[ItemSize], patch_size: int, max_tokens: int) -> l
         )
         for item, factor in zip(items, factors, strict=True)
     ]
-
-
-def count_tokens(height_px: int, width_px: int, *, merge_size: int, patch_size: int = PATCH_SIZE_PX) -> int:
-    """Tokens after merging of one image or frame whose sides fit the merge."""
-    return (height_px // (patch_size * merge_size)) * (width_px // (patch_size * merge_size))

@@ -3,7 +3,6 @@
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -11,16 +10,6 @@ from PIL import Image
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageFacts:
-    """What an image's header says."""
-
-    height_px: int
-    width_px: int
-    format: str
-    mode: str
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
@@ -34,20 +23,6 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
             image.load()  # here, because numpy hides what goes wrong inside asarray
             # Neither convert() nor np.array() where they would only copy: decoding is half of preprocessing.
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except _DECODE_ERRORS as error:
-        raise _undecodable(data, where, error) from error
-
-
-def image_facts(data: bytes, where: str) -> ImageFacts:
-    """Size and format from the header, without decoding the pixels.
-
-    Raises:
-        SampleProblem: the bytes are not an image.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width_px, height_px = image.size
-            return ImageFacts(height_px=height_px, width_px=width_px, format=image.format or "unknown", mode=image.mode)
     except _DECODE_ERRORS as error:
         raise _undecodable(data, where, error) from error
 

@@ -80,8 +80,6 @@ class PreparedSample:
     """
 
     sample_id: str
-    category: str
-    source: str
     input_ids_T: np.ndarray
     labels_T: np.ndarray
     pixels_PC: np.ndarray
@@ -89,7 +87,6 @@ class PreparedSample:
     merge_sizes_I: np.ndarray
     keep_M: np.ndarray
     answer_start: int
-    answer: str
 
 
 def prepare_sample(
@@ -156,8 +153,6 @@ def prepare_decoded(
     patch_values = 3 * settings.patch_size**2
     return PreparedSample(
         sample_id=record.sample_id,
-        category=record.category.value,
-        source=record.source,
         input_ids_T=chat.input_ids_T,
         labels_T=chat.labels_T,
         pixels_PC=_concatenate(pixels, (0, patch_values), np.uint8),
@@ -165,7 +160,6 @@ def prepare_decoded(
         merge_sizes_I=np.array(merge_sizes, dtype=np.int64),
         keep_M=_concatenate(keep, (0,), np.bool_),
         answer_start=chat.answer_start,
-        answer=record.answer,
     )
 
 

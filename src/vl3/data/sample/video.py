@@ -31,7 +31,6 @@ class VideoFacts:
     width_px: int
     height_px: int
     num_frames: int
-    codec: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,16 +67,6 @@ def open_video(data: bytes | Path, where: str) -> Iterator["VideoSource"]:
         raise _undecodable(where, f"the file cannot be opened as a video ({_short(error)})") from error
     with container:
         yield VideoSource(container, where)
-
-
-def probe_video(data: bytes | Path, where: str) -> VideoFacts:
-    """Facts of a video from its container.
-
-    Raises:
-        SampleProblem: see `open_video`.
-    """
-    with open_video(data, where) as source:
-        return source.facts
 
 
 def decode_video(
@@ -208,7 +197,6 @@ class VideoSource:
             width_px=self._stream.codec_context.width,
             height_px=self._stream.codec_context.height,
             num_frames=len(self._pts),
-            codec=self._stream.codec_context.name,
         )
 
     @property

@@ -69,13 +69,13 @@ def inspect_cluster(placements: Placements, namespace: str | None = None, contex
     return judge(placements, read_facts(Client(connection), version, placements))
 
 
-def check_cluster(placements: Placements, namespace: str | None = None) -> list[Vl3Error]:
+def check_cluster(placements: Placements) -> list[Vl3Error]:
     """All that keeps these placements from running on the cluster; remarks go to the log.
 
     A cluster that cannot be asked is one problem like the others.
     """
     try:
-        report = inspect_cluster(placements, namespace)
+        report = inspect_cluster(placements)
     except Vl3Error as error:
         return [error]
     for note in report.notes:

@@ -16,7 +16,7 @@ TRAINJOB_FIELDS = ("runtimeRef", "trainer", "runtimePatches", "suspend", "active
 """Fields of TrainJob.spec that are used; runtimePatches came with Trainer 2.2."""
 
 
-class Kind(Enum):
+class ObjectKind(Enum):
     """Kinds of objects that are looked at: (kind, plural, whether it lies in the namespace)."""
 
     NAMESPACE = ("Namespace", "namespaces", False)
@@ -64,16 +64,16 @@ class ClusterFacts:
     """What this identity may not do and must: `create trainjobs.trainer.kubeflow.org`."""
     refusal: str | None
     """Why the server would not take one of our TrainJobs now; None where it would, or where that was not tried."""
-    objects: Mapping[Kind, Mapping[str, Object]]
+    objects: Mapping[ObjectKind, Mapping[str, Object]]
     """Objects by name, of the kinds that could be read."""
-    unreadable: Mapping[Kind, str]
+    unreadable: Mapping[ObjectKind, str]
     """Why objects of a kind could not be read."""
 
-    def known(self, kind: Kind) -> Mapping[str, Object]:
+    def known(self, kind: ObjectKind) -> Mapping[str, Object]:
         """Objects of a kind by name; empty where they could not be read."""
         return self.objects.get(kind, {})
 
-    def is_known(self, kind: Kind) -> bool:
+    def is_known(self, kind: ObjectKind) -> bool:
         """Whether objects of a kind could be read, so that a missing one is truly missing."""
         return kind in self.objects
 

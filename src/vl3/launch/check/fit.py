@@ -7,7 +7,7 @@ from itertools import product
 
 from vl3.config.placement import PlacementConfig
 from vl3.errors import ClusterError, ConfigError
-from vl3.launch.check.facts import ClusterFacts, Kind, Object
+from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, PlacementRow, amount, joined, listed, placement_field
 from vl3.launch.check.nodes import PodShape, allocatable, is_ready, nodes_of, pods_on, why_not_flavor
 from vl3.launch.check.placement import Placements, pod_template
@@ -20,7 +20,7 @@ _UNKNOWN = "?"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fit:
+class PlacementFit:
     """One placement against one cluster queue."""
 
     where: str
@@ -50,7 +50,7 @@ def pod_requests(placement: PlacementConfig) -> Amounts:
 
 def judge_fit(placements: Placements, facts: ClusterFacts, findings: Findings) -> list[PlacementRow]:
     """Judge every different placement once; a row for every stage."""
-    quotas = QuotaTree(facts.known(Kind.CLUSTER_QUEUE), facts.known(Kind.COHORT))
+    quotas = QuotaTree(facts.known(ObjectKind.CLUSTER_QUEUE), facts.known(ObjectKind.COHORT))
     rows = {}
     for placement in dict.fromkeys(placements.values()):
         stages = [stage for stage, other in placements.items() if other == placement]
@@ -62,15 +62,17 @@ def judge_fit(placements: Placements, facts: ClusterFacts, findings: Findings) -
     return [rows[stage] for stage in placements]
 
 
-def _fit(placement: PlacementConfig, stages: Sequence[str], facts: ClusterFacts, quotas: QuotaTree) -> Fit | None:
+def _fit(
+    placement: PlacementConfig, stages: Sequence[str], facts: ClusterFacts, quotas: QuotaTree
+) -> PlacementFit | None:
     """A placement with its queue and pod; None where one of them is not there, which judge_names says."""
-    runtime = facts.known(Kind.RUNTIME).get(RUNTIME_PREFIX + placement.pool)
+    runtime = facts.known(ObjectKind.RUNTIME).get(RUNTIME_PREFIX + placement.pool)
     template = None if runtime is None else pod_template(runtime)
-    local = facts.known(Kind.LOCAL_QUEUE).get(placement.queue)
+    local = facts.known(ObjectKind.LOCAL_QUEUE).get(placement.queue)
     queue = "" if local is None else local["spec"].get("clusterQueue", "")
-    if template is None or queue not in facts.known(Kind.CLUSTER_QUEUE):
+    if template is None or queue not in facts.known(ObjectKind.CLUSTER_QUEUE):
         return None
-    return Fit(
+    return PlacementFit(
         where=placement_field(stages),
         placement=placement,
         pod=PodShape(
@@ -79,17 +81,17 @@ def _fit(placement: PlacementConfig, stages: Sequence[str], facts: ClusterFacts,
             tolerations=template.get("tolerations") or (),
         ),
         queue=queue,
-        spec=facts.known(Kind.CLUSTER_QUEUE)[queue],
+        spec=facts.known(ObjectKind.CLUSTER_QUEUE)[queue],
         quotas=quotas,
     )
 
 
-def _judge_quota(fit: Fit, facts: ClusterFacts, findings: Findings) -> list[dict[str, str]] | None:
+def _judge_quota(fit: PlacementFit, facts: ClusterFacts, findings: Findings) -> list[dict[str, str]] | None:
     """The flavours that the placement may get, as resource -> flavour; None where it can get none.
 
     Kueue gives all resources of a group one flavour, and every group must have one that takes the pods.
     """
-    if not facts.is_known(Kind.FLAVOR):
+    if not facts.is_known(ObjectKind.FLAVOR):
         return None
     groups = fit.spec["spec"].get("resourceGroups") or ()
     covered = {resource for group in groups for resource in group["coveredResources"]}
@@ -119,9 +121,9 @@ def _judge_quota(fit: Fit, facts: ClusterFacts, findings: Findings) -> list[dict
     return [{name: flavor for part in parts for name, flavor in part.items()} for parts in product(*choices)]
 
 
-def _suiting(fit: Fit, names: Sequence[str], facts: ClusterFacts, findings: Findings) -> list[str]:
+def _suiting(fit: PlacementFit, names: Sequence[str], facts: ClusterFacts, findings: Findings) -> list[str]:
     """Flavours of a group that take the runtime's pods."""
-    flavors = facts.known(Kind.FLAVOR)
+    flavors = facts.known(ObjectKind.FLAVOR)
     missing = [name for name in names if name not in flavors]
     if missing:
         findings.add(
@@ -143,11 +145,11 @@ def _suiting(fit: Fit, names: Sequence[str], facts: ClusterFacts, findings: Find
     return [name for name, reason in reasons.items() if reason is None]
 
 
-def _exceeded(fit: Fit, flavor: str, names: Sequence[str]) -> list[str]:
+def _exceeded(fit: PlacementFit, flavor: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if fit.total[name] > fit.quotas.maximum(fit.queue, flavor, name)]
 
 
-def _quota_error(fit: Fit, flavors: Sequence[str], names: Sequence[str]) -> ConfigError:
+def _quota_error(fit: PlacementFit, flavors: Sequence[str], names: Sequence[str]) -> ConfigError:
     flavor = min(flavors, key=lambda name: len(_exceeded(fit, name, names)))
     lacking = [
         f"{amount(name, fit.total[name])} ({fit.placement.nodes} pods of {amount(name, fit.pod.requests[name])}) of "
@@ -161,7 +163,7 @@ def _quota_error(fit: Fit, flavors: Sequence[str], names: Sequence[str]) -> Conf
     )
 
 
-def _share(fit: Fit, flavor: str, name: str) -> str:
+def _share(fit: PlacementFit, flavor: str, name: str) -> str:
     """`16 nvidia.com/gpu at most`, with how much of it is borrowed."""
     maximum = fit.quotas.maximum(fit.queue, flavor, name)
     borrowed = maximum - min(maximum, fit.quotas.nominal(fit.queue, flavor, name))
@@ -170,7 +172,7 @@ def _share(fit: Fit, flavor: str, name: str) -> str:
     return f"{amount(name, maximum)} at most{lent}"
 
 
-def _note_borrowing(fit: Fit, flavors: Sequence[str], names: Sequence[str], findings: Findings) -> None:
+def _note_borrowing(fit: PlacementFit, flavors: Sequence[str], names: Sequence[str], findings: Findings) -> None:
     """Say when no flavour has room without borrowing: what is lent may be taken back."""
     lacks = [
         [name for name in names if fit.total[name] > fit.quotas.nominal(fit.queue, flavor, name)] for flavor in flavors
@@ -187,10 +189,10 @@ def _note_borrowing(fit: Fit, flavors: Sequence[str], names: Sequence[str], find
 
 
 def _judge_nodes(
-    fit: Fit, choices: Sequence[Mapping[str, str]], facts: ClusterFacts, findings: Findings
+    fit: PlacementFit, choices: Sequence[Mapping[str, str]], facts: ClusterFacts, findings: Findings
 ) -> Sequence[Object] | None:
     """The nodes of the flavours that hold most pods; None where they cannot be judged."""
-    if not facts.is_known(Kind.NODE):
+    if not facts.is_known(ObjectKind.NODE):
         return None
     if checks := _admission_checks(fit.spec["spec"]):
         findings.note(
@@ -221,11 +223,11 @@ def _judge_nodes(
     return nodes
 
 
-def _nodes(fit: Fit, flavors: Mapping[str, str], facts: ClusterFacts) -> list[Object]:
+def _nodes(fit: PlacementFit, flavors: Mapping[str, str], facts: ClusterFacts) -> list[Object]:
     """Nodes that all flavours of a choice share."""
-    nodes = list(facts.known(Kind.NODE).values())
+    nodes = list(facts.known(ObjectKind.NODE).values())
     for name in dict.fromkeys(flavors.values()):
-        nodes = nodes_of(nodes, facts.known(Kind.FLAVOR)[name], fit.pod)
+        nodes = nodes_of(nodes, facts.known(ObjectKind.FLAVOR)[name], fit.pod)
     return nodes
 
 
@@ -238,8 +240,8 @@ def _admission_checks(spec: Object) -> list[str]:
     return [*(spec.get("admissionChecks") or ()), *(check["name"] for check in strategy)]
 
 
-def _no_node(fit: Fit, flavor: str, facts: ClusterFacts) -> ClusterError:
-    labels = facts.known(Kind.FLAVOR).get(flavor, {}).get("spec", {}).get("nodeLabels") or {}
+def _no_node(fit: PlacementFit, flavor: str, facts: ClusterFacts) -> ClusterError:
+    labels = facts.known(ObjectKind.FLAVOR).get(flavor, {}).get("spec", {}).get("nodeLabels") or {}
     wanted = listed(f"{key}={value}" for key, value in {**labels, **fit.pod.node_selector}.items())
     return ClusterError(
         f"no node of flavour {flavor} is there (labels {wanted}; taints that {RUNTIME_PREFIX}{fit.placement.pool} "
@@ -248,7 +250,7 @@ def _no_node(fit: Fit, flavor: str, facts: ClusterFacts) -> ClusterError:
     )
 
 
-def _no_node_that_big(fit: Fit, flavor: str, nodes: Sequence[Object]) -> ConfigError:
+def _no_node_that_big(fit: PlacementFit, flavor: str, nodes: Sequence[Object]) -> ConfigError:
     small = [
         f"{amount(name, each)} where the largest has {amount(name, largest)}"
         for name, each, largest in _shortages(fit, nodes)
@@ -260,7 +262,7 @@ def _no_node_that_big(fit: Fit, flavor: str, nodes: Sequence[Object]) -> ConfigE
     )
 
 
-def _shortages(fit: Fit, nodes: Sequence[Object]) -> Iterator[tuple[str, Decimal, Decimal]]:
+def _shortages(fit: PlacementFit, nodes: Sequence[Object]) -> Iterator[tuple[str, Decimal, Decimal]]:
     for name, each in fit.pod.requests.items():
         largest = max(allocatable(node, name) for node in nodes)
         if each > largest:
@@ -270,7 +272,7 @@ def _shortages(fit: Fit, nodes: Sequence[Object]) -> Iterator[tuple[str, Decimal
 def _row(
     stage: str,
     placement: PlacementConfig,
-    fit: Fit | None,
+    fit: PlacementFit | None,
     choices: Sequence[Mapping[str, str]] | None,
     nodes: Sequence[Object] | None,
 ) -> PlacementRow:
@@ -286,7 +288,7 @@ def _row(
     )
 
 
-def _quota_cell(fit: Fit | None, leading: str, unit: str, choices: Sequence[Mapping[str, str]] | None) -> str:
+def _quota_cell(fit: PlacementFit | None, leading: str, unit: str, choices: Sequence[Mapping[str, str]] | None) -> str:
     if fit is None:
         return _UNKNOWN
     groups = fit.spec["spec"].get("resourceGroups") or ()

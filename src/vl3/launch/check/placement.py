@@ -5,7 +5,7 @@ from typing import Any
 
 from vl3.config.placement import PlacementConfig
 from vl3.errors import ClusterError, ConfigError
-from vl3.launch.check.facts import ClusterFacts, Kind, Object
+from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, listed, placement_field
 from vl3.launch.check.nodes import selects
 from vl3.launch.trainjob.names import RUNTIME_PREFIX
@@ -24,8 +24,8 @@ def judge_names(placements: Placements, facts: ClusterFacts, findings: Findings)
     for queue, stages in _by(placements, "queue"):
         _judge_queue(queue, placement_field(stages, "queue"), facts, findings)
     for priority, stages in _by(placements, "priority"):
-        known = facts.known(Kind.PRIORITY)
-        if facts.is_known(Kind.PRIORITY) and priority not in known:
+        known = facts.known(ObjectKind.PRIORITY)
+        if facts.is_known(ObjectKind.PRIORITY) and priority not in known:
             findings.add(
                 ConfigError(
                     f"{placement_field(stages, 'priority')}={priority!r}: the cluster has no WorkloadPriorityClass "
@@ -50,12 +50,14 @@ def pod_template(runtime: Object) -> Mapping[str, Any] | None:
 
 
 def _judge_runtime(pool: str, where: str, facts: ClusterFacts, findings: Findings) -> None:
-    if not facts.is_known(Kind.RUNTIME):
+    if not facts.is_known(ObjectKind.RUNTIME):
         return
     name = RUNTIME_PREFIX + pool
-    runtime = facts.known(Kind.RUNTIME).get(name)
+    runtime = facts.known(ObjectKind.RUNTIME).get(name)
     if runtime is None:
-        pools = [known.removeprefix(RUNTIME_PREFIX) for known in facts.known(Kind.RUNTIME) if RUNTIME_PREFIX in known]
+        pools = [
+            known.removeprefix(RUNTIME_PREFIX) for known in facts.known(ObjectKind.RUNTIME) if RUNTIME_PREFIX in known
+        ]
         findings.add(
             ConfigError(
                 f"{where}={pool!r}: the cluster has no ClusterTrainingRuntime {name}. Pools that have one: "
@@ -89,14 +91,14 @@ def _runtime_defects(runtime: Object) -> Iterator[str]:
         yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would make it again and run a finished job twice"
 
 
-def companions(runtime: Object) -> list[tuple[Kind, str]]:
+def companions(runtime: Object) -> list[tuple[ObjectKind, str]]:
     """What the runtime's pods name and cannot start without. Secrets, which nobody needs to read here, are left out."""
     pod = pod_template(runtime) or {"containers": ()}
     sources = [source for container in pod["containers"] for source in container.get("envFrom") or ()]
     maps = [source["configMapRef"] for source in sources if "configMapRef" in source]
-    needed = [(Kind.CONFIG_MAP, item["name"]) for item in maps if not item.get("optional")]
+    needed = [(ObjectKind.CONFIG_MAP, item["name"]) for item in maps if not item.get("optional")]
     if pod.get("serviceAccountName"):
-        needed.append((Kind.SERVICE_ACCOUNT, pod["serviceAccountName"]))
+        needed.append((ObjectKind.SERVICE_ACCOUNT, pod["serviceAccountName"]))
     return needed
 
 
@@ -112,28 +114,28 @@ def _judge_companions(name: str, runtime: Object, facts: ClusterFacts, findings:
 
 
 def _judge_queue(queue: str, where: str, facts: ClusterFacts, findings: Findings) -> None:
-    if not facts.is_known(Kind.LOCAL_QUEUE):
+    if not facts.is_known(ObjectKind.LOCAL_QUEUE):
         return
-    local = facts.known(Kind.LOCAL_QUEUE).get(queue)
+    local = facts.known(ObjectKind.LOCAL_QUEUE).get(queue)
     if local is None:
         findings.add(
             ConfigError(
                 f"{where}={queue!r}: namespace {facts.namespace} has no LocalQueue {queue}, so the job would wait for "
-                f"ever. Queues there: {listed(facts.known(Kind.LOCAL_QUEUE))}. Name one of them."
+                f"ever. Queues there: {listed(facts.known(ObjectKind.LOCAL_QUEUE))}. Name one of them."
             )
         )
         return
     _judge_stop("LocalQueue", queue, local, findings)
-    if not facts.is_known(Kind.CLUSTER_QUEUE):
+    if not facts.is_known(ObjectKind.CLUSTER_QUEUE):
         return
     name = local["spec"].get("clusterQueue", "")
-    cluster_queue = facts.known(Kind.CLUSTER_QUEUE).get(name)
+    cluster_queue = facts.known(ObjectKind.CLUSTER_QUEUE).get(name)
     if cluster_queue is None:
         findings.add(
             ClusterError(
                 f"LocalQueue {queue} in namespace {facts.namespace} leads to ClusterQueue {name}, which does not "
-                f"exist. ClusterQueues there: {listed(facts.known(Kind.CLUSTER_QUEUE))}. Have its owner correct it "
-                "(manifests/cluster/cluster-queues)."
+                f"exist. ClusterQueues there: {listed(facts.known(ObjectKind.CLUSTER_QUEUE))}. Have its owner "
+                "correct it (manifests/cluster/cluster-queues)."
             )
         )
         return
@@ -176,7 +178,7 @@ def _judge_active(name: str, queue: Object, findings: Findings) -> None:
 
 
 def _judge_selector(name: str, queue: Object, facts: ClusterFacts, findings: Findings) -> None:
-    namespace = facts.known(Kind.NAMESPACE).get(facts.namespace)
+    namespace = facts.known(ObjectKind.NAMESPACE).get(facts.namespace)
     selector = queue["spec"].get("namespaceSelector")
     if namespace is not None and not selects(selector, namespace["metadata"].get("labels", {})):
         wanted = listed(f"{key}={value}" for key, value in ((selector or {}).get("matchLabels") or {}).items())

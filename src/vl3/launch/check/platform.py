@@ -1,7 +1,7 @@
 """Whether a cluster has what every job needs, wherever it is placed: APIs, rights, the namespace."""
 
 from vl3.errors import ClusterError, ConfigError
-from vl3.launch.check.facts import JOBSET, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Kind
+from vl3.launch.check.facts import JOBSET, TRAINER, TRAINJOB_FIELDS, ClusterFacts, ObjectKind
 from vl3.launch.check.findings import Findings, joined
 
 
@@ -10,7 +10,7 @@ def judge_platform(facts: ClusterFacts, findings: Findings) -> None:
     _judge_apis(facts, findings)
     _judge_namespace(facts, findings)
     if facts.denied:
-        misspelt = "" if facts.is_known(Kind.NAMESPACE) else ", and check the name of the namespace"
+        misspelt = "" if facts.is_known(ObjectKind.NAMESPACE) else ", and check the name of the namespace"
         findings.add(
             ConfigError(
                 f"forbidden by RBAC: this identity may not {joined(facts.denied)} in namespace {facts.namespace} of "
@@ -71,7 +71,7 @@ def _missing(facts: ClusterFacts, what: str, product: str, version: str) -> Clus
 
 
 def _judge_namespace(facts: ClusterFacts, findings: Findings) -> None:
-    if facts.is_known(Kind.NAMESPACE) and facts.namespace not in facts.known(Kind.NAMESPACE):
+    if facts.is_known(ObjectKind.NAMESPACE) and facts.namespace not in facts.known(ObjectKind.NAMESPACE):
         findings.add(
             ConfigError(
                 f"namespace {facts.namespace!r} does not exist at {facts.server}. Name another with --namespace, or "

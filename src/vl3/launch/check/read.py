@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.errors import ClusterError
-from vl3.launch.check.facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Kind, Object
+from vl3.launch.check.facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Object, ObjectKind
 from vl3.launch.check.placement import Placements, companions
 from vl3.launch.job import LaunchJob
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
@@ -74,12 +74,18 @@ def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> 
 def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:
     apis = _served(client)
     reading = _Reading(client, apis)
-    reading.read_one(Kind.NAMESPACE, client.namespace)
-    has_namespace = client.namespace in reading.objects.get(Kind.NAMESPACE, {client.namespace: {}})
-    for kind in (Kind.RUNTIME, Kind.CLUSTER_QUEUE, Kind.COHORT, Kind.FLAVOR, Kind.PRIORITY):
+    reading.read_one(ObjectKind.NAMESPACE, client.namespace)
+    has_namespace = client.namespace in reading.objects.get(ObjectKind.NAMESPACE, {client.namespace: {}})
+    for kind in (
+        ObjectKind.RUNTIME,
+        ObjectKind.CLUSTER_QUEUE,
+        ObjectKind.COHORT,
+        ObjectKind.FLAVOR,
+        ObjectKind.PRIORITY,
+    ):
         reading.read_all(kind)
     if has_namespace:
-        reading.read_all(Kind.LOCAL_QUEUE)
+        reading.read_all(ObjectKind.LOCAL_QUEUE)
         _read_companions(reading, placements)
     _read_nodes(reading, placements)
     denied = tuple(_denied(client)) if has_namespace else ()
@@ -160,7 +166,7 @@ def _is_allowed(client: Client, group: str, resource: str, part: str, verb: str)
 
 def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> str | None:
     """Why the server would not take a TrainJob, asked by a creation that it only rehearses, with all its webhooks."""
-    runtimes, queues = reading.objects.get(Kind.RUNTIME, {}), reading.objects.get(Kind.LOCAL_QUEUE, {})
+    runtimes, queues = reading.objects.get(ObjectKind.RUNTIME, {}), reading.objects.get(ObjectKind.LOCAL_QUEUE, {})
     tried = [
         (stage, placement)
         for stage, placement in placements.items()
@@ -197,13 +203,19 @@ class _Reading:
     def __init__(self, client: Client, apis: Mapping[str, frozenset[str]]) -> None:
         self._client = client
         kueue = next((version for version in KUEUE if version in apis), None)
-        self._versions: dict[Kind, str | None] = {Kind.RUNTIME: TRAINER if TRAINER in apis else None}
-        for kind in (Kind.LOCAL_QUEUE, Kind.CLUSTER_QUEUE, Kind.COHORT, Kind.FLAVOR, Kind.PRIORITY):
+        self._versions: dict[ObjectKind, str | None] = {ObjectKind.RUNTIME: TRAINER if TRAINER in apis else None}
+        for kind in (
+            ObjectKind.LOCAL_QUEUE,
+            ObjectKind.CLUSTER_QUEUE,
+            ObjectKind.COHORT,
+            ObjectKind.FLAVOR,
+            ObjectKind.PRIORITY,
+        ):
             self._versions[kind] = kueue
-        self.objects: dict[Kind, dict[str, Object]] = {}
-        self.unreadable: dict[Kind, str] = {}
+        self.objects: dict[ObjectKind, dict[str, Object]] = {}
+        self.unreadable: dict[ObjectKind, str] = {}
 
-    def read_all(self, kind: Kind, selector: Mapping[str, str] | None = None) -> None:
+    def read_all(self, kind: ObjectKind, selector: Mapping[str, str] | None = None) -> None:
         """All objects of a kind, or those with some labels, page by page. Nothing where its API is not served."""
         resource = self._resource(kind)
         if resource is None:
@@ -225,7 +237,7 @@ class _Reading:
                 return
         self.objects[kind] = found
 
-    def read_one(self, kind: Kind, name: str) -> None:
+    def read_one(self, kind: ObjectKind, name: str) -> None:
         """One object; that it is missing is known afterwards, too."""
         resource = self._resource(kind)
         assert resource is not None
@@ -238,12 +250,12 @@ class _Reading:
                 return
         self.objects[kind] = self.objects.get(kind, {}) | found
 
-    def _keep_refusal(self, kind: Kind, error: ApiError) -> None:
+    def _keep_refusal(self, kind: ObjectKind, error: ApiError) -> None:
         if error.status != 403:
             raise error
         self.unreadable[kind] = error.message
 
-    def _resource(self, kind: Kind) -> Resource | None:
+    def _resource(self, kind: ObjectKind) -> Resource | None:
         version = self._versions.get(kind, "")
         if version is None:
             return None
@@ -252,7 +264,7 @@ class _Reading:
 
 def _read_companions(reading: _Reading, placements: Placements) -> None:
     """What the pods of the named runtimes name by themselves."""
-    runtimes = reading.objects.get(Kind.RUNTIME, {})
+    runtimes = reading.objects.get(ObjectKind.RUNTIME, {})
     names = dict.fromkeys(RUNTIME_PREFIX + placement.pool for placement in placements.values())
     wanted = dict.fromkeys(item for name in names if name in runtimes for item in companions(runtimes[name]))
     for kind, name in wanted:
@@ -261,8 +273,8 @@ def _read_companions(reading: _Reading, placements: Placements) -> None:
 
 def _read_nodes(reading: _Reading, placements: Placements) -> None:
     """Nodes of the flavours that the placements' queues have, so that a large cluster is not read whole."""
-    locals_, queues = reading.objects.get(Kind.LOCAL_QUEUE, {}), reading.objects.get(Kind.CLUSTER_QUEUE, {})
-    flavors = reading.objects.get(Kind.FLAVOR, {})
+    locals_, queues = reading.objects.get(ObjectKind.LOCAL_QUEUE, {}), reading.objects.get(ObjectKind.CLUSTER_QUEUE, {})
+    flavors = reading.objects.get(ObjectKind.FLAVOR, {})
     named = {
         locals_[placement.queue]["spec"].get("clusterQueue")
         for placement in placements.values()
@@ -276,4 +288,4 @@ def _read_nodes(reading: _Reading, placements: Placements) -> None:
     }
     selectors = [(flavors[name].get("spec") or {}).get("nodeLabels") or {} for name in sorted(names & flavors.keys())]
     for selector in selectors:
-        reading.read_all(Kind.NODE, selector)
+        reading.read_all(ObjectKind.NODE, selector)

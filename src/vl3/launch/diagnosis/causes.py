@@ -131,7 +131,7 @@ OF_EXIT_CODE = {2: CONFIG, 3: DATA, 4: CLUSTER, 6: STORAGE, 143: STOPPED}
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class AttemptFailure:
     """What ended an attempt, or is about to."""
 
     cause: Cause

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from vl3.launch.diagnosis import causes
-from vl3.launch.diagnosis.causes import Cause, Failure
+from vl3.launch.diagnosis.causes import AttemptFailure, Cause
 from vl3.launch.kube.objects import (
     Object,
     condition,
@@ -54,7 +54,7 @@ _MOST_TELLING = (
 
 def find_trouble(
     trainjob: Object | None, workload: Object | None, pods: Sequence[Object], lost: Sequence[Object] = ()
-) -> Failure | None:
+) -> AttemptFailure | None:
     """What keeps an attempt from going on that nothing may mend; it counts when it lasts (Cause.patience).
 
     Args:
@@ -70,15 +70,15 @@ def find_trouble(
     for pod in pods:
         disruption = None if is_over(pod) or not is_being_deleted(pod) else _disruption(pod)
         if disruption is not None and disruption[0] is causes.NODE_LOST:
-            return Failure(causes.NODE_SILENT, f"{disruption[1]} and does not end", name_of(pod))
+            return AttemptFailure(causes.NODE_SILENT, f"{disruption[1]} and does not end", name_of(pod))
     if int(trainjob["spec"].get("trainer", {}).get("numNodes") or 1) > 1:
         for pod in lost:
             if not is_over(pod):  # the others wait for it in vain, and its replacement for them
                 text = f"pod {name_of(pod)} (node rank {rank_of(pod)}) was deleted while the job ran"
-                return Failure(causes.POD_REPLACED, text, name_of(pod))
+                return AttemptFailure(causes.POD_REPLACED, text, name_of(pod))
     present = [pod for pod in pods if not is_being_deleted(pod)]
     if not present:
-        return Failure(causes.NO_PODS, f"TrainJob {name_of(trainjob)} was admitted and has no pods")
+        return AttemptFailure(causes.NO_PODS, f"TrainJob {name_of(trainjob)} was admitted and has no pods")
     for find in (_unschedulable, _image_trouble, _container_trouble):
         trouble = find(present)
         if trouble is not None:
@@ -86,7 +86,7 @@ def find_trouble(
     return None
 
 
-def classify(trainjob: Object, pods: Sequence[Object]) -> Failure:
+def classify(trainjob: Object, pods: Sequence[Object]) -> AttemptFailure:
     """Why a TrainJob has failed.
 
     Args:
@@ -96,53 +96,55 @@ def classify(trainjob: Object, pods: Sequence[Object]) -> Failure:
     failed = condition(trainjob, "Failed") or {}
     message = one_line(f"{failed.get('reason', '')}: {failed.get('message', '')}")
     if failed.get("reason") == "DeadlineExceeded":
-        return Failure(causes.DEADLINE, f"TrainJob {name_of(trainjob)} ran into its activeDeadlineSeconds")
+        return AttemptFailure(causes.DEADLINE, f"TrainJob {name_of(trainjob)} ran into its activeDeadlineSeconds")
     if failed.get("reason") == "TrainingRuntimeNotSupported":
-        return Failure(causes.UNSUPPORTED, f"TrainJob {name_of(trainjob)}: {message}")
+        return AttemptFailure(causes.UNSUPPORTED, f"TrainJob {name_of(trainjob)}: {message}")
     found = [failure for pod in pods if (failure := _of_pod(pod)) is not None]
     if not found:
         text = f"TrainJob {name_of(trainjob)} failed ({message}) and its pods were gone before they said why"
-        return Failure(causes.VANISHED, text)
+        return AttemptFailure(causes.VANISHED, text)
     return min(found, key=lambda one: (_MOST_TELLING.index(one[0].cause), one[1]))[0]
 
 
-def _queue_trouble(trainjob: Object, workload: Object | None) -> Failure | None:
+def _queue_trouble(trainjob: Object, workload: Object | None) -> AttemptFailure | None:
     reserved = condition(workload, "QuotaReserved")
     if reserved is None or reserved.get("status") == "True":
         return None
     message = one_line(str(reserved.get("message")))
     queue = (workload or {}).get("spec", {}).get("queueName")
     if reserved.get("reason") == "Inadmissible" and re.search(r"LocalQueue .* doesn't exist", message):
-        return Failure(causes.QUEUE_MISSING, f"TrainJob {name_of(trainjob)} cannot be queued: {message}")
+        return AttemptFailure(causes.QUEUE_MISSING, f"TrainJob {name_of(trainjob)} cannot be queued: {message}")
     if _NEVER_FITS.search(message):
         text = f"TrainJob {name_of(trainjob)} asks of queue {queue} what its quota can never give: {message}"
-        return Failure(causes.QUOTA_NEVER, text)
+        return AttemptFailure(causes.QUOTA_NEVER, text)
     return None
 
 
-def _unschedulable(pods: Sequence[Object]) -> Failure | None:
+def _unschedulable(pods: Sequence[Object]) -> AttemptFailure | None:
     for pod in pods:
         found = condition(pod, "PodScheduled") or {}
         if found.get("status") == "False" and found.get("reason") == "Unschedulable":
             text = f"pod {name_of(pod)} was admitted and finds no node: {one_line(str(found.get('message')))}"
-            return Failure(causes.UNSCHEDULABLE, text, name_of(pod))
+            return AttemptFailure(causes.UNSCHEDULABLE, text, name_of(pod))
     return None
 
 
-def _image_trouble(pods: Sequence[Object]) -> Failure | None:
+def _image_trouble(pods: Sequence[Object]) -> AttemptFailure | None:
     """Trouble with an image; a missing one is more telling than one that only takes its time."""
-    slow: Failure | None = None
+    slow: AttemptFailure | None = None
     for pod in pods:
         reason, message = waiting_reason(pod)
         where = f"pod {name_of(pod)} on node {node_of(pod) or '?'}"
         if reason in _IMAGE_REASONS:
             text = f"{where} cannot get image {image_of(pod)} ({reason}: {one_line(message)})"
-            return Failure(_image_cause(reason, message), text, name_of(pod))
+            return AttemptFailure(_image_cause(reason, message), text, name_of(pod))
         if reason == "ContainerCreating" and slow is None:
             text = f"{where} still gets its image {image_of(pod)} and volumes"
-            slow = Failure(causes.IMAGE_SLOW, text, name_of(pod))
+            slow = AttemptFailure(causes.IMAGE_SLOW, text, name_of(pod))
         if slow is None and node_of(pod) and not is_over(pod) and not container_status(pod):
-            slow = Failure(causes.IMAGE_SLOW, f"{where} has heard nothing from that node's kubelet", name_of(pod))
+            slow = AttemptFailure(
+                causes.IMAGE_SLOW, f"{where} has heard nothing from that node's kubelet", name_of(pod)
+            )
     return slow
 
 
@@ -154,31 +156,31 @@ def _image_cause(reason: str, message: str) -> Cause:
     return causes.IMAGE_UNREACHABLE
 
 
-def _container_trouble(pods: Sequence[Object]) -> Failure | None:
+def _container_trouble(pods: Sequence[Object]) -> AttemptFailure | None:
     for pod in pods:
         reason, message = waiting_reason(pod)
         if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
             text = f"pod {name_of(pod)}: its container cannot be made ({reason}: {one_line(message)})"
-            return Failure(causes.BAD_CONTAINER, text, name_of(pod))
+            return AttemptFailure(causes.BAD_CONTAINER, text, name_of(pod))
     return None
 
 
-def _of_pod(pod: Object) -> tuple[Failure, tuple[float, int]] | None:
+def _of_pod(pod: Object) -> tuple[AttemptFailure, tuple[float, int]] | None:
     """What ended a pod, with when and its rank to order by; None for one that did not fail."""
     end = terminated(pod)
     disruption = _disruption(pod)
     order = (unix_time(end.get("finishedAt")) or float("inf"), rank_of(pod))
     if disruption is not None:
-        return Failure(*disruption, name_of(pod)), order
+        return AttemptFailure(*disruption, name_of(pod)), order
     if not is_over(pod) or phase_of(pod) == "Succeeded":
         return None
     where = f"pod {name_of(pod)} (node rank {rank_of(pod)}, on {node_of(pod) or 'no node'})"
     status = pod.get("status") or {}
     if not end:
         said = one_line(f"{status.get('reason', '')}: {status.get('message', '')}")
-        return Failure(causes.EVICTED, f"{where} was refused or ended by its node ({said})", name_of(pod)), order
+        return AttemptFailure(causes.EVICTED, f"{where} was refused or ended by its node ({said})", name_of(pod)), order
     cause, text = _of_container(end)
-    return Failure(cause, f"{where} {text}", name_of(pod)), order
+    return AttemptFailure(cause, f"{where} {text}", name_of(pod)), order
 
 
 def _disruption(pod: Object) -> tuple[Cause, str] | None:

@@ -10,7 +10,7 @@ _PATIENCE_SECONDS = 10.0
 _MAX_EVENTS = "500"
 
 
-class Hints:
+class LatestWarning:
     """The latest warning about a TrainJob or what was made of it."""
 
     def __init__(self, client: Client, name: str, *, every_seconds: float) -> None:
@@ -18,7 +18,7 @@ class Hints:
         self._name = name
         self._every_seconds = every_seconds
         self._next_at: float | None = None
-        self._hint = ""
+        self._warning = ""
 
     def text(self, now: float) -> str:
         """`; <reason>: <message>` or nothing; the first look comes after some seconds, as most things settle."""
@@ -26,12 +26,12 @@ class Hints:
             self._next_at = now + _PATIENCE_SECONDS
         elif now >= self._next_at:
             self._next_at = now + self._every_seconds
-            self._hint = self._ask()
-        return self._hint
+            self._warning = self._ask()
+        return self._warning
 
     def forget(self) -> None:
         """The job goes on."""
-        self._next_at, self._hint = None, ""
+        self._next_at, self._warning = None, ""
 
     def _ask(self) -> str:
         try:

@@ -66,7 +66,7 @@ class Outage:
             ) from error
 
 
-def patiently(
+def until_answered(
     call: Callable[[], Result], client: Client, limits: LaunchLimits, stop: threading.Event | None = None
 ) -> Result:
     """Make a request until it is answered.
@@ -107,8 +107,8 @@ def may_pass(error: ApiError, client: Client, limits: LaunchLimits) -> bool:
     return error.is_passing or (is_refusal and client.is_settling(limits.settling_seconds))
 
 
-def answered(call: Callable[[], Result]) -> Result:
-    """Call what asks patiently, for a caller that has no job to be careful of.
+def outage_as_error(call: Callable[[], Result]) -> Result:
+    """Call what asks with until_answered, for a caller that has no job to be careful of.
 
     Raises:
         Vl3Error: in place of LostTouchError, the error for the person.

@@ -14,16 +14,16 @@ POD_NAME_VARIABLE = "KFP_POD_NAME"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a launcher runs inside a cluster."""
+class LauncherPod:
+    """The pod that a launcher runs in."""
 
-    pod: str
-    """Name of its own pod."""
+    name: str
+    """Its name."""
     owner: dict[str, Any] | None
-    """Owner reference to Argo's Workflow that made the pod."""
+    """Owner reference to Argo's Workflow that made it."""
 
 
-def find_origin(client: Client) -> Origin | None:
+def find_launcher_pod(client: Client) -> LauncherPod | None:
     """This process's own pod and what controls it; None outside a cluster.
 
     Jobs are owned by the workflow, not by the pod: that is replaced when a step is retried, and its jobs must outlive
@@ -39,6 +39,6 @@ def find_origin(client: Client) -> Origin | None:
     owners = pod["metadata"].get("ownerReferences") or ()
     controller = next((one for one in owners if one.get("controller")), None)
     if controller is None or controller["kind"] != "Workflow":
-        return Origin(name, None)
+        return LauncherPod(name, None)
     reference = {key: controller[key] for key in ("apiVersion", "kind", "name", "uid")}
-    return Origin(name, {**reference, "controller": False, "blockOwnerDeletion": False})
+    return LauncherPod(name, {**reference, "controller": False, "blockOwnerDeletion": False})

@@ -30,11 +30,9 @@ class Resource:
 
 
 TRAINJOBS = Resource("apis/trainer.kubeflow.org/v1alpha1", "trainjobs")
-RUNTIMES = Resource("apis/trainer.kubeflow.org/v1alpha1", "clustertrainingruntimes", is_namespaced=False)
 WORKLOADS = Resource("apis/kueue.x-k8s.io/v1beta2", "workloads")
 LOCAL_QUEUES = Resource("apis/kueue.x-k8s.io/v1beta2", "localqueues")
 PRIORITY_CLASSES = Resource("apis/kueue.x-k8s.io/v1beta2", "workloadpriorityclasses", is_namespaced=False)
 QUEUE_PLACES = Resource("apis/visibility.kueue.x-k8s.io/v1beta2", "localqueues")
 PODS = Resource("api/v1", "pods")
 EVENTS = Resource("api/v1", "events")
-NAMESPACES = Resource("api/v1", "namespaces", is_namespaced=False)

@@ -43,7 +43,7 @@ class ExpiredError(Exception):
     """The version to go on from is not kept any more; the objects have to be listed again."""
 
 
-class Watcher(threading.Thread):
+class ResourceWatcher(threading.Thread):
     """A thread that tells every change of the objects that a query selects."""
 
     def __init__(

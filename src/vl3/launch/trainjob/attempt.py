@@ -1,13 +1,12 @@
 """One attempt: a TrainJob followed from its creation (or adoption) to its end."""
 
-import logging
 import queue
 from collections.abc import Sequence
 
 from vl3.launch.diagnosis import causes
-from vl3.launch.diagnosis.causes import Failure
+from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.diagnosis.failure import classify, find_trouble
-from vl3.launch.diagnosis.warnings import Hints
+from vl3.launch.diagnosis.warnings import LatestWarning
 from vl3.launch.job import LaunchJob
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
@@ -19,18 +18,16 @@ from vl3.launch.kube.objects import (
     rank_of,
     uid_of,
 )
-from vl3.launch.kube.outages import patiently
+from vl3.launch.kube.outages import until_answered
 from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS
-from vl3.launch.kube.watch import Change, Watcher
-from vl3.launch.trainjob.durations import Clock, now
+from vl3.launch.kube.watch import Change, ResourceWatcher
+from vl3.launch.trainjob.durations import Durations, now
 from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
 from vl3.launch.trainjob.names import pod_selector
-from vl3.launch.trainjob.observed import Scene, rank_zero
-from vl3.launch.trainjob.output import Output
-from vl3.launch.trainjob.queue_position import Places
+from vl3.launch.trainjob.observed import ObservedObjects, rank_zero
+from vl3.launch.trainjob.output import LaunchOutput
+from vl3.launch.trainjob.queue_position import QueuePosition
 from vl3.launch.trainjob.state import WAITING, Observation, observe
-
-log = logging.getLogger("vl3.launch")
 
 _TICK_SECONDS = 1.0
 
@@ -38,9 +35,11 @@ _TICK_SECONDS = 1.0
 class Attempt:
     """Follows one TrainJob. Threads watch and read; everything is decided in the launching thread."""
 
-    def __init__(self, job: LaunchJob, trainjob: Object, client: Client, limits: LaunchLimits, output: Output) -> None:
+    def __init__(
+        self, job: LaunchJob, trainjob: Object, client: Client, limits: LaunchLimits, output: LaunchOutput
+    ) -> None:
         assert job.placement is not None
-        self.clock = Clock(limits)
+        self.durations = Durations(limits)
         self.tails: dict[str, list[str]] = {}
         """Last lines of the pods of a failed attempt."""
         self._job = job
@@ -49,11 +48,11 @@ class Attempt:
         self._client = client
         self._limits = limits
         self._output = output
-        self._scene = Scene(trainjob)
+        self._observed = ObservedObjects(trainjob)
         self._inbox: queue.SimpleQueue[Change | LogLine] = queue.SimpleQueue()
         self._followers: dict[str, LogFollower] = {}
-        self._places = Places(client, job.placement.queue, every_seconds=limits.place_seconds)
-        self._hints = Hints(client, self._name, every_seconds=limits.place_seconds)
+        self._queue_position = QueuePosition(client, job.placement.queue, every_seconds=limits.place_seconds)
+        self._latest_warning = LatestWarning(client, self._name, every_seconds=limits.place_seconds)
         self._said: tuple[str, str] | None = None
         self._said_at = 0.0
         self._drain_seconds = 0.0  # only the log of a job that has ended is waited for
@@ -62,9 +61,11 @@ class Attempt:
             WORKLOADS: {"labelSelector": f"kueue.x-k8s.io/job-uid={uid_of(trainjob)}"},
             PODS: {"labelSelector": pod_selector(self._name)},
         }
-        self._watchers = [Watcher(client, kind, query, self._inbox.put, limits) for kind, query in queries.items()]
+        self._watchers = [
+            ResourceWatcher(client, kind, query, self._inbox.put, limits) for kind, query in queries.items()
+        ]
 
-    def follow(self) -> Failure | None:
+    def follow(self) -> AttemptFailure | None:
         """Follow to the end: None when the job is complete, else what ended it.
 
         Raises:
@@ -76,7 +77,7 @@ class Attempt:
         try:
             while True:
                 self._take_messages()
-                if self._scene.is_whole:
+                if self._observed.is_whole:
                     is_over, failure = self._look()
                     if is_over:
                         return failure
@@ -85,11 +86,11 @@ class Attempt:
                 watcher.stop()
             self._end_logs()
 
-    def _look(self) -> tuple[bool, Failure | None]:
+    def _look(self) -> tuple[bool, AttemptFailure | None]:
         """Say what is new; whether the attempt is over, and why."""
-        scene, time = self._scene, now()
-        observation = observe(scene.trainjob, scene.workload, scene.pods, nodes=self._placement.nodes)
-        self.clock.look(observation, time)
+        observed, time = self._observed, now()
+        observation = observe(observed.trainjob, observed.workload, observed.pods, nodes=self._placement.nodes)
+        self.durations.look(observation, time)
         self._follow_logs()
         if observation.state in ("complete", "failed"):
             self._drain_seconds = self._limits.log_drain_seconds
@@ -99,45 +100,45 @@ class Attempt:
         if observation.state == "failed":
             return True, self._why_failed()
         if observation.state == "deleted":
-            return True, Failure(causes.DELETED, f"TrainJob {self._name} was deleted by somebody else")
-        trouble = find_trouble(scene.trainjob, scene.workload, scene.pods, scene.lost_pods)
+            return True, AttemptFailure(causes.DELETED, f"TrainJob {self._name} was deleted by somebody else")
+        trouble = find_trouble(observed.trainjob, observed.workload, observed.pods, observed.lost_pods)
         self._say(self._with_details(observation, trouble, time))
-        failure = self._time_over(observation, time) or self.clock.lasting(trouble, time)
+        failure = self._time_over(observation, time) or self.durations.lasting(trouble, time)
         return failure is not None, failure
 
-    def _with_details(self, observation: Observation, trouble: Failure | None, time: float) -> Observation:
+    def _with_details(self, observation: Observation, trouble: AttemptFailure | None, time: float) -> Observation:
         """The observation with what has to be asked for: the place in the queue, or events."""
         details = ""
         if observation.state in WAITING:
-            details = self._places.text(self._scene.workload, time)
+            details = self._queue_position.text(self._observed.workload, time)
         else:
-            self._places.forget()
-        if self._scene.workload is None or (trouble is not None and trouble.cause is causes.NO_PODS):
-            details += self._hints.text(time)
+            self._queue_position.forget()
+        if self._observed.workload is None or (trouble is not None and trouble.cause is causes.NO_PODS):
+            details += self._latest_warning.text(time)
         else:
-            self._hints.forget()
+            self._latest_warning.forget()
         return Observation(observation.state, observation.text + details, observation.since)
 
-    def _time_over(self, observation: Observation, time: float) -> Failure | None:
-        if self.clock.waited(time) > self._placement.queue_timeout_seconds:
-            text = f"TrainJob {self._name} waited {self.clock.waited(time):.0f} s in queue {self._placement.queue} "
-            return Failure(causes.QUEUE_TIMEOUT, text + f"({observation.text}) and was withdrawn")
-        if self.clock.running_seconds > self._job.timeout_seconds:
+    def _time_over(self, observation: Observation, time: float) -> AttemptFailure | None:
+        if self.durations.waited(time) > self._placement.queue_timeout_seconds:
+            text = f"TrainJob {self._name} waited {self.durations.waited(time):.0f} s in queue {self._placement.queue} "
+            return AttemptFailure(causes.QUEUE_TIMEOUT, text + f"({observation.text}) and was withdrawn")
+        if self.durations.running_seconds > self._job.timeout_seconds:
             text = f"TrainJob {self._name} was still running after {self._job.timeout_seconds:g} s and was stopped"
-            return Failure(causes.DEADLINE, text)
+            return AttemptFailure(causes.DEADLINE, text)
         return None
 
-    def _why_failed(self) -> Failure:
-        trainjob = self._scene.trainjob
+    def _why_failed(self) -> AttemptFailure:
+        trainjob = self._observed.trainjob
         assert trainjob is not None
         # The pods' last words may still be on their way from the watcher.
-        answer = patiently(
+        answer = until_answered(
             lambda: self._client.list(PODS, labelSelector=pod_selector(self._name)), self._client, self._limits
         )
-        self._scene.take(Change("synced", PODS, tuple(answer.get("items") or ())))
+        self._observed.take(Change("synced", PODS, tuple(answer.get("items") or ())))
         self._follow_logs()
-        failure = classify(trainjob, self._scene.all_pods)
-        first = sorted(self._scene.pods, key=lambda pod: (name_of(pod) != failure.pod, rank_of(pod)))
+        failure = classify(trainjob, self._observed.all_pods)
+        first = sorted(self._observed.pods, key=lambda pod: (name_of(pod) != failure.pod, rank_of(pod)))
         self.tails = last_lines(self._client, first, self._limits)
         return failure
 
@@ -164,11 +165,11 @@ class Attempt:
         elif message.error is not None:
             raise message.error
         else:
-            self._scene.take(message)
+            self._observed.take(message)
 
     def _follow_logs(self) -> None:
         """Read the log of each pod of rank 0 from its container's start."""
-        pods = rank_zero(self._scene.pods)
+        pods = rank_zero(self._observed.pods)
         for pod in pods:
             state = container_status(pod).get("state") or {}
             if uid_of(pod) not in self._followers and ("running" in state or "terminated" in state):

@@ -7,7 +7,7 @@ from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.connection import connect
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, condition, is_over, is_true, name_of, unix_time
-from vl3.launch.kube.outages import answered, patiently
+from vl3.launch.kube.outages import outage_as_error, until_answered
 from vl3.launch.kube.resources import PODS, TRAINJOBS
 from vl3.launch.trainjob.names import LAUNCHER_ANNOTATION, selector
 from vl3.launch.trainjob.removal import remove
@@ -25,16 +25,7 @@ def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
         ClusterError: something is left, or the API server does not answer.
     """
     api, limits = client or Client(connect()), LaunchLimits()
-    return answered(lambda: _remove_all(api, limits, _find(api, limits, run_id)))
-
-
-def collect_run(run_id: str, *, client: Client | None = None) -> list[str]:
-    """Clear away what a run that has ended left on the cluster; returns the names of the TrainJobs.
-
-    Raises:
-        ClusterError: something is left, or the API server does not answer.
-    """
-    return cancel_run(run_id, client=client)
+    return outage_as_error(lambda: _remove_all(api, limits, _find(api, limits, run_id)))
 
 
 def collect(
@@ -55,15 +46,15 @@ def collect(
         ClusterError: something is left, or the API server does not answer.
     """
     api, limits = client or Client(connect()), LaunchLimits()
-    jobs = answered(lambda: _find(api, limits, run_id))
+    jobs = outage_as_error(lambda: _find(api, limits, run_id))
     old = [job for job in jobs if _ended_before(job, older_than_seconds) or _is_orphan(api, limits, job)]
     if is_rehearsal:
         return [name_of(job) for job in old]
-    return answered(lambda: _remove_all(api, limits, old))
+    return outage_as_error(lambda: _remove_all(api, limits, old))
 
 
 def _find(client: Client, limits: LaunchLimits, run_id: str | None) -> list[Object]:
-    answer = patiently(lambda: client.list(TRAINJOBS, labelSelector=selector(run_id)), client, limits)
+    answer = until_answered(lambda: client.list(TRAINJOBS, labelSelector=selector(run_id)), client, limits)
     return sorted(answer.get("items") or (), key=name_of)
 
 
@@ -79,7 +70,7 @@ def _is_orphan(client: Client, limits: LaunchLimits, job: Object) -> bool:
     if not pod_name or is_true(job, "Complete") or is_true(job, "Failed"):
         return False
     try:
-        pod = answered(lambda: patiently(lambda: client.get(PODS, pod_name), client, limits))
+        pod = outage_as_error(lambda: until_answered(lambda: client.get(PODS, pod_name), client, limits))
     except ApiError as error:
         if error.status != 404:
             raise

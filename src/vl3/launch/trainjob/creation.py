@@ -10,7 +10,7 @@ from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.kube.client import REQUEST_SECONDS, ApiError, Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of
-from vl3.launch.kube.outages import patiently
+from vl3.launch.kube.outages import until_answered
 from vl3.launch.kube.resources import LOCAL_QUEUES, PRIORITY_CLASSES, TRAINJOBS
 from vl3.launch.trainjob.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
 from vl3.system.retry import StoppedError
@@ -31,7 +31,7 @@ def check_queue(client: Client, manifest: Object, limits: LaunchLimits) -> None:
     labels = labels_of(manifest)
     queue, priority = labels[QUEUE_LABEL], labels[PRIORITY_LABEL]
     if not _exists(client, LOCAL_QUEUES, queue, limits):
-        found = patiently(lambda: client.list(LOCAL_QUEUES), client, limits)
+        found = until_answered(lambda: client.list(LOCAL_QUEUES), client, limits)
         names = ", ".join(sorted(name_of(one) for one in found.get("items") or ())) or "none"
         raise ConfigError(
             f"namespace {client.namespace} has no LocalQueue {queue!r} (it has: {names}). Set the placement's queue to "
@@ -50,7 +50,7 @@ def check_queue(client: Client, manifest: Object, limits: LaunchLimits) -> None:
 
 def _exists(client: Client, resource: Any, name: str, limits: LaunchLimits) -> bool:
     try:
-        patiently(lambda: client.get(resource, name), client, limits)
+        until_answered(lambda: client.get(resource, name), client, limits)
     except ApiError as error:
         if error.status == 404:
             return False
@@ -104,7 +104,7 @@ class Creation(threading.Thread):
 def find_own(client: Client, manifest: Object, limits: LaunchLimits) -> Object | None:
     """The TrainJob of a manifest's name and digest, if it is there."""
     try:
-        found = patiently(lambda: client.get(TRAINJOBS, name_of(manifest)), client, limits)
+        found = until_answered(lambda: client.get(TRAINJOBS, name_of(manifest)), client, limits)
     except ApiError:
         return None
     return found if _digest(found) == _digest(manifest) else None
@@ -120,7 +120,7 @@ def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop
     name = name_of(manifest)
     while True:
         try:
-            created = patiently(lambda: client.create(TRAINJOBS, manifest), client, limits, stop)
+            created = until_answered(lambda: client.create(TRAINJOBS, manifest), client, limits, stop)
         except ApiError as error:
             if error.status != 409:
                 raise _refused(error, manifest, client) from error
@@ -128,7 +128,7 @@ def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop
             log.info("TrainJob %s is created in namespace %s", name, client.namespace)
             return created
         try:
-            found = patiently(lambda: client.get(TRAINJOBS, name), client, limits, stop)
+            found = until_answered(lambda: client.get(TRAINJOBS, name), client, limits, stop)
         except ApiError:  # it went between the two requests
             continue
         if not is_being_deleted(found):

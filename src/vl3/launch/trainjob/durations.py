@@ -3,13 +3,13 @@
 import time
 from dataclasses import dataclass, field
 
-from vl3.launch.diagnosis.causes import Failure
+from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.trainjob.state import RUNNING, WAITING, Observation
 
 
 @dataclass(slots=True)
-class Clock:
+class Durations:
     """Times of one attempt. Waiting is measured anew after each preemption; running adds up over all resumes."""
 
     limits: LaunchLimits
@@ -42,7 +42,7 @@ class Clock:
         """Seconds of the present span without quota; 0 while there is one."""
         return now - self._span_began if self._phase == "waiting" else 0.0
 
-    def lasting(self, trouble: Failure | None, now: float) -> Failure | None:
+    def lasting(self, trouble: AttemptFailure | None, now: float) -> AttemptFailure | None:
         """The trouble if it has lasted for as long as it must to count."""
         if trouble is None:
             self._troubles.clear()

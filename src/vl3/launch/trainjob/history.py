@@ -6,7 +6,7 @@ from vl3.launch.diagnosis.causes import CRASH, Cause
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class FailedAttempt:
     """An attempt that failed."""
 
     cause: str
@@ -15,21 +15,21 @@ class Past:
     """Highest training step that was seen until then."""
 
 
-def parse_history(text: str) -> list[Past]:
+def parse_history(text: str) -> list[FailedAttempt]:
     """Read the annotation of a TrainJob; what is not understood counts as a failure at step 0."""
     entries = []
     for entry in filter(None, text.split(",")):
         cause, _, step = entry.partition("@")
-        entries.append(Past(cause, int(step) if step.isdigit() else 0))
+        entries.append(FailedAttempt(cause, int(step) if step.isdigit() else 0))
     return entries
 
 
-def format_history(history: list[Past]) -> str:
+def format_history(history: list[FailedAttempt]) -> str:
     """The annotation's form."""
     return ",".join(f"{past.cause}@{past.step}" for past in history)
 
 
-def may_retry(cause: Cause, history: list[Past], *, max_retries: int) -> bool:
+def may_retry(cause: Cause, history: list[FailedAttempt], *, max_retries: int) -> bool:
     """Whether another attempt may help.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, labels_of, name_of, uid_of, unix_time
-from vl3.launch.kube.outages import answered, patiently
+from vl3.launch.kube.outages import outage_as_error, until_answered
 from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS, Resource
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, RUN_ID_ANNOTATION, STAGE_LABEL, selector
 from vl3.launch.trainjob.state import observe
@@ -69,4 +69,4 @@ def _listed(job: Object, workload: Object | None, pods: list[Object]) -> ListedJ
 
 
 def _items(client: Client, resource: Resource, **query: str) -> list[Object]:
-    return answered(lambda: patiently(lambda: client.list(resource, **query), client, _LIMITS))["items"]
+    return outage_as_error(lambda: until_answered(lambda: client.list(resource, **query), client, _LIMITS))["items"]

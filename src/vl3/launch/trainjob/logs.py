@@ -30,7 +30,7 @@ class LogLine:
     """The line."""
 
 
-class Reader:
+class LogReader:
     """Takes the lines of one log over several requests, each line once.
 
     A log is asked for since a second, so a new request begins with lines that are known: those before the last
@@ -91,7 +91,7 @@ class LogFollower(threading.Thread):
 
     def run(self) -> None:
         """Follow until the pod has ended."""
-        reader, silent = Reader(), 0
+        reader, silent = LogReader(), 0
         while True:
             is_last = self._ended.is_set()
             is_read, lines = self._read(reader)
@@ -100,7 +100,7 @@ class LogFollower(threading.Thread):
             silent = 1 if lines else silent + 1
             self._wake.wait(self._limits.log_pauses.after(silent))
 
-    def _read(self, reader: Reader) -> tuple[bool, int]:
+    def _read(self, reader: LogReader) -> tuple[bool, int]:
         """Read one stream to its end; whether there was one, and its number of new lines."""
         lines = 0
         try:
@@ -125,7 +125,7 @@ def last_lines(client: Client, pods: Sequence[Object], limits: LaunchLimits) -> 
     """The last lines of each pod that has any, by name, at most limits.log_tail_pods pods in order."""
     tails: dict[str, list[str]] = {}
     for pod in [one for one in pods if phase_of(one) in ("Running", "Succeeded", "Failed")][: limits.log_tail_pods]:
-        reader = Reader()
+        reader = LogReader()
         try:
             response = client.log(name_of(pod), follow=False, container=CONTAINER, tailLines=str(limits.log_tail_lines))
         except (ApiError, ApiUnreachableError) as error:

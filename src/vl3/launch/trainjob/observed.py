@@ -8,7 +8,7 @@ KINDS = (TRAINJOBS, WORKLOADS, PODS)
 """What an attempt watches."""
 
 
-class Scene:
+class ObservedObjects:
     """TrainJob, Workload and pods of an attempt, with the pods that are gone and may have had the reason."""
 
     def __init__(self, trainjob: Object) -> None:

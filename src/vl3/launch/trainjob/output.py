@@ -20,7 +20,7 @@ EVENT_PREFIX = "vl3-event "
 """All events of a stage below its work_uri, kept there by the pods."""
 
 
-class Output:
+class LaunchOutput:
     """The sinks of one launch; used by the launching thread alone."""
 
     def __init__(self, job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> None:

@@ -9,7 +9,7 @@ from vl3.launch.kube.resources import QUEUE_PLACES
 log = logging.getLogger("vl3.launch")
 
 
-class Places:
+class QueuePosition:
     """Asks now and then; a cluster that does not tell is asked once."""
 
     def __init__(self, client: Client, queue: str, *, every_seconds: float) -> None:

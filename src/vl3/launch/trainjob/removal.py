@@ -9,7 +9,7 @@ from vl3.errors import ClusterError, ConfigError
 from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, is_over, is_unreachable, name_of, node_of, uid_of
-from vl3.launch.kube.outages import LostTouchError, patiently
+from vl3.launch.kube.outages import LostTouchError, until_answered
 from vl3.launch.kube.resources import PODS, TRAINJOBS
 from vl3.launch.trainjob.names import pod_selector
 
@@ -56,7 +56,7 @@ def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
 def delete_job(client: Client, name: str, uid: str, limits: LaunchLimits) -> bool:
     """Delete one very TrainJob; whether it was still there."""
     try:
-        patiently(lambda: client.delete(TRAINJOBS, name, uid=uid), client, limits)
+        until_answered(lambda: client.delete(TRAINJOBS, name, uid=uid), client, limits)
     except ApiError as error:
         if error.status in (404, 409):  # gone, or another one has the name now
             return False
@@ -66,7 +66,7 @@ def delete_job(client: Client, name: str, uid: str, limits: LaunchLimits) -> boo
 
 def running_pods(client: Client, selector: str, limits: LaunchLimits) -> list[Object]:
     """Pods of a selector whose containers have not ended, without those on lost nodes, which nobody can end."""
-    answer = patiently(lambda: client.list(PODS, labelSelector=selector), client, limits)
+    answer = until_answered(lambda: client.list(PODS, labelSelector=selector), client, limits)
     return [pod for pod in answer.get("items") or () if not is_over(pod) and not is_unreachable(pod, time.time())]
 
 
@@ -90,7 +90,7 @@ def wait_until_gone(client: Client, selector: str, limits: LaunchLimits, *, seco
 def _shorten_grace(client: Client, selector: str, limits: LaunchLimits) -> None:
     """Let pods that are on their way out go soon; without the right to it they take the runtime's whole grace."""
     try:
-        patiently(
+        until_answered(
             lambda: client.delete_all(PODS, grace_seconds=limits.cancel_grace_seconds, labelSelector=selector),
             client,
             limits,

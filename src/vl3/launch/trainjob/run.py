@@ -9,20 +9,20 @@ from types import FrameType
 from typing import Any
 
 from vl3.errors import Vl3Error
-from vl3.launch.diagnosis.causes import Failure
+from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.connection import connect
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
-from vl3.launch.kube.outages import LostTouchError, patiently
-from vl3.launch.kube.owner import Origin, find_origin
+from vl3.launch.kube.outages import LostTouchError, until_answered
+from vl3.launch.kube.owner import LauncherPod, find_launcher_pod
 from vl3.launch.kube.resources import TRAINJOBS
 from vl3.launch.trainjob.attempt import Attempt
 from vl3.launch.trainjob.creation import Creation, adopt, check_queue, wait_for_deletion
-from vl3.launch.trainjob.history import Past, format_history, may_retry, parse_history
+from vl3.launch.trainjob.history import FailedAttempt, format_history, may_retry, parse_history
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, HISTORY_ANNOTATION, LAUNCHER_ANNOTATION, selector, stage_selector
-from vl3.launch.trainjob.output import Output
+from vl3.launch.trainjob.output import LaunchOutput
 from vl3.launch.trainjob.removal import delete_job, remove, wait_until_gone
 from vl3.launch.trainjob.spec import build_trainjob
 
@@ -42,7 +42,7 @@ def launch_trainjob(
     """Run a stage as TrainJobs until one is complete.
 
     A job of the same run and stage that is there already is adopted, so that a launcher which was killed goes on when
-    it is started again. A complete job stays for that purpose until the run ends (`collect_run`). However this call
+    it is started again. A complete job stays for that purpose until the run ends (`cancel_run`). However this call
     ends otherwise, its job is deleted and its pods are gone; only when the API server cannot be asked any more the job
     goes on.
 
@@ -78,11 +78,11 @@ class _Launch:
         self._placement = job.placement
         self._limits = limits
         self._client = client
-        self._output = Output(job, on_event)
+        self._output = LaunchOutput(job, on_event)
         self._creation: Creation | None = None
         self._has_looked = False
         self._current: Object | None = None
-        self._origin: Origin | None = None
+        self._launcher_pod: LauncherPod | None = None
         self._queued_seconds = 0.0
         self._running_seconds = 0.0
 
@@ -104,7 +104,7 @@ class _Launch:
                     seconds_running=self._running_seconds,
                     states=tuple(self._output.states),
                 )
-            history = [*history, Past(failure.cause.name, self._output.last_step)]
+            history = [*history, FailedAttempt(failure.cause.name, self._output.last_step)]
             if not may_retry(failure.cause, history, max_retries=self._placement.max_retries):
                 self._output.state("failed", failure.text)
                 lines = tails.get(failure.pod, []) if failure.cause.name in _WITH_LAST_LINES else []
@@ -137,10 +137,10 @@ class _Launch:
             self._current = None
             log.info("%s: %s", self._job.name, removal)
 
-    def _find(self) -> tuple[int, list[Past], Object | None]:
+    def _find(self) -> tuple[int, list[FailedAttempt], Object | None]:
         """Number, history and TrainJob of the attempt to go on with; those before it are cleared away."""
         jobs = self._jobs()
-        self._origin = find_origin(self._client)
+        self._launcher_pod = find_launcher_pod(self._client)
         for former in jobs[:-1]:
             delete_job(self._client, name_of(former), uid_of(former), self._limits)
         self._has_looked = not jobs or is_being_deleted(jobs[-1])
@@ -158,17 +158,17 @@ class _Launch:
 
     def _look_after(self, trainjob: Object) -> None:
         """Put this launcher's pod in the place of the former one's, or the collector takes the job for an orphan."""
-        if self._origin is None or annotations_of(trainjob).get(LAUNCHER_ANNOTATION) == self._origin.pod:
+        if self._launcher_pod is None or annotations_of(trainjob).get(LAUNCHER_ANNOTATION) == self._launcher_pod.name:
             return
-        name, annotations = name_of(trainjob), {LAUNCHER_ANNOTATION: self._origin.pod}
+        name, annotations = name_of(trainjob), {LAUNCHER_ANNOTATION: self._launcher_pod.name}
         try:
-            patiently(lambda: self._client.annotate(TRAINJOBS, name, annotations), self._client, self._limits)
+            until_answered(lambda: self._client.annotate(TRAINJOBS, name, annotations), self._client, self._limits)
         except ApiError as error:  # it is on its way out: following it will tell
             log.warning("TrainJob %s still names its former launcher: %s", name, error)
 
     def _jobs(self) -> list[Object]:
         query = selector(self._job.run_id, self._job.stage)
-        answer = patiently(lambda: self._client.list(TRAINJOBS, labelSelector=query), self._client, self._limits)
+        answer = until_answered(lambda: self._client.list(TRAINJOBS, labelSelector=query), self._client, self._limits)
         return sorted(answer.get("items") or (), key=_attempt_of)
 
     def _found_by_now(self) -> Object | None:
@@ -179,34 +179,34 @@ class _Launch:
         except (Vl3Error, LostTouchError):
             return None
 
-    def _manifest(self, number: int, history: list[Past]) -> Object:
+    def _manifest(self, number: int, history: list[FailedAttempt]) -> Object:
         return build_trainjob(
             self._job,
             attempt=number,
             history=format_history(history),
-            owner=self._origin.owner if self._origin else None,
-            launcher_pod=self._origin.pod if self._origin else "",
+            owner=self._launcher_pod.owner if self._launcher_pod else None,
+            launcher_pod=self._launcher_pod.name if self._launcher_pod else "",
         )
 
-    def _create(self, number: int, history: list[Past]) -> Object:
+    def _create(self, number: int, history: list[FailedAttempt]) -> Object:
         self._creation = Creation(self._client, self._manifest(number, history), self._limits)
         self._creation.start()
         self._current = self._creation.wait()
         self._creation = None
         return self._current
 
-    def _follow(self, trainjob: Object) -> tuple[Failure | None, dict[str, list[str]]]:
+    def _follow(self, trainjob: Object) -> tuple[AttemptFailure | None, dict[str, list[str]]]:
         attempt = Attempt(self._job, trainjob, self._client, self._limits, self._output)
         try:
             failure = attempt.follow()
         finally:
-            self._queued_seconds += attempt.clock.queued_seconds
-            self._running_seconds += attempt.clock.running_seconds
+            self._queued_seconds += attempt.durations.queued_seconds
+            self._running_seconds += attempt.durations.running_seconds
         for pod, lines in attempt.tails.items():
             self._output.tail(pod, lines)
         return failure, attempt.tails
 
-    def _replace(self, former: Object, number: int, history: list[Past], *, has_ended: bool) -> Object:
+    def _replace(self, former: Object, number: int, history: list[FailedAttempt], *, has_ended: bool) -> Object:
         """Let the next attempt take the place of a failed one, whose pods must not write beside it."""
         name = name_of(former)
         if not has_ended:  # it would go on beside the next one

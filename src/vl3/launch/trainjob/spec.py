@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from typing import Any
 
 from vl3.config.placement import PlacementConfig
@@ -28,9 +27,6 @@ DEADLINE_MARGIN_SECONDS = 300
 """The cluster's own deadline comes this much later than the launcher's, which can say more."""
 
 _MAX_DOCUMENT_BYTES = 100_000  # Linux passes at most 128 KiB in one variable
-_RESERVED = re.compile(r"PET_|VL3_JOB$|KUBEFLOW_TRAINER_")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ANNOTATION = re.compile(r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 
 
 def build_trainjob(
@@ -110,21 +106,10 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
             "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],  # noqa: S108
         },
     }
-    if job.pod_annotations:
-        for key in job.pod_annotations:
-            if not _ANNOTATION.fullmatch(key):
-                raise ConfigError(f"pod annotation {key!r} is no name that Kubernetes takes. Use `domain/name`.")
-        template["metadata"]["annotations"] = dict(sorted(job.pod_annotations.items()))
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}
 
 
 def _environment(job: LaunchJob) -> list[dict[str, str]]:
-    for name in job.environment:
-        if not _VARIABLE.fullmatch(name) or _RESERVED.match(name):
-            raise ConfigError(
-                f"launch.environment has {name!r}, which is no name of a variable or is set by the platform itself "
-                "(PET_*, KUBEFLOW_TRAINER_*, VL3_JOB). Use another name."
-            )
     document = json.dumps(job.document, sort_keys=True, separators=(",", ":"))
     if len(document.encode()) > _MAX_DOCUMENT_BYTES:
         raise ConfigError(
@@ -134,7 +119,6 @@ def _environment(job: LaunchJob) -> list[dict[str, str]]:
     variables = {
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
-        **job.environment,
         JOB_VARIABLE: document,
     }
     # Kubernetes expands $(NAME) in values; a doubled $ stands for itself.

@@ -26,8 +26,6 @@ WAITING = frozenset({"queued", "preempted"})
 """States without quota."""
 RUNNING = frozenset({"starting", "running", "resumed"})
 """States with processes."""
-OVER = frozenset({"complete", "failed", "deleted"})
-"""States that do not change any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.s3.connection import S3Connection
 from vl3.store.s3.credentials import CredentialFiles, choose_source, files_from_environment
 from vl3.store.s3.errors import (
     DeadlineError,
-    Verdict,
+    RetryVerdict,
     code_of,
     explain,
     failures,
@@ -21,6 +21,9 @@ from vl3.store.s3.errors import (
     wait_asked_for,
 )
 from vl3.system.retry import Pauses, retry
+
+if TYPE_CHECKING:
+    from minio.credentials import Provider
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class S3Client:
             connection.host,
             secure=connection.is_https,
             region=connection.region or (None if connection.is_aws else "us-east-1"),  # others need not be asked
-            credentials=self._source,
+            credentials=cast("Provider", self._source),  # a class of minio's, of which it calls retrieve() alone
             http_client=http,
         )
         self.num_retries = 0
@@ -100,7 +103,7 @@ class S3Client:
                 result = operation(self.minio, deadline)
             except failures() as error:
                 self._has_answered |= status_of(error) != 0
-                if verdict_of(error) is Verdict.CREDENTIALS and self._has_newer_account(used):
+                if verdict_of(error) is RetryVerdict.CREDENTIALS and self._has_newer_account(used):
                     log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
                     tries += 1
                     return operation(self.minio, deadline)
@@ -110,7 +113,7 @@ class S3Client:
 
         def may_pass(error: BaseException) -> bool:
             limit = MAX_TRIES if self._has_answered else FIRST_CONTACT_TRIES
-            return isinstance(error, failures()) and verdict_of(error) is Verdict.RETRY and tries < limit
+            return isinstance(error, failures()) and verdict_of(error) is RetryVerdict.RETRY and tries < limit
 
         def note(error: BaseException, _: int, pause_seconds: float) -> None:
             self.num_retries += 1

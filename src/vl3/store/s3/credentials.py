@@ -8,16 +8,19 @@ docs/adr/0009-own-s3-credentials.md.
 import configparser
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
 from vl3.errors import StorageError
 from vl3.store.s3.connection import S3Connection
+
+if TYPE_CHECKING:
+    from minio.credentials import Credentials
 
 _ROLE_SESSION = "vl3"
 _REMEDY = (
@@ -50,25 +53,25 @@ class CredentialSource(Protocol):
     name: str
     """Where it looks, for messages."""
 
-    def retrieve(self) -> Any:
-        """The credentials of now (minio's Credentials). StorageError when there are none."""
+    def retrieve(self) -> "Credentials":
+        """The credentials of now. StorageError when there are none."""
 
     def refresh(self) -> None:
         """Look again at the next retrieve, though nothing seems to have changed."""
 
 
-def files_from_environment(environment: Mapping[str, str] = os.environ) -> CredentialFiles:
+def files_from_environment() -> CredentialFiles:
     """The AWS-standard variables about credential files and roles."""
-    token = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
-    given = environment.get("AWS_SHARED_CREDENTIALS_FILE")
-    usual = Path(environment.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
+    token = os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    given = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
+    usual = Path(os.environ.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
     return CredentialFiles(
         credentials_file=Path(given) if given else usual if usual.is_file() else None,
-        profile=environment.get("AWS_PROFILE") or "default",
+        profile=os.environ.get("AWS_PROFILE") or "default",
         token_file=Path(token) if token else None,
-        role=environment.get("AWS_ROLE_ARN") or None,
-        sts_endpoint=environment.get("AWS_ENDPOINT_URL_STS") or None,
-        has_container_role=any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in environment),
+        role=os.environ.get("AWS_ROLE_ARN") or None,
+        sts_endpoint=os.environ.get("AWS_ENDPOINT_URL_STS") or None,
+        has_container_role=any(name.startswith("AWS_CONTAINER_CREDENTIALS_") for name in os.environ),
     )
 
 
@@ -78,8 +81,8 @@ def choose_source(connection: S3Connection, files: CredentialFiles, http: Any) -
     Raises:
         StorageError: there is none.
     """
-    if connection.access_key is not None:
-        return StaticSource(connection)
+    if connection.access_key is not None and connection.secret_key is not None:
+        return StaticSource(connection.access_key, connection.secret_key, connection.session_token)
     if files.token_file is not None and files.role is not None:
         return FileSource(files.token_file, "the web identity token", _assume_role(connection, files, http))
     if files.credentials_file is not None:
@@ -96,11 +99,10 @@ class StaticSource:
 
     name = "AWS_ACCESS_KEY_ID"
 
-    def __init__(self, connection: S3Connection) -> None:
+    def __init__(self, access_key: str, secret_key: str, session_token: str | None) -> None:
         from minio.credentials import StaticProvider
 
-        provider = StaticProvider(connection.access_key, connection.secret_key, connection.session_token)
-        self.retrieve = provider.retrieve
+        self.retrieve = StaticProvider(access_key, secret_key, session_token).retrieve
 
     def refresh(self) -> None:
         """Given keys do not change."""
@@ -123,7 +125,7 @@ class FileSource:
         self._stamp: tuple[int, ...] | None = None
         self._credentials: Any = None
 
-    def retrieve(self) -> Any:
+    def retrieve(self) -> "Credentials":
         """See CredentialSource."""
         with self._lock:
             stamp = self._current_stamp()
@@ -168,7 +170,7 @@ class MachineSource:
         self._provider = self._make()
         self._lock = threading.Lock()
 
-    def retrieve(self) -> Any:
+    def retrieve(self) -> "Credentials":
         """See CredentialSource."""
         from urllib3.exceptions import HTTPError
 
@@ -186,18 +188,21 @@ class MachineSource:
             self._provider = self._make()
 
 
-def _from_profile(text: str, profile: str) -> Any:
+def _from_profile(text: str, profile: str) -> "Credentials":
     from minio.credentials import Credentials
 
     parser = configparser.RawConfigParser()
     parser.read_string(text)
-    keys = [parser.get(profile, name, fallback=None) for name in ("aws_access_key_id", "aws_secret_access_key")]
-    if not all(keys):
+    access_key, secret_key, session_token = (
+        parser.get(profile, f"aws_{name}", fallback="")
+        for name in ("access_key_id", "secret_access_key", "session_token")
+    )
+    if not (access_key and secret_key):
         raise ValueError("it has no aws_access_key_id with aws_secret_access_key")
-    return Credentials(keys[0], keys[1], parser.get(profile, "aws_session_token", fallback=None))
+    return Credentials(access_key, secret_key, session_token or None)
 
 
-def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) -> Callable[[str], Any]:
+def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) -> Callable[[str], "Credentials"]:
     """Changes a web identity token into keys. The token goes into the body: addresses are logged, bodies are not."""
     if files.sts_endpoint:
         endpoint = files.sts_endpoint
@@ -208,7 +213,7 @@ def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) ->
     else:
         endpoint = connection.endpoint
 
-    def assume(token: str) -> Any:
+    def assume(token: str) -> "Credentials":
         from urllib3.exceptions import HTTPError
 
         body = urlencode(
@@ -231,7 +236,7 @@ def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) ->
     return assume
 
 
-def _parse_role(status: int, data: bytes) -> Any:
+def _parse_role(status: int, data: bytes) -> "Credentials":
     """Credentials of an answer of the token service, renewed a minute before they end."""
     from minio.credentials import Credentials
     from minio.time import from_iso8601utc
@@ -240,12 +245,13 @@ def _parse_role(status: int, data: bytes) -> Any:
         root = ElementTree.fromstring(data)  # noqa: S314 (the answer of a service that we trust with our token)
     except ElementTree.ParseError:
         raise ValueError(f"the token service answered {status} with something else than XML") from None
-    found = {element.tag.rpartition("}")[2]: element.text for element in root.iter()}
+    found = {element.tag.rpartition("}")[2]: element.text or "" for element in root.iter()}
     if status != 200 or "AccessKeyId" not in found:
         raise ValueError(f"the token service refused the token with {status} {found.get('Code', '')}")
-    return Credentials(
-        found["AccessKeyId"],
-        found["SecretAccessKey"],
-        found["SessionToken"],
-        from_iso8601utc(found["Expiration"]) - timedelta(seconds=60),
-    )
+    missing = [name for name in ("AccessKeyId", "SecretAccessKey", "Expiration") if not found.get(name)]
+    if missing:
+        raise ValueError(f"the token service answered without {', '.join(missing)}")
+    expires = from_iso8601utc(found["Expiration"])
+    assert expires is not None  # minio says so of no text only
+    session_token = found.get("SessionToken") or None
+    return Credentials(found["AccessKeyId"], found["SecretAccessKey"], session_token, expires - timedelta(seconds=60))

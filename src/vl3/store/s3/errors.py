@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from vl3.store.s3.connection import S3Connection
 
 
-class Verdict(Enum):
+class RetryVerdict(Enum):
     """What to do about a failed request."""
 
     RETRY = "retry"
@@ -77,18 +77,18 @@ def status_of(error: BaseException) -> int:
     return status if isinstance(status, int) else 0
 
 
-def verdict_of(error: BaseException) -> Verdict:
+def verdict_of(error: BaseException) -> RetryVerdict:
     """What to do about the error of one request."""
     from urllib3.exceptions import LocationValueError
 
     if code_of(error) in _CREDENTIALS:
-        return Verdict.CREDENTIALS
+        return RetryVerdict.CREDENTIALS
     if isinstance(error, DeadlineError | LocationValueError) or _is_untrusted(error):
-        return Verdict.FINAL
+        return RetryVerdict.FINAL
     status = status_of(error)
     if status and code_of(error) not in _TRANSIENT and status not in _TRANSIENT_STATUS:
-        return Verdict.FINAL
-    return Verdict.RETRY
+        return RetryVerdict.FINAL
+    return RetryVerdict.RETRY
 
 
 def wait_asked_for(error: BaseException) -> float:

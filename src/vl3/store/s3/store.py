@@ -12,7 +12,7 @@ from vl3.errors import StorageError
 from vl3.store.manifest import FileEntry
 from vl3.store.s3.client import client_for, refusal_of
 from vl3.store.s3.connection import S3Connection
-from vl3.store.s3.transfer import Target, abort_upload, download, facts_of, put_bytes, read_range, read_whole, upload
+from vl3.store.s3.transfer import S3Object, abort_upload, download, facts_of, put_bytes, read_range, read_whole, upload
 from vl3.store.uris import check_key, split_s3
 
 _NOT_CONDITIONAL = ("NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest")
@@ -121,15 +121,17 @@ class S3Store:
             before = datetime.fromtimestamp(time.time() - older_than_seconds, UTC)
             for item in result.uploads:
                 if item.initiated_time is not None and item.initiated_time <= before:
-                    abort_upload(Target(client=self.client, bucket=self.bucket, name=item.object_name), item.upload_id)
+                    abort_upload(
+                        S3Object(client=self.client, bucket=self.bucket, name=item.object_name), item.upload_id
+                    )
                     count += 1
         return count
 
     def _name(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def _target(self, key: str) -> Target:
-        return Target(client=self.client, bucket=self.bucket, name=self._name(check_key(key, self.uri)))
+    def _target(self, key: str) -> S3Object:
+        return S3Object(client=self.client, bucket=self.bucket, name=self._name(check_key(key, self.uri)))
 
 
 def require_length(data: bytes, length_bytes: int, where: str, offset_bytes: int) -> bytes:

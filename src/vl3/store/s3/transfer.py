@@ -30,7 +30,7 @@ SHA256_FIELD = "x-amz-meta-vl3-sha256"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class S3Object:
     """An object, for requests and for messages."""
 
     client: S3Client
@@ -63,7 +63,7 @@ def content_md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
-def put_bytes(target: Target, data: bytes, sha256: str, *, only_new: bool = False) -> None:
+def put_bytes(target: S3Object, data: bytes, sha256: str, *, only_new: bool = False) -> None:
     """Put a small object; with `only_new` the server refuses (PreconditionFailed) where one is."""
     headers = {"Content-Type": "application/octet-stream", "Content-MD5": content_md5(data), SHA256_FIELD: sha256}
     if only_new:
@@ -71,7 +71,7 @@ def put_bytes(target: Target, data: bytes, sha256: str, *, only_new: bool = Fals
     target.call(lambda minio, _: minio._put_object(target.bucket, target.name, data, dict(headers)))
 
 
-def upload(target: Target, path: Path, entry: FileEntry | None = None) -> None:
+def upload(target: S3Object, path: Path, entry: FileEntry | None = None) -> None:
     """Put a file and check that the server has what was hashed.
 
     Args:
@@ -101,7 +101,7 @@ def upload(target: Target, path: Path, entry: FileEntry | None = None) -> None:
     )
 
 
-def _upload_parts(target: Target, path: Path, entry: FileEntry) -> None:
+def _upload_parts(target: S3Object, path: Path, entry: FileEntry) -> None:
     headers = {SHA256_FIELD: entry.sha256}
     upload_id = target.call(lambda minio, _: minio._create_multipart_upload(target.bucket, target.name, dict(headers)))
     try:
@@ -112,7 +112,7 @@ def _upload_parts(target: Target, path: Path, entry: FileEntry) -> None:
         raise
 
 
-def _send_parts(target: Target, path: Path, entry: FileEntry, upload_id: str) -> list[Any]:
+def _send_parts(target: S3Object, path: Path, entry: FileEntry, upload_id: str) -> list[Any]:
     """Read in order, send in parallel; at most one part more than there are senders is in memory."""
     from minio.datatypes import Part
 
@@ -141,7 +141,7 @@ def _send_parts(target: Target, path: Path, entry: FileEntry, upload_id: str) ->
     return parts
 
 
-def _complete(target: Target, upload_id: str, parts: list[Any], entry: FileEntry) -> None:
+def _complete(target: S3Object, upload_id: str, parts: list[Any], entry: FileEntry) -> None:
     try:
         target.call(lambda minio, _: minio._complete_multipart_upload(target.bucket, target.name, upload_id, parts))
     except StorageError as error:
@@ -152,7 +152,7 @@ def _complete(target: Target, upload_id: str, parts: list[Any], entry: FileEntry
             raise
 
 
-def abort_upload(target: Target, upload_id: str) -> None:
+def abort_upload(target: S3Object, upload_id: str) -> None:
     """Give up the parts of an unfinished upload; a failure is only logged, since another error is on its way."""
     try:
         target.call(lambda minio, _: minio._abort_multipart_upload(target.bucket, target.name, upload_id))
@@ -160,7 +160,7 @@ def abort_upload(target: Target, upload_id: str) -> None:
         log.warning("%s: the parts of an unfinished upload could not be removed (%s)", target.where, error)
 
 
-def facts_of(target: Target) -> ObjectFacts | None:
+def facts_of(target: S3Object) -> ObjectFacts | None:
     """Size and digest of an object, None where there is none. Asked by GET: the answer to HEAD has no reason in it."""
 
     def first_byte(minio: Any, _: Deadline) -> Any:
@@ -192,7 +192,7 @@ def _facts(headers: Any) -> ObjectFacts:
     )
 
 
-def read_range(target: Target, offset_bytes: int, length_bytes: int) -> bytes:
+def read_range(target: S3Object, offset_bytes: int, length_bytes: int) -> bytes:
     """Bytes of an object; fewer when it ends before."""
     data = bytearray()
     if length_bytes > 0:
@@ -204,7 +204,7 @@ def read_range(target: Target, offset_bytes: int, length_bytes: int) -> bytes:
     return bytes(data)
 
 
-def read_whole(target: Target) -> bytes | None:
+def read_whole(target: S3Object) -> bytes | None:
     """All bytes of a small object, checked against the digest noted at its upload; None where there is none.
 
     Raises:
@@ -228,7 +228,7 @@ def read_whole(target: Target) -> bytes | None:
     raise StorageError(_damaged(target, f"sha256 {found}", f"sha256 {facts.sha256}"))
 
 
-def download(target: Target, path: Path, entry: FileEntry | None = None) -> FileEntry:
+def download(target: S3Object, path: Path, entry: FileEntry | None = None) -> FileEntry:
     """Copy an object to a file under a temporary name, check it, and give it its name.
 
     Args:
@@ -267,7 +267,7 @@ def download(target: Target, path: Path, entry: FileEntry | None = None) -> File
     raise StorageError(_damaged(target, _words(found), _words(expected)))
 
 
-def _download_once(target: Target, path: Path, entry: FileEntry | None) -> ObjectFacts:
+def _download_once(target: S3Object, path: Path, entry: FileEntry | None) -> ObjectFacts:
     """One transfer of all bytes, in ranges side by side; each is taken up where it broke off."""
     with path.open("wb") as file:
         descriptor = file.fileno()
@@ -297,7 +297,7 @@ def _download_once(target: Target, path: Path, entry: FileEntry | None) -> Objec
 
 
 def _receive(
-    target: Target, start: int, stop: int, sink: Callable[[int, bytes], Any], *, etag: str | None = None
+    target: S3Object, start: int, stop: int, sink: Callable[[int, bytes], Any], *, etag: str | None = None
 ) -> ObjectFacts:
     """Bring the bytes from start to stop (or the object's end); a body that breaks off is taken up where it did."""
     offset, known = start, etag
@@ -360,7 +360,7 @@ def _words(entry: FileEntry) -> str:
     return f"{entry.size_bytes} bytes with sha256 {entry.sha256}"
 
 
-def _damaged(target: Target, found: str, expected: str) -> str:
+def _damaged(target: S3Object, found: str, expected: str) -> str:
     return (
         f"{target.where}: is damaged: {found} arrived {_MAX_TRANSFERS} times, expected {expected}. The object cannot "
         "be trusted. Delete the artifact, its manifest.json first, and run the step that makes it again."

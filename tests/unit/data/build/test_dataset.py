@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
+from vl3.data.build import dataset
 from vl3.data.build.dataset import _hold_out, build_dataset
 from vl3.data.build.index import DatasetIndex, IndexRow, read_summary
 from vl3.data.sample.prepare import PrepareSettings, prepare_sample
@@ -23,10 +24,11 @@ BAD_KINDS = ["missing_file", "no_turns", "no_answer", "tags", "outside_folder", 
 
 
 @pytest.fixture
-def build(tokenizer, config, tmp_path):
+def build(tokenizer, config, tmp_path, monkeypatch):
     """Builds a data folder with one worker and DiffFP, and opens the index."""
 
     def run(folder: Path, *, prune=keep_mask, name="dataset", workers=1, timeout=60.0, progress=None, **changes):
+        monkeypatch.setattr(dataset, "SAMPLE_TIMEOUT_SECONDS", timeout)
         summary = build_dataset(
             folder,
             tmp_path / name,
@@ -34,7 +36,6 @@ def build(tokenizer, config, tmp_path):
             tokenizer=tokenizer,
             prune=prune,
             workers=workers,
-            sample_timeout_seconds=timeout,
             progress=progress,
         )
         return summary, DatasetIndex.read(tmp_path / name)

@@ -16,8 +16,6 @@ def sample_of(name: str, length: int, frames: int) -> PreparedSample:
     keep[4::2] = False
     return PreparedSample(
         sample_id=name,
-        category="general_video",
-        source="qa",
         input_ids_T=ids,
         labels_T=np.where(rng.random(length) < 0.5, ids, IGNORED_LABEL),
         pixels_PC=rng.integers(0, 255, (frames * 4, 588), dtype=np.uint8),
@@ -25,7 +23,6 @@ def sample_of(name: str, length: int, frames: int) -> PreparedSample:
         merge_sizes_I=np.ones(int(frames > 0), dtype=np.int64),
         keep_M=keep,
         answer_start=0,
-        answer="x",
     )
 
 

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.plans import make_index
-from vl3.data.plan.mixture import Kind, MixtureWalk, resolve_mixture
+from vl3.data.plan.mixture import MixtureKind, MixtureWalk, resolve_mixture
 from vl3.errors import DataError
 
 
-def kinds_of(**sizes: int) -> list[Kind]:
+def kinds_of(**sizes: int) -> list[MixtureKind]:
     start, kinds = 0, []
     for key, size in sizes.items():
-        kinds.append(Kind(key=key, share=1 / len(sizes), rows=np.arange(start, start + size)))
+        kinds.append(MixtureKind(key=key, share=1 / len(sizes), rows=np.arange(start, start + size)))
         start += size
     return kinds
 
@@ -61,7 +61,7 @@ def test_any_chunk_can_be_had_alone():
 @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.9, 0.0995, 0.0005)])
 def test_after_any_number_of_draws_shares_are_kept_to_two(shares):
     kinds = [
-        Kind(key=f"k{number}", share=share, rows=np.arange(number * 100, number * 100 + 90))
+        MixtureKind(key=f"k{number}", share=share, rows=np.arange(number * 100, number * 100 + 90))
         for number, share in enumerate(shares)
     ]
     _, drawn = draws(MixtureWalk(kinds, seed=5), 6)

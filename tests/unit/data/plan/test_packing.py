@@ -4,20 +4,23 @@ import numpy as np
 import pytest
 
 from tests.support.plans import SETTINGS, make_index
+from vl3.data.plan import packing
 from vl3.data.plan.packing import CostModel, Pack, Packer, deal_packs
 from vl3.errors import ConfigError
 
 
-def test_a_pack_is_closed_when_a_sample_fits_nowhere():
-    packer = Packer(max_length_tokens=100, max_visual_tokens=50, open_packs=2)
+def test_a_pack_is_closed_when_a_sample_fits_nowhere(monkeypatch):
+    monkeypatch.setattr(packing, "OPEN_PACKS", 2)
+    packer = Packer(max_length_tokens=100, max_visual_tokens=50)
     assert packer.add(0, 0, 60, 0) is None
     assert packer.add(1, 0, 70, 0) is None
     assert packer.add(2, 1, 30, 0) is None  # best fit: beside the 70
     assert packer.add(3, 0, 50, 0) == [(1, 0), (2, 1)]
 
 
-def test_vision_tokens_have_a_limit_of_their_own():
-    packer = Packer(max_length_tokens=1000, max_visual_tokens=50, open_packs=1)
+def test_vision_tokens_have_a_limit_of_their_own(monkeypatch):
+    monkeypatch.setattr(packing, "OPEN_PACKS", 1)
+    packer = Packer(max_length_tokens=1000, max_visual_tokens=50)
     assert packer.add(0, 0, 60, 40) is None
     assert packer.add(1, 0, 60, 20) == [(0, 0)]
 

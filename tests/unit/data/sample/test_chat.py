@@ -8,10 +8,10 @@ import pytest
 from tests.support.samples import conversation
 from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.chat import (
+    ASSISTANT_HEADER,
     encode_messages,
     expand_images,
     render_message,
-    render_prompt,
     render_record,
     render_stream_frame,
 )
@@ -61,8 +61,8 @@ def test_text_turns():
 
 
 def test_one_image_and_the_prompt_for_an_answer():
-    messages = [render_message("user", "<image>\nWhat?")]
-    assert render_prompt(messages) == "<|im_start|>user\n<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n"
+    prompt = render_message("user", "<image>\nWhat?").text + ASSISTANT_HEADER
+    assert prompt == "<|im_start|>user\n<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.mark.parametrize(

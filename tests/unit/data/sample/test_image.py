@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.support.samples import image_bytes
-from vl3.data.sample.image import decode_image, image_facts, resize_image
+from vl3.data.sample.image import decode_image, resize_image
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 
@@ -18,11 +18,6 @@ def test_decode_gives_rgb_of_any_mode():
     assert pixels.shape == (3, 5, 3)
     assert pixels.dtype == np.uint8
     assert (pixels == 200).all()
-
-
-def test_facts_come_from_the_header():
-    facts = image_facts(image_bytes(30, 40, suffix="jpg"), "x")
-    assert (facts.height_px, facts.width_px, facts.format, facts.mode) == (30, 40, "JPEG", "RGB")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -11,7 +11,7 @@ import pytest
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.check.cluster import CheckReport, judge
-from vl3.launch.check.facts import KUEUE, TRAINER, ClusterFacts, Kind
+from vl3.launch.check.facts import KUEUE, TRAINER, ClusterFacts, ObjectKind
 from vl3.launch.check.placement import Placements
 from vl3.recipes.catalog import get_recipe
 
@@ -31,7 +31,7 @@ def facts() -> ClusterFacts:
         trainjob_fields=frozenset(data["trainjob_fields"]),
         denied=(),
         refusal=None,
-        objects={kind: data["objects"][kind.label] for kind in Kind if kind.label in data["objects"]},
+        objects={kind: data["objects"][kind.label] for kind in ObjectKind if kind.label in data["objects"]},
         unreadable={},
     )
 
@@ -41,7 +41,7 @@ def placed(recipe: str = "tiny", *overrides: str) -> Placements:
     return dict(config.placements)
 
 
-def change(facts: ClusterFacts, kind: Kind, name: str, path: str, value: Any) -> None:
+def change(facts: ClusterFacts, kind: ObjectKind, name: str, path: str, value: Any) -> None:
     """Set a field of one object; None removes it."""
     *parents, leaf = path.split(".")
     node: Any = facts.objects[kind][name]
@@ -55,7 +55,7 @@ def change(facts: ClusterFacts, kind: Kind, name: str, path: str, value: Any) ->
         node[leaf] = value
 
 
-def remove(facts: ClusterFacts, kind: Kind, name: str) -> None:
+def remove(facts: ClusterFacts, kind: ObjectKind, name: str) -> None:
     del facts.objects[kind][name]  # type: ignore[attr-defined]
 
 
@@ -147,7 +147,7 @@ def test_what_the_recipe_names_wrongly(facts: ClusterFacts, overrides: list[str]
 
 
 def test_more_gpus_than_the_quota_can_ever_give(facts: ClusterFacts) -> None:
-    change(facts, Kind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("16"))
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("16"))
     report = judge(placed("vl3_2b", "placements.video.nodes=4"), facts)
     assert str(only_problem(report)) == (
         "placements.video asks ClusterQueue vl3-h200 for more than it can ever give: 32 nvidia.com/gpu (4 pods of 8 "
@@ -159,13 +159,13 @@ def test_more_gpus_than_the_quota_can_ever_give(facts: ClusterFacts) -> None:
 
 def lend(facts: ClusterFacts, amount: str) -> None:
     """Another team's queue in our cohort with quota of the same flavour."""
-    other = copy.deepcopy(facts.objects[Kind.CLUSTER_QUEUE]["vl3-h200"])
-    facts.objects[Kind.CLUSTER_QUEUE]["other"] = other  # type: ignore[index]
-    change(facts, Kind.CLUSTER_QUEUE, "other", QUOTA, gpus(amount))
+    other = copy.deepcopy(facts.objects[ObjectKind.CLUSTER_QUEUE]["vl3-h200"])
+    facts.objects[ObjectKind.CLUSTER_QUEUE]["other"] = other  # type: ignore[index]
+    change(facts, ObjectKind.CLUSTER_QUEUE, "other", QUOTA, gpus(amount))
 
 
 def test_quota_that_fits_only_by_borrowing_is_remarked(facts: ClusterFacts) -> None:
-    change(facts, Kind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8"))
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8"))
     lend(facts, "24")
     report = judge(placed("vl3_2b"), facts)
     assert report.problems == []
@@ -177,7 +177,7 @@ def test_quota_that_fits_only_by_borrowing_is_remarked(facts: ClusterFacts) -> N
 
 
 def test_a_borrowing_limit_counts(facts: ClusterFacts) -> None:
-    change(facts, Kind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8", borrowingLimit="4"))
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8", borrowingLimit="4"))
     lend(facts, "24")
     problem = only_problem(judge(placed("vl3_2b"), facts))
     assert "of which it can have 12 nvidia.com/gpu at most, 4 nvidia.com/gpu of it borrowed in cohort vl3" in str(
@@ -186,17 +186,17 @@ def test_a_borrowing_limit_counts(facts: ClusterFacts) -> None:
 
 
 def test_a_second_flavour_may_have_room(facts: ClusterFacts) -> None:
-    flavors = facts.objects[Kind.CLUSTER_QUEUE]["vl3-h200"]["spec"]["resourceGroups"][0]["flavors"]
+    flavors = facts.objects[ObjectKind.CLUSTER_QUEUE]["vl3-h200"]["spec"]["resourceGroups"][0]["flavors"]
     flavors[0]["resources"] = gpus("8")
     flavors.append({"name": "h200-spare", "resources": gpus("64")})
-    spare = copy.deepcopy(facts.objects[Kind.FLAVOR]["h200"])
-    facts.objects[Kind.FLAVOR]["h200-spare"] = spare  # type: ignore[index]
+    spare = copy.deepcopy(facts.objects[ObjectKind.FLAVOR]["h200"])
+    facts.objects[ObjectKind.FLAVOR]["h200-spare"] = spare  # type: ignore[index]
     assert judge(placed("vl3_2b"), facts).problems == []
 
 
 def test_a_taint_that_the_runtime_does_not_tolerate(facts: ClusterFacts) -> None:
     pod = "spec.template.spec.replicatedJobs.0.template.spec.template.spec"
-    change(facts, Kind.RUNTIME, "vl3-torch-h200", f"{pod}.tolerations", None)
+    change(facts, ObjectKind.RUNTIME, "vl3-torch-h200", f"{pod}.tolerations", None)
     problem = only_problem(judge(placed("vl3_2b"), facts))
     assert "h200: the runtime does not tolerate its taint nvidia.com/gpu=present:NoSchedule." in str(problem)
 
@@ -213,7 +213,7 @@ def test_no_node_that_big(facts: ClusterFacts) -> None:
 
 
 def test_no_node_at_all_is_the_platforms_problem(facts: ClusterFacts) -> None:
-    remove(facts, Kind.NODE, "worker")
+    remove(facts, ObjectKind.NODE, "worker")
     problem = only_problem(judge(placed(), facts))
     assert isinstance(problem, ClusterError)
     assert str(problem) == (
@@ -223,7 +223,7 @@ def test_no_node_at_all_is_the_platforms_problem(facts: ClusterFacts) -> None:
 
 
 def test_too_few_nodes(facts: ClusterFacts) -> None:
-    remove(facts, Kind.NODE, "h200-1")
+    remove(facts, ObjectKind.NODE, "h200-1")
     problem = only_problem(judge(placed("vl3_2b"), facts))
     assert isinstance(problem, ConfigError)
     assert str(problem) == (
@@ -234,7 +234,7 @@ def test_too_few_nodes(facts: ClusterFacts) -> None:
 
 
 def test_a_cordoned_node_is_only_remarked(facts: ClusterFacts) -> None:
-    change(facts, Kind.NODE, "h200-1", "spec.unschedulable", True)
+    change(facts, ObjectKind.NODE, "h200-1", "spec.unschedulable", True)
     report = judge(placed("vl3_2b"), facts)
     assert report.problems == []
     assert report.notes == [
@@ -245,8 +245,8 @@ def test_a_cordoned_node_is_only_remarked(facts: ClusterFacts) -> None:
 
 def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> None:
     checks = {"admissionChecks": [{"name": "provisioning"}]}
-    change(facts, Kind.CLUSTER_QUEUE, "vl3-cpu", "spec.admissionChecksStrategy", checks)
-    remove(facts, Kind.NODE, "worker")
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-cpu", "spec.admissionChecksStrategy", checks)
+    remove(facts, ObjectKind.NODE, "worker")
     report = judge(placed(), facts)
     assert report.problems == []
     assert "ClusterQueue vl3-cpu has admission checks (provisioning), which may add nodes" in report.notes[0]
@@ -256,7 +256,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
     ("kind", "name", "path", "value", "message"),
     [
         pytest.param(
-            Kind.LOCAL_QUEUE,
+            ObjectKind.LOCAL_QUEUE,
             "cpu",
             "spec.stopPolicy",
             "Hold",
@@ -265,7 +265,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="stopped local queue",
         ),
         pytest.param(
-            Kind.CLUSTER_QUEUE,
+            ObjectKind.CLUSTER_QUEUE,
             "vl3-cpu",
             "spec.stopPolicy",
             "HoldAndDrain",
@@ -274,7 +274,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="stopped cluster queue",
         ),
         pytest.param(
-            Kind.LOCAL_QUEUE,
+            ObjectKind.LOCAL_QUEUE,
             "cpu",
             "spec.clusterQueue",
             "gone",
@@ -283,7 +283,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="queue without cluster queue",
         ),
         pytest.param(
-            Kind.CLUSTER_QUEUE,
+            ObjectKind.CLUSTER_QUEUE,
             "vl3-cpu",
             "status.conditions",
             [{"type": "Active", "status": "False", "reason": "AdmissionCheckInactive", "message": "Can't admit."}],
@@ -292,7 +292,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="inactive cluster queue",
         ),
         pytest.param(
-            Kind.CLUSTER_QUEUE,
+            ObjectKind.CLUSTER_QUEUE,
             "vl3-cpu",
             "status",
             {},
@@ -301,7 +301,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="nobody judges the queue",
         ),
         pytest.param(
-            Kind.NAMESPACE,
+            ObjectKind.NAMESPACE,
             "vl3",
             "metadata.labels",
             {},
@@ -310,7 +310,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="namespace not selected",
         ),
         pytest.param(
-            Kind.RUNTIME,
+            ObjectKind.RUNTIME,
             "vl3-torch-cpu",
             "spec.mlPolicy.torch",
             None,
@@ -319,7 +319,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="runtime of another framework",
         ),
         pytest.param(
-            Kind.RUNTIME,
+            ObjectKind.RUNTIME,
             "vl3-torch-cpu",
             "spec.template.spec.ttlSecondsAfterFinished",
             60,
@@ -329,7 +329,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="runtime with a TTL",
         ),
         pytest.param(
-            Kind.RUNTIME,
+            ObjectKind.RUNTIME,
             "vl3-torch-cpu",
             "spec.template.spec.replicatedJobs.0.template.spec.template.spec.containers.0.name",
             "main",
@@ -338,7 +338,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             id="runtime without the container",
         ),
         pytest.param(
-            Kind.RUNTIME,
+            ObjectKind.RUNTIME,
             "vl3-torch-cpu",
             "spec.template.spec.replicatedJobs.0.template.metadata",
             {},
@@ -350,7 +350,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
     ],
 )
 def test_what_is_out_of_order_on_the_platform(
-    facts: ClusterFacts, kind: Kind, name: str, path: str, value: Any, message: str
+    facts: ClusterFacts, kind: ObjectKind, name: str, path: str, value: Any, message: str
 ) -> None:
     change(facts, kind, name, path, value)
     problem = only_problem(judge(placed(), facts))
@@ -362,26 +362,26 @@ def test_what_is_out_of_order_on_the_platform(
     ("kind", "name", "message"),
     [
         (
-            Kind.SERVICE_ACCOUNT,
+            ObjectKind.SERVICE_ACCOUNT,
             "vl3-trainer",
             "ServiceAccount vl3-trainer, which ClusterTrainingRuntime vl3-torch-cpu names, does not exist in namespace "
             "vl3, so its pods could not start. Apply manifests/base there (by an overlay).",
         ),
         (
-            Kind.CONFIG_MAP,
+            ObjectKind.CONFIG_MAP,
             "vl3-settings",
             "ConfigMap vl3-settings, which ClusterTrainingRuntime vl3-torch-cpu names, does not exist in namespace "
             "vl3, so its pods could not start. Apply manifests/base there (by an overlay).",
         ),
         (
-            Kind.FLAVOR,
+            ObjectKind.FLAVOR,
             "cpu",
             "ResourceFlavor cpu, which ClusterQueue vl3-cpu names, does not exist, so Kueue stops the queue. Apply it "
             "(manifests/cluster/resource-flavors).",
         ),
     ],
 )
-def test_what_is_missing_on_the_platform(facts: ClusterFacts, kind: Kind, name: str, message: str) -> None:
+def test_what_is_missing_on_the_platform(facts: ClusterFacts, kind: ObjectKind, name: str, message: str) -> None:
     remove(facts, kind, name)
     problem = only_problem(judge(placed(), facts))
     assert str(problem) == message
@@ -400,7 +400,7 @@ def test_a_missing_namespace_is_the_callers_problem(facts: ClusterFacts) -> None
 
 def test_without_trainer_the_crd_is_named(facts: ClusterFacts) -> None:
     apis = {version: names for version, names in facts.apis.items() if version != TRAINER}
-    objects = {kind: found for kind, found in facts.objects.items() if kind is not Kind.RUNTIME}
+    objects = {kind: found for kind, found in facts.objects.items() if kind is not ObjectKind.RUNTIME}
     problem = only_problem(judge(placed(), replace(facts, apis=apis, objects=objects, trainjob_fields=None)))
     assert isinstance(problem, ClusterError)
     assert str(problem) == (
@@ -472,8 +472,8 @@ def test_a_job_that_would_be_refused(facts: ClusterFacts, refusal: str, remedy: 
 
 
 def test_what_cannot_be_read_is_remarked_and_not_judged(facts: ClusterFacts) -> None:
-    objects = {kind: found for kind, found in facts.objects.items() if kind not in (Kind.NODE, Kind.FLAVOR)}
-    unreadable = {Kind.FLAVOR: "resourceflavors is forbidden", Kind.NODE: "nodes is forbidden"}
+    objects = {kind: found for kind, found in facts.objects.items() if kind not in (ObjectKind.NODE, ObjectKind.FLAVOR)}
+    unreadable = {ObjectKind.FLAVOR: "resourceflavors is forbidden", ObjectKind.NODE: "nodes is forbidden"}
     report = judge(placed(), replace(facts, objects=objects, unreadable=unreadable))
     assert report.problems == []
     assert report.notes == [

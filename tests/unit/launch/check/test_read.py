@@ -9,7 +9,7 @@ import pytest
 
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check import read as reading
-from vl3.launch.check.facts import Kind
+from vl3.launch.check.facts import ObjectKind
 from vl3.launch.check.placement import Placements
 from vl3.launch.check.read import read_facts
 from vl3.launch.kube.client import ApiError, ApiUnreachableError
@@ -18,7 +18,7 @@ from vl3.recipes.catalog import get_recipe
 from vl3.system.retry import Pauses
 
 RECORDED = json.loads(Path(__file__).with_name("cluster_facts.json").read_text(encoding="utf-8"))
-BY_PLURAL = {kind.plural: RECORDED["objects"].get(kind.label, {}) for kind in Kind}
+BY_PLURAL = {kind.plural: RECORDED["objects"].get(kind.label, {}) for kind in ObjectKind}
 
 
 class RecordedClient:
@@ -111,7 +111,7 @@ def test_all_facts_are_read_and_no_secret(client: RecordedClient, placements: Pl
     facts = read(client, placements)
     assert facts.unreadable == {}
     assert facts.denied == ()
-    assert set(facts.objects) == set(Kind)
+    assert set(facts.objects) == set(ObjectKind)
     assert facts.trainjob_fields == frozenset(RECORDED["trainjob_fields"])
     assert set(facts.apis) == set(RECORDED["apis"])
     assert not any("secret" in asked for asked in client.asked)
@@ -121,13 +121,13 @@ def test_all_facts_are_read_and_no_secret(client: RecordedClient, placements: Pl
 def test_only_nodes_of_the_placements_pools_are_read(client: RecordedClient, placements: Placements) -> None:
     facts = read(client, placements)
     assert [asked for asked in client.asked if asked.startswith("nodes")] == ["nodes vl3.dev/pool=cpu"]
-    assert {node["metadata"]["labels"]["vl3.dev/pool"] for node in facts.objects[Kind.NODE].values()} == {"cpu"}
+    assert {node["metadata"]["labels"]["vl3.dev/pool"] for node in facts.objects[ObjectKind.NODE].values()} == {"cpu"}
 
 
 def test_long_lists_come_page_by_page(client: RecordedClient, placements: Placements) -> None:
     client.page_size = 1
     facts = read(client, placements)
-    assert set(facts.objects[Kind.RUNTIME]) == {"vl3-torch-a100", "vl3-torch-cpu", "vl3-torch-h200"}
+    assert set(facts.objects[ObjectKind.RUNTIME]) == {"vl3-torch-a100", "vl3-torch-cpu", "vl3-torch-h200"}
 
 
 def test_rights_that_are_missing_are_collected(client: RecordedClient, placements: Placements) -> None:
@@ -139,9 +139,9 @@ def test_what_is_closed_is_kept_with_its_reason(client: RecordedClient, placemen
     client.refused = {"cohorts": 403, "nodes": 403, "namespaces": 403}
     facts = read(client, placements)
     assert facts.unreadable == {
-        Kind.NAMESPACE: "namespaces: no",
-        Kind.COHORT: "cohorts: no",
-        Kind.NODE: "nodes: no",
+        ObjectKind.NAMESPACE: "namespaces: no",
+        ObjectKind.COHORT: "cohorts: no",
+        ObjectKind.NODE: "nodes: no",
     }
 
 
@@ -149,8 +149,8 @@ def test_a_missing_namespace_asks_no_further(client: RecordedClient, placements:
     client.namespace = "nowhere"
     client.denied = {("create", "trainjobs")}
     facts = read(client, placements)
-    assert facts.objects[Kind.NAMESPACE] == {}
-    assert Kind.LOCAL_QUEUE not in facts.objects
+    assert facts.objects[ObjectKind.NAMESPACE] == {}
+    assert ObjectKind.LOCAL_QUEUE not in facts.objects
     assert facts.denied == ()
 
 

@@ -12,7 +12,7 @@ from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.outages import LostTouchError
 from vl3.launch.kube.resources import PODS
-from vl3.launch.kube.watch import Change, Watcher
+from vl3.launch.kube.watch import Change, ResourceWatcher
 from vl3.system.retry import Pauses
 
 
@@ -43,11 +43,11 @@ def inbox() -> Inbox:
 
 
 @pytest.fixture
-def watch(client: Client, limits: LaunchLimits, inbox: Inbox) -> Iterator[Callable[..., Watcher]]:
-    started: list[Watcher] = []
+def watch(client: Client, limits: LaunchLimits, inbox: Inbox) -> Iterator[Callable[..., ResourceWatcher]]:
+    started: list[ResourceWatcher] = []
 
-    def start(limits: LaunchLimits = limits) -> Watcher:
-        watcher = Watcher(client, PODS, {"labelSelector": "job=ours"}, inbox.put.put, limits)
+    def start(limits: LaunchLimits = limits) -> ResourceWatcher:
+        watcher = ResourceWatcher(client, PODS, {"labelSelector": "job=ours"}, inbox.put.put, limits)
         started.append(watcher)
         watcher.start()
         return watcher
@@ -60,7 +60,7 @@ def watch(client: Client, limits: LaunchLimits, inbox: Inbox) -> Iterator[Callab
 
 
 def test_watch_tells_what_there_is_and_every_change(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
 ) -> None:
     server.put("pods", pod("a"))
     server.put("pods", {"metadata": {"name": "other", "labels": {"job": "theirs"}}})
@@ -74,7 +74,7 @@ def test_watch_tells_what_there_is_and_every_change(
 
 
 def test_watch_goes_on_after_a_cut_without_listing(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
 ) -> None:
     watch()
     assert inbox.next() == ("synced", [])
@@ -86,7 +86,9 @@ def test_watch_goes_on_after_a_cut_without_listing(
     assert server.count("GET pods") == 1
 
 
-def test_watch_survives_a_restart_of_the_server(server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]) -> None:
+def test_watch_survives_a_restart_of_the_server(
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
+) -> None:
     watch()
     assert inbox.next() == ("synced", [])
     server.wait_for("WATCH pods")
@@ -98,7 +100,7 @@ def test_watch_survives_a_restart_of_the_server(server: ApiServer, inbox: Inbox,
 
 
 def test_watch_lists_anew_when_its_version_has_expired(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
 ) -> None:
     server.put("pods", pod("a"))
     watch()
@@ -116,7 +118,7 @@ def test_watch_lists_anew_when_its_version_has_expired(
     assert inbox.next() == ("synced", ["b"])
 
 
-def test_bookmarks_move_the_version_on(server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]) -> None:
+def test_bookmarks_move_the_version_on(server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]) -> None:
     watch()
     assert inbox.next() == ("synced", [])
     server.wait_for("WATCH pods")
@@ -129,7 +131,9 @@ def test_bookmarks_move_the_version_on(server: ApiServer, inbox: Inbox, watch: C
     assert server.count("GET pods") == 1
 
 
-def test_watch_waits_as_long_as_the_server_asks(server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]) -> None:
+def test_watch_waits_as_long_as_the_server_asks(
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
+) -> None:
     server.faults.append(Fault("GET pods", status=429, headers={"Retry-After": "1"}))
     started = time.monotonic()
     watch()
@@ -138,7 +142,7 @@ def test_watch_waits_as_long_as_the_server_asks(server: ApiServer, inbox: Inbox,
 
 
 def test_a_server_that_hangs_up_at_once_is_not_asked_at_once(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher], limits: LaunchLimits
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher], limits: LaunchLimits
 ) -> None:
     server.faults.extend(Fault("WATCH pods", status=200, body=b"") for _ in range(100))
     watch()
@@ -148,7 +152,7 @@ def test_a_server_that_hangs_up_at_once_is_not_asked_at_once(
 
 
 def test_watch_gives_up_after_a_long_outage(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher], limits: LaunchLimits
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher], limits: LaunchLimits
 ) -> None:
     server.stop()
     watch(LaunchLimits(api_outage_seconds=0.3, pauses=Pauses(first_seconds=0.05, longest_seconds=0.1)))
@@ -162,7 +166,7 @@ def test_watch_gives_up_after_a_long_outage(
 
 
 def test_watch_ends_with_one_message_when_it_is_not_allowed(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
 ) -> None:
     message = 'pods is forbidden: User "eve" cannot list resource "pods" in API group "" in the namespace "team"'
     server.faults.append(Fault("GET pods", status=403, message=message))
@@ -174,7 +178,7 @@ def test_watch_ends_with_one_message_when_it_is_not_allowed(
 
 
 def test_a_refusal_after_an_outage_is_not_believed_at_once(
-    server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
 ) -> None:
     message = 'pods is forbidden: User "a" cannot list resource "pods" in API group ""'
     server.faults.append(Fault("GET pods", is_cut=True))
@@ -184,7 +188,9 @@ def test_a_refusal_after_an_outage_is_not_believed_at_once(
     assert inbox.next() == ("synced", ["a"])
 
 
-def test_a_token_that_was_renewed_is_read_once(server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]) -> None:
+def test_a_token_that_was_renewed_is_read_once(
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
+) -> None:
     server.valid_tokens = {"second"}
     server.write_kubeconfig("second")
     watch()
@@ -192,7 +198,9 @@ def test_a_token_that_was_renewed_is_read_once(server: ApiServer, inbox: Inbox, 
     assert server.count("GET pods") == 2
 
 
-def test_an_expired_token_is_one_message(server: ApiServer, inbox: Inbox, watch: Callable[..., Watcher]) -> None:
+def test_an_expired_token_is_one_message(
+    server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
+) -> None:
     server.valid_tokens = {"second"}
     watch()
     error = inbox.error()

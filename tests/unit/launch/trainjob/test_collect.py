@@ -12,7 +12,7 @@ from vl3.launch.job import LaunchJob
 from vl3.launch.kube import owner
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
-from vl3.launch.trainjob.collect import collect, collect_run
+from vl3.launch.trainjob.collect import cancel_run, collect
 from vl3.launch.trainjob.spec import build_trainjob
 from vl3.system.retry import Pauses
 
@@ -32,11 +32,11 @@ def put_job(server: ApiServer, job: LaunchJob, *, ended_seconds_ago: float | Non
     return item["metadata"]["name"]
 
 
-def test_collect_run_removes_the_jobs_of_one_run(make_job: MakeJob, server: ApiServer, client: Client) -> None:
+def test_cancel_run_removes_the_jobs_of_one_run(make_job: MakeJob, server: ApiServer, client: Client) -> None:
     ours = [put_job(server, make_job(stage=stage)) for stage in ("alignment", "video")]
     other = put_job(server, make_job(run_id="run-2"))
-    assert collect_run("run-1", client=client) == ours
-    assert collect_run("run-1", client=client) == []
+    assert cancel_run("run-1", client=client) == ours
+    assert cancel_run("run-1", client=client) == []
     assert server.names("trainjobs") == [other]
 
 
@@ -59,7 +59,7 @@ def test_collect_says_when_the_cluster_does_not_answer(
     server.stop()
     try:
         with pytest.raises(ClusterError, match="has given no good answer for"):
-            collect_run("run-1", client=client)
+            cancel_run("run-1", client=client)
     finally:
         server.start()
 
@@ -71,16 +71,16 @@ def test_jobs_belong_to_the_workflow_not_to_the_pod(
     namespace.write_text("team\n")
     workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "u", "controller": True}
     server.put("pods", {"metadata": {"name": "step-pod", "ownerReferences": [workflow]}})
-    assert owner.find_origin(client) is None  # outside a cluster
+    assert owner.find_launcher_pod(client) is None  # outside a cluster
     monkeypatch.setattr(owner, "NAMESPACE_FILE", namespace)
     monkeypatch.setenv("KFP_POD_NAME", "step-pod")
     reference = workflow | {"controller": False, "blockOwnerDeletion": False}
-    assert owner.find_origin(client) == owner.Origin("step-pod", reference)
+    assert owner.find_launcher_pod(client) == owner.LauncherPod("step-pod", reference)
     server.put("pods", {"metadata": {"name": "bare-pod"}})
     monkeypatch.setenv("KFP_POD_NAME", "bare-pod")
-    assert owner.find_origin(client) == owner.Origin("bare-pod", None)
+    assert owner.find_launcher_pod(client) == owner.LauncherPod("bare-pod", None)
     monkeypatch.setenv("KFP_POD_NAME", "unknown")
-    assert owner.find_origin(client) is None
+    assert owner.find_launcher_pod(client) is None
 
 
 def test_collect_removes_what_nobody_looks_after(make_job: MakeJob, server: ApiServer, client: Client) -> None:

@@ -3,19 +3,19 @@
 import pytest
 
 from vl3.launch.diagnosis import causes
-from vl3.launch.diagnosis.causes import Failure
+from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.trainjob.durations import Clock
-from vl3.launch.trainjob.history import Past, format_history, may_retry, parse_history
+from vl3.launch.trainjob.durations import Durations
+from vl3.launch.trainjob.history import FailedAttempt, format_history, may_retry, parse_history
 from vl3.launch.trainjob.state import Observation
 
 
 def test_history_survives_its_text() -> None:
-    history = [Past("node_lost", 40), Past("crash", 0)]
+    history = [FailedAttempt("node_lost", 40), FailedAttempt("crash", 0)]
     assert format_history(history) == "node_lost@40,crash@0"
     assert parse_history("node_lost@40,crash@0") == history
     assert parse_history("") == []
-    assert parse_history("odd,,x@y") == [Past("odd", 0), Past("x", 0)]
+    assert parse_history("odd,,x@y") == [FailedAttempt("odd", 0), FailedAttempt("x", 0)]
 
 
 @pytest.mark.parametrize(
@@ -40,33 +40,33 @@ def test_another_attempt_follows_by_cause_and_count(history: str, max_retries: i
 
 
 def test_waiting_and_running_are_counted_apart() -> None:
-    clock = Clock(LaunchLimits())
+    durations = Durations(LaunchLimits())
     for now, state in ((10, "queued"), (15, "queued"), (20, "admitted"), (30, "running"), (50, "preempted")):
-        clock.look(Observation(state, ""), now)
-    assert (clock.queued_seconds, clock.running_seconds) == (10, 20)
-    clock.look(Observation("preempted", ""), 57)
-    assert clock.waited(60) == 10  # this span alone, not the 10 s before it ran
-    clock.look(Observation("resumed", ""), 60)
-    clock.look(Observation("resumed", ""), 61)
-    assert (clock.queued_seconds, clock.running_seconds, clock.waited(99)) == (20, 21, 0)
+        durations.look(Observation(state, ""), now)
+    assert (durations.queued_seconds, durations.running_seconds) == (10, 20)
+    durations.look(Observation("preempted", ""), 57)
+    assert durations.waited(60) == 10  # this span alone, not the 10 s before it ran
+    durations.look(Observation("resumed", ""), 60)
+    durations.look(Observation("resumed", ""), 61)
+    assert (durations.queued_seconds, durations.running_seconds, durations.waited(99)) == (20, 21, 0)
 
 
 def test_an_adopted_job_has_run_and_waited_before() -> None:
-    clock = Clock(LaunchLimits())
-    clock.look(Observation("running", "", since=40), 100)
-    assert clock.running_seconds == 60
-    clock = Clock(LaunchLimits())
-    clock.look(Observation("queued", "", since=40), 100)
-    assert clock.waited(101) == 61
+    durations = Durations(LaunchLimits())
+    durations.look(Observation("running", "", since=40), 100)
+    assert durations.running_seconds == 60
+    durations = Durations(LaunchLimits())
+    durations.look(Observation("queued", "", since=40), 100)
+    assert durations.waited(101) == 61
 
 
 def test_a_trouble_counts_when_it_lasts() -> None:
-    clock = Clock(LaunchLimits(image_certain_seconds=30))
-    missing, slow = Failure(causes.IMAGE_MISSING, "x"), Failure(causes.IMAGE_SLOW, "x")
-    assert clock.lasting(missing, 100) is None
-    assert clock.lasting(slow, 110) is None
-    assert clock.lasting(missing, 129) is None
-    assert clock.lasting(missing, 130) is missing
-    assert clock.lasting(None, 131) is None
-    assert clock.lasting(missing, 132) is None
-    assert clock.lasting(Failure(causes.DELETED, "x"), 133) is not None
+    durations = Durations(LaunchLimits(image_certain_seconds=30))
+    missing, slow = AttemptFailure(causes.IMAGE_MISSING, "x"), AttemptFailure(causes.IMAGE_SLOW, "x")
+    assert durations.lasting(missing, 100) is None
+    assert durations.lasting(slow, 110) is None
+    assert durations.lasting(missing, 129) is None
+    assert durations.lasting(missing, 130) is missing
+    assert durations.lasting(None, 131) is None
+    assert durations.lasting(missing, 132) is None
+    assert durations.lasting(AttemptFailure(causes.DELETED, "x"), 133) is not None

@@ -5,13 +5,13 @@ import queue
 from tests.support.api_server import ApiServer
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.trainjob.logs import LogFollower, LogLine, Reader, last_lines
+from vl3.launch.trainjob.logs import LogFollower, LogLine, LogReader, last_lines
 
 T = "2026-11-23T14:00:0"
 
 
 def test_reader_takes_each_line_once() -> None:
-    reader = Reader()
+    reader = LogReader()
     assert reader.since() == {}
     first = [f"{T}1.5Z a", f"{T}2.25Z b", f"{T}2.25Z c"]
     assert [reader.take(line.encode()) for line in first] == ["a", "b", "c"]

@@ -15,7 +15,7 @@ from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.kube.owner import Origin
+from vl3.launch.kube.owner import LauncherPod
 from vl3.launch.trainjob import run
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
@@ -502,7 +502,7 @@ def test_a_retry_of_the_step_looks_after_the_job(
     server.put("trainjobs", build_trainjob(make_job(), attempt=1, launcher_pod="former"))
     cluster.runs(NAME)
     cluster.complete(NAME)
-    monkeypatch.setattr(run, "find_origin", lambda client: Origin("present", None))
+    monkeypatch.setattr(run, "find_launcher_pod", lambda client: LauncherPod("present", None))
     launch(make_job())
     assert server.objects["trainjobs"][NAME]["metadata"]["annotations"]["vl3.dev/launcher-pod"] == "present"
 
@@ -514,7 +514,7 @@ def test_an_interrupt_before_the_job_was_adopted_deletes_it(
         raise SystemExit(143)
 
     server.put("trainjobs", build_trainjob(make_job(), attempt=1))
-    monkeypatch.setattr(run, "find_origin", interrupt)
+    monkeypatch.setattr(run, "find_launcher_pod", interrupt)
     with pytest.raises(SystemExit):
         launch(make_job(document={"other": 1}))
     assert server.names("trainjobs") == [NAME]

@@ -250,6 +250,19 @@ def test_a_web_identity_token_becomes_an_account_and_a_new_token_a_new_one(
     assert "secret-token" not in str(caught.value)
 
 
+def test_an_answer_of_the_token_service_without_keys_names_what_is_missing(
+    bare, token_service: TokenService, quick, tmp_path: Path
+) -> None:
+    token_service.answer = lambda: "<R><AccessKeyId>first</AccessKeyId><Expiration></Expiration></R>"  # type: ignore
+    (tmp_path / "token").write_text("secret-token-1")
+    bare.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    bare.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/vl3")
+    bare.setenv("AWS_ENDPOINT_URL_STS", token_service.endpoint)
+    store = open_s3("s3://bucket/x", without_account("http://127.0.0.1:1"))
+    with pytest.raises(StorageError, match="the token service answered without SecretAccessKey, Expiration"):
+        store.exists("x")
+
+
 def test_the_role_of_a_container_is_asked_and_asked_again_when_refused(
     bare, token_service: TokenService, proxy: FaultProxy, quick, root_uri: str
 ) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from vl3.config.stages import LearningRates
 from vl3.errors import ConfigError
-from vl3.training.groups import freeze_parts, parameter_groups, trainable_parameters
+from vl3.training.optimizer_groups import freeze_parts, parameter_groups, trainable_parameters
 
 
 @pytest.fixture
