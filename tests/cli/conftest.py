@@ -93,9 +93,13 @@ def weights_digest(artifacts_uri: str, task: str) -> str:
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
     """Wait for a condition as long as the runner works; how long that may take is the test's own time limit."""
-    while not condition():
-        assert process.poll() is None, f"the runner ended: {process.communicate()}"
-        time.sleep(0.05)
+    try:
+        while not condition():
+            assert process.poll() is None, f"the runner ended: {process.communicate()}"
+            time.sleep(0.05)
+    except BaseException:
+        process.kill()  # the other processes of the run end with it
+        raise
 
 
 @pytest.fixture(scope="session")
