@@ -69,7 +69,8 @@ imports: $(SETUP) ## Who may import whom (import-linter)
 
 test: export OMP_NUM_THREADS ?= 1
 test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one
-	$(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses $(JOBS) --dist loadfile $(TESTS)
+	$(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
+		--durations 10 --durations-min 1 $(TESTS)
 
 check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure

@@ -1,5 +1,6 @@
 """Running the workflow as a person does: `python -m pipelines.run` in a process of its own, on a small corpus."""
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,8 +14,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.shared import make_once
+from vl3.store.artifacts import fetch
+from vl3.store.objects import open_store
+from vl3.store.reference import Reference
+
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("vision_adaptation", "alignment", "multitask", "video")
+TRAINING = ("train-vision-adaptation", "train-alignment", "train-multitask", "train-video")
+CHAIN_STEPS = 4
+"""Steps of each stage in the runs that go to their end."""
 
 
 @dataclass
@@ -72,33 +81,67 @@ def workflow_run(runner: Runner) -> tuple[str, dict[str, str]]:
         return state, dict(database.execute("select key, value from tags where run_uuid = ?", [run]).fetchall())
 
 
-def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
-    """Wait for a condition while the runner works."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"the runner ended: {process.communicate()}"
-        assert time.monotonic() < deadline, "the run did not get there in time"
-        time.sleep(0.05)
+def weights_digest(artifacts_uri: str, task: str) -> str:
+    """Digest of the weights that a stage published."""
+    store = open_store(f"{artifacts_uri}/steps/{task}")
+    (record,) = [key for key in store.list() if key.endswith(".json") and "/" not in key]
+    text = store.read(record)
+    assert text is not None
+    folder = fetch(Reference.from_dict(json.loads(text)["outputs"]["checkpoint"]))
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.fixture(scope="module")
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait for a condition as long as the runner works; how long that may take is the test's own time limit."""
+    try:
+        while not condition():
+            assert process.poll() is None, f"the runner ended: {process.communicate()}"
+            time.sleep(0.05)
+    except BaseException:
+        process.kill()  # the other processes of the run end with it
+        raise
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few hundred generated samples of all ten categories."""
-    folder = tmp_path_factory.mktemp("corpus") / "data"
-    command = ["data", "sample", "--out", str(folder), "--seed", "3", "--heldout", "4", "--scale", "0.02"]
-    program = "import sys; from vl3.cli.main import main; sys.exit(main())"
-    subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        command = ["data", "sample", "--out", str(folder / "data"), "--seed", "3", "--heldout", "4", "--scale", "0.02"]
+        program = "import sys; from vl3.cli.main import main; sys.exit(main())"
+        subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True)
+
+    return make_once(tmp_path_factory, "corpus", make) / "data"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def make_runner(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[..., Runner]:
     """Makes a runner of the tiny recipe with a few steps a stage."""
 
-    def make(*overrides: str, steps: int, data: Path = corpus) -> Runner:
+    def make(*overrides: str, steps: int, data: Path = corpus, folder: Path | None = None) -> Runner:
         settings = [f"stages.{stage}.steps={steps}" for stage in STAGES]
         settings += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
-        folder = tmp_path_factory.mktemp("runs") / "run"
+        folder = folder or tmp_path_factory.mktemp("runs") / "run"
         return Runner(folder, ["--recipe", "tiny", "--data", str(data), "--set", *settings, *overrides])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def local_chain(tmp_path_factory: pytest.TempPathFactory, make_runner: Callable[..., Runner]) -> Path:
+    """A run on local files that went to its end, one for the session.
+
+    The folder holds `run`, what it said (`stdout`, `stderr`) and, as tests damage the run, the digests of the weights
+    as they came (`weights.json`).
+    """
+
+    def make(folder: Path) -> None:
+        runner = make_runner(steps=CHAIN_STEPS, folder=folder / "run")
+        done = runner.run()
+        assert done.returncode == 0, done.stderr
+        (folder / "stdout").write_text(done.stdout)
+        (folder / "stderr").write_text(done.stderr)
+        weights = {task: weights_digest((runner.folder / "artifacts").as_uri(), task) for task in TRAINING}
+        (folder / "weights.json").write_text(json.dumps(weights))
+
+    return make_once(tmp_path_factory, "local-chain", make)

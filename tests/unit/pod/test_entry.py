@@ -43,9 +43,9 @@ class Pods:
         }
         self._processes = [self._start(common | {"PET_NODE_RANK": str(rank)} | variables) for rank in range(nodes)]
 
-    def wait(self, seconds: float = 180) -> list[int]:
-        """Exit codes."""
-        return [process.wait(timeout=seconds) for process in self._processes]
+    def wait(self) -> list[int]:
+        """Exit codes; a pod that never ends is ended by the time limit of the test."""
+        return [process.wait() for process in self._processes]
 
     def terminate(self, rank: int = 0) -> None:
         """As Kubernetes takes a pod away."""
@@ -64,12 +64,10 @@ class Pods:
         """The termination message."""
         return json.loads((self.folder / f"termination-{rank}").read_bytes())
 
-    def wait_for(self, condition: Callable[[Events], bool], seconds: float = 120) -> None:
-        """Wait for something in the first pod's events."""
-        deadline = time.monotonic() + seconds
+    def wait_for(self, condition: Callable[[Events], bool]) -> None:
+        """Wait for something in the first pod's events, as long as the pod works and the test has time."""
         while not condition(self.events()):
             assert self._processes[0].poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
             time.sleep(0.05)
 
     def _start(self, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
@@ -91,8 +89,9 @@ def pod_job(stage_inputs: Any, folder: Path, **overrides: object) -> StageJob:
     return replace(stage_inputs.job(folder, **changes), events_path="", failure_path="")
 
 
-_MANY_STEPS = {"stages.vision_adaptation.steps": 150, "engine.checkpoint_every_steps": 50}
+STEPS = 100
 """Enough that a pod is still at work when it is asked to stop."""
+_MANY_STEPS = {"stages.vision_adaptation.steps": STEPS, "engine.checkpoint_every_steps": 50}
 
 
 def steps_of(events: Events) -> list[int]:
@@ -103,19 +102,28 @@ def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
 
 
-def test_two_pods_meet_and_train_what_one_does(stage_inputs: Any, tmp_path: Path) -> None:
-    two = Pods(pod_job(stage_inputs, tmp_path / "two"), tmp_path / "two", nodes=2)
+@pytest.fixture(scope="module")
+def whole(stage_inputs: Any, tmp_path_factory: pytest.TempPathFactory) -> Pods:
+    """One pod that trained to the end in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    pods = Pods(pod_job(stage_inputs, folder, **_MANY_STEPS), folder, PET_MASTER_ADDR="a-name-that-is-none")
+    assert pods.wait() == [0], pods.output()
+    return pods
+
+
+def test_two_pods_meet_and_train_what_one_does(whole: Pods, stage_inputs: Any, tmp_path: Path) -> None:
+    two = Pods(pod_job(stage_inputs, tmp_path / "two", **_MANY_STEPS), tmp_path / "two", nodes=2)
     assert two.wait() == [0, 0], two.output() + two.output(1)
     assert [event["type"] for event in two.events()][:3] == ["start", "metrics", "progress"]
     assert two.events()[-1]["type"] == "end"
     assert "vl3-event" not in two.output(1)
     assert read_events(tmp_path / "two" / "work" / "events.jsonl") == two.events()
 
-    one = Pods(pod_job(stage_inputs, tmp_path / "one"), tmp_path / "one", PET_MASTER_ADDR="a-name-that-is-none")
-    assert one.wait() == [0], one.output()
-    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+    assert weights(tmp_path / "two") == weights(whole.folder)
 
-    again = Pods(pod_job(stage_inputs, tmp_path / "one"), tmp_path / "again")
+
+def test_a_published_stage_is_not_trained_again(whole: Pods, stage_inputs: Any, tmp_path: Path) -> None:
+    again = Pods(pod_job(stage_inputs, whole.folder, **_MANY_STEPS), tmp_path)
     assert again.wait() == [0]
     assert "is published already: nothing is left to train" in again.output()
     assert "torch" not in again.output()
@@ -123,11 +131,10 @@ def test_two_pods_meet_and_train_what_one_does(stage_inputs: Any, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(stage_inputs: Any, tmp_path: Path) -> None:
-    whole = Pods(pod_job(stage_inputs, tmp_path / "whole", **_MANY_STEPS), tmp_path / "whole")
+def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(whole: Pods, stage_inputs: Any, tmp_path: Path) -> None:
     job = pod_job(stage_inputs, tmp_path / "cut", **_MANY_STEPS)
     first = Pods(job, tmp_path / "cut", nodes=2)
-    first.wait_for(lambda events: len(steps_of(events)) >= 2)
+    first.wait_for(lambda events: bool(steps_of(events)))
     first.terminate(rank=1)
     assert first.wait() == [143, 143], first.output() + first.output(1)
     assert not (tmp_path / "cut" / "termination-0").exists()
@@ -136,14 +143,13 @@ def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(stage_inputs: Any,
 
     second = Pods(job, tmp_path / "cut-2")
     assert second.wait() == [0], second.output()
-    assert whole.wait() == [0], whole.output()
     events = settled_events(read_events(tmp_path / "cut" / "work" / "events.jsonl"))
-    assert steps_of(events) == steps_of(whole.events()) == list(range(1, 151))
+    assert steps_of(events) == steps_of(whole.events()) == list(range(1, STEPS + 1))
     assert [event["resumed_from_step"] for event in events if event["type"] == "start"] == [
         0,
         steps_of(first.events())[-1],
     ]
-    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "cut") == weights(whole.folder)
 
 
 @pytest.mark.slow
@@ -156,7 +162,7 @@ def test_pods_find_in_an_object_store_what_the_ones_before_left(
     job = pod_job(stage_inputs, tmp_path, **_MANY_STEPS)
     job = replace(job, dataset=dataset.to_dict(), work_uri=f"{s3_root}/work", output_uri=f"{s3_root}/model")
     first = Pods(job, tmp_path / "1")
-    first.wait_for(lambda events: len(steps_of(events)) >= 2)
+    first.wait_for(lambda events: bool(steps_of(events)))
     first.terminate()
     assert first.wait() == [143], first.output()
     done = steps_of(first.events())[-1]
@@ -169,7 +175,7 @@ def test_pods_find_in_an_object_store_what_the_ones_before_left(
     assert second.events()[0]["resumed_from_step"] == done
     open_store(job.work_uri).get_file("events.jsonl", tmp_path / "events.jsonl")
     events = settled_events(read_events(tmp_path / "events.jsonl"))
-    assert steps_of(events) == list(range(1, 151))
+    assert steps_of(events) == list(range(1, STEPS + 1))
     assert events[-1]["type"] == "end"
 
     third = Pods(job, tmp_path / "3")
