@@ -33,7 +33,7 @@ def main() -> None:
     write_result(
         "command_start",
         title="The command line answers at once",
-        question="Seconds from pressing return to the answer. The limit for `vl3 --help` is 0.5 s.",
+        question="Seconds from pressing Enter to the output. The limit for `vl3 --help` is 0.5 s.",
         command="python -m benchmarks.command_start",
         columns=["command", "median s", "slowest s"],
         rows=rows,

@@ -95,15 +95,16 @@ def main() -> None:
     write_result(
         "convert_memory",
         title="Conversion needs little memory",
-        question="Peak memory of `vl3 convert`, interpreter included. Limit: twice the largest tensor and 200 MB.",
+        question="Peak memory of `vl3 convert`, including the interpreter. Limit: twice the largest tensor plus "
+        "200 MB.",
         command="python -m benchmarks.convert_memory",
         columns=["conversion", "tensors MB", "peak MB", "limit MB", "seconds"],
         rows=rows,
         notes=[
             "VideoLLaMA3-2B's encoder, projector and embedding with 8 of 28 decoder blocks, random bf16 bytes; the "
             f"largest tensor is the embedding with {largest_bytes / MB:.0f} MB.",
-            "Peak is VmHWM of the process. Tensors pass in pieces of 8 MiB whatever their size; the vocabulary of "
-            "151,668 words is what memory goes to.",
+            "Peak is VmHWM of the process. Tensors are copied in chunks of 8 MiB whatever their size; most of the "
+            "memory is the vocabulary of 151,668 words.",
         ],
     )
 

@@ -112,12 +112,12 @@ def main() -> None:
         "difffp_speed",
         title="DiffFP's mask costs milliseconds",
         question=f"Milliseconds for the mask of {options.frames} frames of {options.side_px}x{options.side_px} px on "
-        "one core. The aim is a tenth of the fp32 formulation from uint8 frames.",
+        "one core. The target is a tenth of the time of the fp32 formulation from uint8 frames.",
         command="python -m benchmarks.difffp_speed",
         columns=["formulation", "median ms", "times ours"],
         rows=rows,
         notes=[
-            f"{REPEATS} runs each, taking turns in one process, one thread.",
+            f"{REPEATS} runs each, interleaved in one process, one thread.",
             f"On {videos} real videos, thresholds {', '.join(map(str, THRESHOLDS))}: {differences} of {decisions} "
             f"decisions differ from fp32's; {ties} of these are exact ties (mean change equal to the threshold), where "
             "fp32 rounds and integers do not.",

@@ -153,7 +153,7 @@ def main() -> None:
     write_result(
         "encoder_cpu",
         title="The encoder on CPU: linear in images, no slower than transformers'",
-        question="Seconds and peak memory of one pass without gradients over images of mixed sizes. The aims: not "
+        question="Seconds and peak memory of one pass without gradients over images of mixed sizes. Targets: not "
         "slower than transformers' VideoLlama3VisionModel, at most 1.3 times the memory of inputs plus the longest "
         "image's attention, and linear growth.",
         command="python -m benchmarks.encoder_cpu",
@@ -171,9 +171,9 @@ def main() -> None:
         rows=rows,
         notes=[
             f"fp32, one thread, {options.layers} of 27 layers at full width ({WIDTH}); best of {options.repeats} "
-            "passes that take turns in one process, after a warm-up.",
-            "Memory: peak of the resident memory during the pass above the state before it (weights, uint8 pixels), in "
-            "a process of its own. Budget: normalised pixels and the resulting features of all patches in fp32, "
+            "interleaved passes in one process, after a warm-up.",
+            "Memory: peak of the resident memory during the pass minus that before it (weights, uint8 pixels), in a "
+            "separate process. Budget: normalised pixels and the resulting features of all patches in fp32, "
             "plus the longest image's six activations of the attention block and its scores.",
         ],
         libraries=["torch", "transformers"],

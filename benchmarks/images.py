@@ -20,13 +20,13 @@ from images.trees import SITE_PACKAGES, libraries_tree
 LAUNCHER_LIMIT_MB = 250
 _TOP = 6
 _REASONS = {
-    "base": "Debian bookworm (minbase) with Python 3.11; documents, translations and caches removed",
-    "torch": "CUDA libraries that torch's wheel from the registry asks for; one layer, shared by the next two",
-    "trainer": "torch's layer; pyarrow reads shards' index, av decodes videos, transformers holds Qwen2",
-    "evaluator": "torch's layer; as the trainer, with MLflow's client and kfp's executor instead of DeepSpeed",
+    "base": "Debian bookworm (minbase) with Python 3.11; documentation, translations and caches removed",
+    "torch": "the CUDA libraries that torch's wheel requires; one layer, shared by the next two",
+    "trainer": "torch's layer; pyarrow reads the dataset index, av decodes videos, transformers provides Qwen2",
+    "evaluator": "torch's layer; like the trainer, with MLflow's client and kfp's executor instead of DeepSpeed",
     "launcher": "the clients of Kubernetes, MLflow and S3, and kfp's executor; no torch, no database",
     "data": "Great Expectations brings pandas and scipy; pyarrow writes the index, av decodes videos",
-    "mlflow": "the whole server with its web pages; pyarrow and pandas are imported by it",
+    "mlflow": "the whole server with its web UI, which imports pyarrow and pandas",
 }
 
 
@@ -46,9 +46,9 @@ def main() -> int:
     notes = [f"{name}: {reason}." for name, reason in _REASONS.items()]
     launcher = next(row[1] for row in rows if row[0] == "launcher")
     notes += [
-        f"The launcher's limit is {LAUNCHER_LIMIT_MB} MB; it has {launcher} MB.",
-        "Layers from the bottom: Debian, the user and the empty environment, libraries, vl3's own code (and, in the "
-        "launcher, the trainer's requirements). The sum of trainer and evaluator on one machine holds torch once.",
+        f"The launcher's limit is {LAUNCHER_LIMIT_MB} MB; it is {launcher} MB.",
+        "Layers from bottom to top: Debian, the user and the empty environment, libraries, vl3's own code (and, in the "
+        "launcher, the trainer's requirements). On one machine, trainer and evaluator share torch's layer.",
         "Left out, because no image has a compiler: triton, ninja, headers, static libraries. So torch.compile is not "
         "available in the images; the project does not use it.",
         f"`python -m images.build` with everything up to date: {rebuild_seconds:.1f} s.",

@@ -15,7 +15,8 @@ _HEAD = """# Benchmarks
 
 <!-- Made from benchmarks/results/*.json by `make benchmarks-page`; do not edit. -->
 
-Each section is one question, the numbers that answer it, and how to measure them again.
+How fast, how large and how accurate is vl3? Each section is one question, the numbers that answer it, and the command
+that measures them again.
 """
 
 
@@ -32,7 +33,7 @@ def _section(result: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     lines += ["", *(f"- {note}" for note in result["notes"])]
     lines += [f"- Measured {result['date']} at commit {result['commit']} on {result['machine']}; {versions}."]
-    lines += [f"- Again: `{result['command']}`", ""]
+    lines += [f"- To repeat: `{result['command']}`", ""]
     return "\n".join(lines)
 
 

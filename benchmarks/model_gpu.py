@@ -307,9 +307,7 @@ def main() -> None:
         row for kind in ("video", "image") for row in row_results(kind, size, models, device, dtype, options.repeats)
     ]
     trial = (
-        " This is a trial of the script with a tiny model: its numbers say nothing about a GPU."
-        if options.small
-        else ""
+        " This only tests the script with a tiny model; its numbers say nothing about a GPU." if options.small else ""
     )
     write_result(
         "model_gpu_trial" if options.small else "model_gpu",
@@ -319,8 +317,9 @@ def main() -> None:
         columns=["row", "pass", "model", "ms", "tokens/s", "MFU", "peak MiB", "speed, ours = 1"],
         rows=rows,
         notes=[
-            "Ours runs the samples as one packed row; transformers, which cannot, as a padded batch under its scaled "
-            "dot product attention. MFU counts the same FLOPs for both, against a matmul measured in the same run.",
+            "Ours runs the samples as one packed row; transformers cannot, so it runs them as a padded batch with its "
+            "scaled dot product attention. MFU counts the same FLOPs for both, against a matmul measured in the same "
+            "run.",
         ],
         libraries=["torch", "transformers"],
     )

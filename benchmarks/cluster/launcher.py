@@ -120,12 +120,12 @@ def rows_of(times: Sequence[dict[str, Any]], idle: dict[str, dict[str, Any]], mi
     launches = [one for found in by_kind.values() for one in found]
     (step,) = (one for one in times if one["kind"] == "step")
     memory = max([one["peak_mb"] for one in launches] + [one["peak_mb"] for one in idle.values()])
-    rows.append(["resident memory of a launcher, most", f"{memory:.0f} MB", "120 MB"])
+    rows.append(["resident memory of a launcher, peak", f"{memory:.0f} MB", "120 MB"])
     rows.append(["the same with KFP's executor and the MLflow client", f"{step['peak_mb']:.0f} MB", ""])
     names = {
         "running-real": "a running job whose log is followed",
         "running-simulated": "a running job whose log cannot be read",
-        "queued": "a job that waits in its queue",
+        "queued": "a job waiting in its queue",
     }
     for name, text in names.items():
         requests = sum(idle[name]["counts"].values())
@@ -156,18 +156,19 @@ def record(folder: Path, minutes: float) -> None:
     path = write_result(
         "cluster_launcher",
         title="The launcher of TrainJobs",
-        question="How quick, small and quiet is one launch? Median of the launches, in brackets the slowest.",
+        question="How long does one launch take, how much memory does it need and how many API requests does it send? "
+        "Median of the launches, the slowest in brackets.",
         command="python -m benchmarks.cluster.launcher",
         columns=["what", "measured", "limit"],
         rows=rows_of(times, idle, minutes),
         notes=[
-            f"{repeats} launches of each kind, each in a process of its own, against the kind cluster with the real "
-            f"Trainer, JobSet and Kueue on the same machine; load {min(loads):.0f} to {max(loads):.0f} meanwhile. The "
-            "call includes reading the kubeconfig and connecting.",
-            "Creation and completion are seen by an onlooker's watch of the API server; a negative time means that the "
-            "launcher heard of it first.",
-            f"Requests are all that the launcher sent since its call, start included ({counts}). A kubelet that is "
-            "simulated has no logs: the launcher asks again every two minutes.",
+            f"{repeats} launches of each kind, each in its own process, against the kind cluster with the real "
+            f"Trainer, JobSet and Kueue on the same machine; load {min(loads):.0f} to {max(loads):.0f} during the "
+            "measurement. The call includes reading the kubeconfig and connecting.",
+            "Creation and completion are observed by a separate watch of the API server; a negative time means that "
+            "the launcher got the event first.",
+            f"Requests are all that the launcher sent since its call, including the start ({counts}). A simulated "
+            "kubelet has no logs, so the launcher asks again every two minutes.",
             "With KFP's executor and the MLflow client: the modules of the whole training step are loaded and its run "
             "on the MLflow server is open, as in the step's pod.",
         ],

@@ -24,18 +24,18 @@ PER_PROCESS = 25
 """Launches that share a process: 200 processes of their own would not fit into this machine's memory."""
 COLUMNS = [
     "launches",
-    "until all had ended",
+    "until all ended",
     "call to TrainJob, median (95 %)",
     "call to quota",
     "completion to return",
-    "found no room at first",
+    "had to wait for quota",
     "preemptions",
     "GPUs in use, mean of 1,000",
-    "requests a launch",
-    "requests a second",
-    "of all at the API server",
-    "CPU a launch",
-    "memory a launch",
+    "requests per launch",
+    "requests per second",
+    "all requests at the API server",
+    "CPU per launch",
+    "memory per launch",
 ]
 
 
@@ -107,8 +107,9 @@ def record(folder: Path, seed: int, per_second: float) -> None:
     path = write_result(
         "cluster_scale",
         title="Many launches at once",
-        question="125 simulated nodes of 8 GPUs in four pools; launches of 1 to 16 nodes and three priorities contend "
-        "for them. Does each end well, are there never more GPUs in use than exist, and what does a launch cost?",
+        question="125 simulated nodes of 8 GPUs in four pools; launches of 1 to 16 nodes and three priorities compete "
+        "for them. Does every launch succeed, are there never more GPUs in use than exist, and what does a launch "
+        "cost?",
         command="python -m benchmarks.cluster.scale",
         columns=COLUMNS,
         rows=[one["row"] for one in found],
@@ -129,13 +130,13 @@ def _findings(found: list[dict[str, Any]]) -> list[str]:
     passed = len({(each["lower"], each["time"]) for each in inversions})
     longest = max((math.inf if each["seconds"] is None else each["seconds"] for each in inversions), default=0.0)
     return [
-        *(wrong or ["Every launch ended well with one TrainJob; nothing was left after the jobs were collected."]),
-        f"Most GPUs in use at any event of the pods' watch, of those that exist: {peaks}.",
+        *(wrong or ["Every launch succeeded with one TrainJob; nothing was left after garbage collection."]),
+        f"Peak of GPUs in use at any event of the pod watch, of those that exist: {peaks}.",
         f"Order: {passed} times a workload got quota while one of higher priority that was no larger waited in the "
-        f"same queue; it lasted {longest:.1f} s at most, until the higher one got its own or the lower one was "
-        "evicted for it. Kueue's log says why: BestEffortFIFO tries the waiting ones in the order of priority, one in "
-        "each cycle of the scheduler; what becomes free during such a pass is given to whose turn it is, and the next "
-        "pass puts it right by preemption.",
+        f"same queue. This lasted {longest:.1f} s at most, until the higher one got its quota or the lower one was "
+        "evicted for it. Kueue's log shows why: BestEffortFIFO tries waiting workloads in order of priority, one per "
+        "scheduling cycle. Quota that becomes free in between goes to the workload whose turn it is, and the next pass "
+        "corrects that by preemption.",
     ]
 
 
@@ -143,11 +144,11 @@ def _conditions(found: list[dict[str, Any]], seed: int, per_second: float) -> li
     loads = ", ".join(f"{one['load']:.0f}" for one in found)
     return [
         f"Real API server, etcd, Trainer, JobSet, Kueue and scheduler, simulated nodes (kwok), all on the same machine "
-        f"as the launches (load before each row: {loads}); {per_second:g} launches started a second, seed {seed}; pods "
-        "run 5 to 20 s, a preempted one from the beginning.",
-        f"Launches are threads of processes with at most {PER_PROCESS} each, and each has its own connections; a "
-        "process per launch, as in KFP, takes what the launcher's own section says.",
-        "Times are seen by watches of an onlooker, on the same machine and its clock.",
+        f"as the launches (load before each row: {loads}); {per_second:g} launches started per second, seed {seed}; "
+        "pods run 5 to 20 s, a preempted one starts from the beginning.",
+        f"Launches are threads, at most {PER_PROCESS} per process, and each has its own connections. For the cost of a "
+        "process per launch, as in KFP, see the launcher's section.",
+        "Times are observed by a separate process with its own watches, on the same machine and clock.",
     ]
 
 

@@ -33,12 +33,13 @@ def main() -> int:
     write_result(
         "cluster_suite",
         title="The tests on a kind cluster",
-        question="Does the cluster half work on real controllers, and how long does it take to find out?",
+        question="Does everything that runs on a cluster work with the real controllers, and how long do the tests "
+        "take?",
         command=f"make kind-down && python -m benchmarks.cluster.suite{' --full' if arguments.full else ''}",
-        columns=["tests", "passed", "failed", "skipped", "seconds, summed"],
+        columns=["tests", "passed", "failed", "skipped", "seconds in total"],
         rows=rows,
         notes=[
-            f"`make kind-up` with caches: {kind_up_seconds:.0f} s until everything answers (limit "
+            f"`make kind-up` with caches: {kind_up_seconds:.0f} s until everything is ready (limit "
             f"{KIND_UP_LIMIT_SECONDS:.0f} s).",
             f"The {'whole suite' if arguments.full else 'core of the suite'}: {suite_seconds:.0f} s"
             + ("." if arguments.full else f" (limit {CORE_LIMIT_SECONDS:.0f} s)."),

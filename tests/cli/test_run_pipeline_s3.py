@@ -36,7 +36,7 @@ class Servers:
 
     @property
     def arguments(self) -> list[str]:
-        return ["--artifacts-uri", self.artifacts_uri, "--tracking-uri", self.tracking_uri]
+        return ["--artifacts", self.artifacts_uri, "--tracking", self.tracking_uri]
 
 
 @pytest.fixture(scope="module")

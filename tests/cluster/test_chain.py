@@ -103,7 +103,7 @@ def runs(
             data,
             [*overrides, model, "launch.backend=trainjob"],
             cluster.environment,
-            *("--artifacts-uri", f"s3://vl3/chain-{os.getpid()}-{request.param}", "--tracking-uri", TRACKING_URI),
+            *("--artifacts", f"s3://vl3/chain-{os.getpid()}-{request.param}", "--tracking", TRACKING_URI),
         )
     local = _run(folder / "local", data, [*overrides, model], dict(os.environ))
     return placed, local

@@ -11,13 +11,18 @@ _HEAD = """# The stages
 
 <!-- Made from the recipes by `make stages-table`; do not edit. -->
 
-Each recipe trains four stages. A stage starts from the former one's weights alone; optimizer state is not handed on.
-What a stage is meant to add: **1** teaches the encoder any resolution and gives birth to the projector, while the
-language model is frozen; **2** aligns all parts on detailed image data and text; **3** tunes to instructions on
-images, text and general video; **4** adds streaming and temporal grounding.
+Which values does each stage of each recipe train with? To change one, edit the recipe in `src/vl3/recipes/`; for one
+run, use `--set stages.STAGE.FIELD=VALUE`. `vl3 recipe show NAME --stage STAGE` prints everything that a stage uses.
 
-Values are those of `src/vl3/recipes/`; `vl3 recipe show NAME --stage STAGE` prints everything that a stage uses.
-Weights of a mixture are relative; those of the big recipes are the paper's amounts in samples.
+Every recipe here has four stages, and each starts from the weights of the previous one, without its optimizer state:
+
+1. `vision_adaptation` teaches the encoder to accept any resolution and trains the projector from scratch; the language
+   model is frozen.
+2. `alignment` trains all parts on detailed image data and text.
+3. `multitask` is instruction tuning on images, text and general video.
+4. `video` adds streaming and temporal grounding.
+
+Mixture weights are relative; those of the large recipes are the paper's numbers of samples.
 """
 
 
@@ -36,10 +41,11 @@ def _section(config: RunConfig) -> str:
         ),
     ]
     shared = (
-        f"Shared: rows of at most {config.data.max_length_tokens} tokens, {config.data.visual_budget_tokens} visual "
-        f"tokens a sample, {config.data.video_fps:g} fps, at most {config.data.max_frames} frames; warm-up "
-        f"{config.optimizer.warmup_ratio:g}, cosine; ZeRO {config.engine.zero_stage}, {config.engine.precision}, "
-        f"{config.launch.processes_per_node} processes on one machine."
+        f"All stages: rows of at most {config.data.max_length_tokens} tokens; per sample at most "
+        f"{config.data.visual_budget_tokens} vision tokens and {config.data.max_frames} frames at "
+        f"{config.data.video_fps:g} fps; cosine schedule with warm-up {config.optimizer.warmup_ratio:g}; ZeRO "
+        f"{config.engine.zero_stage}, {config.engine.precision}; {config.launch.processes_per_node} processes when run "
+        "on one machine."
     )
     return "\n".join([*lines, "", shared, ""])
 
@@ -47,23 +53,24 @@ def _section(config: RunConfig) -> str:
 def _placed(config: RunConfig) -> list[str]:
     """The row that says where each stage runs on a cluster."""
     placements = [config.placements[name] for name in config.stages]
-    return ["on a cluster", *(f"{row.nodes} x {row.processes_per_node} on {row.pool}" for row in placements)]
+    cells = (f"{row.nodes} x {row.processes_per_node}, pool {row.pool}" for row in placements)
+    return ["nodes x processes on a cluster", *cells]
 
 
 def _rows(stages: list[StageConfig]) -> list[list[str]]:
     settings: list[tuple[str, Callable[[StageConfig], str]]] = [
         ("steps", lambda row: f"{row.steps}"),
-        ("packed rows a step", lambda row: f"{row.packs_per_step}"),
-        ("rate, vision encoder", lambda row: _rate(row.learning_rates.vision)),
-        ("rate, projector", lambda row: _rate(row.learning_rates.projector)),
-        ("rate, language model", lambda row: _rate(row.learning_rates.language)),
+        ("packed rows per step", lambda row: f"{row.packs_per_step}"),
+        ("learning rate, vision encoder", lambda row: _rate(row.learning_rates.vision)),
+        ("learning rate, projector", lambda row: _rate(row.learning_rates.projector)),
+        ("learning rate, language model", lambda row: _rate(row.learning_rates.language)),
         ("image merge", lambda row: f"{row.image_merge_size}"),
         ("video merge", lambda row: f"{row.video_merge_size}"),
         ("DiffFP", lambda row: "on" if row.difffp else "off"),
     ]
     kinds = sorted({kind for row in stages for kind in row.mixture}, key=_category_order)
     table = [[title, *(show(row) for row in stages)] for title, show in settings]
-    return table + [[f"weight, {kind}", *(_weight(row.mixture.get(kind)) for row in stages)] for kind in kinds]
+    return table + [[f"mixture weight, {kind}", *(_weight(row.mixture.get(kind)) for row in stages)] for kind in kinds]
 
 
 def _category_order(kind: str) -> tuple[int, str]:

@@ -64,17 +64,19 @@ def _card(facts: dict[str, dict]) -> str:
 _CARD = f"""\
 # The bases of the tiny recipe
 
-The method starts from a pretrained encoder (SigLIP) and a pretrained decoder (Qwen2.5). The `tiny` recipe does the
-same with two bases of its own, in the formats of the real ones, read by the same code. `vl3 base make` made them
-and remakes them. They know the generated world only (`vl3.toy.world`), from seeds that no corpus uses; no held-out
-sample was seen. No other data, no other model and no person's work went into them.
+What are the two small pretrained models that the `tiny` recipe starts from, and what can they do?
+
+VideoLLaMA3 starts from a pretrained encoder (SigLIP) and a pretrained decoder (Qwen2.5). `tiny` does the same with two
+small bases, which have the file formats of the real ones and are read by the same code. `vl3 base make` trains both
+from scratch. They were trained only on the generated world (`vl3.toy.world`), with seeds that no corpus uses, so they
+have seen no held-out sample. No other data, no other model and no person's work went into them.
 
 ## {VISION_NAME}
 
 A folder that transformers loads as a SigLIP vision model: 3 layers, width 128, patch 14. **Objective: supervised
-naming of what covers each patch (49 names: shapes by colour, bars, words, digits, empty) and of where in the picture
-the patch lies. It is not SigLIP's contrastive training**, and the model has seen no text. The position embedding and
-the pooling head of the format are zero: training used 2D-RoPE, as stage 1 does, which drops both.
+classification of what covers each patch (49 classes: shapes by colour, bars, words, digits, empty) and of where in the
+picture the patch is. It is not SigLIP's contrastive training**, and the model has seen no text. The format's position
+embedding and pooling head are zero: training used 2D-RoPE, as stage 1 does, and stage 1 drops both.
 
 ```json
 VISION_FACTS
@@ -83,9 +85,9 @@ VISION_FACTS
 ## {LANGUAGE_NAME}
 
 A transformers Qwen2 folder with its tokenizer: 4 layers, width 128. **Objective: next token on answers only, over
-generated exercises**: long repeats, pairs to recall, and conversations in which a picture stands as a map of words,
-one word a patch. It has seen no picture, no encoder feature and no text-only sample of the world. `accuracy` is the
-share of held-out exercises whose every supervised token is predicted.
+generated exercises**: long repeats, pairs to recall, and conversations in which a picture is given as a map of words,
+one word per patch. It has seen no picture, no encoder feature and no text-only sample of the world. `accuracy` is the
+share of held-out exercises in which every supervised token is predicted correctly.
 
 ```json
 LANGUAGE_FACTS
@@ -93,6 +95,6 @@ LANGUAGE_FACTS
 
 ## Use
 
-For the tiny recipe, its tests and trials. They can do nothing else. They lie in the repository (7 MB) because making
-them takes half an hour and the first run is to take minutes. Licence: as the project.
+For the tiny recipe, its tests and experiments; they are useless for anything else. They are in the repository (7 MB)
+because training them takes half an hour, and a first run should take minutes. Licence: the project's.
 """

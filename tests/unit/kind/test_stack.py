@@ -8,9 +8,20 @@ import yaml
 
 from kind import store
 from kind.settings import HERE, JOBSET_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
-from kind.stack import split_definitions, unready
+from kind.stack import STACK, split_definitions, unready
 from kind.store import WORTH_BYTES, NodeImage, full_name, layers_to_leave_out, read_image
 from kind.vendor import SOURCES, kustomization
+from tests.support.manifests import kustomize, load
+
+
+def test_the_stack_is_the_controllers() -> None:
+    deployments = [item["metadata"]["name"] for item in load(kustomize(STACK)) if item["kind"] == "Deployment"]
+    assert sorted(deployments) == [
+        "jobset-controller-manager",
+        "kubeflow-trainer-controller-manager",
+        "kueue-controller-manager",
+        "kwok-controller",
+    ]
 
 
 def test_definitions_are_applied_apart() -> None:

@@ -13,14 +13,14 @@ def rows_of(recipe: str) -> dict[str, list[str]]:
 
 def test_table_shows_what_differs_between_the_stages() -> None:
     rows = rows_of("vl3_2b")
-    assert rows["rate, language model"] == ["frozen", "1e-05", "1e-05", "1e-05"]
+    assert rows["learning rate, language model"] == ["frozen", "1e-05", "1e-05", "1e-05"]
     assert rows["DiffFP"] == ["off", "off", "on", "on"]
-    assert rows["weight, scene_image"] == ["11,840,000", "12,560,000", "9,870,000", "880,000"]
-    assert rows["weight, streaming"] == ["", "", "", "36,200"]
+    assert rows["mixture weight, scene_image"] == ["11,840,000", "12,560,000", "9,870,000", "880,000"]
+    assert rows["mixture weight, streaming"] == ["", "", "", "36,200"]
 
 
 def test_table_follows_the_order_of_the_categories() -> None:
-    kinds = [title.removeprefix("weight, ") for title in rows_of("tiny") if title.startswith("weight")]
+    kinds = [title.removeprefix("mixture weight, ") for title in rows_of("tiny") if title.startswith("mixture weight")]
     assert kinds[:3] == ["scene_image", "scene_image:caption", "scene_text"]
     assert kinds[-1] == "temporal_grounding"
 
