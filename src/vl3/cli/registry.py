@@ -20,9 +20,7 @@ app = typer.Typer(help="Model versions and the champion.", no_args_is_help=True)
 Run = Annotated[
     str, typer.Option("--run", help="Run whose own tracking database is meant: a name below runs/, or a folder.")
 ]
-Uri = Annotated[
-    str, typer.Option("--tracking", envvar="VL3_MLFLOW_URI", help="MLflow instead of the run's database.")
-]
+Uri = Annotated[str, typer.Option("--tracking", envvar="VL3_MLFLOW_URI", help="MLflow instead of the run's database.")]
 Recipe = Annotated[str, typer.Option("--recipe", help="Recipe whose registered model is meant.")]
 Model = Annotated[str, typer.Option("--model", help="Name of the registered model instead of the recipe's.")]
 
