@@ -237,7 +237,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     write_result(
         "s3_store",
-        title="The s3:// store beside boto3 and curl",
+        title="The s3:// store compared with boto3 and curl",
         question="Throughput of whole files, latency of ranged reads, and the cost of faults. Time ratio: time divided "
         "by vl3's (in the proxy rows: by the row without a fault); above 1 is slower.",
         command="python -m benchmarks.s3_store",
