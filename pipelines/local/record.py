@@ -26,7 +26,7 @@ class RunRecord:
     def __init__(self, path: Path, *, workflow: str, parameters: WorkflowParameters, tasks: list[str]) -> None:
         self._path = path
         asked = {name: value for name, value in parameters.to_dict().items() if name != "run_id"}
-        former = read_record(path)
+        former = read_former(path)
         self.data: dict[str, Any] = {
             "run_id": parameters.run_id or _run_id(former, workflow, asked, path.parent.name),
             "workflow": workflow,
@@ -92,6 +92,20 @@ class RunRecord:
         atomic_write_json(self._path, self.data)
 
 
+def read_former(path: Path) -> dict[str, Any]:
+    """What an earlier attempt at the run left; empty where that is missing, half a file or no record of a run."""
+    former = read_record(path)
+    run_id, earlier = former.get("run_id"), former.get("earlier_attempts")
+    is_whole = (
+        isinstance(run_id, str)
+        and run_id.isprintable()
+        and "/" not in run_id  # it names folders
+        and isinstance(earlier, list)
+        and all(isinstance(attempt, dict) for attempt in earlier)
+    )
+    return former if is_whole else {}
+
+
 def versions() -> dict[str, str]:
     """Python, the platform and the libraries that a result depends on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
@@ -116,4 +130,4 @@ def _earlier(former: dict[str, Any]) -> list[dict[str, Any]]:
     attempt = {key: former.get(key) for key in ("run_id", "state", "started_at", "seconds", "exit_code", "error")}
     if attempt["state"] == "running":
         attempt["state"] = "killed"
-    return [*former.get("earlier_attempts", []), attempt]
+    return [*former["earlier_attempts"], attempt]

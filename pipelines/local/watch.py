@@ -1,6 +1,5 @@
 """Watching one run: the child that runs kfp, the tasks' status files, timeouts, interruption, the end."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,8 +14,10 @@ from pipelines.local.record import RunRecord
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
-from vl3.system.files import atomic_write_json, read_record
+from vl3.system.documents import parse_object
+from vl3.system.files import atomic_write_json
 from vl3.system.processes import end_marked, memory_bytes
+from vl3.workflow.status import read_status
 
 _REPOSITORY = Path(__file__).parents[2]
 _POLL_SECONDS = 0.1
@@ -118,8 +119,8 @@ class RunWatch:
 
     def _refresh(self, display: Any) -> None:
         for path in (self._folder / "status").glob("*.json"):
-            status = read_record(path)
-            if status:
+            status = read_status(path)
+            if status is not None:
                 self._statuses[status["task"]] = status
                 self._record.update_task(status)
         display.update(self._record.data["tasks"], self._statuses)
@@ -225,7 +226,10 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
 
 def _verdict(numbers: Path) -> str:
     """What became of the model, in a line, from the report's numbers."""
-    data = json.loads(numbers.read_text(encoding="utf-8"))
-    verdict, mean = data["verdict"], (data.get("accuracy") or {}).get("mean_accuracy") or {}
-    reached = f", mean held-out accuracy {list(mean.values())[-1]:.3f}" if mean else ""
-    return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"
+    try:
+        data = parse_object(numbers.read_bytes())
+        verdict, mean = data["verdict"], (data.get("accuracy") or {}).get("mean_accuracy") or {}
+        reached = f", mean held-out accuracy {list(mean.values())[-1]:.3f}" if mean else ""
+        return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"promotion: not to be read from {numbers} ({type(error).__name__}: {error})"

@@ -9,6 +9,7 @@ from typing import Any
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.uris import check_key
+from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_bytes, storage_errors
 
 MANIFEST_NAME = "manifest.json"
@@ -101,10 +102,11 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         StorageError: it is not a manifest, or names a path outside of the artifact.
     """
     try:
-        body: Any = json.loads(data)
+        body = parse_object(data)
         files = {name: FileEntry(**entry) for name, entry in body["files"].items()}
         made_from = {name: _origin(entry) for name, entry in body.get("made_from", {}).items()}
         manifest = Manifest(kind=body["kind"], created_by=body["created_by"], files=files, made_from=made_from)
+        _check_types(manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where}: not a valid manifest ({type(error).__name__}: {error}). {_REMEDY}") from error
     for name in manifest.files:
@@ -123,6 +125,16 @@ def _origin(entry: Any) -> Origin:
     ):
         raise TypeError(f"made_from holds {entry!r:.200}, which is not uri, sha256 and kind")
     return entry
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise ValueError for a value of another type than a manifest's."""
+    sizes = [entry.size_bytes for entry in manifest.files.values()]
+    texts = [manifest.kind, *manifest.created_by.values(), *(entry.sha256 for entry in manifest.files.values())]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**63 for size in sizes):
+        raise ValueError("the size of a file is no number of bytes")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("its kind, its maker or a digest is no text")
 
 
 def verify_folder(folder: Path, sha256: str) -> None:

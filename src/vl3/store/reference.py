@@ -1,12 +1,16 @@
 """A reference: the small thing that travels between steps in place of a dataset or a checkpoint."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from vl3.errors import StorageError
+from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_text
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +35,7 @@ class Reference:
         """Build a reference from plain data.
 
         Raises:
-            StorageError: a field is missing or unknown.
+            StorageError: a field is missing or unknown, or none that could name an artifact.
         """
         expected = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or set(data) != expected:
@@ -40,7 +44,23 @@ class Reference:
                 f"a reference needs the fields {', '.join(sorted(expected))} and has {found}. "
                 "Run the step that makes it again."
             )
+        texts = [data["uri"], data["kind"], *_texts(data["created_by"])]
+        if not all(isinstance(text, str) for text in texts) or not _is_sha256(data["sha256"]):
+            raise StorageError(
+                f"the reference to {str(data['uri'])[:200]!r} names no artifact (sha256 {str(data['sha256'])[:80]!r}). "
+                "Run the step that makes it again."
+            )
         return cls(**data)
+
+
+def _texts(created_by: Any) -> list[Any]:
+    """What must be text in the table of who made an artifact."""
+    return list(created_by.values()) if isinstance(created_by, dict) else [None]
+
+
+def _is_sha256(value: Any) -> bool:
+    """Whether it is a digest; one that names a local copy must not be a path."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def read_reference(path: Path) -> Reference:
@@ -50,11 +70,11 @@ def read_reference(path: Path) -> Reference:
         StorageError: the file is missing, is not JSON or lacks a field.
     """
     try:
-        return Reference.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Reference.from_dict(parse_object(path.read_bytes()))
     except FileNotFoundError as error:
         raise StorageError(f"{path}: the reference file is missing. Run the step that makes it again.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StorageError(f"{path}: the reference is not JSON ({error}). Run the step that makes it again.") from error
+    except ValueError as error:
+        raise StorageError(f"{path}: it holds no reference ({error}). Run the step that makes it again.") from error
     except StorageError as error:
         raise StorageError(f"{path}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from vl3.errors import ConfigError
 
@@ -17,7 +17,7 @@ def scheme_of(uri: str) -> str:
     Raises:
         ConfigError: the URI has another scheme or none.
     """
-    scheme = urlsplit(uri).scheme
+    scheme = _split(uri).scheme
     if scheme not in ("file", "s3"):
         raise ConfigError(
             f"artifact URI {uri!r} has the scheme {scheme!r}. Use file:///absolute/folder or s3://bucket/key."
@@ -29,13 +29,21 @@ def file_path(uri: str) -> Path:
     """The absolute path of a file:// URI.
 
     Raises:
-        ConfigError: the URI names a host or a relative path.
+        ConfigError: the URI names a host or a relative path, or no path that a file could have.
     """
-    parts = urlsplit(uri)
+    parts = _split(uri)
     path = Path(unquote(parts.path))
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path.is_absolute():
+    is_local = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    if not is_local or not path.is_absolute() or _CONTROL.search(str(path)):
         raise ConfigError(f"{uri!r} does not name a folder of this machine. Write it as file:///absolute/folder.")
     return path
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise ConfigError(f"{uri!r} is no URI ({error}). Use file:///absolute/folder or s3://bucket/key.") from error
 
 
 def join_uri(uri: str, *parts: str) -> str:

@@ -1,6 +1,7 @@
 """The present time as records write it."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 
 def now() -> str:
@@ -11,3 +12,11 @@ def now() -> str:
 def now_to_the_second() -> str:
     """The present time as Kubernetes and people write it: `2026-01-31T12:00:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value is a time as `now` writes it: ISO 8601 with its zone."""
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.errors import StorageError
+from vl3.system.documents import parse_object
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -81,10 +82,9 @@ def atomic_write_json(path: Path, data: Any) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """An object of a JSON file that another process keeps; empty where it is missing, not whole or something else."""
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_object(path.read_bytes())
+    except (OSError, ValueError):
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:

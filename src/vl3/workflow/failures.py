@@ -5,18 +5,18 @@ the task's name or its error. A note also spares a blind retry: the platform ret
 failed for a reason that no retry cures ends at once the second time.
 """
 
-import json
 import logging
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 from vl3.errors import FAMILIES, Vl3Error
 from vl3.store.objects import open_store
 from vl3.store.uris import join_uri
 from vl3.system.clock import now
+from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json
+from vl3.workflow.status import read_status
 
 log = logging.getLogger("vl3.step")
 
@@ -26,6 +26,7 @@ LAST_TASK = "finish"
 """Task that reports the failure of another."""
 _FINAL_FAMILIES = ("ConfigError", "DataError", "GateError")
 """Families whose errors come again as long as nobody changes the recipe or the data."""
+_FAMILIES = (*FAMILIES, Vl3Error.__name__)
 _MAX_MESSAGE_CHARACTERS = 4000
 
 
@@ -91,12 +92,14 @@ def drop_notes(artifacts_uri: str, run_id: str) -> None:
 
 def local_failure(run_folder: Path) -> TaskFailure | None:
     """The failed task under a local runner, from the status files; one that still "runs" was killed."""
-    statuses = [_json(path) for path in sorted((run_folder / "status").glob("*.json"))]
+    found = [read_status(path) for path in sorted((run_folder / "status").glob("*.json"))]
+    statuses = [status for status in found if status is not None]
     for status in statuses:
-        if status.get("state") == "failed":
-            return TaskFailure(task=status["task"], at=status["ended_at"], **status["error"])
+        if status["state"] == "failed":
+            error, at = status["error"], status["ended_at"] or now()
+            return TaskFailure(task=status["task"], family=error["family"], message=error["message"], at=at)
     for status in statuses:
-        if status.get("state") == "running" and status["task"] != LAST_TASK:
+        if status["state"] == "running" and status["task"] != LAST_TASK:
             message = "the task ended without a word: its process was killed, perhaps for want of memory"
             return TaskFailure(task=status["task"], family=Vl3Error.__name__, message=message, at=now())
     return None
@@ -107,20 +110,15 @@ def _notes_uri(artifacts_uri: str, run_id: str) -> str:
 
 
 def _read(artifacts_uri: str, run_id: str, key: str) -> TaskFailure | None:
-    store = open_store(_notes_uri(artifacts_uri, run_id))
-    if not store.exists(key):
-        return None
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "failure.json"
-        store.get_file(key, path)
-        try:
-            return TaskFailure(**_json(path))
-        except TypeError:
-            return None
+    data = open_store(_notes_uri(artifacts_uri, run_id)).read(key)
+    return None if data is None else _parse(data)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _parse(data: bytes) -> TaskFailure | None:
+    """A note; None for what is none, whatever it holds."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        failure = TaskFailure(**parse_object(data))
+    except (ValueError, TypeError):
+        return None
+    is_note = all(isinstance(text, str) for text in astuple(failure)) and failure.family in _FAMILIES
+    return failure if is_note else None

@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vl3.system.clock import now
-from vl3.system.files import atomic_write_json
+from vl3.system.clock import is_time, now
+from vl3.system.files import atomic_write_json, read_record
 
 _PROGRESS_INTERVAL_SECONDS = 0.5
+_STATES = ("running", "done", "reused", "failed")
 
 
 class StatusFile:
@@ -53,3 +54,35 @@ class StatusFile:
         if self._path is not None:
             atomic_write_json(self._path, self._data)
             self._written_at = time.monotonic()
+
+
+def read_status(path: Path) -> dict[str, Any] | None:
+    """A task's status, or None where the file is missing, half a file or no status at all.
+
+    Every field is there and has its type, so that a reader may take what it needs. `ended_at` may be None.
+    """
+    data = read_record(path)
+    return {"ended_at": None, "error": None, "progress": None} | data if _is_status(data) else None
+
+
+def _is_status(data: dict[str, Any]) -> bool:
+    error, progress = data.get("error"), data.get("progress")
+    return (
+        isinstance(data.get("task"), str)
+        and data.get("state") in _STATES
+        and is_time(data.get("started_at"))
+        and (data.get("ended_at") is None or is_time(data["ended_at"]))
+        and (_is_error(error) if data["state"] == "failed" else error is None)
+        and (progress is None or _is_progress(progress))
+    )
+
+
+def _is_error(error: Any) -> bool:
+    return isinstance(error, dict) and all(isinstance(error.get(name), str) for name in ("family", "message"))
+
+
+def _is_progress(progress: Any) -> bool:
+    if not isinstance(progress, dict) or not isinstance(progress.get("text"), str):
+        return False
+    counts = (progress.get("done"), progress.get("total"))
+    return all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**63 for count in counts)

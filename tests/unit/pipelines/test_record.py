@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from pipelines.local.record import RunRecord, seconds_between
+from tests.support import documents
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 
@@ -83,3 +85,21 @@ def test_an_unwritable_record_is_explained(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"run\.json: cannot be written"):
         record.write()
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=documents.changed(
+        {
+            "run_id": "before", "workflow": "train", "state": "running", "started_at": None, "seconds": 1.5,
+            "parameters": {"recipe": "tiny"}, "tasks": [{"name": "a"}], "earlier_attempts": [{"run_id": "first"}],
+        }
+    )
+)  # fmt: skip
+def test_a_record_of_any_content_keeps_no_run_from_starting(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(data)
+    record = RunRecord(path, workflow="train", parameters=PARAMETERS, tasks=["a"])
+    record.write()
+    assert "/" not in record.run_id
+    assert json.loads(path.read_text())["run_id"] == record.run_id

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from vl3.errors import ConfigError, DataError
+from tests.support.documents import changed
+from vl3.errors import ConfigError, DataError, Vl3Error
 from vl3.workflow.failures import drop_notes, local_failure, note_failure, noted_failures, refuse_blind_retry
+from vl3.workflow.status import now
 
 
 @pytest.fixture
@@ -83,7 +86,9 @@ def test_dropped_notes_are_gone(uri: str) -> None:
 def _status(folder: Path, task: str, state: str, error: dict | None = None) -> None:
     path = folder / "status" / f"{task}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"task": task, "state": state, "ended_at": "then", "error": error}))
+    ended_at = None if state == "running" else now()
+    status = {"task": task, "state": state, "started_at": now(), "ended_at": ended_at, "progress": None, "error": error}
+    path.write_text(json.dumps(status))
 
 
 def test_a_failed_status_file_names_the_task(tmp_path: Path) -> None:
@@ -107,3 +112,16 @@ def test_a_task_that_still_runs_at_the_end_was_killed(tmp_path: Path) -> None:
 def test_no_status_file_names_no_task(tmp_path: Path) -> None:
     _status(tmp_path, "finish", "running")
     assert local_failure(tmp_path) is None
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=changed({"task": "evaluate", "family": "DataError", "message": "bad", "at": "2026-01-01T00:00:00+00:00"}))
+def test_a_note_of_any_content_fails_nothing_of_its_own(tmp_path: Path, data: bytes) -> None:
+    uri = (tmp_path / "artifacts").as_uri()
+    _note(uri, "validate-data")
+    (tmp_path / "artifacts" / "runs" / "run-1" / "failures" / "evaluate.json").write_bytes(data)
+    assert "validate-data" in [note.task for note in noted_failures(uri, "run-1")]
+    try:
+        refuse_blind_retry(uri, "run-1", "evaluate")
+    except Vl3Error as error:
+        assert type(error).__name__ in ("DataError", "ConfigError", "GateError")  # noqa: PT017 - any other fails
