@@ -15,10 +15,11 @@ from tests.images.conftest import DATA, Containers
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
+from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.recipes.catalog import get_recipe
 from vl3.store.reference import Reference, read_reference, write_reference
 from vl3.training.job import StageJob
-from vl3.training.sources import stage_code_version
+from vl3.workflow.code import code_version
 
 TRACKING_URI = "http://mlflow:5000"
 OVERRIDES = (
@@ -129,7 +130,9 @@ def trained(containers: Containers, dataset: Reference, config: RunConfig) -> li
         work_uri=f"file://{DATA}/work",
         output_uri=f"file://{DATA}/model",
         created_by={"step": "train-vision-adaptation"},
-        code_version=stage_code_version(),
+        made_from={},
+        code_version=code_version(TRAINING_ENTRIES),
+        commit="",
         events_path="",
         failure_path="",
     )

@@ -1,12 +1,14 @@
 """Nothing that decides a step's result escapes its code version: neither a module nor a file of data."""
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vl3.workflow.code import STARTED_BY_NAME, WALLS, closure
+from vl3.workflow.step import entries_of
 
 PACKAGE = Path(__file__).parents[2] / "src" / "vl3"
 STARTERS = {"import_module", "__import__", "run_module", "run_path", "entry_points", "spec_from_file_location"}
@@ -23,7 +25,8 @@ def name_of(path: Path) -> str:
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 STEPS = [name for name, path in MODULES.items() if name.startswith("vl3.steps.") and "\nSTEP = " in path.read_text()]
-COUNTING = sorted({module for step in STEPS for module in closure([step])})
+ENTRIES = {step: entries_of(importlib.import_module(step).STEP) for step in STEPS}
+COUNTING = sorted({module for entries in ENTRIES.values() for module in closure(entries)})
 
 
 def last_name(node: ast.AST) -> str:
@@ -73,7 +76,7 @@ def test_hidden_imports_are_found(source: str, expected: set[str]) -> None:
 def test_module_starts_others_only_by_the_table(module: str) -> None:
     """A module that no step reaches decides no result, so what it starts need not be known."""
     found = set(hidden_imports(MODULES[module].read_text(encoding="utf-8")))
-    missing = found - set(STARTED_BY_NAME.get(module, ()))
+    missing = found - {*STARTED_BY_NAME.get(module, ()), *ENTRIES.get(module, ())}
     assert not missing, (
         f"{module} starts {', '.join(sorted(missing))} where no import shows it, so a change of that code would leave "
         "the key of the step as it is. Import the module; or, if it has to be started by name, write "
@@ -88,6 +91,19 @@ def test_table_of_started_modules_is_true(starter: str) -> None:
     named = set(hidden_imports(MODULES[starter].read_text(encoding="utf-8")))
     assert named == set(STARTED_BY_NAME[starter]), f"{starter} starts others now: correct STARTED_BY_NAME"
     assert starter in COUNTING, f"no step reaches {starter}: take it out of STARTED_BY_NAME"
+
+
+@pytest.mark.parametrize("room", WALLS)
+def test_wall_names_a_room_that_exists(room: str) -> None:
+    """A room that was renamed would leave its wall standing around nothing, and count itself from then on."""
+    found = (PACKAGE / room / "__init__.py").exists() or (PACKAGE / f"{room}.py").exists()
+    assert found, f"there is no vl3.{room}: correct WALLS in vl3/workflow/code.py"
+    assert len(WALLS[room].split()) >= 4, f"say why vl3.{room} decides no result"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_step_counts_its_own_module(step: str) -> None:
+    assert step in ENTRIES[step], f"name {step} among the entries of its STEP, or a change of it changes no key"
 
 
 def test_every_module_is_in_the_import_graph() -> None:

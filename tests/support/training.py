@@ -17,11 +17,12 @@ from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.data.loader.rows import PackedRow
+from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.recipes.catalog import get_recipe
 from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
 from vl3.training.job import StageJob
-from vl3.training.sources import stage_code_version
+from vl3.workflow.code import code_version
 
 IMAGE_ID = 40
 
@@ -141,7 +142,9 @@ class StageInputs:
             work_uri=(folder / "work").as_uri(),
             output_uri=(folder / "model").as_uri(),
             created_by={"step": "train-vision-adaptation"},
-            code_version=stage_code_version(),
+            made_from={},
+            code_version=code_version(TRAINING_ENTRIES),
+            commit="a-commit",
             events_path=str(folder / "events.jsonl"),
             failure_path=str(folder / "failure.json"),
         )

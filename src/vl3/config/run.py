@@ -68,10 +68,14 @@ class EngineConfig:
     """Resumable checkpoints kept while a stage runs."""
     log_every_steps: int
     """Steps between two batches of metrics."""
+    on_code_change: str
+    """What becomes of a stage's checkpoints that other code wrote: `resume` goes on from them and says so, `restart`
+    removes them and begins again at step 0."""
 
     def __post_init__(self) -> None:
         require_choice("engine", "zero_stage", self.zero_stage, (0, 1, 2, 3))
         require_choice("engine", "precision", self.precision, ("fp32", "bf16"))
+        require_choice("engine", "on_code_change", self.on_code_change, ("resume", "restart"))
         require_positive(
             "engine",
             checkpoint_every_steps=self.checkpoint_every_steps,

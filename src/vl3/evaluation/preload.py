@@ -5,7 +5,7 @@ an operation of torch, so its children may be forked safely, which would not be 
 that one has threads of MLflow and of the lifeline.
 """
 
-from vl3.training.imports import lean_imports
+from vl3.system.imports import lean_imports
 
 with lean_imports():
     import vl3.evaluation.worker  # noqa: F401  # imported for its side effect: it is loaded

@@ -5,9 +5,6 @@ from typing import Any
 
 from vl3.evaluation.metrics import mean_chance, wilson_interval
 
-EVALUATION_FILE = "evaluation.json"
-"""File with all results in the folder of an evaluation."""
-
 MAX_CONFUSIONS = 3
 """Wrong answers that are listed for each model and category."""
 

@@ -9,9 +9,10 @@ from vl3.data.build.index import DatasetIndex
 from vl3.data.build.shards import ShardReader
 from vl3.errors import ConfigError
 from vl3.evaluation.candidates import Assignment, EvaluatedModel, open_candidate
+from vl3.evaluation.document import EVALUATION_FILE
 from vl3.evaluation.pictures import choose_examples, describe_examples
 from vl3.evaluation.pool import run_assignments, serve
-from vl3.evaluation.result import EVALUATION_FILE, Answer, Evaluation, count_confusions, score_answers
+from vl3.evaluation.result import Answer, Evaluation, count_confusions, score_answers
 from vl3.evaluation.tasks import choose_rows
 from vl3.system.files import atomic_write_text
 

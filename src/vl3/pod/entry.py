@@ -26,12 +26,13 @@ from vl3.lifeline import runner_mark
 from vl3.pod.journal import EventJournal, event_line
 from vl3.pod.network import PodPlace, interface_towards, wait_for_master
 from vl3.pod.processes import PodOutput, PodProcesses
+from vl3.pod.sources import require_same_sources
 from vl3.pod.trainer_status import TrainerStatus
 from vl3.store.artifacts import find, is_intact
+from vl3.system.commit import code_commit
 from vl3.training.events import EVENTS_NAME
 from vl3.training.job import JOB_NAME, StageJob, parse_job
 from vl3.training.outcome import FAILURE_NAME, STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
-from vl3.training.sources import require_same_sources
 from vl3.training.worker import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 
 JOB_VARIABLE = "VL3_JOB"
@@ -136,7 +137,8 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
         return STOPPED_EXIT_CODE
     with tempfile.TemporaryDirectory(prefix="vl3-pod-") as scratch:
         folder = Path(scratch)
-        local = replace(job, events_path=str(folder / EVENTS_NAME), failure_path=str(folder / FAILURE_NAME))
+        events, failure = str(folder / EVENTS_NAME), str(folder / FAILURE_NAME)
+        local = replace(job, commit=code_commit(environ), events_path=events, failure_path=failure)
         local.write(folder / JOB_NAME)
         variables = dict(environ) | _worker_variables(local, place, master, environ)
         output = PodOutput()
@@ -158,7 +160,7 @@ def _read_job(environ: Mapping[str, str]) -> StageJob:
 
 
 def _require_world(job: StageJob, place: PodPlace) -> None:
-    """The number of processes decides the order of sums, so it is part of the result's key."""
+    """Batches are dealt to as many processes as the job names, so a TrainJob with others is not this job's."""
     expected = from_dict(RunConfig, job.config).num_processes(job.stage)
     if place.num_processes != expected:
         raise ConfigError(

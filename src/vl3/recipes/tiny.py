@@ -55,6 +55,7 @@ def tiny() -> RunConfig:
             checkpoint_every_steps=50,
             keep_checkpoints=1,
             log_every_steps=10,
+            on_code_change="resume",
         ),
         launch=LaunchConfig(backend="local", processes_per_node=2, threads_per_process=1),
         placements=_placements(),

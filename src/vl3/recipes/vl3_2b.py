@@ -53,6 +53,7 @@ def vl3_2b() -> RunConfig:
             checkpoint_every_steps=1000,
             keep_checkpoints=2,
             log_every_steps=10,
+            on_code_change="resume",
         ),
         launch=LaunchConfig(backend="local", processes_per_node=8, threads_per_process=8),
         placements=_placements(),

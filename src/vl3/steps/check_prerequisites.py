@@ -230,4 +230,4 @@ def run(work: Work) -> StepOutcome:
     return StepOutcome(outputs={"start": start}, values={"bases": bases})
 
 
-STEP = Step(code=("steps/check_prerequisites.py",), run=run, key_parts=key_parts, reusable=False)
+STEP = Step(run=run, key_parts=key_parts, reusable=False)

@@ -1,11 +1,9 @@
 """Step: held-out accuracy of every task, before training and after each stage."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.evaluation.result import EVALUATION_FILE
+from vl3.evaluation.document import EVALUATION_FILE, read_evaluation
 from vl3.steps.chain import trained_stages
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
@@ -33,11 +31,6 @@ def run(work: Work) -> StepOutcome:
     return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The content of an evaluation's evaluation.json."""
-    return json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-
-
 def _metrics(model: dict[str, Any]) -> dict[str, float]:
     """Accuracy by category; the step of the metric is the stage's number, 0 for the model before training."""
     values = {f"accuracy/{name}": task["accuracy"] for name, task in model["tasks"].items()}
@@ -59,15 +52,6 @@ def key_parts(request: Request) -> dict[str, Any]:
 
 
 STEP = Step(
-    code=("data/**/*.py", "models/*.py", "inference/*.py", "evaluation/*.py", "steps/evaluate.py"),
-    exclude=(
-        "data/build/dataset.py",
-        "data/build/pool.py",
-        "data/build/worker.py",
-        "models/convert.py",
-        "models/layouts/files.py",
-        "models/preprocessing.py",
-    ),
     libraries=("torch", "transformers", "tokenizers", "av", "pillow"),
     run=run,
     key_parts=key_parts,

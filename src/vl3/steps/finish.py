@@ -90,4 +90,4 @@ def key_parts(request: Request) -> dict[str, Any]:
     return {"run_id": request.run_id}
 
 
-STEP = Step(code=("steps/finish.py",), run=run, key_parts=key_parts, reusable=False)
+STEP = Step(run=run, key_parts=key_parts, reusable=False)

@@ -5,7 +5,7 @@ from typing import Any
 from vl3.steps.chain import TrainedStage
 from vl3.steps.request import Request
 from vl3.store.reference import Reference
-from vl3.workflow.step import record_of
+from vl3.workflow.record import record_of
 
 
 def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from vl3.config.codec import to_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.errors import GateError, StorageError
+from vl3.evaluation.document import read_evaluation
 from vl3.steps.chain import trained_stages
-from vl3.steps.evaluate import read_evaluation
 from vl3.steps.registry import open_registry, register_checkpoint
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
@@ -113,7 +113,7 @@ def key_parts(request: Request) -> dict[str, Any]:
 
 
 STEP = Step(
-    code=("tracking/gates.py", "tracking/evidence.py", "tracking/registry.py", "steps/promote.py"),
+    entries=("vl3.steps.promote", "vl3.tracking.gates", "vl3.tracking.evidence"),
     run=run,
     key_parts=key_parts,
 )

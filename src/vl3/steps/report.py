@@ -10,17 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vl3.evaluation.document import read_evaluation
 from vl3.steps.chain import TrainedStage, trained_stages
-from vl3.steps.evaluate import read_evaluation
 from vl3.steps.lineage import lineage
 from vl3.steps.promote import PROMOTION_FILE
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
-from vl3.system.files import storage_errors
+from vl3.system.clock import is_time
+from vl3.system.files import read_record, storage_errors
 from vl3.training.events import EVENTS_NAME, STAGE_FILE
 from vl3.validation.result import RESULT_FILE
-from vl3.workflow.step import Step, StepOutcome, StepRecord, record_of
+from vl3.workflow.record import StepRecord, record_of
+from vl3.workflow.status import read_status
+from vl3.workflow.step import Step, StepOutcome
 
 _VERSIONS = {
     **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
@@ -151,12 +154,12 @@ def _read(reference: Reference, name: str) -> dict[str, Any]:
 
 def _run_record(request: Request) -> dict[str, Any]:
     path = request.run_folder / "run.json" if request.run_folder else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+    return read_record(path) if path else {}
 
 
 def _status(request: Request, task: str) -> dict[str, Any] | None:
     path: Path | None = request.run_folder / "status" / f"{task}.json" if request.run_folder else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else None
+    return read_status(path) if path else None
 
 
 def _wall_seconds(run_record: dict[str, Any]) -> float | None:
@@ -164,8 +167,8 @@ def _wall_seconds(run_record: dict[str, Any]) -> float | None:
     return None if started_at is None else time.time() - started_at
 
 
-def _unix(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
+def _unix(text: Any) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if is_time(text) else None
 
 
 def key_parts(request: Request) -> dict[str, Any]:
@@ -174,12 +177,7 @@ def key_parts(request: Request) -> dict[str, Any]:
 
 
 STEP = Step(
-    code=(
-        "report/*.py",
-        "report/templates/*",
-        "steps/report.py",
-        "steps/lineage.py",
-    ),
+    entries=("vl3.steps.report", "vl3.report.page"),
     run=run,
     key_parts=key_parts,
     on_reuse=_redeliver,

@@ -21,7 +21,7 @@ from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_erro
 from vl3.training.events import EVENTS_NAME, STAGE_FILE, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
-from vl3.training.sources import NOT_OF_A_STAGE, STAGE_SOURCES, stage_code_version
+from vl3.workflow.record import StepRecord
 from vl3.workflow.step import Step, StepOutcome, is_published
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 10.0
+_MAX_NUMBER = 1e12
+"""No count or time of a stage is larger."""
 
 
 def run(work: Work) -> StepOutcome:
@@ -63,19 +65,43 @@ def run(work: Work) -> StepOutcome:
 def key_parts(request: Request) -> dict[str, Any]:
     """The stage's effective configuration without what only concerns where and how it is run, saved, logged or judged.
 
-    Of how it is launched only the number of processes and their threads stay: they decide the order of sums.
+    How many processes share the work, and how, decides the order of sums and nothing else: a stage goes on with
+    another number, and one that is finished is not trained again for it.
     """
-    stage = request.part
-    view = stage_view(request.config, stage)
-    threads = view.pop("launch")["threads_per_process"]
-    view["processes"] = {"count": request.config.num_processes(stage), "threads": threads}
+    view = stage_view(request.config, request.part)
     # bases come in by the input's digest
-    for group in ("name", "model", "evaluation", "promotion", "timeout_seconds", "placement"):
+    for group in ("name", "model", "launch", "evaluation", "promotion", "timeout_seconds", "placement"):
         view.pop(group)
-    for name in ("checkpoint_every_steps", "keep_checkpoints", "log_every_steps"):
-        view["engine"].pop(name)
+    view["engine"] = {"precision": view["engine"]["precision"]}
     view["data"].pop("build_workers")
     return view
+
+
+def cost(record: StepRecord) -> str:
+    """What it costs to train a stage again: all its steps at the pace of the finished one's last attempt.
+
+    The record may be of another version of vl3, so nothing in its values is taken for granted.
+    """
+    steps, processes = record.parts.config.get("steps"), _field(record, "start", "world_size")
+    seconds, done = _field(record, "end", "seconds"), _field(record, "end", "steps")
+    total = seconds / done * steps if seconds and done and isinstance(steps, int) else record.seconds
+    where = f" on {processes:.0f} process{'' if processes == 1 else 'es'}" if processes else ""
+    return f"Training it again costs about {_duration(total)}{where}, as the finished one took"
+
+
+def _field(record: StepRecord, event: str, name: str) -> float | None:
+    """A number of an event that the record kept."""
+    values = record.values.get(event)
+    value = values.get(name) if isinstance(values, dict) else None
+    return value if isinstance(value, int | float) and 0 < value < _MAX_NUMBER else None
+
+
+def _duration(seconds: float) -> str:
+    """`5 h 12 min`, `12 min`, `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes >= 2 else f"{seconds:.0f} s"
 
 
 class EventForwarder:
@@ -100,6 +126,8 @@ class EventForwarder:
             self._waiting.append(event)
             if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
                 self._flush()
+        elif event["type"] == "start" and event.get("code_changes"):
+            self._tag(_code_tag(event))
         elif event["type"] == "state":
             self._work.progress(self._done, self._total, f"{event['state']}: {event['text']}")
             self._tag({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
@@ -111,6 +139,9 @@ class EventForwarder:
             ClusterError: the tracking store does not answer.
         """
         self._send([event for event in events if event["type"] == "metrics"])
+        start = _last(events, "start") or {}
+        if start.get("code_changes"):
+            self._step_run.set_tags(_code_tag(start))
 
     def _flush(self) -> None:
         self._sent_at = time.monotonic()
@@ -176,7 +207,7 @@ def _launch_job(work: Work) -> LaunchJob:
     events_path, failure_path = folder / EVENTS_NAME, folder / FAILURE_NAME
     job = _stage_job(work)
     if is_local:
-        job = replace(job, events_path=str(events_path), failure_path=str(failure_path))
+        job = replace(job, commit=request.commit, events_path=str(events_path), failure_path=str(failure_path))
     return LaunchJob(
         name=request.task,
         backend=settings.backend,
@@ -208,7 +239,8 @@ def _stage_job(work: Work) -> StageJob:
         output_uri=work.output_uri("checkpoint"),
         created_by=work.created_by,
         made_from={name: origin_of(request.inputs[name], request.artifacts_uri) for name in (INITIAL, "dataset")},
-        code_version=stage_code_version(),
+        code_version=work.code_version,
+        commit="",
         events_path="",
         failure_path="",
     )
@@ -237,6 +269,10 @@ def _publish_log(work: Work, events: list[dict[str, Any]], version: int) -> Refe
         return work.publish(folder, "training", kind="training-log")
 
 
+def _code_tag(start: dict[str, Any]) -> dict[str, str]:
+    return {"vl3.code_changes": "; ".join(start["code_changes"])}
+
+
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event["type"] == kind), None)
 
@@ -246,9 +282,8 @@ def _digests(request: Request) -> dict[str, str]:
 
 
 STEP = Step(
-    code=STAGE_SOURCES,
-    exclude=NOT_OF_A_STAGE,
     libraries=("torch", "transformers", "deepspeed", "peft", "numpy", "tokenizers", "av", "pillow"),
     run=run,
     key_parts=key_parts,
+    cost=cost,
 )

@@ -111,8 +111,6 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 STEP = Step(
-    code=("config/*.py", "data/**/*.py", "validation/*.py", "steps/validate_data.py"),
-    exclude=("data/plan/order.py", "data/plan/packing.py"),
     libraries=("av", "pillow", "pyarrow", "great-expectations", "tokenizers"),
     run=run,
     key_parts=key_parts,

@@ -1,5 +1,6 @@
 """One small interface over files and S3 objects."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,9 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool:
         """Whether the object exists."""
+
+    def newest(self) -> "list[str]":
+        """Keys directly below the root, the one written last first; nothing in folders."""
 
     def list(self, prefix: str = "") -> "list[str]":
         """Keys that begin with prefix, sorted."""
@@ -97,6 +101,14 @@ class FileStore:
     def exists(self, key: str) -> bool:
         """See Store."""
         return self._path(key).is_file()
+
+    def newest(self) -> "list[str]":
+        """See Store."""
+        if not self.root.is_dir():
+            return []
+        with storage_errors(self.root), os.scandir(self.root) as entries:
+            times = {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_file()}
+        return sorted(times, key=lambda name: times[name], reverse=True)
 
     def list(self, prefix: str = "") -> "list[str]":
         """See Store."""

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from vl3.errors import StorageError
 from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
 from vl3.store.uris import file_path, join_uri, scheme_of
+from vl3.system.commit import UNKNOWN_COMMIT
 from vl3.system.files import atomic_write_json, storage_errors
 from vl3.system.folders import scratch_folder
 
@@ -44,6 +45,12 @@ class TrainerState:
     """Digest of what determines the weights: another one makes a checkpoint useless here."""
     window: dict[str, Any]
     """Metrics collected since they were last written."""
+    code_version: str = ""
+    """Digest of the code that trained up to here; empty where it was not noted, which is other code."""
+    commit: str = UNKNOWN_COMMIT
+    """Commit of that code."""
+    code_changes: list[str] = field(default_factory=list)
+    """Each change of the code on the way here, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +132,15 @@ class Checkpoints:
             )
         return Checkpoint(trainer=trainer, tensors=tensors)
 
+    def drop(self) -> None:
+        """Remove every published checkpoint, so that the stage begins again.
+
+        Raises:
+            StorageError: the store refuses or fails.
+        """
+        for step in self._published():
+            delete(self._uri(step))
+
     def clean(self) -> None:
         """Remove what a killed run left half-written. Only one run at a time may use the work URI.
 
@@ -163,6 +179,7 @@ class Checkpoints:
             state = {name: getattr(checkpoint.trainer, name) for name in TrainerState.__slots__}
             atomic_write_json(folder / _STATE_FILE, state)
             created_by = self._created_by | {"training_step": str(step)}
+            created_by |= code_changes_of(checkpoint.trainer.code_changes)
             publish(folder, self._uri(step), kind=CHECKPOINT_KIND, created_by=created_by)
         for old in sorted(self._published())[: -self._keep]:
             delete(self._uri(old))
@@ -177,6 +194,11 @@ class Checkpoints:
 
     def _uri(self, step: int) -> str:
         return join_uri(self.work_uri, f"step-{step:06d}")
+
+
+def code_changes_of(changes: list[str]) -> dict[str, str]:
+    """What a manifest says of changes of the code; nothing without one, so that equal content has an equal digest."""
+    return {"code_changes": "; ".join(changes)} if changes else {}
 
 
 def _save_tensors(state: State, folder: Path) -> None:

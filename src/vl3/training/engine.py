@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vl3.config.run import RunConfig
 from vl3.data.loader.rows import PackedRow
-from vl3.training.imports import lean_imports
+from vl3.system.imports import lean_imports
 
 if TYPE_CHECKING:
     from vl3.models.model import VideoLlama3

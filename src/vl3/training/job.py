@@ -33,7 +33,9 @@ class StageJob:
     made_from: dict[str, dict[str, str]]
     """The artifacts that the weights come from, as the final checkpoint's manifest names them."""
     code_version: str
-    """Digest of the stage's source files (sources.stage_code_version) where it was launched."""
+    """Digest of the code that decides the stage's weights, where it was launched (vl3.workflow.code)."""
+    commit: str
+    """Commit of the code that trains; a pod takes that of its own image."""
     events_path: str
     """File to which rank 0 appends one JSON line for each event; a pod takes one of its own."""
     failure_path: str

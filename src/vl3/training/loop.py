@@ -10,6 +10,7 @@ import torch
 from vl3.config.run import OptimizerConfig
 from vl3.data.loader.rows import PackedRow
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
+from vl3.training.code_change import CodeHistory
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog
 from vl3.training.meter import Meter
@@ -154,6 +155,7 @@ class CheckpointSaver:
         *,
         every_steps: int,
         is_writer: bool,
+        code: CodeHistory,
     ) -> None:
         """`is_writer`: whether this rank writes; the others only give their shards."""
         self._checkpoints = checkpoints
@@ -162,6 +164,7 @@ class CheckpointSaver:
         self._named = named
         self._every_steps = every_steps
         self._is_writer = is_writer
+        self._code = code
 
     def __call__(self, step: StepDone) -> None:
         """Save a checkpoint when it is time; every rank takes part."""
@@ -176,5 +179,8 @@ class CheckpointSaver:
             optimizer_step=optimizer_step_count(self._engine.deepspeed),
             fingerprint=self._checkpoints.fingerprint,
             window=window.to_dict(),
+            code_version=self._code.version,
+            commit=self._code.commit,
+            code_changes=list(self._code.changes),
         )
         self._checkpoints.save(Checkpoint(trainer=trainer, tensors=tensors))

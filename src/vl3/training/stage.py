@@ -26,11 +26,12 @@ from vl3.store.reference import Reference
 from vl3.store.uris import file_path, scheme_of
 from vl3.system.files import atomic_write_json
 from vl3.system.folders import scratch_folder
-from vl3.training.checkpoint import Checkpoint, Checkpoints
+from vl3.system.imports import lean_imports
+from vl3.training.checkpoint import Checkpoint, Checkpoints, code_changes_of
+from vl3.training.code_change import CodeHistory, code_history, restart_note, resume_note
 from vl3.training.collectives import from_rank_zero, gather_json
 from vl3.training.engine import TrainingEngine, deepspeed, training_device
 from vl3.training.events import EventLog
-from vl3.training.imports import lean_imports
 from vl3.training.job import StageJob
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, run_steps
 from vl3.training.meter import Meter
@@ -114,6 +115,7 @@ class StageRun:
         self.checkpoints = checkpoints
         found = self._find_checkpoint()
         self.start = found.trainer.step if found else 0
+        self.code = code_history(job, found.trainer if found else None)
         self.tokenizer_folder, model = _first_model(job, config)
         self.plan, self.loader = self._open_data(model)
         self.named: NamedParameters = []
@@ -131,6 +133,7 @@ class StageRun:
             startup_seconds=startup_seconds,
             startup_cpu_seconds=time.process_time(),
             time=time.time(),
+            code_changes=list(self.code.changes),
         )
         log.info("at step %d of %d after %.1f s of start-up", self.start, self.settings.steps, startup_seconds)
         engine_config = self.config.engine
@@ -148,6 +151,7 @@ class StageRun:
             self.named,
             every_steps=engine_config.checkpoint_every_steps,
             is_writer=self.rank.rank == 0,
+            code=self.code,
         )
         callbacks: list[Callback] = [metrics, saver]
         if self.settings.lora:
@@ -172,7 +176,7 @@ class StageRun:
             if self.rank.rank == 0:
                 if self.settings.lora:
                     merge_adapters(model)
-                _publish_weights(model, self.tokenizer_folder, self.job)
+                _publish_weights(model, self.tokenizer_folder, self.job, self.code)
 
     def bad_samples(self) -> list[dict[str, Any]]:
         """Samples that this rank left out because they could not be read."""
@@ -183,11 +187,23 @@ class StageRun:
         device, chosen = training_device(), None
         if self.rank.rank == 0:
             self.checkpoints.clean()
-            chosen = self.checkpoints.newest(self._note)
+            chosen = self._unless_restart(self.checkpoints.newest(self._note))
         step = from_rank_zero(chosen.trainer.step if chosen else -1, device)
         if step < 0 or chosen is not None:
             return chosen
         return self.checkpoints.load(step)
+
+    def _unless_restart(self, found: Checkpoint | None) -> Checkpoint | None:
+        """The checkpoint, unless other code wrote it and the stage is to begin again for that; says which it is."""
+        if found is None:
+            return None
+        if self.config.engine.on_code_change == "restart" and (note := restart_note(self.job, found.trainer)):
+            self._note(note)
+            self.checkpoints.drop()
+            return None
+        if note := resume_note(self.job, found.trainer):
+            self._note(note)
+        return found
 
     def _open_data(self, model: VideoLlama3) -> tuple[StagePlan, StageLoader]:
         folder = fetch(Reference.from_dict(self.job.dataset))
@@ -254,6 +270,7 @@ def stage_fingerprint(job: StageJob) -> str:
     return digest(
         {
             "stage": job.stage,
+            "number": list(config["stages"]).index(job.stage),  # seeds the order of samples
             "row": row,
             "seed": config["seed"],
             "data": {name: value for name, value in config["data"].items() if name != "build_workers"},
@@ -296,9 +313,10 @@ def _cost_model(model: VideoLlama3) -> CostModel:
     )
 
 
-def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob) -> None:
+def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob, code: CodeHistory) -> None:
     target = file_path(job.output_uri) if scheme_of(job.output_uri) == "file" else None
+    created_by = job.created_by | code_changes_of(list(code.changes))
     with scratch_folder(target, "weights") as folder:
         save_model(model, tokenizer_folder, folder)
         atomic_write_json(folder / RUN_FILE, {"stage": job.stage, "config": job.config})
-        publish(folder, job.output_uri, kind="checkpoint", created_by=job.created_by, made_from=job.made_from)
+        publish(folder, job.output_uri, kind="checkpoint", created_by=created_by, made_from=job.made_from)

@@ -15,7 +15,7 @@ from types import FrameType
 
 from vl3.errors import FAMILIES, ConfigError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, start_lifeline
-from vl3.training.imports import lean_imports
+from vl3.system.imports import lean_imports
 from vl3.training.job import StageJob, read_job
 from vl3.training.outcome import STOPPED_EXIT_CODE
 

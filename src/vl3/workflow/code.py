@@ -50,12 +50,20 @@ def closure(entries: Iterable[str], *, package: str = "vl3") -> tuple[str, ...]:
         package: the package they belong to.
 
     Raises:
-        ConfigError: an entry, or a module named in STARTED_BY_NAME, does not exist.
+        ConfigError: an entry, or a module named in STARTED_BY_NAME, does not exist; or a module of the package, which
+            need not be reached, cannot be parsed.
     """
     from grimp import build_graph  # keeps a step's module quick to import where no key is asked for
+    from grimp.exceptions import SourceSyntaxError
 
-    # Without a cache folder: grimp would make one where the process happens to stand.
-    graph = build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
+    try:
+        # Without a cache folder: grimp would make one where the process happens to stand.
+        graph = build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
+    except SourceSyntaxError as error:
+        raise ConfigError(
+            f"{error.filename}:{error.lineno}: not a line of Python ({str(error.text).strip()!r}), so what the steps "
+            "import cannot be told. Correct the file, or take it out of the package."
+        ) from error
     reached: set[str] = set()
     waiting = list(entries)
     while waiting:
@@ -103,7 +111,12 @@ def code_version(entries: Iterable[str], *, package: str = "vl3") -> str:
     Raises:
         ConfigError: an entry does not exist.
     """
-    lines = [f"{name} {digest}\n" for name, digest in sorted(module_digests(entries, package=package).items())]
+    return version_of(module_digests(entries, package=package))
+
+
+def version_of(modules: Mapping[str, str]) -> str:
+    """The code version (SHA-256, hex) of modules with these digests."""
+    lines = [f"{name} {digest}\n" for name, digest in sorted(modules.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -10,23 +10,22 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vl3.config.codeversion import read_pins
-from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import FAMILIES, Vl3Error
+from vl3.errors import FAMILIES, StorageError, Vl3Error
 from vl3.lifeline import start_lifeline
-from vl3.recipes.catalog import get_recipe
-from vl3.store.reference import read_reference, write_reference
+from vl3.store.reference import Reference, read_reference, write_reference
+from vl3.system.commit import code_commit
 from vl3.system.files import resource_errors, storage_errors
 from vl3.tracking.environment import MLFLOW_ENVIRONMENT
+from vl3.workflow.code import read_pins
 from vl3.workflow.failures import note_failure, refuse_blind_retry
+from vl3.workflow.record import StepRecord
 from vl3.workflow.status import StatusFile
-from vl3.workflow.step import Step, StepRecord, StepRequest, execute
+from vl3.workflow.step import Step, StepRequest, execute, make_request
 
 log = logging.getLogger("vl3.step")
 
@@ -73,7 +72,7 @@ def run_step(
         request = _request(task, part, parameters, inputs or {}, values or {})
         record, is_reused = _run(name, request, status)
         for output, path in (outputs or {}).items():
-            write_reference(record.outputs[output], Path(path))
+            write_reference(_output(record, output), Path(path))
     except BaseException as error:
         _record_failure(status, task, parameters, error)
         raise
@@ -99,15 +98,28 @@ def _run(name: str, request: StepRequest[Any], status: StatusFile) -> tuple[Step
         return execute(step, request, status.progress)
 
 
+def _output(record: StepRecord, name: str) -> Reference:
+    """An output of the step.
+
+    Raises:
+        StorageError: a record from elsewhere names other outputs.
+    """
+    if name not in record.outputs:
+        raise StorageError(
+            f"the record {record.key} of {record.name} names no output {name!r}, only {sorted(record.outputs)}: "
+            "something else wrote it. Delete the record, and the step is run again."
+        )
+    return record.outputs[name]
+
+
 def _request(
     task: str, part: str, parameters: WorkflowParameters, inputs: Mapping[str, str], values: Mapping[str, Any]
 ) -> StepRequest[Any]:
     pins = _path_variable("VL3_TRAINER_REQUIREMENTS")
-    return StepRequest(
-        **{one.name: getattr(parameters, one.name) for one in fields(parameters)},
+    return make_request(
+        parameters,
         task=task,
         part=part,
-        config=apply_overrides(get_recipe(parameters.recipe), parameters.overrides),
         inputs={name: read_reference(Path(path)) for name, path in inputs.items()},
         values=dict(values),
         injected={name: os.environ[name] for name in _INJECTED if os.environ.get(name)},
@@ -115,6 +127,7 @@ def _request(
         run_folder=_path_variable("VL3_RUN_FOLDER"),
         log_path=_log_path(task),
         library_pins=read_pins(pins) if pins else {},
+        commit=code_commit(os.environ),
     )
 
 

@@ -1,27 +1,33 @@
 """The step mechanism: a key over everything that decides the result, and reuse of what has that key already."""
 
-import json
 import logging
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from vl3.config.codec import digest, to_dict
-from vl3.config.codeversion import code_version
+from vl3.config.codec import to_dict
+from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import StorageError
+from vl3.errors import StorageError, Vl3Error
+from vl3.recipes.catalog import get_recipe
 from vl3.store.artifacts import find, is_intact, publish
 from vl3.store.manifest import MANIFEST_NAME
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path, join_uri, scheme_of
 from vl3.system.clock import now
-from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.commit import UNKNOWN_COMMIT
+from vl3.system.files import storage_errors
+from vl3.workflow.code import library_versions, module_digests, version_of
+from vl3.workflow.explain import judge
+from vl3.workflow.key import KeyParts, flatten
+from vl3.workflow.record import StepRecord, finished_records, read_record, record_uri, write_record
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun
@@ -68,6 +74,8 @@ class StepRequest(WorkflowParameters, Generic[C]):
     """Log file of the task under a local runner; None where output stays on the streams."""
     library_pins: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries in the image where a stage is trained, if that is not this one."""
+    commit: str = UNKNOWN_COMMIT
+    """Commit of the code that is at work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,44 +89,44 @@ class StepOutcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepRecord:
-    """What is kept of a finished step, at `<artifacts_uri>/steps/<task>/<key>.json`."""
-
-    key: str
-    name: str
-    outputs: dict[str, Reference]
-    values: dict[str, Any]
-    seconds: float
-    created_at: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Step(Generic[C]):
     """A step of the workflow: what decides its result, and the work."""
 
-    code: tuple[str, ...]
-    """Source files that matter to the result, as globs below vl3."""
     run: Callable[["StepWork[C]"], StepOutcome]
     """The work itself."""
     key_parts: Callable[[StepRequest[C]], dict[str, Any]]
     """The part of the configuration (and of the outside world) that decides the result."""
-    exclude: tuple[str, ...] = ()
-    """Files among `code` that have no part in the result."""
+    entries: tuple[str, ...] = ()
+    """Modules whose imports are the code of the step; none: the module of `run` alone. A module behind a wall (see
+    vl3.workflow.code) counts only if it is named here."""
     libraries: tuple[str, ...] = ()
     """Distributions whose version matters."""
     reusable: bool = True
     """Whether a finished result may stand for a new one."""
-    on_reuse: Callable[[StepRequest[C], "StepRecord"], None] | None = None
+    cost: Callable[[StepRecord], str] | None = None
+    """What it costs to run again a step that is finished, where that is worth a warning."""
+    on_reuse: Callable[[StepRequest[C], StepRecord], None] | None = None
     """What is to be done in the outside world even when the result is reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepWork(Generic[C]):
-    """A step at work: the request, its key, and where to put things."""
+    """A step at work: the request, what its key is made of, and where to put things."""
 
     request: StepRequest[C]
-    key: str
+    parts: KeyParts
+    """What decides its result."""
     progress: Progress
+
+    @property
+    def key(self) -> str:
+        """Names the finished result."""
+        return self.parts.key(self.request.task)
+
+    @property
+    def code_version(self) -> str:
+        """Digest of the code that decides the result."""
+        return version_of(self.parts.modules)
 
     @property
     def created_by(self) -> dict[str, str]:
@@ -128,19 +136,19 @@ class StepWork(Generic[C]):
 
     def output_uri(self, name: str) -> str:
         """Where the output `name` is published."""
-        return join_uri(_base_uri(self.request, self.key), name)
+        return join_uri(record_uri(self.request.artifacts_uri, self.request.task, self.key), name)
 
     @property
     def work_uri(self) -> str:
-        """Where unfinished work that a restart takes up lies."""
-        return join_uri(self.request.artifacts_uri, "work", self.request.task, self.key)
+        """Where unfinished work is that a restart takes up, also after a change of the code."""
+        return join_uri(self.request.artifacts_uri, "work", self.request.task, self.parts.work_key(self.request.task))
 
     def work_folder(self) -> Path:
         """A local folder that survives a restart where artifacts are local files, and is temporary elsewhere."""
         if scheme_of(self.work_uri) == "file":
             folder = file_path(self.work_uri)
         else:
-            folder = Path(tempfile.gettempdir()) / "vl3-work" / self.key
+            folder = Path(tempfile.gettempdir()) / "vl3-work" / self.parts.work_key(self.request.task)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -181,15 +189,29 @@ class StepWork(Generic[C]):
             yield step_run
 
 
-def step_key(step: Step[C], request: StepRequest[C]) -> str:
-    """Digest (32 hex digits) over the configuration that matters, the inputs' digests and the code version."""
-    parts = {
-        "task": request.task,
-        "parts": step.key_parts(request),
-        "inputs": {name: reference.sha256 for name, reference in sorted(request.inputs.items())},
-        "code": code_version(step.code, libraries=step.libraries, exclude=step.exclude, pins=request.library_pins),
-    }
-    return digest(parts)[:32]
+def make_request(parameters: WorkflowParameters, **own: Any) -> StepRequest[Any]:
+    """The request of a step: the run's parameters with the configuration that they mean, and what is the step's own.
+
+    Raises:
+        ConfigError: there is no such recipe, or an override does not fit.
+    """
+    given = {one.name: getattr(parameters, one.name) for one in fields(parameters)}
+    return StepRequest(**given, config=apply_overrides(get_recipe(parameters.recipe), parameters.overrides), **own)
+
+
+def entries_of(step: Step[Any]) -> tuple[str, ...]:
+    """The modules whose closure is the code of a step."""
+    return step.entries or (step.run.__module__,)
+
+
+def key_parts(step: Step[C], request: StepRequest[C]) -> KeyParts:
+    """What decides the result of a step: configuration, the inputs' digests, code and libraries."""
+    return KeyParts(
+        config=flatten(step.key_parts(request)),
+        inputs={name: reference.sha256 for name, reference in sorted(request.inputs.items())},
+        modules=module_digests(entries_of(step)),
+        libraries=library_versions(step.libraries, request.library_pins),
+    )
 
 
 def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple[StepRecord, bool]:
@@ -198,53 +220,49 @@ def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple
     Returns:
         The record, and whether it was reused.
     """
-    key = step_key(step, request)
-    uri = _base_uri(request, key)
+    work = StepWork(request=request, parts=key_parts(step, request), progress=progress)
+    uri = record_uri(request.artifacts_uri, request.task, work.key)
     if step.reusable:
-        record = read_record(uri)
-        if record is not None and all(is_intact(reference) for reference in record.outputs.values()):
+        record, is_whole = find_finished(uri)
+        if record is not None and is_whole:
             if step.on_reuse is not None:
                 step.on_reuse(request, record)
             return record, True
+        _say_why(step, work, record)
     started = time.monotonic()
-    outcome = step.run(StepWork(request=request, key=key, progress=progress))
+    outcome = step.run(work)
     record = StepRecord(
-        key=key,
+        key=work.key,
         name=request.task,
         outputs=outcome.outputs,
         values=outcome.values,
         seconds=round(time.monotonic() - started, 3),
         created_at=now(),
+        commit=request.commit,
+        parts=work.parts,
     )
-    _write_record(uri, record)
+    write_record(uri, record)
     return record, False
 
 
-def record_of(reference: Reference) -> StepRecord:
-    """The record of the step that published an artifact.
-
-    Raises:
-        StorageError: there is none, so the artifact was not made by a step.
-    """
-    uri = reference.uri.rpartition("/")[0]
+def find_finished(uri: str) -> tuple[StepRecord | None, bool]:
+    """The record of a step, and whether every output that it names is still there as it was published."""
     record = read_record(uri)
-    if record is None:
-        raise StorageError(f"{uri}.json: the step's record is missing or unreadable. Run the workflow again.")
-    return record
+    return record, record is not None and all(is_intact(reference) for reference in record.outputs.values())
 
 
-def read_record(uri: str) -> StepRecord | None:
-    """The record at `<uri>.json`; None when it is missing or not whole, for then the step is to run again."""
-    parent, _, name = uri.rpartition("/")
-    text = open_store(parent).read(f"{name}.json")
-    if text is None:
-        return None
+def _say_why(step: Step[C], work: StepWork[C], same: StepRecord | None) -> None:
+    """Say in the log why the step runs, and what it costs where only code has changed since a finished one."""
+    task = work.request.task
     try:
-        data = json.loads(text)
-        data["outputs"] = {name: Reference.from_dict(item) for name, item in data["outputs"].items()}
-        return StepRecord(**data)
-    except (ValueError, KeyError, TypeError, AttributeError, StorageError):
-        return None
+        finished = finished_records(work.request.artifacts_uri, task)
+        verdict = judge(work.parts, chain([same] if same else [], finished), cost=step.cost)
+    except Vl3Error as error:  # the step itself can do without
+        log.warning("why %s runs cannot be said, the records of former ones cannot be read: %s", task, error)
+        return
+    log.info("%s runs: %s", task, verdict.reason)
+    if verdict.warning:
+        log.warning("%s: %s", task, verdict.warning)
 
 
 def remove_tree(uri: str) -> None:
@@ -262,16 +280,3 @@ def is_published(work: StepWork[Any], name: str) -> Reference | None:
     """The output `name` if a former, interrupted attempt has published it whole."""
     reference = find(work.output_uri(name))
     return reference if reference is not None and is_intact(reference) else None
-
-
-def _write_record(uri: str, record: StepRecord) -> None:
-    parent, _, name = uri.rpartition("/")
-    data = asdict(record)
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "record.json"
-        atomic_write_json(path, data)
-        open_store(parent).put_file(path, f"{name}.json")
-
-
-def _base_uri(request: StepRequest[Any], key: str) -> str:
-    return join_uri(request.artifacts_uri, "steps", request.task, key)

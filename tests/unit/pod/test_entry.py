@@ -221,7 +221,7 @@ def test_a_damaged_dataset_keeps_its_family(stage_inputs: Any, tmp_path: Path) -
         ({"PET_NPROC_PER_NODE": "3"}, {}, r"trained by 2 processes, and its pods have 1 x 3 = 3"),
         ({"VL3_JOB": ""}, {}, r"VL3_JOB is not set"),
         ({"VL3_JOB": "{"}, {}, r"VL3_JOB: the stage's job file cannot be read"),
-        ({}, {"code_version": "0" * 64}, r"launched by other sources of vl3 \(digest 000000000000\).*images differ"),
+        ({}, {"code_version": "0" * 64}, r"launched by other code of vl3 \(version 000000000000\).*images differ"),
     ],
     ids=["no-place", "auto", "other-size", "no-job", "broken-job", "other-code"],
 )

@@ -13,7 +13,10 @@ from vl3.errors import ClusterError
 from vl3.steps import finish
 from vl3.steps.finish import final_state, find_failure
 from vl3.workflow.failures import note_failure, noted_failures
+from vl3.workflow.key import KeyParts
 from vl3.workflow.step import StepRequest, StepWork
+
+NO_PARTS = KeyParts(config={}, inputs={}, modules={}, libraries={})
 
 
 @pytest.fixture
@@ -34,7 +37,11 @@ def request_at_end(request_of_tiny: StepRequest) -> Callable[..., StepRequest]:
 
 
 def _run(request: StepRequest) -> Any:
-    return finish.run(StepWork(request=request, key="k", progress=lambda *_: None))
+    return finish.run(
+        StepWork(
+            request=request, parts=KeyParts(config={}, inputs={}, modules={}, libraries={}), progress=lambda *_: None
+        )
+    )
 
 
 def _collector(monkeypatch: pytest.MonkeyPatch, collect: Callable[[str], list[str]]) -> None:

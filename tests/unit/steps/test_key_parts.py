@@ -30,8 +30,7 @@ def _override(request: StepRequest, text: str) -> StepRequest:
         "stages.alignment.mixture.chart=9",
         "data.difffp_threshold=0.2",
         "optimizer.beta1=0.8",
-        "launch.processes_per_node=1",
-        "launch.threads_per_process=2",
+        "engine.precision=bf16",
     ],
 )
 def test_training_follows(override: str, training: StepRequest) -> None:
@@ -50,6 +49,12 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "data.build_workers=1",
         "placements.alignment.queue=other",
         "launch.backend=trainjob",
+        "launch.processes_per_node=1",
+        "launch.threads_per_process=2",
+        "engine.zero_stage=2",
+        "engine.gradient_checkpointing=true",
+        "engine.keep_checkpoints=3",
+        "engine.on_code_change=restart",
     ],
 )
 def test_training_ignores(override: str, training: StepRequest) -> None:

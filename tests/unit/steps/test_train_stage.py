@@ -14,12 +14,14 @@ import pytest
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError, ConfigError, StorageError
 from vl3.launch.job import LaunchJob, LaunchResult, StateChange
+from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.steps import train_stage
 from vl3.store.artifacts import fetch, find, publish
 from vl3.store.uris import file_path
 from vl3.training.events import read_events
-from vl3.training.sources import stage_code_version
-from vl3.workflow.step import Step, StepRecord, StepRequest, execute, step_key
+from vl3.workflow.code import code_version
+from vl3.workflow.record import StepRecord
+from vl3.workflow.step import StepRequest, execute, key_parts
 
 LIBRARIES = train_stage.STEP.libraries
 FIRST = [
@@ -152,7 +154,7 @@ def test_a_stage_that_was_cut_off_ends_with_each_step_once(
     assert record.values["end"]["steps"] == 1
     assert (fetch(record.outputs["checkpoint"]) / "model.safetensors").read_bytes() == b"weights"
     assert told == ["0/2 queued: waits for quota of cpu", "0/2 preempted: by a higher priority", "2/2 loss 2.0"]
-    assert not (tmp_path / "artifacts" / "work" / "train-alignment" / record.key).exists()
+    assert list((tmp_path / "artifacts" / "work" / "train-alignment").iterdir()) == []
     assert run.tags["vl3.launch_state"] == "preempted"
     numbers = next(values for _, values in run.metrics if "launch/attempts" in values)
     assert numbers == {
@@ -168,7 +170,7 @@ def test_local_processes_get_files_and_pods_get_nothing_of_this_machine(
     assert (local.backend, local.stage, local.placement) == ("local", "alignment", None)
     assert local.document["events_path"] == str(local.events_path)
     assert local.document["failure_path"] == str(local.failure_path)
-    assert local.document["code_version"] == stage_code_version()
+    assert local.document["code_version"] == code_version(TRAINING_ENTRIES)
 
 
 def test_pods_get_the_placement_and_nothing_of_this_machine(
@@ -221,14 +223,14 @@ def test_the_key_is_the_same_where_the_libraries_are_pinned_and_not_installed(
     make_request: Callable[[str], StepRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = make_request("trainjob")
-    full = step_key(train_stage.STEP, request)
+    full = key_parts(train_stage.STEP, request)
     pins = {library: version(library) for library in LIBRARIES}
     _uninstall(monkeypatch)
     with pytest.raises(ConfigError, match=r"av is not installed here"):
-        step_key(train_stage.STEP, request)
-    assert step_key(train_stage.STEP, dataclasses.replace(request, library_pins=pins)) == full
+        key_parts(train_stage.STEP, request)
+    assert key_parts(train_stage.STEP, dataclasses.replace(request, library_pins=pins)) == full
     other = dataclasses.replace(request, library_pins=pins | {"torch": "0.0"})
-    assert step_key(train_stage.STEP, other) != full
+    assert key_parts(train_stage.STEP, other) != full
 
 
 def _uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +239,7 @@ def _uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_found(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("vl3.config.codeversion.version", not_found)
+    monkeypatch.setattr("vl3.workflow.code.version", not_found)
 
 
 @pytest.mark.parametrize("step", ["train_stage", "promote", "report"])
@@ -249,9 +251,3 @@ def test_the_launcher_images_steps_load_nothing_heavy(step: str) -> None:
         "& {'torch', 'numpy', 'pandas', 'pyarrow', 'PIL', 'av', 'transformers', 'deepspeed', 'mlflow', 'kfp'}))"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
-
-
-def test_the_step_covers_the_sources_that_pods_compare() -> None:
-    step: Step = train_stage.STEP
-    assert "steps/train_stage.py" in step.code
-    assert not [pattern for pattern in step.exclude if pattern in step.code]

@@ -17,6 +17,7 @@ from vl3.store.objects import open_store
 from vl3.training import checkpoint as checkpoint_module
 from vl3.training import loop
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
+from vl3.training.code_change import CodeHistory
 from vl3.training.loop import CheckpointSaver, StepDone
 
 FINGERPRINT = "e" * 64
@@ -132,7 +133,8 @@ def test_training_does_not_wait_for_a_slow_store(
     checkpoints = open_checkpoints((tmp_path / "work").as_uri())
     meter: Any = SimpleNamespace(gather=lambda: SimpleNamespace(to_dict=dict))
     engine: Any = SimpleNamespace(deepspeed=None)
-    save = CheckpointSaver(checkpoints, meter, engine, [], every_steps=1, is_writer=True)
+    code = CodeHistory(version="v", commit="c", changes=())
+    save = CheckpointSaver(checkpoints, meter, engine, [], every_steps=1, is_writer=True, code=code)
     started = time.monotonic()
     for done in (1, 2, 3):
         save(StepDone(done=done, total=9, learning_rates={}, stop_requested=False))

@@ -17,7 +17,9 @@ JOB = StageJob(
     work_uri="file:///work",
     output_uri="file:///out",
     created_by={"step": "train-video"},
+    made_from={},
     code_version="ab" * 32,
+    commit="a-commit",
     events_path="/events.jsonl",
     failure_path="/failure.json",
 )
@@ -34,5 +36,5 @@ def test_unreadable_job_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"job\.json: the stage's job file cannot be read"):
         read_job(path)
     path.write_text(json.dumps({"stage": "video"}))
-    with pytest.raises(ConfigError, match=r"has the fields code_version, config, created_by, .*; found stage"):
+    with pytest.raises(ConfigError, match=r"has the fields code_version, commit, config, created_by, .*; found stage"):
         read_job(path)

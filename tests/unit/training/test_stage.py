@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.artifacts import fetch, find
+from vl3.store.manifest import write_manifest
 from vl3.training.job import StageJob
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -163,3 +165,64 @@ def test_a_missing_dataset_is_named(stage_inputs: Any, tmp_path: Path) -> None:
     missing = replace(job, dataset=job.dataset | {"uri": (tmp_path / "gone").as_uri()})
     with pytest.raises(StorageError, match=r"gone: the dataset is missing"):
         run(missing)
+
+
+def created_by(folder: Path, name: str) -> dict[str, str]:
+    found = find((folder / name).as_uri())
+    assert found is not None
+    return found.created_by
+
+
+def test_after_a_change_of_the_code_a_stage_goes_on_and_says_so(
+    stage_inputs: Any, unbroken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = replace(stage_inputs.job(tmp_path), code_version="a" * 64, commit="commit-a")
+    assert not run(first, stop_after=2)
+    assert "code_changes" not in created_by(tmp_path, "work/step-000002")
+    second = replace(first, code_version="b" * 64, commit="commit-b")
+    assert not run(second, stop_after=3)  # at step 5
+    assert run(second)
+    said = (
+        "goes on at step 2 with other code: written by commit commit-a (version aaaaaaaaaaaa), now commit commit-b "
+        "(version bbbbbbbbbbbb)"
+    )
+    assert [event["text"] for event in events(tmp_path, "note") if "other code" in event["text"]] == [said]
+    assert said in [entry.message for entry in caplog.records if entry.levelname == "WARNING"]
+    change = "step 2: commit commit-a (version aaaaaaaaaaaa) -> commit commit-b (version bbbbbbbbbbbb)"
+    assert [event["code_changes"] for event in events(tmp_path, "start")] == [[], [change], [change]]
+    assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 2, 5]
+    assert created_by(tmp_path, "work/step-000006")["code_changes"] == change
+    assert created_by(tmp_path, "model")["code_changes"] == change
+    assert weights(tmp_path) == weights(unbroken), "the code did not really change"
+    assert created_by(unbroken, "model") == {"step": "train-vision-adaptation"}
+
+
+def test_restart_removes_what_other_code_trained(stage_inputs: Any, unbroken: Path, tmp_path: Path) -> None:
+    changes = {"engine.on_code_change": "restart"}
+    first = replace(stage_inputs.job(tmp_path, **changes), code_version="a" * 64, commit="commit-a")
+    assert not run(first, stop_after=5)
+    assert not run(first, stop_after=1), "the same code goes on"
+    second = replace(first, code_version="b" * 64, commit="commit-b")
+    assert not run(second, stop_after=2)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["step-000002"]
+    assert run(second)
+    assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 5, 0, 2]
+    (note,) = [event["text"] for event in events(tmp_path, "note") if "begins again" in event["text"]]
+    assert "engine.on_code_change=restart: the checkpoint of step 6 was trained by other code" in note
+    assert "commit commit-a (version aaaaaaaaaaaa) -> commit commit-b (version bbbbbbbbbbbb)" in note
+    assert "code_changes" not in created_by(tmp_path, "model")
+    assert weights(tmp_path) == weights(unbroken)
+
+
+def test_a_checkpoint_from_before_code_was_noted_is_of_unknown_code(stage_inputs: Any, tmp_path: Path) -> None:
+    job = stage_inputs.job(tmp_path)
+    assert not run(job, stop_after=3)
+    folder = tmp_path / "work" / "step-000003"
+    state = json.loads((folder / "trainer.json").read_text())
+    for name in ("code_version", "commit", "code_changes"):
+        state.pop(name)
+    (folder / "trainer.json").write_text(json.dumps(state))
+    write_manifest(folder, kind="training-state", created_by={})
+    assert run(job)
+    assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 3]
+    assert "written by commit unknown (version unknown)" in events(tmp_path, "note")[-1]["text"]

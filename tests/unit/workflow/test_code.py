@@ -1,6 +1,7 @@
 """A step's code version follows what the step imports, and nothing else."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -15,10 +16,12 @@ import pytest
 
 from vl3.errors import ConfigError
 from vl3.workflow.code import STARTED_BY_NAME, WALLS, closure, code_version, library_versions, module_digests, read_pins
+from vl3.workflow.step import entries_of
 
 ROOT = Path(__file__).parents[3]
 STEPS = sorted(path.stem for path in (ROOT / "src/vl3/steps").glob("*.py") if "\nSTEP = " in path.read_text())
-REACHED = {step: closure([f"vl3.steps.{step}"]) for step in STEPS}
+ENTRIES = {step: entries_of(importlib.import_module(f"vl3.steps.{step}").STEP) for step in STEPS}
+REACHED = {step: closure(entries) for step, entries in ENTRIES.items()}
 
 FILES = {
     "__init__.py": "",
@@ -79,6 +82,12 @@ def test_closure_holds_what_the_table_says_is_started(sample: Path, monkeypatch:
 def test_entry_that_does_not_exist_is_named(sample: Path) -> None:
     with pytest.raises(ConfigError, match=r"'sample\.steps\.three' is to be part .* Correct the entries"):
         closure(["sample.steps.one", "sample.steps.three"], package="sample")
+
+
+def test_file_that_cannot_be_parsed_is_named(sample: Path) -> None:
+    (sample / "data/stray.py").write_text("x = 1\ny = =\n")
+    with pytest.raises(ConfigError, match=r"stray\.py:2: not a line of Python \('y = ='\).*Correct the file"):
+        closure(["sample.steps.one"], package="sample")
 
 
 def test_grimp_leaves_no_cache_where_the_process_stands(
@@ -171,7 +180,7 @@ for name, files in changes.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     grimp.build_graph.cache_clear()
-    versions[name] = {step: code_version([f"vl3.steps.{step}"]) for step in steps}
+    versions[name] = {step: code_version(entries) for step, entries in steps.items()}
     for path, text in before.items():
         if text is None:
             path.unlink()
@@ -243,7 +252,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     changes = {name: make() for name, make in (NO_EFFECT | EFFECT).items()}
     changes |= {"none": {}, "change of the new module": FRESH | {"vl3/data/fresh/thing.py": "SIZE = 2\n"}}
     done = subprocess.run(
-        [sys.executable, "-c", COMPUTE, str(folder), json.dumps(STEPS)],
+        [sys.executable, "-c", COMPUTE, str(folder), json.dumps(ENTRIES)],
         input=json.dumps(changes),
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,

@@ -23,7 +23,7 @@ def run(work):
     with work.fresh_folder("out") as folder:
         (folder / "x").write_text("x")
         return StepOutcome(outputs={{"out": work.publish(folder, "out", kind="test")}})
-module.STEP = Step(code=("errors.py",), run=run, key_parts=lambda request: {{}})
+module.STEP = Step(entries=("vl3.errors",), run=run, key_parts=lambda request: {{}})
 sys.modules["vl3.steps.probe"] = module
 from vl3.workflow.entry import run_step
 run_step("probe", workflow={workflow!r}, outputs={{"out": {out!r}}})

@@ -1,17 +1,19 @@
 """Steps are reused when nothing that matters has changed, and only then."""
 
 import dataclasses
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.errors import DataError
+from vl3.errors import DataError, StorageError
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path
-from vl3.workflow import step as step_module
-from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, execute, record_of, step_key
+from vl3.workflow.record import record_of
+from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, execute, key_parts
 
 Runs = list[str]
 
@@ -38,7 +40,7 @@ def step(runs: Runs) -> Step:
         work.clear()
         return StepOutcome(outputs={"out": reference}, values={"seed": work.request.config.seed})
 
-    return Step(code=("errors.py",), run=run, key_parts=lambda request: {"seed": request.config.seed})
+    return Step(entries=("vl3.errors",), run=run, key_parts=lambda request: {"seed": request.config.seed})
 
 
 def test_a_finished_step_is_reused(step: Step, request_of_tiny: StepRequest, runs: Runs) -> None:
@@ -48,7 +50,7 @@ def test_a_finished_step_is_reused(step: Step, request_of_tiny: StepRequest, run
     assert second == first
     assert first.values == {"seed": 0}
     assert record_of(first.outputs["out"]) == first
-    assert not file_path(request_of_tiny.artifacts_uri).joinpath("work", "a-step", first.key).exists()
+    assert list(file_path(request_of_tiny.artifacts_uri).joinpath("work", "a-step").iterdir()) == []
 
 
 def _with_seed(request: StepRequest) -> StepRequest:
@@ -67,6 +69,10 @@ def _with_other_uri(request: StepRequest) -> StepRequest:
     )
 
 
+def step_key(step: Step, request: StepRequest) -> str:
+    return key_parts(step, request).key(request.task)
+
+
 CHANGES: dict[str, Callable[[StepRequest], StepRequest]] = {"configuration": _with_seed, "input": _with_input}
 
 
@@ -76,7 +82,7 @@ def test_what_matters_changes_the_key(change: str, step: Step, request_of_tiny: 
 
 
 def test_code_changes_the_key(step: Step, request_of_tiny: StepRequest) -> None:
-    other = dataclasses.replace(step, code=("errors.py", "lifeline.py"))
+    other = dataclasses.replace(step, entries=("vl3.errors", "vl3.lifeline"))
     assert step_key(other, request_of_tiny) != step_key(step, request_of_tiny)
 
 
@@ -107,7 +113,7 @@ def test_a_failed_step_leaves_no_output(request_of_tiny: StepRequest, tmp_path: 
             (folder / "half").write_text("half")
             raise DataError("no")
 
-    step = Step(code=("errors.py",), run=fail, key_parts=lambda _: {})
+    step = Step(entries=("vl3.errors",), run=fail, key_parts=lambda _: {})
     with pytest.raises(DataError, match="no"):
         execute(step, request_of_tiny, _ignore)
     assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
@@ -128,10 +134,55 @@ def test_a_step_that_is_not_reusable_always_runs(step: Step, request_of_tiny: St
     assert len(runs) == 2
 
 
-def test_every_step_names_code_that_exists(request_of_tiny: StepRequest) -> None:
-    import importlib
+def test_why_a_step_runs_is_in_its_log(
+    step: Step, request_of_tiny: StepRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        execute(step, request_of_tiny, _ignore)
+        execute(step, _with_seed(request_of_tiny), _ignore)
+        other = dataclasses.replace(step, entries=("vl3.errors", "vl3.lifeline"), cost=lambda _: "It costs a day")
+        execute(other, _with_seed(request_of_tiny), _ignore)
+    assert [entry.message for entry in caplog.records if entry.message.startswith("a-step runs")] == [
+        "a-step runs: none is finished yet",
+        "a-step runs: config seed 0 -> 1",
+        "a-step runs: code changed in vl3.lifeline (new)",
+    ]
+    (warning,) = [entry.message for entry in caplog.records if entry.levelname == "WARNING"]
+    assert "differs in code alone: code changed in vl3.lifeline (new). It costs a day." in warning
 
-    for name in ("check_prerequisites", "validate_data", "train_stage", "evaluate", "promote", "report"):
-        found: Step = importlib.import_module(f"vl3.steps.{name}").STEP
-        version = step_module.code_version(found.code, libraries=found.libraries, exclude=found.exclude)
-        assert len(version) == 64
+
+def test_unfinished_work_outlives_a_change_of_the_code(step: Step, request_of_tiny: StepRequest) -> None:
+    def work(step: Step, request: StepRequest) -> StepWork:
+        return StepWork(request=request, parts=key_parts(step, request), progress=_ignore)
+
+    other = dataclasses.replace(step, entries=("vl3.errors", "vl3.lifeline"))
+    before, after = work(step, request_of_tiny), work(other, request_of_tiny)
+    assert before.work_uri == after.work_uri
+    assert before.output_uri("out") != after.output_uri("out")
+    assert before.code_version != after.code_version
+    assert work(step, _with_seed(request_of_tiny)).work_uri != before.work_uri
+
+
+def test_a_record_of_another_root_is_not_reused(
+    step: Step, request_of_tiny: StepRequest, runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a run folder was copied: its records name outputs in the folder that it was copied from."""
+    execute(step, request_of_tiny, _ignore)
+    shutil.copytree(tmp_path / "artifacts", tmp_path / "copy")
+    record, is_reused = execute(
+        step, dataclasses.replace(request_of_tiny, artifacts_uri=(tmp_path / "copy").as_uri()), _ignore
+    )
+    assert (is_reused, len(runs)) == (False, 2)
+    assert record.outputs["out"].uri.startswith((tmp_path / "copy").as_uri())
+    assert "outside of the step's folder): the step is taken as not done" in caplog.text
+
+
+def test_records_that_cannot_be_compared_fail_no_step(
+    step: Step, request_of_tiny: StepRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr("vl3.workflow.step.finished_records", fail)
+    assert execute(step, request_of_tiny, _ignore)[1] is False
+    assert "why a-step runs cannot be said, the records of former ones cannot be read: the store is away" in caplog.text

@@ -80,6 +80,20 @@ class S3Store:
         """See Store."""
         return facts_of(self._target(key)) is not None
 
+    def newest(self) -> "list[str]":
+        """See Store."""
+        start = len(self._name(""))
+        times: dict[str, Any] = {}
+
+        def page(minio: Any, deadline: Any) -> None:
+            for item in minio.list_objects(self.bucket, prefix=self._name(""), recursive=False):
+                if not item.is_dir:
+                    times[item.object_name[start:]] = item.last_modified
+                deadline.check()
+
+        self.client.call(f"{self.uri}/", page)
+        return sorted(times, key=lambda name: times[name], reverse=True)
+
     def list(self, prefix: str = "") -> "list[str]":
         """See Store."""
         return sorted(self.sizes(prefix))

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from vl3.training.imports import lean_imports
+from vl3.system.imports import lean_imports
 
 
 def test_unused_libraries_are_hidden_only_inside() -> None:
     code = (
         "import sys, gc\n"
-        "from vl3.training.imports import lean_imports\n"
+        "from vl3.system.imports import lean_imports\n"
         "with lean_imports():\n"
         "    try:\n"
         "        import scipy\n"

@@ -1,0 +1,48 @@
+"""The key of a step: a digest over everything that decides its result, kept in parts so that two can be compared."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vl3.config.codec import digest
+
+_KEY_HEX = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyParts:
+    """What decides the result of a step."""
+
+    config: dict[str, Any]
+    """The configuration that matters, flat: `optimizer.warmup_ratio` -> 0.03."""
+    inputs: dict[str, str]
+    """Digest of each input."""
+    modules: dict[str, str]
+    """Digest of each module (and template) in the closure of the step's code."""
+    libraries: dict[str, str]
+    """Version of each library that may change the result."""
+
+    def key(self, task: str) -> str:
+        """Names the finished result (32 hex digits)."""
+        return digest({"task": task, **asdict(self)})[:_KEY_HEX]
+
+    def work_key(self, task: str) -> str:
+        """Names the unfinished work, which outlives a change of the code: neither modules nor libraries are in it."""
+        return digest({"task": task, "config": self.config, "inputs": self.inputs})[:_KEY_HEX]
+
+
+def flatten(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested configuration as one level, by paths joined with dots.
+
+    {"optimizer": {"beta1": 0.9}, "lora": None, "mixture": {}}
+    -> {"optimizer.beta1": 0.9, "lora": None, "mixture": {}}
+    """
+    return dict(_leaves(parts, ""))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

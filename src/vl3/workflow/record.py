@@ -1,0 +1,182 @@
+"""The record of a finished step. It carries its own digest and key, and is refused where either does not fit."""
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vl3.config.codec import digest
+from vl3.errors import StorageError
+from vl3.store.objects import open_store
+from vl3.store.reference import Reference
+from vl3.store.uris import join_uri
+from vl3.system.clock import is_time
+from vl3.system.documents import parse_object
+from vl3.system.files import atomic_write_json
+from vl3.workflow.key import KeyParts
+
+log = logging.getLogger("vl3.step")
+
+_DIGEST = "sha256"
+_KEY = re.compile(r"[0-9a-f]{32}")
+_OUTPUT = re.compile(r"[a-z][a-z0-9_-]*")
+_REMEDY = "Run the workflow again: the step that writes it is run again by itself."
+_MAX_READ = 16
+"""Records that are read to find the newest that fits; a root shared by many runs may hold thousands."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """What is kept of a finished step, at `<artifacts_uri>/steps/<task>/<key>.json`."""
+
+    key: str
+    """Digest of `parts`."""
+    name: str
+    """The task."""
+    outputs: dict[str, Reference]
+    """Published artifacts by output name, each at `<artifacts_uri>/steps/<task>/<key>/<output name>`."""
+    values: dict[str, Any]
+    """Small results."""
+    seconds: float
+    """Time that the last attempt took."""
+    created_at: str
+    """When it was finished, ISO 8601 in UTC."""
+    commit: str
+    """Commit of the code that finished it."""
+    parts: KeyParts
+    """What its key was made of."""
+
+
+def record_uri(artifacts_uri: str, task: str, key: str) -> str:
+    """Where a step's outputs are; the record is beside them, under the same name with `.json`."""
+    return join_uri(artifacts_uri, "steps", task, key)
+
+
+def record_of(reference: Reference) -> StepRecord:
+    """The record of the step that published an artifact.
+
+    Raises:
+        StorageError: there is none that fits, so no step is known to have made the artifact.
+    """
+    uri = reference.uri.rpartition("/")[0]
+    try:
+        record = _read(uri)
+    except ValueError as error:
+        raise StorageError(f"{uri}.json: the step's record cannot be trusted ({error}). {_REMEDY}") from error
+    if record is None:
+        raise StorageError(f"{uri}.json: the step's record is missing. {_REMEDY}")
+    return record
+
+
+def read_record(uri: str) -> StepRecord | None:
+    """The record at `<uri>.json`; None when it is missing, or does not fit, which is named in the log.
+
+    Raises:
+        StorageError: the store fails.
+    """
+    try:
+        return _read(uri)
+    except ValueError as error:
+        log.warning("%s.json is left aside, it cannot be trusted (%s): the step is taken as not done", uri, error)
+        return None
+
+
+def finished_records(artifacts_uri: str, task: str) -> Iterator[StepRecord]:
+    """The records of a task that fit, newest first, of the last few written.
+
+    Raises:
+        StorageError: the store fails.
+    """
+    folder = join_uri(artifacts_uri, "steps", task)
+    keys = [name.removesuffix(".json") for name in open_store(folder).newest() if name.endswith(".json")]
+    for key in keys[:_MAX_READ]:
+        record = read_record(join_uri(folder, key))
+        if record is not None:
+            yield record
+
+
+def write_record(uri: str, record: StepRecord) -> None:
+    """Write a record at `<uri>.json`.
+
+    Raises:
+        StorageError: the store refuses or fails.
+    """
+    parent, _, name = uri.rpartition("/")
+    content = json.loads(json.dumps(asdict(record)))  # as it will be read: keys are texts, tuples are lists
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "record.json"
+        atomic_write_json(path, {**content, _DIGEST: digest(content)})
+        open_store(parent).put_file(path, f"{name}.json")
+
+
+def _read(uri: str) -> StepRecord | None:
+    """The record at `<uri>.json`, None if it is missing; ValueError says what does not fit."""
+    parent, _, key = uri.rpartition("/")
+    data = open_store(parent).read(f"{key}.json")
+    return None if data is None else parse_record(data, uri)
+
+
+def parse_record(data: bytes, uri: str) -> StepRecord:
+    """Read a record's bytes; everything is checked that a reader will lean on.
+
+    Args:
+        data: any bytes.
+        uri: where it was read, without `.json`: `<artifacts_uri>/steps/<task>/<key>`.
+
+    Raises:
+        ValueError: it is no record, or not the one of this task and key, or was changed.
+    """
+    content = parse_object(data)
+    found = content.pop(_DIGEST, None)
+    if set(content) != {field.name for field in fields(StepRecord)}:
+        raise ValueError("it has not the fields of a record; an older version of vl3 may have written it")
+    if found != digest(content):
+        raise ValueError("its content is not the one that its sha256 was made of")
+    *_, task, key = uri.split("/")
+    parts = _parts(content["parts"])
+    if not _KEY.fullmatch(key) or content["key"] != key or content["name"] != task or parts.key(task) != key:
+        raise ValueError(f"it is the record of another step: task {content['name']!r:.80}, key {content['key']!r:.80}")
+    seconds = content["seconds"]
+    if not _is_number(seconds) or not is_time(content["created_at"]) or not isinstance(content["commit"], str):
+        raise ValueError("its time or its commit is none")
+    if not isinstance(content["values"], dict):
+        raise ValueError("its values are no table")
+    outputs = _outputs(content["outputs"], uri)
+    return StepRecord(**{**content, "parts": parts, "outputs": outputs, "seconds": float(seconds)})
+
+
+def _parts(data: Any) -> KeyParts:
+    names = {field.name for field in fields(KeyParts)}
+    if not isinstance(data, dict) or set(data) != names or not all(isinstance(table, dict) for table in data.values()):
+        raise ValueError("the parts of its key are none")
+    if not _are_texts(*(text for name in names - {"config"} for text in data[name].values())):
+        raise ValueError("a digest among the parts of its key is none")
+    return KeyParts(**data)
+
+
+def _outputs(data: Any, uri: str) -> dict[str, Reference]:
+    """References to what lies in the step's own folder: a record gives nobody a way to files outside of it."""
+    if not isinstance(data, dict):
+        raise ValueError("its outputs are no table")
+    outputs = {}
+    for name, item in data.items():
+        try:
+            outputs[name] = Reference.from_dict(item)
+        except StorageError as error:
+            raise ValueError(f"output {name!r:.80}: {error}") from error
+        if not _OUTPUT.fullmatch(name) or outputs[name].uri != join_uri(uri, name):
+            raise ValueError(f"its output {name!r:.80} is at {outputs[name].uri!r:.200}, outside of the step's folder")
+    return outputs
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a time that can be shown and added."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
