@@ -3,6 +3,7 @@
 vl3 itself knows nothing of kfp; kfp is imported when a command needs the server, not before.
 """
 
+import json
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,6 +98,30 @@ def status(
         found = now
     if found.state != "SUCCEEDED":
         raise _failure(server, found)
+
+
+@app.command()
+def explain(
+    run: Annotated[str, typer.Argument(help="Folder of a run, its name below runs/, or the id of a submitted one.")],
+    task: Annotated[str, typer.Argument(help="Task of the workflow; all, if none is named.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every difference.")] = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Print why each task would run or be reused if the run were started again with the code of here."""
+    from pipelines import explain as explaining
+
+    previews = explaining.explain(
+        run, task, lambda: _server(endpoint, namespace), pins_file=os.environ.get("VL3_TRAINER_REQUIREMENTS", "")
+    )
+    if as_json:
+        print(json.dumps([explaining.as_json(preview) for preview in previews], indent=1, ensure_ascii=False))
+        return
+    rows: list[tuple[str, ...]] = []
+    for preview in previews:
+        rows.append((preview.task, preview.line))
+        rows += [("", f"warning: {preview.warning}")] if preview.warning else []
+    print(_aligned(rows))
 
 
 @app.command()

@@ -36,7 +36,8 @@ def run_parameters(run: Any) -> dict[str, Any]:
 def task_states(run: Any) -> list[TaskState]:
     """The tasks of a run, in the order of the workflow that it was submitted with."""
     details = list(run.run_details.task_details or []) if run.run_details else []
-    return [_task_state(name, key, details) for key, name in _keys(run.pipeline_spec or {})]
+    tasks = ordered_tasks(run.pipeline_spec or {})
+    return [_task_state(task.get("taskInfo", {}).get("name", key), key, details) for key, task in tasks]
 
 
 def pod_of(run: Any, task: str) -> str:
@@ -79,10 +80,10 @@ def _hash(name: str | None) -> str:
     return (name or "").rpartition("-")[2]
 
 
-def _keys(spec: dict[str, Any]) -> list[tuple[str, str]]:
-    """(key in the compiled workflow, name) of every task that runs a container, in order of their dependencies."""
+def ordered_tasks(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(key in the compiled workflow, task) of every task that runs a container, in order of their dependencies."""
     ir = spec.get("pipeline_spec") or spec
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, dict[str, Any]]] = []
 
     def walk(dag: dict[str, Any]) -> None:
         for key in _ordered(dag.get("tasks", {})):
@@ -91,7 +92,7 @@ def _keys(spec: dict[str, Any]) -> list[tuple[str, str]]:
             if "dag" in component:
                 walk(component["dag"])
             else:
-                found.append((key, task.get("taskInfo", {}).get("name", key)))
+                found.append((key, task))
 
     walk(ir.get("root", {}).get("dag", {}))
     return found

@@ -1,0 +1,92 @@
+"""Why each task of a run would run or be reused: `vl3 run explain`. For runs of this machine and for submitted ones."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipelines.local.record import read_former
+from pipelines.wiring import read_wiring
+from pipelines.workflows import Workflow, get_workflow
+from vl3.config.parameters import WorkflowParameters
+from vl3.errors import ConfigError
+from vl3.workflow.code import read_pins
+from vl3.workflow.preview import TaskPreview, preview_run
+
+if TYPE_CHECKING:
+    from pipelines.server import Server
+
+RUNS = Path("runs")
+"""Where runs of this machine are by their names."""
+_TRAINER = Path(__file__).parents[1] / "images" / "trainer" / "requirements.txt"
+"""Versions in the image where the stages of a submitted run are trained."""
+
+
+def explain(run: str, task: str, connect: Callable[[], "Server"], *, pins_file: str) -> list[TaskPreview]:
+    """What would become of the tasks of a run if it were started again now.
+
+    Args:
+        run: folder of a run, its name below runs/, or the id of a submitted one.
+        task: the one task that is asked for; all, if empty.
+        connect: gives the server of submitted runs.
+        pins_file: versions in the image where stages are trained, as VL3_TRAINER_REQUIREMENTS names them; empty takes
+            this machine's own libraries for a run of this machine, and the checkout's for a submitted one.
+
+    Raises:
+        Vl3Error: there is no such run or task, or the server does not answer.
+    """
+    local = _local_run(run)
+    workflow, parameters = local or _submitted_run(run, connect())
+    pins = Path(pins_file) if pins_file else _TRAINER if local is None and _TRAINER.is_file() else None
+    wiring = read_wiring(_compiled(workflow, parameters))
+    previews = preview_run(wiring, parameters, library_pins=read_pins(pins) if pins else {})
+    if task and task not in (one.task for one in previews):
+        names = ", ".join(one.task for one in previews)
+        raise ConfigError(f"run {run} has no task {task!r}. Its tasks: {names}.")
+    return [one for one in previews if task in ("", one.task)]
+
+
+def as_json(preview: TaskPreview) -> dict[str, Any]:
+    """A preview as JSON data; each difference is [then, now]."""
+    found = preview.differences
+    groups = ("config", "inputs", "modules", "libraries")
+    return {
+        "task": preview.task,
+        "reused": preview.is_reused,
+        "reason": preview.reason,
+        "warning": preview.warning,
+        "differences": {name: getattr(found, name) for name in groups} if found else None,
+    }
+
+
+def _local_run(run: str) -> tuple[Workflow, WorkflowParameters] | None:
+    """Workflow and parameters of a run of this machine, as its run.json has them."""
+    for folder in (Path(run), RUNS / run):
+        record = read_former(folder / "run.json")
+        if record:
+            given = record.get("parameters")
+            asked = {**given, "run_id": record["run_id"]} if isinstance(given, dict) else given
+            return get_workflow(str(record.get("workflow"))), WorkflowParameters.from_dict(asked)
+    return None
+
+
+def _submitted_run(run: str, server: "Server") -> tuple[Workflow, WorkflowParameters]:
+    from pipelines.submit import find_run
+    from pipelines.tasks import run_parameters
+
+    found = find_run(server, run)
+    spec = found.pipeline_spec or {}
+    name = (spec.get("pipeline_spec") or spec).get("pipelineInfo", {}).get("name", "")
+    return get_workflow(name.removeprefix("vl3-")), WorkflowParameters.from_dict(run_parameters(found))
+
+
+def _compiled(workflow: Workflow, parameters: WorkflowParameters) -> dict[str, Any]:
+    """The workflow as it would be compiled now."""
+    from pipelines.compile import compile_workflow
+
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "workflow.yaml"
+        compile_workflow(workflow, parameters, path)
+        return next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
