@@ -21,7 +21,7 @@ from vl3.store.reference import Reference
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("vision_adaptation", "alignment", "multitask", "video")
-TRAINING = ("train-vision-adaptation", "train-alignment", "train-multitask", "train-video")
+TRAINING = tuple(f"train-{stage}".replace("_", "-") for stage in STAGES)
 CHAIN_STEPS = 4
 """Steps of each stage in the runs that go to their end."""
 

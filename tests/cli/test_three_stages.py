@@ -41,7 +41,8 @@ def test_a_recipe_of_three_stages_runs_to_its_report(
     plugins.mkdir()
     (plugins / "sitecustomize.py").write_text(textwrap.dedent(RECIPE))
     monkeypatch.setenv("PYTHONPATH", str(plugins))
-    settings = ["evaluation.samples_per_task=2", "engine.log_every_steps=1"]
+    # One process a stage: the runs of the recipe itself ask what two do.
+    settings = ["launch.processes_per_node=1", "evaluation.samples_per_task=2", "engine.log_every_steps=1"]
     runner = Runner(tmp_path / "run", ["--recipe", "three", "--data", str(corpus), "--set", *settings])
     done = runner.run()
     assert done.returncode == 0, done.stderr
