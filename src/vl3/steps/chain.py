@@ -16,6 +16,8 @@ from vl3.store.uris import check_key, join_uri
 
 INITIAL = "initial"
 """What a checkpoint's first weights came from: the checkpoint before, or the start artifact."""
+BASES_FILE = "bases.json"
+"""File of the start artifact: the digest of each base."""
 _MAX_STAGES = 100
 
 

@@ -16,6 +16,7 @@ from vl3.config.codec import to_dict
 from vl3.data.sample.records import annotations_file
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
+from vl3.steps.chain import BASES_FILE
 from vl3.steps.request import Request, Work
 from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import Store, open_store
@@ -224,7 +225,7 @@ def run(work: Work) -> StepOutcome:
     bases = base_digests(work.request)
     with work.step_run() as step_run, work.fresh_folder("start") as folder:
         step_run.set_tags({f"vl3.{name}": base["sha256"] for name, base in bases.items()})
-        atomic_write_json(folder / "bases.json", {name: base["sha256"] for name, base in bases.items()})
+        atomic_write_json(folder / BASES_FILE, {name: base["sha256"] for name, base in bases.items()})
         start = work.publish(folder, "start", kind="start")
     work.clear()
     return StepOutcome(outputs={"start": start}, values={"bases": bases})

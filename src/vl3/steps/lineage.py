@@ -1,9 +1,12 @@
 """The way from the data to the model version, as the report shows it."""
 
+import json
 from typing import Any
 
-from vl3.steps.chain import TrainedStage
+from vl3.config.codec import to_dict
+from vl3.steps.chain import BASES_FILE, TrainedStage
 from vl3.steps.request import Request
+from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 from vl3.workflow.record import record_of
 
@@ -11,25 +14,24 @@ from vl3.workflow.record import record_of
 def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, Any]) -> list[dict[str, Any]]:
     """Nodes in order: data, bases, the stages' checkpoints, the evaluation, the model version."""
     inputs = request.inputs
-    start, data = record_of(inputs["start"]), record_of(inputs["dataset"])
-    nodes = [
-        _node("data", "dataset", inputs["dataset"], {"samples": data.values.get("lines"), "from": request.data_uri})
-    ]
+    samples = record_of(inputs["dataset"]).values.get("lines")
+    nodes = [_node("data", "dataset", inputs["dataset"], {"samples": samples, "from": request.data_uri})]
+    digests = json.loads((fetch(inputs["start"]) / BASES_FILE).read_text(encoding="utf-8"))
     nodes += [
-        {"kind": "base", "name": name.replace("_", " "), "sha256": base["sha256"], "uri": base["uri"], "facts": {}}
-        for name, base in start.values["bases"].items()
+        {"kind": "base", "name": name.replace("_", " "), "sha256": digests[name], "uri": uri, "facts": {}}
+        for name, uri in to_dict(request.config.model).items()
     ]
-    nodes += [_checkpoint(request, stage) for stage in stages]
+    nodes += [_checkpoint(stage) for stage in stages]
     nodes.append(_node("evaluation", "evaluation", inputs["evaluation"], {}))
-    last = _checkpoint(request, stages[-1])
+    last = _checkpoint(stages[-1])
     facts = {"version": promotion["version"], "decision": promotion["state"]}
     nodes.append({**last, "kind": "model", "name": promotion["model"], "facts": facts})
     return nodes
 
 
-def _checkpoint(request: Request, stage: TrainedStage) -> dict[str, Any]:
+def _checkpoint(stage: TrainedStage) -> dict[str, Any]:
     record = record_of(stage.checkpoint)
-    facts = {"steps": request.config.stages[stage.name].steps, "version": record.values.get("version")}
+    facts = {"steps": record.parts.config.get("steps"), "version": record.values.get("version")}
     return _node("checkpoint", stage.name, stage.checkpoint, facts)
 
 

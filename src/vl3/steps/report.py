@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import time
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +17,7 @@ from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 from vl3.system.clock import is_time
-from vl3.system.files import read_record, storage_errors
+from vl3.system.files import atomic_write_bytes, read_record
 from vl3.training.events import EVENTS_NAME, STAGE_FILE
 from vl3.validation.result import RESULT_FILE
 from vl3.workflow.record import StepRecord, record_of
@@ -59,7 +58,7 @@ def gather(request: Request) -> dict[str, Any]:
         "verdict": {"state": promotion["state"], "reason": promotion["reason"]},
         "chain": [_chain_step(request, record_of(reference)) for reference in _one_of_each_task(request, stages)],
         "wall_seconds": _wall_seconds(run_record),
-        "stages": [_stage(record_of(stage.checkpoint).outputs["training"]) for stage in stages],
+        "stages": [_stage(record_of(stage.checkpoint).output("training")) for stage in stages],
         "evaluation": read_evaluation(fetch(request.inputs["evaluation"])),
         "gates": promotion["gates"],
         "validation": _validation(validation),
@@ -136,16 +135,14 @@ def _deliver(request: Request, report: Reference) -> None:
     """Copy the report to `<run folder>/report/`."""
     if request.run_folder is None:
         return
-    target = request.run_folder / "report"
-    with storage_errors(target):
-        target.mkdir(exist_ok=True)
-        for name in ("report.html", "report.json"):
-            shutil.copyfile(fetch(report) / name, target / name)
+    made, target = fetch(report), request.run_folder / "report"
+    for name in ("report.html", "report.json"):
+        atomic_write_bytes(target / name, (made / name).read_bytes())
 
 
 def _redeliver(request: Request, record: StepRecord) -> None:
     """A reused report is still the run's report."""
-    _deliver(request, record.outputs["report"])
+    _deliver(request, record.output("report"))
 
 
 def _read(reference: Reference, name: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Any
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import FAMILIES, StorageError, Vl3Error
+from vl3.errors import FAMILIES, Vl3Error
 from vl3.lifeline import start_lifeline
-from vl3.store.reference import Reference, read_reference, write_reference
+from vl3.store.reference import read_reference, write_reference
 from vl3.system.commit import code_commit
 from vl3.system.files import resource_errors, storage_errors
 from vl3.tracking.environment import MLFLOW_ENVIRONMENT
@@ -72,7 +72,7 @@ def run_step(
         request = _request(task, part, parameters, inputs or {}, values or {})
         record, is_reused = _run(name, request, status)
         for output, path in (outputs or {}).items():
-            write_reference(_output(record, output), Path(path))
+            write_reference(record.output(output), Path(path))
     except BaseException as error:
         _record_failure(status, task, parameters, error)
         raise
@@ -96,20 +96,6 @@ def _run(name: str, request: StepRequest[Any], status: StatusFile) -> tuple[Step
     )
     with resource_errors(Path(request.artifacts_uri)):
         return execute(step, request, status.progress)
-
-
-def _output(record: StepRecord, name: str) -> Reference:
-    """An output of the step.
-
-    Raises:
-        StorageError: a record from elsewhere names other outputs.
-    """
-    if name not in record.outputs:
-        raise StorageError(
-            f"the record {record.key} of {record.name} names no output {name!r}, only {sorted(record.outputs)}: "
-            "something else wrote it. Delete the record, and the step is run again."
-        )
-    return record.outputs[name]
 
 
 def _request(

@@ -50,6 +50,19 @@ class StepRecord:
     parts: KeyParts
     """What its key was made of."""
 
+    def output(self, name: str) -> Reference:
+        """An output by its name.
+
+        Raises:
+            StorageError: the record names no such output, so something else wrote it.
+        """
+        if name not in self.outputs:
+            raise StorageError(
+                f"the record {self.key} of {self.name} names no output {name!r}, only {sorted(self.outputs)}: "
+                "something else wrote it. Delete the record, and the step is run again."
+            )
+        return self.outputs[name]
+
 
 def record_uri(artifacts_uri: str, task: str, key: str) -> str:
     """Where a step's outputs are; the record is beside them, under the same name with `.json`."""
