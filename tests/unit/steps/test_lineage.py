@@ -94,6 +94,6 @@ def test_a_record_that_lacks_an_output_is_named(artifacts: dict[str, Reference])
     record = record_of(artifacts["checkpoint"])
     assert record.output("checkpoint") == artifacts["checkpoint"]
     with pytest.raises(
-        StorageError, match=r"of train-video names no output 'training', only \['checkpoint'\]: something"
+        StorageError, match=r"of train-video names no output 'training', only \['checkpoint'\]"
     ):
         record.output("training")
