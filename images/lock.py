@@ -6,7 +6,6 @@ A file carries a digest of what it was made from, by which a test notices that i
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -34,12 +33,6 @@ def inputs_digest(role: Role) -> str:
     """Digest over what a role asks for and what is left out, comments aside."""
     lines = [line for path in (source_file(role), *role.rule_files(_LEFT_OUT)) for line in rule_lines(path)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def read_pins(path: Path) -> dict[str, str]:
-    """Version by distribution name, as a requirements or constraints file pins them with ==."""
-    pairs = (line.partition(";")[0].partition("==") for line in rule_lines(path))
-    return {re.sub(r"[-_.]+", "-", name.strip()).lower(): pin.strip() for name, _, pin in pairs}
 
 
 def is_current(role: Role) -> bool:

@@ -12,8 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from images.lock import PLATFORM, PYTHON_VERSION, read_pins, uv_program
+from images.lock import PLATFORM, PYTHON_VERSION, uv_program
 from images.roles import IMAGES, ROLES, ROOT, Role, rule_lines
+from vl3.workflow.code import read_pins
 
 TREES = ROOT / "build" / "images"
 PREFIX = Path("opt/vl3")

@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from images.docker import inspect_image
-from images.lock import read_pins
 from images.roles import ROLES, ROOT
 from tests.images.conftest import Containers
+from vl3.workflow.code import read_pins
 
 LAUNCHER_LIMIT_BYTES = 250_000_000
 every_image = pytest.mark.parametrize("role", list(ROLES))

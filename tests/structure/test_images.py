@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from images.lock import is_current, read_pins, source_file
+from images.lock import is_current, source_file
 from images.roles import IMAGES, ROLES, ROOT, Role, rule_lines
+from vl3.workflow.code import read_pins
 
 LABELS = ("title", "description", "version", "revision", "source")
 HOST = re.compile(r"https?://|\b[\w-]+\.(com|org|io|net|dev)\b(?!/content)")
