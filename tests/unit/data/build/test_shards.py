@@ -55,7 +55,7 @@ def test_the_shard_is_a_tar_of_webdataset_names(dataset):
 
 
 def test_a_refused_line_has_no_sample(dataset):
-    with pytest.raises(DataError, match=r"train.jsonl:3: the line was refused and has no sample \(no turns\)"):
+    with pytest.raises(DataError, match=r"train.jsonl:3: the line was rejected and has no sample \(no turns\)"):
         ShardReader(dataset[0]).read(2)
 
 
@@ -65,7 +65,7 @@ def test_a_flipped_byte_is_noticed(dataset):
     data[700] ^= 1
     path.write_bytes(data)
     reader = ShardReader(dataset[0])
-    with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .*shard-000000.tar do not have the digest"):
+    with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .*shard-000000.tar do not match the digest"):
         reader.read(0)
     assert reader.read(1)[0].sample_id == "train-2"
 
