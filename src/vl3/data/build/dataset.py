@@ -99,7 +99,7 @@ def build_dataset(
 
 
 def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | IndexRow]:
-    """All lines in order: records to build, and finished rows for lines that are already rejected."""
+    """All lines in order: records to build, and finished rows for lines that are already refused."""
     train, heldout = (data_folder / annotations_file(split) for split in ("train", "heldout"))
     train = annotations or train
     lines = list(_refuse_duplicates(read_annotations(train, "train")))

@@ -1,4 +1,4 @@
-"""The index of a dataset: one Parquet row for each annotation line, including rejected ones.
+"""The index of a dataset: one Parquet row for each annotation line, including refused ones.
 
 Token counts are exact: `text_tokens` plus the vision tokens of a merge is the length that `prepare_sample` produces.
 pyarrow is imported inside functions, because the workers of a build fill rows without it.
@@ -161,7 +161,7 @@ class DatasetIndex:
             ) from error
 
     def __len__(self) -> int:
-        """Number of annotation lines, including rejected ones."""
+        """Number of annotation lines, including refused ones."""
         return self.table.num_rows
 
     def column(self, name: str) -> np.ndarray:

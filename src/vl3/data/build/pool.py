@@ -18,7 +18,7 @@ _STARTUP_SECONDS = 120
 
 
 class BuildPool:
-    """Runs shard jobs in worker processes. A sample on which one crashes or hangs is rejected and its shard redone."""
+    """Runs shard jobs in worker processes. A sample on which one crashes or hangs is refused and its shard redone."""
 
     def __init__(
         self,

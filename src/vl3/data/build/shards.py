@@ -128,12 +128,12 @@ class ShardReader:
         """The record and the media bytes by path.
 
         Raises:
-            DataError: the line was rejected when the dataset was built, or the shard is missing or damaged.
+            DataError: the line was refused when the dataset was built, or the shard is missing or damaged.
         """
         shard, where = self._columns["shard"][row], self._columns["where"][row]
         if shard is None:
             raise DataError(
-                f"{where}: the line was rejected and has no sample ({self._columns['problem'][row]}). "
+                f"{where}: the line was refused and has no sample ({self._columns['problem'][row]}). "
                 "Read only rows of DatasetIndex.usable_rows."
             )
         content = self._read_range(shard, self._columns["offset_bytes"][row], self._columns["length_bytes"][row], where)

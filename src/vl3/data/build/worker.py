@@ -1,7 +1,7 @@
 """The worker process of a dataset build: decodes, measures and writes one shard at a time.
 
 A decoder may crash or hang. So the worker reports each sample before it opens it, and the parent process, which
-survives both, rejects that sample.
+survives both, refuses that sample.
 """
 
 import dataclasses
@@ -180,7 +180,7 @@ def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
 
 
 def _check_limits(shortest: list[tuple[int, int]], record: Record, config: DataConfig) -> None:
-    """Reject a sample that fits no row at any merge; `shortest` has (length, vision tokens) for each merge."""
+    """Refuse a sample that fits no row at any merge; `shortest` has (length, vision tokens) for each merge."""
     length, visual = (min(values) for values in zip(*shortest, strict=True))
     if length > config.max_length_tokens:
         reason = f"the sample has {length} tokens, a row has {config.max_length_tokens} (data.max_length_tokens)"

@@ -1,4 +1,4 @@
-"""Why a sample is rejected: a kind to count by and a sentence for the owner of the data."""
+"""Why a sample is refused: a kind to count by and a sentence for the owner of the data."""
 
 from enum import StrEnum
 

@@ -110,7 +110,7 @@ def parse_record(line: str, *, where: str, split: str) -> Record:
     'train-3'
 
     Raises:
-        SampleProblem: the line is rejected; the error has the kind, the reason and the location.
+        SampleProblem: the line is refused; the error has the kind, the reason and the location.
     """
     data = _parse_json(line, where)
     images, video = _media_fields(data, where)

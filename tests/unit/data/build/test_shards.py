@@ -55,7 +55,7 @@ def test_the_shard_is_a_tar_of_webdataset_names(dataset):
 
 
 def test_a_refused_line_has_no_sample(dataset):
-    with pytest.raises(DataError, match=r"train.jsonl:3: the line was rejected and has no sample \(no turns\)"):
+    with pytest.raises(DataError, match=r"train.jsonl:3: the line was refused and has no sample \(no turns\)"):
         ShardReader(dataset[0]).read(2)
 
 
