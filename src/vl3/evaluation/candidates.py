@@ -1,6 +1,6 @@
-"""The models under evaluation: where each lies and how its samples are prepared.
+"""The models under evaluation: the folder of each, and how its samples are prepared.
 
-This module needs no torch until a model is loaded.
+This module imports torch only when a model is loaded.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ class EvaluatedModel:
     """One model to evaluate."""
 
     name: str
-    """`before` or the name of a stage: the name in the results."""
+    """The name in the results: `before` or the name of a stage."""
     folder: Path | None
-    """Its checkpoint; None assembles the model from the bases, with the run's seed, as stage 1 does."""
+    """Its checkpoint; None assembles the model from the bases with the run's seed, as stage 1 does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +38,13 @@ class Candidate:
     name: str
     folder: Path | None
     config: RunConfig
-    """Of the run that made the checkpoint, else of this run."""
+    """The configuration of the run that made the checkpoint; of this run if there is no checkpoint."""
     settings: PrepareSettings
     tokenizer_folder: Path
 
     @property
     def preparation(self) -> str:
-        """Key of everything that a prepared sample depends on: models with equal keys share their samples."""
+        """Digest of everything that a prepared sample depends on; models with equal digests share prepared samples."""
         tokenizer = hashlib.sha256((self.tokenizer_folder / "tokenizer.json").read_bytes()).hexdigest()
         settings = {**_plain(self.settings), "data": to_dict(self.settings.data), "tokenizer": tokenizer}
         return digest(settings)
@@ -54,10 +54,10 @@ class Candidate:
         return ChatTokenizer.from_folder(self.tokenizer_folder)
 
     def load(self) -> "VideoLlama3":
-        """The model in evaluation mode, on the accelerator where there is one.
+        """The model in evaluation mode, on the GPU if there is one.
 
         Raises:
-            ConfigError: the folder is no model, or a tensor is missing or has another shape.
+            ConfigError: the folder is not a model, or a tensor is missing or has the wrong shape.
         """
         import torch
 
@@ -86,14 +86,14 @@ class Assignment:
 
 
 def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
-    """Find out how a model wants its samples prepared.
+    """Find out how a model's samples must be prepared.
 
     Args:
         model: the model.
-        config: of this run; holds for a model that is assembled from the bases.
+        config: configuration of this run, used for a model that is assembled from the bases.
 
     Raises:
-        ConfigError: the checkpoint does not say how it was made.
+        ConfigError: the checkpoint has no usable run.json.
     """
     if model.folder is None:
         first = next(iter(config.stages))
@@ -128,18 +128,18 @@ def _read_run(folder: Path) -> tuple[RunConfig, str]:
         made_by = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} cannot be read ({error}), so nobody knows with which merges and limits the model was trained. "
-            "Evaluate a checkpoint that a training stage wrote."
+            f"{path} cannot be read ({error}), so the merges and limits of the model's training are unknown. Evaluate "
+            "a checkpoint that a training stage wrote."
         ) from error
     if not isinstance(made_by, dict) or not {"stage", "config"} <= set(made_by):
         raise ConfigError(
-            f'{path} does not name the stage and configuration that made the checkpoint: it needs "stage" and '
+            f'{path} does not contain the stage and configuration that made the checkpoint: it needs "stage" and '
             '"config". Evaluate a checkpoint that a training stage wrote.'
         )
     config = from_dict(RunConfig, made_by["config"])
     if made_by["stage"] not in config.stages:
         raise ConfigError(
-            f"{path} says that stage {made_by['stage']!r} made the checkpoint, and its configuration has only "
-            f"{', '.join(config.stages)}. Evaluate a checkpoint that a training stage wrote."
+            f"{path} names stage {made_by['stage']!r}, but its configuration has only {', '.join(config.stages)}. "
+            "Evaluate a checkpoint that a training stage wrote."
         )
     return config, made_by["stage"]

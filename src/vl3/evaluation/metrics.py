@@ -1,4 +1,4 @@
-"""Exact match and what a score of a few hundred answers is worth."""
+"""Exact match, and the confidence interval of a score from a few hundred answers."""
 
 import math
 
@@ -7,21 +7,23 @@ Z_95 = 1.959963984540054
 
 
 def normalise(text: str) -> str:
-    """The text as it is compared: without spaces at its ends, in one case."""
+    """The text as it is compared: without leading and trailing spaces, case folded."""
     return text.strip().casefold()
 
 
 def is_exact_match(prediction: str, answer: str) -> bool:
-    """Whether a prediction says just what the answer says."""
+    """Whether a prediction equals the answer after `normalise`."""
     return normalise(prediction) == normalise(answer)
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % confidence interval of a proportion (Wilson score), which stays within 0 and 1 and holds for few samples.
+    """95 % confidence interval of a proportion (Wilson score), which stays within 0 and 1 and works for few samples.
+
+    9 of 10 right answers give 0.60 to 0.98, 90 of 100 give 0.83 to 0.94, and 0 of 10 give 0 to 0.28.
 
     Args:
-        correct: right answers.
-        total: answers; 0 gives the whole range (0, 1).
+        correct: number of right answers.
+        total: number of answers; 0 gives the whole range (0, 1).
 
     Returns:
         Lower and upper bound of the true share of right answers.
@@ -35,7 +37,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def mean_chance(chances: list[float | None]) -> float | None:
-    """Expected accuracy of guessing among the legal answers; None where a sample's answers are not a closed set."""
+    """Expected accuracy of guessing among the allowed answers; None if a sample has no fixed set of answers."""
     known = [chance for chance in chances if chance is not None and not math.isnan(chance)]
     if not known or len(known) < len(chances):
         return None

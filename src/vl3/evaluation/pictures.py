@@ -1,4 +1,4 @@
-"""Sample predictions with their media as small pictures, taken from the pixels as they are decoded for the model."""
+"""Sample predictions with small pictures of their media, made from the pixels that are decoded for the model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,9 @@ MAX_SIDE_PX = 160
 
 
 def choose_examples(last: Mapping[int, Answer]) -> list[int]:
-    """Rows to show: of each category up to three that the last model answers wrongly, filled up with right ones.
+    """Rows to show: six of each category, at least three of them wrong answers of the last model if it has so many.
+
+    Answers of the rows 0 to 7: wrong right wrong wrong wrong right right right. Shown are 0, 2, 3 and 1, 5, 6.
 
     Args:
         last: the last model's answers by row, in the order in which they were chosen.
@@ -49,8 +51,8 @@ def describe_examples(
     Args:
         rows: rows to show.
         answers: answers by model and row.
-        reader: of the dataset.
-        settings: frames are shown at the size that these give.
+        reader: reads the dataset.
+        settings: decide the size at which frames are shown.
         out_folder: folder of evaluation.json.
 
     Raises:
@@ -85,7 +87,7 @@ def _describe(
 
 
 def _pictures(reader: ShardReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
-    """The images, or up to six frames of the video, evenly spaced, the first and the last among them."""
+    """The images, or up to six evenly spaced frames of the video: of 10 frames 0, 2, 4, 5, 7 and 9."""
     record, media = reader.read(row)
     merges = [(settings.image_merge_size, settings.video_merge_size)]
     decoded = decode_media(record, media, settings.data, merges)

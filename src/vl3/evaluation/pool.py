@@ -1,4 +1,4 @@
-"""The processes of an evaluation. Whatever becomes of them, the one who waits for them gets an answer or an error."""
+"""The processes of an evaluation. However they end, the caller gets the answers or an error and never waits forever."""
 
 import multiprocessing
 import os
@@ -14,21 +14,21 @@ from vl3.evaluation.candidates import Assignment
 from vl3.evaluation.result import Answer
 
 STOP_SECONDS = 5.0
-"""Time that a process has to end after it was told to."""
+"""How long a process may take to end after it was asked to."""
 Collect = Callable[[str, list[tuple[int, Answer]]], None]
 """Takes a model's name and its answers by row."""
 
 
 def run_assignments(assignments: Sequence[Assignment], collect: Collect, target: Callable[..., None]) -> None:
-    """Run each assignment in a process of its own and collect the answers as they come.
+    """Run each assignment in its own process and collect the answers as they come.
 
     Args:
-        assignments: the work, one entry a process.
+        assignments: the work, one entry per process.
         collect: called in this process for every batch of answers.
         target: what a process runs: `serve`, or another function of (assignment, connection) in tests.
 
     Raises:
-        Vl3Error: of the family that ended a process.
+        Vl3Error: an error that a process reported, in the same family.
         ClusterError: a process ended without a result, for instance because it was killed.
     """
     context = multiprocessing.get_context("forkserver")
@@ -36,14 +36,14 @@ def run_assignments(assignments: Sequence[Assignment], collect: Collect, target:
     with _processes(context, assignments, target) as processes:
         running = dict(processes)
         while running:
-            # A dead process closes its end, which wakes the wait as data would.
+            # A dead process closes its end of the pipe, which also ends the wait.
             for connection in wait(list(running)):
                 if _take(running[connection], connection, collect):  # type: ignore[index,arg-type]
                     del running[connection]  # type: ignore[arg-type]
 
 
 def serve(assignment: Assignment, connection: Connection) -> None:
-    """What a process runs: answer the assignment's questions and send what comes of it."""
+    """What a process runs: answer the assignment's questions and send the answers or the error."""
     _end_with_parent()
     import torch
 
@@ -63,7 +63,7 @@ def serve(assignment: Assignment, connection: Connection) -> None:
 def _processes(
     context: Any, assignments: Sequence[Assignment], target: Callable[..., None]
 ) -> Iterator[dict[Connection, BaseProcess]]:
-    """Processes by our end of the pipe to each; none is left when the block is left."""
+    """Start the processes; returns them by our end of the pipe to each. All are stopped when the block ends."""
     started: dict[Connection, BaseProcess] = {}
     try:
         for number, assignment in enumerate(assignments):
@@ -86,10 +86,10 @@ def _processes(
 
 
 def _take(process: BaseProcess, connection: Connection, collect: Collect) -> bool:
-    """Take one message of a process; True when it was the last.
+    """Receive one message of a process; returns True if it was the last.
 
     Raises:
-        Vl3Error: the process reports an error, or is gone without a last message.
+        Vl3Error: the process reported an error, or ended without a last message.
     """
     try:
         kind, *content = connection.recv()
@@ -97,8 +97,8 @@ def _take(process: BaseProcess, connection: Connection, collect: Collect) -> boo
         process.join(STOP_SECONDS)
         raise ClusterError(
             f"{process.name} (process {process.pid}) ended with exit code {process.exitcode} before it had answered "
-            "all its questions. A negative code is the signal that killed it; -9 often means that memory ran out. Its "
-            "log has more. Run the step again, with fewer evaluation.processes if memory is short."
+            "all its questions. A negative code is the signal that killed it; -9 often means that memory ran out. See "
+            "its log for details. Run the step again, with fewer evaluation.processes if memory is short."
         ) from None
     if kind == "answers":
         collect(*content)
@@ -110,7 +110,7 @@ def _take(process: BaseProcess, connection: Connection, collect: Collect) -> boo
 
 
 def _end_with_parent() -> None:
-    """End this process when the evaluating process is gone, however that came: nobody would read the answers."""
+    """End this process when the parent process is gone for any reason: nothing would read the answers."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

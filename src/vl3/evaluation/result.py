@@ -6,7 +6,7 @@ from typing import Any
 from vl3.evaluation.metrics import mean_chance, wilson_interval
 
 MAX_CONFUSIONS = 3
-"""Wrong answers that are listed for each model and category."""
+"""Number of wrong answers that are listed for each model and category."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,11 +14,11 @@ class CategoryScore:
     """Accuracy of one model in one category."""
 
     correct: int
-    """Right answers by exact match."""
+    """Number of right answers by exact match."""
     total: int
-    """Held-out samples that were asked."""
+    """Number of held-out samples that were asked."""
     chance: float | None
-    """Accuracy of guessing among the legal answers; None where they are no closed set."""
+    """Accuracy of guessing among the allowed answers; None if there is no fixed set of answers."""
 
     @property
     def accuracy(self) -> float:
@@ -49,7 +49,7 @@ class ModelScore:
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over the categories, each of the same weight."""
+        """Mean over the categories with equal weights."""
         return sum(task.accuracy for task in self.tasks.values()) / len(self.tasks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class ModelScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What one model said to one sample."""
+    """One model's answer to one sample."""
 
     sample_id: str
     category: str
@@ -69,7 +69,7 @@ class Answer:
     answer: str
     """The right answer."""
     prediction: str
-    """What the model said."""
+    """The model's answer."""
     correct: bool
     chance: float | None
     """Probability of guessing this sample's answer."""
@@ -77,7 +77,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Everything that evaluation.json holds."""
+    """Everything in evaluation.json."""
 
     models: list[ModelScore]
     """Scores in the order in which the models were given."""

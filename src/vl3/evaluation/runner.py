@@ -17,7 +17,7 @@ from vl3.evaluation.tasks import choose_rows
 from vl3.system.files import atomic_write_text
 
 Progress = Callable[[int, int, str], None]
-"""Takes answers that are there, answers in all, and a word on the present one."""
+"""Takes the number of answers so far, the total, and a note on the current model."""
 
 
 def evaluate_models(
@@ -31,16 +31,16 @@ def evaluate_models(
     """Ask every model the same held-out samples of every category and count exact matches.
 
     Args:
-        models: models under different names; predictions to show are chosen by the last one's mistakes.
+        models: models with different names; the predictions to show are chosen by the last one's mistakes.
         dataset_folder: a built dataset.
-        config: of this run; `evaluation` says how much is asked and by how many processes.
+        config: configuration of this run; `evaluation` has the number of samples and of processes.
         out_folder: gets evaluation.json and the pictures that it names.
-        progress: called as answers come in.
+        progress: called as answers arrive.
 
     Raises:
-        DataError: no sample is held out, or one cannot be read or decoded; it is named.
-        ConfigError: a checkpoint cannot be loaded or does not say how it was made.
-        ClusterError: a process of the evaluation was lost.
+        DataError: no sample is held out, or one cannot be read or decoded.
+        ConfigError: a checkpoint cannot be loaded or has no usable run.json.
+        ClusterError: a process of the evaluation died.
         StorageError: the result cannot be written.
     """
     _check_names(models)
@@ -62,13 +62,13 @@ def evaluate_models(
 def _check_names(models: list[EvaluatedModel]) -> None:
     names = [model.name for model in models]
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"the models to evaluate are named {names}: give at least one, each under its own name.")
+        raise ConfigError(f"the models to evaluate are named {names}: give at least one, each with a different name.")
 
 
 def _answers(
     models: list[EvaluatedModel], dataset_folder: Path, config: RunConfig, rows: list[int], progress: Progress
 ) -> dict[str, dict[int, Answer]]:
-    """Answers by model and row, both in the order given, whichever process they come from."""
+    """Answers by model and row, both in the given order. Two processes get the rows 0 2 4 ... and 1 3 5 ... of them."""
     processes = min(config.evaluation.processes, len(rows))
     assignments = [
         Assignment(

@@ -1,4 +1,4 @@
-"""The questions that a model is asked: held-out samples by category, and what the right answer to each is."""
+"""The questions that a model is asked, held-out samples by category, and the right answer to each."""
 
 import hashlib
 import re
@@ -19,26 +19,26 @@ _TAGS = re.compile(r"\s*<(?:image|video)>\s*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RightMoment:
-    """When a stream wants its first answer, and which."""
+    """When the model should first speak in a stream, and what it should say."""
 
     frame_index: int
-    """Stream message, from 0, after which the answer is due: not before, not later."""
+    """Index of the stream message after which the answer is expected, no earlier and no later."""
     text: str
-    """What is to be said."""
+    """The expected answer."""
 
 
 def choose_rows(index: DatasetIndex, samples_per_task: int) -> dict[str, list[int]]:
     """Held-out rows to ask, by category in the order of Category.
 
-    The choice depends on the sample ids alone: not on the order of the annotations, not on a seed. Training samples
-    are never chosen.
+    The choice depends only on the sample ids, not on the order of the annotations or a seed. Training samples are never
+    chosen.
 
     Args:
-        index: of the dataset.
-        samples_per_task: rows of a category at most.
+        index: the dataset's index.
+        samples_per_task: maximum number of rows per category.
 
     Raises:
-        DataError: the dataset holds out no usable sample.
+        DataError: the dataset has no usable held-out sample.
     """
     names, categories = index.column("sample_id").tolist(), index.column("category").tolist()
     chosen: dict[str, list[int]] = {category.value: [] for category in Category}
@@ -68,7 +68,9 @@ def question_text(record: Record) -> str:
 
 
 def right_moment(record: Record, timestamps_F: np.ndarray) -> RightMoment:
-    """When the first answer of a streaming sample is due.
+    """When the model should first speak in a streaming sample.
+
+    Frames at 0, 1, 2 and 3 s and the first answer at 2.5 s: after frame 2.
 
     Args:
         record: a streaming sample.
@@ -79,12 +81,12 @@ def right_moment(record: Record, timestamps_F: np.ndarray) -> RightMoment:
 
 
 def is_right_moment(frame_index: int | None, text: str, right: RightMoment) -> bool:
-    """Whether a model stayed silent until the right frame and then said the right words."""
+    """Whether a model first spoke after the right frame and gave the right answer."""
     return frame_index == right.frame_index and is_exact_match(text, right.text)
 
 
 def spoken(frame_index: int | None, text: str, timestamps_F: np.ndarray, start_seconds: float) -> str:
-    """A stream's answer with its time, as the stream's own clock tells it: `3.0 s: red`."""
+    """A stream's answer with its time since the start of the stream: `3.0 s: red`."""
     if frame_index is None:
         return SILENT
     return f"{timestamps_F[frame_index] - start_seconds:.1f} s: {text}"

@@ -1,7 +1,7 @@
 """One process of an evaluation: it asks every model its share of the samples.
 
-Media are decoded once; models that want them prepared alike share the prepared samples. One model is in memory at a
-time.
+Media are decoded once per portion; models with the same preparation share the prepared samples. Only one model is in
+memory at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +25,9 @@ from vl3.inference.streaming import watch_streams
 from vl3.models.model import VideoLlama3
 
 PREPARED_BYTES = 1 << 30
-"""Prepared pixels that a process holds at a time; a larger share is asked in several goes."""
+"""Prepared pixels that a process keeps in memory; a larger share of samples is asked in several portions."""
 SAMPLES_A_CALL = 256
-"""Samples handed to generation at once: enough for full batches of equal length, and for steady progress."""
+"""Samples passed to generation at once: enough for full batches of similar length, few enough for steady progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +37,14 @@ class PreparedQuestion:
     row: int
     record: Record
     prepared: dict[str, PreparedSample]
-    """By Candidate.preparation."""
+    """Prepared sample by Candidate.preparation."""
     timestamps_F: np.ndarray
     right: RightMoment | None
-    """Of a stream."""
+    """The expected answer of a stream; None for other samples."""
 
     @property
     def size_bytes(self) -> int:
-        """Pixels held, in bytes."""
+        """Size of the pixels in bytes."""
         return sum(sample.pixels_PC.nbytes for sample in self.prepared.values())
 
 
@@ -56,7 +56,7 @@ def answer_all(assignment: Assignment, report: Report) -> None:
     """Ask all models all questions of the assignment, reporting the answers as they come.
 
     Raises:
-        DataError: a sample cannot be read or decoded; it is named.
+        DataError: a sample cannot be read or decoded.
         ConfigError: a checkpoint cannot be loaded.
     """
     candidates = [open_candidate(model, assignment.config) for model in assignment.models]
@@ -67,7 +67,7 @@ def answer_all(assignment: Assignment, report: Report) -> None:
 
 
 def _portion(questions: Iterator[PreparedQuestion]) -> Iterator[PreparedQuestion]:
-    """The next questions that fit into memory together; at least one while there are any."""
+    """The next questions that fit into memory together, at least one if there are any left."""
     size_bytes = 0
     for question in questions:
         yield question

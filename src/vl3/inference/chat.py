@@ -1,4 +1,4 @@
-"""Questions to a model folder.
+"""Ask questions to a model in a folder.
 
 >>> chat = Chat.load("checkpoints/video")                                            # doctest: +SKIP
 >>> chat.ask("What is drawn on the note?", images=["cat.jpg"])                        # doctest: +SKIP
@@ -25,17 +25,17 @@ from vl3.models.model import VideoLlama3
 from vl3.models.weights import load_model
 
 MAX_NEW_TOKENS = 512
-"""Tokens of an answer at most, unless said otherwise."""
+"""Default for the maximum number of tokens of an answer."""
 
 
 class Chat:
-    """A model that answers questions on text, images and videos."""
+    """A model that answers questions about text, images and videos."""
 
     def __init__(self, model: VideoLlama3, tokenizer: ChatTokenizer, settings: PrepareSettings) -> None:
-        """Use a loaded model; `settings` say how media become tokens.
+        """Use a loaded model; `settings` decide how media become tokens.
 
         Raises:
-            ConfigError: the tokenizer is another model's.
+            ConfigError: the tokenizer belongs to another model.
         """
         _check_tokenizer(model, tokenizer)
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
@@ -52,13 +52,13 @@ class Chat:
         """Read a model folder.
 
         Args:
-            folder: config.json, safetensors and tokenizer.json; run.json, where there, gives the trained limits.
-            device: such as "cuda"; None takes a GPU where there is one.
-            dtype: of the weights; None takes bf16 on a GPU and the stored type on CPU.
-            max_visual_tokens: vision tokens of a conversation at most; None for what the model was trained with.
+            folder: has config.json, safetensors and tokenizer.json; run.json, if present, gives the trained limits.
+            device: such as "cuda"; None uses a GPU if there is one.
+            dtype: type of the weights; None uses bf16 on a GPU and the stored type on CPU.
+            max_visual_tokens: maximum vision tokens of a conversation; None for the value of the training.
 
         Raises:
-            ConfigError: the folder is not a model's, its files do not fit each other, or there is no such device.
+            ConfigError: the folder is not a model, its files do not match, or there is no such device.
         """
         folder = Path(folder)
         place = _device(device)
@@ -74,7 +74,7 @@ class Chat:
         """The answer to one question; `media` are the fields of Question (images, video, start_seconds, fps, ...).
 
         Raises:
-            DataError: a medium is missing or cannot be decoded, or the question is too long.
+            DataError: a media file is missing or cannot be decoded, or the question is too long.
         """
         return self.ask_many([Question(text=text, **media)], max_new_tokens=max_new_tokens, sampling=sampling)[0]
 
@@ -89,7 +89,7 @@ class Chat:
         """Answers to questions of any length, in their order, computed in batches without padding.
 
         Raises:
-            DataError: as `ask`.
+            DataError: as for `ask`.
         """
         samples = [prepare_question(question, self.tokenizer, self.settings) for question in questions]
         return generate_answers(
@@ -102,7 +102,7 @@ class Chat:
         )
 
     def conversation(self, *, system: str | None = None) -> "Conversation":
-        """A new conversation of several turns, begun with a system message where given."""
+        """A new conversation of several turns, starting with a system message if given."""
         return Conversation(self, system)
 
     def watch(
@@ -115,8 +115,8 @@ class Chat:
         """Watch a video whose frames arrive one by one; see StreamWatcher.
 
         Args:
-            expected_frames: frames that share the visual tokens, and come at most; None for the trained maximum.
-            max_new_tokens: tokens of an utterance at most.
+            expected_frames: maximum number of frames; they share the vision tokens. None for the trained maximum.
+            max_new_tokens: maximum tokens of an utterance.
             sampling: how tokens are chosen.
         """
         return StreamWatcher(
@@ -130,10 +130,10 @@ class Chat:
 
 
 class Conversation:
-    """Several turns; keys and values of all that was said are kept, so each turn computes only what is new."""
+    """Several turns. The keys and values of all previous turns are kept, so each turn computes only its new tokens."""
 
     def __init__(self, chat: Chat, system: str | None = None) -> None:
-        """Begin with nothing said but the system message."""
+        """Start a conversation that contains only the system message, if any."""
         self._chat, self._system = chat, system
         self._decoding: Decoding | None = None
         self._visual_tokens = 0
@@ -142,23 +142,23 @@ class Conversation:
         """The whole answer to the next message.
 
         Raises:
-            DataError: a medium is missing or cannot be decoded, or the conversation has no room for the message.
+            DataError: a media file is missing or cannot be decoded, or the conversation has no room for the message.
         """
         return self._chat.tokenizer.decode(list(self._answer(question, max_new_tokens, sampling))).strip()
 
     def stream(
         self, question: Question, *, max_new_tokens: int = MAX_NEW_TOKENS, sampling: Sampling = GREEDY
     ) -> Iterator[str]:
-        """The answer to the next message, piece by piece. Leaving early cuts the answer; the conversation goes on.
+        """The answer to the next message, piece by piece. Stopping early cuts the answer; the conversation continues.
 
         Raises:
-            DataError: as `say`.
+            DataError: as for `say`.
         """
         ids, text, sent = list[int](), "", ""
         for token in self._answer(question, max_new_tokens, sampling):
             ids.append(token)
             text = self._chat.tokenizer.decode(ids).lstrip()
-            if not text.endswith("\ufffd"):  # half of a character: the next token completes it
+            if not text.endswith("\ufffd"):  # an incomplete character, which the next token completes
                 yield text[len(sent) :]
                 sent = text
         if text != sent:
@@ -176,7 +176,7 @@ class Conversation:
 
     @torch.inference_mode()
     def _begin_turn(self, question: Question) -> Decoding:
-        """Run the message through the model; the row then ends where the answer begins."""
+        """Run the message through the model; after it, the row ends where the answer starts."""
         chat, is_first = self._chat, self._decoding is None
         sample = prepare_question(
             question, chat.tokenizer, self._remaining_settings(), system=self._system if is_first else None
@@ -187,7 +187,7 @@ class Conversation:
         if len(ids) >= self._room_tokens:
             raise DataError(
                 f"the message has {len(ids)} tokens but the conversation has room for {self._room_tokens} of "
-                f"{chat.settings.data.max_length_tokens}. Begin a new conversation or send less."
+                f"{chat.settings.data.max_length_tokens}. Start a new conversation or send a shorter message."
             )
         prompt = Prompt(ids_T=ids, media=sample)
         if self._decoding is None:
@@ -198,7 +198,7 @@ class Conversation:
         return self._decoding
 
     def _remaining_settings(self) -> PrepareSettings:
-        """The settings with what the turns before left of the visual tokens."""
+        """The settings with the vision tokens that previous turns have left, at least one."""
         settings = self._chat.settings
         left = max(1, settings.data.visual_budget_tokens - self._visual_tokens)
         return replace(settings, data=replace(settings.data, visual_budget_tokens=left))
@@ -210,7 +210,7 @@ def _check_tokenizer(model: VideoLlama3, tokenizer: ChatTokenizer) -> None:
         raise ConfigError(
             f"the tokenizer has {words} ids and <image> as {tokenizer.image_id}, but the model has {rows} rows and "
             f"<image> as {model.config.image_token_id}. Answers would be nonsense. Put the model's own tokenizer.json "
-            "beside its weights."
+            "into its folder."
         )
 
 
@@ -222,5 +222,5 @@ def _device(name: str | None) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is unknown. Use cpu or cuda.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} asks for a GPU but none is usable here. Use cpu.")
+        raise ConfigError(f"device {name!r} needs a GPU, and none is usable here. Use cpu.")
     return device

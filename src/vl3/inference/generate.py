@@ -31,14 +31,14 @@ def generate_answers(
 
     Args:
         model: the model, in evaluation mode.
-        samples: prepared samples; the prompt is what comes before `answer_start`.
-        tokenizer: of the model.
-        max_new_tokens: tokens of an answer at most.
+        samples: prepared samples; the prompt is everything before `answer_start`.
+        tokenizer: the model's tokenizer.
+        max_new_tokens: maximum tokens of an answer.
         sampling: how tokens are chosen.
-        batch_size: samples generated together at most.
+        batch_size: maximum number of samples generated together.
 
     Raises:
-        DataError: a sample's `<image>` tokens do not fit its media.
+        DataError: a sample's `<image>` tokens do not match its media.
     """
     prompts = [Prompt(ids_T=sample.input_ids_T[: sample.answer_start], media=sample) for sample in samples]
     choose = Chooser(sampling, range(len(samples)))
@@ -53,18 +53,18 @@ def generate_answers(
 def answer(
     decoding: Decoding, numbers: Sequence[int], tokenizer: "ChatTokenizer", max_new_tokens: int, choose: Chooser
 ) -> list[str]:
-    """Add chosen tokens to every row until each has ended its message; the texts without special tokens.
+    """Add chosen tokens to every row until all have ended their messages; returns the texts without special tokens.
 
     Args:
-        decoding: rows that end where an answer begins.
-        numbers: number of each row, by which the chooser knows it.
-        tokenizer: of the model.
-        max_new_tokens: tokens of an answer at most.
+        decoding: rows that end where an answer starts.
+        numbers: the chooser's number of each row.
+        tokenizer: the model's tokenizer.
+        max_new_tokens: maximum tokens of an answer.
         choose: chooses the next tokens.
     """
     stops = {tokenizer.im_end_id, tokenizer.end_of_text_id}
     answers: list[list[int]] = [[] for _ in numbers]
-    rows = list(range(len(numbers)))  # the answer that each row of the decoding belongs to
+    rows = list(range(len(numbers)))  # index in `answers` of each row of the decoding
     open_rows = set(rows)
     for step in range(max_new_tokens):
         chosen = choose(decoding.scores(), [numbers[row] for row in rows])
@@ -75,7 +75,7 @@ def answer(
                 answers[row].append(token)
         if not open_rows or step == max_new_tokens - 1:
             break
-        # Ended rows are carried along until they are a quarter: copying the cache costs more than a few idle rows.
+        # Drop ended rows only when they are a quarter: copying the cache costs more than computing a few idle rows.
         if len(rows) - len(open_rows) >= max(1, len(rows) // 4):
             kept = [place for place, row in enumerate(rows) if row in open_rows]
             decoding.select(kept)
@@ -88,7 +88,7 @@ def answer(
 def answer_tokens(
     decoding: Decoding, tokenizer: "ChatTokenizer", max_new_tokens: int, choose: Chooser
 ) -> Iterator[int]:
-    """The tokens of the only row's answer as they are chosen; all of them are in the row when the answer has ended."""
+    """The tokens of the only row's answer as they are chosen; each is added to the row after it was yielded."""
     for _ in range(max_new_tokens):
         token = choose(decoding.scores())[0]
         if token in (tokenizer.im_end_id, tokenizer.end_of_text_id):

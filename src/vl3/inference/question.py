@@ -1,4 +1,4 @@
-"""What a person asks: text, images and a video become a prepared sample, under the limits of the model's training."""
+"""A question with its text, images and video becomes a prepared sample, with the limits of the model's training."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -29,22 +29,22 @@ Media: TypeAlias = "str | Path | bytes | np.ndarray | Image"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """One message of a person, with the media it is about."""
+    """One message of a user, with its media."""
 
     text: str
-    """What is asked; media come before it unless it places them itself with `<image>` and `<video>` tags."""
+    """The text; media come before it unless it contains `<image>` and `<video>` tags."""
     images: Sequence[Media] = ()
     """Files, their bytes, or pixels (uint8 H, W, 3)."""
     video: str | Path | bytes | None = None
     """A file or its bytes."""
     start_seconds: float | None = None
-    """Where the video is watched from; None for its beginning."""
+    """Where to start in the video; None for its beginning."""
     end_seconds: float | None = None
-    """Where watching ends; None for the video's end."""
+    """Where to stop in the video; None for its end."""
     fps: float | None = None
-    """Frames taken from a second; None for what the model was trained with."""
+    """Frames to take per second; None for the value of the training."""
     max_frames: int | None = None
-    """Frames taken from the video at most; None for what the model was trained with."""
+    """Maximum number of frames to take; None for the value of the training."""
 
     def __post_init__(self) -> None:
         check_span(self.start_seconds, self.end_seconds)
@@ -54,21 +54,21 @@ class Question:
 
 
 def check_span(start_seconds: float | None, end_seconds: float | None) -> None:
-    """Raise ConfigError unless the start is not negative and lies before the end."""
+    """Raise ConfigError if the start is negative or not before the end."""
     if start_seconds is not None and start_seconds < 0:
         raise ConfigError(f"start {start_seconds:g} s is before the video. Use 0 or a later second.")
     if end_seconds is not None and end_seconds <= (start_seconds or 0.0):
         raise ConfigError(
-            f"start {start_seconds or 0:g} s is not before end {end_seconds:g} s, so there is nothing to watch. "
-            "Swap them or leave one out."
+            f"start {start_seconds or 0:g} s is not before end {end_seconds:g} s, so there are no frames. Swap them or "
+            "leave one out."
         )
 
 
 def trained_settings(folder: Path) -> PrepareSettings:
-    """Merges, DiffFP and limits of the stage that made a model folder; those of the released models without a record.
+    """Merges, DiffFP and limits of the stage that made a model folder, from its run.json; else of the released models.
 
     Raises:
-        ConfigError: the record is damaged.
+        ConfigError: run.json is damaged.
     """
     path = folder / RUN_FILE
     if not path.is_file():
@@ -77,12 +77,12 @@ def trained_settings(folder: Path) -> PrepareSettings:
     try:
         stage, run = record["stage"], record["config"]
     except KeyError as error:
-        raise ConfigError(f"{path} names no stage or configuration ({error}). Restore it from the run.") from error
+        raise ConfigError(f"{path} has no stage or configuration ({error}). Restore it from the run.") from error
     config = from_dict(RunConfig, run)
     if stage not in config.stages:
         raise ConfigError(
-            f"{path} says that stage {stage!r} made the model, which is none of {', '.join(config.stages)}. Restore it "
-            "from the run."
+            f"{path} names stage {stage!r}, but its configuration has only {', '.join(config.stages)}. Restore it from "
+            "the run."
         )
     chosen = config.stages[stage]
     return PrepareSettings(
@@ -96,10 +96,10 @@ def trained_settings(folder: Path) -> PrepareSettings:
 def prepare_question(
     question: Question, tokenizer: ChatTokenizer, settings: PrepareSettings, *, system: str | None = None
 ) -> PreparedSample:
-    """The sample whose prompt (`input_ids_T[:answer_start]`) ends where the model's answer begins.
+    """The sample whose prompt (`input_ids_T[:answer_start]`) ends where the model's answer starts.
 
     Raises:
-        DataError: a file is missing or cannot be decoded, tags do not fit the media, or the prompt is too long.
+        DataError: a file is missing or cannot be decoded, tags do not match the media, or the prompt is too long.
     """
     data = replace(
         settings.data,
@@ -137,7 +137,7 @@ def prepare_question(
 def open_frames(
     question: Question, settings: PrepareSettings
 ) -> Iterator[tuple[int, Iterator[tuple[float, np.ndarray]]]]:
-    """The number of frames of a question's video, and the frames with their times from its start, as they are decoded.
+    """The number of frames of a question's video, and an iterator of (seconds since its start, frame).
 
     Raises:
         DataError: the file is missing or cannot be decoded, or there is no frame between start and end.
@@ -164,7 +164,7 @@ def _tagged(question: Question) -> str:
     if found != given:
         raise DataError(
             f"the question has {found[0]} {IMAGE_TAG} and {found[1]} {VIDEO_TAG} tags but {given[0]} images and "
-            f"{given[1]} videos are given. Place each once, or leave the tags out."
+            f"{given[1]} videos. Write one tag for each, or leave the tags out."
         )
     return question.text
 

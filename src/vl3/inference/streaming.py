@@ -1,8 +1,8 @@
-r"""Streaming video: after each frame the model says whether it keeps watching or speaks.
+r"""Streaming video: after each frame the model decides whether to keep watching or to speak.
 
-A stream message is `<|stream_start|>stream\nTime 1.0s: <image>\n<|stream_end|>`; the token that follows it is the
-model's decision: `<|stream_start|>` (watch the next frame) or `<|im_start|>` (speak now). Attention is causal, so one
-pass over all frames gives the decision after each of them as if the frames had come one by one.
+A stream message is `<|stream_start|>stream\nTime 1.0s: <image>\n<|stream_end|>`. The token after it is the model's
+decision: `<|stream_start|>` (watch the next frame) or `<|im_start|>` (speak now). Attention is causal, so one pass over
+all frames gives the same decisions as if the frames had come one by one.
 
 Shapes: T text+vision tokens of a sample.
 """
@@ -31,21 +31,21 @@ class StreamResult:
     """What the model did with one stream."""
 
     frame_index: int | None
-    """The stream message (from 0; one frame each) after which it first spoke, or None if it never did."""
+    """Index of the stream message (one frame each) after which it first spoke, or None if it never did."""
     text: str
     """What it said; empty if it never spoke."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedStream:
-    """A stream without its answers, and where the model decides."""
+    """A stream without its answers, and the positions at which the model decides."""
 
     prompt: Prompt
     """All frames and questions, no assistant message."""
     ends: tuple[int, ...]
     """Index in the prompt of the last token of each stream message at which the model decides."""
     frames: tuple[int, ...]
-    """Number of that stream message."""
+    """Index of each of these stream messages among all stream messages."""
 
 
 @torch.inference_mode()
@@ -57,17 +57,17 @@ def watch_streams(
     max_new_tokens: int,
     batch_size: int = 64,
 ) -> list[StreamResult]:
-    """When the model first speaks in each stream, and what it says, greedily; in the samples' order.
+    """When the model first speaks in each stream, and what it says, with greedy decoding; in the samples' order.
 
     Args:
         model: the model, in evaluation mode.
-        samples: prepared streaming samples; their assistant messages are taken out first.
-        tokenizer: of the model.
-        max_new_tokens: tokens of an answer at most.
-        batch_size: samples run together at most.
+        samples: prepared streaming samples; their assistant messages are removed first.
+        tokenizer: the model's tokenizer.
+        max_new_tokens: maximum tokens of an answer.
+        batch_size: maximum number of samples run together.
 
     Raises:
-        DataError: a sample has no stream message, or its `<image>` tokens do not fit its media.
+        DataError: a sample has no stream message, or its `<image>` tokens do not match its media.
     """
     watches = [find_decisions(sample, tokenizer) for sample in samples]
     results = [StreamResult(frame_index=None, text="")] * len(samples)
@@ -79,9 +79,11 @@ def watch_streams(
 
 
 def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> WatchedStream:
-    """Take the assistant's messages out of a stream and find the ends of its stream messages.
+    """Remove the assistant's messages from a stream and find the ends of its stream messages.
 
-    A stream message that a user's message follows is no decision of the model.
+    After a stream message that is followed by a user message, the model does not decide. Messages, F for a frame:
+
+        user F0 F1 assistant F2 user F3    the model decides after F0, F1 and F3
 
     Raises:
         DataError: the sample has no stream message.
@@ -93,8 +95,8 @@ def find_decisions(sample: "PreparedSample", tokenizer: "ChatTokenizer") -> Watc
     is_stream = [bool(message[0] == tokenizer.stream_start_id) for message in messages]
     if not any(is_stream):
         raise DataError(
-            f"sample {sample.sample_id} has no <|stream_start|> message, so there is nothing to watch. Evaluate it by "
-            "generation, or give it a stream."
+            f"sample {sample.sample_id} has no <|stream_start|> message, so it is not a stream. Evaluate it with "
+            "generate_answers, or give it a stream."
         )
     lasts = np.cumsum([len(message) for message in messages]) - 1
     numbers = np.cumsum(is_stream) - 1
@@ -133,7 +135,7 @@ def _watch_batch(
 def _first_spoken(
     model: VideoLlama3, decoding: Decoding, watches: Sequence[WatchedStream], tokenizer: "ChatTokenizer"
 ) -> list[int | None]:
-    """For each stream, which of its decisions is the first to speak."""
+    """For each stream, the index of its first decision to speak, or None."""
     places = [start + end for start, watch in zip(decoding.starts, watches, strict=True) for end in watch.ends]
     scores = model.logits(decoding.hidden_TD[torch.tensor(places, device=model.device)])
     speaks = iter((scores[:, tokenizer.im_start_id] > scores[:, tokenizer.stream_start_id]).tolist())

@@ -1,7 +1,7 @@
-"""A video whose frames arrive one by one: after each the model stays silent or speaks (paper sec. 3.3, streaming).
+"""A video whose frames arrive one by one: after each, the model stays silent or speaks (paper sec. 3.3, streaming).
 
-The decisions are those of `vl3.inference.streaming`, which knows all frames beforehand; here a frame costs only its own
-tokens, because keys and values of all before it are kept.
+The decisions are the same as in `vl3.inference.streaming`, which has all frames at once. Here only the tokens of the
+new frame are computed, because the keys and values of everything before it are kept.
 
 Shapes: H height px · W width px · C channels · T tokens · M vision tokens.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class StreamWatcher:
-    """Feed it frames; each returns what the model says after it, or None while it keeps watching."""
+    """Call `feed` with each frame; it returns what the model says after the frame, or None if it keeps watching."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class StreamWatcher:
         max_new_tokens: int = 512,
         sampling: Sampling = GREEDY,
     ) -> None:
-        """Begin with nothing seen.
+        """Start an empty stream.
 
         Args:
             model: the model, in evaluation mode.
-            tokenizer: of the model.
+            tokenizer: the model's tokenizer.
             settings: merge, DiffFP and limits.
-            expected_frames: frames that share the visual tokens, and come at most; None for the trained maximum.
-            max_new_tokens: tokens of an utterance at most.
+            expected_frames: maximum number of frames; they share the vision tokens. None for the trained maximum.
+            max_new_tokens: maximum tokens of an utterance.
             sampling: how the tokens of an utterance are chosen; whether to speak is always decided greedily.
         """
         self._model, self._tokenizer, self._settings = model, tokenizer, settings
@@ -65,34 +65,35 @@ class StreamWatcher:
         self._decoding: Decoding | None = None
         self._before_HWC: np.ndarray | None = None
         self.num_frames = 0
-        """Frames seen so far."""
+        """Number of frames so far."""
 
     def say(self, text: str) -> None:
-        """A message of the person who watches along, such as what to look out for.
+        """Add a message of the user, such as what to look out for.
 
-        Training samples show the first frame before the question: pass it to `feed` as `said` where it belongs there.
+        In training samples the first frame comes before the question: to do the same, pass the question to `feed` as
+        `said`.
 
         Raises:
-            DataError: the row has no room for it.
+            DataError: the stream has no room for it.
         """
         self._feed(render_message("user", text), _no_media())
 
     @torch.inference_mode()
     def feed(self, frame_HWC: np.ndarray, seconds: float, *, said: str | None = None) -> str | None:
-        """Show the next frame; the model's utterance after it, or None if it keeps watching.
+        """Add the next frame; returns the model's utterance after it, or None if it keeps watching.
 
         Args:
-            frame_HWC: uint8 RGB; all frames take the size of the first.
-            seconds: time of the frame since the stream began.
-            said: what the person says at this moment; the model then waits for the next frame, as in its training.
+            frame_HWC: uint8 RGB; all frames are resized to the size of the first.
+            seconds: time of the frame since the start of the stream.
+            said: a user message after the frame; the model then waits for the next frame, as in its training.
 
         Raises:
             DataError: more frames than expected, no room for the frame, or the frame is not a picture.
         """
         if self.num_frames >= self._max_frames:
             raise DataError(
-                f"the stream has had {self.num_frames} frames, as many as share its visual tokens. Begin a new one, or "
-                "expect more frames from the start."
+                f"the stream already has {self.num_frames} frames, its maximum, which share its vision tokens. Start a "
+                "new stream, or set a larger expected_frames."
             )
         self._feed(render_stream_frame(seconds), self._prepare(frame_HWC))
         self.num_frames += 1
@@ -108,7 +109,7 @@ class StreamWatcher:
         return self._speak()
 
     def _speak(self) -> str:
-        """Generate an utterance and close its message."""
+        """Generate an utterance and end its message."""
         assert self._decoding is not None
         room_tokens = self._settings.data.max_length_tokens - self._decoding.num_tokens
         ids = list(answer_tokens(self._decoding, self._tokenizer, min(self._max_new_tokens, room_tokens), self._choose))
@@ -125,8 +126,8 @@ class StreamWatcher:
         held = self._decoding.num_tokens if self._decoding is not None else 0
         if held + len(ids_T) >= self._settings.data.max_length_tokens:
             raise DataError(
-                f"the stream holds {held} tokens and {len(ids_T)} more do not fit into "
-                f"{self._settings.data.max_length_tokens} (data.max_length_tokens). Begin a new stream."
+                f"the stream has {held} tokens and {len(ids_T)} more do not fit into "
+                f"{self._settings.data.max_length_tokens} (data.max_length_tokens). Start a new stream."
             )
         prompt = Prompt(ids_T=ids_T, media=media)
         if self._decoding is None:
@@ -135,7 +136,7 @@ class StreamWatcher:
             self._decoding.feed(prompt)
 
     def _prepare(self, frame_HWC: np.ndarray) -> PreparedSample:
-        """Resize, prune against the frame before, and cut into patches."""
+        """Resize the frame, prune it against the previous one, and cut it into patches."""
         merge, data, patch_size = self._settings.video_merge_size, self._settings.data, self._settings.patch_size
         if frame_HWC.dtype != np.uint8 or frame_HWC.ndim != 3 or frame_HWC.shape[2] != 3:
             raise DataError(
@@ -184,7 +185,7 @@ def _no_media() -> PreparedSample:
 def _media(
     pixels_PC: np.ndarray, grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray, keep_M: np.ndarray
 ) -> PreparedSample:
-    """A sample that is nothing but media."""
+    """A sample that has only media."""
     nothing = np.zeros(0, dtype=np.int64)
     return PreparedSample(
         sample_id="stream",

@@ -1,10 +1,10 @@
 """Attention inside the segments of one packed sequence, and the same for transformers' decoders.
 
-A packed sequence holds many short segments (a frame, a sample) end to end; a token attends only within its own
-segment. No mask over the whole sequence is ever built: on CPU, segments of equal or similar length are batched for
-torch's scaled dot product attention; on a GPU a variable-length flash kernel takes the packed tensors as they are.
+A packed sequence has many short segments (a frame, a sample) end to end; a token attends only within its own segment.
+No mask over the whole sequence is built: on CPU, segments of equal or similar length are batched for torch's scaled dot
+product attention; on a GPU a variable-length flash kernel takes the packed tensors directly.
 
-Shapes: T packed tokens · U packed tokens and the padding between buckets · S segments · B rows · L tokens of the
+Shapes: T packed tokens · U packed tokens plus the padding of the buckets · S segments · B rows · L tokens of the
 longest row · Q new tokens of a row · N heads · G key-value heads · H head dim.
 """
 
@@ -21,31 +21,31 @@ from vl3.errors import DataError
 from vl3.models.kernels import flash_kernel
 
 PACKED_ATTENTION = "vl3_packed"
-"""Name under which packed causal attention is known to transformers (`config._attn_implementation`)."""
+"""Name under which packed causal attention is registered with transformers (`config._attn_implementation`)."""
 _MAX_PADDING = 1.25
 """Longest segment of a bucket, as a multiple of its shortest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How a packed sequence falls into segments: made once a forward pass, used by every layer."""
+    """How a packed sequence is divided into segments; made once per forward pass and used by every layer."""
 
     num_tokens: int
     """Length of the packed sequence."""
     buckets: tuple[tuple[int, int], ...]
     """(segments, tokens of each) for each batched attention call, in the order of the (padded) sequence."""
     gather_U: Tensor | None
-    """Packed index that each place of the padded sequence copies; None where buckets are views of the sequence."""
+    """Packed index that each position of the padded sequence copies; None if buckets are views of the sequence."""
     scatter_T: Tensor | None
-    """Place of each packed token in the padded sequence; None where buckets are views of the sequence."""
+    """Position of each packed token in the padded sequence; None if buckets are views of the sequence."""
     cu_seqlens: Tensor
-    """First token of each segment, and the end, int32, for variable-length kernels."""
+    """First token of each segment, and the end, int32: lengths 16, 16, 36 give 0 16 32 68."""
     max_length: int
     """Tokens of the longest segment."""
 
     @classmethod
     def of_runs(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Segments":
-        """Neighbours of equal length share a bucket, as a view: `[16, 16, 36]` -> buckets (2, 16), (1, 36)."""
+        """Neighbouring segments of equal length share a bucket, as a view: `[16, 16, 36]` -> (2, 16), (1, 36)."""
         runs: list[list[int]] = []
         for length in lengths:
             if runs and runs[-1][1] == length:
@@ -56,9 +56,9 @@ class Segments:
 
     @classmethod
     def of_similar(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Segments":
-        """Segments of similar length share a bucket and are padded to its longest, by a quarter at most.
+        """Segments of similar length share a bucket and are padded to its longest, by at most a quarter.
 
-        Only for causal attention, where padding on the right changes nothing for the tokens before it.
+        Only for causal attention, where padding on the right does not affect the tokens before it.
         """
         if len(set(lengths)) <= 1 or torch.device(device).type != "cpu":
             return cls.of_runs(lengths, device)
@@ -66,9 +66,10 @@ class Segments:
         return cls._build(lengths, buckets, torch.from_numpy(gather_U), torch.from_numpy(scatter_T), device)
 
     def groups(self, max_tokens: int, borders: Collection[int] = ()) -> Iterator[tuple[int, int, "Segments"]]:
-        """Whole segments in groups of at most max_tokens (but one at least): first token, end, and the segments.
+        """Whole segments in groups of at most max_tokens (at least one segment): first token, end, and the segments.
 
-        A group never reaches over a border, which is the first token of a segment.
+        A group never crosses a border; borders are first tokens of segments. Lengths 16, 16, 16 with max_tokens=40 give
+        the groups 0 to 32 and 32 to 48; with a border at 16 they give 0 to 16 and 16 to 48.
         """
         start = stop = 0
         group: list[int] = []
@@ -102,7 +103,13 @@ class Segments:
 
 
 def _bucket(lengths_S: np.ndarray) -> tuple[tuple[tuple[int, int], ...], np.ndarray, np.ndarray]:
-    """Buckets, gather and scatter indexes of segments sorted by length (longest first)."""
+    """Buckets, gather and scatter indexes of segments sorted by length (longest first).
+
+    Lengths 1, 5, 4, so the packed tokens are 0 | 1 to 5 | 6 to 9. The segment of 4 shares a bucket with that of 5:
+
+        buckets (2, 5), (1, 1)      gather 1 2 3 4 5 | 6 7 8 9 9 | 0      (token 9 twice: padding)
+        scatter 10 0 1 2 3 4 5 6 7 8, where each packed token is in gather
+    """
     order = np.argsort(-lengths_S, kind="stable")
     starts_S = np.cumsum(lengths_S) - lengths_S
     buckets: list[list[int]] = []
@@ -114,7 +121,7 @@ def _bucket(lengths_S: np.ndarray) -> tuple[tuple[tuple[int, int], ...], np.ndar
             buckets.append([1, length])
     padded_S = np.concatenate([np.full(count, length) for count, length in buckets])
     within_U = np.arange(padded_S.sum()) - np.repeat(np.cumsum(padded_S) - padded_S, padded_S)
-    # Padding repeats the segment's last token: finite values, whose results and gradients nobody reads.
+    # Padding repeats the segment's last token: the values are finite, and their results and gradients are not used.
     gather_U = np.repeat(starts_S[order], padded_S) + np.minimum(within_U, np.repeat(lengths_S[order] - 1, padded_S))
     scatter_T = np.empty(int(lengths_S.sum()), dtype=np.int64)
     real_U = within_U < np.repeat(lengths_S[order], padded_S)
@@ -123,7 +130,7 @@ def _bucket(lengths_S: np.ndarray) -> tuple[tuple[tuple[int, int], ...], np.ndar
 
 
 class _Spread(torch.autograd.Function):
-    """Packed tokens to padded buckets. The gradient of a copy made for padding is zero, so it needs no sum."""
+    """Packed tokens to padded buckets. Copies made for padding have zero gradient, so backward sums nothing."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, gather_U: Tensor, scatter_T: Tensor) -> Tensor:
@@ -136,7 +143,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """Padded buckets to packed tokens; each place is read at most once, so the gradient is a plain copy."""
+    """Padded buckets to packed tokens. Each position is read at most once, so the gradient is a plain copy."""
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, scatter_T: Tensor) -> Tensor:
@@ -156,11 +163,11 @@ def attend(
     """Attention of each token to its own segment, output (T, N, H).
 
     Raises:
-        DataError: the segments do not add up to the tokens; attention would leak between samples.
+        DataError: the segments do not add up to the number of tokens; attention would leak between samples.
     """
     if segments.num_tokens != q_TNH.shape[0]:
         raise DataError(
-            f"the segments hold {segments.num_tokens} tokens but the packed sequence has {q_TNH.shape[0]}. Samples "
+            f"the segments have {segments.num_tokens} tokens but the packed sequence has {q_TNH.shape[0]}. Samples "
             "would see each other's tokens. Make cu_seqlens from the same samples as the tokens."
         )
     if q_TNH.is_cuda and q_TNH.dtype in (torch.float16, torch.bfloat16):
@@ -203,11 +210,11 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention with the signature of transformers' AttentionInterface, output (rows, T, N, H).
 
-    Over a packed row the keyword `segments` (or `cu_seqlens`, slower: it is read back in every layer) says where
-    samples begin. While rows grow by a few tokens, `key_mask_BQL` says which cached keys each new token attends to.
+    For a packed row, `segments` (or `cu_seqlens`, slower because every layer reads it back) gives the start of each
+    sample. For rows that grow by a few tokens, `key_mask_BQL` gives the cached keys to which each new token attends.
 
     Raises:
-        DataError: none of the three was passed: the row would be taken for a single sample.
+        DataError: none of the three was passed; the row would be treated as a single sample.
     """
     if key_mask_BQL is not None:
         out = functional.scaled_dot_product_attention(
@@ -231,7 +238,7 @@ def packed_attention(
 
 
 def register_packed_attention() -> None:
-    """Make packed attention known to transformers under PACKED_ATTENTION; repeating it is harmless."""
+    """Register packed attention with transformers as PACKED_ATTENTION; calling it again is harmless."""
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -9,17 +9,17 @@ from vl3.errors import ConfigError
 MODEL_TYPE = "videollama3_qwen2"
 """`model_type` of the official checkpoints."""
 PROJECTOR_TYPE = "mlp2x_gelu"
-"""The one projector of the released models."""
+"""The only projector of the released models."""
 
 Config = TypeVar("Config")
 
 
 def _build_at(where: str, cls: type[Config], values: dict[str, Any]) -> Config:
-    """Build a configuration, and let the error of a wrong type or a contradiction begin with the file."""
+    """Build a configuration; errors about wrong types or contradictions start with the file."""
     for field in fields(cls):  # type: ignore[arg-type]
         value = values.get(field.name, field.default)
         if type(value) is not field.type and not (field.type is float and type(value) is int):
-            raise ConfigError(f"{where}: {field.name}={value!r} must be {field.type}. Restore the file.")
+            raise ConfigError(f"{where}: {field.name}={value!r} must be of type {field.type}. Restore the file.")
     try:
         return cls(**values)
     except ConfigError as error:
@@ -28,7 +28,7 @@ def _build_at(where: str, cls: type[Config], values: dict[str, Any]) -> Config:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisionConfig:
-    """Shape of the AVT encoder: a SigLIP tower with 2D-RoPE in place of learned positions."""
+    """Shape of the AVT encoder: a SigLIP tower with 2D-RoPE instead of learned positions."""
 
     hidden_size: int
     """Width."""
@@ -55,14 +55,12 @@ class VisionConfig:
                 raise ConfigError(f"vision config: {name}={getattr(self, name)} must be greater than 0.")
         if self.hidden_size % (4 * self.num_attention_heads):
             raise ConfigError(
-                f"vision config: hidden_size={self.hidden_size} over num_attention_heads={self.num_attention_heads} "
-                "gives a head size that is not a multiple of 4; 2D-RoPE halves it for rows and columns and pairs each "
-                "half. Choose another number of heads."
+                f"vision config: hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} is "
+                "not a multiple of 4. 2D-RoPE uses half of each head for rows and half for columns, and pairs the "
+                "elements of each half. Choose another number of heads."
             )
         if self.hidden_act != "gelu_pytorch_tanh":
-            raise ConfigError(
-                f"vision config: hidden_act={self.hidden_act!r} is not the encoder's activation. Use gelu_pytorch_tanh."
-            )
+            raise ConfigError(f"vision config: hidden_act={self.hidden_act!r} is not supported. Use gelu_pytorch_tanh.")
 
     @property
     def head_dim(self) -> int:
@@ -71,22 +69,22 @@ class VisionConfig:
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in one flattened patch."""
+        """Number of values in one flattened patch."""
         return self.num_channels * self.patch_size**2
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str) -> "VisionConfig":
-        """Read a SigLIP, official or transformers vision config; keys of no concern here are passed over.
+        """Read a SigLIP, official or transformers vision config; other keys are ignored.
 
         Raises:
-            ConfigError: a size is missing; where names the file.
+            ConfigError: a size is missing; the message starts with `where`, the file.
         """
         names = {field.name for field in fields(cls)}
         missing = [name for name in _REQUIRED_VISION_KEYS if name not in data]
         if missing:
             raise ConfigError(
-                f"{where}: the vision config lacks {', '.join(missing)}. The class defaults are not the model's sizes, "
-                "so they are not guessed. Write the sizes into the file."
+                f"{where}: the vision config lacks {', '.join(missing)}. They are not filled in, because the defaults "
+                "of transformers' class are not the model's sizes. Write the sizes into the file."
             )
         return _build_at(where, cls, {name: value for name, value in data.items() if name in names})
 
@@ -100,10 +98,10 @@ _REQUIRED_VISION_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextConfig:
-    """Shape of the Qwen2 decoder; the words are those of transformers' Qwen2Config."""
+    """Shape of the Qwen2 decoder, with the names of transformers' Qwen2Config."""
 
     vocab_size: int
-    """Rows of the embedding, padding included."""
+    """Rows of the embedding, including padding."""
     hidden_size: int
     """Width."""
     intermediate_size: int
@@ -115,13 +113,13 @@ class TextConfig:
     num_key_value_heads: int
     """Key and value heads of each block."""
     max_position_embeddings: int
-    """Positions the decoder was trained for, in tokens."""
+    """Number of positions that the decoder was trained for, in tokens."""
     rms_norm_eps: float
     """Epsilon of every RMSNorm."""
     rope_theta: float
     """Base of the rotary frequencies."""
     tie_word_embeddings: bool
-    """Whether the head is the embedding."""
+    """Whether the output head shares the embedding's weights."""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads"):
@@ -130,15 +128,15 @@ class TextConfig:
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"text config: hidden_size={self.hidden_size}, num_attention_heads={self.num_attention_heads}, "
-                f"num_key_value_heads={self.num_key_value_heads}: each must be a multiple of the next."
+                f"num_key_value_heads={self.num_key_value_heads}: each must be a multiple of the next one."
             )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str) -> "TextConfig":
-        """Read a Qwen2 config; the rotary base may stand alone or inside `rope_parameters`.
+        """Read a Qwen2 config; the rotary base may be a top-level key or inside `rope_parameters`.
 
         Raises:
-            ConfigError: a size is missing, or the file asks for what this decoder does not do.
+            ConfigError: a size is missing, or the file asks for something that this decoder does not support.
         """
         rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
         _refuse_other_decoders(data, rope, where)
@@ -146,13 +144,13 @@ class TextConfig:
         missing = [field.name for field in fields(cls) if values.get(field.name) is None]
         if missing:
             raise ConfigError(
-                f"{where}: the text config lacks {', '.join(missing)}. A guessed size would load or run wrongly. Write "
-                "the values into the file."
+                f"{where}: the text config lacks {', '.join(missing)}. With a guessed value the model would not load, "
+                "or give wrong outputs. Write the values into the file."
             )
         return _build_at(where, cls, {field.name: values[field.name] for field in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON data, as transformers' Qwen2Config takes them."""
+        """The fields as JSON data, as keywords of transformers' Qwen2Config."""
         return asdict(self)
 
 
@@ -166,14 +164,14 @@ def _refuse_other_decoders(data: dict[str, Any], rope: dict[str, Any], where: st
     for name, (value, expected) in refused.items():
         if value != expected:
             raise ConfigError(
-                f"{where}: {name}={value!r} is not supported, only {expected!r}. The outputs would differ from the "
-                "checkpoint's without notice. Use a plain Qwen2 or Qwen2.5 decoder."
+                f"{where}: {name}={value!r} is not supported, only {expected!r}. The outputs would silently differ "
+                "from the checkpoint's. Use a plain Qwen2 or Qwen2.5 decoder."
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoLlama3Config:
-    """The whole model: encoder, projector (its sizes follow) and decoder."""
+    """The whole model: encoder, decoder, and the projector, whose sizes follow from both."""
 
     vision: VisionConfig
     """Shape of the encoder."""
@@ -185,8 +183,8 @@ class VideoLlama3Config:
     def __post_init__(self) -> None:
         if not 0 <= self.image_token_id < self.text.vocab_size:
             raise ConfigError(
-                f"image_token_id={self.image_token_id} lies outside the vocabulary of {self.text.vocab_size} rows. "
-                "Vision tokens would have no place in the text. Use a decoder whose embedding has room for <image>."
+                f"image_token_id={self.image_token_id} is outside the vocabulary of {self.text.vocab_size} rows. "
+                "Vision tokens could not be placed in the text. Use a decoder whose embedding has a row for <image>."
             )
 
     @classmethod
@@ -194,20 +192,20 @@ class VideoLlama3Config:
         """Read an official config.json.
 
         Raises:
-            ConfigError: it is another model's, or a value is missing or not supported.
+            ConfigError: it belongs to another model, or a value is missing or not supported.
         """
         if data.get("model_type") != MODEL_TYPE:
             raise ConfigError(
                 f"{where}: model_type={data.get('model_type')!r} is not {MODEL_TYPE!r}. Give the folder of a "
-                "VideoLLaMA3 checkpoint: `vl3 convert` makes one from transformers' form, and a SigLIP and a Qwen2 "
-                "folder are joined by the start of stage 1."
+                "VideoLLaMA3 checkpoint. `vl3 convert` makes one from a transformers checkpoint; stage 1 makes one "
+                "from a SigLIP and a Qwen2 folder."
             )
         missing = [name for name in ("vision_encoder_config", "image_token_index") if data.get(name) is None]
         if missing:
-            raise ConfigError(f"{where}: {', '.join(missing)} is missing. Take the whole checkpoint folder.")
+            raise ConfigError(f"{where}: {', '.join(missing)} is missing. Copy the whole checkpoint folder again.")
         if data.get("mm_projector_type", PROJECTOR_TYPE) != PROJECTOR_TYPE:
             raise ConfigError(
-                f"{where}: mm_projector_type={data['mm_projector_type']!r}, only {PROJECTOR_TYPE!r} is known."
+                f"{where}: mm_projector_type={data['mm_projector_type']!r} is not supported, only {PROJECTOR_TYPE!r}."
             )
         return cls(
             vision=VisionConfig.from_dict(data["vision_encoder_config"], f"{where}: vision_encoder_config"),
@@ -216,7 +214,7 @@ class VideoLlama3Config:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The official config.json: Qwen2's keys flat, the encoder's in a group."""
+        """The official config.json: the decoder's keys at the top level, the encoder's in a group."""
         return {
             "architectures": ["Videollama3Qwen2ForCausalLM"],
             "model_type": MODEL_TYPE,

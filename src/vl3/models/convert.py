@@ -1,4 +1,4 @@
-"""Checkpoints from one layout to another, tensor by tensor: bytes are copied and only names change. No torch."""
+"""Converts checkpoints between layouts, tensor by tensor: bytes are copied and only names change. No torch."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from vl3.system.files import atomic_write_json, require_space, storage_errors
 from vl3.system.folders import whole_folder
 
 MAX_SHARD_BYTES = 5_000_000_000
-"""Size above which weights are split over several files."""
+"""Size above which weights are split into several files."""
 _CHUNK_BYTES = 8 << 20
 
 
@@ -35,13 +35,13 @@ class Conversion:
     """What was converted."""
 
     source_layout: Layout
-    """Layout that the source was found to have."""
+    """Layout of the source."""
     num_tensors: int
-    """Tensors written."""
+    """Number of tensors written."""
     num_files: int
-    """Safetensors files written."""
+    """Number of safetensors files written."""
     size_bytes: int
-    """Bytes of all tensors."""
+    """Size of all tensors in bytes."""
 
 
 def convert(source: Path, target: Path, layout: Layout, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> Conversion:
@@ -49,13 +49,13 @@ def convert(source: Path, target: Path, layout: Layout, *, max_shard_bytes: int 
 
     Args:
         source: folder of a checkpoint in any layout.
-        target: folder to make; it appears when it is whole.
+        target: folder to make; it appears only when it is complete.
         layout: OFFICIAL (which is ours) or TRANSFORMERS.
-        max_shard_bytes: bytes of tensors in one file at most; a larger tensor gets a file for itself.
+        max_shard_bytes: maximum bytes of tensors in one file; a larger tensor gets its own file.
 
     Raises:
-        ConfigError: the source is another model, damaged, or its parts do not fit each other; with numbers and names.
-        StorageError: the target exists, or the disk is full or closed to us.
+        ConfigError: the source is another model, is damaged, or its parts do not match.
+        StorageError: the target exists and is not empty, the disk is full, or writing is not permitted.
     """
     if max_shard_bytes <= 0:
         raise ConfigError(f"max_shard_bytes={max_shard_bytes} must be greater than 0.")
@@ -68,7 +68,7 @@ def convert(source: Path, target: Path, layout: Layout, *, max_shard_bytes: int 
         require_space(folder, size_bytes + side_files.size_bytes, purpose=f"for the converted checkpoint {target.name}")
         _write_shards(shards, folder)
         side_files.write(folder)
-        # config.json comes last: without it nothing takes the folder for a model.
+        # config.json comes last: a folder without it is not recognised as a model.
         atomic_write_json(folder / CONFIG_FILE, side_files.config(checkpoint.main_dtype))
     return Conversion(
         source_layout=checkpoint.layout, num_tensors=len(tensors), num_files=len(shards), size_bytes=size_bytes
@@ -77,19 +77,19 @@ def convert(source: Path, target: Path, layout: Layout, *, max_shard_bytes: int 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Checkpoint:
-    """A source that was found whole: every tensor that its config asks for, and no other."""
+    """A checked source: it has exactly the tensors that its config requires."""
 
     data: dict[str, Any]
     config: VideoLlama3Config
     layout: Layout
     tensors: dict[str, StoredTensor]
-    """By official name, without a head that repeats the embedding."""
+    """Tensors by official name, without a head that duplicates the embedding."""
 
     @classmethod
     def open(cls, folder: Path) -> "_Checkpoint":
         where = str(folder / CONFIG_FILE)
         data = read_json(folder / CONFIG_FILE)
-        detect_layout(data, (), where)  # another model is named before its weights are looked for
+        detect_layout(data, (), where)  # first, so that another model is reported as such, not as missing weights
         stored = read_headers(folder)
         layout = detect_layout(data, stored, where)
         config = read_config(data, layout, Vocabulary(folder).ensure(IMAGE_TOKEN), where)
@@ -107,7 +107,7 @@ class _Checkpoint:
 
     @property
     def main_dtype(self) -> str:
-        """Type of most of the bytes."""
+        """The type that most of the bytes have."""
         sizes: dict[str, int] = {}
         for tensor in self.tensors.values():
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size_bytes
@@ -119,12 +119,12 @@ def _check_dtypes(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
         if tensor.dtype not in WEIGHT_BYTES:
             raise ConfigError(
                 f"{folder}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. Quantised "
-                "weights mean nothing without their scales. Take the checkpoint in bf16 or fp32."
+                "weights cannot be converted without their scales. Use the checkpoint in bf16 or fp32."
             )
 
 
 def _require_equal(folder: Path, stored: Mapping[str, StoredTensor], head: str, embedding: str) -> None:
-    """Raise ConfigError unless a tied model's head is its embedding byte for byte."""
+    """Raise ConfigError unless a tied model's head equals its embedding byte for byte."""
     pairs = zip(_chunks(stored[head]), _chunks(stored[embedding]), strict=False)
     same = stored[head].size_bytes == stored[embedding].size_bytes and all(ours == theirs for ours, theirs in pairs)
     if not same:
@@ -135,7 +135,10 @@ def _require_equal(folder: Path, stored: Mapping[str, StoredTensor], head: str, 
 
 
 def _split(tensors: Mapping[str, StoredTensor], max_shard_bytes: int) -> list[dict[str, StoredTensor]]:
-    """Tensors in the order of their names, cut where a file would grow too large."""
+    """Tensors in the order of their names, with a new file where one would become too large.
+
+    Tensors a, b, c of 2, 2 and 3 bytes with max_shard_bytes=4 give the files {a, b} and {c}.
+    """
     shards: list[dict[str, StoredTensor]] = [{}]
     filled_bytes = 0
     for name in sorted(tensors):
@@ -161,7 +164,11 @@ def _write_shards(shards: Sequence[dict[str, StoredTensor]], folder: Path) -> No
 
 
 def _write_shard(tensors: Mapping[str, StoredTensor], path: Path) -> None:
-    """One safetensors file: the length of the header, the header, then the tensors, wide types first."""
+    """Write one safetensors file: the length of the header, the header, then the tensors, widest types first.
+
+    Tensors w (F32, 2 values) and v (BF16, 3 values): data_offsets w 0 to 8, v 8 to 14, counted from the header's end.
+    The header is padded with spaces to a multiple of 8 bytes.
+    """
     names = sorted(tensors, key=lambda name: (-WEIGHT_BYTES[tensors[name].dtype], name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -184,13 +191,13 @@ def _copy(tensor: StoredTensor, file: BinaryIO) -> None:
 
 
 def _chunks(tensor: StoredTensor) -> Iterator[bytes]:
-    """The bytes of a tensor, a few at a time."""
+    """The bytes of a tensor in chunks."""
     left_bytes = tensor.size_bytes
     with tensor.path.open("rb", buffering=0) as file:
         file.seek(tensor.start)
         while left_bytes:
             chunk = file.read(min(_CHUNK_BYTES, left_bytes))
             if not chunk:
-                raise ConfigError(f"{tensor.path} became shorter while it was read. Let its writer finish, then again.")
+                raise ConfigError(f"{tensor.path} became shorter while it was read. Retry when nothing writes to it.")
             left_bytes -= len(chunk)
             yield chunk

@@ -1,7 +1,7 @@
 """The vision encoder: any-resolution vision tokenization, AVT (arXiv 2501.13106 sec. 3.1).
 
-A SigLIP tower with 2D-RoPE instead of learned positions takes images and frames of any size as one packed sequence
-of patches; each image or frame attends to itself alone; at the end merge x merge patches become one token.
+A SigLIP tower with 2D-RoPE instead of learned positions takes images and frames of any size as one packed sequence of
+patches. Attention does not leave an image or frame. At the end, merge x merge patches become one token.
 
 Shapes: P patches (all items concatenated) · M tokens after merge · I visual items · C channels*patch^2 · V vision
 dim · N heads · H head dim. Patch order inside an item: (t, h/m, w/m, m, m).
@@ -21,23 +21,23 @@ from vl3.models.config import VisionConfig
 from vl3.models.rotary import rotate
 
 GROUP_PATCHES = 512
-"""Patches that pass through the layers together on CPU without gradients; a larger frame passes alone."""
+"""Patches that go through the layers together on CPU without gradients; a larger frame goes alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
-    """Order and place of the patches of one forward pass, from grids alone; items are grouped by frame size."""
+    """Order and positions of the patches of one forward pass, computed from the grids; equal frames are grouped."""
 
     order_P: Tensor | None
-    """Index that sorts the patches into groups of equal frames; None where they already are."""
+    """Index that sorts the patches into groups of equal frames; None if they already are."""
     restore_M: Tensor | None
-    """Index that brings the merged tokens back into the items' order; None where they already are."""
+    """Index that puts the merged tokens back into the order of the items; None if they already are."""
     merges: tuple[tuple[int, int], ...]
     """(patches, merge size) of each group, in sorted order."""
     segments: Segments
     """The frames, in sorted order."""
     positions_P2: Tensor
-    """Row and column of each patch inside its frame, in sorted order."""
+    """Row and column of each patch in its frame, in sorted order."""
 
 
 def plan_patches(
@@ -48,14 +48,20 @@ def plan_patches(
 ) -> PatchPlan:
     """Group the items by merge and frame size, so that equal frames are batched without copies.
 
+    Item A is a frame of 2x2 patches (0 to 3) with merge 2, item B a frame of 1x3 patches (4 to 6) with merge 1:
+
+        order_P    4 5 6 0 1 2 3      merge 1 comes first, so B before A
+        merges     (3, 1), (4, 2)     tokens B0 B1 B2 A0
+        restore_M  3 0 1 2            back to A0 B0 B1 B2
+
     Args:
         grid_thw_I3: frames, rows and columns of patches of each item.
         merge_sizes_I: merge size of each item.
-        device: where the plan is used.
-        keep_M: tokens whose patches are there; None if all are. A patch keeps its place in the frame.
+        device: device of the result.
+        keep_M: the tokens whose patches are passed; None if all are. A patch keeps its position in the frame.
 
     Raises:
-        DataError: a grid is empty or is not divisible by its merge size, or the mask is of another length.
+        DataError: a grid is empty or is not divisible by its merge size, or the mask has the wrong length.
     """
     check_grids(grid_thw_I3, merge_sizes_I)
     frames_I, heights_I, widths_I = grid_thw_I3.T
@@ -92,39 +98,46 @@ def kept_patches(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray, keep_M: np.
 
 
 def check_mask(keep_M: np.ndarray | Tensor, num_tokens: int) -> None:
-    """Raise DataError unless the mask covers the tokens."""
+    """Raise DataError unless the mask has one entry per token."""
     if tuple(keep_M.shape) != (num_tokens,):
         raise DataError(
-            f"the DiffFP mask covers {tuple(keep_M.shape)} vision tokens but the grids give {num_tokens}. Other tokens "
-            "than the unchanged ones would be dropped. Make the mask from the same frames and merge."
+            f"the DiffFP mask has shape {tuple(keep_M.shape)} but the grids give {num_tokens} vision tokens. The wrong "
+            "tokens would be dropped. Make the mask from the same frames and merge size."
         )
 
 
 def check_grids(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) -> None:
-    """Raise DataError unless each item has a grid above zero whose sides its merge size divides."""
+    """Raise DataError unless each item has a positive grid whose sides are multiples of its merge size."""
     if grid_thw_I3.ndim != 2 or grid_thw_I3.shape[1] != 3 or merge_sizes_I.shape != grid_thw_I3.shape[:1]:
         raise DataError(
             f"grid_thw has shape {grid_thw_I3.shape} and merge_sizes {merge_sizes_I.shape}; they must be (items, 3) "
-            "and (items,). Give each image or video one row of each."
+            "and (items,). Pass one row of each per image or video."
         )
     bad_I = (grid_thw_I3 <= 0).any(1) | (merge_sizes_I <= 0)
     bad_I |= (grid_thw_I3[:, 1:] % np.maximum(merge_sizes_I, 1)[:, None]).any(1)
     if bad_I.any():
         item = int(np.flatnonzero(bad_I)[0])
         raise DataError(
-            f"visual item {item} has grid (t, h, w)={tuple(grid_thw_I3[item].tolist())} with merge size "
-            f"{merge_sizes_I[item]}: sides must be multiples of it, above 0. Resize media to patch x merge."
+            f"visual item {item} has grid (t, h, w)={tuple(grid_thw_I3[item].tolist())} and merge size "
+            f"{merge_sizes_I[item]}; its sides must be positive multiples of the merge size. Resize the media to "
+            "multiples of patch x merge."
         )
 
 
 def _spans(order_I: np.ndarray, sizes_I: np.ndarray) -> np.ndarray:
-    """Indexes of the items' elements when the items, of the given sizes, are visited in the given order."""
+    """Indexes of the items' elements, with the items in the given order.
+
+    Sizes 4 and 3, so item 0 has the elements 0 to 3 and item 1 has 4 to 6: order 1, 0 gives 4 5 6 0 1 2 3.
+    """
     starts_I, sizes = (np.cumsum(sizes_I) - sizes_I)[order_I], sizes_I[order_I]
     return np.arange(sizes.sum()) + np.repeat(starts_I - (np.cumsum(sizes) - sizes), sizes)
 
 
 def _frames_and_positions(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Patches of each frame, and row and column (P, 2) of each patch: blocks in raster order, raster order inside."""
+    """Patches of each frame, and row and column (P, 2) of each patch, in the order of `data.sample.patches.patchify`.
+
+    One frame of 2x4 patches, merge 2: first block (0,0) (0,1) (1,0) (1,1), second block (0,2) (0,3) (1,2) (1,3).
+    """
     frames_I, heights_I, widths_I = grid_thw_I3.T
     lengths_F = np.repeat(heights_I * widths_I, frames_I)
     patches_I = frames_I * heights_I * widths_I
@@ -144,12 +157,12 @@ class PatchProjection(nn.Conv2d):
         super().__init__(config.num_channels, config.hidden_size, config.patch_size, stride=config.patch_size)
 
     def forward(self, pixels_PC: Tensor) -> Tensor:
-        """(P, C) to (P, V); a convolution whose stride is its kernel is a linear map of each patch."""
+        """(P, C) to (P, V); a convolution with stride equal to its kernel size is a linear map of each patch."""
         return functional.linear(pixels_PC, self.weight.flatten(1), self.bias)
 
 
 class PatchEmbedding(nn.Module):
-    """Patches to vectors, under the checkpoint's name `embeddings.patch_embedding`."""
+    """Patches to vectors; named `embeddings.patch_embedding` in the checkpoint."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -180,7 +193,7 @@ class VisionAttention(nn.Module):
 
 
 class VisionMLP(nn.Module):
-    """Two linear layers around tanh-GELU."""
+    """Two linear layers with tanh-GELU between them."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -209,7 +222,7 @@ class VisionLayer(nn.Module):
 
 
 class VisionBlocks(nn.Module):
-    """The blocks under the checkpoint's name `encoder.layers`."""
+    """The blocks; named `encoder.layers` in the checkpoint."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -235,19 +248,19 @@ class VisionEncoder(nn.Module):
         merge_sizes_I: Tensor | np.ndarray,
         keep_M: Tensor | np.ndarray | None = None,
     ) -> Tensor:
-        """Vision tokens (M, V), raster order over each merged frame, frame by frame, item by item.
+        """Vision tokens (M, V), item by item, frame by frame, each merged frame row by row.
 
-        Without gradients on CPU the frames pass through all layers in groups, so that memory does not grow with them.
+        On CPU without gradients, frames go through all layers in groups, so that memory use does not grow with them.
 
         Args:
             pixels_PC: patches in the order (t, h/m, w/m, m, m) inside an item: uint8 as they are in the picture, or
                 normalised to [-1, 1].
-            grid_thw_I3: frames, rows and columns of patches of each item; keep it on CPU, it is read there.
-            merge_sizes_I: side of the square of patches that one token stands for, of each item.
-            keep_M: pixels hold the patches of these tokens alone, and these alone attend and come out; None for all.
+            grid_thw_I3: frames, rows and columns of patches of each item; keep it on CPU, where it is read.
+            merge_sizes_I: side of the square of patches that becomes one token, for each item.
+            keep_M: the tokens whose patches are in `pixels_PC`; only these are computed. None for all.
 
         Raises:
-            DataError: grids do not fit the merge sizes or do not add up to the pixels.
+            DataError: grids do not match the merge sizes or do not add up to the pixels.
         """
         keep = None if keep_M is None else _numpy(keep_M)
         plan = plan_patches(_numpy(grid_thw_I3), _numpy(merge_sizes_I), pixels_PC.device, keep)
@@ -258,7 +271,7 @@ class VisionEncoder(nn.Module):
         return self._encode_in_groups(pixels_PC, plan)
 
     def _encode_in_groups(self, pixels_PC: Tensor, plan: PatchPlan) -> Tensor:
-        """As `_merge` of `_encode`, group by group; only the result and one group's activations exist at once."""
+        """Like `_merge` of `_encode`, but group by group, so that only one group's activations are in memory."""
         ends_P = np.cumsum([patches for patches, _ in plan.merges])
         num_tokens = sum(patches // merge**2 for patches, merge in plan.merges)
         features_MV = self.post_layernorm.weight.new_empty(num_tokens, self.config.hidden_size)
@@ -276,7 +289,7 @@ class VisionEncoder(nn.Module):
         return features_MV
 
     def _encode(self, pixels_PC: Tensor, plan: PatchPlan, start: int, stop: int, segments: Segments) -> Tensor:
-        """Patch vectors before merging of a range of the plan's sorted patches, after the final norm."""
+        """Patch vectors after the final norm, before merging, of a range of the plan's sorted patches."""
         there = pixels_PC[start:stop] if plan.order_P is None else pixels_PC[plan.order_P[start:stop]]
         hidden_PV = self.embeddings(normalise(there).to(self.post_layernorm.weight.dtype))
         rotary = rotary_tables(plan.positions_P2[start:stop], self.config)
@@ -288,7 +301,7 @@ class VisionEncoder(nn.Module):
         return self.post_layernorm(hidden_PV)
 
     def _merge(self, hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
-        """Downsample each block of patches to one token (M, V) and bring the items back into their order."""
+        """Downsample each block of patches to one token (M, V) and put the items back into their order."""
         groups = hidden_PV.split([patches for patches, _ in plan.merges])
         merged = [merge_blocks(group, merge) for group, (_, merge) in zip(groups, plan.merges, strict=True)]
         features_MV = merged[0] if len(merged) == 1 else torch.cat(merged)
@@ -298,13 +311,13 @@ class VisionEncoder(nn.Module):
         expected = (plan.segments.num_tokens, self.config.patch_dim)
         if tuple(pixels_PC.shape) != expected:
             raise DataError(
-                f"pixels have shape {tuple(pixels_PC.shape)} but the grids ask for {expected} (patches, numbers of a "
-                "patch). Features would land on the wrong image. Make grid_thw and pixels from the same media."
+                f"pixels have shape {tuple(pixels_PC.shape)} but the grids need {expected} (patches, values of each). "
+                "Features would be assigned to the wrong image. Make grid_thw and pixels from the same media."
             )
 
 
 def normalise(pixels_PC: Tensor) -> Tensor:
-    """uint8 pixels to [-1, 1] in fp32, the checkpoint's (x / 255 - 0.5) / 0.5; other types are taken as they are."""
+    """uint8 pixels to [-1, 1] in fp32, (x / 255 - 0.5) / 0.5 as in the released code; other types are unchanged."""
     return pixels_PC.float().mul_(2 / 255).sub_(1) if pixels_PC.dtype == torch.uint8 else pixels_PC
 
 
@@ -312,7 +325,8 @@ def merge_blocks(hidden_PV: Tensor, merge_size: int) -> Tensor:
     """Bilinear downsampling of patches in merge-block order by merge_size, (P, V) to (M, V).
 
     Interpolation to 1/m of the size (align_corners off) samples the centre of each m x m block: the middle patch
-    for odd m, the mean of the four around the centre for even m. For m=2 that is the mean of the block.
+    for odd m, the mean of the four around the centre for even m. For m=2 that is the mean of the block, for m=3 patch
+    4 of 0 to 8, for m=4 the mean of 5, 6, 9 and 10 of 0 to 15.
     """
     if merge_size == 1:
         return hidden_PV
@@ -327,8 +341,12 @@ def merge_blocks(hidden_PV: Tensor, merge_size: int) -> Tensor:
 def rotary_tables(positions_P2: Tensor, config: VisionConfig) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines (P, 1, H) of 2D-RoPE, for `rotate`.
 
-    The first quarter of the head turns with the row, the second with the column; the pattern repeats for the halves.
-    Angles are absolute indexes within the frame, in fp32.
+    The first quarter of the head rotates with the row, the second with the column; the second half repeats the first,
+    because `rotate` pairs element j with j + H/2. Angles are the index in the frame times the frequency, in fp32.
+
+    H=8, rope_theta 10000, so the frequencies are 1 and 0.01; the patch in row 2, column 3 has the angles
+
+        2  0.02  3  0.03  2  0.02  3  0.03      (the sines of the first four are negative)
     """
     spatial_dim = config.head_dim // 2
     exponents = torch.arange(0, spatial_dim, 2, dtype=torch.float32, device=positions_P2.device) / spatial_dim

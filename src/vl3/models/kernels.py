@@ -1,4 +1,4 @@
-"""The variable-length flash kernels of a GPU behind one call: the package flash-attn where installed, else torch's own.
+"""The variable-length flash kernels of a GPU behind one call: the flash-attn package if installed, else torch's own.
 
 Shapes: T packed tokens · S segments · N heads · G key-value heads · H head dim.
 """
@@ -27,7 +27,7 @@ class FlashKernel(Protocol):
         causal: bool,
         scale: float | None,
     ) -> Tensor:
-        """Output (T, N, H); cu_seqlens are the segments' borders (S + 1), int32, on the GPU."""
+        """Output (T, N, H); cu_seqlens (S + 1) is the first token of each segment, and the end, int32, on the GPU."""
 
 
 @cache
@@ -39,7 +39,7 @@ def flash_kernel() -> FlashKernel:
         return partial(with_flash_attn, flash_attn_varlen_func)
     from torch.nn.attention.varlen import varlen_attn
 
-    # Without `return_aux` it returns the output alone.
+    # Without `return_aux` it returns only the output.
     return partial(with_varlen_attn, cast("Callable[..., Tensor]", varlen_attn))
 
 
@@ -70,9 +70,11 @@ def with_varlen_attn(
     causal: bool,
     scale: float | None,
 ) -> Tensor:
-    """Call torch's `varlen_attn`: torch 2.10 has is_causal; later ones have window_size, then enable_gqa.
+    """Call torch's `varlen_attn`: torch 2.10 has is_causal; later versions have window_size, then enable_gqa.
 
-    Heads are padded to a multiple of 8, which the kernel demands, and keys are repeated where it cannot do so itself.
+    Heads are padded to a multiple of 8, which the kernel requires, and keys are repeated if it cannot do so itself.
+    With H=14 two zeros are appended, which leaves q·k unchanged; a kernel without `scale` would then divide by
+    sqrt(16), so the queries are multiplied by sqrt(16 / 14) first.
     """
     accepted = inspect.signature(function).parameters
     arguments: dict[str, Any] = {}

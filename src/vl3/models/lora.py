@@ -1,7 +1,7 @@
-"""Low-rank adapters on the decoder: beside its linear layers but the head, never on encoder or projector.
+"""Low-rank adapters on the decoder's linear layers except the head, never on the encoder or projector.
 
-As in the original: W x + (alpha / rank) B A dropout(x), A drawn at random and B zero, so that training starts from the
-model as it is. Only this module imports peft.
+As in the original paper: W x + (alpha / rank) B A dropout(x), with A random and B zero, so that training starts from
+the unchanged model. Only this module imports peft.
 """
 
 from typing import TYPE_CHECKING
@@ -19,17 +19,17 @@ _MARKS = (".lora_A.", ".lora_B.")
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter's name is that of an adapter."""
+    """Whether a parameter belongs to an adapter, by its name."""
     return any(mark in name for mark in _MARKS)
 
 
 def add_adapters(model: "VideoLlama3", settings: LoraConfig, *, seed: int) -> None:
-    """Put an adapter beside every linear layer of the decoder; the layers themselves stop to be trainable.
+    """Add an adapter to every linear layer of the decoder; the layers themselves are no longer trained.
 
     Args:
-        model: without adapters.
+        model: a model without adapters.
         settings: rank, scale and dropout.
-        seed: of the first values, the same in every process.
+        seed: seed of the initial values, the same in every process.
     """
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
@@ -50,7 +50,7 @@ def add_adapters(model: "VideoLlama3", settings: LoraConfig, *, seed: int) -> No
 
 @torch.no_grad()
 def merge_adapters(model: "VideoLlama3") -> None:
-    """Add every adapter into its layer (in fp32, rounded once) and take it away: the model is plain again."""
+    """Add each adapter's weights to its layer (in fp32, rounded once) and remove the adapters."""
     from peft.tuners.lora import Linear
 
     decoder = model.language_model

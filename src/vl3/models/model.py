@@ -1,8 +1,8 @@
 """The whole model: AVT encoder, projector and Qwen2 decoder over packed rows (arXiv 2501.13106 sec. 3).
 
-A packed row holds several samples end to end; positions restart and attention ends at each. Vision tokens take the
-places of the `<image>` ids; those that DiffFP dropped have neither an id nor a feature. Inputs may stay on CPU: the
-places of images and of supervised tokens are found there, so that a GPU is never waited for.
+A packed row has several samples end to end; positions restart and attention ends at each. Vision tokens replace the
+embeddings of the `<image>` ids; tokens that DiffFP dropped have neither an id nor a feature. Inputs may stay on CPU:
+the positions of images and supervised tokens are computed there, so that the CPU never waits for the GPU.
 
 Shapes: T packed text+vision tokens · P patches before merge (all items concatenated) · M vision tokens after merge ·
 K vision tokens kept · I visual items · S samples · C channels*patch^2 · D text dim · V vision dim · W vocabulary.
@@ -27,23 +27,24 @@ from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patc
 from vl3.models.projector import Projector
 
 HEAD_CHUNK_TOKENS = 2048
-"""Supervised tokens whose logits exist at once; more are recomputed in backward (152k words x 16k tokens = 10 GB)."""
+"""Supervised tokens whose logits are in memory at once (152k words x 16k tokens are 10 GB). If a row has more, they
+are computed in chunks and again in backward."""
 
 Array: TypeAlias = Tensor | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """The loss of one packed row, to be divided by the supervised tokens of the whole global batch."""
+    """The loss of one packed row; the caller divides it by the number of supervised tokens of the global batch."""
 
     loss_sum: Tensor
     """Sum of the cross entropy over the supervised tokens, fp32."""
     num_supervised: int
-    """Supervised tokens of the row."""
+    """Number of supervised tokens of the row."""
 
 
 class VideoLlama3(nn.Module):
-    """Vision encoder, projector and decoder. `lm_head` is None where the head is the embedding."""
+    """Vision encoder, projector and decoder. `lm_head` is None if the head shares the embedding's weights."""
 
     def __init__(self, config: VideoLlama3Config) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class VideoLlama3(nn.Module):
 
     @classmethod
     def empty(cls, config: VideoLlama3Config) -> "VideoLlama3":
-        """A model whose parameters are on the meta device, to be filled from a checkpoint without a first draw."""
+        """A model with parameters on the meta device, to be filled from a checkpoint without random initialisation."""
         with torch.device("meta"):
             model = cls(config)
         # The rotary frequencies are computed, not stored, so they need a real device from the start.
@@ -78,18 +79,21 @@ class VideoLlama3(nn.Module):
     ) -> LossOutput:
         """Loss of one packed row.
 
+        The token before a label predicts it: for the labels - b c - e (a dash is -100) the tokens 0, 1 and 3 predict
+        b, c and e.
+
         Args:
             input_ids_T: token ids, one `<image>` for each kept vision token.
             position_ids_T: position of each token in its sample, from 0.
             cu_seqlens: first token of each sample, and the end (S + 1).
-            pixels_PC: raw patches, uint8; all of them, or those of the kept tokens alone.
+            pixels_PC: raw patches, uint8; all of them, or only those of the kept tokens.
             grid_thw_I3: frames, rows and columns of patches of each item.
             merge_sizes_I: merge size of each item.
-            keep_M: which vision tokens are kept, of all items.
-            labels_T: the token's own id where it is supervised, else -100; not shifted.
+            keep_M: which vision tokens of all items are kept.
+            labels_T: the token's own id where it is supervised, else -100; not shifted by one.
 
         Raises:
-            DataError: shapes, grids, ids and vision tokens do not fit each other; the message has the numbers.
+            DataError: shapes, grids, ids and vision tokens do not match.
         """
         labels = torch.as_tensor(labels_T)
         inputs_TD = self.embed(
@@ -102,7 +106,7 @@ class VideoLlama3(nn.Module):
         _check_row(inputs_TD.shape[0], position_ids_T, cu_seqlens, labels)
         segments = Segments.of_similar(torch.as_tensor(cu_seqlens).diff().tolist(), self.device)
         hidden_TD = self.decode(inputs_TD, torch.as_tensor(position_ids_T), segments=segments)
-        before = (labels[1:] != IGNORED_LABEL).nonzero().squeeze(1)  # the token before a label predicts it
+        before = (labels[1:] != IGNORED_LABEL).nonzero().squeeze(1)
         targets = labels[before + 1].to(self.device, non_blocking=True)
         hidden_ND = hidden_TD.index_select(0, before.to(self.device, non_blocking=True))
         return LossOutput(loss_sum=self._loss_sum(hidden_ND, targets), num_supervised=len(before))
@@ -110,15 +114,16 @@ class VideoLlama3(nn.Module):
     def embed(
         self, *, input_ids_T: Array, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array
     ) -> Tensor:
-        """Decoder inputs (T, D): word embeddings, and vision tokens in the places of `<image>`.
+        """Decoder inputs (T, D): word embeddings, with vision tokens at the positions of `<image>`.
 
         Raises:
-            DataError: the `<image>` ids and the kept vision tokens differ in number, or an id is unknown.
+            DataError: the numbers of `<image>` ids and of kept vision tokens differ, or an id is unknown.
         """
         if len(grid_thw_I3):
             features_KD = self.encode_visual(pixels_PC, grid_thw_I3, merge_sizes_I, keep_M)
             return self.place(input_ids_T, features_KD)
-        # Text alone still runs the encoder, on one black patch times 0: every rank's graph and collectives are alike.
+        # A row without media still runs the encoder, on one black patch whose result is multiplied by 0: the graph and
+        # the collectives must be the same on every rank.
         dummy = np.zeros((1, self.config.vision.patch_dim), dtype=np.uint8)
         unused = self.encode_visual(
             dummy, np.ones((1, 3), dtype=np.int64), np.ones(1, dtype=np.int64), np.ones(1, bool)
@@ -128,11 +133,11 @@ class VideoLlama3(nn.Module):
     def encode_visual(self, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array) -> Tensor:
         """Kept vision tokens (K, D) of all items, in their order.
 
-        Pixels are those of all patches (dropped tokens leave after the encoder, as released), or those of the kept
-        tokens alone (pruned before the encoder); their number says which.
+        The pixels are those of all patches (tokens are dropped after the encoder, as in the released code) or only
+        those of the kept tokens (dropped before the encoder); their number shows which.
 
         Raises:
-            DataError: grids, pixels and the mask do not fit each other.
+            DataError: grids, pixels and the mask do not match.
         """
         raw_PC = torch.as_tensor(pixels_PC).to(self.device, non_blocking=True)
         keep = torch.as_tensor(keep_M)
@@ -149,10 +154,10 @@ class VideoLlama3(nn.Module):
         return self.mm_projector(features_KV)
 
     def place(self, input_ids_T: Array, features_KD: Tensor) -> Tensor:
-        """Word embeddings (T, D) with the features in the places of `<image>`.
+        """Word embeddings (T, D) with the features at the positions of `<image>`, in order.
 
         Raises:
-            DataError: the number of `<image>` ids is not that of the features, or an id is not in the vocabulary.
+            DataError: the numbers of `<image>` ids and of features differ, or an id is not in the vocabulary.
         """
         ids = torch.as_tensor(input_ids_T)
         _check_ids(ids, self.config.text.vocab_size)
@@ -160,7 +165,7 @@ class VideoLlama3(nn.Module):
         if len(places) != len(features_KD):
             raise DataError(
                 f"the text has {len(places)} <image> tokens but there are {len(features_KD)} kept vision tokens. Each "
-                "token would show another part of the picture. Expand <image> from the same grid, merge and mask."
+                "would get the wrong part of the picture. Expand <image> with the same grid, merge size and mask."
             )
         embeds_TD = self.language_model.embed_tokens(ids.to(self.device, non_blocking=True))
         if not len(places):
@@ -168,11 +173,11 @@ class VideoLlama3(nn.Module):
         return embeds_TD.index_copy(0, places.to(self.device, non_blocking=True), features_KD.to(embeds_TD.dtype))
 
     def decode(self, inputs_TD: Tensor, position_ids_T: Tensor, **attention: Any) -> Tensor:
-        """Final hidden states (T, D) of packed samples; attention: `segments`, and `past_key_values` to keep keys."""
+        """Final hidden states (T, D) of packed samples; pass `segments`, and `past_key_values` to cache the keys."""
         return self.run_decoder(inputs_TD.unsqueeze(0), position_ids_T.unsqueeze(0), **attention).squeeze(0)
 
     def run_decoder(self, inputs_BTD: Tensor, position_ids_BT: Tensor, **attention: Any) -> Tensor:
-        """Final hidden states (rows, T, D) under packed attention, which needs no mask."""
+        """Final hidden states (rows, T, D) with packed attention, which needs no mask."""
         output = self.language_model(
             inputs_embeds=inputs_BTD,
             position_ids=position_ids_BT.to(self.device, non_blocking=True),
@@ -231,8 +236,8 @@ def _check_ids(ids: Tensor, vocab_size: int) -> None:
     lowest, highest = int(ids.min()), int(ids.max())
     if lowest < 0 or highest >= vocab_size:
         raise DataError(
-            f"token ids reach from {lowest} to {highest} but the model's vocabulary has {vocab_size} rows. Use the "
-            "tokenizer that lies beside the model."
+            f"token ids range from {lowest} to {highest} but the model's vocabulary has {vocab_size} rows. Use the "
+            "tokenizer in the model's folder."
         )
 
 
@@ -241,5 +246,5 @@ def _check_row(num_tokens: int, position_ids_T: Array, cu_seqlens: Array, labels
         return
     raise DataError(
         f"a packed row has {num_tokens} ids, {len(position_ids_T)} positions, {len(labels)} labels and samples from "
-        f"{int(cu_seqlens[0])} to {int(cu_seqlens[-1])}. All must cover the same tokens. Pack the row again."
+        f"{int(cu_seqlens[0])} to {int(cu_seqlens[-1])}. All must cover the same tokens. Build them with pack_row."
     )

@@ -1,4 +1,4 @@
-"""How pictures become vision tokens, as a checkpoint's files say it: official, transformers' or our run.json."""
+"""How pictures become vision tokens, read from a checkpoint's files: official, transformers' or our run.json."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,29 +16,29 @@ _BICUBIC = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessing:
-    """Limits and merges; the defaults are those of the released models."""
+    """Limits and merge sizes; the defaults are those of the released models."""
 
     image_merge_size: int = 1
-    """Side of the square of patches that one image token stands for."""
+    """Side of the square of patches that becomes one image token."""
     video_merge_size: int = 2
-    """Side of the square of patches that one video token stands for."""
+    """Side of the square of patches that becomes one video token."""
     min_tokens: int = 16
-    """Tokens that an image or frame has at least."""
+    """Minimum number of tokens of an image or frame."""
     max_tokens: int = 16384
-    """Tokens that the pictures of a prompt have at most, before DiffFP."""
+    """Maximum number of tokens of all pictures of a prompt, before DiffFP."""
     fps: float = 1
     """Frames taken from each second of a video."""
     max_frames: int = 180
-    """Frames taken from one video at most."""
+    """Maximum number of frames taken from one video."""
     difffp: bool = True
     """Whether unchanged video tokens are dropped."""
 
     @classmethod
     def read(cls, folder: Path, config: dict[str, Any], layout: Layout, patch_size: int) -> "Preprocessing":
-        """What a checkpoint folder says; where it is silent, the defaults.
+        """The settings in a checkpoint folder; missing ones get the defaults.
 
         Raises:
-            ConfigError: a file is damaged, or pictures are normalised otherwise than the encoder expects.
+            ConfigError: a file is damaged, or its normalisation is not what the encoder expects.
         """
         if layout == Layout.TRANSFORMERS:
             return cls._of_transformers(folder, patch_size)
@@ -66,8 +66,8 @@ class Preprocessing:
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path}: {error} is missing, so how pictures were prepared cannot be told. Restore the file from the "
-                "checkpoint, or remove it to take the settings of the released models."
+                f"{path}: {error} is missing, so it is unknown how the pictures were prepared. Restore the file from "
+                "the checkpoint, or remove it to use the settings of the released models."
             ) from error
 
     @classmethod
@@ -92,7 +92,7 @@ class Preprocessing:
         )
 
     def files(self, layout: Layout, patch_size: int) -> dict[str, dict[str, Any]]:
-        """The files of a layout by name."""
+        """The files of a layout: content by name."""
         return (
             self._transformers_files(patch_size) if layout == Layout.TRANSFORMERS else self._official_files(patch_size)
         )
@@ -133,7 +133,7 @@ class Preprocessing:
         return {IMAGE_FILE: processor | image, VIDEO_FILE: processor | video, PROCESSOR_FILE: processor}
 
     def _sizes(self, patch_size: int, merge_size: int) -> dict[str, Any]:
-        """Limits in pixels, as transformers counts them."""
+        """Limits in pixels, as transformers counts them: 16 tokens of patch 14 and merge 2 are 16 * 28 * 28 = 12544."""
         token_px = (patch_size * merge_size) ** 2
         return {
             "patch_size": patch_size,
@@ -160,10 +160,10 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 
 def _require_half(data: dict[str, Any], path: Path) -> None:
-    """The encoder takes pixels in [-1, 1]; files that normalise otherwise belong to another model."""
+    """Raise ConfigError unless pixels are normalised to [-1, 1]; files with other values belong to another model."""
     for name in ("image_mean", "image_std"):
         if data.get(name, _PICTURE[name]) != _PICTURE[name]:
             raise ConfigError(
                 f"{path}: {name}={data[name]}, but the encoder was trained on pixels normalised by 0.5. The outputs "
-                "would be wrong without notice. Take the preprocessor files of the checkpoint."
+                "would be silently wrong. Use the preprocessor files of the checkpoint."
             )

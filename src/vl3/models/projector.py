@@ -1,4 +1,4 @@
-"""The projector between encoder and decoder: two linear layers around exact GELU (`mlp2x_gelu`)."""
+"""The projector between encoder and decoder: two linear layers with exact GELU between them (`mlp2x_gelu`)."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Projector(nn.Module):
-    """Vision tokens (M, V) to the decoder's width (M, D), each on its own."""
+    """Vision tokens (M, V) to the decoder's width (M, D), each token separately."""
 
     def __init__(self, vision_size: int, text_size: int) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def draw(self, seed: int) -> None:
-        """Fill the weights at random: uniform within 1/sqrt(inputs), the same for the same seed."""
+        """Initialise the weights at random: uniform within +-1/sqrt(inputs), the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
         for layer in self.readout:
             if not isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""The start of stage 1: a pretrained vision tower, a pretrained decoder and a projector drawn at random."""
+"""The model that stage 1 starts from: pretrained vision tower, pretrained decoder, randomly initialised projector."""
 
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ _VISION_PREFIXES = (
     "vision_model.",
     "",
 )
-"""Where a vision tower's tensors lie: official checkpoint, training repository, transformers', SigLIP old and new."""
+"""Prefixes of a vision tower's tensors: official checkpoint, training repository, transformers, SigLIP old and new."""
 _NOT_IN_AVT = ("embeddings.position_embedding.", "head.")
-"""Parts of SigLIP that AVT has no use for: learned positions (2D-RoPE replaces them) and the pooling head."""
+"""Parts of SigLIP that AVT does not use: learned positions (2D-RoPE replaces them) and the pooling head."""
 
 
 def assemble(vision_folder: Path, language_folder: Path, *, seed: int) -> VideoLlama3:
     """Join a vision folder and a Qwen2 folder into the model that stage 1 starts from.
 
     Args:
-        vision_folder: transformers' SigLIP (vision or whole), or a VideoLLaMA3 checkpoint whose encoder is taken.
+        vision_folder: transformers' SigLIP (vision or whole), or a VideoLLaMA3 checkpoint, whose encoder is used.
         language_folder: transformers' Qwen2ForCausalLM with tokenizer.json.
-        seed: of the projector's first weights.
+        seed: seed of the projector's initial weights.
 
     Raises:
-        ConfigError: a folder is another model's, damaged, or lacks a tensor; the message names it.
+        ConfigError: a folder belongs to another model, is damaged, or lacks a tensor.
     """
     vision_data, language_data = read_json(vision_folder / CONFIG_FILE), read_json(language_folder / CONFIG_FILE)
     config = VideoLlama3Config(
@@ -53,7 +53,7 @@ def assemble(vision_folder: Path, language_folder: Path, *, seed: int) -> VideoL
 
 
 def image_token_id(folder: Path) -> int:
-    """Id of `<image>` in a folder's tokenizer.json, or the id it gets when it is added as the next token.
+    """Id of `<image>` in a folder's tokenizer.json, or the id it would get if added as the next token.
 
     Raises:
         ConfigError: there is no tokenizer.json, or it has no vocabulary.
@@ -62,7 +62,7 @@ def image_token_id(folder: Path) -> int:
 
 
 def _vision_group(data: dict[str, Any]) -> dict[str, Any]:
-    """The vision tower's own settings inside a config.json."""
+    """The vision tower's settings inside a config.json."""
     data = with_known_encoder(data)
     for group in ("vision_encoder_config", "vision_config"):
         if isinstance(data.get(group), dict):
@@ -83,8 +83,8 @@ def _read_vision(model: VideoLlama3, source: TensorFolder) -> dict[str, torch.Te
     prefix = next((p for p in _VISION_PREFIXES if f"{p}post_layernorm.weight" in source.names), None)
     if prefix is None:
         raise ConfigError(
-            f"{source.folder}: no tensor 'post_layernorm.weight' under any known prefix, so this is no SigLIP vision "
-            "tower. Point model.vision_base at a SigLIP vision model or a VideoLLaMA3 checkpoint."
+            f"{source.folder}: there is no tensor 'post_layernorm.weight' with any known prefix, so this is not a "
+            "SigLIP vision tower. Point model.vision_base at a SigLIP vision model or a VideoLLaMA3 checkpoint."
         )
     expected = {prefix + name: tuple(p.shape) for name, p in model.vision_encoder.named_parameters()}
     drop = tuple(prefix + part for part in _NOT_IN_AVT)

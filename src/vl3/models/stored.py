@@ -1,4 +1,4 @@
-"""What lies in a model folder: its JSON files and the headers of its safetensors. No torch; pickles are not opened."""
+"""Reads a model folder's JSON files and the headers of its safetensors files. No torch; pickles are not opened."""
 
 import json
 import math
@@ -11,11 +11,11 @@ from vl3.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
-"""The configuration of the run that trained a checkpoint of ours."""
+"""The configuration of the run that trained one of our checkpoints."""
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Types of a weight, as safetensors calls them, with the bytes of one number."""
+"""Types that weights may have, by their names in safetensors, with the bytes of one value."""
 _OTHER_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 _OTHER_BYTES |= {"U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8, "C64": 8}
 _PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -23,12 +23,12 @@ _PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
-    """Where one tensor's bytes lie."""
+    """Where the bytes of one tensor are."""
 
     path: Path
     """The safetensors file."""
     dtype: str
-    """Type as safetensors calls it, such as BF16."""
+    """Type by its name in safetensors, such as BF16."""
     shape: tuple[int, ...]
     """Size of each dimension."""
     start: int
@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not JSON ({error}). Restore it from the model's source.") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds a {type(data).__name__}, not an object. Restore it from the model's source.")
+        raise ConfigError(f"{path} is a {type(data).__name__}, not an object. Restore it from the model's source.")
     return data
 
 
@@ -58,15 +58,15 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a model folder by its stored name; only headers are read.
 
     Raises:
-        ConfigError: there are no safetensors, a file is missing, cut short or damaged, or a name lies in two files.
+        ConfigError: there are no safetensors files, one is missing, truncated or damaged, or a name is in two files.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in _weight_files(folder):
         for name, tensor in _read_header(path).items():
             if name in tensors:
                 raise ConfigError(
-                    f"{folder}: tensor {name!r} lies in {tensors[name].path.name} and in {path.name}. Which one was "
-                    "trained cannot be told. Copy the whole checkpoint again, into an empty folder."
+                    f"{folder}: tensor {name!r} is in both {tensors[name].path.name} and {path.name}, so it is unclear "
+                    "which one was trained. Copy the whole checkpoint again, into an empty folder."
                 )
             tensors[name] = tensor
     return tensors
@@ -78,20 +78,20 @@ def check_tensors(
     expected: Mapping[str, tuple[int, ...]],
     dropped: Iterable[str] = (),
 ) -> None:
-    """Raise ConfigError unless found has the expected names and shapes and, but for dropped, no others."""
+    """Raise ConfigError unless `found` has the expected names and shapes and no others except `dropped`."""
     missing = sorted(expected.keys() - found.keys())
     surplus = sorted(found.keys() - expected.keys() - set(dropped))
     if missing or surplus:
         raise ConfigError(
             f"{folder}: {_listed('missing', missing)}{'; ' if missing and surplus else ''}"
-            f"{_listed('unknown', surplus)}. The model would run with weights that nobody trained. Take "
-            "config.json and weights from the same checkpoint."
+            f"{_listed('unknown', surplus)}. The model would run with untrained weights. Use config.json and weights "
+            "of the same checkpoint."
         )
     for name, shape in expected.items():
         if found[name] != tuple(shape):
             raise ConfigError(
-                f"{folder}: tensor {name!r} has shape {found[name]} but config.json asks for "
-                f"{tuple(shape)}. Take config.json and weights from the same checkpoint."
+                f"{folder}: tensor {name!r} has shape {found[name]} but config.json requires {tuple(shape)}. Use "
+                "config.json and weights of the same checkpoint."
             )
 
 
@@ -120,14 +120,14 @@ def _weight_files(folder: Path) -> list[Path]:
     pickles = sorted(path.name for pattern in _PICKLE_PATTERNS for path in folder.glob(pattern))
     if pickles:
         raise ConfigError(
-            f"{folder} holds {pickles[0]} but no {SINGLE_FILE}. A pickle runs code when it is opened, so it is "
-            "refused. Convert it to safetensors where you trust its source."
+            f"{folder} has {pickles[0]} but no {SINGLE_FILE}. Pickle files are not opened, because opening one can run "
+            "any code. Convert it to safetensors if you trust its source."
         )
     raise ConfigError(f"{folder} has no {SINGLE_FILE} and no {INDEX_FILE}. Give the folder of a model's weights.")
 
 
 def _read_header(path: Path) -> dict[str, StoredTensor]:
-    """What a safetensors file holds (8 bytes of length, JSON, data), checked against the file's size."""
+    """The tensors of a safetensors file (8 bytes of header length, JSON header, data), checked against its size."""
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -140,19 +140,23 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
         header.pop("__metadata__", None)
         tensors = {name: _tensor_at(path, 8 + header_bytes, entry) for name, entry in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged: its header is not that of safetensors. Copy the file again.") from error
+        raise ConfigError(f"{path} is damaged: it has no valid safetensors header. Copy the file again.") from error
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].start):
         end = tensor.start + tensor.size_bytes
         if end > size_bytes:
             raise ConfigError(
-                f"{path} is cut short: tensor {name!r} ends at byte {end} but the file has {size_bytes}. "
+                f"{path} is truncated: tensor {name!r} ends at byte {end} but the file has {size_bytes}. "
                 "Copy the file again."
             )
     return tensors
 
 
 def _tensor_at(path: Path, data_start: int, entry: dict[str, Any]) -> StoredTensor:
-    """One entry of a header; ValueError or KeyError where type, shape and place contradict each other."""
+    """One entry of a header; ValueError or KeyError if type, shape and offsets contradict each other.
+
+    BF16 of shape (2, 3) must span 12 bytes; data_offsets 20 to 32 in a file whose data starts at byte 108 are the bytes
+    128 to 140.
+    """
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     item_bytes = (WEIGHT_BYTES | _OTHER_BYTES)[entry["dtype"]]
     if begin < 0 or min(shape, default=0) < 0 or end - begin != math.prod(shape) * item_bytes:

@@ -1,4 +1,4 @@
-"""A folder's tokenizer.json as data: which id a token has, and the tokens that the method adds."""
+"""A folder's tokenizer.json as data: the ids of tokens, and the tokens that VideoLLaMA3 adds."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from vl3.models.stored import read_json
 TOKENIZER_FILE = "tokenizer.json"
 IMAGE_TOKEN = "<image>"
 METHOD_TOKENS = (IMAGE_TOKEN, "<|stream_start|>", "<|stream_end|>")
-"""What the method adds to a Qwen2.5 tokenizer, in this order."""
+"""What VideoLLaMA3 adds to a Qwen2.5 tokenizer, in this order."""
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
-"""The places of images and videos for transformers; Qwen2.5 tokenizers have both."""
+"""Placeholders of images and videos in transformers' layout; Qwen2.5 tokenizers have both."""
 
 
 class Vocabulary:
-    """Ids of a tokenizer.json, to which special tokens may be added as the tokenizers library would add them."""
+    """Ids of a tokenizer.json. Special tokens can be added and get the ids that the tokenizers library would give."""
 
     def __init__(self, folder: Path) -> None:
         """Read tokenizer.json.
 
         Raises:
-            ConfigError: there is none, or it has no vocabulary.
+            ConfigError: the file is missing or has no vocabulary.
         """
         self.path = folder / TOKENIZER_FILE
         self.data = read_json(self.path)
@@ -35,7 +35,7 @@ class Vocabulary:
         self._num_words = len(words)
         self._ids: dict[str, int] = words | {token["content"]: token["id"] for token in added}
         self.added: dict[str, int] = {}
-        """Tokens that the file lacked, with the ids that they got."""
+        """Tokens that were added, with their ids."""
 
     @property
     def highest_id(self) -> int:
@@ -47,7 +47,7 @@ class Vocabulary:
         return self._ids.get(token)
 
     def ensure(self, token: str) -> int:
-        """Id of a token, which is added as the next special token where it is missing."""
+        """Id of a token; a missing token is added as the next special token."""
         if token not in self._ids:
             token_id = max(self._num_words, self.highest_id + 1)
             self.data["added_tokens"].append({"id": token_id, "content": token, **_SPECIAL})
@@ -55,16 +55,16 @@ class Vocabulary:
         return self._ids[token]
 
     def require_room(self, vocab_size: int) -> None:
-        """Raise ConfigError unless every id has its row among vocab_size rows of the embedding."""
+        """Raise ConfigError unless the embedding, with `vocab_size` rows, has a row for every id."""
         if self.highest_id >= vocab_size:
             added = f" (with {', '.join(self.added)} added)" if self.added else ""
             raise ConfigError(
-                f"{self.path}: ids reach {self.highest_id}{added} but the embedding has {vocab_size} rows. Such a "
-                "token would have no weights. Use the tokenizer that the weights were trained with."
+                f"{self.path}: the highest id is {self.highest_id}{added} but the embedding has {vocab_size} rows. "
+                "Tokens beyond it would have no weights. Use the tokenizer that the weights were trained with."
             )
 
     def decoder_entries(self) -> dict[str, dict[str, Any]]:
-        """The added tokens as tokenizer_config.json lists them in `added_tokens_decoder`."""
+        """The added tokens in the form of `added_tokens_decoder` in tokenizer_config.json."""
         return {str(token_id): {"content": token, **_SPECIAL} for token, token_id in self.added.items()}
 
 

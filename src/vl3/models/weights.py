@@ -26,7 +26,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-"""Files that go along with the weights where they exist; only the first one is needed."""
+"""Files that are copied with the weights if they exist; only the first one is required."""
 _PREFIXES = (
     ("vision_encoder.", "model.vision_encoder."),
     ("mm_projector.", "model.mm_projector."),
@@ -35,7 +35,7 @@ _PREFIXES = (
 
 
 def official_name(name: str) -> str:
-    """Name in the official checkpoint of one of our parameters: `language_model.norm.weight` -> `model.norm.weight`."""
+    """A parameter's name in the official checkpoint: `language_model.norm.weight` -> `model.norm.weight`."""
     for ours, official in _PREFIXES:
         if name.startswith(ours):
             return official + name.removeprefix(ours)
@@ -51,7 +51,7 @@ def save_model(model: VideoLlama3, tokenizer_folder: Path, folder: Path) -> None
     """
     if not (tokenizer_folder / TOKENIZER_FILES[0]).is_file():
         raise ConfigError(
-            f"{tokenizer_folder} has no {TOKENIZER_FILES[0]}; weights without their tokenizer are of no use. Give the "
+            f"{tokenizer_folder} has no {TOKENIZER_FILES[0]}, without which the weights cannot be used. Give the "
             "folder of the decoder's tokenizer."
         )
     tensors = {official_name(name): parameter.detach() for name, parameter in model.named_parameters()}
@@ -63,7 +63,7 @@ def save_model(model: VideoLlama3, tokenizer_folder: Path, folder: Path) -> None
 
 
 def save_tensors(tensors: dict[str, Tensor], config: VideoLlama3Config, folder: Path) -> None:
-    """Write config.json and the tensors, which have official names, to a folder.
+    """Write config.json and tensors with official names to a folder.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -79,7 +79,7 @@ def save_tensors(tensors: dict[str, Tensor], config: VideoLlama3Config, folder: 
 def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # its own name for a full disk, too
+    except SafetensorError as error:  # also raised when the disk is full
         raise StorageError(
             f"{path}: the weights cannot be written ({error}). Free space there or correct the folder's permissions, "
             "then run again."
@@ -87,14 +87,14 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_model(folder: Path, *, dtype: torch.dtype | None = None) -> VideoLlama3:
-    """Read a model folder in the official form onto CPU.
+    """Read a model folder in the official layout, on CPU.
 
     Args:
-        folder: config.json and safetensors.
-        dtype: type of the parameters; None keeps the stored one.
+        folder: folder with config.json and safetensors files.
+        dtype: type of the parameters; None keeps the stored type.
 
     Raises:
-        ConfigError: a file is missing or damaged, or a tensor is missing, unknown or of another shape; by name.
+        ConfigError: a file is missing or damaged, or a tensor is missing, unknown or has the wrong shape.
     """
     where = folder / CONFIG_FILE
     model = VideoLlama3.empty(VideoLlama3Config.from_dict(read_json(where), str(where)))
@@ -105,16 +105,16 @@ def load_model(folder: Path, *, dtype: torch.dtype | None = None) -> VideoLlama3
 
 
 def fill(model: VideoLlama3, tensors: dict[str, Tensor]) -> VideoLlama3:
-    """Give an empty model its parameters, without a copy; names are the module's own."""
+    """Give an empty model its parameters, by our parameter names, without copying them."""
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 
 
 def repeated_head(model: VideoLlama3, source: TensorFolder) -> list[str]:
-    """The head's name where a tied model's folder repeats the embedding under it, as some exporters do.
+    """The head's name if a tied model's folder stores the embedding a second time as the head, as some exporters do.
 
     Raises:
-        ConfigError: it is not the embedding, so tying would throw trained weights away.
+        ConfigError: the head differs from the embedding, so tying them would discard trained weights.
     """
     if model.lm_head is not None or "lm_head.weight" not in source.names:
         return []

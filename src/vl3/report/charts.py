@@ -1,8 +1,8 @@
-"""Charts as inline SVG: small, crisp, coloured by the report's style sheet so that they follow light and dark.
+"""Charts as inline SVG, coloured by the report's style sheet so that they follow light and dark mode.
 
-Every chart is drawn on a canvas of about the width of a phone, so that its lettering stays readable wherever it is
-shown; wide pages place several side by side. Each has a title and a description for screen readers, and each point a
-tooltip. Texts are escaped here; the functions return markup.
+Every chart is about as wide as a phone, so that its labels stay readable on any screen; wide pages place several side
+by side. Each chart has a title and a description for screen readers, and each point has a tooltip. Texts are escaped
+here; the functions return markup.
 """
 
 import math
@@ -22,14 +22,17 @@ class Series:
 
     name: str
     css_class: str
-    """Class that gives the line its colour."""
+    """CSS class that gives the line its colour."""
     points: Sequence[tuple[float, float]]
     """x and y of each point; points that are not finite are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Maps a range of values to a range of pixels, linearly or by logarithm."""
+    """Maps a range of values to a range of pixels, linear or logarithmic.
+
+    Scale(0, 10, 44, 330) maps 5 to 187 and 12 to 330; Scale(1, 100, 0, 200, log=True) maps 10 to 100.
+    """
 
     low: float
     high: float
@@ -38,18 +41,21 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The place of a value in pixels; values outside the range lie on its border."""
+        """The position of a value in pixels; values outside the range are put at its end."""
         low, high, at = (math.log10(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         share = (at - low) / (high - low) if high > low else 0.5
         return round(self.start_px + min(max(share, 0.0), 1.0) * (self.end_px - self.start_px), 2)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values within the range."""
+        """Round values within the range, for the labels of the axis."""
         return log_ticks(self.low, self.high, count) if self.log else linear_ticks(self.low, self.high, count)
 
 
 def linear_ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` multiples of 1, 2, 2.5 or 5 times a power of ten within low and high."""
+    """About `count` multiples of 1, 2, 2.5 or 5 times a power of ten, from low to high.
+
+    From 0 to 47 with count=5: the raw step 11.75 is rounded up to 20, so 0 20 40. From 0.93 to 1.1: 0.95 1 1.05 1.1.
+    """
     if high <= low:
         return [low]
     raw = (high - low) / max(count - 1, 1)
@@ -61,7 +67,10 @@ def linear_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, count: int) -> list[float]:
-    """1, 2 and 5 times powers of ten within low and high; only powers of ten where that gives too many."""
+    """1, 2 and 5 times powers of ten from low to high, or 1 and 3 times, or only powers, if that gives too many.
+
+    With count=5: from 0.3 to 8 it gives 0.5 1 2 5, from 0.01 to 2 it gives 0.01 0.03 0.1 0.3 1.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**power for power in powers for factor in factors]
@@ -72,7 +81,7 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """A short text for an axis: 0.05, 3, 1.5k, 2e-05."""
+    """A short label for an axis: 0.05, 3, 1.5k, 2e-5."""
     if value and abs(value) < 1e-3:
         return f"{value:.0e}".replace("e-0", "e-")
     if abs(value) >= 1000:
@@ -92,12 +101,12 @@ def line_chart(
     """Lines over one x axis.
 
     Args:
-        series: lines; without a finite point in all of them the chart is empty markup.
-        title: what the chart shows, for people who cannot see it and as the tooltip of the whole.
-        description: the message of the chart in a sentence.
+        series: the lines; if none has a finite point, the result is empty.
+        title: what the chart shows, for screen readers and as the tooltip of the chart.
+        description: the message of the chart in one sentence.
         x_label: name of the x axis.
         log_y: logarithmic y axis; points that are not positive are left out.
-        y_range: lowest and highest value that the y axis shows at least; that of the points without it.
+        y_range: values that the y axis must include; None for only those of the points.
     """
     lines = [(one, [p for p in one.points if _drawable(p, log_y)]) for one in series]
     points = [point for _, line in lines for point in line]
@@ -171,11 +180,11 @@ class ScorePoint:
     high: float
     css_class: str = ""
     hollow: bool = False
-    """Drawn as a ring: the stage's mixture left this category out."""
+    """Drawn as a ring: the stage's mixture does not contain this category."""
 
 
 def accuracy_chart(points: Sequence[ScorePoint], *, chance: float | None, title: str, description: str) -> Markup:
-    """Accuracy from 0 to 1 by model with its interval, and chance as a dashed line."""
+    """Accuracy of each model from 0 to 1 with its interval, and chance as a dashed line."""
     y_scale = Scale(0.0, 1.0, SCORE_HEIGHT - 24, 10)
     gap = (SCORE_WIDTH - SCORE_LEFT - RIGHT / 2) / len(points)
     xs = [round(SCORE_LEFT + gap * (index + 0.5), 2) for index in range(len(points))]

@@ -1,8 +1,8 @@
-"""What the report is made of: the schema between the report step, which gathers, and the renderer, which draws.
+"""The data of the report: the report step fills it, the renderer draws it.
 
-Only `run` is required. A part that a run did not reach is None (or empty), and `missing` says why under the name of
-its section: `chain`, `curves`, `throughput`, `difffp`, `mix`, `accuracy`, `predictions`, `gates`, `validation`,
-`lineage`. The section then reads "not available" with that reason.
+Only `run` is required. A part that the run did not reach is None (or empty), and `missing` has the reason under the
+section's name: `chain`, `curves`, `throughput`, `difffp`, `mix`, `accuracy`, `predictions`, `gates`, `validation`,
+`lineage`. The section then shows "Not available" and that reason.
 """
 
 from dataclasses import dataclass, field
@@ -24,17 +24,17 @@ SECTIONS = (
     "validation",
     "lineage",
 )
-"""Names of the report's sections, in the order in which they are shown; keys of ReportData.missing."""
+"""Names of the report's sections in the order of the page; the keys of ReportData.missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
-    """Which run this is."""
+    """Facts about the run."""
 
     run_id: str
     """Identifier of the workflow run."""
     run_name: str
-    """Name that a person gave the run."""
+    """Name that the user gave the run."""
     recipe: str
     """Name of the recipe."""
     seed: int
@@ -46,17 +46,17 @@ class RunFacts:
     versions: dict[str, str] = field(default_factory=dict)
     """Versions by name: vl3, python, torch, deepspeed, transformers, the commit."""
     machine: str = ""
-    """The machine in words, for example `2 cores, 24 GiB`."""
+    """Description of the machine, for example `2 cores, 24 GiB`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateVerdict:
-    """What became of the candidate."""
+    """The decision about the candidate."""
 
     state: str
     """`champion`, `refused` or `none` (no decision was made)."""
     reason: str = ""
-    """One sentence: why refused, or why there is no decision."""
+    """One sentence: why it was refused, or why there is no decision."""
 
     def __post_init__(self) -> None:
         require_choice("verdict", "state", self.state, VERDICTS)
@@ -75,9 +75,9 @@ class ChainStep:
     ended_at: float | None = None
     """End, unix seconds."""
     seconds: float | None = None
-    """Time of the step's own work in this run, in seconds."""
+    """Time that the step worked in this run, in seconds."""
     produced_in_seconds: float | None = None
-    """For a reused step: the time that its output took when it was made, in seconds."""
+    """For a reused step: how long making its output took originally, in seconds."""
     note: str = ""
     """A short remark or, for a failed step, its error message."""
 
@@ -94,9 +94,9 @@ class StageData:
     config: dict[str, Any]
     """The stage's row of the stage table: to_dict(StageConfig)."""
     events: list[dict[str, Any]] = field(default_factory=list)
-    """JSON lines of the stage's event file as they are (types metrics, start, end, note, progress), all attempts."""
+    """The lines of the stage's event file, unchanged (types metrics, start, end, note, progress), of all attempts."""
     mix_drawn: dict[str, float] = field(default_factory=dict)
-    """Samples drawn by mixture key; empty takes the last `mix/<key>` values of the events."""
+    """Samples drawn by mixture key; if empty, the last `mix/<key>` values of the events are used."""
     notes: list[str] = field(default_factory=list)
     """Remarks, for example StagePlan.mixture_notes."""
 
@@ -108,11 +108,11 @@ class Gate:
     name: str
     passed: bool
     value: Any = None
-    """What was measured, a number or a text; None where the evidence is missing."""
+    """What was measured, a number or a text; None if there is no evidence."""
     threshold: Any = None
     """What was required, a number or a text."""
     detail: str = ""
-    """A sentence for people."""
+    """A sentence about the result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,9 +126,9 @@ class ShownFinding:
     message: str
     """What was found."""
     count: int | None = None
-    """Rows concerned."""
+    """Number of affected rows."""
     examples: list[str] = field(default_factory=list)
-    """Where, for example `annotations/train.jsonl:12`."""
+    """Locations, for example `annotations/train.jsonl:12`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,23 +138,23 @@ class ValidationData:
     passed: bool
     findings: list[ShownFinding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    """Facts of the dataset to show, for example samples, train, heldout, refused, expectations."""
+    """Facts about the dataset to show, for example samples, train, heldout, refused, expectations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LineageNode:
-    """One artifact on the way from the data to the model version."""
+    """One artifact in the chain from the data to the model version."""
 
     kind: str
     """`data`, `base`, `checkpoint`, `evaluation` or `model`."""
     name: str
     """For example `dataset`, `vision base`, `alignment`, `vl3-tiny`."""
     sha256: str = ""
-    """Digest; empty where the node has none."""
+    """Digest; empty if the node has none."""
     uri: str = ""
-    """Where it lies."""
+    """Where it is stored."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """More to show, for example version, alias, samples, steps."""
+    """Further facts to show, for example version, alias, samples, steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,9 +164,9 @@ class ReportData:
     run: RunFacts
     verdict: CandidateVerdict = field(default_factory=lambda: CandidateVerdict(state="none"))
     chain: list[ChainStep] = field(default_factory=list)
-    """Tasks in order of the workflow."""
+    """Tasks in the order of the workflow."""
     wall_seconds: float | None = None
-    """Time of the whole run so far, in seconds."""
+    """Duration of the whole run so far, in seconds."""
     stages: list[StageData] = field(default_factory=list)
     """Training stages in order."""
     evaluation: dict[str, Any] | None = None
@@ -176,7 +176,7 @@ class ReportData:
     lineage: list[LineageNode] = field(default_factory=list)
     """From the data to the model version, in order."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Reason by section name for a part that is not there."""
+    """Why a part is missing, by section name."""
 
     def __post_init__(self) -> None:
         for section in self.missing:

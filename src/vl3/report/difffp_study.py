@@ -1,4 +1,4 @@
-"""How much DiffFP keeps of a video at each threshold, on both scales, as a table and as a plot.
+"""How many tokens of a video DiffFP keeps at each threshold, on both scales, as a table and as a plot.
 
 Shapes: F frames · H height px · W width px · C channels · M vision tokens.
 """
@@ -23,7 +23,7 @@ THRESHOLDS = {
     DiffFPScale.RELEASED: (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0),
     DiffFPScale.RLT: (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
 }
-"""Thresholds that are studied; 0 drops only what is identical."""
+"""The thresholds to study; 0 drops only identical tokens."""
 UNITS = {
     DiffFPScale.RELEASED: "mean change x 255 of pixels in [-1, 1] (1 = half a grey level)",
     DiffFPScale.RLT: "mean change of ImageNet-normalised pixels (0.1 = about 5.8 grey levels)",
@@ -34,7 +34,7 @@ COLOURS = ("#1f6feb", "#d1580c", "#2a8f4f", "#8a3ffc", "#c2185b", "#00838f", "#7
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeptShares:
-    """What DiffFP keeps of one video."""
+    """The shares of one video's tokens that DiffFP keeps."""
 
     name: str
     num_frames: int
@@ -44,7 +44,7 @@ class KeptShares:
 
 
 def study_video(path: Path, data: DataConfig, merge_size: int) -> KeptShares:
-    """Kept shares of a video, sampled and resized as for training.
+    """Kept shares of a video, with frames sampled and resized as for training.
 
     Raises:
         DataError: the file does not exist or cannot be decoded.
@@ -83,7 +83,7 @@ def _share(changed_FM: np.ndarray, min_tokens: int) -> float:
 
 
 def kept_table(studies: Sequence[KeptShares]) -> str:
-    """One line a threshold, one column a video, for each scale."""
+    """A table for each scale with one line per threshold and one column per video."""
     names = [f"{study.name} ({study.num_frames} x {study.tokens_of_frame})" for study in studies]
     widths = [max(len(name), 7) for name in names]
     lines = []
@@ -99,7 +99,7 @@ def kept_table(studies: Sequence[KeptShares]) -> str:
 
 
 def kept_plot(studies: Sequence[KeptShares]) -> Markup:
-    """The shares as SVG: a panel a scale, a line a video; threshold 0 is left out of the logarithmic axis."""
+    """The shares as SVG: one panel per scale, one line per video. Threshold 0 is left out: the axis is logarithmic."""
     width = 2 * PANEL_WIDTH + GAP
     height = HEIGHT + 18 * len(studies) + 8
     panels = [_panel(scale, studies, index * (PANEL_WIDTH + GAP)) for index, scale in enumerate(THRESHOLDS)]

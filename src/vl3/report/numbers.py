@@ -1,6 +1,6 @@
-"""The numbers that the report shows: what report.json holds and report.html draws, computed once from ReportData.
+"""The numbers of the report, computed once from ReportData; report.json contains them and report.html shows them.
 
-Numbers are rounded to six significant digits here, so that both files say exactly the same.
+They are rounded to six significant digits here, so that both files have exactly the same values.
 """
 
 import math
@@ -14,7 +14,7 @@ SIGNIFICANT_DIGITS = 6
 
 
 def report_numbers(data: ReportData) -> dict[str, Any]:
-    """The content of report.json: plain JSON data, NaN and infinity as texts."""
+    """The content of report.json: plain JSON data, with NaN and infinity as strings."""
     numbers = {
         "run": to_dict(data.run),
         "verdict": to_dict(data.verdict),
@@ -113,7 +113,7 @@ def _trains(config: dict[str, Any], category: str) -> bool:
 
 
 def _change(scores: dict[str, dict[str, Any]], names: list[str]) -> float | None:
-    """Accuracy of the last model less that of the one before it."""
+    """Accuracy of the last model minus that of the model before it."""
     if len(names) < 2 or names[-2] not in scores:
         return None
     return scores[names[-1]]["accuracy"] - scores[names[-2]]["accuracy"]

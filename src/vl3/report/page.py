@@ -23,14 +23,14 @@ def write_report(report_data: dict[str, Any], out_folder: Path, *, evaluation_fo
 
     Args:
         report_data: the fields of vl3.report.data.ReportData as plain data.
-        out_folder: folder to write into; it is made where it is not there.
-        evaluation_folder: folder of the evaluation, whose pictures are put into the page.
+        out_folder: folder to write into; it is made if it does not exist.
+        evaluation_folder: folder of the evaluation, whose pictures are embedded in the page.
 
     Returns:
         The path of report.html, which needs no other file and makes no request.
 
     Raises:
-        ConfigError: report_data has an unknown field or a value of a wrong type.
+        ConfigError: report_data has an unknown field or a value of the wrong type.
         StorageError: the files cannot be written.
     """
     numbers = report_numbers(from_dict(ReportData, report_data))
@@ -67,7 +67,7 @@ def render(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) ->
 
 
 def _source(environment: Environment, name: str) -> str:
-    """A style sheet or script of ours as it is: neither holds anything that comes from a run."""
+    """Our style sheet or script, unescaped: neither contains anything that comes from a run."""
     return environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
 
 

@@ -1,7 +1,7 @@
-"""The numbers of one training stage, drawn from the raw events of its worker.
+"""The numbers of one training stage, computed from the raw events of its worker.
 
-A stage that was interrupted has the events of several attempts; where two attempts logged the same step, the later
-one holds, because training went on from there.
+A stage that was interrupted has the events of several attempts. If two attempts logged the same step, the later one is
+used, because training continued from it.
 """
 
 import statistics
@@ -14,7 +14,7 @@ PARTS = ("vision", "projector", "language")
 
 
 def stage_numbers(data: StageData, number: int) -> dict[str, Any]:
-    """Everything that the report says about one stage, `number` in its run; lists and dicts of plain numbers."""
+    """All that the report shows about one stage, as plain JSON data; `number` is its number in the run, from 1."""
     points = _metric_points(data.events)
     return {
         "stage": data.stage,
@@ -111,7 +111,11 @@ def _difffp(data: StageData, points: list[tuple[int, dict[str, float]]]) -> dict
 
 
 def _mix(data: StageData, points: list[tuple[int, dict[str, float]]]) -> list[dict[str, Any]] | None:
-    """Asked and drawn share of each kind; kinds are whole categories where the draw was not counted by source."""
+    """Asked and drawn share of each kind; if the draw was not counted by source, kinds are whole categories.
+
+    Asked chart:a 1, chart:b 1, general_video 2 and drawn chart 30, general_video 10: chart is asked with 0.5 and drawn
+    with 0.75, general_video with 0.5 and 0.25.
+    """
     drawn = dict(data.mix_drawn) or _last_mix(points)
     asked = dict(data.config.get("mixture", {}))
     if not drawn or not asked:

@@ -1,4 +1,4 @@
-"""What the template needs beside the numbers: labels, number formats, charts and pictures as data URIs."""
+"""What the template needs in addition to the numbers: labels, number formats, charts, and pictures as data URIs."""
 
 import base64
 import math
@@ -15,19 +15,19 @@ NOT_AVAILABLE = Markup('<span class="muted">n/a</span>')
 
 
 def label(name: str) -> str:
-    """A name of the code as words: `scene_image:caption` becomes `scene image, caption`."""
+    """A name from the code as words: `scene_image:caption` becomes `scene image, caption`."""
     return name.replace(":", ", ").replace("_", " ").replace("-", " ")
 
 
 class StageLabels:
-    """What a model is called on the page: the number of its stage in this run, with or without its name."""
+    """The names of models on the page: the number of the stage in this run, with or without the stage's name."""
 
     def __init__(self, stages: Sequence[str]) -> None:
-        """`stages`: names in the order in which the run trained them."""
+        """Number the stages, which are given in the order in which the run trained them."""
         self._numbers = {name: number for number, name in enumerate(stages, 1)}
 
     def model_label(self, name: str) -> str:
-        """`before`, or the number of the stage with its name."""
+        """`before`, or number and name of the stage, such as `Stage 2 alignment`."""
         return f"Stage {self._numbers[name]} {label(name)}" if name in self._numbers else label(name)
 
     def short_label(self, name: str) -> str:
@@ -35,7 +35,7 @@ class StageLabels:
         return f"S{self._numbers[name]}" if name in self._numbers else label(name)
 
     def is_stage(self, name: str) -> bool:
-        """Whether a stage of this run has the name."""
+        """Whether the name is that of a stage of this run."""
         return name in self._numbers
 
 
@@ -44,7 +44,7 @@ def _stage_title(stage: dict[str, Any]) -> str:
 
 
 def _figure(value: Any, text: str) -> Markup:
-    """A number as people read it, with its exact value for machines."""
+    """A number as readable text, with its exact value in the markup for programs."""
     return Markup('<data value="{}">{}</data>').format(value, text)
 
 
@@ -54,7 +54,7 @@ def percent(value: Any, digits: int = 1) -> Markup:
 
 
 def signed_percent(value: Any) -> Markup:
-    """A change of accuracy in percentage points, with its sign."""
+    """A change of accuracy in percentage points with its sign: -0.021 as `-2.1` (with a real minus sign)."""
     return _figure(value, f"{value * 100:+.1f}".replace("-", "\u2212")) if _is_number(value) else plain(value)
 
 
@@ -75,7 +75,7 @@ def _duration_text(seconds: float) -> str:
 
 
 def plain(value: Any) -> Markup:
-    """A number with at most four digits after the leading ones, a word for True, False and what is missing."""
+    """A number (four significant digits if not whole and below 10 000), a text, or `yes`, `no` and `n/a`."""
     if value is None or value == "":
         return NOT_AVAILABLE
     if isinstance(value, bool):
@@ -88,7 +88,7 @@ def plain(value: Any) -> Markup:
 
 
 def exact(value: Any) -> Markup:
-    """A number as it stands in report.json."""
+    """A number with all digits, as in report.json."""
     return _figure(value, str(value)) if _is_number(value) else plain(value)
 
 
@@ -97,7 +97,7 @@ def _is_number(value: Any) -> bool:
 
 
 def stage_charts(stages: list[dict[str, Any]]) -> list[dict[str, Markup]]:
-    """Charts of loss, learning rate and speed of each stage; the losses share one scale, to be compared."""
+    """Charts of loss, learning rate and speed of each stage; the losses share one scale, so they can be compared."""
     losses = [loss for stage in stages for loss in stage["curve"].get("loss", []) if _is_number(loss) and loss > 0]
     y_range = (min(losses), max(losses)) if losses else None
     log_y = y_range is not None and y_range[1] / y_range[0] > 20
@@ -150,7 +150,7 @@ def _curve_chart(stage: dict[str, Any], column: str, css_class: str, name: str, 
 
 
 def accuracy_charts(accuracy: dict[str, Any] | None, labels: StageLabels) -> list[dict[str, Any]]:
-    """One chart a category: accuracy before and after each stage."""
+    """One chart per category: accuracy before training and after each stage."""
     if accuracy is None:
         return []
     return [_accuracy_chart(row, accuracy["models"], labels) for row in accuracy["categories"]]

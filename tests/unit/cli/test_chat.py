@@ -127,7 +127,7 @@ def test_a_stream_is_watched_to_its_end(ask):
         (["What?", "--image", "gone.png"], 3, "gone.png: no such file or directory. Check the path."),
         (["What?", "--image", "v.mp4"], 3, "v.mp4: the image"),
         (["What?", "--video", "a.png", "--start", "5", "--end", "2"], 2, "start 5 s is not before end 2 s"),
-        (["What?", "--video", "v.mp4", "--start", "60"], 3, "no frame lies between 60.0 s and the end"),
+        (["What?", "--video", "v.mp4", "--start", "60"], 3, "has no frame between 60.0 s and the end"),
         (["What?", "--start", "3"], 2, "--video is missing"),
         (["--stream"], 2, "--stream watches a video but --video is missing"),
         ([" "], 2, "the question is empty"),

@@ -58,7 +58,7 @@ def test_models_share_samples_only_with_equal_settings_and_tokenizer(checkpoint:
         (json.dumps({"stage": "video"}), r'needs "stage" and "config"'),
         (
             json.dumps({"stage": "stage5", "config": to_dict(get_recipe("tiny"))}),
-            "says that stage 'stage5' made the checkpoint, and its configuration has only vision_adaptation",
+            "names stage 'stage5', but its configuration has only vision_adaptation",
         ),
         (json.dumps({"stage": "video", "config": {"seed": 0}}), r"RunConfig cannot be built"),
     ],

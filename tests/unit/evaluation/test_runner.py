@@ -133,7 +133,7 @@ def test_a_damaged_sample_is_named(dataset: Path, config: RunConfig, tmp_path: P
     shutil.copytree(dataset, copy)
     for shard in copy.glob("shard-*.tar"):
         shard.write_bytes(bytes(byte ^ 1 for byte in shard.read_bytes()))
-    with pytest.raises(DataError, match=r"annotations/heldout\.jsonl:\d+: its bytes in .* digest of the index"):
+    with pytest.raises(DataError, match=r"annotations/heldout\.jsonl:\d+: its bytes in .* the digest in the index"):
         evaluate_models([BEFORE], copy, config, out_folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -183,7 +183,7 @@ def test_processes_end_with_the_one_that_waits_for_them(dataset: Path, config: R
 
 
 def test_models_need_names_of_their_own(dataset: Path, config: RunConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"named \['before', 'before'\]: give at least one, each under its own name"):
+    with pytest.raises(ConfigError, match=r"named \['before', 'before'\]: give at least one, each with a differ"):
         evaluate_models([BEFORE, BEFORE], dataset, config, out_folder=tmp_path)
     with pytest.raises(ConfigError, match=r"named \[\]"):
         evaluate_models([], dataset, config, out_folder=tmp_path)

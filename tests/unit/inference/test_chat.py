@@ -139,7 +139,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "message"), [("tpu9", "device 'tpu9' is unknown"), ("cuda", "asks for a GPU but none is usable")]
+    ("device", "message"), [("tpu9", "device 'tpu9' is unknown"), ("cuda", "needs a GPU, and none is usable")]
 )
 def test_devices_that_are_not_there_are_refused(folder, device, message):
     if device == "cuda" and torch.cuda.is_available():

@@ -137,6 +137,12 @@ def test_a_folder_without_a_record_gets_the_released_settings(tmp_path):
 
 
 def test_a_damaged_record_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"stage": "fifth", "config": {}}))
-    with pytest.raises(ConfigError, match=r"run.json names no stage or configuration \('fifth'"):
+    (tmp_path / "run.json").write_text(json.dumps({"stage": "video"}))
+    with pytest.raises(ConfigError, match=r"run.json has no stage or configuration \('config'\)"):
+        trained_settings(tmp_path)
+
+
+def test_a_record_of_an_unknown_stage_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"stage": "fifth", "config": to_dict(get_recipe("tiny"))}))
+    with pytest.raises(ConfigError, match=r"run.json names stage 'fifth', but its configuration has only vision_adapt"):
         trained_settings(tmp_path)

@@ -48,7 +48,7 @@ def test_the_same_seed_draws_alike_and_a_rows_draws_do_not_depend_on_its_batch()
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"temperature": -0.1}, "temperature=-0.1 is negative"), ({"top_p": 0.0}, "top_p=0.0"), ({"top_p": 1.2}, "=1.2")],
+    [({"temperature": -0.1}, "temperature=-0.1 must not"), ({"top_p": 0.0}, "top_p=0.0"), ({"top_p": 1.2}, "=1.2")],
 )
 def test_values_out_of_range_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):

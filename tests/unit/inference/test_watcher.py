@@ -122,7 +122,7 @@ def test_more_frames_than_expected_are_refused(model, settings, tokenizer, frame
     watcher = StreamWatcher(model, tokenizer, settings, expected_frames=2)
     for seconds, frame in frames[:2]:
         watcher.feed(frame, seconds)
-    with pytest.raises(DataError, match="the stream has had 2 frames"):
+    with pytest.raises(DataError, match="the stream already has 2 frames"):
         watcher.feed(frames[2][1], 2.0)
 
 
@@ -132,7 +132,7 @@ def test_a_stream_without_room_is_refused(model, settings, tokenizer, frames):
         model, tokenizer, dataclasses.replace(settings, data=data), expected_frames=8, max_new_tokens=2
     )
     watcher.feed(frames[0][1], 0.0)
-    with pytest.raises(DataError, match=r"the stream holds \d+ tokens and \d+ more do not fit into 60"):
+    with pytest.raises(DataError, match=r"the stream has \d+ tokens and \d+ more do not fit into 60"):
         watcher.say("Say when circle changes " * 15)
 
 

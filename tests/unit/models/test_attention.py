@@ -70,7 +70,7 @@ def test_equal_segments_need_no_padding():
 
 
 def test_segments_that_miss_tokens_are_refused():
-    with pytest.raises(DataError, match="segments hold 37 tokens but the packed sequence has 38"):
+    with pytest.raises(DataError, match="segments have 37 tokens but the packed sequence has 38"):
         attend(*draw(), Segments.of_runs([37]), causal=True)
 
 

@@ -60,7 +60,7 @@ def test_rope_theta_inside_rope_parameters_is_read():
     [
         ({"model_type": "qwen2"}, "model_type='qwen2' is not 'videollama3_qwen2'"),
         ({"mm_projector_type": "linear"}, "mm_projector_type='linear'"),
-        ({"image_token_index": 151936}, "image_token_id=151936 lies outside the vocabulary of 151936 rows"),
+        ({"image_token_index": 151936}, "image_token_id=151936 is outside the vocabulary of 151936 rows"),
         ({"use_sliding_window": True}, "use_sliding_window=True is not supported"),
         ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_type='yarn' is not supported"),
         ({"rope_theta": None}, "text config lacks rope_theta"),
@@ -81,7 +81,7 @@ def test_a_missing_group_is_named():
 
 
 def test_heads_that_2d_rope_cannot_halve_are_refused():
-    with pytest.raises(ConfigError, match="hidden_size=36 over num_attention_heads=2"):
+    with pytest.raises(ConfigError, match="hidden_size=36 / num_attention_heads=2 is not a multiple of 4"):
         VisionConfig(hidden_size=36, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
 
 

@@ -84,12 +84,12 @@ def test_gradient_checkpointing_changes_no_gradient(encoder, pixels):
 
 
 def test_a_grid_that_does_not_match_the_pixels_is_refused(encoder, pixels):
-    with pytest.raises(DataError, match=r"pixels have shape \(103, 588\) but the grids ask for \(104, 588\)"):
+    with pytest.raises(DataError, match=r"pixels have shape \(103, 588\) but the grids need \(104, 588\)"):
         encoder(pixels[:-1], GRID, MERGES)
 
 
 def test_a_side_that_the_merge_does_not_divide_is_refused():
-    with pytest.raises(DataError, match=r"visual item 1 has grid .*\(1, 3, 4\) with merge size 2"):
+    with pytest.raises(DataError, match=r"visual item 1 has grid .*\(1, 3, 4\) and merge size 2"):
         plan_patches(np.array([[1, 4, 4], [1, 3, 4]]), np.array([2, 2]))
 
 
@@ -150,5 +150,5 @@ def test_raw_and_normalised_pixels_agree(encoder, pixels):
 
 
 def test_a_mask_of_another_length_is_refused(encoder, pixels):
-    with pytest.raises(DataError, match=r"mask covers \(43,\) vision tokens but the grids give 44"):
+    with pytest.raises(DataError, match=r"mask has shape \(43,\) but the grids give 44 vision tokens"):
         encoder(pixels, GRID, MERGES, np.ones(43, dtype=bool))

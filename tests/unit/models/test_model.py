@@ -129,14 +129,14 @@ def test_text_with_image_tokens_but_no_image_is_refused(make_model, make_row):
 
 def test_mask_of_another_size_is_refused(make_model, make_row):
     row = make_row()
-    with pytest.raises(DataError, match=r"mask covers \(23,\) vision tokens but the grids give 24"):
+    with pytest.raises(DataError, match=r"mask has shape \(23,\) but the grids give 24 vision tokens"):
         make_model()(**row | {"keep_M": row["keep_M"][:-1]})
 
 
 def test_an_id_outside_the_vocabulary_is_refused(make_model, make_row):
     row = make_row()
     row["input_ids_T"][0] = 48
-    with pytest.raises(DataError, match=r"ids reach from \d+ to 48 but the model's vocabulary has 48 rows"):
+    with pytest.raises(DataError, match=r"ids range from \d+ to 48 but the model's vocabulary has 48 rows"):
         make_model()(**row)
 
 
@@ -175,5 +175,5 @@ def test_pixels_of_neither_all_nor_the_kept_tokens_are_refused(make_model, make_
     row = make_row()
     keep = row["keep_M"].copy()
     keep[3:6] = False
-    with pytest.raises(DataError, match=r"pixels have shape \(22, 588\) but the grids ask for \(24, 588\)"):
+    with pytest.raises(DataError, match=r"pixels have shape \(22, 588\) but the grids need \(24, 588\)"):
         make_model().encode_visual(row["pixels_PC"][:22], row["grid_thw_I3"], row["merge_sizes_I"], keep)

@@ -101,14 +101,14 @@ def test_a_vocabulary_without_room_for_images_is_refused(bases):
     data = json.loads((language / "tokenizer.json").read_text())
     data["added_tokens"].append({"id": 47, "content": "<|endoftext|>"})
     (language / "tokenizer.json").write_text(json.dumps(data))
-    with pytest.raises(ConfigError, match="image_token_id=48 lies outside the vocabulary of 48 rows"):
+    with pytest.raises(ConfigError, match="image_token_id=48 is outside the vocabulary of 48 rows"):
         assemble(vision, language, seed=0)
 
 
 def test_a_folder_without_a_tower_is_refused(bases):
     vision, language, _, _ = bases()
     save_file({"head.probe": torch.ones(1)}, vision / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"no tensor 'post_layernorm.weight' under any known prefix"):
+    with pytest.raises(ConfigError, match=r"no tensor 'post_layernorm.weight' with any known prefix"):
         assemble(vision, language, seed=0)
 
 

@@ -27,7 +27,7 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path):
         save_file({"a": torch.ones(1), f"b{name}": torch.ones(1)}, tmp_path / f"model-{name}.safetensors")
     weight_map = {"a": "model-1.safetensors", "b2": "model-2.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConfigError, match=r"'a' lies in model-1.safetensors and in model-2.safetensors"):
+    with pytest.raises(ConfigError, match=r"'a' is in both model-1.safetensors and model-2.safetensors"):
         read_headers(tmp_path)
 
 

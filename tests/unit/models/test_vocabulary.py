@@ -26,7 +26,7 @@ def test_ids_beyond_the_embedding_are_refused_with_the_numbers(chat_tokenizer):
     vocabulary.require_room(41)
     vocabulary.ensure("<|video_pad|>")
     with pytest.raises(
-        ConfigError, match=r"tokenizer.json: ids reach 41 \(with <\|video_pad\|> added\) .* has 41 rows"
+        ConfigError, match=r"tokenizer.json: the highest id is 41 \(with <\|video_pad\|> added\) .* has 41 rows"
     ):
         vocabulary.require_room(41)
 

@@ -92,7 +92,7 @@ def test_a_task_that_the_last_mixture_leaves_out_is_marked(data: dict[str, Any],
     assert rows["streaming"]["left_out_by"] == ["vision_adaptation", "alignment", "multitask"]
     before, last = (rows["multi_image"]["scores"][name]["accuracy"] for name in ("multitask", "video"))
     assert rows["multi_image"]["change_in_last_stage"] == pytest.approx(last - before, abs=1e-6)
-    assert "mixture leaves out <b>multi image</b>" in text
+    assert "mixture does not contain <b>multi image</b>" in text
     assert text.count(">not in S4</span>") == 1
 
 
@@ -162,7 +162,7 @@ def test_a_run_that_reached_nothing_says_so_in_every_section(tmp_path: Path) -> 
 
 def test_missing_parts_without_a_reason_get_one(tmp_path: Path) -> None:
     text, numbers = write({"run": RUN}, tmp_path)
-    assert text.count("The run did not reach the step that makes it.") == len(SECTIONS)
+    assert text.count("The run did not reach the step that produces it.") == len(SECTIONS)
     assert numbers["accuracy"] is None
 
 

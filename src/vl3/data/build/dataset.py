@@ -1,7 +1,7 @@
 """Builds a dataset: annotations and media in, tar shards with a Parquet index out.
 
-Every media file is really decoded, in worker processes that may die. The result appears under its name at once and
-whole: a build that is killed leaves only `<name>.partial`, which the next one removes.
+Every media file is decoded completely, in worker processes that may crash. The finished folder appears under its name
+in one step: a build that is killed leaves only `<name>.partial`, which the next build removes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ SAMPLE_TIMEOUT_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildSummary:
-    """What a build found. It holds no times, so that equal data give equal bytes."""
+    """What a build found. It contains no times, so that the same data give the same bytes."""
 
     lines: int
     samples: int
@@ -58,21 +58,21 @@ def build_dataset(
     annotations: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildSummary:
-    """Build a dataset folder from `annotations/train.jsonl` (and `heldout.jsonl`) and the media beside them.
+    """Build a dataset folder from `annotations/train.jsonl` (and `heldout.jsonl`) and the media that they name.
 
     Args:
-        data_folder: what the annotations' paths are relative to.
+        data_folder: folder to which the paths in the annotations are relative.
         out_folder: folder to make; it must not exist or be empty.
-        config: sampling of frames and limits of tokens.
+        config: frame sampling and token limits.
         tokenizer: counts the text tokens.
         prune: DiffFP, an importable function (workers import it).
-        workers: processes.
+        workers: number of processes.
         annotations: file to read instead of the two in the data folder.
-        progress: called with samples begun and their total.
+        progress: called with the number of samples started and the total.
 
     Raises:
-        DataError: the annotations are missing or hold no line.
-        StorageError: the folder exists already or cannot be written.
+        DataError: the annotations are missing or have no line.
+        StorageError: the folder already exists and is not empty, or cannot be written.
     """
     data_folder, out_folder = Path(data_folder), Path(out_folder)
     lines = _read_lines(data_folder, annotations)
@@ -99,12 +99,12 @@ def build_dataset(
 
 
 def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | IndexRow]:
-    """All lines in order: records to build, rows of lines that are refused already."""
+    """All lines in order: records to build, and finished rows for lines that are already refused."""
     train, heldout = (data_folder / annotations_file(split) for split in ("train", "heldout"))
     train = annotations or train
     lines = list(_refuse_duplicates(read_annotations(train, "train")))
     if not lines:
-        raise DataError(f"{train} holds no line. Add samples; docs/data-formats.md shows the format.")
+        raise DataError(f"{train} has no lines. Add samples; docs/data-formats.md shows the format.")
     if annotations is None and heldout.exists():
         known = {line.sample_id for line in lines if isinstance(line, Record)}
         lines += _refuse_duplicates(read_annotations(heldout, "heldout"), known)
@@ -128,13 +128,16 @@ def _refuse_duplicates(
         row = new_row(line)
         row.refuse(
             ProblemKind.DUPLICATE,
-            f"id {line.sample_id!r} already stands at {first}. Give each sample an id of its own.",
+            f"id {line.sample_id!r} is already used at {first}. Give each sample its own id.",
         )
         yield row
 
 
 def _shard_jobs(records: Sequence[Record]) -> list[ShardJob]:
-    """Shards of a fixed number of samples, so that the bytes do not depend on the number of workers."""
+    """Shards of a fixed number of samples, so that the bytes do not depend on the number of workers.
+
+    300 records make the shards 0 to 2 with first positions 0, 128 and 256, and 128, 128 and 44 records.
+    """
     return [
         ShardJob(
             number=number,
@@ -147,7 +150,11 @@ def _shard_jobs(records: Sequence[Record]) -> list[ShardJob]:
 
 
 def _hold_out(rows: Sequence[IndexRow], holdout_fraction: float) -> str:
-    """Hold out a share by hash, samples of one file together; says what `BuildSummary.heldout_from` records."""
+    """Hold out a share by hash, samples with the same files together; returns `BuildSummary.heldout_from`.
+
+    Files that hash to 0.02, 0.31 and 0.77, holdout_fraction=0.1: all samples of the first file are held out. If no
+    hash were below 0.1, the lowest would still be held out; if all were, the highest would stay in training.
+    """
     groups = sorted({row.media_group for row in rows if row.problem is None}, key=_hash_fraction)
     if holdout_fraction == 0 or len(groups) < 2:
         return "none"

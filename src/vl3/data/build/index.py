@@ -1,7 +1,7 @@
-"""The index of a dataset: one Parquet row for each annotated line, the refused ones included.
+"""The index of a dataset: one Parquet row for each annotation line, including refused ones.
 
-Token counts are exact: `text_tokens` plus the vision tokens of a merge is the length that `prepare_sample` yields.
-pyarrow is imported late, because the workers of a build fill rows without it.
+Token counts are exact: `text_tokens` plus the vision tokens of a merge is the length that `prepare_sample` produces.
+pyarrow is imported inside functions, because the workers of a build fill rows without it.
 """
 
 import json
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index.parquet"
 SUMMARY_NAME = "summary.json"
-"""Written last: a dataset without it is not whole."""
+"""Written last: a dataset without it is incomplete."""
 MERGE_SIZES = (1, 2)
-"""Merges for which vision tokens are counted."""
+"""Merge sizes for which vision tokens are counted."""
 _FACT_ORDER = (
     "turns_alternate",
     "tags_match",
@@ -50,7 +50,7 @@ _UNCHECKED = (ProblemKind.JSON, ProblemKind.STRUCTURE, ProblemKind.DUPLICATE)
 
 @dataclass(kw_only=True, slots=True)
 class IndexRow:
-    """One line of the annotations. Facts are None where an earlier problem kept them from being looked at."""
+    """One line of the annotations. A fact is None if it was not checked because of an earlier problem."""
 
     sample_id: str
     split: str
@@ -89,10 +89,13 @@ class IndexRow:
     media_present: bool | None = None
     media_decodable: bool | None = None
     media_group: str = ""
-    """The media files by name: samples that share it stay together when a build holds out a share of the samples."""
+    """The paths of the media files: samples with the same group are held out together."""
 
     def refuse(self, kind: ProblemKind, reason: str) -> None:
-        """Note a problem: the facts before it hold, the one it breaks does not, later ones are not known."""
+        """Record a problem: facts checked before it are True, the one it breaks is False, later ones stay None.
+
+        For a missing file `turns_alternate` to `path_inside` are True, `media_present` is False, `media_decodable` None.
+        """
         self.problem, self.problem_kind = reason, kind.value
         self.shard = self.offset_bytes = self.length_bytes = self.sha256 = None
         known = () if kind in _UNCHECKED else _FACT_ORDER
@@ -103,13 +106,13 @@ class IndexRow:
                 break
 
     def accept(self) -> None:
-        """Note that every check passed."""
+        """Record that every check passed."""
         for name in _FACT_ORDER:
             setattr(self, name, True)
 
 
 def write_index(path: Path, rows: Iterable[IndexRow]) -> None:
-    """Write the rows as Parquet; equal rows give equal bytes."""
+    """Write the rows as Parquet; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,7 +144,7 @@ class DatasetIndex:
         """Read the index of a built dataset.
 
         Raises:
-            DataError: the folder is no whole dataset, or its index cannot be read.
+            DataError: the folder is not a complete dataset, or its index cannot be read.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -149,7 +152,7 @@ class DatasetIndex:
         folder = Path(folder)
         read_summary(folder)
         try:
-            # pq.read_table would import pyarrow.dataset and pandas, a second of every process's start.
+            # pq.read_table would import pyarrow.dataset and pandas, which takes every process a second at start-up.
             with pq.ParquetFile(folder / INDEX_NAME) as file:
                 return cls(folder, file.read())
         except (OSError, pa.ArrowException) as error:
@@ -158,11 +161,11 @@ class DatasetIndex:
             ) from error
 
     def __len__(self) -> int:
-        """Number of annotated lines, refused ones included."""
+        """Number of annotation lines, including refused ones."""
         return self.table.num_rows
 
     def column(self, name: str) -> np.ndarray:
-        """One column as a numpy array: nulls are 0 among integers, NaN among floats and None elsewhere."""
+        """One column as a numpy array; null is 0 in integer columns, NaN in float columns and None in others."""
         if name not in self._columns:
             self._columns[name] = _to_numpy(self.table.column(name))
         return self._columns[name]
@@ -177,11 +180,11 @@ class DatasetIndex:
         return np.array([kind is None for kind in self.column("problem_kind")], dtype=np.bool_)
 
     def usable_rows(self, split: str) -> np.ndarray:
-        """Numbers of the rows of one split that have no problem, in order of the annotations."""
+        """Numbers of the rows of one split that have no problem, in the order of the annotations."""
         return np.flatnonzero(self.is_usable & (self.column("split") == split))
 
     def length_tokens(self, settings: PrepareSettings) -> np.ndarray:
-        """Tokens of each sample in a packed row under a stage's settings, int64 (rows,)."""
+        """Tokens of each sample in a packed row with a stage's settings, int64 (rows,)."""
         video = "kept_tokens" if settings.difffp else "video_tokens"
         return (
             self.column("text_tokens")
@@ -197,7 +200,7 @@ class DatasetIndex:
 
 
 def _to_numpy(values: "pa.ChunkedArray") -> np.ndarray:
-    """By way of Python objects, because pyarrow's own conversion imports pandas (a second in every process)."""
+    """Converts through Python objects, because pyarrow's own conversion imports pandas (a second in every process)."""
     import pyarrow as pa
 
     items = values.to_pylist()
@@ -212,14 +215,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of a built dataset.
 
     Raises:
-        DataError: the folder holds no whole dataset.
+        DataError: the folder is not a complete dataset.
     """
     path = folder / SUMMARY_NAME
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"{folder} holds no whole dataset: {SUMMARY_NAME}, which is written last, is missing. "
+            f"{folder} is not a complete dataset: {SUMMARY_NAME}, which is written last, is missing. "
             "Build it with `vl3 data build`."
         ) from error
     except (OSError, ValueError) as error:

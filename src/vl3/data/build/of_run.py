@@ -1,4 +1,4 @@
-"""A dataset as a run's configuration asks for it: its tokenizer, its pruning, its processes."""
+"""Builds the dataset of a run with the tokenizer, DiffFP and number of processes of its configuration."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ def build_for_run(
     annotations: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildSummary:
-    """Build the dataset of a run; see build_dataset, whose errors pass."""
+    """Build the dataset of a run; see `build_dataset` for arguments and errors."""
     return build_dataset(
         data_folder,
         out_folder,

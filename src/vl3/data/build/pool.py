@@ -1,4 +1,4 @@
-"""The processes of a dataset build: shard jobs in, rows out, and the blame for a worker that dies or hangs."""
+"""The processes of a dataset build: shard jobs in, rows out, and which sample made a worker crash or hang."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -18,7 +18,7 @@ _STARTUP_SECONDS = 120
 
 
 class BuildPool:
-    """Runs shard jobs in worker processes. A sample on which one dies or hangs is refused and the shard done again."""
+    """Runs shard jobs in worker processes. A sample on which one crashes or hangs is refused and its shard redone."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class BuildPool:
 
         Args:
             setup: what all shards share.
-            workers: processes.
-            sample_timeout_seconds: time that one sample may take before its worker is killed.
-            on_sample: called with the number of samples begun so far.
+            workers: number of processes.
+            sample_timeout_seconds: how long one sample may take before its worker is killed.
+            on_sample: called with the number of samples started so far.
         """
         self._setup = setup
         self._workers = workers
@@ -68,7 +68,7 @@ class BuildPool:
                 worker.start_job(pending.popleft())
 
     def _wait(self, active: list["_Worker"]) -> list["_Worker"]:
-        """Workers with news, death included; those that took too long are killed, which is news too."""
+        """Workers that sent a message, died, or were killed here because a sample took too long."""
         busy = [worker for worker in active if worker.job is not None]
         first_deadline = min(self._deadline(worker) for worker in busy)
         ready = multiprocessing.connection.wait(
@@ -81,7 +81,7 @@ class BuildPool:
         return [worker for worker in busy if worker.connection in ready or worker.cause]
 
     def _deadline(self, worker: "_Worker") -> float:
-        """When the worker is given up; one that has not reached its first sample may still be starting."""
+        """When to kill the worker; one that has not reached its first sample gets the start-up time as well."""
         if worker.position is None:
             return worker.since + max(self._timeout_seconds, _STARTUP_SECONDS)
         return worker.since + self._timeout_seconds
@@ -104,23 +104,27 @@ class BuildPool:
             raise FAMILIES.get(family, ClusterError)(message)
 
     def _blame(self, worker: "_Worker") -> ShardJob:
-        """The job of a dead worker, without the sample at which it died; the worker is replaced."""
+        """The job of a dead worker, without the sample at which it died; the worker is replaced.
+
+        The job runs again from its first sample, so the samples that it reported as started are taken off the count.
+        Died at position 5, position 2 skipped as known bad: 0, 1, 3, 4 and 5 were reported, which is 5 + 1 - 1.
+        """
         job, position = worker.job, worker.position
         assert job is not None
         cause = worker.cause or worker.death()
         worker.restart()
         if position is None:
             raise ClusterError(
-                f"a worker of the dataset build ended before its first sample: {cause}. Check free memory, then start "
-                "again."
+                f"a worker of the dataset build ended before its first sample: {cause}. Check the free memory, then "
+                "start the build again."
             )
         self._begun -= position + 1 - sum(poisoned <= position for poisoned in job.poisoned)
-        reason = f"{cause}. Replace the file by a sound one or drop the sample."
+        reason = f"{cause}. Replace the file with an intact one or drop the sample."
         return replace(job, poisoned={**job.poisoned, position: reason})
 
 
 class _Worker:
-    """One process with its connection and what it is doing."""
+    """One process, its connection and its current job."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
@@ -130,7 +134,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        # "spawn": the parent may hold threads, and a forked copy of their locks would never be released.
+        # "spawn": the parent may have threads, and a forked copy of a lock that one holds would never be released.
         context = multiprocessing.get_context("spawn")
         self.connection: Connection
         self.connection, theirs = context.Pipe()
@@ -156,8 +160,8 @@ class _Worker:
         self._process.join(_JOIN_SECONDS)
         code = self._process.exitcode
         if code is not None and code < 0:
-            return f"the decoder died with signal {-code}"
-        return f"the decoder died with exit status {code}"
+            return f"the decoder was killed by signal {-code}"
+        return f"the decoder ended with exit status {code}"
 
     def restart(self) -> None:
         self.stop()

@@ -1,7 +1,7 @@
-"""Tar shards in WebDataset naming: the members of a sample lie together, so one byte range covers it.
+"""Tar shards with WebDataset names: the members of a sample are next to each other, so one byte range covers it.
 
-Member names are `<key>.json` for the annotation and `<key>.<n>.<extension>` for its media in order. Bytes depend on
-the content alone: no times, no owners.
+Member names are `<key>.json` for the annotation and `<key>.<n>.<extension>` for its media in order. The bytes depend
+only on the content: no times, no owners.
 """
 
 import hashlib
@@ -24,7 +24,11 @@ _BLOCK_BYTES = 512
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardSpan:
-    """Where a sample lies: bytes [offset, offset + length) of a shard, and their SHA-256."""
+    """Where a sample is stored: bytes [offset, offset + length) of a shard, and their SHA-256.
+
+    A tar member is a header of 512 bytes and its content, padded to a multiple of 512. A sample with 300 bytes of JSON
+    and a picture of 1000 bytes takes 512 + 512 + 512 + 1024 = 2560 bytes; the next sample's offset is 2560 higher.
+    """
 
     shard: str
     offset_bytes: int
@@ -42,7 +46,7 @@ def shard_name(number: int) -> str:
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
-    """A record as JSON-ready data; the split is left to the index."""
+    """A record as JSON-ready data, without the split, which is in the index."""
     data = asdict(record)
     del data["split"]
     return data
@@ -62,7 +66,7 @@ class ShardWriter:
     """Writes one shard, sample by sample. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open the shard for writing; an older file of the name is replaced.
+        """Open the shard for writing; an existing file is replaced.
 
         Raises:
             StorageError: the file cannot be written.
@@ -110,10 +114,10 @@ class ShardReader:
     """Reads samples of a built dataset by their row numbers in the index."""
 
     def __init__(self, folder: Path, index: DatasetIndex | None = None) -> None:
-        """Read the index, unless it is handed in.
+        """Read the index, unless it is passed in.
 
         Raises:
-            DataError: the folder is no whole dataset.
+            DataError: the folder is not a complete dataset.
         """
         self._folder = Path(folder)
         index = index or DatasetIndex.read(self._folder)
@@ -130,12 +134,12 @@ class ShardReader:
         if shard is None:
             raise DataError(
                 f"{where}: the line was refused and has no sample ({self._columns['problem'][row]}). "
-                "Read rows of DatasetIndex.usable_rows only."
+                "Read only rows of DatasetIndex.usable_rows."
             )
         content = self._read_range(shard, self._columns["offset_bytes"][row], self._columns["length_bytes"][row], where)
         if hashlib.sha256(content).hexdigest() != self._columns["sha256"][row]:
             raise DataError(
-                f"{where}: its bytes in {self._folder / shard} do not have the digest of the index. The shard is "
+                f"{where}: its bytes in {self._folder / shard} do not match the digest in the index. The shard is "
                 "damaged; build the dataset again."
             )
         return parse_sample(content, split=self._columns["split"][row])
@@ -153,7 +157,7 @@ class ShardReader:
 
 
 def parse_sample(content: bytes, *, split: str) -> tuple[Record, dict[str, bytes]]:
-    """The record and the media bytes by path from a sample's byte range."""
+    """The record and the media bytes by path, from the bytes of a sample."""
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         annotation, *media = [content[info.offset_data : info.offset_data + info.size] for info in archive]
     record = record_from_json(json.loads(annotation), split=split)

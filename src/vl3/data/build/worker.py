@@ -1,7 +1,7 @@
-"""The worker of a dataset build: decodes, measures and writes one shard at a time in a process of its own.
+"""The worker process of a dataset build: decodes, measures and writes one shard at a time.
 
-A decoder may crash or hang. So the worker says which sample it is at before it touches it, and the parent, which can
-outlive both, blames that sample.
+A decoder may crash or hang. So the worker reports each sample before it opens it, and the parent process, which
+survives both, refuses that sample.
 """
 
 import dataclasses
@@ -40,17 +40,17 @@ class WorkerSetup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardJob:
-    """One shard: its records with their positions in the dataset, and those known to break the decoder."""
+    """One shard: its records, the position of the first in the dataset, and those known to break the decoder."""
 
     number: int
     first_position: int
     records: tuple[Record, ...]
     poisoned: dict[int, str]
-    """Reason by position within the shard of samples on which a worker died or hung."""
+    """Samples on which a worker crashed or hung: reason by position within the shard."""
 
 
 def run_worker(connection: Connection, setup: WorkerSetup) -> None:
-    """Serve shard jobs until None comes or the parent is gone."""
+    """Run shard jobs until None is received or the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (job := connection.recv()) is not None:
@@ -67,7 +67,7 @@ def run_worker(connection: Connection, setup: WorkerSetup) -> None:
 
 
 def _end_with_parent() -> None:
-    """A decoder that hangs would outlive a parent that was killed."""
+    """Exit when the parent is gone; otherwise a hanging decoder would outlive a killed parent."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -75,7 +75,7 @@ def _end_with_parent() -> None:
 
 
 def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None = None) -> list[IndexRow]:
-    """Measure the records of a shard and write the good ones; returns a row for each.
+    """Measure the records of a shard and write the good ones; returns a row for each record.
 
     Raises:
         StorageError: the shard cannot be written.
@@ -104,7 +104,7 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
 
 
 def new_row(record: Record) -> IndexRow:
-    """The part of a row that the annotation alone tells."""
+    """A row with the values that follow from the annotation alone."""
     return IndexRow(
         sample_id=record.sample_id,
         split=record.split,
@@ -123,7 +123,7 @@ def load_media(record: Record, data_folder: Path) -> dict[str, bytes]:
     """Bytes of each media file of a record.
 
     Raises:
-        SampleProblem: a path leaves the data folder, or a file is missing.
+        SampleProblem: a path leads outside the data folder, or a file is missing.
     """
     paths = {path: resolve_media_path(data_folder, path, record.where) for path in record.media_paths}
     return {path: read_media(found, path, record.where) for path, found in paths.items()}
@@ -133,7 +133,7 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup
     """Decode a sample once and fill in its facts and token counts for every merge.
 
     Raises:
-        SampleProblem: a file cannot be decoded, or no merge brings the sample within the limits.
+        SampleProblem: a file cannot be decoded, or the sample exceeds the limits at every merge.
     """
     decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES])
     _note_media(row, decoded)
@@ -154,7 +154,7 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup
 def count_vision_tokens(
     record: Record, decoded: DecodedSample, settings: PrepareSettings, prune: Pruner
 ) -> tuple[int, int, int]:
-    """Image tokens, video tokens before DiffFP and video tokens after it, under the settings' merges."""
+    """Number of image tokens, and of video tokens before and after DiffFP, with the settings' merges."""
     items, merges = resized_items(record, decoded, settings)
     num_images = len(decoded.images)
     everything = dataclasses.replace(settings, difffp=False)
@@ -180,7 +180,7 @@ def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
 
 
 def _check_limits(shortest: list[tuple[int, int]], record: Record, config: DataConfig) -> None:
-    """Refuse a sample that no merge brings within a row: (length, vision tokens) of each merge are given."""
+    """Refuse a sample that fits no row at any merge; `shortest` has (length, vision tokens) for each merge."""
     length, visual = (min(values) for values in zip(*shortest, strict=True))
     if length > config.max_length_tokens:
         reason = f"the sample has {length} tokens, a row has {config.max_length_tokens} (data.max_length_tokens)"

@@ -1,4 +1,4 @@
-"""Packed rows: samples one after the other in one sequence, each a segment of its own for attention.
+"""Packed rows: several samples in one sequence; attention does not cross from one sample to another.
 
 Legend: T tokens, S samples, P patches, C values of a patch, I items, M merged tokens.
 """
@@ -15,7 +15,7 @@ from vl3.data.sample.tokenizer import ChatTokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedRow:
-    """What a training step reads. Positions restart at 0 for each sample; `cu_seqlens` (S+1) are its borders."""
+    """One row of a training step. Positions restart at 0 for each sample; `cu_seqlens` (S+1) is where each starts."""
 
     input_ids_T: np.ndarray
     labels_T: np.ndarray
@@ -38,7 +38,7 @@ class PackedRow:
 
 
 def empty_row(tokenizer: ChatTokenizer) -> PackedRow:
-    """A row of one unsupervised token, for a pack whose samples were all left out: ranks must stay in step."""
+    """A row of one unsupervised token, for a pack whose samples were all left out: each rank needs the same number."""
     return PackedRow(
         input_ids_T=np.array([tokenizer.end_of_text_id], dtype=np.int64),
         labels_T=np.array([IGNORED_LABEL], dtype=np.int64),
@@ -55,7 +55,14 @@ def empty_row(tokenizer: ChatTokenizer) -> PackedRow:
 
 
 def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
-    """Put samples into one row. The first label of each sample is ignored: nothing before it predicts it."""
+    """Put samples into one row. The first label of each sample is ignored: no token of the sample predicts it.
+
+    Two samples of 3 and 2 tokens, every token supervised:
+
+        input_ids     a b c | d e        cu_seqlens  0 3 5
+        position_ids  0 1 2 | 0 1
+        labels        - b c | - e        (a dash is -100)
+    """
     lengths = [len(sample.input_ids_T) for sample in samples]
     borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     labels_T = np.concatenate([sample.labels_T for sample in samples])

@@ -1,7 +1,7 @@
 """The rows of one rank, step by step, prepared ahead in a thread.
 
-A sample that cannot be read is left out, counted and named in the ledger as long as the configuration tolerates it;
-it is never replaced by another.
+A sample that cannot be read is left out and recorded in the ledger, up to the number that the configuration allows. It
+is never replaced by another sample.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ class BadSample:
 
 
 class StageLoader:
-    """Iterates over the steps of a stage, giving this rank's packed rows of each. Close it, or use it in a `with`."""
+    """Iterates over the steps of a stage and yields this rank's packed rows. Close it, or use it in a `with`."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class StageLoader:
             dataset_folder: a built dataset.
             plan: the stage's packs.
             settings: merges, DiffFP and limits.
-            tokenizer: the language model's.
+            tokenizer: the language model's tokenizer.
             prune: DiffFP.
-            rank: this process among `world_size`.
-            world_size: processes of the stage.
-            start_step: first step that is given; the steps before it are not touched.
-            prefetch: steps prepared ahead.
+            rank: number of this process, 0 to `world_size - 1`.
+            world_size: number of processes of the stage.
+            start_step: first step to yield; nothing is read for the steps before it.
+            prefetch: number of steps to prepare ahead.
 
         Raises:
-            DataError: the folder is no whole dataset.
+            DataError: the folder is not a complete dataset.
         """
         index = DatasetIndex.read(Path(dataset_folder))
         self._reader = ShardReader(Path(dataset_folder), index)
@@ -82,7 +82,7 @@ class StageLoader:
         self.close()
 
     def __iter__(self) -> Iterator[list[PackedRow]]:
-        """Rows of each step from `start_step` on; to be iterated once.
+        """Rows of each step from `start_step` on; iterate only once.
 
         Raises:
             DataError: more samples are unreadable than data.max_bad_fraction allows.
@@ -93,11 +93,11 @@ class StageLoader:
             yield rows
 
     def close(self) -> None:
-        """Stop preparing; the step in work is finished first."""
+        """Stop preparing; the step in progress is finished first."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def rows_of_step(self, step: int) -> list[PackedRow]:
-        """Prepare this rank's rows of one step, here and now.
+        """Prepare this rank's rows of one step in the calling thread.
 
         Raises:
             DataError: more samples are unreadable than data.max_bad_fraction allows.
@@ -127,8 +127,8 @@ class StageLoader:
             return
         if len(known) >= self._max_bad:
             raise DataError(
-                f"sample {sample_id!r} cannot be used in step {step}: {error} It is number {len(known) + 1}, and "
-                f"data.max_bad_fraction={self._settings.data.max_bad_fraction} tolerates {self._max_bad}. Repair the "
-                "data and build the dataset again, or raise the limit."
+                f"sample {sample_id!r} cannot be used in step {step}: {error} It is bad sample number "
+                f"{len(known) + 1}, and data.max_bad_fraction={self._settings.data.max_bad_fraction} allows "
+                f"{self._max_bad}. Repair the data and build the dataset again, or raise the limit."
             ) from error
         self.ledger.append(BadSample(sample_id=sample_id, step=step, reason=str(error)))

@@ -1,7 +1,7 @@
-"""Which sample comes when: each kind of the mixture is walked in shuffled epochs, and the walks are merged by weight.
+"""The order of samples: each kind of the mixture is read in shuffled epochs, and the kinds are merged by weight.
 
-Everything is a pure function of (seed, kind, number): numbers come from a hash, not from a generator with state, so
-any part of the sequence can be computed on any machine, and no release of numpy changes it.
+Everything is a pure function of (seed, kind, number). Random numbers come from a hash instead of a stateful generator,
+so any part of the sequence can be computed on any machine, and no numpy release changes it.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from vl3.data.build.index import DatasetIndex
 from vl3.errors import DataError
 
 CHUNK_DRAWS = 1024
-"""Draws that are computed together; the sequence does not depend on it."""
+"""Number of draws that are computed at once; the sequence does not depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureKind:
-    """One key of the mixture with the rows it draws from."""
+    """One key of the mixture and the rows it draws from."""
 
     key: str
     share: float
@@ -30,10 +30,11 @@ class MixtureKind:
 def resolve_mixture(
     index: DatasetIndex, mixture: Mapping[str, float], eligible_rows: np.ndarray
 ) -> tuple[list[MixtureKind], list[str]]:
-    """The kinds that the dataset can serve, and notes on what was asked but is not there.
+    """The kinds that the dataset has samples for, and a note on each that it does not have.
 
-    A `category:source` that is not there falls back to its whole category; a category that is not there is left out
-    and its weight spread over the others.
+    A `category:source` without samples falls back to its whole category. A category without samples is left out and
+    its weight is spread over the others: chart 1, document 2, general_video 1 without any document gives chart 0.5,
+    general_video 0.5.
 
     Raises:
         DataError: none of the kinds has a sample.
@@ -48,7 +49,7 @@ def resolve_mixture(
         rows = eligible_rows[in_category & (sources == source)] if source else eligible_rows[in_category]
         if source and not len(rows) and in_category.any():
             rows = eligible_rows[in_category]
-            notes.append(f"{key}: the dataset has no such source, so the whole category {category} is drawn")
+            notes.append(f"{key}: the dataset has no such source, so samples of any {category} source are drawn")
         if len(rows):
             found.append((key, weight, rows))
         else:
@@ -64,20 +65,26 @@ def resolve_mixture(
 
 
 class MixtureWalk:
-    """The endless sequence of draws. Draw i of a kind happens at time (i + jitter_i) / share, jitter within 0 and 1.
+    """The endless sequence of draws. Draw i of a kind is at time (i + jitter_i) / share, with jitter from 0 to 1.
 
-    So after n draws each kind has had share * n of them, give or take one or two, in no regular pattern; and draw i
-    takes sample i mod n of the kind's epoch i div n, so that no sample comes twice in an epoch of its kind.
+    So among the first n draws each kind has share * n, give or take one or two, in no regular pattern. Draw i of a
+    kind with n samples takes sample i mod n of epoch i div n, so no sample comes twice in an epoch of its kind.
+
+    Kind a has share 0.75 and kind b 0.25; with seed 0 the first times are
+
+        a  0.6  1.9  3.6  4.4  5.6  7.4       one in each 1.33 units of time
+        b  0.1  4.8  8.1                      one in each 4 units of time
+        order: b a a a a b a a ...
     """
 
     def __init__(self, kinds: list[MixtureKind], seed: int) -> None:
-        """Prepare the walk; nothing is drawn yet."""
+        """Prepare the sequence; nothing is drawn yet."""
         self._kinds = kinds
         self._seed = seed
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and kinds (positions in the list of kinds) of the draws of one stretch of about CHUNK_DRAWS draws."""
+        """Rows and kinds (indexes into the list of kinds) of one chunk, which has about CHUNK_DRAWS draws."""
         times, rows, kinds = [], [], []
         for position, kind in enumerate(self._kinds):
             draws, drawn_at = self._draws(kind, number)
@@ -88,7 +95,11 @@ class MixtureWalk:
         return np.concatenate(rows)[order], np.concatenate(kinds)[order]
 
     def _draws(self, kind: MixtureKind, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and times of the kind's draws within the stretch."""
+        """Numbers and times of the kind's draws in the chunk.
+
+        Share 0.25, chunk 1, times 1024 to 2048: the numbers tried are 254 to 513, two more at each end because of the
+        jitter. Those with a time within the chunk stay.
+        """
         start, end = number * CHUNK_DRAWS, (number + 1) * CHUNK_DRAWS
         draws = np.arange(max(0, int(start * kind.share) - 2), int(end * kind.share) + 2, dtype=np.int64)
         jitter = _hash_numbers(draws, f"{self._seed}/{kind.key}/jitter") / 2.0**64
@@ -97,7 +108,11 @@ class MixtureWalk:
         return draws[inside], times[inside]
 
     def _rows(self, position: int, draws: np.ndarray) -> np.ndarray:
-        """The row of each draw: its place in the shuffled epoch that it belongs to."""
+        """The row of each draw: its place in the shuffled epoch that it belongs to.
+
+        A kind with the rows 10, 20, 30, shuffled to 20 10 30 in epoch 0 and 10 30 20 in epoch 1: the draws 2, 3, 4
+        are in the epochs 0, 1, 1 at the places 2, 0, 1, so their rows are 30, 10, 30.
+        """
         kind = self._kinds[position]
         epochs, places = np.divmod(draws, len(kind.rows))
         rows = np.empty(len(draws), dtype=np.int64)
@@ -118,7 +133,7 @@ class MixtureWalk:
 
 
 def _hash_numbers(numbers: np.ndarray, key: str) -> np.ndarray:
-    """A 64-bit hash (SplitMix64) of each number under a key, uint64."""
+    """A 64-bit hash (SplitMix64) of each number, salted with a key, uint64."""
     salt = np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
     with np.errstate(over="ignore"):
         z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt

@@ -1,7 +1,8 @@
 """The order of samples as a pure function of the index, the mixture and the seed.
 
-Every rank computes the same global sequence of packs without talking to the others. Step k takes packs
-[k * G, (k + 1) * G), so the state of the data is one step number, at any world size.
+Every rank computes the same global sequence of packs without communicating. Step k takes packs [k * G, (k + 1) * G),
+so the state of the data is one step number, at any world size. With G = 4, step 2 takes the packs 8, 9, 10 and 11: two
+each for two ranks, one each for four.
 """
 
 from collections import Counter
@@ -37,11 +38,11 @@ def plan_stage(
         mixture: weight by `category` or `category:source`.
         seed: seed of the order.
         steps: optimizer steps of the stage.
-        packs_per_step: packs of one step over all ranks.
-        max_length_tokens: tokens of a row.
-        visual_budget_tokens: vision tokens of a row, before DiffFP.
-        settings: merges and DiffFP, which decide about lengths.
-        cost_model: what a row costs; VideoLLaMA3-2B's by default.
+        packs_per_step: packs of one step, over all ranks.
+        max_length_tokens: maximum number of tokens of a row.
+        visual_budget_tokens: maximum number of vision tokens of a row, before DiffFP.
+        settings: merges and DiffFP, which decide the lengths.
+        cost_model: what a row costs; by default that of VideoLLaMA3-2B.
 
     Raises:
         DataError: no sample fits the mixture and the limits.
@@ -53,8 +54,8 @@ def plan_stage(
     if not fits.all():
         names = index.column("sample_id")[usable[~fits]]
         notes.append(
-            f"{len(names)} sample(s) exceed {max_length_tokens} tokens or {visual_budget_tokens} vision tokens under "
-            f"this stage's settings and are left out: {', '.join(names[:_NAMED_SAMPLES])}"
+            f"{len(names)} sample(s) have more than {max_length_tokens} tokens or {visual_budget_tokens} vision tokens "
+            f"with this stage's settings and are left out: {', '.join(names[:_NAMED_SAMPLES])}"
             + (", ..." if len(names) > _NAMED_SAMPLES else "")
         )
     return StagePlan(
@@ -71,7 +72,7 @@ def plan_stage(
 
 
 class StagePlan:
-    """The packs of a stage, computed as far as they are asked for. Made by `plan_stage`."""
+    """The packs of a stage, computed on demand. Made by `plan_stage`."""
 
     def __init__(
         self,
@@ -90,9 +91,9 @@ class StagePlan:
         self.steps = steps
         self.packs_per_step = packs_per_step
         self.mixture_notes = notes
-        """What was asked of the dataset that it does not have, one sentence each."""
+        """One sentence for each thing that the mixture asks for and the dataset does not have."""
         self.mixture_asked = {kind.key: kind.share for kind in kinds}
-        """Share of each kind, summing to 1, after the weight of missing kinds was spread."""
+        """Share of each kind, after the weight of missing kinds was spread; they sum to 1."""
         self._kinds = kinds
         self._walk = MixtureWalk(kinds, seed)
         self._lengths, self._visual, self._costs = lengths, visual, costs
@@ -108,13 +109,13 @@ class StagePlan:
             ConfigError: the stage has no such step.
         """
         if not 0 <= step < self.steps:
-            raise ConfigError(f"step {step} is not one of the {self.steps} steps of the stage (0 to {self.steps - 1}).")
+            raise ConfigError(f"the stage has no step {step}: it has {self.steps} steps, 0 to {self.steps - 1}.")
         first, last = step * self.packs_per_step, (step + 1) * self.packs_per_step
         self._extend(last)
         return self._packs[first:last]
 
     def deal(self, step: int, rank: int, world_size: int) -> list[Pack]:
-        """The packs of one step that a rank computes: as many for each rank, balanced by cost.
+        """The packs of one step that a rank computes: the same number for each rank, balanced by cost.
 
         Raises:
             ConfigError: the packs of a step cannot be dealt evenly, or the stage has no such step.
@@ -122,7 +123,7 @@ class StagePlan:
         return deal_packs(self.packs(step), rank, world_size)
 
     def mixture_drawn(self, up_to_step: int) -> dict[str, int]:
-        """Samples of each kind of the mixture in the steps before `up_to_step`."""
+        """Number of samples of each kind of the mixture in the steps before `up_to_step`."""
         if up_to_step > 0:
             self.packs(up_to_step - 1)
         drawn: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Packs: which samples share a row, what a row costs, and which rank computes it."""
+"""Packs: which samples share a row, what the row costs, and which rank computes it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from vl3.data.sample.prepare import PrepareSettings
 from vl3.errors import ConfigError
 
 OPEN_PACKS = 32
-"""Packs that are filled at the same time; more fill better but take samples further from their place in the order."""
+"""Packs that are filled at the same time. More of them waste less room but move samples further from their order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pack:
-    """One row to be: its samples as rows of the index, and its size."""
+    """The samples that will make one row, as row numbers of the index, and their size."""
 
     rows: tuple[int, ...]
     length_tokens: int
@@ -28,9 +28,10 @@ class Pack:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostModel:
-    """Training FLOPs of a sample: 6 a parameter and token, 12 x layers x width a pair that attends (6 if causal).
+    """Training FLOPs of a sample: 6 per parameter and token, plus attention.
 
-    The defaults are those of VideoLLaMA3-2B; only ratios matter for dealing rows to ranks.
+    Attention takes 12 x layers x width FLOPs per pair of tokens, of which the causal decoder computes half. The
+    defaults are the sizes of VideoLLaMA3-2B; only ratios matter for distributing rows over ranks.
     """
 
     decoder_parameters: float = 1.54e9
@@ -57,7 +58,13 @@ class CostModel:
 
 
 class Packer:
-    """Fills packs from a stream of samples: best fit over OPEN_PACKS packs, the fullest is closed when none fits."""
+    """Fills packs from a stream of samples: best fit over OPEN_PACKS packs; if none fits, the fullest is closed.
+
+    Two open packs of 10 tokens, samples of 6, 3, 5 and 8 tokens:
+
+        6 goes into the first pack (room 4), 3 too (room 1, the tighter fit), 5 into the second (room 5)
+        8 fits neither: the first pack, 6 + 3, is the fullest and is closed; 8 starts a new one in its place
+    """
 
     def __init__(self, *, max_length_tokens: int, max_visual_tokens: int) -> None:
         """Start with empty packs of the given limits."""
@@ -66,7 +73,7 @@ class Packer:
         self._members: list[list[tuple[int, int]]] = [[] for _ in range(OPEN_PACKS)]
 
     def add(self, row: int, kind: int, length_tokens: int, visual_tokens: int) -> list[tuple[int, int]] | None:
-        """Place a sample; returns the (row, kind) members of the pack that had to be closed for it, if any."""
+        """Place a sample. Returns the (row, kind) members of the pack that had to be closed for it, or None."""
         need = np.array([length_tokens, visual_tokens], dtype=np.int64)
         fits = np.flatnonzero((self._room >= need).all(axis=1))
         closed = None
@@ -82,18 +89,20 @@ class Packer:
 
 
 def deal_packs(packs: Sequence[Pack], rank: int, world_size: int) -> list[Pack]:
-    """The packs of one rank: as many for each rank, and about the same cost.
+    """The packs of one rank: the same number for each rank, and about the same cost.
 
-    Costly packs are dealt first, each to the rank with the least cost so far that still has a place; so the packs
-    that ranks compute at the same time are alike too.
+    The costliest pack comes first; each goes to the rank with the lowest cost so far that still has a free place. So
+    the packs that the ranks compute at the same time also have similar costs.
+
+    Costs 4, 9, 2, 5 over two ranks: 9 to rank 0, 5 and 4 to rank 1 (now full), 2 to rank 0. Totals 11 and 9.
 
     Raises:
-        ConfigError: the packs cannot be dealt evenly.
+        ConfigError: the number of packs is not a multiple of the world size.
     """
     if len(packs) % world_size:
         raise ConfigError(
-            f"packs_per_step={len(packs)} is not divisible by the world size {world_size}. Some ranks would wait in "
-            f"every step. Use a multiple of {world_size}."
+            f"packs_per_step={len(packs)} is not divisible by the world size {world_size}. Some ranks would have fewer "
+            f"packs and wait in every step. Use a multiple of {world_size}."
         )
     costs = [0.0] * world_size
     hands: list[list[Pack]] = [[] for _ in range(world_size)]

@@ -1,23 +1,23 @@
 r"""The chat format: exact strings of each message, and which tokens are supervised.
 
-Each message is tokenised on its own. In a message `<image>` stands once for each image or frame; the caller expands
-it to the tokens that the frame really has.
+Each message is tokenised separately. A message has one `<image>` for each image or frame; the caller repeats it once
+for each token that the frame has (`expand_images`).
 
 A question on an image, supervised tokens in brackets:
 
     <|im_start|>user\n<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[A cat.<|im_end|>]\n
 
-Several turns, the system's among them; only what the assistant says is supervised, with or without media:
+Several turns, starting with a system turn. Only the assistant's text is supervised, with or without media:
 
     <|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[Yo<|im_end|>]\n
 
-A video, one `<image>` a frame, each after its time; several images stand one below the other:
+A video has one `<image>` per frame, each after its time. Several images are on one line each:
 
     <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[Rain.<|im_end|>]\n
     <|im_start|>user\n<image>\n<image>\nWhich?<|im_end|>\n<|im_start|>assistant\n[The first.<|im_end|>]\n
 
-A stream: the first token of the message after each frame is the model's decision to keep watching or to speak
-(a user's turn is not its decision, so nothing is supervised there):
+In a stream, the first token of the message after each frame is supervised too: it is the model's decision to keep
+watching or to speak. (A user's turn is not the model's decision, so it is not supervised.)
 
     <|stream_start|>stream\nTime 0.0s: <image>\n<|stream_end|>[<|stream_start|>]stream\nTime 1.0s: <image>\n
     <|stream_end|>[<|im_start|>]assistant\n[It stops.<|im_end|>]\n
@@ -42,7 +42,7 @@ _TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One rendered message: its role and the exact text that is tokenised."""
+    """One rendered message: its role and the exact text to tokenise."""
 
     role: str
     text: str
@@ -52,8 +52,8 @@ class Message:
 class EncodedChat:
     """Tokens of a sample with one `<image>` token for each image or frame.
 
-    `labels_T` has the token itself where it is supervised and -100 elsewhere (not shifted); `answer_start` is the
-    index of the first token of the last assistant content.
+    `labels_T` is the token itself where it is supervised and -100 elsewhere (not shifted by one). `answer_start` is
+    the index of the first token of the last answer's content.
     """
 
     input_ids_T: np.ndarray
@@ -64,7 +64,7 @@ class EncodedChat:
 def render_record(record: Record, timestamps_F: Sequence[float] | np.ndarray = ()) -> list[Message]:
     r"""The messages of a sample; `timestamps_F` are the times of its video's frames in seconds.
 
-    A question on three frames renders as:
+    A question about three frames:
 
         <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>,Time 2.0s:<image>\nWhat?<|im_end|>\n
     """
@@ -74,7 +74,7 @@ def render_record(record: Record, timestamps_F: Sequence[float] | np.ndarray = (
 
 
 def render_message(role: str, text: str, timestamps_F: Sequence[float] | np.ndarray = ()) -> Message:
-    r"""One message. Text around tags is stripped; a newline follows an image or the last frame, none precedes it.
+    r"""One message. Text around tags is stripped; a newline comes after an image or the last frame, none before it.
 
     >>> render_message("user", "A <image> B").text
     '<|im_start|>user\nA<image>\nB<|im_end|>\n'
@@ -88,7 +88,12 @@ def render_message(role: str, text: str, timestamps_F: Sequence[float] | np.ndar
 def _render_stream(
     events: Sequence[StreamEvent], timestamps_F: Sequence[float] | np.ndarray, start_seconds: float
 ) -> Iterator[Message]:
-    """Frames up to a message's time come before it; frames after the last message are cut."""
+    """Messages and frames in order of time; frames after the last message are dropped.
+
+    Frames at 0, 1, 2 and 3 s, messages at 1 and 2.5 s:
+
+        frame 0s, frame 1s, message 1s, frame 2s, message 2.5s       (the frame at 3 s is dropped)
+    """
     frame = 0
     for event in events:
         while frame < len(timestamps_F) and timestamps_F[frame] <= event.time_seconds:
@@ -108,7 +113,14 @@ def render_stream_frame(seconds: float) -> Message:
 
 
 def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> EncodedChat:
-    """Tokenise each message on its own and mark what is supervised (see the module's examples)."""
+    r"""Tokenise each message separately and mark what is supervised (more examples in the module's docstring).
+
+    Two messages, with a tokenizer for which each word is one token; a dash is the label -100:
+
+        input_ids  <|im_start|> user \n Hi <|im_end|> \n <|im_start|> assistant \n Yo <|im_end|> \n
+        labels          -        -   -  -      -      -       -           -     -  Yo <|im_end|> -
+        answer_start is the index of Yo, 9
+    """
     ids: list[int] = []
     labels: list[int] = []
     answer_start = 0
@@ -119,7 +131,7 @@ def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> En
             first, last = _answer_span(tokens, tokenizer)
             targets[first:last] = tokens[first:last]
             answer_start = len(ids) + first
-        # What a user or the system says after a frame is not the model's decision to speak.
+        # A user's or system message after a frame is not the model's decision, so its first token is not supervised.
         if index and messages[index - 1].role == STREAM_ROLE and message.role in (STREAM_ROLE, "assistant"):
             targets[0] = tokens[0]
         ids += tokens
@@ -130,14 +142,16 @@ def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> En
 
 
 def _answer_span(tokens: list[int], tokenizer: ChatTokenizer) -> tuple[int, int]:
-    """Where an assistant message's content begins, and the index after its `<|im_end|>`."""
+    """Index of the first token of an assistant message's content, and the index after its last `<|im_end|>`."""
     header = len(tokenizer.encode(ASSISTANT_HEADER))
     end = len(tokens) - tokens[::-1].index(tokenizer.im_end_id)
     return header, end
 
 
 def expand_images(chat: EncodedChat, counts_F: Sequence[int] | np.ndarray, image_id: int) -> EncodedChat:
-    """Repeat each `<image>` token as often as its image or frame has tokens (which may be never).
+    """Repeat each `<image>` token as often as its image or frame has tokens, which may be zero times after DiffFP.
+
+    Tokens `a <image> b <image> c` with counts 3 and 0 become `a <image> <image> <image> b c`.
 
     Args:
         chat: tokens with one `<image>` for each image or frame.

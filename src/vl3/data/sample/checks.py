@@ -1,4 +1,4 @@
-"""Rules that the texts and times of a sample must keep; each breach is a SampleProblem with its reason."""
+"""Checks of a sample's texts and times; each raises a SampleProblem with its reason."""
 
 import itertools
 import math
@@ -11,9 +11,9 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem
 IMAGE_TAG = "<image>"
 VIDEO_TAG = "<video>"
 RESERVED_STRINGS = ("<|im_start|>", "<|im_end|>", "<|stream_start|>", "<|stream_end|>", "<|endoftext|>")
-"""Control tokens: in a text they would forge the borders of messages."""
+"""Control tokens: inside a text they would end a message or start another one."""
 TIME_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s(?:econds)?\.?")
-"""An answer of temporal grounding, such as `4.0-9.5 s`."""
+"""A temporal grounding answer, such as `4.0-9.5 s`."""
 BOX_LIMIT = 1000
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _BOXES = re.compile(r"\[(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*)\]")
@@ -23,12 +23,12 @@ _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 def check_alternation(roles: Sequence[str], where: str) -> None:
     """Raise unless the turns after a system turn are user, assistant, user, assistant, ..."""
     if len(roles) < 2:
-        reason = f"{len(roles)} turn(s) without an answer leave nothing to learn. Add an answer or drop the line."
+        reason = f"{len(roles)} turn(s) and no answer, so there is nothing to learn. Add an answer or drop the line."
         raise SampleProblem(ProblemKind.NO_ANSWER, reason, where)
     for index, role in enumerate(roles):
         wanted = ("user", "assistant")[index % 2]
         if role != wanted:
-            reason = f"turn {index + 1} is from {role} where {wanted} is due. Turns must alternate: correct the order."
+            reason = f"turn {index + 1} is from {role}, expected {wanted}. Turns must alternate: correct the order."
             raise SampleProblem(ProblemKind.TURNS, reason, where)
     if len(roles) % 2:
         reason = f"the last of {len(roles)} turns has no answer. Add the answer or drop the turn."
@@ -36,14 +36,14 @@ def check_alternation(roles: Sequence[str], where: str) -> None:
 
 
 def check_texts(messages: Sequence[tuple[str, str]], num_images: int, num_videos: int, where: str) -> None:
-    """Raise unless tags match the media, stand in user turns only, and answers are not empty."""
+    """Raise unless the tags match the media and are in user turns only, and no answer is empty."""
     for role, text in messages:
         for reserved in RESERVED_STRINGS:
             if reserved in text:
-                reason = f"a text holds {reserved!r}, which marks the border of messages. Remove it from the text."
+                reason = f"a text contains {reserved!r}, which separates messages. Remove it from the text."
                 raise SampleProblem(ProblemKind.TAGS, reason, where)
         if role != "user" and (IMAGE_TAG in text or VIDEO_TAG in text):
-            reason = f"a tag stands in a turn of the {role}; media belong to human turns. Move the tag."
+            reason = f"a media tag is in a turn of the {role}; only human turns may have media. Move the tag."
             raise SampleProblem(ProblemKind.TAGS, reason, where)
         if role == "assistant" and not text:
             raise SampleProblem(ProblemKind.NO_ANSWER, "an answer is empty. Fill it in or drop the line.", where)
@@ -51,8 +51,8 @@ def check_texts(messages: Sequence[tuple[str, str]], num_images: int, num_videos
         num_tags = sum(text.count(tag) for _, text in messages)
         if num_tags != num_files:
             reason = (
-                f"{num_tags} {tag} tag(s) for {num_files} file(s). Tokens and pixels would be matched wrongly: "
-                "write one tag a file."
+                f"{num_tags} {tag} tag(s) for {num_files} file(s). Tokens and pixels would not match: write one tag "
+                "per file."
             )
             raise SampleProblem(ProblemKind.TAGS, reason, where)
 
@@ -61,7 +61,7 @@ def check_stream_times(data: dict[str, Any], times: Sequence[float], where: str)
     """Start and end of a stream in seconds.
 
     Raises:
-        SampleProblem: the window is empty, or the messages are out of order or outside of it.
+        SampleProblem: the window is empty, or a message is out of order or outside it.
     """
     start, end = finite_seconds(data, "start_time", where), finite_seconds(data, "end_time", where)
     if start >= end:
@@ -73,16 +73,16 @@ def check_stream_times(data: dict[str, Any], times: Sequence[float], where: str)
             raise SampleProblem(ProblemKind.TIMES, reason, where)
     for time in times:
         if not start <= time <= end:
-            reason = f"a message at {time} s lies outside the stream of {start} to {end} s. Correct the times."
+            reason = f"a message at {time} s is outside the stream, {start} to {end} s. Correct the times."
             raise SampleProblem(ProblemKind.TIMES, reason, where)
     return start, end
 
 
 def finite_seconds(data: dict[str, Any], key: str, where: str) -> float:
-    """The time that `data[key]` holds, at least 0 seconds.
+    """The time in `data[key]`, in seconds.
 
     Raises:
-        SampleProblem: it is absent or no such number.
+        SampleProblem: it is missing, negative or not a number.
     """
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
@@ -91,7 +91,7 @@ def finite_seconds(data: dict[str, Any], key: str, where: str) -> float:
 
 
 def check_time_ranges(texts: Sequence[str], where: str) -> None:
-    """Raise if an answer of temporal grounding ends before it starts."""
+    """Raise if the time range of a temporal grounding answer ends before it starts."""
     for text in texts:
         found = TIME_RANGE.fullmatch(text)
         if found and float(found[1]) > float(found[2]):
@@ -100,7 +100,10 @@ def check_time_ranges(texts: Sequence[str], where: str) -> None:
 
 
 def check_boxes(texts: Sequence[str], where: str) -> None:
-    """Raise if a box `[[x0,y0,x1,y1]]` leaves 0 to 1000 or has its corners in the wrong order."""
+    """Raise if a box has a coordinate outside 0 to 1000 or its corners in the wrong order.
+
+    `[[0,0,500,900]]` and `[[0,0,10,10],[5,5,9,9]]` pass; `[[0,0,500,1200]]` and `[[500,0,100,900]]` do not.
+    """
     for text in texts:
         for group in _BOXES.finditer(text):
             for box in _BOX.finditer(group[1]):

@@ -1,4 +1,4 @@
-"""Images: bytes to RGB pixels, and bicubic resizing as the released processor does it."""
+"""Images: bytes to RGB pixels, and bicubic resizing like the released processor's."""
 
 import io
 import struct
@@ -20,15 +20,15 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()  # here, because numpy hides what goes wrong inside asarray
-            # Neither convert() nor np.array() where they would only copy: decoding is half of preprocessing.
+            image.load()  # here, because numpy hides errors that are raised inside asarray
+            # No convert() or np.array() that would only copy: decoding is half of the preprocessing time.
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except _DECODE_ERRORS as error:
         raise _undecodable(data, where, error) from error
 
 
 def resize_image(image_HWC: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """Bicubic resize of uint8 RGB pixels; an image that has the size already is returned as it is."""
+    """Bicubic resize of uint8 RGB pixels; an image that already has the size is returned unchanged."""
     if image_HWC.shape[:2] == (height_px, width_px):
         return image_HWC
     image = Image.fromarray(image_HWC)
@@ -38,11 +38,11 @@ def resize_image(image_HWC: np.ndarray, height_px: int, width_px: int) -> np.nda
 def _undecodable(data: bytes, where: str, error: BaseException) -> SampleProblem:
     reason = (
         f"the image ({len(data)} bytes) cannot be decoded ({type(error).__name__}: {_one_line(error)}). "
-        "Replace the file by a whole image or drop the sample."
+        "Replace the file with an intact image or drop the sample."
     )
     return SampleProblem(ProblemKind.UNDECODABLE, reason, where)
 
 
 def _one_line(error: BaseException) -> str:
-    """PIL names the memory address of the buffer; it is left out so that messages are the same in every run."""
+    """PIL's message contains the memory address of the buffer; without it, messages are the same in every run."""
     return " ".join(str(error).split("<_io.BytesIO")[0].split()) or "no detail"

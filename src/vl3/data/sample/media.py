@@ -6,7 +6,7 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 
 def resolve_media_path(root: Path, relative: str, where: str) -> Path:
-    """The file that an annotation names, followed through symbolic links.
+    """The file that an annotation names, with symbolic links resolved.
 
     Raises:
         SampleProblem: the path leaves the data folder (`..`, an absolute path or a link), or there is no such file.
@@ -19,8 +19,8 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
     if not path.is_relative_to(folder):
         raise SampleProblem(
             ProblemKind.OUTSIDE_FOLDER,
-            f"{relative!r} leads outside the data folder. A dataset may only read its own files: put the file into the "
-            "folder and name it relative to it.",
+            f"{relative!r} leads outside the data folder. A dataset may read only its own files: put the file into the "
+            "folder and write its path relative to the folder.",
             where,
         )
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Frames to rows of patches in the order of the released image processor.
+"""Cuts frames into rows of patches, in the order of the released image processor.
 
 Legend: F frames, H height, W width, C channels or the 588 values of a patch, P patches, M merged tokens.
 """
@@ -11,11 +11,18 @@ from vl3.conventions import PATCH_SIZE_PX
 def patchify(
     frames_FHWC: np.ndarray, merge_size: int, patch_size: int = PATCH_SIZE_PX
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Cut frames into patches.
+    """Cut frames into patches; the patches that become one token are next to each other.
+
+    One frame of 4x4 patches, merge_size=2 (patches numbered row by row):
+
+        0 1 | 2 3
+        4 5 | 6 7        order: 0 1 4 5   2 3 6 7   8 9 12 13   10 11 14 15
+        8 9 | 10 11
+        12 13 | 14 15
 
     Args:
         frames_FHWC: uint8 RGB; both sides are multiples of `patch_size * merge_size`.
-        merge_size: side of the block of patches that later becomes one token.
+        merge_size: side of the square of patches that later becomes one token.
         patch_size: side of a patch in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One sample from bytes to what the model eats: tokens, labels, patches and what DiffFP keeps of them.
+"""One sample from bytes to the model's input: tokens, labels, patches, and which of them DiffFP keeps.
 
 Legend: F frames, H height, W width, C channels or the 588 values of a patch, P patches, I items (images or one video),
 M merged tokens, T tokens.
@@ -22,11 +22,11 @@ from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
 
 STREAM_MAX_FRAMES = 400
-"""Frames of one streaming sample at most, as released."""
+"""Maximum number of frames of a streaming sample, as in the released code."""
 
 
 class Pruner(Protocol):
-    """Which merged tokens of a video are kept (DiffFP); handed in, because the model's room owns the rule."""
+    """Decides which merged tokens of a video are kept (DiffFP, `data.sample.difffp.keep_mask`)."""
 
     def __call__(
         self,
@@ -38,28 +38,28 @@ class Pruner(Protocol):
         min_tokens: int,
         scale: DiffFPScale,
     ) -> np.ndarray:
-        """Boolean keep mask over (frame, row, column) of merged tokens."""
+        """Boolean mask over the merged tokens in the order (frame, row, column), True where a token is kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareSettings:
-    """What a stage decides about its samples."""
+    """The settings of a stage that decide how its samples are prepared."""
 
     image_merge_size: int
-    """Side of the square of patches that one image token stands for."""
+    """Side of the square of patches that becomes one image token."""
     video_merge_size: int
-    """Side of the square of patches that one video token stands for."""
+    """Side of the square of patches that becomes one video token."""
     difffp: bool
     """Whether video tokens that do not change are dropped."""
     data: DataConfig
-    """Limits of frames and tokens."""
+    """Limits on frames and tokens."""
     patch_size: int = PATCH_SIZE_PX
     """Side of a patch in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedSample:
-    """The media of a sample as pixels: images at their own size, frames at each size that was asked for."""
+    """The media of a sample as pixels: images at their own size, frames at each requested size."""
 
     images: tuple[np.ndarray, ...]
     video_facts: VideoFacts | None
@@ -68,15 +68,15 @@ class DecodedSample:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the video, 0 without one."""
+        """Number of frames of the video, 0 without a video."""
         return len(self.timestamps_F)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedSample:
-    """What one sample gives to a packed row; see the legend for shapes.
+    """What one sample contributes to a packed row; see the legend for shapes.
 
-    `pixels_PC` holds all patches, or under `data.prune_before_encoder` those of the kept tokens alone.
+    `pixels_PC` has all patches, or only those of the kept tokens if `data.prune_before_encoder` is set.
     """
 
     sample_id: str
@@ -97,12 +97,12 @@ def prepare_sample(
     Args:
         record: the annotation.
         media: bytes of each of `record.media_paths`.
-        tokenizer: the language model's.
+        tokenizer: the language model's tokenizer.
         settings: merges, DiffFP and limits.
-        prune: DiffFP; called only for videos of several frames when settings say so.
+        prune: DiffFP; called only for videos of several frames, and only if `settings.difffp` is set.
 
     Raises:
-        SampleProblem: a file cannot be decoded or the sample exceeds the length of a row.
+        SampleProblem: a file cannot be decoded or the sample is longer than a row.
     """
     merges = (settings.image_merge_size, settings.video_merge_size)
     decoded = decode_media(record, media, settings.data, [merges], settings.patch_size)
@@ -116,7 +116,7 @@ def decode_media(
     merges: Sequence[tuple[int, int]],
     patch_size: int = PATCH_SIZE_PX,
 ) -> DecodedSample:
-    """Decode a sample's media once; the frames are kept at the sizes of each (image merge, video merge) only.
+    """Decode a sample's media once; frames are kept only at the sizes that the (image merge, video merge) pairs need.
 
     Raises:
         SampleProblem: a file cannot be decoded.
@@ -139,7 +139,11 @@ def decode_media(
 def prepare_decoded(
     record: Record, decoded: DecodedSample, tokenizer: ChatTokenizer, settings: PrepareSettings, prune: Pruner
 ) -> PreparedSample:
-    """The part of `prepare_sample` after decoding."""
+    """The part of `prepare_sample` after decoding.
+
+    Two frames of four tokens each, of which DiffFP keeps 4 and 1: the counts are 4 and 1, so the first `<image>` of
+    the text becomes four tokens and the second one token, and `keep_M` has 8 entries, 5 of them True.
+    """
     items, merge_sizes = resized_items(record, decoded, settings)
     patches = [patchify(frames, merge, settings.patch_size) for frames, merge in zip(items, merge_sizes, strict=True)]
     keep = [keep_tokens(frames, merge, settings, prune) for frames, merge in zip(items, merge_sizes, strict=True)]
@@ -164,7 +168,11 @@ def prepare_decoded(
 
 
 def keep_tokens(frames_FHWC: np.ndarray, merge_size: int, settings: PrepareSettings, prune: Pruner) -> np.ndarray:
-    """Keep mask over the merged tokens of one item: everything, unless DiffFP is on and there are several frames."""
+    """Which merged tokens of one item are kept: all, unless DiffFP is on and the item has several frames.
+
+    Two frames of 28x56 px, patches of 14 px and merge 2: a token has 28x28 px, so a frame has two tokens and the mask
+    has four entries. Without DiffFP all four are True.
+    """
     num_frames, height_px, width_px, _ = frames_FHWC.shape
     if not settings.difffp or num_frames == 1:
         side = settings.patch_size * merge_size
@@ -180,12 +188,18 @@ def keep_tokens(frames_FHWC: np.ndarray, merge_size: int, settings: PrepareSetti
 
 
 def kept_patches(pixels_PC: np.ndarray, keep_M: np.ndarray, merge_size: int) -> np.ndarray:
-    """The patches of the kept tokens: the patches of one token lie together."""
+    """The patches of the kept tokens. The patches of a token are next to each other (see `patchify`).
+
+    merge_size=2 and keep_M = True False: of the patches 0 to 7 the first four are kept.
+    """
     return pixels_PC if keep_M.all() else pixels_PC[np.repeat(keep_M, merge_size**2)]
 
 
 def _plan_frames(record: Record, source: VideoSource, data: DataConfig) -> FramePlan:
-    """The frames of a record's video; a stream's end with its last message."""
+    """Which frames of a record's video to take; a stream ends with its last message.
+
+    At 1 frame per second, a stream from 0 to 10 s whose last message is at 3.5 s has the frames at 0, 1, 2 and 3 s.
+    """
     if not record.is_stream:
         return source.plan(
             fps=data.video_fps,
@@ -231,7 +245,7 @@ def _fit(
 def resized_items(
     record: Record, decoded: DecodedSample, settings: PrepareSettings
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Each item as frames (F, H, W, 3) at its size, with its merge; images first."""
+    """Each item as frames (F, H, W, 3) at its final size, and the merge of each; images first."""
     merges = (settings.image_merge_size, settings.video_merge_size)
     sizes = _fit(decoded.images, decoded.video_facts, decoded.num_frames, merges, settings.data, settings.patch_size)
     items = [resize_image(image, *size)[None] for image, size in zip(decoded.images, sizes, strict=False)]
@@ -248,7 +262,7 @@ def _check_length(record: Record, chat: EncodedChat, data: DataConfig) -> None:
         raise SampleProblem(
             ProblemKind.TOO_LONG,
             f"the sample has {length} tokens, a row has {data.max_length_tokens} (data.max_length_tokens). "
-            "Shorten it or raise the length.",
+            "Shorten the sample or raise the limit.",
             record.where,
         )
 

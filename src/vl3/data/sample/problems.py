@@ -1,4 +1,4 @@
-"""Why a sample is refused: a kind for counting and a sentence for the person who owns the data."""
+"""Why a sample is refused: a kind to count by and a sentence for the owner of the data."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from vl3.errors import DataError
 
 
 class ProblemKind(StrEnum):
-    """What is wrong with a line, in the order in which the checks run."""
+    """What is wrong with a line, in the order of the checks."""
 
     JSON = "json"
     STRUCTURE = "structure"
@@ -27,9 +27,9 @@ class SampleProblem(DataError):
     """One sample cannot be used.
 
     Attributes:
-        kind: what is wrong, for counting.
-        reason: what is wrong and what to do, without the place.
-        where: the place, such as `annotations/train.jsonl:12`.
+        kind: what is wrong, to count by.
+        reason: what is wrong and what to do, without the location.
+        where: the location, such as `annotations/train.jsonl:12`.
     """
 
     def __init__(self, kind: ProblemKind, reason: str, where: str) -> None:
@@ -39,5 +39,5 @@ class SampleProblem(DataError):
         self.where = where
 
     def __reduce__(self) -> tuple[type, tuple[ProblemKind, str, str]]:
-        """Keeps the three parts when the error crosses a process border."""
+        """Keep the three parts when the error is pickled and sent to another process."""
         return type(self), (self.kind, self.reason, self.where)

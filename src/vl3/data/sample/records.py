@@ -1,4 +1,4 @@
-"""Annotations of the VideoLLaMA3 format: one JSON object a line becomes one Record, or a problem with its reason."""
+"""Annotations in the VideoLLaMA3 format: each line, a JSON object, becomes a Record or a problem with its reason."""
 
 import json
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 
 
 def annotations_file(split: str) -> str:
-    """Where a data folder has the lines of a split."""
+    """Path of a split's annotations within a data folder."""
     return f"annotations/{split}.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """One message of a conversation; `<image>` and `<video>` tags still stand in the text."""
+    """One message of a conversation; the text still contains its `<image>` and `<video>` tags."""
 
     role: str
     text: str
@@ -32,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamEvent:
-    """One message of a streaming sample and when it is said, in seconds of the video."""
+    """One message of a streaming sample and its time, in seconds of the video."""
 
     role: str
     text: str
@@ -41,7 +41,7 @@ class StreamEvent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One annotated sample. A streaming sample has events, any other has turns."""
+    """One annotated sample. A streaming sample has events, all others have turns."""
 
     sample_id: str
     split: str
@@ -56,7 +56,7 @@ class Record:
     chance: float | None
     where: str
     warning: str | None = None
-    """What was mended on reading, such as a tag that was missing; None if nothing was."""
+    """What was corrected while reading, such as a missing tag; None if nothing was."""
 
     @property
     def is_stream(self) -> bool:
@@ -77,7 +77,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadLine:
-    """A line that is no usable sample: its place, the kind of problem and the reason."""
+    """A line that is not a usable sample: its location, the kind of problem and the reason."""
 
     where: str
     kind: ProblemKind
@@ -86,12 +86,10 @@ class BadLine:
 
 
 def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
-    """Read an annotation file line by line; a bad line comes out as such and does not hide the next.
-
-    Empty lines are skipped.
+    """Read an annotation file line by line; a bad line becomes a BadLine, empty lines are skipped.
 
     Raises:
-        DataError: the file is absent or not text.
+        DataError: the file is missing or not UTF-8 text.
     """
     name = f"{path.parent.name}/{path.name}"
     for number, line in enumerate(_lines(path), start=1):
@@ -105,14 +103,14 @@ def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
 
 
 def parse_record(line: str, *, where: str, split: str) -> Record:
-    """Parse and check one annotation line; media files are not touched.
+    """Parse and check one annotation line; media files are not opened.
 
     >>> parse_record('{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}',
     ...              where="annotations/train.jsonl:3", split="train").sample_id
     'train-3'
 
     Raises:
-        SampleProblem: the line is refused; the error has the kind, the reason and the place.
+        SampleProblem: the line is refused; the error has the kind, the reason and the location.
     """
     data = _parse_json(line, where)
     images, video = _media_fields(data, where)
@@ -167,16 +165,16 @@ def _parse_json(line: str, where: str) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise SampleProblem(ProblemKind.JSON, f"the line is not JSON ({error}). Correct or drop it.", where) from error
     if not isinstance(data, dict):
-        raise _structure(where, f"the line holds a {type(data).__name__}, not an object. Write one object a line.")
+        raise _structure(where, f"the line is a {type(data).__name__}, not an object. Write one object per line.")
     return data
 
 
 def _media_fields(data: dict[str, Any], where: str) -> tuple[tuple[str, ...], str | None]:
     images, videos = (_paths(data, key, where) for key in ("image", "video"))
     if len(videos) > 1:
-        raise _structure(where, f"video names {len(videos)} files, but a sample has one at most. Split the sample.")
+        raise _structure(where, f"video names {len(videos)} files, but a sample has at most one. Split the sample.")
     if images and videos:
-        raise _structure(where, "the sample has both image and video; the format trains one or the other. Split it.")
+        raise _structure(where, "the sample has both image and video; the format allows only one of them. Split it.")
     return images, videos[0] if videos else None
 
 
@@ -189,7 +187,11 @@ def _paths(data: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 
 def _parse_turns(data: dict[str, Any], num_images: int, num_videos: int, where: str) -> tuple[list[Turn], str | None]:
-    """Turns of a conversation, checked, and a note on what was mended."""
+    """The checked turns of a conversation, and a note on what was corrected.
+
+    Two corrections are made: turns before the first human turn are dropped, and if no turn has a tag, one tag per file
+    is put before the text of the first human turn.
+    """
     raw = data.get("conversations")
     if not isinstance(raw, list):
         raise _structure(where, f"conversations is {type(raw).__name__}, not a list of turns. Correct the line.")
@@ -206,7 +208,7 @@ def _parse_turns(data: dict[str, Any], num_images: int, num_videos: int, where: 
     if not any(tag in turn.text for turn in turns for tag in (IMAGE_TAG, VIDEO_TAG)) and num_images + num_videos:
         tags = f"{IMAGE_TAG}\n" * num_images + f"{VIDEO_TAG}\n" * num_videos
         turns[len(system)] = Turn(role="user", text=tags + turns[len(system)].text)
-        notes.append(f"no tag names the {num_images + num_videos} media file(s), so it was put before the first turn")
+        notes.append(f"no tag for the {num_images + num_videos} media file(s), so it was put before the first turn")
     checks.check_texts([(turn.role, turn.text) for turn in turns], num_images, num_videos, where)
     return turns, "; ".join(notes) or None
 
@@ -226,7 +228,7 @@ def _parse_events(
         role, text = _message(message, "role", "content", where)
         events.append(StreamEvent(role=role, text=text, time_seconds=checks.finite_seconds(message, "time", where)))
     if events[-1].role != "assistant":
-        reason = "the last message of the stream is not an answer, so nothing after it is learnt. End with an answer."
+        reason = "the last message of the stream is not an answer, so nothing is learnt from it. End with an answer."
         raise SampleProblem(ProblemKind.NO_ANSWER, reason, where)
     checks.check_texts([(event.role, event.text) for event in events], 0, 0, where)
     return tuple(events)
@@ -234,7 +236,7 @@ def _parse_events(
 
 def _message(message: Any, role_key: str, text_key: str, where: str) -> tuple[str, str]:
     if not isinstance(message, dict) or not isinstance(message.get(text_key), str):
-        raise _structure(where, f"a turn is {message!r:.80}; it needs {role_key!r} and a text {text_key!r}.")
+        raise _structure(where, f"a turn is {message!r:.80}; it must have {role_key!r} and a text {text_key!r}.")
     if message.get(role_key) not in _ROLES:
         raise _structure(where, f"speaker {message.get(role_key)!r} is unknown. Use one of {', '.join(_ROLES)}.")
     return _ROLES[message[role_key]], message[text_key].strip()
@@ -270,7 +272,7 @@ def _text_field(data: dict[str, Any], key: str, default: str, where: str) -> str
     if value is None:
         return default
     if not isinstance(value, str) or not value or (":" in value and key == "source"):
-        raise _structure(where, f"{key}={value!r} is not a name. Write a text without ':'.")
+        raise _structure(where, f"{key}={value!r} is not a name. Write a non-empty text without ':'.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer of the chat format: a `tokenizer.json` whose special tokens are found by their strings."""
+"""The tokenizer of the chat format: a `tokenizer.json` whose special tokens are looked up by their strings."""
 
 import json
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ MESSAGE_START = "<|im_start|>"
 MESSAGE_END = "<|im_end|>"
 END_OF_TEXT = "<|endoftext|>"
 ADDED_TOKENS = (IMAGE_MARK, STREAM_START, STREAM_END)
-"""What the method adds to a Qwen2.5 tokenizer, in this order (so the ids are 151665, 151666, 151667 there)."""
+"""What VideoLLaMA3 adds to a Qwen2.5 tokenizer, in this order (there the ids are 151665, 151666, 151667)."""
 _OTHER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 
 class ChatTokenizer:
-    """Text to token ids and back; special tokens inside the text are recognised and nothing is added around it."""
+    """Text to token ids and back. Special tokens inside the text are recognised; none are added around it."""
 
     def __init__(self, tokenizer: Tokenizer, *, folder: Path | None = None) -> None:
-        """Wrap a tokenizer, adding the tokens of the method that it lacks.
+        """Wrap a tokenizer and add those of `ADDED_TOKENS` that it lacks.
 
         Raises:
             ConfigError: the tokenizer lacks a token of the chat format that a Qwen2.5 tokenizer has.
@@ -44,7 +44,7 @@ class ChatTokenizer:
         """Read `tokenizer.json` from a model folder.
 
         Raises:
-            ConfigError: the file is absent or is not a tokenizer.
+            ConfigError: the file is missing or is not a tokenizer.
         """
         path = Path(folder) / "tokenizer.json"
         if not path.is_file():
@@ -58,7 +58,7 @@ class ChatTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, added tokens included; a model's embedding table has at least this many rows."""
+        """Number of ids including added tokens; a model's embedding table has at least this many rows."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
@@ -66,11 +66,11 @@ class ChatTokenizer:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Text of ids; `skip_special` leaves out special tokens."""
+        """The text of ids; `skip_special` leaves out special tokens."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and copy the settings that lay beside it, so that transformers loads the folder."""
+        """Write `tokenizer.json` and copy the settings files of the original folder, so that transformers loads it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -89,7 +89,7 @@ class ChatTokenizer:
 
 
 def _check_is_tokenizer(path: Path, text: str) -> None:
-    """Name a damaged file before the library does: it raises a bare Exception without a path."""
+    """Report a damaged file before the library does, which raises a plain Exception without the path."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:

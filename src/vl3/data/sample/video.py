@@ -1,8 +1,13 @@
-"""Videos: which frames the released sampler takes, and their pixels.
+"""Videos: which frames to take, by the rule of the released code, and their pixels.
 
-The released code takes frames with ffmpeg's `fps` filter (round=down): output k is the last source frame of the
-interval [k/fps, (k+1)/fps), and frame k is called `start + k/fps`. The packets are read once, so that the wanted
-frames are known before anything is decoded; only those are converted to RGB.
+The released code takes frames with ffmpeg's `fps` filter (round=down): frame k is the last source frame of the
+interval [k/fps, (k+1)/fps) and gets the timestamp `start + k/fps`. All packets are read once, so that the frames to
+take are known before anything is decoded; only those are converted to RGB.
+
+A video of 5 s at 4 frames per second (source frames 0 to 19), sampled at 1 frame per second:
+
+    source frame    3    7   11   15   19      the last one of each second
+    timestamp     0.0  1.0  2.0  3.0  4.0
 
 Legend: F frames, H height, W width, C channels.
 """
@@ -24,7 +29,7 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFacts:
-    """What a video's container says, without decoding."""
+    """What the container reports about a video, without decoding."""
 
     duration_seconds: float
     fps: float
@@ -35,13 +40,13 @@ class VideoFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FramePlan:
-    """The frames to take: presentation times in the stream's own units, and what they are called in seconds."""
+    """The frames to take: presentation times in the stream's time base, and the timestamps they get, in seconds."""
 
     pts_F: np.ndarray
     timestamps_F: np.ndarray
 
     def until(self, last_seconds: float) -> "FramePlan":
-        """The part of the plan whose timestamps do not exceed `last_seconds`."""
+        """The frames with timestamps up to `last_seconds`."""
         kept = self.timestamps_F <= last_seconds
         return FramePlan(pts_F=self.pts_F[kept], timestamps_F=self.timestamps_F[kept])
 
@@ -56,10 +61,10 @@ class VideoFrames:
 
 @contextmanager
 def open_video(data: bytes | Path, where: str) -> Iterator["VideoSource"]:
-    """Open a video for probing, planning and decoding; it is closed on leaving.
+    """Open a video to read its facts, plan and decode frames; a context manager that closes it.
 
     Raises:
-        SampleProblem: the bytes are not a video with frames, or are cut short; `where` names it.
+        SampleProblem: the bytes are not a video with frames, or the file is truncated. The message starts with `where`.
     """
     try:
         container = av.open(io.BytesIO(data) if isinstance(data, bytes) else str(data), mode="r")
@@ -78,7 +83,7 @@ def decode_video(
     end_seconds: float | None = None,
     where: str,
 ) -> VideoFrames:
-    """Sample and decode a video at its own resolution.
+    """Sample and decode a video at its original resolution.
 
     Raises:
         SampleProblem: the file cannot be decoded, or has no frame between start and end.
@@ -89,16 +94,16 @@ def decode_video(
 
 
 class VideoSource:
-    """An open video whose packets have been read. Made by `open_video`."""
+    """An open video whose packets have been read. Use `open_video`."""
 
     def __init__(self, container: av.container.InputContainer, where: str) -> None:
         """Read all packets of the first video stream.
 
         Raises:
-            SampleProblem: there is no video stream, no frame, or the file ends before its last frame.
+            SampleProblem: there is no video stream or no frame, or the file ends before its last frame.
         """
         if not container.streams.video:
-            raise _undecodable(where, "the file holds no video stream")
+            raise _undecodable(where, "the file has no video stream")
         self._where = where
         self._stream = container.streams.video[0]
         self._stream.codec_context.thread_count = 1
@@ -120,10 +125,15 @@ class VideoSource:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> FramePlan:
-        """Choose the frames: `fps` a second between start and end, spread evenly if more than `max_frames`.
+        """Choose the frames: `fps` per second between start and end, or `max_frames` spread evenly if that is fewer.
+
+        Five source frames at 0.0, 0.2, 0.4, 0.6 and 0.8 s, sampled at fps=2; a slot is an interval of 0.5 s:
+
+            slots   0 0 0 1 1       wanted 0 1       chosen 2 4, called 0.0 s and 0.5 s
+            20 wanted frames and max_frames=6 give the wanted frames 0, 3, 7, 11, 15 and 19
 
         Raises:
-            SampleProblem: no frame lies between start and end.
+            SampleProblem: there is no frame between start and end.
         """
         start_seconds = start_seconds or 0.0
         rate = Fraction(fps).limit_denominator(100_000)
@@ -136,14 +146,14 @@ class VideoSource:
             until = "the end" if end_seconds is None else f"{end_seconds} s"
             raise SampleProblem(
                 ProblemKind.TIMES,
-                f"no frame lies between {start_seconds} s and {until} of a video of "
-                f"{self.facts.duration_seconds:.2f} s. Correct start_time and end_time.",
+                f"the video of {self.facts.duration_seconds:.2f} s has no frame between {start_seconds} s and {until}. "
+                "Correct start_time and end_time.",
                 self._where,
             )
         scale = self._time_base * rate
         slots = (pts - origin) * scale.numerator // scale.denominator
         end_slot = (int(pts[-1]) + self._last_frame_ticks() - origin) * scale.numerator // scale.denominator
-        # A window shorter than one interval has no slot of its own and gives its first frame.
+        # A window shorter than one slot gives its first frame.
         wanted = np.arange(slots[0], max(end_slot, slots[0] + 1))
         chosen = np.searchsorted(slots, wanted, side="right") - 1 if end_slot > slots[0] else np.zeros(1, np.int64)
         timestamps = start_seconds + wanted / float(rate)
@@ -153,25 +163,25 @@ class VideoSource:
         return FramePlan(pts_F=pts[chosen], timestamps_F=timestamps)
 
     def frames(self, plan: FramePlan) -> Iterator[np.ndarray]:
-        """The planned frames in order, uint8 RGB (H, W, 3), all of the size that the container names. Call it once.
+        """The planned frames in order, uint8 RGB (H, W, 3), all with the size in the container. Call it only once.
 
         Raises:
-            SampleProblem: a packet on the way cannot be decoded, or a wanted frame is damaged.
+            SampleProblem: a packet up to a planned frame cannot be decoded, or a planned frame is damaged.
         """
         reformatter = av.video.reformatter.VideoReformatter()
         width_px, height_px = self.facts.width_px, self.facts.height_px
         for pts, repeats in zip(*np.unique(plan.pts_F, return_counts=True), strict=True):
-            # One thread: starting swscale's pool takes ten times longer than converting a small frame.
+            # One thread: starting swscale's thread pool takes ten times longer than converting a small frame.
             frame = reformatter.reformat(self._frame_at(int(pts)), width_px, height_px, "rgb24", threads=1)
             yield from [frame.to_ndarray()] * int(repeats)
 
     def _frame_at(self, pts: int) -> av.VideoFrame:
-        """The frame shown at `pts`; decodes on from where it is, or from a later keyframe if one is nearer."""
+        """The frame shown at `pts`; decodes from the current position, or from a later keyframe if one is nearer."""
         try:
             frame = self._decoder.frame_at(pts)
         except (av.error.FFmpegError, OSError) as error:
             raise _undecodable(
-                self._where, f"the frame at {self._seconds(pts):.2f} s fails ({_short(error)})"
+                self._where, f"the frame at {self._seconds(pts):.2f} s cannot be decoded ({_short(error)})"
             ) from error
         if frame is None or frame.is_corrupt:
             raise _undecodable(self._where, f"the frame at {self._seconds(pts):.2f} s is damaged or missing")
@@ -179,10 +189,10 @@ class VideoSource:
 
     def _check_complete(self) -> None:
         if not len(self._pts):
-            raise _undecodable(self._where, "the video holds no frame")
+            raise _undecodable(self._where, "the video has no frames")
         if len(self._pts) < self._stream.frames:
             found, promised = len(self._pts), self._stream.frames
-            raise _undecodable(self._where, f"the file is cut short: {found} of {promised} frames are there")
+            raise _undecodable(self._where, f"the file is truncated: it has {found} of {promised} frames")
         context = self._stream.codec_context
         if not context.width or not context.height:
             raise _undecodable(self._where, f"the video has no size ({context.width}x{context.height} px)")
@@ -210,7 +220,7 @@ class VideoSource:
         return round(Fraction(seconds) / self._time_base)
 
     def _last_frame_ticks(self) -> int:
-        """How long the last frame is shown, in units of the stream's time base."""
+        """How long the last frame is shown, in the stream's time base."""
         durations = [packet.duration for packet in self._packets if packet.size and _pts(packet) == self._pts[-1]]
         if durations and durations[0]:
             return durations[0]
@@ -220,7 +230,10 @@ class VideoSource:
 
 
 class _Decoder:
-    """Decodes forward, one packet at a time, and jumps to a later keyframe when that is nearer to the wanted frame."""
+    """Decodes forward, one packet at a time, and skips to a later keyframe when one is nearer to the wanted frame.
+
+    Keyframes at 0, 4 and 8 s, now at 1 s: for the frame at 3 s it decodes on, for the frame at 9 s it skips to 8 s.
+    """
 
     def __init__(self, stream: av.VideoStream, packets: list[av.Packet]) -> None:
         self._context = stream.codec_context
@@ -235,7 +248,7 @@ class _Decoder:
         self._keyframe_packets = [index for _, index in keyframes]
 
     def frame_at(self, pts: int) -> av.VideoFrame | None:
-        """The last frame whose time is not above `pts`; calls must ask for rising times."""
+        """The last frame with a time up to `pts`; successive calls must pass increasing times."""
         self._jump(pts)
         while True:
             while self._ready:
@@ -264,11 +277,11 @@ def _pts(packet: av.Packet) -> int:
 
 
 def _short(error: BaseException) -> str:
-    """FFmpeg's own words, without the error number that PyAV puts around them."""
+    """FFmpeg's message without the error number that PyAV adds."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def _undecodable(where: str, what: str) -> SampleProblem:
     return SampleProblem(
-        ProblemKind.UNDECODABLE, f"{what}. Replace the file by a whole video or drop the sample.", where
+        ProblemKind.UNDECODABLE, f"{what}. Replace the file with an intact video or drop the sample.", where
     )

@@ -1,4 +1,4 @@
-"""The files beside the weights, in the form of a layout: config, tokenizer, generation, preprocessor, chat template."""
+"""The files next to the weights, in a given layout: config, tokenizer, generation, preprocessor, chat template."""
 
 import json
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from vl3.system.files import storage_errors
 
 _MESSAGE_END, _END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 _COPIED = ("vocab.json", "merges.txt", "special_tokens_map.json", "generation_config.json", RUN_FILE)
-"""Files that mean the same in every layout."""
+"""Files that are the same in every layout."""
 _PROCESSOR_CLASSES = {Layout.OFFICIAL: "Videollama3Qwen2Processor", Layout.TRANSFORMERS: "VideoLlama3Processor"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SideFiles:
-    """Everything of a checkpoint but its tensors, ready to be written in a layout."""
+    """Everything in a checkpoint except its tensors, ready to be written in a layout."""
 
     model: VideoLlama3Config
     carried: dict[str, Any]
@@ -42,11 +42,11 @@ class SideFiles:
             source: the checkpoint folder.
             config: its sizes.
             data: its config.json.
-            source_layout: what it is.
-            layout: what it shall be.
+            source_layout: its layout.
+            layout: the layout to write.
 
         Raises:
-            ConfigError: a file is damaged, or the tokenizer does not fit the config or the embedding.
+            ConfigError: a file is damaged, or the tokenizer does not match the config or the embedding.
         """
         vocabulary = _fitting_vocabulary(source, config, data, source_layout, layout)
         preprocessing = Preprocessing.read(source, data, source_layout, config.vision.patch_size)
@@ -67,11 +67,11 @@ class SideFiles:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all files."""
+        """Size of all files in bytes."""
         return sum(len(content) for content in self.contents.values())
 
     def write(self, folder: Path) -> None:
-        """Write all files but config.json.
+        """Write all files except config.json.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -81,7 +81,7 @@ class SideFiles:
                 (folder / name).write_bytes(content)
 
     def config(self, dtype: str) -> dict[str, Any]:
-        """The content of config.json; dtype is that of the weights, as safetensors calls it."""
+        """The content of config.json; `dtype` is the type of the weights by its name in safetensors."""
         if self.layout == Layout.TRANSFORMERS:
             pads = {
                 "image_pad_id": self.vocabulary.ensure(IMAGE_PAD),
@@ -94,7 +94,7 @@ class SideFiles:
 def _fitting_vocabulary(
     source: Path, config: VideoLlama3Config, data: dict[str, Any], source_layout: Layout, layout: Layout
 ) -> Vocabulary:
-    """The source's vocabulary with the tokens that the target needs, checked against config and embedding."""
+    """The source's vocabulary plus the tokens that the target needs, checked against config and embedding."""
     vocabulary = Vocabulary(source)
     ids = {token: vocabulary.ensure(token) for token in METHOD_TOKENS}
     if Layout.TRANSFORMERS in (source_layout, layout):
@@ -107,7 +107,7 @@ def _fitting_vocabulary(
         if token_id != ids[token]:
             raise ConfigError(
                 f"{source / CONFIG_FILE}: {key}={token_id} but {vocabulary.path} gives {token} the id {ids[token]}. "
-                "Vision tokens would land in other places of the text. Use the tokenizer of this checkpoint."
+                "Vision tokens would be put at the wrong positions of the text. Use the tokenizer of this checkpoint."
             )
     vocabulary.require_room(config.text.vocab_size)
     return vocabulary
@@ -117,7 +117,7 @@ def _tokenizer_contents(source: Path, vocabulary: Vocabulary, layout: Layout) ->
     """tokenizer.json with its settings, and the chat template of the layout."""
     path = source / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else _tokenizer_settings(vocabulary)
-    for key in ("auto_map", "chat_template"):  # the one needs code, the other is a file of its own
+    for key in ("auto_map", "chat_template"):  # auto_map would need the original's code; the template has its own file
         settings.pop(key, None)
     settings["processor_class"] = _PROCESSOR_CLASSES[layout]
     if "added_tokens_decoder" in settings:
@@ -132,14 +132,14 @@ def _tokenizer_contents(source: Path, vocabulary: Vocabulary, layout: Layout) ->
 
 
 def _tokenizer_settings(vocabulary: Vocabulary) -> dict[str, Any]:
-    """tokenizer_config.json of a folder that has none; the class takes tokenizer.json as it is."""
+    """tokenizer_config.json for a folder without one; its class loads tokenizer.json directly."""
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     names = {"eos_token": _MESSAGE_END, "pad_token": _END_OF_TEXT}
     return settings | {key: token for key, token in names.items() if vocabulary.find(token) is not None}
 
 
 def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
-    """generation_config.json of a folder that has none: answers end where the chat format ends them."""
+    """generation_config.json for a folder without one: answers end with the chat format's `<|im_end|>`."""
     ids = {
         "bos_token_id": vocabulary.find(_END_OF_TEXT),
         "eos_token_id": vocabulary.find(_MESSAGE_END),

@@ -1,6 +1,6 @@
-"""How checkpoints of VideoLLaMA3 name their tensors and write their config.json; no torch.
+"""The tensor names and config.json of VideoLLaMA3 checkpoints in each layout; no torch.
 
-Ours is the official layout. Two more are read, and one of them written:
+Ours is the official layout. Two others can be read, and transformers' can also be written:
 
     part        official / ours            training repository                         transformers
     encoder     model.vision_encoder.*     model.vision_encoder.vision_encoder.*       model.vision_model.*
@@ -23,7 +23,7 @@ EMBEDDING = "model.embed_tokens.weight"
 TRANSFORMERS_MODEL_TYPE = "video_llama_3"
 """`model_type` of transformers' VideoLlama3ForConditionalGeneration."""
 CARRIED_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "max_window_layers", "use_cache")
-"""What a decoder's config says beside the sizes; it goes along unchanged."""
+"""Keys of a decoder's config other than sizes; they are copied unchanged."""
 _TORCH_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _DOUBLED_PREFIX = "model.vision_encoder.vision_encoder."
 _NAVIT = "SigLIP-NaViT"
@@ -34,11 +34,11 @@ _NAVIT_CONFIG = {
     "num_attention_heads": 16,
     "patch_size": PATCH_SIZE_PX,
 }
-"""The encoder that the training repository's configs refer to by name instead of giving its sizes."""
+"""The encoder that the training repository's configs give by name, without its sizes."""
 
 
 class Layout(StrEnum):
-    """Forms of a checkpoint folder."""
+    """Layouts of a checkpoint folder."""
 
     OFFICIAL = "official"
     TRAINING = "training"
@@ -57,7 +57,7 @@ _PREFIXES: dict[Layout, tuple[tuple[str, str], ...]] = {
 
 
 def stored_name(official: str, layout: Layout) -> str:
-    """Name in a layout of a tensor that has an official name."""
+    """A tensor's name in a layout, given its official name."""
     for prefix, other in _PREFIXES[layout]:
         if official.startswith(prefix):
             return other + official.removeprefix(prefix)
@@ -68,7 +68,7 @@ def detect_layout(config: dict[str, Any], names: Iterable[str], where: str) -> L
     """The layout of a folder, from its config.json and the names of its tensors.
 
     Raises:
-        ConfigError: config.json is of another model.
+        ConfigError: config.json belongs to another model.
     """
     model_type = config.get("model_type")
     if model_type == TRANSFORMERS_MODEL_TYPE:
@@ -134,12 +134,12 @@ def _block_shapes(text: TextConfig) -> dict[str, tuple[int, ...]]:
 
 
 def read_config(data: dict[str, Any], layout: Layout, image_token_id: int, where: str) -> VideoLlama3Config:
-    """The sizes that a config.json of any layout gives.
+    """The sizes in a config.json of any layout.
 
     Args:
         data: the file's content.
         layout: its layout.
-        image_token_id: id of `<image>`, which transformers' layout does not name.
+        image_token_id: id of `<image>`, which transformers' layout does not contain.
         where: the file, for messages.
 
     Raises:
@@ -149,10 +149,10 @@ def read_config(data: dict[str, Any], layout: Layout, image_token_id: int, where
         return VideoLlama3Config.from_dict(with_known_encoder(data), where)
     for group in ("text_config", "vision_config"):
         if not isinstance(data.get(group), dict):
-            raise ConfigError(f"{where}: {group} is missing. Take the whole checkpoint folder.")
+            raise ConfigError(f"{where}: {group} is missing. Copy the whole checkpoint folder again.")
     vision = data["vision_config"]
     if "patch_size" not in vision:
-        raise ConfigError(f"{where}: vision_config: patch_size is missing. Take the whole checkpoint folder.")
+        raise ConfigError(f"{where}: vision_config: patch_size is missing. Copy the whole checkpoint folder again.")
     rope = vision.get("rope_parameters") or {}
     text = TextConfig.from_dict(data["text_config"], f"{where}: text_config")
     return VideoLlama3Config(
@@ -163,7 +163,7 @@ def read_config(data: dict[str, Any], layout: Layout, image_token_id: int, where
 
 
 def with_known_encoder(data: dict[str, Any]) -> dict[str, Any]:
-    """A config.json with the sizes of SigLIP-NaViT, which the training repository names without giving them."""
+    """A config.json with the encoder's sizes filled in if it only names SigLIP-NaViT (training repository)."""
     named = str(data.get("vision_encoder") or "").rstrip("/").rpartition("/")[2]
     if data.get("vision_encoder_config") is None and named == _NAVIT:
         return data | {"vision_encoder_config": dict(_NAVIT_CONFIG)}
@@ -171,20 +171,20 @@ def with_known_encoder(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def carried_values(data: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """What a config.json says of the decoder beside its sizes."""
+    """The decoder's values in a config.json other than its sizes."""
     group = data["text_config"] if layout == Layout.TRANSFORMERS else data
     return {key: group[key] for key in CARRIED_KEYS if group.get(key) is not None}
 
 
 def official_config(config: VideoLlama3Config, carried: dict[str, Any], dtype: str, *, difffp: bool) -> dict[str, Any]:
-    """The official config.json; dtype as safetensors calls it."""
+    """The official config.json; `dtype` is a name in safetensors."""
     return config.to_dict() | carried | {"use_token_compression": difffp, "torch_dtype": _TORCH_TYPES[dtype]}
 
 
 def transformers_config(
     config: VideoLlama3Config, carried: dict[str, Any], dtype: str, *, image_pad_id: int, video_pad_id: int
 ) -> dict[str, Any]:
-    """config.json of transformers' VideoLlama3ForConditionalGeneration; dtype as safetensors calls it."""
+    """config.json of transformers' VideoLlama3ForConditionalGeneration; `dtype` is a name in safetensors."""
     vision = config.vision.to_dict()
     vision_theta = vision.pop("rope_theta")
     text = config.text.to_dict()
@@ -197,7 +197,7 @@ def transformers_config(
         "tie_word_embeddings": config.text.tie_word_embeddings,
         "text_config": {
             "model_type": "qwen2",
-            **text,  # rope_theta stands alone for transformers 4.57 and in the group for 5
+            **text,  # transformers 4.57 reads rope_theta here, transformers 5 in the group below
             "rope_parameters": {"rope_type": "default", "rope_theta": config.text.rope_theta},
             "hidden_act": "silu",
             "attention_dropout": 0.0,

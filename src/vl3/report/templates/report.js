@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this script; it only filters the sample predictions.
+// The page is complete without this script, which only filters the sample predictions.
 const wrongOnly = document.getElementById("wrong-only");
 if (wrongOnly) {
   wrongOnly.closest("label").hidden = false;

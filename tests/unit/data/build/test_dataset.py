@@ -106,7 +106,7 @@ def test_the_row_of_a_sample_has_its_facts(build, mixed_folder):
     assert two["aspect_ratio"] == pytest.approx(100 / 60)
     heldout = index.row(5)
     assert (heldout["split"], heldout["chance"]) == ("heldout", 0.25)
-    assert heldout["warning"] == "no tag names the 1 media file(s), so it was put before the first turn"
+    assert heldout["warning"] == "no tag for the 1 media file(s), so it was put before the first turn"
     facts = ("turns_alternate", "tags_match", "timestamps_ordered", "boxes_in_range", "path_inside", "media_present")
     assert all(heldout[fact] is True for fact in (*facts, "media_decodable"))
     assert index.usable_rows("heldout").tolist() == [5]
@@ -188,7 +188,7 @@ def test_own_bad_files_get_the_same_reasons(build, data_folder):
     assert table["problem"][4].startswith("cut.png: the image (900 bytes) cannot be decoded")
     assert table["problem"][5].startswith("cut.mp4: the file cannot be opened as a video")
     assert table["problem"][7] == (
-        "id 'train-1' already stands at annotations/train.jsonl:1. Give each sample an id of its own."
+        "id 'train-1' is already used at annotations/train.jsonl:1. Give each sample its own id."
     )
     assert index.usable_rows("train").tolist() == [0]
 
@@ -202,7 +202,7 @@ def test_a_sample_above_the_vision_budget_is_too_long(build, data_folder):
 
 @pytest.mark.parametrize(
     ("prune", "reason"),
-    [("crash_on_dark", "the decoder died with signal 11"), ("hang_on_dark", "the decoder did not finish within 2 s")],
+    [("crash_on_dark", "the decoder was killed by signal 11"), ("hang_on_dark", "the decoder did not finish within 2 s")],
 )
 def test_a_decoder_that_dies_or_hangs_costs_only_its_sample(build, data_folder, failing_pruners, prune, reason):
     train = [video_line(f"{name}.mp4", name) for name in ("light", "dark", "other")]
@@ -273,7 +273,7 @@ def test_an_existing_folder_is_not_overwritten(build, mixed_folder, tmp_path):
 
 
 def test_annotations_without_lines_are_refused(build, data_folder):
-    with pytest.raises(DataError, match=r"train\.jsonl holds no line"):
+    with pytest.raises(DataError, match=r"train\.jsonl has no lines"):
         build(data_folder(train=[], files={}))
 
 
@@ -310,7 +310,7 @@ def test_a_killed_build_leaves_nothing_that_looks_whole(
     assert psutil.wait_procs(workers, timeout=10)[1] == [], "a hanging worker outlived its parent"
     assert not out.exists()
     assert partial.exists()
-    with pytest.raises(DataError, match=r"holds no whole dataset: summary\.json, which is written last, is"):
+    with pytest.raises(DataError, match=r"is not a complete dataset: summary\.json, which is written last, is"):
         DatasetIndex.read(partial)
     summary, _ = build(folder)
     assert summary.samples == 1

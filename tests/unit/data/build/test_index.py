@@ -84,7 +84,7 @@ def test_a_broken_index_is_named(tmp_path):
 
 def test_an_unfinished_dataset_does_not_exist(tmp_path):
     write_index(tmp_path / "index.parquet", [])
-    with pytest.raises(DataError, match=r"no whole dataset: summary\.json.*Build it with `vl3 data build`"):
+    with pytest.raises(DataError, match=r"not a complete dataset: summary\.json.*Build it with `vl3 data build`"):
         DatasetIndex.read(tmp_path)
 
 

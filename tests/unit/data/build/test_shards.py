@@ -65,7 +65,7 @@ def test_a_flipped_byte_is_noticed(dataset):
     data[700] ^= 1
     path.write_bytes(data)
     reader = ShardReader(dataset[0])
-    with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .*shard-000000.tar do not have the digest"):
+    with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .*shard-000000.tar do not match the digest"):
         reader.read(0)
     assert reader.read(1)[0].sample_id == "train-2"
 

@@ -112,7 +112,7 @@ def test_an_unreadable_sample_ends_the_run_with_its_name(load, dataset):
         list(loader)
     message = str(caught.value)
     assert message.startswith("sample 'v' cannot be used in step 0: annotations/train.jsonl:21: its bytes in ")
-    assert "data.max_bad_fraction=0.0 tolerates 0. Repair the data" in message
+    assert "data.max_bad_fraction=0.0 allows 0. Repair the data" in message
 
 
 def test_below_the_limit_it_is_left_out_named_and_not_replaced(load, dataset):
@@ -121,13 +121,13 @@ def test_below_the_limit_it_is_left_out_named_and_not_replaced(load, dataset):
     loader = load(max_bad_fraction=0.05)
     assert ids_of(loader) == [[tuple(i for i in row if i != name) for row in rows] for rows in whole]
     assert [(bad.sample_id, bad.step) for bad in loader.ledger] == [("v", 0)]
-    assert "do not have the digest of the index" in loader.ledger[0].reason
+    assert "do not match the digest in the index" in loader.ledger[0].reason
 
 
 def test_a_second_bad_sample_exceeds_the_limit(load, dataset):
     damage(dataset, 20)
     damage(dataset, 0)
-    with load(max_bad_fraction=0.05) as loader, pytest.raises(DataError, match=r"It is number 2, and .* tolerates 1"):
+    with load(max_bad_fraction=0.05) as loader, pytest.raises(DataError, match=r"bad sample number 2, and .* allows 1"):
         list(loader)
 
 

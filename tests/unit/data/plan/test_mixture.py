@@ -83,7 +83,7 @@ def test_a_missing_source_falls_back_and_a_missing_category_is_spread():
     assert set(index.column("source")[kinds[0].rows]) == {"caption"}
     assert set(index.column("category")[kinds[1].rows]) == {"chart"}
     assert notes == [
-        "chart:ocr: the dataset has no such source, so the whole category chart is drawn",
+        "chart:ocr: the dataset has no such source, so samples of any chart source are drawn",
         "document: the dataset has no such sample, so its weight is spread over the other kinds",
     ]
 

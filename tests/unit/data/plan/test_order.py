@@ -97,7 +97,7 @@ def test_samples_that_fit_no_row_are_left_out_and_named():
     plan = make_plan(index, max_length_tokens=120, visual_budget_tokens=100)
     lengths = index.length_tokens(SETTINGS)
     assert max(lengths[row] for rows in rows_of(plan, 0) for row in rows) <= 120
-    assert plan.mixture_notes[0].split(" sample(s) exceed 120 tokens or 100 vision tokens")[0].isdigit()
+    assert plan.mixture_notes[0].split(" sample(s) have more than 120 tokens or 100 vision tokens")[0].isdigit()
     assert ": s" in plan.mixture_notes[0]
 
 
@@ -107,5 +107,5 @@ def test_nothing_that_fits_is_refused():
 
 
 def test_a_step_beyond_the_stage_is_refused():
-    with pytest.raises(ConfigError, match=r"step 60 is not one of the 60 steps of the stage \(0 to 59\)"):
+    with pytest.raises(ConfigError, match=r"the stage has no step 60: it has 60 steps, 0 to 59"):
         make_plan().packs(60)

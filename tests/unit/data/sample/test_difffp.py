@@ -124,7 +124,7 @@ def test_normalised_frames_are_refused():
 
 
 def test_frames_that_do_not_divide_into_tokens_are_refused():
-    with pytest.raises(DataError, match="frames of 28x42 px, which do not divide into tokens of 28x28 px"):
+    with pytest.raises(DataError, match="frames of 28x42 px, which is not a multiple of the token size, 28x28 px"):
         keep_mask(np.zeros((2, 28, 42, 3), dtype=np.uint8), **RELEASED)
 
 

@@ -77,7 +77,7 @@ def test_a_stream_has_events_with_times():
 def test_missing_tags_are_put_before_the_first_turn_and_noted():
     record = parse({"image": ["a", "b"], "conversations": conversation("Which?", "A")})
     assert record.turns[0].text == "<image>\n<image>\nWhich?"
-    assert record.warning == "no tag names the 2 media file(s), so it was put before the first turn"
+    assert record.warning == "no tag for the 2 media file(s), so it was put before the first turn"
 
 
 def test_leading_answers_are_dropped_and_noted():
@@ -96,23 +96,23 @@ def test_a_system_turn_stays_a_system_turn():
     ("data", "kind", "words"),
     [
         ("{this is not json", "json", "the line is not JSON (Expecting property name"),
-        ("[1, 2]", "structure", "the line holds a list, not an object"),
+        ("[1, 2]", "structure", "the line is a list, not an object"),
         ({"image": 3, "conversations": []}, "structure", "image=3 is not a path"),
         ({"video": ["a", "b"], "conversations": []}, "structure", "video names 2 files"),
         ({"image": ["a"], "video": ["b"], "conversations": []}, "structure", "both image and video"),
         ({"conversations": "Hi"}, "structure", "conversations is str, not a list"),
         ({"conversations": []}, "no_turns", "conversations is empty"),
-        ({"conversations": [{"from": "human", "value": "Hi"}]}, "no_answer", "1 turn(s) without an answer"),
-        ({"conversations": [{"from": "gpt", "value": "Hi"}]}, "no_answer", "0 turn(s) without an answer"),
+        ({"conversations": [{"from": "human", "value": "Hi"}]}, "no_answer", "1 turn(s) and no answer"),
+        ({"conversations": [{"from": "gpt", "value": "Hi"}]}, "no_answer", "0 turn(s) and no answer"),
         ({"conversations": [*conversation("a", "b"), {"from": "human", "value": "c"}]}, "no_answer", "last of 3 turns"),
         ({"conversations": conversation("Hi", "  ")}, "no_answer", "an answer is empty"),
         ({"conversations": [*conversation("a", "b"), {"from": "gpt", "value": "c"}]}, "turns", "turn 3 is from assist"),
         ({"conversations": [{"from": "bot", "value": "a"}]}, "structure", "speaker 'bot' is unknown"),
-        ({"conversations": [{"from": "human"}]}, "structure", "it needs 'from' and a text 'value'"),
+        ({"conversations": [{"from": "human"}]}, "structure", "it must have 'from' and a text 'value'"),
         ({"video": ["v"], "conversations": conversation("<video><video> x", "y")}, "tags", "2 <video> tag(s) for 1"),
         ({"conversations": conversation("<image> x", "y")}, "tags", "1 <image> tag(s) for 0 file(s)"),
         ({"image": ["a"], "conversations": conversation("x", "<image>")}, "tags", "a turn of the assistant"),
-        ({"conversations": conversation("x<|im_end|>", "y")}, "tags", "holds '<|im_end|>'"),
+        ({"conversations": conversation("x<|im_end|>", "y")}, "tags", "a text contains '<|im_end|>'"),
         ({"category": "cats", "conversations": conversation("x", "y")}, "structure", "category 'cats' is unknown"),
         ({"chance": 1.5, "conversations": conversation("x", "y")}, "structure", "chance=1.5 is not a probability"),
         ({"source": "a:b", "conversations": conversation("x", "y")}, "structure", "source='a:b'"),
@@ -122,7 +122,7 @@ def test_a_system_turn_stays_a_system_turn():
         ({"image": ["a"], "conversations": conversation("<image> [[1,2,3,4],[-1,2,3,4]]", "y")}, "boxes", "[-1,2,3,4]"),
         ({"video": ["v"], "conversations": conversation("<video> When?", "5.0-2.0 s")}, "times", "ends before it st"),
         ({**STREAM, "start_time": 9.0, "end_time": 2.0}, "times", "start_time=9.0 is not before end_time=2.0"),
-        ({**STREAM, "end_time": 4.0}, "times", "a message at 4.5 s lies outside the stream of 1.0 to 4.0 s"),
+        ({**STREAM, "end_time": 4.0}, "times", "a message at 4.5 s is outside the stream, 1.0 to 4.0 s"),
         ({**STREAM, "start_time": None}, "times", "start_time=None is not a time in seconds"),
         ({**STREAM, "conversation": STREAM["conversation"][::-1]}, "no_answer", "last message of the stream"),
         (

@@ -85,7 +85,7 @@ def test_a_clip_shorter_than_an_interval_gives_its_first_frame():
 
 
 def test_a_window_without_frames_is_a_problem_of_times(clip):
-    with pytest.raises(SampleProblem, match=r"no frame lies between 9.0 s and 10.0 s of a video of 5.00 s") as caught:
+    with pytest.raises(SampleProblem, match=r"the video of 5.00 s has no frame between 9.0 s and 10.0 s") as caught:
         decode_video(clip, fps=1, max_frames=10, start_seconds=9.0, end_seconds=10.0, where="x")
     assert caught.value.kind is ProblemKind.TIMES
 
@@ -118,7 +118,7 @@ def test_frames_after_a_time_can_be_cut_from_the_plan(clip):
 
 def test_a_video_cut_short_is_refused():
     data = video_bytes(grey_frames(LEVELS), fps=4, options={"movflags": "faststart"})
-    with pytest.raises(SampleProblem, match=r"cut short: \d+ of 20 frames are there") as caught:
+    with pytest.raises(SampleProblem, match=r"truncated: it has \d+ of 20 frames") as caught:
         decode_video(data[: len(data) * 2 // 3], fps=1, max_frames=10, where="x")
     assert caught.value.kind is ProblemKind.UNDECODABLE
 

@@ -124,8 +124,8 @@ def add_words(count):
     ("edit", "message"),
     [
         (set_config(image_token_index=39), r"image_token_index=39 but .*tokenizer.json gives <image> the id 40"),
-        (set_config(image_token_index=48), r"image_token_id=48 lies outside the vocabulary of 48 rows"),
-        (add_words(9), r"ids reach 53 \(with .*<\|video_pad\|> added\) but the embedding has 48 rows"),
+        (set_config(image_token_index=48), r"image_token_id=48 is outside the vocabulary of 48 rows"),
+        (add_words(9), r"the highest id is 53 \(with .*<\|video_pad\|> added\) but the embedding has 48 rows"),
         (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer.json does not exist"),
     ],
     ids=["other id", "outside", "too many", "none"],
