@@ -149,7 +149,7 @@ def test_a_bucket_is_written_read_and_left_empty(on_cluster: StepRequest, accoun
         (
             "reader",
             BUCKET,
-            r"access denied for the account from .*AWS_ACCESS_KEY_ID.* Give it the right to read, write",
+            r"access denied for the account from .*AWS_ACCESS_KEY_ID.* Allow it to read, write",
         ),
         ("admin", "gone-bucket", r"the bucket 'gone-bucket' does not exist at http://127\.0\.0\.1:\d+\. Create it"),
     ],
