@@ -84,7 +84,7 @@ def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.Capture
         (
             [ClusterError("the queue is stopped."), ConfigError("no such pool.")],
             2,
-            "ConfigError: 2 problems of the cluster, listed above, keep the run from starting. Mend them all.",
+            "ConfigError: 2 problems of the cluster, listed above, keep the run from starting. Fix all of them.",
         ),
     ],
 )
