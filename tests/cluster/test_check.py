@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Team:
-    """A namespace, a pool of two simulated nodes, and queues in a cohort of its own.
+    """A namespace, a pool of two simulated nodes, and queues in their own cohort.
 
     All of it bears the team's name, so that nothing else on the cluster sees what is wrong with it.
     """
@@ -321,7 +321,7 @@ def test_an_identity_without_rights(team: Team, tmp_path: Path) -> None:
 def test_a_token_that_the_server_does_not_know(team: Team, tmp_path: Path) -> None:
     answer = team.check(kubeconfig=team.identity("expired", tmp_path))
     assert answer.code == 2
-    assert "does not know our credentials" in answer.last
+    assert "rejects our credentials" in answer.last
     assert "Log in again" in answer.last
 
 

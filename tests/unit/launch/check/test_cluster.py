@@ -297,7 +297,7 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             {},
             "ClusterQueue vl3-cpu has no condition Active: Kueue has not processed it yet. Check that Kueue's "
             "controller runs (namespace kueue-system).",
-            id="nobody judges the queue",
+            id="queue not processed by Kueue",
         ),
         pytest.param(
             ObjectKind.NAMESPACE,
