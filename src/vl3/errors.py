@@ -36,7 +36,7 @@ class ClusterError(Vl3Error):
 
 
 class GateError(Vl3Error):
-    """A promotion was refused for want of evidence. Not an accident: the message holds the table of gates."""
+    """A promotion was refused because evidence is missing. Not an accident: the message has the table of gates."""
 
     exit_code = 5
 

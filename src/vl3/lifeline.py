@@ -1,8 +1,8 @@
 """The lifeline: no process of a run outlives its runner.
 
-torchrun gives its workers process groups of their own, so killing the runner's group leaves them alive, and they
-would go on writing beside a restarted run. Each process of a run therefore watches the runner by pidfd (which, unlike
-a pid, is never reused) and ends itself within moments of the runner's end, however that came.
+torchrun puts its workers into their own process groups, so they survive when the runner's group is killed, and would
+keep writing beside a restarted run. Each process of a run therefore watches the runner through a pidfd (which, unlike
+a pid, is never reused) and ends itself within moments of the runner's end, whatever the cause.
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 RUNNER_VARIABLE = "VL3_RUNNER"
-"""Environment variable `pid:starttime` that names the runner; absent where nobody runs us (a cluster, a test)."""
+"""Environment variable `pid:starttime` that names the runner; not set where there is none (a cluster, a test)."""
 
 
 def runner_mark(pid: int) -> str:

@@ -32,7 +32,7 @@ def cluster() -> Cluster:
         [KUBECTL, "--kubeconfig", KUBECONFIG, "get", "--raw", "/readyz"], capture_output=True, text=True, timeout=60
     )
     if probe.returncode:
-        pytest.skip(f"the kind cluster does not answer ({probe.stderr.strip()}): make it anew with `make kind-up`")
+        pytest.skip(f"the kind cluster does not answer ({probe.stderr.strip()}): create it again with `make kind-up`")
     secret = json.loads(bare.kubectl("--namespace", NAMESPACE, "get", "secret", "vl3-s3", "--output", "json"))
     credentials = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("VL3_", "AWS_", "MLFLOW_"))}
@@ -44,7 +44,7 @@ def cluster() -> Cluster:
             "KUBECONFIG": str(KUBECONFIG),
             "AWS_ENDPOINT_URL": S3_ENDPOINT,
             "AWS_REGION": "us-east-1",
-            # or the server names the S3 address of its own network, which this machine does not reach
+            # otherwise the server gives the S3 address in its own network, which this machine cannot reach
             "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         }
     )
@@ -52,7 +52,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def new_run() -> Callable[[str], str]:
-    """Names of runs that no former test has used."""
+    """Names of runs that no earlier test has used."""
     return lambda name: f"{name}-{uuid.uuid4().hex[:8]}"
 
 
@@ -71,7 +71,7 @@ def pools(cluster: Cluster) -> None:
 @pytest.fixture
 def launcher(cluster: Cluster, pools: None, tmp_path: Path) -> Iterator[Launcher]:
     """Starts launches on the simulated pools."""
-    cluster.apply(*(gpu_node(f"h200-{number}", "h200") for number in range(2)))  # a former test may have lost one
+    cluster.apply(*(gpu_node(f"h200-{number}", "h200") for number in range(2)))  # an earlier test may have lost one
     launcher = Launcher(cluster, tmp_path)
     yield launcher
     launcher.clear()

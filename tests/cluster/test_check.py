@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Team:
-    """A namespace, a pool of two simulated nodes, and queues in a cohort of its own.
+    """A namespace, a pool of two simulated nodes, and queues in their own cohort.
 
     All of it bears the team's name, so that nothing else on the cluster sees what is wrong with it.
     """
@@ -211,7 +211,10 @@ def test_names_that_do_not_exist_are_one_report(team: Team) -> None:
     answer = team.check(*[part for item in overrides for part in ("--set", f"placements.video.{item}")])
     assert answer.code == 2
     first, second, third = answer.err.splitlines()[:-1]
-    assert "placements.video.pool='h300': the cluster has no ClusterTrainingRuntime vl3-torch-h300. Pools" in first
+    assert (
+        "placements.video.pool='h300': the cluster has no ClusterTrainingRuntime vl3-torch-h300. Set one of the pools"
+        in first
+    )
     assert f"placements.video.queue='gpu': namespace {team.name} has no LocalQueue gpu" in second
     assert "placements.video.priority='urgent': the cluster has no WorkloadPriorityClass urgent" in third
     assert answer.last.startswith("ConfigError: 3 problems of the cluster, listed above")
@@ -221,8 +224,8 @@ def test_more_gpus_than_the_quota_can_ever_give(team: Team) -> None:
     answer = team.check(*placed(team, team.queue("small", gpus="8", borrowingLimit="0")))
     assert answer.code == 2
     assert (
-        f"placements.video asks ClusterQueue {team.name}-small for more than it can ever give: 16 nvidia.com/gpu (2 "
-        "pods of 8 nvidia.com/gpu) of which it can have 8 nvidia.com/gpu at most."
+        f"placements.video requests more from ClusterQueue {team.name}-small than it can ever give: 16 nvidia.com/gpu "
+        "(2 pods of 8 nvidia.com/gpu, can have 8 nvidia.com/gpu at most)."
     ) in answer.last
 
 
@@ -238,8 +241,8 @@ def test_no_node_that_big(team: Team) -> None:
     answer = team.check(*placed(team, queue, "placements.video.memory_gib=5000", "placements.video.nodes=1"))
     assert answer.code == 2
     assert (
-        f"placements.video: no node of flavour {team.name} holds one of its pods: it asks 5000 GiB of memory where the "
-        "largest has 1024 GiB of memory allocatable"
+        f"placements.video: no node of flavour {team.name} holds even one of its pods. A pod requests 5000 GiB of "
+        "memory, the largest has 1024 GiB of memory allocatable"
     ) in answer.last
 
 
@@ -247,7 +250,7 @@ def test_more_pods_than_nodes(team: Team) -> None:
     answer = team.check(*placed(team, team.queue("wide", gpus="64"), "placements.video.nodes=4"))
     assert answer.code == 2
     assert (
-        f"its 4 pods need more nodes than flavour {team.name} has: the 2 there hold 2 such pods when empty"
+        f"its 4 pods need more nodes than flavour {team.name} has: its 2 nodes hold 2 such pods when empty"
         in answer.last
     )
 
@@ -256,15 +259,15 @@ def test_a_pool_whose_nodes_are_not_there(team: Team) -> None:
     team.apply(flavor(f"{team.name}-none", {"vl3.dev/check": "none", "vl3.dev/pool": team.name}))
     answer = team.check(*placed(team, team.queue("empty", flavor=f"{team.name}-none")))
     assert answer.code == 4
-    assert f"no node of flavour {team.name}-none is there (labels vl3.dev/check=none, vl3.dev/pool=" in answer.last
+    assert f"flavour {team.name}-none has no nodes (with the labels vl3.dev/check=none, vl3.dev/pool=" in answer.last
 
 
 def test_a_stopped_queue(team: Team) -> None:
     answer = team.check(*placed(team, team.queue("stopped", stopPolicy="HoldAndDrain")))
     assert answer.code == 4
     assert answer.last == (
-        f"ClusterError: ClusterQueue {team.name}-stopped is stopped (stopPolicy HoldAndDrain): it admits no job. Have "
-        "its owner set spec.stopPolicy to None, or name another queue."
+        f"ClusterError: ClusterQueue {team.name}-stopped is stopped (stopPolicy HoldAndDrain) and admits no job. Have "
+        "its owner set spec.stopPolicy to None, or set another queue."
     )
 
 
@@ -278,7 +281,7 @@ def test_a_queue_that_kueue_has_put_out_of_action(team: Team) -> None:
 def test_a_queue_whose_flavour_does_not_exist(team: Team) -> None:
     answer = team.check(*placed(team, team.queue("bare", flavor=f"{team.name}-gone")))
     assert answer.code == 4
-    assert f"ResourceFlavor {team.name}-gone, which ClusterQueue {team.name}-bare names, does not exist" in answer.err
+    assert f"ResourceFlavor {team.name}-gone of ClusterQueue {team.name}-bare does not exist" in answer.err
 
 
 def test_a_namespace_that_does_not_exist(team: Team) -> None:
@@ -297,7 +300,7 @@ def test_a_namespace_that_takes_no_more_jobs(team: Team) -> None:
     assert answer.code == 4
     assert f"would refuse a TrainJob in namespace {team.name}: trainjobs.trainer.kubeflow.org " in answer.last
     assert "exceeded quota: full" in answer.last
-    assert "Clear away ended jobs (`vl3 cluster gc --older-than 1d`)" in answer.last
+    assert "Delete finished jobs (`vl3 cluster gc --older-than 1d`)" in answer.last
     assert team.check().code == 0
 
 
@@ -318,7 +321,7 @@ def test_an_identity_without_rights(team: Team, tmp_path: Path) -> None:
 def test_a_token_that_the_server_does_not_know(team: Team, tmp_path: Path) -> None:
     answer = team.check(kubeconfig=team.identity("expired", tmp_path))
     assert answer.code == 2
-    assert "does not know our credentials" in answer.last
+    assert "rejects our credentials" in answer.last
     assert "Log in again" in answer.last
 
 

@@ -1,4 +1,4 @@
-"""One job of each failure family on simulated nodes: told apart, retried by cause, nothing left behind."""
+"""One job for each failure family on simulated nodes: diagnosed, retried by cause, nothing left behind."""
 
 import json
 from collections.abc import Callable
@@ -20,14 +20,14 @@ NewRun = Callable[[str], str]
             {"annotations": {"waiting-reason": "InvalidImageName"}},
             2,
             1,
-            ["cannot get image", "InvalidImageName", "Set the image in the overlay's `images:`"],
+            ["cannot get image", "InvalidImageName", "Set `images:` in the overlay"],
             id="image-missing",
         ),
         pytest.param(
             {"annotations": {"waiting-reason": "ImagePullBackOff"}, "limits": {"image_pull_seconds": 5.0}},
             4,
             1,
-            ["cannot get image", "ImagePullBackOff", "Check that the nodes reach the registry"],
+            ["cannot get image", "ImagePullBackOff", "Check that the nodes can reach the registry"],
             id="image-unreachable",
         ),
         pytest.param(
@@ -41,7 +41,7 @@ NewRun = Callable[[str], str]
             {"annotations": {"start-seconds": 600}, "limits": {"image_pull_seconds": 5.0}},
             4,
             1,
-            ["has heard nothing from that node's kubelet", "and the node's disk"],
+            ["got no status from that node's kubelet", "and the node's disk"],
             id="image-slow",
         ),
         pytest.param(
@@ -65,7 +65,7 @@ NewRun = Callable[[str], str]
             ["was admitted and finds no node", "free GPUs, taints"],
             id="unschedulable",
         ),
-        pytest.param({"placement": {"nodes": 3}}, 2, 1, ["what its quota can never give"], id="quota-never"),
+        pytest.param({"placement": {"nodes": 3}}, 2, 1, ["than its quota can ever give"], id="quota-never"),
         pytest.param(
             {"placement": {"queue": "nowhere"}},
             2,
@@ -77,7 +77,7 @@ NewRun = Callable[[str], str]
         pytest.param({"timeout_seconds": 5.0}, 4, 1, ["was still running after 5 s", "timeout_seconds"], id="deadline"),
     ],
 )
-def test_failure_is_told_by_its_cause(
+def test_failure_is_reported_with_its_cause(
     settings: dict[str, Any],
     exit_code: int,
     attempts: int,

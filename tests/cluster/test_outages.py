@@ -103,7 +103,7 @@ def test_quota_shrunk_under_a_waiting_job(launcher: Launcher, cluster: Cluster, 
         assert waiting.wait() == 2
     finally:
         cluster.kubectl("patch", "clusterqueue", "vl3-h200", "--type=merge", "--patch", json.dumps({"spec": former}))
-    assert "what its quota can never give" in waiting.result()["message"]
+    assert "than its quota can ever give" in waiting.result()["message"]
     assert jobs_of(cluster, waiting.run_id) == []
     holder.cancel()
     assert holder.wait() == 143

@@ -31,7 +31,7 @@ def test_contending_launches_end_in_order_and_never_hold_more_gpus_than_exist(
     assert outcome.created == _LAUNCHES
     assert outcome.leftovers == []
     assert outcome.refused > 0, "the launches did not contend"
-    # Room that appears just after a workload was tried goes to the next one; the next pass of the queue mends that.
+    # Quota that is freed just after a workload was tried goes to the next one; the queue's next pass corrects that.
     assert [each for each in outcome.inversions if each.seconds is None or each.seconds > 15] == []
     assert max(outcome.to_noticed) < 2
     assert sum(outcome.requests.values()) < 30 * _LAUNCHES

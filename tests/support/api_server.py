@@ -130,7 +130,7 @@ class ApiServer:
         return self.requests.count(request)
 
     def wait_for(self, request: str, count: int = 1) -> None:
-        """Wait until a request has come so many times, and a moment for it to be taken up."""
+        """Wait until a request has come this many times, and a moment longer, until it is processed."""
         deadline = time.monotonic() + 10
         while self.count(request) < count:
             assert time.monotonic() < deadline, f"{request} came {self.count(request)} times"

@@ -1,4 +1,4 @@
-"""An HTTP proxy before the S3 server that breaks what it is told to, and counts."""
+"""An HTTP proxy in front of the S3 server that injects faults and counts requests."""
 
 import re
 import socket
@@ -58,7 +58,7 @@ class Fault:
 
 
 class FaultProxy:
-    """Listens on a port of its own; `with proxy.fault(...)` breaks requests inside the block."""
+    """Listens on its own port; `with proxy.fault(...)` breaks requests inside the block."""
 
     def __init__(self, upstream_port: int, tls: ssl.SSLContext | None = None) -> None:
         self._upstream = upstream_port
@@ -127,7 +127,7 @@ class FaultProxy:
                         side.close()
 
     def _pass(self, request: Request, fault: Fault | None, client: Any, upstream: Any, answers: Any) -> bool:
-        """Forward one request and its answer; whether the connection goes on."""
+        """Forward one request and its answer; returns whether the connection stays open."""
         action, value = (fault.action, fault.value) if fault else ("", 0)
         if action == "reset":
             return _reset(client)

@@ -1,4 +1,4 @@
-"""Made-up data of a whole run of the tiny recipe, for tests of the report: the shape is true, the numbers are drawn."""
+"""Invented data of a run of the tiny recipe, for tests of the report: the structure is real, the numbers random."""
 
 import math
 import random

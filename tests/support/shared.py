@@ -16,7 +16,7 @@ def session_folder(factory: pytest.TempPathFactory) -> Path:
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of the session: the first process that asks makes it, the others wait until it is whole."""
+    """A folder of the session: the first process that asks for it creates it, the others wait until it is complete."""
     folder = session_folder(factory) / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

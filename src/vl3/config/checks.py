@@ -11,7 +11,7 @@ def require_positive(owner: str, **values: float) -> None:
 
 
 def require_fraction(owner: str, **values: float) -> None:
-    """Raise ConfigError unless every value lies within 0 and 1, both included."""
+    """Raise ConfigError unless every value is from 0 to 1, both included."""
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise ConfigError(f"{owner}.{name}={value} is not a fraction. Set a value from 0 to 1.")

@@ -69,7 +69,11 @@ def _find_config_error(error: BaseException) -> ConfigError | None:
 
 
 def canonical_json(data: Any) -> str:
-    """JSON with sorted keys and no spaces: equal data give equal text."""
+    """JSON with sorted keys and no spaces: equal data give equal text.
+
+    canonical_json({"b": 1.0, "a": [2, "ü"]}) is '{"a":[2,"ü"],"b":1.0}', however the dict was built. Numbers keep their
+    type, so 1 and 1.0 give different digests; from_dict has turned an int into a float wherever a field is a float.
+    """
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

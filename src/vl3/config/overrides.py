@@ -14,7 +14,11 @@ Config = TypeVar("Config")
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     """Return the configuration with each `path.to.field=value` applied in order.
 
-    Values are JSON (`64`, `1e-4`, `true`, `null`); anything else is a string.
+    Values are JSON (`64`, `1e-4`, `true`, `null`); anything else is a string. For example:
+
+        data.max_frames=64                        the int 64
+        stages.video.learning_rates.vision=null   None, which freezes the encoder
+        model.vision_base=file:///bases/mine      not JSON, so the string itself
 
     Raises:
         ConfigError: an override has no `=`, names an unknown field (the nearest is named) or has the wrong type.
@@ -49,6 +53,11 @@ def _assign(data: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _require_key(node: Any, key: str, path: str, data: dict[str, Any]) -> None:
+    """Raise ConfigError, with the nearest name, unless `key` is a key of `node`.
+
+    A field of the same name in another group is nearer than any similar spelling: `video.steps` gives
+    `stages.vision_adaptation.steps`, the first of that name, and `data.max_frame` gives `data.max_frames`.
+    """
     if isinstance(node, dict) and key in node:
         return
     names = list(_leaf_paths(data))

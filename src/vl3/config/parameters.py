@@ -20,7 +20,7 @@ class WorkflowParameters:
     )
     """Name of the recipe."""
     overrides: tuple[str, ...] = field(
-        default=(), metadata={"option": "--set", "help": "Typed override, KEY=VALUE; may be given again."}
+        default=(), metadata={"option": "--set", "help": "Typed override, KEY=VALUE; repeat for more than one."}
     )
     """Typed overrides of the recipe, each `path.to.field=value`."""
     data_uri: str = field(default="", metadata={"option": "--data", "help": "Folder of annotations and media."})
@@ -30,9 +30,9 @@ class WorkflowParameters:
     tracking_uri: str = field(default="", metadata={"option": "--tracking", "help": "MLflow tracking store."})
     """MLflow tracking store."""
     run_id: str = field(
-        default="", metadata={"option": "--run-id", "help": "Identity of the run; made up where it is left out."}
+        default="", metadata={"option": "--run-id", "help": "Identity of the run; generated if left out."}
     )
-    """Identity of the run; restarts of one run share it."""
+    """Identity of the run; a restart keeps it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters as JSON data, as the workflow engine carries them."""
@@ -56,7 +56,7 @@ class WorkflowParameters:
         texts = [value for name, value in data.items() if name != "overrides"]
         if not isinstance(overrides, list | tuple) or not all(isinstance(text, str) for text in (*overrides, *texts)):
             raise ConfigError(
-                "the workflow's parameters are texts, and overrides is a list of them; found "
-                f"{data!r:.500}. Correct the value that is not."
+                "the workflow's parameters must be strings, and overrides a list of strings; found "
+                f"{data!r:.500}. Correct the value of the wrong type."
             )
         return cls(**{**data, "overrides": tuple(overrides)})

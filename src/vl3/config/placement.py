@@ -16,7 +16,7 @@ class PlacementConfig:
     pool: str
     """Pool of nodes: names the training runtime `vl3-torch-<pool>` and the resource flavour."""
     nodes: int
-    """Pods of the stage, each on a node of its own where it takes all of the node's GPUs."""
+    """Pods of the stage; a pod that takes all GPUs of a node has the node to itself."""
     processes_per_node: int
     """Training processes of each pod: one a GPU, or one a core on a pool without GPUs."""
     gpus_per_node: int
@@ -30,11 +30,11 @@ class PlacementConfig:
     queue: str
     """LocalQueue of the run's namespace through which the stage is admitted."""
     priority: str
-    """WorkloadPriorityClass; a higher one may preempt, and what is preempted resumes from its checkpoint."""
+    """WorkloadPriorityClass; a higher one may preempt a lower one, which later resumes from its checkpoint."""
     queue_timeout_seconds: float
-    """Time that the stage may wait for its quota, apart from stages.<stage>.timeout_seconds for running."""
+    """Time that the stage may wait for quota; stages.<stage>.timeout_seconds limits the time that it runs."""
     max_retries: int
-    """New attempts after failures that are the platform's: a lost node, an eviction, a crash."""
+    """Retries after failures of the platform: a lost node, an eviction, a crash."""
 
     def __post_init__(self) -> None:
         require_positive(
@@ -54,12 +54,12 @@ class PlacementConfig:
         if self.gpus_per_node not in (0, self.processes_per_node):
             raise ConfigError(
                 f"placement.gpus_per_node={self.gpus_per_node} must equal processes_per_node={self.processes_per_node} "
-                "or GPUs would lie idle or be shared. Make them equal, or set gpus_per_node=0 for a pool without GPUs."
+                "or GPUs would be idle or shared. Make them equal, or set gpus_per_node=0 for a pool without GPUs."
             )
         if self.shm_gib >= self.memory_gib:
             raise ConfigError(
-                f"placement.shm_gib={self.shm_gib:g} leaves nothing of memory_gib={self.memory_gib:g}, of which it is "
-                "a part. Lower shm_gib or raise memory_gib."
+                f"placement.shm_gib={self.shm_gib:g} counts as memory and leaves nothing of "
+                f"memory_gib={self.memory_gib:g}. Lower shm_gib or raise memory_gib."
             )
 
     @property
@@ -76,6 +76,6 @@ def _require_kubernetes_name(field: str, value: str) -> None:
     """Names go into labels and paths of the API server, so they are checked before they reach it."""
     if not _KUBERNETES_NAME.fullmatch(value):
         raise ConfigError(
-            f"placement.{field}={value!r} is no name that Kubernetes takes: up to 63 characters of a-z, 0-9 and '-', "
+            f"placement.{field}={value!r} is not a valid Kubernetes name. Use up to 63 characters of a-z, 0-9 and '-', "
             "with a letter or digit at both ends."
         )

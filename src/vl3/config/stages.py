@@ -42,7 +42,7 @@ class LoraConfig:
     def __post_init__(self) -> None:
         require_positive("stage.lora", rank=self.rank, alpha=self.alpha)
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"stage.lora.dropout={self.dropout} must be from 0 to below 1, or nothing is learned.")
+            raise ConfigError(f"stage.lora.dropout={self.dropout} must be at least 0 and below 1. Set such a value.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,7 @@ class StageConfig:
         if self.lora is not None and self.learning_rates.language is None:
             raise ConfigError(
                 "stage.lora adapts the language model, but learning_rates.language=null freezes it, so the adapters "
-                "would stay zero. Give it a rate or set stage.lora=null."
+                "would stay zero. Set learning_rates.language or stage.lora=null."
             )
         _check_mixture(self.mixture)
 
@@ -96,27 +96,27 @@ StageTable = dict[str, StageConfig]
 """The stages of a recipe by name, in the order in which they run."""
 
 _STAGE_NAME = re.compile(r"[a-z]([a-z0-9_]{0,30}[a-z0-9])?")
-"""What is also part of a Kubernetes name, once `_` is written `-`: `vl3-0123456789-vision-adaptation-1`."""
+"""Also valid in a Kubernetes name, with `-` for `_`: `vl3-0123456789-vision-adaptation-1`."""
 
 
 def stage_table(*rows: tuple[str, StageConfig]) -> StageTable:
     """The table of a recipe from its rows, in order.
 
     Raises:
-        ConfigError: a name comes twice.
+        ConfigError: two rows have the same name.
     """
     names = [name for name, _ in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"stages has {', '.join(map(repr, twice))} twice, so one row would silently take the other's place. Give "
-            "each stage a name of its own."
+            f"stages has {', '.join(map(repr, twice))} twice, so one row would silently replace the other. Give "
+            "each stage its own name."
         )
     return dict(rows)
 
 
 def check_stage_names(names: Iterable[str]) -> None:
-    """Raise ConfigError unless there is a stage and every name can stand in tasks, folders and Kubernetes objects."""
+    """Raise ConfigError unless there is a stage and every name can be used for tasks, folders and TrainJobs."""
     names = list(names)
     if not names:
         raise ConfigError("stages is empty, so nothing would be trained. Give the recipe at least one stage.")

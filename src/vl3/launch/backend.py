@@ -1,4 +1,4 @@
-"""The choice of how a stage's processes are started."""
+"""Chooses how a stage's processes are started: here or on a cluster."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,13 @@ from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.local import launch_local
 
 OnEvent = Callable[[dict[str, Any]], None]
-"""Gets each event of the stage, and each change of its state as `{"type": "state", ...}`, in the launching thread."""
+"""Called in the launching thread for each event of the stage, and as `{"type": "state", ...}` for each new state."""
 
 
 def launch(job: LaunchJob, on_event: OnEvent) -> LaunchResult:
-    """Run a stage to its end on the backend that the job names.
+    """Run a stage to its end on the job's backend.
 
-    However this call ends (return, error, KeyboardInterrupt, SystemExit raised by a signal handler), nothing of the
+    However this call ends (return, error, KeyboardInterrupt, SystemExit raised by a signal handler), no process of the
     job is left running.
 
     Raises:
@@ -21,6 +21,6 @@ def launch(job: LaunchJob, on_event: OnEvent) -> LaunchResult:
     """
     if job.backend == "local":
         return launch_local(job, on_event)
-    from vl3.launch.trainjob.run import launch_trainjob  # the cluster's client is not loaded for local processes
+    from vl3.launch.trainjob.run import launch_trainjob  # do not load the cluster's client for local processes
 
     return launch_trainjob(job, on_event)

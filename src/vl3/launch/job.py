@@ -17,11 +17,11 @@ class LaunchJob:
     """One training stage to be run to its end."""
 
     name: str
-    """What is run, for messages: the task."""
+    """Name of the task, for messages."""
     backend: str
     """`local`: processes on this machine under torchrun; `trainjob`: pods of a Kubeflow TrainJob."""
     run_id: str
-    """Identity of the workflow run; with the stage it decides the TrainJob's name."""
+    """Identity of the workflow run; with the stage it determines the TrainJob's name."""
     stage: str
     """Name of the stage in the configuration."""
     module: str
@@ -29,22 +29,22 @@ class LaunchJob:
     document: dict[str, Any]
     """The stage's job as plain data: a file for local processes (`--job FILE`), VL3_JOB for pods."""
     processes_per_node: int
-    """Local processes; the placement says how many a pod has."""
+    """Number of local processes; for pods the placement says it."""
     threads_per_process: int
     """CPU threads of each process."""
     placement: PlacementConfig | None = None
     """Where the pods run; None for local processes."""
     log_path: Path | None = None
-    """File to which the output of all processes is appended; None takes `workers.log` beside the events (local) or
+    """File to which the output of all processes is appended; None uses `workers.log` next to the events (local) or
     this process's own log (pods)."""
     events_path: Path
     """File of JSON lines to which the stage's events are appended."""
     failure_path: Path
     """File that a process writes when an error of a known family ends it."""
     work_uri: str
-    """Where the stage's unfinished work lies: checkpoints, and the events of pods."""
+    """Where the stage's unfinished work is stored: checkpoints, and the events of pods."""
     timeout_seconds: float
-    """Time after which the processes are stopped; waiting in a queue does not count."""
+    """Time after which the processes are stopped; time in a queue does not count."""
 
     def __post_init__(self) -> None:
         require_choice("launch", "backend", self.backend, BACKENDS)
@@ -63,7 +63,7 @@ class LaunchJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateChange:
-    """A moment in a launch that a person would want to know."""
+    """A change in a launch that is worth reporting to a person."""
 
     state: str
     """queued, admitted, pulling, starting, running, preempted, resumed, retrying, complete or failed."""
@@ -73,19 +73,19 @@ class StateChange:
     """Unix time at which the launcher saw it."""
 
     def as_event(self) -> dict[str, Any]:
-        """The form in which it goes to the event handler."""
+        """The event that the handler gets."""
         return {"type": "state", "state": self.state, "text": self.text, "time": self.time}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchResult:
-    """How a launch went that ended well."""
+    """Summary of a launch that succeeded."""
 
     attempts: int
-    """Attempts of this run's stage, those of a former launcher included."""
+    """Attempts of this run's stage, including those of an earlier launcher."""
     seconds_queued: float
     """Time without quota or nodes, over all attempts that this launcher saw."""
     seconds_running: float
     """Time with processes, over all attempts that this launcher saw."""
     states: tuple[StateChange, ...]
-    """What was seen, in order."""
+    """The state changes in order."""

@@ -1,4 +1,4 @@
-"""A stage as processes on this machine: torchrun, watched until it ends, with nothing left behind."""
+"""A stage as processes on this machine: starts torchrun, follows it to its end, and leaves no process behind."""
 
 import logging
 import os
@@ -24,11 +24,11 @@ from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure
 log = logging.getLogger("vl3.launch")
 
 LAUNCHER_VARIABLE = "VL3_LAUNCHER"
-"""`pid:starttime` of this process: workers end themselves when it is gone."""
+"""`pid:starttime` of this process: workers end themselves when it ends."""
 LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
 """Unix time of the launch."""
 LAUNCH_VARIABLE = "VL3_LAUNCH"
-"""Different for each launch: by it all its processes are found and ended."""
+"""Unique for each launch: its processes are found by it, and ended."""
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0
@@ -40,15 +40,15 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
     """Run a job's processes on this machine until all have ended.
 
     However this call ends (return, error, KeyboardInterrupt, SystemExit raised by a signal handler), none of the
-    processes is left. On an interrupt they get SIGTERM first and time to write a checkpoint.
+    processes is left. On an interrupt they first get SIGTERM and time to write a checkpoint.
 
     Args:
         job: what to run.
-        on_event: gets each event that the processes append to job.events_path, in this thread.
+        on_event: called in this thread for each event that the processes append to job.events_path.
 
     Raises:
         Vl3Error: the error that a process recorded in job.failure_path, in its own family.
-        ClusterError: the time is over, or a process ended otherwise.
+        ClusterError: the timeout passed, or a process failed in another way.
     """
     port = _free_port()
     token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
@@ -60,7 +60,7 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
     log_offset = log_path.stat().st_size if log_path.is_file() else 0
     tail = EventTail(job.events_path)
     started = time.monotonic()
-    # torchrun makes a folder for logs even where it redirects none.
+    # torchrun creates a folder for logs even if it redirects none.
     with tempfile.TemporaryDirectory(prefix="vl3-torchrun-") as scratch:
         try:
             exit_code = _run(job, _command(job, port, scratch), token, tail, on_event)
@@ -88,10 +88,10 @@ def _job_path(job: LaunchJob) -> Path:
 def _run(
     job: LaunchJob, command: list[str], token: str, tail: EventTail, on_event: Callable[[dict[str, Any]], None]
 ) -> int | None:
-    """Start torchrun and follow it; its exit code, or None when the time was over and it was stopped."""
+    """Start torchrun and follow it; returns its exit code, or None if it was stopped at the deadline."""
     deadline = time.monotonic() + job.timeout_seconds
     with storage_errors(_log_path(job)), _log_path(job).open("ab") as output:
-        # A session of its own: Ctrl-C must reach the workers through us alone, once.
+        # Its own session: Ctrl-C must reach the workers only through this process, and once.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ def _run(
                 return None
     finally:
         if process.poll() is None:
-            log.warning("%s ends early: stopping its processes", job.name)
+            log.warning("%s was interrupted or timed out: stopping its processes", job.name)
             end_marked(token, grace_seconds=_GRACE_SECONDS)
             process.wait()
 
@@ -144,17 +144,17 @@ def _command(job: LaunchJob, port: int, scratch: str) -> list[str]:
 
 
 def _environment(job: LaunchJob, token: str) -> dict[str, str]:
-    """This process's environment as children inherit it, with what the workers need besides."""
+    """The environment of the workers: this process's, and the variables that they need in addition."""
     name, _, value = token.partition("=")
     environment = os.environ | {
         "OMP_NUM_THREADS": str(job.threads_per_process),
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),  # no look-up of the host's name
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),  # avoids resolving the host's name
         "TOKENIZERS_PARALLELISM": "false",
         LAUNCHER_VARIABLE: runner_mark(os.getpid()),
         LAUNCHED_AT_VARIABLE: repr(time.time()),
         name: value,
     }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling torch anew doubles the start of every process
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # recompiling torch doubles the start-up time
     return environment
 
 
@@ -167,20 +167,20 @@ def _free_port() -> int:
 def _timeout_error(job: LaunchJob) -> ClusterError:
     return ClusterError(
         f"{job.name} was still running after {job.timeout_seconds:g} s and was stopped (log: {_log_path(job)}). Start "
-        "it again: it goes on from its last checkpoint. If it is as slow as it should be, raise timeout_seconds."
+        "it again: it resumes from its last checkpoint. If it really needs that long, raise timeout_seconds."
     )
 
 
 def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
-    """The error that a process recorded, or what can be said from the log."""
+    """The error that a process recorded, otherwise one made from the log."""
     recorded = recorded_failure(job.failure_path)
     if recorded is not None:
         return recorded
     text = "\n".join(lines)
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return ClusterError(
-            f"{job.name}: the port at which its processes meet was taken by another one in the same moment (log: "
-            f"{_log_path(job)}). Start it again: another free port is taken."
+            f"{job.name}: another process took the rendezvous port of its processes between choosing and using it "
+            f"(log: {_log_path(job)}). Start it again: it will choose another free port."
         )
     who, code = first_to_fail(text, exit_code)
     shown = "\n  ".join(lines[-_LAST_LINES:])

@@ -10,14 +10,14 @@ log = logging.getLogger("vl3.launch")
 
 
 class EventTail:
-    """The events appended to a file since the tail was made; half a last line waits until it is whole."""
+    """The events that are appended to a file from now on; an incomplete last line waits until it is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = path.stat().st_size if path.is_file() else 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The whole lines that are new. A line that is not a JSON object is named in the log and passed over."""
+        """The events of the new complete lines. A line that is not a JSON object is logged and skipped."""
         if not self._path.is_file():
             return
         with self._path.open("rb") as file:
@@ -32,7 +32,7 @@ class EventTail:
 
 
 def last_lines(path: Path, offset_bytes: int, *, count: int) -> list[str]:
-    """The last lines of a text file beyond an offset."""
+    """The last non-empty lines of a text file after an offset."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
@@ -49,6 +49,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         event = None
     if not isinstance(event, dict):
-        log.warning("an event line is not a JSON object: %r", line[:200])
+        log.warning("skipping an event line that is not a JSON object: %r", line[:200])
         return None
     return event

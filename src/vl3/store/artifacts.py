@@ -1,4 +1,4 @@
-"""Artifacts: folders that appear whole or not at all, at a URI, and are verified when read."""
+"""Artifacts: folders that appear at a URI complete or not at all, and are verified when read."""
 
 import hashlib
 import os
@@ -35,12 +35,12 @@ def publish(
     made_from: Mapping[str, Origin] | None = None,
     s3: S3Connection | None = None,
 ) -> Reference:
-    """Publish a folder as the artifact at `uri`, in one step for every reader.
+    """Publish a folder as the artifact at `uri`; a reader sees all of it or nothing.
 
-    file://: the folder is moved (copied first from another file system) and appears by one rename.
-    s3://: the files are put first and manifest.json last, unless another writer's is there by then. The folder is
-    consumed in both cases. An artifact that is already there and valid wins: it is returned, and `folder` is dropped.
-    One that is damaged is moved aside.
+    file://: the folder is moved (copied first if it is on another file system) and appears by one rename.
+    s3://: the files are uploaded first and manifest.json last, unless another writer's is there by then. `folder` is
+    gone afterwards in both cases. If a valid artifact is already there, it is returned and `folder` is dropped. A
+    damaged one is moved aside.
 
     Raises:
         StorageError: the folder is empty, or the store cannot be written.
@@ -69,7 +69,7 @@ def read_manifest(reference: Reference, s3: S3Connection | None = None) -> Manif
     """The manifest of an artifact, without its files.
 
     Raises:
-        StorageError: it is missing, or is not the one referred to.
+        StorageError: it is missing, or not the one that the reference names.
     """
     data = open_store(reference.uri, s3).read(MANIFEST_NAME)
     found = None if data is None else hashlib.sha256(data).hexdigest()
@@ -84,8 +84,8 @@ def read_manifest(reference: Reference, s3: S3Connection | None = None) -> Manif
 def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection | None = None) -> Path:
     """A verified local folder of the artifact: its own folder (file://) or a copy under `cache` (s3://).
 
-    Processes of one machine share the copy: the first downloads and verifies it, the others wait. It is used as long
-    as no file of it changes in size or time.
+    Processes of one machine share the copy: the first downloads and verifies it, the others wait. It is used until the
+    size or time of one of its files changes.
 
     Raises:
         StorageError: it is missing or differs from the reference; the first wrong file is named.
@@ -103,10 +103,10 @@ def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection |
 
 
 def is_intact(reference: Reference, *, s3: S3Connection | None = None) -> bool:
-    """Whether the artifact is there, whole and the one referred to.
+    """Whether the artifact is there, complete and the one that the reference names.
 
-    file://: every byte is read. s3://: manifest and sizes are looked at, and nothing is downloaded; a store that fails
-    is no answer and raises StorageError.
+    file://: every byte is read. s3://: manifest and sizes are compared, no file is downloaded, and a failure of the
+    store raises StorageError instead of counting as False.
     """
     if scheme_of(reference.uri) == "s3":
         return is_intact_s3(reference, s3)
@@ -118,7 +118,7 @@ def is_intact(reference: Reference, *, s3: S3Connection | None = None) -> bool:
 
 
 def delete(uri: str, *, s3: S3Connection | None = None) -> None:
-    """Delete the artifact at `uri`, its manifest first: without one it does not exist. No error where there is none.
+    """Delete the artifact at `uri`, its manifest first: without it the artifact does not exist. No error if missing.
 
     Raises:
         StorageError: the store refuses or fails.
@@ -145,14 +145,14 @@ def _valid_at(uri: str, s3: S3Connection | None) -> Reference | None:
 
 
 def _publish_s3(folder: Path, uri: str, s3: S3Connection | None) -> Reference:
-    """Put the folder; returns the artifact that stands there, another writer's if that was first."""
+    """Upload the folder; returns the artifact that is there now: another writer's, if that was first."""
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder))
     set_aside_s3(uri, s3)
     return _reference(uri, publish_s3(folder, manifest, uri, s3))
 
 
 def _publish_file(folder: Path, target: Path) -> Reference | None:
-    """Rename `folder` to `target`; returns the artifact of another process that was first, if one was."""
+    """Rename `folder` to `target`; returns another process's artifact if that was first, otherwise None."""
     staged = sibling(target)
     needed_bytes = sum(path.stat().st_size for path in list_files(folder).values())
     with storage_errors(target, needed_bytes=needed_bytes):
@@ -165,7 +165,7 @@ def _publish_file(folder: Path, target: Path) -> Reference | None:
 
 
 def _stage(folder: Path, staged: Path) -> None:
-    """Bring the folder onto the target's file system and to the disk: a rename must not outlive its content."""
+    """Bring the folder to the target's file system and sync it: a rename must not reach the disk before the content."""
     if folder.stat().st_dev == staged.parent.stat().st_dev:
         folder.rename(staged)
     else:
@@ -188,9 +188,9 @@ def _rename(staged: Path, target: Path) -> Reference | None:
             _set_aside(target)
         else:
             return None
-    raise StorageError(f"{target}: other processes keep writing there. Give each run a folder of its own.")
+    raise StorageError(f"{target}: other processes keep writing there. Give each run its own folder.")
 
 
 def _set_aside(target: Path) -> None:
-    """Move what lies at a published place without being valid out of the way, and keep it for inspection."""
+    """Move an invalid artifact out of the way, and keep it for inspection."""
     target.rename(target.with_name(f"{target.name}.damaged-{secrets.token_hex(4)}"))

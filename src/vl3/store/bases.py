@@ -34,7 +34,7 @@ def base_folder(uri: str) -> Path:
     if parts.scheme == "s3":
         reference = find(uri)
         if reference is None:
-            raise StorageError(f"{uri}: no artifact with a valid manifest is there. Publish the base first.")
+            raise StorageError(f"{uri}: there is no artifact with a valid manifest. Publish the base first.")
         return fetch(reference)
     raise ConfigError(f"base {uri!r} has an unknown scheme {parts.scheme!r}. Use {_SCHEMES}.")
 
@@ -58,7 +58,7 @@ def _package_folder(package: str, path: str, uri: str) -> Path:
 def _require_folder(folder: Path, uri: str) -> Path:
     if not folder.is_dir():
         raise ConfigError(
-            f"base {uri!r}: the folder {folder} does not exist. Make it (`vl3 base make`) or correct the URI."
+            f"base {uri!r}: the folder {folder} does not exist. Create it with `vl3 base make` or correct the URI."
         )
     return folder
 
@@ -71,5 +71,5 @@ def _hub_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StorageError(
-            f"hf://{name}: the base cannot be downloaded ({error}). Check the name and the network, or give file://."
+            f"hf://{name}: the base cannot be downloaded ({error}). Check the name and the network, or use file://."
         ) from error

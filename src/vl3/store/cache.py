@@ -1,4 +1,4 @@
-"""Local copies of what lies in an object store: made once a machine, whole or not at all, and verified."""
+"""Local copies of folders in an object store: made once per machine, complete or not at all, and verified."""
 
 import json
 import os
@@ -17,11 +17,11 @@ def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = 
 
     Args:
         name: digest of the content.
-        fill: brings the verified content into an empty folder; called when there is no copy, or a changed one.
-        cache: the cache's folder; None takes one of this user's below the temporary folder.
+        fill: puts the verified content into an empty folder; called if there is no copy, or a changed one.
+        cache: the cache's folder; None uses this user's own in the temporary folder.
 
     Raises:
-        StorageError: what `fill` raises; or the cache cannot be written, or belongs to somebody else.
+        StorageError: what `fill` raises; or the cache cannot be written, or belongs to another user.
     """
     root = _cache_root(cache)
     folder, seal = root / name, root / f".{name}.sealed"
@@ -39,7 +39,7 @@ def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = 
 
 
 def _is_sealed(folder: Path, seal: Path) -> bool:
-    """Whether nobody touched the folder since it was verified: names, sizes and times are as they were."""
+    """Whether the folder is unchanged since it was verified: same names, sizes and times."""
     try:
         return bool(json.loads(seal.read_text(encoding="utf-8")) == _state(folder))
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def _is_sealed(folder: Path, seal: Path) -> bool:
 
 
 def _state(folder: Path) -> dict[str, list[int]]:
-    """Size and time of every entry but folders."""
+    """Size and time of every file and link."""
     files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     facts = ((path.relative_to(folder).as_posix(), path.lstat()) for path in sorted(files))
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in facts}
@@ -60,6 +60,6 @@ def _cache_root(cache: Path | None) -> Path:
         if cache is None and (root.is_symlink() or root.stat().st_uid != os.getuid()):
             raise StorageError(
                 f"{root}: the cache belongs to another user, who could change what is trained on. "
-                "Remove it, or set TMPDIR to a folder of your own."
+                "Remove it, or set TMPDIR to your own folder."
             )
     return root

@@ -1,4 +1,4 @@
-"""Folders that other programs put into a bucket (annotations and media), as local copies."""
+"""Local copies of folders that other programs put into a bucket (annotations and media)."""
 
 import hashlib
 import json
@@ -63,12 +63,12 @@ def _bring(store: S3Store, key: str, item: Any, folder: Path) -> None:
 def _listed(store: S3Store) -> dict[str, Any]:
     objects = dict(_checked(store))
     if not objects:
-        raise DataError(f"{store.uri}: there is no object. Correct the URI, or upload annotations and media there.")
+        raise DataError(f"{store.uri}: contains no objects. Correct the URI, or upload annotations and media there.")
     return objects
 
 
 def _checked(store: S3Store) -> Iterator[tuple[str, Any]]:
-    """Every object that is a file; some programs mark folders by empty objects."""
+    """Every object that is a file; keys that end with `/` are empty objects with which some programs mark folders."""
     names = set()
     for key, item in store.items():
         if key.endswith("/") or not key:
@@ -76,12 +76,12 @@ def _checked(store: S3Store) -> Iterator[tuple[str, Any]]:
         try:
             names.add(check_key(key, store.uri))
         except ConfigError as error:
-            raise DataError(f"{error} The object lies outside of any folder that it could be copied to.") from error
+            raise DataError(f"{error} A copy of the object would be outside the local folder.") from error
         yield key, item
     for name in names:
         parent = name.rpartition("/")[0]
         if parent in names:
-            raise DataError(f"{store.uri}/{parent}: is an object and the folder of {name!r}. Rename one of them.")
+            raise DataError(f"{store.uri}/{parent}: is both an object and the folder of {name!r}. Rename one of them.")
 
 
 def _digest(objects: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: filled under another name, then renamed."""
+"""Folders that appear complete or not at all: filled under another name, then renamed."""
 
 import shutil
 import tempfile
@@ -13,12 +13,12 @@ from vl3.system.locks import HeldError, hold
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill under the name `<target>.partial`, which gets its name when the block ends without an error.
+    """A folder `<target>.partial` to fill, which is renamed to `target` when the block ends without an error.
 
     After an error nothing is left; after a kill only the partial folder, which the next attempt removes.
 
     Raises:
-        StorageError: the target exists, another process fills it, or the disk is full or closed to us.
+        StorageError: the target exists, another process is filling it, the disk is full, or permission is missing.
     """
     with storage_errors(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -37,7 +37,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def filled_folder(target: Path) -> Iterator[Path]:
-    """A whole_folder for a caller that lets nobody else fill it meanwhile, and replaces no content."""
+    """Like whole_folder, without its checks: the caller holds a lock, and `target` is missing or empty."""
     partial = partial_of(target)
     remove(partial)
     partial.mkdir()
@@ -49,21 +49,21 @@ def filled_folder(target: Path) -> Iterator[Path]:
 
 
 def partial_of(target: Path) -> Path:
-    """Where a folder is filled before it gets its name."""
+    """The name under which a folder is filled."""
     return target.with_name(f"{target.name}.partial")
 
 
 @contextmanager
 def scratch_folder(beside: Path | None, name: str) -> Iterator[Path]:
-    """A new folder of our own, removed at the end unless it was renamed.
+    """A new folder that only the caller knows, removed at the end unless it was renamed.
 
     Args:
-        beside: where it is to be published, so that this is a rename on one file system; None takes the temporary
-            folder.
-        name: what it is for; its own name begins with a dot, so that no reader takes it for what it is to become.
+        beside: where it will be published; being on the same file system, it can be renamed to there. None uses the
+            temporary folder.
+        name: part of its name, which begins with a dot, so that no reader mistakes it for the finished folder.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: it cannot be created.
     """
     with storage_errors(beside or Path(tempfile.gettempdir())):
         if beside is not None:
@@ -76,7 +76,7 @@ def scratch_folder(beside: Path | None, name: str) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it; nothing to remove is no error."""
+    """Remove a file, a link or a folder with its content; no error if there is nothing to remove."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,6 +1,6 @@
-"""Locks between the processes of a machine: a file that the kernel frees when its holder ends, however that comes.
+"""Locks between the processes of a machine: the kernel releases the file when its holder ends, whatever the cause.
 
-The file says who holds it. What it says is never trusted: anybody may have written it.
+The file's content names the holder. It is never trusted, because any process can have written it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class HeldError(Exception):
 
     Attributes:
         path: the lock's file.
-        holder: what it says of its holder.
+        holder: what the file says about its holder.
     """
 
     def __init__(self, path: Path, holder: "Holder") -> None:
@@ -38,12 +38,12 @@ class HeldError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """What a lock's file says of who holds it, or held it when it was killed."""
+    """What a lock's file says about its holder, who may have been killed since."""
 
     pid: int | None = None
-    """Process id; None where the file does not say it."""
+    """Process id; None if the file has none."""
     facts: Mapping[str, str]
-    """`host`, `since`, and what the holder wrote besides. Text that can be shown, and nothing more is known of it."""
+    """`host`, `since`, and what else the holder wrote. Only known to be printable."""
 
     def __str__(self) -> str:
         if self.pid is None:
@@ -64,22 +64,22 @@ def hold(
     """Hold the lock of a file.
 
     Args:
-        path: the file; parents are made.
+        path: the file; parent folders are created.
         wait_seconds: how long to wait for another holder; None waits until it ends.
-        on_wait: called once where another process holds it and there is something to wait for.
-        is_kept: leave the file, empty, for the next holder; else it is removed.
-        facts: what the file says of this holder besides `pid`, `host` and `since`.
+        on_wait: called once before waiting for another holder.
+        is_kept: leave the file, empty, for the next holder; otherwise it is removed.
+        facts: what the file says about this holder in addition to `pid`, `host` and `since`.
 
     Yields:
-        What a holder that was killed left in the file.
+        The previous holder, if it was killed and so left its content in the file.
 
     Raises:
-        HeldError: another process holds it, all the time.
+        HeldError: another process still holds it after the wait.
         StorageError: the file cannot be opened or written.
     """
-    from filelock import FileLock, Timeout  # some 40 ms, which no command should pay that holds none
+    from filelock import FileLock, Timeout  # takes 40 ms, which only commands that lock should pay
 
-    # thread_local: who lets go may be another thread. fallback_to_soft: a file that only exists outlives its holder.
+    # thread_local: another thread may release it. fallback_to_soft: a soft lock, a file that exists, outlives a kill.
     lock = FileLock(path, thread_local=False, fallback_to_soft=False, poll_interval=_POLL_SECONDS)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,13 +99,13 @@ def hold(
             _write(path, json.dumps(own).encode())
         yield former
     finally:
-        with contextlib.suppress(OSError):  # the work is done, and the next holder only reads what is there
+        with contextlib.suppress(OSError):  # the work is done, and stale content does no harm
             _write(path, b"") if is_kept else path.unlink()
         lock.release()
 
 
 def read_holder(path: Path) -> Holder:
-    """What the file of a lock says; of a file with any other content, nothing."""
+    """The holder that a lock's file names; an empty one if the file is missing or has other content."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -129,7 +129,7 @@ def _can_be_shown(text: object) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace the content in place: the lock hangs on this very file."""
+    """Replace the content in place: the lock belongs to this file, and a renamed one would not be locked."""
     descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.write(descriptor, data)

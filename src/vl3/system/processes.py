@@ -1,7 +1,7 @@
-"""All processes of a launch or a run, wherever torchrun put them: found, ended, measured.
+"""Find, end and measure all processes of a launch or a run, including the workers that torchrun detached.
 
-torchrun starts its workers in process groups of their own, and a killed torchrun leaves them to init. So they are found
-by what they cannot lose: a variable of their environment, `NAME=value`, called their mark.
+torchrun starts its workers in their own process groups, and when it is killed, init adopts them. So they are found by
+something that they cannot lose: a variable of their environment, `NAME=value`, called their mark.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ def find_marked(mark: str) -> list[psutil.Process]:
     name, _, value = mark.partition("=")
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # gone by now, or another user's
+        with contextlib.suppress(psutil.Error):  # it has ended, or belongs to another user
             if process.environ().get(name) == value and process.pid != os.getpid():
                 found.append(process)
     return found
 
 
 def children_of(pid: int) -> list[psutil.Process]:
-    """The direct children of a process; none of one that is gone."""
+    """The direct children of a process; an empty list if it has ended."""
     try:
         return psutil.Process(pid).children()
     except psutil.NoSuchProcess:
@@ -38,41 +38,41 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 def end_marked(mark: str, *, grace_seconds: float) -> None:
-    """Ask all processes of a mark to end, wait, then kill what is left; returns when none is.
+    """Send SIGTERM to all processes of a mark, wait, then kill those that are left; returns when none is.
 
     Args:
         mark: their mark.
-        grace_seconds: time to end by themselves after SIGTERM; with 0 they are killed at once.
+        grace_seconds: time to exit after SIGTERM; with 0 they are killed at once.
 
     Raises:
-        ClusterError: a process does not go even by SIGKILL (it hangs in the kernel).
+        ClusterError: a process survives SIGKILL (it hangs in the kernel).
     """
     try:
         if grace_seconds > 0:
             _signal_until_gone(mark, signal.SIGTERM, grace_seconds)
-    finally:  # an interrupt in the time of grace, too, leaves nothing behind
+    finally:  # an interrupt during the grace period must not leave processes behind
         left = _signal_until_gone(mark, signal.SIGKILL, _KILL_SECONDS)
         if left:
             raise ClusterError(
-                f"processes {[process.pid for process in left]} do not end, even by SIGKILL: they hang in the kernel, "
-                "and could write beside what is started next. Look at them before starting again."
+                f"processes {[process.pid for process in left]} survive SIGKILL: they hang in the kernel and may still "
+                "write beside whatever is started next. Check them before starting again."
             )
 
 
 def wait_for(mark: str, *, timeout_seconds: float) -> bool:
-    """Wait until no process has the mark; False when some are left at the end of the time."""
+    """Wait until no process has the mark; False if some are left after the timeout."""
     return not _signal_until_gone(mark, None, timeout_seconds)
 
 
 def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
-    """Send a signal to each process that is still there; a pid that another process has by now is left alone."""
+    """Send a signal to each process that is still running; a pid that was reused is left alone."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
 def memory_bytes(mark: str) -> int:
-    """Memory of a mark's processes together, shared pages counted once (PSS)."""
+    """Total memory of a mark's processes, shared pages counted once (PSS)."""
     total = 0
     for process in find_marked(mark):
         with contextlib.suppress(psutil.Error):
@@ -81,7 +81,7 @@ def memory_bytes(mark: str) -> int:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; a zombie has ended, whoever has yet to take its exit status."""
+    """Whether a process still runs; a zombie has ended, its exit status is only not collected yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -89,7 +89,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def _signal_until_gone(mark: str, number: signal.Signals | None, timeout_seconds: float) -> list[psutil.Process]:
-    """Signal each process of the mark once, those that start meanwhile too; returns what is left after the time."""
+    """Signal each process of the mark once, also those that start meanwhile; returns those left after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     signalled: set[psutil.Process] = set()
     while left := find_marked(mark):
@@ -103,7 +103,7 @@ def _signal_until_gone(mark: str, number: signal.Signals | None, timeout_seconds
 
 
 def _wait_for_end(processes: Sequence[psutil.Process], timeout_seconds: float) -> None:
-    """Wait until the processes have ended, by looking: psutil's own wait takes a child's exit status from its Popen."""
+    """Poll until the processes have ended: psutil's own wait would take a child's exit status away from its Popen."""
     deadline = time.monotonic() + timeout_seconds
     while any(map(is_alive, processes)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Trying again with growing pauses, until it works, the error is final, the time is over or nobody wants it."""
+"""Retry with exponential back-off, until the call succeeds, the error is final, time is up or it is stopped."""
 
 import logging
 import random
@@ -17,30 +17,30 @@ T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """What was to be tried again is not wanted any more."""
+    """The retries were stopped during a pause."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pauses:
     """How long to wait after a failure: twice as long each time, up to a limit.
 
-    With jitter, between half of it and all, so that many clients do not come back at the same moment:
+    Each pause is drawn between half of that and all of it, so that many clients do not retry at the same moment:
     Pauses(first_seconds=1, longest_seconds=5) pauses 0.5 to 1 s, then 1 to 2, 2 to 4, 2.5 to 5, 2.5 to 5, ...
     """
 
     first_seconds: float
     """Longest pause after the first failure."""
     longest_seconds: float
-    """Longest pause of all."""
+    """Upper limit of every pause."""
 
     def after(self, failures: int, at_least_seconds: float = 0.0) -> float:
-        """Seconds to pause after so many failures in a row, or what a server asked for if that is more."""
+        """Seconds to pause after this many failures in a row, or what a server asked for if that is more."""
         ceiling = min(self.longest_seconds, self.first_seconds * 2 ** min(failures - 1, 30))
         return max(at_least_seconds, random.uniform(ceiling / 2, ceiling))
 
 
 class BackOff:
-    """The pauses of a loop that is more than one call tried again, such as a watch that goes on where it broke off."""
+    """The pauses of a loop that does more than retry one call, such as a watch that resumes where it broke off."""
 
     def __init__(self, pauses: Pauses, stop: threading.Event) -> None:
         self._pauses = pauses
@@ -48,7 +48,7 @@ class BackOff:
         self._failures = 0
 
     def reset(self) -> None:
-        """It works again: the next pause is the first one."""
+        """The loop succeeded: start again with the first pause."""
         self._failures = 0
 
     def wait(self, at_least_seconds: float = 0.0) -> None:
@@ -62,8 +62,8 @@ class BackOff:
 
 
 def note_in_log(error: BaseException, tries: int, pause_seconds: float) -> None:
-    """Log a failure that is tried again."""
-    log.info("try %d failed (%s: %s); again in %.1f s", tries, type(error).__name__, error, pause_seconds)
+    """Log a failure that will be retried."""
+    log.info("try %d failed (%s: %s); retrying in %.1f s", tries, type(error).__name__, error, pause_seconds)
 
 
 def retry(
@@ -80,20 +80,20 @@ def retry(
     """Call until it succeeds.
 
     Args:
-        call: what is tried; it must do no harm to do it twice.
-        may_pass: whether an error may pass by itself; any other ends the tries.
-        pauses: between the tries.
-        tries: how many there are; None for no limit.
-        deadline_seconds: time since the first try after which none begins; None for no limit.
-        asked_for: least pause after an error, such as a server's Retry-After.
+        call: the idempotent call.
+        may_pass: whether an error is transient; any other is raised at once.
+        pauses: the back-off between tries.
+        tries: maximum number of tries; None for no limit.
+        deadline_seconds: time after the first try at which no further one starts; None for no limit.
+        asked_for: minimum pause after an error, such as a server's Retry-After.
         stop: ends a pause.
-        note: told of each failure that is tried again, with the tries so far and the pause that follows.
+        note: called for each failure that will be retried, with the tries so far and the pause that follows.
 
     Raises:
-        StoppedError: `stop` was set in a pause.
-        BaseException: the last error of `call`, as it was.
+        StoppedError: `stop` was set during a pause.
+        BaseException: the last error of `call`, unchanged.
     """
-    import tenacity  # some 30 ms, which no command should pay that never fails
+    import tenacity  # takes 30 ms, which only commands that retry should pay
 
     def pause_seconds(state: "RetryCallState") -> float:
         return pauses.after(state.attempt_number, asked_for(_error_of(state)))

@@ -1,6 +1,6 @@
-"""One launch in a process of its own: `python -m tests.support.cluster.launch_process FOLDER`, as a step's pod does it.
+"""One launch in its own process: `python -m tests.support.cluster.launch_process FOLDER`, as in a step's pod.
 
-Reads FOLDER/launch.json; writes FOLDER/told.jsonl (every event) and FOLDER/result.json (how it ended).
+Reads FOLDER/launch.json; writes FOLDER/events_seen.jsonl (every event) and FOLDER/result.json (how it ended).
 """
 
 import json
@@ -39,7 +39,7 @@ QUICK = LaunchLimits(image_certain_seconds=3.0, container_config_seconds=5.0, un
 
 
 _annotations: dict[str, dict[str, str]] = {}
-"""By run: what tells its simulated pods how to behave. No real job has any, so the launcher knows nothing of it."""
+"""By run: how its simulated pods behave. The launcher does not know of it, because no real job has any."""
 
 
 def _annotated(job: LaunchJob, **keywords: Any) -> dict[str, Any]:
@@ -81,11 +81,11 @@ def main(folder: Path) -> int:
     placement = replace(GPU_POD, **settings.get("placement", {}))
     job = job_of(settings, folder, placement, timeout_seconds=settings.get("timeout_seconds", 600.0))
     limits = replace(QUICK, **settings.get("limits", {}))
-    told = (folder / "told.jsonl").open("a", encoding="utf-8")
+    seen = (folder / "events_seen.jsonl").open("a", encoding="utf-8")
 
     def tell(event: dict[str, Any]) -> None:
-        told.write(json.dumps(event | {"seen": time.time()}) + "\n")
-        told.flush()
+        seen.write(json.dumps(event | {"seen": time.time()}) + "\n")
+        seen.flush()
 
     ended: dict[str, Any] = {"started": time.time()}
     code = 0

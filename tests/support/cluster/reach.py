@@ -35,6 +35,6 @@ class Cluster:
         return json.loads(self.kubectl("--namespace", NAMESPACE, "get", *arguments, "--output", "json"))["items"]
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Create objects, or make them as given, whoever has changed them since."""
+        """Create objects, or overwrite them, even those that another client has changed."""
         documents = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=json.dumps(documents))

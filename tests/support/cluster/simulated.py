@@ -1,6 +1,6 @@
-"""Simulated pools beside the real worker, and launches whose pods do as their annotations say.
+"""Simulated pools next to the real worker, and launches whose pods do what their annotations say.
 
-A launch runs in a process of its own, as a step does, so that it can be killed and asked to stop.
+A launch runs in its own process, like a step, so that it can be killed and stopped.
 """
 
 import json
@@ -46,8 +46,8 @@ class Launch:
     run_id: str
 
     def events(self) -> list[dict[str, Any]]:
-        """What the launcher has told so far."""
-        path = self.folder / "told.jsonl"
+        """The events of the launcher so far."""
+        path = self.folder / "events_seen.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 

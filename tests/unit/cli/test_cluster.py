@@ -84,7 +84,7 @@ def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.Capture
         (
             [ClusterError("the queue is stopped."), ConfigError("no such pool.")],
             2,
-            "ConfigError: 2 problems of the cluster, listed above, keep the run from starting. Mend them all.",
+            "ConfigError: 2 problems of the cluster, listed above, keep the run from starting. Fix all of them.",
         ),
     ],
 )
@@ -128,7 +128,7 @@ def test_without_a_kubeconfig_the_way_to_one_is_named(
     assert run(["cluster", "check"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        f"ConfigError: no cluster is configured: this is no pod with a service account, and {path} cannot be used"
+        f"ConfigError: no cluster is configured: this is not a pod with a service account, and {path} cannot be used"
     )
     assert "Set KUBECONFIG to the cluster's file" in line
 

@@ -140,7 +140,7 @@ def test_a_stage_added_at_the_end_leaves_the_seeds_of_the_others() -> None:
 
 def test_a_stage_that_comes_twice_is_refused() -> None:
     row = TINY.stages["video"]
-    with pytest.raises(ConfigError, match=r"stages has 'video' twice, so one row would .* a name of its own"):
+    with pytest.raises(ConfigError, match=r"stages has 'video' twice, so one row would .* its own name"):
         stage_table(("alignment", row), ("video", row), ("video", row))
 
 
@@ -173,7 +173,7 @@ def test_world_size_is_that_of_the_backend() -> None:
 
 
 def test_global_batch_must_be_dealt_evenly_on_the_cluster_too() -> None:
-    placements = replace(TINY.placements, video=replace(TINY.placements["video"], nodes=3))
+    placements = {**TINY.placements, "video": replace(TINY.placements["video"], nodes=3)}
     with pytest.raises(ConfigError, match=r"packs_per_step=2 is not divisible by the 6 processes of placements\.video"):
         replace(TINY, placements=placements, launch=replace(TINY.launch, backend="trainjob"))
 
@@ -188,7 +188,7 @@ def test_adapters_of_a_frozen_language_model_are_refused() -> None:
     [
         ({"rank": 0}, "stage.lora.rank=0 must be greater than 0"),
         ({"alpha": -1.0}, "stage.lora.alpha=-1.0 must be greater than 0"),
-        ({"dropout": 1.0}, "stage.lora.dropout=1.0 must be from 0 to below 1"),
+        ({"dropout": 1.0}, "stage.lora.dropout=1.0 must be at least 0 and below 1"),
     ],
 )
 def test_adapters_that_could_not_learn_are_refused(changes: dict[str, float], message: str) -> None:

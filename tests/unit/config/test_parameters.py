@@ -25,7 +25,7 @@ def test_unknown_parameters_are_refused(data: object) -> None:
 
 @pytest.mark.parametrize("data", [{"recipe": 1}, {"overrides": "seed=1"}, {"overrides": [1]}, {"run_id": None}])
 def test_a_value_of_another_type_is_refused(data: dict) -> None:
-    with pytest.raises(ConfigError, match="parameters are texts, and overrides is a list of them"):
+    with pytest.raises(ConfigError, match="parameters must be strings, and overrides a list of strings"):
         WorkflowParameters.from_dict(data)
 
 

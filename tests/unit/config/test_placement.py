@@ -8,7 +8,7 @@ import pytest
 from vl3.errors import ConfigError
 from vl3.recipes.tiny import tiny
 
-PLACED = tiny().placements.video
+PLACED = tiny().placements["video"]
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,11 @@ PLACED = tiny().placements.video
         ({"nodes": 0}, r"placement\.nodes=0 must be greater than 0"),
         ({"gpus_per_node": -1}, r"placement\.gpus_per_node=-1 is negative\. Use 0 or more"),
         ({"max_retries": -1}, r"placement\.max_retries=-1 is negative"),
-        ({"gpus_per_node": 8}, r"gpus_per_node=8 must equal processes_per_node=2 or GPUs would lie idle or be shared"),
-        ({"shm_gib": 4.0}, r"shm_gib=4 leaves nothing of memory_gib=4, of which it is a part\. Lower shm_gib"),
-        ({"queue": "Team_A"}, r"placement\.queue='Team_A' is no name that Kubernetes takes: up to 63 characters"),
-        ({"pool": "a/../b"}, r"placement\.pool='a/\.\./b' is no name that Kubernetes takes"),
-        ({"priority": "x" * 64}, r"placement\.priority='x{64}' is no name"),
+        ({"gpus_per_node": 8}, r"gpus_per_node=8 must equal processes_per_node=2 or GPUs would be idle or shared"),
+        ({"shm_gib": 4.0}, r"shm_gib=4 counts as memory and leaves nothing of memory_gib=4\. Lower shm_gib"),
+        ({"queue": "Team_A"}, r"placement\.queue='Team_A' is not a valid Kubernetes name\. Use up to 63 characters"),
+        ({"pool": "a/../b"}, r"placement\.pool='a/\.\./b' is not a valid Kubernetes name"),
+        ({"priority": "x" * 64}, r"placement\.priority='x{64}' is not a valid Kubernetes name"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

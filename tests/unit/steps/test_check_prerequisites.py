@@ -63,7 +63,7 @@ def test_several_problems_come_in_one_report(good: StepRequest, tmp_path: Path) 
     with pytest.raises(ConfigError) as caught:
         check(bad)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "2 prerequisites are missing, listed above. Mend them all."
+    assert lines[0] == "2 prerequisites are missing, listed above. Fix all of them."
     assert "ConfigError: base 'file:///nowhere'" in lines[1]
     assert "DataError" in lines[2]
 
@@ -149,7 +149,7 @@ def test_a_bucket_is_written_read_and_left_empty(on_cluster: StepRequest, accoun
         (
             "reader",
             BUCKET,
-            r"access denied for the account from .*AWS_ACCESS_KEY_ID.* Give it the right to read, write",
+            r"access denied for the account from .*AWS_ACCESS_KEY_ID.* Allow it to read, write",
         ),
         ("admin", "gone-bucket", r"the bucket 'gone-bucket' does not exist at http://127\.0\.0\.1:\d+\. Create it"),
     ],
@@ -220,7 +220,7 @@ def test_the_clusters_problems_stand_in_the_same_report(
     with pytest.raises(ConfigError) as caught:
         check(dataclasses.replace(on_cluster, data_uri=(tmp_path / "gone").as_uri()))
     assert [line.partition(": ")[0].strip() for line in str(caught.value).splitlines()] == [
-        "3 prerequisites are missing, listed above. Mend them all.",
+        "3 prerequisites are missing, listed above. Fix all of them.",
         "1. DataError",
         "2. ClusterError",
         "3. ConfigError",

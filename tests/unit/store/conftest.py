@@ -1,4 +1,4 @@
-"""A small artifact folder; an S3 server, with a proxy that breaks things between."""
+"""A small artifact folder; an S3 server, and a proxy in front of it that injects faults."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from vl3.store.s3 import transfer as s3_transfer
 from vl3.store.s3.connection import S3Connection
 from vl3.system.retry import Pauses
 
-PART_BYTES = 5 * 2**20  # the least that S3 takes
+PART_BYTES = 5 * 2**20  # the minimum of S3
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def weed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[W
 
 @pytest.fixture(scope="session")
 def worker_id(request: pytest.FixtureRequest) -> str:
-    """Name of the xdist worker; `master` without xdist, even where that is not installed."""
+    """Name of the xdist worker; `master` without xdist, even if that is not installed."""
     return getattr(request.config, "workerinput", {}).get("workerid", "master")
 
 
@@ -72,7 +72,7 @@ def proxy(session_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits and parts that suit a test; every test has clients of its own."""
+    """Short pauses and small parts; every test has its own clients."""
     monkeypatch.setattr(s3_transfer, "PART_BYTES", PART_BYTES)
     monkeypatch.setattr(s3_client, "PAUSES", Pauses(first_seconds=0.01, longest_seconds=0.05))
     monkeypatch.setattr(s3_client, "MAX_TRIES", 8)
@@ -81,7 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def s3(weed: WeedServer, quick: None) -> S3Connection:
-    """The server, without anything between."""
+    """The server, without the proxy."""
     return connection_to(weed.endpoint)
 
 

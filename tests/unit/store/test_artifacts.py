@@ -1,4 +1,4 @@
-"""Artifacts appear whole or not at all; each kind of damage is named."""
+"""Artifacts appear complete or not at all; each kind of damage is named."""
 
 import errno
 import multiprocessing

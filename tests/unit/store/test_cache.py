@@ -1,4 +1,4 @@
-"""Local copies: filled once, whole, and made again when touched."""
+"""Local copies: filled once and completely, and made again when they were changed."""
 
 import os
 import signal

@@ -14,7 +14,7 @@ from vl3.store.s3.connection import S3Connection
 
 @pytest.fixture
 def uploaded(faulty: S3Connection, root_uri: str, tmp_path: Path) -> str:
-    """Annotations and a picture, and the empty object that some programs put for a folder."""
+    """Annotations and a picture, and the empty object with which some programs mark a folder."""
     store = open_s3(root_uri, faulty)
     (tmp_path / "file").write_text("{}\n")
     store.put_file(tmp_path / "file", "annotations/train.jsonl")
@@ -48,12 +48,12 @@ def test_a_local_folder_is_itself(tmp_path: Path) -> None:
     assert fetch_folder(tmp_path.as_uri()) == tmp_path
 
 
-def test_an_empty_place_is_told(s3: S3Connection, root_uri: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"{root_uri}: there is no object. Correct the URI, or upload annotations"):
+def test_an_empty_place_is_reported(s3: S3Connection, root_uri: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"{root_uri}: contains no objects. Correct the URI, or upload annotations"):
         fetch_folder(root_uri, cache=tmp_path, s3=s3)
 
 
-def test_a_bucket_that_denies_is_told(weed, quick, tmp_path: Path, root_uri: str) -> None:
+def test_a_bucket_that_denies_is_reported(weed, quick, tmp_path: Path, root_uri: str) -> None:
     with pytest.raises(StorageError, match=r"access denied for the account"):
         fetch_folder(root_uri, cache=tmp_path, s3=connection_to(weed.endpoint, "nobody"))
 
@@ -62,13 +62,13 @@ def test_a_bucket_that_denies_is_told(weed, quick, tmp_path: Path, root_uri: str
 def test_a_key_that_leaves_the_folder_is_refused(
     key: str, uploaded: str, faulty: S3Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SeaweedFS cleans such keys when they are put; other servers keep them, so the listing is made to hold one."""
+    """SeaweedFS normalises such keys on put and other servers keep them, so the test puts one into the listing."""
     from vl3.store.s3.store import S3Store
 
     items = dict(open_s3(uploaded, faulty).items())
     listed = [(key, items["media/a b.png"])]
     monkeypatch.setattr(S3Store, "items", lambda *_: iter(listed))
-    with pytest.raises(DataError, match=r"the key .* The object lies outside of any folder"):
+    with pytest.raises(DataError, match=r"the key .* A copy of the object would be outside the local folder"):
         fetch_folder(uploaded, cache=tmp_path / "cache", s3=faulty)
     assert not (tmp_path / "escaped").exists()
 
@@ -76,5 +76,5 @@ def test_a_key_that_leaves_the_folder_is_refused(
 def test_an_object_that_is_also_a_folder_is_refused(uploaded: str, faulty: S3Connection, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     open_s3(uploaded, faulty).put_file(tmp_path / "file", "media")
-    with pytest.raises(DataError, match=r"media: is an object and the folder of 'media/a b.png'. Rename one"):
+    with pytest.raises(DataError, match=r"media: is both an object and the folder of 'media/a b.png'. Rename one"):
         fetch_folder(uploaded, cache=tmp_path / "cache", s3=faulty)

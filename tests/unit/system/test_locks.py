@@ -1,4 +1,4 @@
-"""Locks between threads and processes, and what their files say."""
+"""Locks between threads and processes, and the content of their files."""
 
 import json
 import multiprocessing

@@ -31,7 +31,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts a program whose environment has a mark; what is left of them at the end is killed."""
+    """Starts programs whose environment has a mark, and kills those that are left at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(program: str, mark: str) -> "subprocess.Popen[bytes]":
@@ -112,7 +112,7 @@ def test_a_process_that_does_not_go_is_named(start: Start, mark: str, monkeypatc
     process = start(SLEEP, mark)
     monkeypatch.setattr(processes, "send", lambda *_: None)  # a process that hangs in the kernel takes no signal
     monkeypatch.setattr(processes, "_KILL_SECONDS", 0.1)
-    with pytest.raises(ClusterError, match=rf"processes \[{process.pid}\] do not end, even by SIGKILL"):
+    with pytest.raises(ClusterError, match=rf"processes \[{process.pid}\] survive SIGKILL"):
         end_marked(mark, grace_seconds=0)
 
 

@@ -1,4 +1,4 @@
-"""Trying again: when, how often, how long, and how it is ended."""
+"""Retries: when, how often, how long, and how they are stopped."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ QUICK = Pauses(first_seconds=0.001, longest_seconds=0.002)
 
 
 class Flaky:
-    """Fails with the errors that it is given, one a call, then answers 42."""
+    """Fails with the given errors, one per call, then returns 42."""
 
     def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
@@ -35,7 +35,7 @@ def is_busy(error: BaseException) -> bool:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses, which take no time; chance always chooses the longest."""
+    """The pauses, which take no time here; each random pause is the longest possible."""
     pauses: list[float] = []
     monkeypatch.setattr(module, "_sleep", lambda seconds, stop: pauses.append(seconds))
     monkeypatch.setattr(module.random, "uniform", lambda low, high: high)
@@ -113,7 +113,7 @@ def test_each_failure_that_is_tried_again_is_noted(slept: list[float], caplog: p
     assert noted == [("a", 1, 1), ("b", 2, 2)]
     with caplog.at_level(logging.INFO):
         retry(Flaky(OSError("away")), may_pass=is_busy, pauses=pauses)
-    assert caplog.messages == ["try 1 failed (OSError: away); again in 1.0 s"]
+    assert caplog.messages == ["try 1 failed (OSError: away); retrying in 1.0 s"]
 
 
 def test_what_a_note_raises_ends_the_tries(slept: list[float]) -> None:

@@ -27,17 +27,17 @@ class CheckReport:
     version: str
     """Version of Kubernetes there."""
     namespace: str
-    """Namespace that was looked at."""
+    """Namespace that was checked."""
     rows: Sequence[PlacementRow]
-    """One a stage."""
+    """One per stage."""
     problems: Sequence[Vl3Error]
-    """All that stops the run."""
+    """Everything that prevents the run."""
     notes: Sequence[str]
-    """What does not stop it and should be known."""
+    """What does not prevent it but is worth knowing."""
 
 
 def judge(placements: Placements, facts: ClusterFacts) -> CheckReport:
-    """Judge placements by a snapshot of a cluster; asks nobody anything."""
+    """Judge placements by a snapshot of a cluster; makes no requests."""
     findings = Findings()
     judge_platform(facts, findings)
     judge_names(placements, facts, findings)
@@ -53,15 +53,15 @@ def judge(placements: Placements, facts: ClusterFacts) -> CheckReport:
 
 
 def inspect_cluster(placements: Placements, namespace: str | None = None, context: str | None = None) -> CheckReport:
-    """Look at the cluster that the environment names, and judge.
+    """Read the facts of the cluster that the environment names, and judge the placements.
 
     Args:
         placements: what the stages ask for.
-        namespace: namespace of the jobs; None takes that of the pod or of the kubeconfig.
-        context: context of the kubeconfig; None takes the pod's own cluster, else the current one.
+        namespace: namespace of the jobs; None uses that of the pod or of the kubeconfig.
+        context: context of the kubeconfig; None uses the pod's own cluster, otherwise the current context.
 
     Raises:
-        ConfigError: no cluster is configured, or it does not know our credentials.
+        ConfigError: no cluster is configured, or it rejects our credentials.
         ClusterError: it cannot be reached.
     """
     connection = connect(namespace, context=context)
@@ -70,9 +70,9 @@ def inspect_cluster(placements: Placements, namespace: str | None = None, contex
 
 
 def check_cluster(placements: Placements) -> list[Vl3Error]:
-    """All that keeps these placements from running on the cluster; remarks go to the log.
+    """Everything that prevents these placements from running on the cluster; notes go to the log.
 
-    A cluster that cannot be asked is one problem like the others.
+    A cluster that cannot be reached is returned as a problem, too.
     """
     try:
         report = inspect_cluster(placements)

@@ -1,4 +1,4 @@
-"""What is known of a cluster at one moment: the material that the checks judge."""
+"""A snapshot of a cluster: the facts that the checks judge."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ Object = Mapping[str, Any]
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 JOBSET = "jobset.x-k8s.io/v1alpha2"
 KUEUE = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
-"""Versions of Kueue's API that are understood, the best first."""
+"""Supported versions of Kueue's API, the preferred one first."""
 TRAINJOB_FIELDS = ("runtimeRef", "trainer", "runtimePatches", "suspend", "activeDeadlineSeconds")
-"""Fields of TrainJob.spec that are used; runtimePatches came with Trainer 2.2."""
+"""Fields of TrainJob.spec that vl3 sets; runtimePatches came with Trainer 2.2."""
 
 
 class ObjectKind(Enum):
-    """Kinds of objects that are looked at: (kind, plural, whether it lies in the namespace)."""
+    """Kinds of objects that are checked: (kind, plural, whether it is namespaced)."""
 
     NAMESPACE = ("Namespace", "namespaces", False)
     RUNTIME = ("ClusterTrainingRuntime", "clustertrainingruntimes", False)
@@ -42,7 +42,7 @@ class ObjectKind(Enum):
 
     @property
     def is_namespaced(self) -> bool:
-        """Whether its objects lie in a namespace."""
+        """Whether its objects belong to a namespace."""
         return self.value[2]
 
 
@@ -55,29 +55,29 @@ class ClusterFacts:
     version: str
     """Version of the API server, `v1.36.3`."""
     namespace: str
-    """Namespace in which the jobs are to run."""
+    """Namespace in which the jobs would run."""
     apis: Mapping[str, frozenset[str]]
     """Plural names that each served `group/version` has; a version that is not served is absent."""
     trainjob_fields: frozenset[str] | None
-    """Fields of TrainJob.spec that the server knows; None where it publishes no schema."""
+    """Fields of TrainJob.spec that the server knows; None if it publishes no schema."""
     denied: tuple[str, ...]
-    """What this identity may not do and must: `create trainjobs.trainer.kubeflow.org`."""
+    """Rights that this identity needs and lacks: `create trainjobs.trainer.kubeflow.org`."""
     refusal: str | None
-    """Why the server would not take one of our TrainJobs now; None where it would, or where that was not tried."""
+    """Why the server would reject one of our TrainJobs now; None if it would accept it, or if that was not tried."""
     objects: Mapping[ObjectKind, Mapping[str, Object]]
     """Objects by name, of the kinds that could be read."""
     unreadable: Mapping[ObjectKind, str]
     """Why objects of a kind could not be read."""
 
     def known(self, kind: ObjectKind) -> Mapping[str, Object]:
-        """Objects of a kind by name; empty where they could not be read."""
+        """Objects of a kind by name; empty if they could not be read."""
         return self.objects.get(kind, {})
 
     def is_known(self, kind: ObjectKind) -> bool:
-        """Whether objects of a kind could be read, so that a missing one is truly missing."""
+        """Whether objects of a kind could be read, so that one that is not there is really missing."""
         return kind in self.objects
 
     @property
     def kueue(self) -> str | None:
-        """The best understood version of Kueue's API that is served."""
+        """The preferred version of Kueue's API that the server has; None if it has none."""
         return next((version for version in KUEUE if version in self.apis), None)

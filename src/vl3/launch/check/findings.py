@@ -1,4 +1,4 @@
-"""What a check found: problems by family, remarks, and one line a stage for the table."""
+"""What a check found: problems by family, notes, and one row per stage for the table."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ _GIB = Decimal(1024**3)
 
 @dataclass(kw_only=True, slots=True)
 class Findings:
-    """Collects while the checks run. The same problem of several stages is said once."""
+    """Collects results while the checks run. A problem that several stages share is listed once."""
 
     problems: list[Vl3Error] = field(default_factory=list)
-    """What stops the run, with the family of who has to act."""
+    """What prevents the run; the family says who has to act."""
     notes: list[str] = field(default_factory=list)
-    """What does not stop it: what could not be checked, what may take longer."""
+    """What does not prevent it: what could not be checked, what may take longer."""
 
     def add(self, problem: Vl3Error) -> None:
-        """Keep a problem, once."""
+        """Add a problem, unless it is listed already."""
         if not any(type(known) is type(problem) and str(known) == str(problem) for known in self.problems):
             self.problems.append(problem)
 
     def note(self, text: str) -> None:
-        """Keep a remark, once."""
+        """Add a note, unless it is listed already."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -39,20 +39,20 @@ class PlacementRow:
     """Pods and what each takes, `2 x 8 GPUs`."""
     queue: str
     quota: str
-    """What is asked and what the queue can have at most, `16 of 32 GPUs`; `?` where it cannot be said."""
+    """Requested, and the maximum that the queue can have, `16 of 32 GPUs`; `?` if not known."""
     nodes: str
-    """Nodes of the pool that are there, `4`; `?` where it cannot be said."""
+    """Number of nodes in the pool, `4`; `?` if not known."""
 
 
 def placement_field(stages: Iterable[str], name: str | None = None) -> str:
-    """Where a placement stands in the recipe: `placements.video.queue`, `placements.{alignment,video}`."""
+    """The field of a placement in the recipe: `placements.video.queue`, `placements.{alignment,video}`."""
     names = list(stages)
     inner = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
     return f"placements.{inner}" + (f".{name}" if name else "")
 
 
 def amount(resource: str, value: Decimal) -> str:
-    """An amount of a resource as a reader takes it in: `16 nvidia.com/gpu`, `900 GiB of memory`, `0.5 cores`."""
+    """An amount of a resource for messages: `16 nvidia.com/gpu`, `900 GiB of memory`, `0.5 cores`."""
     if resource == "memory":
         return f"{_plain(value / _GIB)} GiB of memory"
     if resource == "cpu":
@@ -75,14 +75,18 @@ def joined(parts: Sequence[str]) -> str:
 
 
 _ORDER = (ConfigError, DataError, StorageError, ClusterError)
-"""Families of what a check finds, the one that a retry cannot cure first."""
+"""Families of problems; those that a retry cannot solve come first."""
 
 
 def combined(problems: Sequence[Vl3Error], headline: str) -> Vl3Error:
-    """Problems as one error: a single one as it is, several as a numbered list under `<number> <headline>.`
+    """Problems as one error: a single one unchanged, several as a numbered list under `<number> <headline>.`
 
-    Its family is that of the single problem; of several families the first that a retry cannot cure (configuration,
-    data, storage, then platform).
+    With several families, the first in the order configuration, data, storage, platform is taken, because a retry
+    solves only problems of the platform: [ClusterError("a"), ConfigError("b")] with the headline `problems` gives
+
+        ConfigError: 2 problems. Fix all of them.
+          1. ClusterError: a
+          2. ConfigError: b
     """
     if len(problems) == 1:
         return problems[0]
@@ -91,4 +95,4 @@ def combined(problems: Sequence[Vl3Error], headline: str) -> Vl3Error:
         f"  {number}. {family.__name__}: {problem}"
         for number, (family, problem) in enumerate(zip(families, problems, strict=True), start=1)
     ]
-    return min(families, key=_ORDER.index)("\n".join([f"{len(problems)} {headline}. Mend them all.", *lines]))
+    return min(families, key=_ORDER.index)("\n".join([f"{len(problems)} {headline}. Fix all of them.", *lines]))

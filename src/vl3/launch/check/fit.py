@@ -1,4 +1,4 @@
-"""Whether a placement can ever run: within the quota that Kueue can give at most, and on the nodes that are there."""
+"""Whether a placement can ever run: within the most that Kueue can give it, and on the existing nodes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,10 @@ class PlacementFit:
 
     @property
     def total(self) -> Amounts:
-        """What all pods ask together; a resource that is not asked needs no quota."""
+        """Requests of all pods together; a resource that is not requested needs no quota.
+
+        Two pods of 8 GPUs, 96 cores and 900 GiB: 16 GPUs, 192 cores and 1800 GiB.
+        """
         return {name: each * self.placement.nodes for name, each in self.pod.requests.items() if each}
 
 
@@ -49,7 +52,7 @@ def pod_requests(placement: PlacementConfig) -> Amounts:
 
 
 def judge_fit(placements: Placements, facts: ClusterFacts, findings: Findings) -> list[PlacementRow]:
-    """Judge every different placement once; a row for every stage."""
+    """Judge each distinct placement once; returns a row for every stage."""
     quotas = QuotaTree(facts.known(ObjectKind.CLUSTER_QUEUE), facts.known(ObjectKind.COHORT))
     rows = {}
     for placement in dict.fromkeys(placements.values()):
@@ -65,7 +68,7 @@ def judge_fit(placements: Placements, facts: ClusterFacts, findings: Findings) -
 def _fit(
     placement: PlacementConfig, stages: Sequence[str], facts: ClusterFacts, quotas: QuotaTree
 ) -> PlacementFit | None:
-    """A placement with its queue and pod; None where one of them is not there, which judge_names says."""
+    """A placement with its queue and pod; None if one of them is missing, which judge_names reports."""
     runtime = facts.known(ObjectKind.RUNTIME).get(RUNTIME_PREFIX + placement.pool)
     template = None if runtime is None else pod_template(runtime)
     local = facts.known(ObjectKind.LOCAL_QUEUE).get(placement.queue)
@@ -87,9 +90,13 @@ def _fit(
 
 
 def _judge_quota(fit: PlacementFit, facts: ClusterFacts, findings: Findings) -> list[dict[str, str]] | None:
-    """The flavours that the placement may get, as resource -> flavour; None where it can get none.
+    """The choices of flavours that fit the placement, each as resource -> flavour; None if there is none.
 
-    Kueue gives all resources of a group one flavour, and every group must have one that takes the pods.
+    Kueue assigns one flavour to all resources of a group, and every group must have one that suits the pods. A group
+    of cpu and memory with the flavour cpu, and a group of GPUs with the flavours a100 and h200, both large enough:
+
+        [{"cpu": "cpu", "memory": "cpu", "nvidia.com/gpu": "a100"},
+         {"cpu": "cpu", "memory": "cpu", "nvidia.com/gpu": "h200"}]
     """
     if not facts.is_known(ObjectKind.FLAVOR):
         return None
@@ -99,8 +106,8 @@ def _judge_quota(fit: PlacementFit, facts: ClusterFacts, findings: Findings) -> 
         findings.add(
             ConfigError(
                 f"{fit.where}: ClusterQueue {fit.queue} has no quota at all for "
-                f"{joined([amount(name, fit.total[name]) for name in bare])}, so the job would wait for ever. Name a "
-                "queue and pool that have it, or ask for none."
+                f"{joined([amount(name, fit.total[name]) for name in bare])}, so the job would wait forever. Set a "
+                "queue and pool that have such quota, or request none of it."
             )
         )
         return None
@@ -122,24 +129,24 @@ def _judge_quota(fit: PlacementFit, facts: ClusterFacts, findings: Findings) -> 
 
 
 def _suiting(fit: PlacementFit, names: Sequence[str], facts: ClusterFacts, findings: Findings) -> list[str]:
-    """Flavours of a group that take the runtime's pods."""
+    """Flavours of a group that suit the runtime's pods; a missing one, or none that suits, is a problem."""
     flavors = facts.known(ObjectKind.FLAVOR)
     missing = [name for name in names if name not in flavors]
     if missing:
         findings.add(
             ClusterError(
-                f"ResourceFlavor {listed(missing)}, which ClusterQueue {fit.queue} names, does not exist, so Kueue "
-                "stops the queue. Apply it (manifests/cluster/resource-flavors)."
+                f"ResourceFlavor {listed(missing)} of ClusterQueue {fit.queue} does not exist, so Kueue stops the "
+                "queue. Apply it (manifests/cluster/resource-flavors)."
             )
         )
     reasons = {name: why_not_flavor(flavors[name], fit.pod) for name in names if name in flavors}
     if reasons and all(reasons.values()):
         findings.add(
             ConfigError(
-                f"{fit.where}: queue={fit.placement.queue!r} and pool={fit.placement.pool!r} do not belong together: "
-                f"no flavour of ClusterQueue {fit.queue} takes the pods of {RUNTIME_PREFIX}{fit.placement.pool}. "
+                f"{fit.where}: queue={fit.placement.queue!r} and pool={fit.placement.pool!r} do not match: "
+                f"no flavour of ClusterQueue {fit.queue} suits the pods of {RUNTIME_PREFIX}{fit.placement.pool}. "
                 + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-                + ". Name the pool's own queue."
+                + ". Set the queue of that pool."
             )
         )
     return [name for name, reason in reasons.items() if reason is None]
@@ -152,14 +159,14 @@ def _exceeded(fit: PlacementFit, flavor: str, names: Sequence[str]) -> list[str]
 def _quota_error(fit: PlacementFit, flavors: Sequence[str], names: Sequence[str]) -> ConfigError:
     flavor = min(flavors, key=lambda name: len(_exceeded(fit, name, names)))
     lacking = [
-        f"{amount(name, fit.total[name])} ({fit.placement.nodes} pods of {amount(name, fit.pod.requests[name])}) of "
-        f"which it can have {_share(fit, flavor, name)}"
+        f"{amount(name, fit.total[name])} ({fit.placement.nodes} pods of {amount(name, fit.pod.requests[name])}, can "
+        f"have {_share(fit, flavor, name)})"
         for name in _exceeded(fit, flavor, names)
     ]
     return ConfigError(
-        f"{fit.where} asks ClusterQueue {fit.queue} for more than it can ever give: {joined(lacking)}. The job would "
-        f"wait for ever. Lower {fit.where}.nodes or what a node asks, name a larger queue, or have the quota of "
-        f"flavour {flavor} raised."
+        f"{fit.where} requests more from ClusterQueue {fit.queue} than it can ever give: {joined(lacking)}. The job "
+        f"would wait forever. Lower {fit.where}.nodes or the requests per node, set a larger queue, or have the quota "
+        f"of flavour {flavor} raised."
     )
 
 
@@ -173,7 +180,10 @@ def _share(fit: PlacementFit, flavor: str, name: str) -> str:
 
 
 def _note_borrowing(fit: PlacementFit, flavors: Sequence[str], names: Sequence[str], findings: Findings) -> None:
-    """Say when no flavour has room without borrowing: what is lent may be taken back."""
+    """Note if the placement fits only by borrowing: the owner may reclaim what it lends.
+
+    16 GPUs where the queue has a nominal quota of 12 and can borrow 8: the note says `4 nvidia.com/gpu of 16`.
+    """
     lacks = [
         [name for name in names if fit.total[name] > fit.quotas.nominal(fit.queue, flavor, name)] for flavor in flavors
     ]
@@ -183,21 +193,21 @@ def _note_borrowing(fit: PlacementFit, flavors: Sequence[str], names: Sequence[s
             for name in lacks[0]
         ]
         findings.note(
-            f"{fit.where} fits only by borrowing {joined(loans)} in cohort {cohort_of(fit.spec)}: its owner may take "
-            "that back, and the stage then resumes from its last checkpoint"
+            f"{fit.where} fits only by borrowing {joined(loans)} in cohort {cohort_of(fit.spec)}: the owner may "
+            "reclaim it, and the stage then resumes from its last checkpoint"
         )
 
 
 def _judge_nodes(
     fit: PlacementFit, choices: Sequence[Mapping[str, str]], facts: ClusterFacts, findings: Findings
 ) -> Sequence[Object] | None:
-    """The nodes of the flavours that hold most pods; None where they cannot be judged."""
+    """The nodes of the choice of flavours that hold the most pods; None if they cannot be judged."""
     if not facts.is_known(ObjectKind.NODE):
         return None
     if checks := _admission_checks(fit.spec["spec"]):
         findings.note(
             f"not checked: the nodes of {fit.where}, because ClusterQueue {fit.queue} has admission checks "
-            f"({listed(checks)}), which may add nodes or send the job elsewhere"
+            f"({listed(checks)}), which may add nodes or move the job to another cluster"
         )
         return None
     offers = [(flavors, _nodes(fit, flavors, facts)) for flavors in choices]
@@ -210,21 +220,21 @@ def _judge_nodes(
     elif (capacity := _capacity(nodes, fit.pod)) < fit.placement.nodes:
         findings.add(
             ConfigError(
-                f"{fit.where}: its {fit.placement.nodes} pods need more nodes than flavour {name} has: the "
-                f"{len(nodes)} there hold {capacity} such pods when empty. Admitted by Kueue, the others would stay "
-                f"Pending and hold the quota. Lower {fit.where}.nodes, or have nodes added."
+                f"{fit.where}: its {fit.placement.nodes} pods need more nodes than flavour {name} has: its "
+                f"{len(nodes)} nodes hold {capacity} such pods when empty. Once Kueue admits the job, the other pods "
+                f"would stay Pending and hold the quota. Lower {fit.where}.nodes, or have nodes added."
             )
         )
     elif (ready := _capacity([node for node in nodes if is_ready(node)], fit.pod)) < fit.placement.nodes:
         findings.note(
-            f"{fit.where}: of the {len(nodes)} nodes of flavour {name} those that are ready hold {ready} of its "
-            f"{fit.placement.nodes} pods; the others are cordoned or ill"
+            f"{fit.where}: those of the {len(nodes)} nodes of flavour {name} that are ready hold {ready} of its "
+            f"{fit.placement.nodes} pods; the other nodes are cordoned or not ready"
         )
     return nodes
 
 
 def _nodes(fit: PlacementFit, flavors: Mapping[str, str], facts: ClusterFacts) -> list[Object]:
-    """Nodes that all flavours of a choice share."""
+    """Nodes that belong to all flavours of a choice."""
     nodes = list(facts.known(ObjectKind.NODE).values())
     for name in dict.fromkeys(flavors.values()):
         nodes = nodes_of(nodes, facts.known(ObjectKind.FLAVOR)[name], fit.pod)
@@ -244,21 +254,21 @@ def _no_node(fit: PlacementFit, flavor: str, facts: ClusterFacts) -> ClusterErro
     labels = facts.known(ObjectKind.FLAVOR).get(flavor, {}).get("spec", {}).get("nodeLabels") or {}
     wanted = listed(f"{key}={value}" for key, value in {**labels, **fit.pod.node_selector}.items())
     return ClusterError(
-        f"no node of flavour {flavor} is there (labels {wanted}; taints that {RUNTIME_PREFIX}{fit.placement.pool} "
-        f"tolerates). Admitted by Kueue, the pods of pool={fit.placement.pool!r} would stay Pending and hold the "
-        "quota. Have nodes of the pool added or labelled."
+        f"flavour {flavor} has no nodes (with the labels {wanted}, and only taints that "
+        f"{RUNTIME_PREFIX}{fit.placement.pool} tolerates). Once Kueue admits the job, the pods of "
+        f"pool={fit.placement.pool!r} would stay Pending and hold the quota. Have nodes of the pool added or labelled."
     )
 
 
 def _no_node_that_big(fit: PlacementFit, flavor: str, nodes: Sequence[Object]) -> ConfigError:
     small = [
-        f"{amount(name, each)} where the largest has {amount(name, largest)}"
+        f"{amount(name, each)}, the largest has {amount(name, largest)}"
         for name, each, largest in _shortages(fit, nodes)
-    ] or ["more together than any one of them has"]
+    ] or ["a combination that none of them has"]
     return ConfigError(
-        f"{fit.where}: no node of flavour {flavor} holds one of its pods: it asks {joined(small)} allocatable "
-        f"({len(nodes)} nodes looked at). Lower what a node asks and raise {fit.where}.nodes, or name a pool of larger "
-        "nodes."
+        f"{fit.where}: no node of flavour {flavor} holds even one of its pods. A pod requests {'; '.join(small)} "
+        f"allocatable ({len(nodes)} nodes checked). Lower the requests per node and raise {fit.where}.nodes, or set a "
+        "pool of larger nodes."
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether the pools, queues and priorities that a recipe names are there and in order."""
+"""Whether the pools, queues and priorities that a recipe names exist and work."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 
 
 def judge_names(placements: Placements, facts: ClusterFacts, findings: Findings) -> None:
-    """Judge every pool, queue and priority once, with the fields of the recipe that name it."""
+    """Judge each pool, queue and priority once; messages name the fields of the recipe that use it."""
     for pool, stages in _by(placements, "pool"):
         _judge_runtime(pool, placement_field(stages, "pool"), facts, findings)
     for queue, stages in _by(placements, "queue"):
@@ -29,7 +29,7 @@ def judge_names(placements: Placements, facts: ClusterFacts, findings: Findings)
             findings.add(
                 ConfigError(
                     f"{placement_field(stages, 'priority')}={priority!r}: the cluster has no WorkloadPriorityClass "
-                    f"{priority}, so Kueue would refuse the job. Classes there: {listed(known)}. Name one of them."
+                    f"{priority}, so Kueue would refuse the job. Set one of: {listed(known)}."
                 )
             )
 
@@ -41,7 +41,7 @@ def _by(placements: Placements, name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def pod_template(runtime: Object) -> Mapping[str, Any] | None:
-    """The pod of a runtime's training nodes; None where it has none of that name."""
+    """The pod of a runtime's training nodes; None if the runtime has none of that name."""
     for job in runtime["spec"]["template"]["spec"].get("replicatedJobs") or ():
         pod = job["template"]["spec"]["template"]["spec"]
         if job["name"] == _NODE and any(container["name"] == _NODE for container in pod["containers"]):
@@ -60,16 +60,15 @@ def _judge_runtime(pool: str, where: str, facts: ClusterFacts, findings: Finding
         ]
         findings.add(
             ConfigError(
-                f"{where}={pool!r}: the cluster has no ClusterTrainingRuntime {name}. Pools that have one: "
-                f"{listed(pools)}. Name one of them, or apply a runtime for this pool "
-                "(manifests/cluster/training-runtimes)."
+                f"{where}={pool!r}: the cluster has no ClusterTrainingRuntime {name}. Set one of the pools that have "
+                f"one ({listed(pools)}), or apply a runtime for this pool (manifests/cluster/training-runtimes)."
             )
         )
         return
     if defects := list(_runtime_defects(runtime)):
         findings.add(
             ClusterError(
-                f"ClusterTrainingRuntime {name} is not one for vl3: {'; '.join(defects)}. Apply that of "
+                f"ClusterTrainingRuntime {name} does not work for vl3: {'; '.join(defects)}. Apply the one from "
                 "manifests/cluster/training-runtimes again."
             )
         )
@@ -80,19 +79,19 @@ def _runtime_defects(runtime: Object) -> Iterator[str]:
     spec = runtime["spec"]
     jobset = spec["template"]["spec"]
     if "torch" not in (spec.get("mlPolicy") or {}):
-        yield "it has no mlPolicy.torch, so the processes would not be told of each other"
+        yield "it has no mlPolicy.torch, so the processes would not find each other"
     if pod_template(runtime) is None:
-        yield f"it has no replicated job {_NODE!r} with a container {_NODE!r}, so there is nothing to run in"
+        yield f"it has no replicated job {_NODE!r} with a container {_NODE!r}, in which the training runs"
     for job in jobset.get("replicatedJobs") or ():
         labels = job["template"].get("metadata", {}).get("labels", {})
         if job["name"] == _NODE and labels.get(_ANCESTOR) != "trainer":
             yield f"its job {_NODE!r} lacks the label {_ANCESTOR}=trainer, so a TrainJob's settings would not reach it"
     if (ttl := jobset.get("ttlSecondsAfterFinished")) is not None:
-        yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would make it again and run a finished job twice"
+        yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would recreate it and run a finished job twice"
 
 
 def companions(runtime: Object) -> list[tuple[ObjectKind, str]]:
-    """What the runtime's pods name and cannot start without. Secrets, which nobody needs to read here, are left out."""
+    """Objects that the runtime's pods need to start. Secrets are left out: reading them should need no right here."""
     pod = pod_template(runtime) or {"containers": ()}
     sources = [source for container in pod["containers"] for source in container.get("envFrom") or ()]
     maps = [source["configMapRef"] for source in sources if "configMapRef" in source]
@@ -107,8 +106,8 @@ def _judge_companions(name: str, runtime: Object, facts: ClusterFacts, findings:
         if facts.is_known(kind) and wanted not in facts.known(kind):
             findings.add(
                 ClusterError(
-                    f"{kind.label} {wanted}, which ClusterTrainingRuntime {name} names, does not exist in namespace "
-                    f"{facts.namespace}, so its pods could not start. Apply manifests/base there (by an overlay)."
+                    f"{kind.label} {wanted} of ClusterTrainingRuntime {name} does not exist in namespace "
+                    f"{facts.namespace}, so its pods could not start. Apply an overlay (it has manifests/base) there."
                 )
             )
 
@@ -120,8 +119,8 @@ def _judge_queue(queue: str, where: str, facts: ClusterFacts, findings: Findings
     if local is None:
         findings.add(
             ConfigError(
-                f"{where}={queue!r}: namespace {facts.namespace} has no LocalQueue {queue}, so the job would wait for "
-                f"ever. Queues there: {listed(facts.known(ObjectKind.LOCAL_QUEUE))}. Name one of them."
+                f"{where}={queue!r}: namespace {facts.namespace} has no LocalQueue {queue}, so the job would wait "
+                f"forever. Set one of: {listed(facts.known(ObjectKind.LOCAL_QUEUE))}."
             )
         )
         return
@@ -133,9 +132,9 @@ def _judge_queue(queue: str, where: str, facts: ClusterFacts, findings: Findings
     if cluster_queue is None:
         findings.add(
             ClusterError(
-                f"LocalQueue {queue} in namespace {facts.namespace} leads to ClusterQueue {name}, which does not "
-                f"exist. ClusterQueues there: {listed(facts.known(ObjectKind.CLUSTER_QUEUE))}. Have its owner "
-                "correct it (manifests/cluster/cluster-queues)."
+                f"LocalQueue {queue} in namespace {facts.namespace} points to ClusterQueue {name}, which does not "
+                f"exist. Have its owner set one of the cluster's: {listed(facts.known(ObjectKind.CLUSTER_QUEUE))} "
+                "(manifests/cluster/cluster-queues)."
             )
         )
         return
@@ -145,14 +144,14 @@ def _judge_queue(queue: str, where: str, facts: ClusterFacts, findings: Findings
 
 
 def _judge_stop(kind: str, name: str, queue: Object, findings: Findings) -> bool:
-    """Report a queue that somebody stopped."""
+    """Report a queue that was stopped; returns whether it was."""
     policy = queue["spec"].get("stopPolicy") or "None"
     if policy == "None":
         return False
     findings.add(
         ClusterError(
-            f"{kind} {name} is stopped (stopPolicy {policy}): it admits no job. Have its owner set spec.stopPolicy to "
-            "None, or name another queue."
+            f"{kind} {name} is stopped (stopPolicy {policy}) and admits no job. Have its owner set spec.stopPolicy to "
+            "None, or set another queue."
         )
     )
     return True
@@ -164,15 +163,15 @@ def _judge_active(name: str, queue: Object, findings: Findings) -> None:
     if active is None:
         findings.add(
             ClusterError(
-                f"ClusterQueue {name} has no condition Active: Kueue has not looked at it yet. Check that Kueue's "
+                f"ClusterQueue {name} has no condition Active: Kueue has not processed it yet. Check that Kueue's "
                 "controller runs (namespace kueue-system)."
             )
         )
     elif active["status"] != "True":
         findings.add(
             ClusterError(
-                f"ClusterQueue {name} is not active ({active.get('reason')}: {active.get('message')}): it admits no "
-                "job. Have its owner mend it, or name another queue."
+                f"ClusterQueue {name} is not active ({active.get('reason')}: {active.get('message')}) and admits no "
+                "job. Have its owner fix it, or set another queue."
             )
         )
 
@@ -184,7 +183,7 @@ def _judge_selector(name: str, queue: Object, facts: ClusterFacts, findings: Fin
         wanted = listed(f"{key}={value}" for key, value in ((selector or {}).get("matchLabels") or {}).items())
         findings.add(
             ClusterError(
-                f"ClusterQueue {name} takes no job of namespace {facts.namespace}: its namespaceSelector wants other "
-                f"labels ({wanted}). Have the namespace labelled so, or name another queue."
+                f"ClusterQueue {name} accepts no jobs from namespace {facts.namespace}: its namespaceSelector requires "
+                f"other labels ({wanted}). Have the namespace labelled so, or set another queue."
             )
         )

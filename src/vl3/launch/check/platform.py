@@ -1,4 +1,4 @@
-"""Whether a cluster has what every job needs, wherever it is placed: APIs, rights, the namespace."""
+"""Whether a cluster has what every job needs: APIs, rights, the namespace."""
 
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import JOBSET, TRAINER, TRAINJOB_FIELDS, ClusterFacts, ObjectKind
@@ -6,7 +6,7 @@ from vl3.launch.check.findings import Findings, joined
 
 
 def judge_platform(facts: ClusterFacts, findings: Findings) -> None:
-    """Judge everything that no placement decides."""
+    """Judge everything that does not depend on a placement."""
     _judge_apis(facts, findings)
     _judge_namespace(facts, findings)
     if facts.denied:
@@ -14,7 +14,7 @@ def judge_platform(facts: ClusterFacts, findings: Findings) -> None:
         findings.add(
             ConfigError(
                 f"forbidden by RBAC: this identity may not {joined(facts.denied)} in namespace {facts.namespace} of "
-                f"{facts.server}. Jobs could not be started, followed or freed. Bind the Role vl3-launcher of "
+                f"{facts.server}, so jobs could not be started, followed or deleted. Bind the Role vl3-launcher of "
                 f"manifests/base/rbac to it, or use another identity{misspelt}."
             )
         )
@@ -37,7 +37,7 @@ def _remedy_of_refusal(refusal: str) -> str:
     if "webhook" in refusal and "denied the request" not in refusal:
         return "A controller is down or has just started: `kubectl get pods -A` for kueue-system and kubeflow-system."
     if "exceeded quota" in refusal:
-        return "Clear away ended jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised."
+        return "Delete finished jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised."
     return "Check the placement and the versions of manifests/third-party."
 
 
@@ -50,8 +50,8 @@ def _judge_apis(facts: ClusterFacts, findings: Findings) -> None:
         findings.add(
             ClusterError(
                 f"CRD trainjobs.trainer.kubeflow.org at {facts.server} is too old: TrainJob.spec has no "
-                f"{joined(lacking)}, which every job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, its "
-                "CRDs with it (manifests/third-party/trainer)."
+                f"{joined(lacking)}, which every job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, "
+                "including its CRDs (manifests/third-party/trainer)."
             )
         )
     if "jobsets" not in facts.apis.get(JOBSET, frozenset()):
@@ -66,7 +66,7 @@ def _missing(facts: ClusterFacts, what: str, product: str, version: str) -> Clus
     folder = product.rpartition(" ")[2].lower()
     return ClusterError(
         f"CRD missing: {facts.server} does not serve {what}, so no stage can be started there. Install {product} "
-        f"{version} or newer (manifests/third-party/{folder}), or choose another cluster."
+        f"{version} or newer (manifests/third-party/{folder}), or use another cluster."
     )
 
 
@@ -74,7 +74,7 @@ def _judge_namespace(facts: ClusterFacts, findings: Findings) -> None:
     if facts.is_known(ObjectKind.NAMESPACE) and facts.namespace not in facts.known(ObjectKind.NAMESPACE):
         findings.add(
             ConfigError(
-                f"namespace {facts.namespace!r} does not exist at {facts.server}. Name another with --namespace, or "
-                "make it: kubectl apply -k manifests/overlays/<overlay>."
+                f"namespace {facts.namespace!r} does not exist at {facts.server}. Set another one with --namespace, or "
+                "create it: kubectl apply -k manifests/overlays/<overlay>."
             )
         )

@@ -1,7 +1,12 @@
-"""How much of a flavour a queue can ever be given: Kueue's own arithmetic over cluster queues and cohorts.
+"""The most of a flavour that a queue can ever get: Kueue's own arithmetic over cluster queues and cohorts.
 
-Every queue and cohort is a node of a tree. A node's subtree holds its own nominal quota and what its children do not
-keep for themselves by a lending limit; what a queue may have at most is what lies above it, within its borrowing limit.
+Every queue and cohort is a node of a tree. A node's subtree has its own nominal quota and what its children lend (all
+of theirs, or up to their lending limit). A queue can get what it keeps and what is in the cohort above it, up to its
+borrowing limit. Queues a and b in a cohort that has no quota itself:
+
+    a: nominal 8, borrowingLimit 4    b: nominal 16, lendingLimit 10    cohort: 8 + 10 = 18
+    a can have min(18, 8 + 4) = 12, of which 4 are borrowed
+    b keeps 16 - 10 = 6 and can have 6 + 18 = 24, of which 8 are borrowed
 """
 
 from collections.abc import Mapping
@@ -12,12 +17,12 @@ from typing import Any
 from vl3.launch.kube.objects import parse_quantity
 
 Amounts = Mapping[str, Decimal]
-"""Amounts by resource name: cpu in cores, memory in bytes, nvidia.com/gpu in pieces."""
+"""Amounts by resource name: cpu in cores, memory in bytes, nvidia.com/gpu as a number of GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quota:
-    """What a queue or cohort says of one resource of one flavour."""
+    """The quota of a queue or cohort for one resource of one flavour."""
 
     nominal: Decimal
     borrowing_limit: Decimal | None
@@ -46,20 +51,20 @@ class QuotaTree:
             for name, cohort in cohorts.items()
         }
         for node in [*self._queues.values(), *self._cohorts.values()]:
-            if node.parent:  # a cohort exists as soon as somebody names it, without an object of its own
+            if node.parent:  # a cohort exists as soon as a queue names it, even without an object
                 self._cohorts.setdefault(node.parent, _Node(quotas={}, parent=None)).children.append(node)
 
     def nominal(self, queue: str, flavor: str, resource: str) -> Decimal:
-        """What the queue has of its own."""
+        """The queue's own quota."""
         return self._queues[queue].quotas.get((flavor, resource), _NOTHING).nominal
 
     def maximum(self, queue: str, flavor: str, resource: str) -> Decimal:
-        """What the queue can have at most, when nobody else uses anything."""
+        """The most that the queue can have, while no other queue uses anything."""
         return self._potential(self._queues[queue], (flavor, resource), frozenset())
 
     def _potential(self, node: _Node, key: tuple[str, str], passed: frozenset[str]) -> Decimal:
         own = self._subtree(node, key, frozenset())
-        if not node.parent or node.parent in passed:  # Kueue itself stops the queues of a circle of cohorts
+        if not node.parent or node.parent in passed:  # Kueue stops the queues of cyclic cohorts
             return own
         above = self._potential(self._cohorts[node.parent], key, passed | {node.parent})
         limit = node.quotas.get(key, _NOTHING).borrowing_limit
@@ -83,7 +88,7 @@ def cohort_of(cluster_queue: Mapping[str, Any]) -> str | None:
 
 
 def _kept(node: _Node, key: tuple[str, str], own: Decimal) -> Decimal:
-    """What a node never lends."""
+    """How much of its own amount a node never lends: 6 of 16 with a lending limit of 10, nothing without a limit."""
     limit = node.quotas.get(key, _NOTHING).lending_limit
     return Decimal(0) if limit is None else max(Decimal(0), own - limit)
 

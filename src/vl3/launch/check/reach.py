@@ -1,4 +1,4 @@
-"""The first contact with an API server: it answers within seconds, or there is a message that says why not."""
+"""The first request to an API server: it answers within seconds, or a message says why not."""
 
 import json
 from typing import TYPE_CHECKING
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import urllib3
 
 PROBE_SECONDS = 10.0
-"""Time that the server has for its first answer."""
+"""Timeout of the first answer."""
 
 
 def server_version(connection: Connection) -> str:
     """Version of the API server.
 
     Raises:
-        ClusterError: it cannot be reached: nothing listens, the name is unknown, TLS fails, it says nothing.
+        ClusterError: it cannot be reached: nothing listens, the name is unknown, TLS fails, it does not answer.
     """
     import urllib3
 
@@ -31,11 +31,11 @@ def server_version(connection: Connection) -> str:
         )
         return str(json.loads(response.data)["gitVersion"])
     except (ValueError, KeyError, TypeError):
-        # 401 and 403 are told apart by the requests that follow; here only an API server has to be there.
+        # The requests that follow report 401 and 403; here it only has to be an API server.
         if response.status in (401, 403):
             return "unknown version"
         raise ClusterError(
-            f"{connection.server} answers, but not as an API server ({response.status}: "
+            f"{connection.server} answers, but not like an API server ({response.status}: "
             f"{response.data[:80].decode(errors='replace').strip()!r}). Correct the address in {connection.source}, or "
             "start the API server behind that proxy."
         ) from None
@@ -52,7 +52,7 @@ def _unreachable(connection: Connection, error: "urllib3.exceptions.HTTPError | 
         return (
             f"the API server {server} shows a certificate that is not trusted ({_reason(error)}). The certificate "
             f"authority in {source} belongs to another cluster, or to an older one of the same name. Fetch the "
-            "cluster's kubeconfig anew."
+            "cluster's kubeconfig again."
         )
     if isinstance(error, exceptions.NameResolutionError):
         return (
@@ -71,7 +71,7 @@ def _unreachable(connection: Connection, error: "urllib3.exceptions.HTTPError | 
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost reason: `Connection refused` rather than urllib3's whole chain."""
+    """The innermost reason: `Connection refused` instead of urllib3's whole chain."""
     cause: BaseException = error
     while isinstance(inner := cause.__cause__ or (cause.args[-1] if cause.args else None), BaseException):
         cause = inner

@@ -1,4 +1,4 @@
-"""Reading a cluster's facts: some thirty small requests, nothing written, no secret read."""
+"""Reads a cluster's facts with about thirty small requests; writes nothing and reads no secret."""
 
 import os
 import secrets
@@ -25,11 +25,11 @@ _RIGHTS = (
     ("", "events", ("list",)),
     ("kueue.x-k8s.io", "workloads", ("list",)),
 )
-"""What the launcher does: (group, resource, verbs), as manifests/base/rbac grants it."""
+"""Rights that the launcher needs: (group, resource, verbs), as manifests/base/rbac grants them."""
 _PAUSES = Pauses(first_seconds=0.5, longest_seconds=4.0)
-"""Before another try when the server is busy or its storage of a kind is not ready yet."""
+"""Back-off while the server is busy or its storage for a kind is not ready yet."""
 _TRIES = 6
-"""Some ten seconds in all."""
+"""About ten seconds in all."""
 _REVIEWS = Resource("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", is_namespaced=False)
 
 
@@ -37,18 +37,18 @@ def read_facts(client: Client, version: str, placements: Placements) -> ClusterF
     """Take the snapshot that the checks judge.
 
     Args:
-        client: a user of a server that is reachable.
+        client: client of a reachable server.
         version: the server's version.
-        placements: what is to be judged; nodes of other pools are not read.
+        placements: the placements to judge; nodes of other pools are not read.
 
     Raises:
-        ConfigError: the server does not know our credentials.
-        ClusterError: the server broke down while it was read.
+        ConfigError: the server rejects our credentials.
+        ClusterError: the server failed during the requests.
     """
     try:
         return _read(client, version, placements)
     except ApiUnreachableError as error:
-        raise ClusterError(f"{error} any more, in the middle of the check. Check again when it does.") from error
+        raise ClusterError(f"{error}: it stopped answering during the check. Check again when it is back.") from error
     except ApiError as error:
         try:
             raise_refusal(error, client)
@@ -56,12 +56,12 @@ def read_facts(client: Client, version: str, placements: Placements) -> ClusterF
             raise lost.error from error
         raise ClusterError(
             f"the API server {client.server} could not {error.action} ({error.status} {error.reason}: "
-            f"{error.message}). Check again later; if it stays so, the cluster's owner has to look at it."
+            f"{error.message}). Check again later; if that does not help, ask the cluster's owner."
         ) from error
 
 
 def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> dict[str, Any]:
-    """The answer to a request, after a few more tries where the server asks for patience."""
+    """The answer to a request, with a few retries while the server is busy."""
     return retry(
         lambda: call(*arguments, **query),
         may_pass=lambda error: isinstance(error, ApiError) and error.is_passing,
@@ -105,7 +105,7 @@ def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:
 
 
 def _document(client: Client, path: str) -> Object | None:
-    """A document that is no object of a kind, as discovery and schemas are; None where it is not there for us."""
+    """A document of the API server such as discovery or a schema; None if it is missing or forbidden."""
     api, _, name = path.rpartition("/")
     try:
         return _ask(client.list, Resource(api, name, is_namespaced=False))
@@ -116,7 +116,7 @@ def _document(client: Client, path: str) -> Object | None:
 
 
 def _served(client: Client) -> dict[str, frozenset[str]]:
-    """Plural names by served version, of the APIs that are used."""
+    """Plural names by `group/version`, for those of the needed APIs that the server has."""
     apis: dict[str, frozenset[str]] = {}
     for version in (TRAINER, JOBSET, *KUEUE):
         found = None if KUEUE[0] in apis else _document(client, f"apis/{version}")
@@ -126,7 +126,7 @@ def _served(client: Client) -> dict[str, frozenset[str]]:
 
 
 def _trainjob_fields(client: Client) -> frozenset[str] | None:
-    """Fields of TrainJob.spec by the published schema, which everybody may read (a CRD not everybody may)."""
+    """Fields of TrainJob.spec in the published schema, which every identity may read (unlike the CRD)."""
     found = _document(client, f"openapi/v3/apis/{TRAINER}")
     schemas: Mapping[str, Object] = {} if found is None else found["components"]["schemas"]
     for name, schema in schemas.items():
@@ -136,7 +136,7 @@ def _trainjob_fields(client: Client) -> frozenset[str] | None:
 
 
 def _denied(client: Client) -> Iterator[str]:
-    """What this identity lacks of the launcher's rights."""
+    """The launcher's rights that this identity lacks: `create/patch trainjobs.trainer.kubeflow.org`."""
     for group, resource, verbs in _RIGHTS:
         name, _, part = resource.partition("/")
         lacking = [verb for verb in verbs if not _is_allowed(client, group, name, part, verb)]
@@ -165,7 +165,7 @@ def _is_allowed(client: Client, group: str, resource: str, part: str, verb: str)
 
 
 def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> str | None:
-    """Why the server would not take a TrainJob, asked by a creation that it only rehearses, with all its webhooks."""
+    """Why the server would reject a TrainJob, by a dry run, which passes all its webhooks; None if it accepts."""
     runtimes, queues = reading.objects.get(ObjectKind.RUNTIME, {}), reading.objects.get(ObjectKind.LOCAL_QUEUE, {})
     tried = [
         (stage, placement)
@@ -198,7 +198,7 @@ def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> st
 
 
 class _Reading:
-    """Objects as they come in, and what stayed closed."""
+    """The objects read so far, and the kinds that could not be read."""
 
     def __init__(self, client: Client, apis: Mapping[str, frozenset[str]]) -> None:
         self._client = client
@@ -216,7 +216,7 @@ class _Reading:
         self.unreadable: dict[ObjectKind, str] = {}
 
     def read_all(self, kind: ObjectKind, selector: Mapping[str, str] | None = None) -> None:
-        """All objects of a kind, or those with some labels, page by page. Nothing where its API is not served."""
+        """Read all objects of a kind, or those with some labels, page by page. Nothing if the API is not served."""
         resource = self._resource(kind)
         if resource is None:
             return
@@ -232,13 +232,13 @@ class _Reading:
                 if not query["continue"]:
                     break
         except ApiError as error:
-            if error.status != 404:  # a kind that this version of the API does not have yet is simply not there
+            if error.status != 404:  # a kind that this version of the API lacks has no objects
                 self._keep_refusal(kind, error)
                 return
         self.objects[kind] = found
 
     def read_one(self, kind: ObjectKind, name: str) -> None:
-        """One object; that it is missing is known afterwards, too."""
+        """Read one object; the kind counts as read even if the object is missing."""
         resource = self._resource(kind)
         assert resource is not None
         found: dict[str, Object] = {}
@@ -263,7 +263,7 @@ class _Reading:
 
 
 def _read_companions(reading: _Reading, placements: Placements) -> None:
-    """What the pods of the named runtimes name by themselves."""
+    """Read the objects that the pods of the placements' runtimes refer to."""
     runtimes = reading.objects.get(ObjectKind.RUNTIME, {})
     names = dict.fromkeys(RUNTIME_PREFIX + placement.pool for placement in placements.values())
     wanted = dict.fromkeys(item for name in names if name in runtimes for item in companions(runtimes[name]))
@@ -272,7 +272,7 @@ def _read_companions(reading: _Reading, placements: Placements) -> None:
 
 
 def _read_nodes(reading: _Reading, placements: Placements) -> None:
-    """Nodes of the flavours that the placements' queues have, so that a large cluster is not read whole."""
+    """Read the nodes of the flavours of the placements' queues, so that not all nodes of a large cluster are read."""
     locals_, queues = reading.objects.get(ObjectKind.LOCAL_QUEUE, {}), reading.objects.get(ObjectKind.CLUSTER_QUEUE, {})
     flavors = reading.objects.get(ObjectKind.FLAVOR, {})
     named = {

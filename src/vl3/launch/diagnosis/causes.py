@@ -1,4 +1,4 @@
-"""Why an attempt can fail: who acts, whether another attempt may help, and what to say."""
+"""Why an attempt can fail: who acts, whether a retry may help, and the remedy."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class Cause:
     """A kind of failure."""
 
     name: str
-    """Short name, as it stands in the history of a TrainJob."""
+    """Short name, as in the history of a TrainJob."""
     family: type[Vl3Error]
     """Who acts."""
     retry: str
@@ -18,20 +18,20 @@ class Cause:
     remedy: str
     """What to do, with `{stage}` for the stage."""
     patience: str | None = None
-    """Field of LaunchLimits: for how long the trouble must last before it counts; None: it counts at once."""
+    """Field of LaunchLimits with the time that the problem must last before it counts; None counts at once."""
 
 
-NODE_LOST = Cause("node_lost", ClusterError, "count", "Look at the node: `kubectl describe node`.")
+NODE_LOST = Cause("node_lost", ClusterError, "count", "Check the node: `kubectl describe node`.")
 NODE_SILENT = Cause("node_lost", ClusterError, "count", NODE_LOST.remedy, "lost_node_seconds")
-"""The same, seen before the job has failed: a pod on a dead node never says that it has ended."""
-EVICTED = Cause("evicted", ClusterError, "count", "Look at what evicted the pod: `kubectl get events`.")
-STOPPED = Cause("stopped", ClusterError, "count", "Something asked the pod to stop; look at its node's events.")
-VANISHED = Cause("vanished", ClusterError, "count", "Look at `kubectl get events` of that time.")
+"""The same, seen before the job has failed: a pod on a dead node never reports its end."""
+EVICTED = Cause("evicted", ClusterError, "count", "Check what evicted the pod: `kubectl get events`.")
+STOPPED = Cause("stopped", ClusterError, "count", "Something stopped the pod; check its node's events.")
+VANISHED = Cause("vanished", ClusterError, "count", "Check `kubectl get events` of that time.")
 POD_REPLACED = Cause(
-    "pod_replaced", ClusterError, "count", "Look at who deleted the pod: `kubectl get events`.", "replaced_pod_seconds"
+    "pod_replaced", ClusterError, "count", "Check what deleted the pod: `kubectl get events`.", "replaced_pod_seconds"
 )
 CRASH = Cause("crash", ClusterError, "progress", "The step's log has the last lines of every pod.")
-CLUSTER = Cause("cluster", ClusterError, "count", "Start the run again: it goes on from its last checkpoint.")
+CLUSTER = Cause("cluster", ClusterError, "count", "Start the run again: it resumes from its last checkpoint.")
 CONFIG = Cause("config", ConfigError, "never", "")
 DATA = Cause("data", DataError, "never", "")
 STORAGE = Cause("storage", StorageError, "never", "")
@@ -42,7 +42,7 @@ OUT_OF_MEMORY = Cause(
     "Raise placements.{stage}.memory_gib, or lower stages.{stage}.packs_per_step or data.max_length_tokens.",
 )
 SHM_FULL = Cause(
-    "volume_full", ConfigError, "never", "Raise placements.{stage}.shm_gib (and memory_gib, of which it is a part)."
+    "volume_full", ConfigError, "never", "Raise placements.{stage}.shm_gib (and memory_gib, which includes it)."
 )
 CANNOT_START = Cause(
     "cannot_start",
@@ -61,14 +61,14 @@ IMAGE_MISSING = Cause(
     "image_missing",
     ConfigError,
     "never",
-    "Set the image in the overlay's `images:` to one that is there, and give the pods a pull secret if it is private.",
+    "Set `images:` in the overlay to an existing image, and give the pods a pull secret if it is private.",
     "image_certain_seconds",
 )
 IMAGE_UNREACHABLE = Cause(
     "image_unreachable",
     ClusterError,
     "never",
-    "Check that the nodes reach the registry, or load the image into the nodes; then start the run again.",
+    "Check that the nodes can reach the registry, or load the image into the nodes; then start the run again.",
     "image_pull_seconds",
 )
 IMAGE_SLOW = Cause(
@@ -82,21 +82,21 @@ UNSCHEDULABLE = Cause(
     "unschedulable",
     ClusterError,
     "never",
-    "The quota allows it but no node takes it: check the pool's nodes (label vl3.dev/pool, free GPUs, taints).",
+    "The quota allows it but no node accepts it: check the pool's nodes (label vl3.dev/pool, free GPUs, taints).",
     "unschedulable_seconds",
 )
 NO_PODS = Cause(
     "no_pods",
     ClusterError,
     "never",
-    "Look at `kubectl get events` and at the logs of the JobSet and Trainer controllers.",
+    "Check `kubectl get events` and the logs of the JobSet and Trainer controllers.",
     "unschedulable_seconds",
 )
 QUOTA_NEVER = Cause(
     "quota_never",
     ConfigError,
     "never",
-    "Lower placements.{stage}.nodes or gpus_per_node, choose another pool, or let the administrator raise the quota.",
+    "Lower placements.{stage}.nodes or gpus_per_node, set another pool, or ask the administrator to raise the quota.",
     "quota_certain_seconds",
 )
 QUEUE_MISSING = Cause(
@@ -110,24 +110,27 @@ QUEUE_TIMEOUT = Cause(
     "queue_timeout",
     ClusterError,
     "never",
-    "Start the run again later, raise placements.{stage}.queue_timeout_seconds or choose a higher priority.",
+    "Start the run again later, raise placements.{stage}.queue_timeout_seconds or set a higher priority.",
 )
 DEADLINE = Cause(
     "deadline",
     ClusterError,
     "never",
-    "Start the run again: it goes on from its last checkpoint. If it is as slow as it should be, raise "
+    "Start the run again: it resumes from its last checkpoint. If it really needs that long, raise "
     "stages.{stage}.timeout_seconds.",
 )
 DELETED = Cause(
-    "deleted", ClusterError, "never", "Start the run again if that was not wanted: it goes on from its last checkpoint."
+    "deleted",
+    ClusterError,
+    "never",
+    "If that was not intended, start the run again: it resumes from its last checkpoint.",
 )
 UNSUPPORTED = Cause("unsupported", ConfigError, "never", "Check placements.{stage}.pool against the training runtimes.")
 
 OF_FAMILY = {"ConfigError": CONFIG, "DataError": DATA, "StorageError": STORAGE, "ClusterError": CLUSTER}
-"""Cause of an error that the training itself named."""
+"""Cause by the family that the training recorded."""
 OF_EXIT_CODE = {2: CONFIG, 3: DATA, 4: CLUSTER, 6: STORAGE, 143: STOPPED}
-"""Cause by exit code, where nothing else is known."""
+"""Cause by exit code, if nothing else is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +140,12 @@ class AttemptFailure:
     cause: Cause
     """The kind."""
     text: str
-    """What is wrong and where: names of objects, values, the cluster's own words."""
+    """What is wrong and where: names of objects, values, the cluster's own message."""
     pod: str = ""
     """The pod that failed first."""
 
     def error(self, task: str, stage: str, *, attempts: int, last_lines: str = "") -> Vl3Error:
-        """The error that the launch ends with."""
+        """The error that ends the launch."""
         tries = f" (attempt {attempts})" if attempts > 1 else ""
         shown = f" Last lines of {self.pod}:\n{last_lines}" if last_lines else ""
         remedy = self.cause.remedy.format(stage=stage)

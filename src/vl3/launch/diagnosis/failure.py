@@ -1,4 +1,4 @@
-"""What is wrong with an attempt, read from its objects; pure."""
+"""What is wrong with an attempt, derived from its objects by pure functions."""
 
 import json
 import re
@@ -49,19 +49,20 @@ _MOST_TELLING = (
     causes.CRASH,
     causes.STOPPED,
 )
-"""A lost node or a kill is never a consequence; a crash may be a peer's broken connection, a stop is asked for."""
+"""The most likely root cause first: a lost node or a kill is never a consequence of another pod's failure; a crash may
+be a peer's broken connection, and a stop was requested."""
 
 
 def find_trouble(
     trainjob: Object | None, workload: Object | None, pods: Sequence[Object], lost: Sequence[Object] = ()
 ) -> AttemptFailure | None:
-    """What keeps an attempt from going on that nothing may mend; it counts when it lasts (Cause.patience).
+    """A problem that blocks an attempt and may not resolve itself; it counts if it lasts (Cause.patience).
 
     Args:
         trainjob: the TrainJob.
-        workload: Kueue's Workload of it.
+        workload: its Workload of Kueue.
         pods: its pods.
-        lost: pods that are gone since the job was admitted, as last seen.
+        lost: pods that disappeared since the job was admitted, as last seen.
     """
     if trainjob is None or is_being_deleted(trainjob) or is_true(trainjob, "Failed") or is_true(trainjob, "Complete"):
         return None
@@ -73,7 +74,7 @@ def find_trouble(
             return AttemptFailure(causes.NODE_SILENT, f"{disruption[1]} and does not end", name_of(pod))
     if int(trainjob["spec"].get("trainer", {}).get("numNodes") or 1) > 1:
         for pod in lost:
-            if not is_over(pod):  # the others wait for it in vain, and its replacement for them
+            if not is_over(pod):  # the others wait for it, and its replacement waits for them: a deadlock
                 text = f"pod {name_of(pod)} (node rank {rank_of(pod)}) was deleted while the job ran"
                 return AttemptFailure(causes.POD_REPLACED, text, name_of(pod))
     present = [pod for pod in pods if not is_being_deleted(pod)]
@@ -87,21 +88,24 @@ def find_trouble(
 
 
 def classify(trainjob: Object, pods: Sequence[Object]) -> AttemptFailure:
-    """Why a TrainJob has failed.
+    """Why a TrainJob has failed: the most telling cause of all pods, among equal ones the earliest.
+
+    Rank 0 crashed at 12:00:07 because rank 3 was OOMKilled at 12:00:05: out_of_memory of rank 3. Ranks 1 and 2 crashed
+    at 12:00:04 and 12:00:03: crash of rank 2.
 
     Args:
         trainjob: the failed TrainJob.
-        pods: its pods as last seen, those that are gone by now included.
+        pods: its pods as last seen, including those that have disappeared.
     """
     failed = condition(trainjob, "Failed") or {}
     message = one_line(f"{failed.get('reason', '')}: {failed.get('message', '')}")
     if failed.get("reason") == "DeadlineExceeded":
-        return AttemptFailure(causes.DEADLINE, f"TrainJob {name_of(trainjob)} ran into its activeDeadlineSeconds")
+        return AttemptFailure(causes.DEADLINE, f"TrainJob {name_of(trainjob)} exceeded its activeDeadlineSeconds")
     if failed.get("reason") == "TrainingRuntimeNotSupported":
         return AttemptFailure(causes.UNSUPPORTED, f"TrainJob {name_of(trainjob)}: {message}")
     found = [failure for pod in pods if (failure := _of_pod(pod)) is not None]
     if not found:
-        text = f"TrainJob {name_of(trainjob)} failed ({message}) and its pods were gone before they said why"
+        text = f"TrainJob {name_of(trainjob)} failed ({message}) and its pods were deleted before their status was read"
         return AttemptFailure(causes.VANISHED, text)
     return min(found, key=lambda one: (_MOST_TELLING.index(one[0].cause), one[1]))[0]
 
@@ -115,7 +119,7 @@ def _queue_trouble(trainjob: Object, workload: Object | None) -> AttemptFailure 
     if reserved.get("reason") == "Inadmissible" and re.search(r"LocalQueue .* doesn't exist", message):
         return AttemptFailure(causes.QUEUE_MISSING, f"TrainJob {name_of(trainjob)} cannot be queued: {message}")
     if _NEVER_FITS.search(message):
-        text = f"TrainJob {name_of(trainjob)} asks of queue {queue} what its quota can never give: {message}"
+        text = f"TrainJob {name_of(trainjob)} requests more from queue {queue} than its quota can ever give: {message}"
         return AttemptFailure(causes.QUOTA_NEVER, text)
     return None
 
@@ -130,7 +134,7 @@ def _unschedulable(pods: Sequence[Object]) -> AttemptFailure | None:
 
 
 def _image_trouble(pods: Sequence[Object]) -> AttemptFailure | None:
-    """Trouble with an image; a missing one is more telling than one that only takes its time."""
+    """A problem with an image; a missing image is reported before a slow pull."""
     slow: AttemptFailure | None = None
     for pod in pods:
         reason, message = waiting_reason(pod)
@@ -139,12 +143,10 @@ def _image_trouble(pods: Sequence[Object]) -> AttemptFailure | None:
             text = f"{where} cannot get image {image_of(pod)} ({reason}: {one_line(message)})"
             return AttemptFailure(_image_cause(reason, message), text, name_of(pod))
         if reason == "ContainerCreating" and slow is None:
-            text = f"{where} still gets its image {image_of(pod)} and volumes"
+            text = f"{where} is still waiting for its image {image_of(pod)} and volumes"
             slow = AttemptFailure(causes.IMAGE_SLOW, text, name_of(pod))
         if slow is None and node_of(pod) and not is_over(pod) and not container_status(pod):
-            slow = AttemptFailure(
-                causes.IMAGE_SLOW, f"{where} has heard nothing from that node's kubelet", name_of(pod)
-            )
+            slow = AttemptFailure(causes.IMAGE_SLOW, f"{where} got no status from that node's kubelet", name_of(pod))
     return slow
 
 
@@ -160,13 +162,13 @@ def _container_trouble(pods: Sequence[Object]) -> AttemptFailure | None:
     for pod in pods:
         reason, message = waiting_reason(pod)
         if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-            text = f"pod {name_of(pod)}: its container cannot be made ({reason}: {one_line(message)})"
+            text = f"pod {name_of(pod)}: its container cannot be created ({reason}: {one_line(message)})"
             return AttemptFailure(causes.BAD_CONTAINER, text, name_of(pod))
     return None
 
 
 def _of_pod(pod: Object) -> tuple[AttemptFailure, tuple[float, int]] | None:
-    """What ended a pod, with when and its rank to order by; None for one that did not fail."""
+    """What ended a pod, with (end time, rank) as the order; None if it did not fail."""
     end = terminated(pod)
     disruption = _disruption(pod)
     order = (unix_time(end.get("finishedAt")) or float("inf"), rank_of(pod))
@@ -184,7 +186,7 @@ def _of_pod(pod: Object) -> tuple[AttemptFailure, tuple[float, int]] | None:
 
 
 def _disruption(pod: Object) -> tuple[Cause, str] | None:
-    """Whether the platform, not the training, ended a pod."""
+    """Cause and text if the platform, not the training, ended a pod."""
     where = f"pod {name_of(pod)} on node {node_of(pod) or '?'}"
     status = pod.get("status") or {}
     found = condition(pod, "DisruptionTarget") or {}
@@ -205,12 +207,12 @@ def _of_container(end: Object) -> tuple[Cause, str]:
     code = int(end.get("exitCode") or 0)
     recorded = _recorded(str(end.get("message") or ""))
     if end.get("reason") == "OOMKilled":
-        return causes.OUT_OF_MEMORY, "was killed because its memory ran out (OOMKilled)"
+        return causes.OUT_OF_MEMORY, "was killed because it ran out of memory (OOMKilled)"
     if end.get("reason") in ("StartError", "ContainerCannotRun"):
         return causes.CANNOT_START, f"could not be started ({end['reason']}: {one_line(str(end.get('message')))})"
     if recorded is not None:
         family, message = recorded
-        # An unexpected end (1) and a kill (137) come with the family of last resort, too.
+        # An unexpected end (1) and a kill (137) are recorded as ClusterError, too.
         is_crash = family == "ClusterError" and causes.OF_EXIT_CODE.get(code) is not causes.CLUSTER
         return (causes.CRASH if is_crash else causes.OF_FAMILY[family]), f"ended with exit code {code}: {message}"
     if code in causes.OF_EXIT_CODE:
@@ -220,7 +222,7 @@ def _of_container(end: Object) -> tuple[Cause, str]:
 
 
 def _recorded(message: str) -> tuple[str, str] | None:
-    """Family and message that the training left as its last words."""
+    """Family and message that the training wrote as its termination message; None if there is none."""
     try:
         data = json.loads(message)
         return (data["family"], str(data["message"])) if data["family"] in causes.OF_FAMILY else None

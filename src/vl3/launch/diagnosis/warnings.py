@@ -1,4 +1,4 @@
-"""What the cluster's events say about a job that does not go on, asked for only then."""
+"""The cluster's events about a job that makes no progress; they are requested only then."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _MAX_EVENTS = "500"
 
 
 class LatestWarning:
-    """The latest warning about a TrainJob or what was made of it."""
+    """The latest warning about a TrainJob or an object that was created for it."""
 
     def __init__(self, client: Client, name: str, *, every_seconds: float) -> None:
         self._client = client
@@ -21,7 +21,7 @@ class LatestWarning:
         self._warning = ""
 
     def text(self, now: float) -> str:
-        """`; <reason>: <message>` or nothing; the first look comes after some seconds, as most things settle."""
+        """`; <reason>: <message>` or an empty text; the first request waits, since most problems pass in seconds."""
         if self._next_at is None:
             self._next_at = now + _PATIENCE_SECONDS
         elif now >= self._next_at:
@@ -30,7 +30,7 @@ class LatestWarning:
         return self._warning
 
     def forget(self) -> None:
-        """The job goes on."""
+        """Drop the warning: the job makes progress."""
         self._next_at, self._warning = None, ""
 
     def _ask(self) -> str:

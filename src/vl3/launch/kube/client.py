@@ -1,4 +1,4 @@
-"""Requests to the API server: plain objects in and out, every request counted, errors with their meaning."""
+"""Requests to the API server: plain objects in and out, every request counted, every error classified."""
 
 import json
 import threading
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     import urllib3
 
 REQUEST_SECONDS = 30.0
-"""Longest wait for the answer to a request that is no watch."""
+"""Timeout of every request except watches and followed logs."""
 _CONNECT_SECONDS = 10.0
 
 
 class ApiUnreachableError(Exception):
-    """No answer came; whether the request was carried out is not known."""
+    """No answer came; the request may or may not have succeeded."""
 
 
 class ApiError(Exception):
-    """The API server said no.
+    """The API server refused or failed.
 
     Attributes:
         status: HTTP status.
-        reason: Kubernetes' own reason, `NotFound`; empty where the answer has none.
-        retry_after_seconds: pause that the server asks for; 0 where it asks for none.
-        names_object: whether the answer is about an object rather than an unknown path.
+        reason: Kubernetes' own reason, `NotFound`; empty if the answer has none.
+        retry_after_seconds: pause that the server asks for; 0 if none.
+        names_object: whether the answer is about an object and not about an unknown path.
     """
 
     def __init__(self, status: int, body: bytes, retry_after: str | None, action: str) -> None:
@@ -46,15 +46,15 @@ class ApiError(Exception):
 
     @property
     def is_passing(self) -> bool:
-        """Whether the same request may succeed in a while: the server is busy, starting, or lacks a webhook."""
+        """Whether the error is transient: the server is busy, starting, or cannot reach a webhook."""
         return self.status == 429 or self.status >= 500
 
 
 class Client:
-    """One user of the API server in one namespace; safe for use by several threads."""
+    """A client of the API server for one namespace; thread safe."""
 
     def __init__(self, connection: Connection) -> None:
-        """Nothing is contacted before the first request."""
+        """Connect lazily: nothing is sent before the first request."""
         self._connection = connection
         self._lock = threading.Lock()
         self._generation = 0
@@ -78,12 +78,12 @@ class Client:
         return self._connection.source
 
     def is_settling(self, seconds: float) -> bool:
-        """Whether the server did not answer a moment ago: one that starts forbids much and lacks CRDs at first."""
+        """Whether it failed to answer within this time: a starting server first refuses much and lacks CRDs."""
         return self._broken_at is not None and time.monotonic() - self._broken_at < seconds
 
     @property
     def requests(self) -> int:
-        """Number of requests so far, retries and watches included."""
+        """Number of requests so far, including retries and watches."""
         with self._lock:
             return sum(self.counts.values())
 
@@ -96,7 +96,7 @@ class Client:
         return self._json("GET", resource, query=query)
 
     def create(self, resource: Resource, body: Mapping[str, Any], **query: str) -> dict[str, Any]:
-        """Create an object; unknown fields are refused rather than dropped."""
+        """Create an object; the server refuses unknown fields instead of dropping them."""
         return self._json("POST", resource, query={"fieldValidation": "Strict", **query}, body=body)
 
     def annotate(self, resource: Resource, name: str, annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -105,10 +105,10 @@ class Client:
         return self._json("PATCH", resource, name=name, body=body, content_type="application/merge-patch+json")
 
     def delete(self, resource: Resource, name: str, *, uid: str | None = None) -> None:
-        """Delete an object and then what it owns; with a uid only that very object.
+        """Delete an object and then what it owns; with a uid only if the object has it.
 
         Raises:
-            ApiError: 404 when it is gone, 409 when another object has the name now.
+            ApiError: 404 if it is gone, 409 if another object has the name now.
         """
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
@@ -160,7 +160,7 @@ class Client:
         content_type: str = "application/json",
         verb: str | None = None,
     ) -> "urllib3.BaseHTTPResponse":
-        """Send a request; credentials that are refused are read anew once."""
+        """Send a request; refused credentials are read again once."""
         path = resource.path(self.namespace, name, part) + (f"?{urlencode(query)}" if query else "")
         for is_last in (False, True):
             generation = self._generation
@@ -214,7 +214,7 @@ class Client:
             self.counts[what] += 1
 
     def _reload(self, generation: int) -> None:
-        """Read the credentials anew, unless another thread just did."""
+        """Read the credentials again, unless another thread just did."""
         with self._lock:
             if generation == self._generation:
                 self._connection.reload()

@@ -1,4 +1,4 @@
-"""The way to the API server: address, certificates and credentials as the `kubernetes` client finds them."""
+"""How to reach the API server: address, certificates and credentials as the `kubernetes` client finds them."""
 
 import socket
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULT_NAMESPACE = "vl3"
 
-# A dead connection is noticed by the kernel, so that watches and logs need no short read timeouts.
+# The kernel detects a dead connection, so that watches and logs need no short read timeouts.
 _KEEP_ALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -23,10 +23,10 @@ _KEEP_ALIVE = [
 
 
 class Connection:
-    """One API server, and who we are to it."""
+    """One API server, and our credentials for it."""
 
     def __init__(self, configuration: Any, namespace: str, source: str, context: str | None = None) -> None:
-        """Connections are made by `connect`."""
+        """Use `connect` to create one."""
         self._configuration = configuration
         self._context = context
         self.namespace = namespace
@@ -40,24 +40,24 @@ class Connection:
         return str(self._configuration.host).rstrip("/")
 
     def authorization(self) -> dict[str, str]:
-        """The header that says who we are; a service account's token is read anew as it is rotated."""
+        """The header with our token; a service account's token is read again when it is rotated."""
         token = self._configuration.get_api_key_with_prefix("authorization")
         return {"Authorization": token} if token else {}
 
     def reload(self) -> None:
-        """Read the credentials anew, as after a login: the API server did not know the former ones."""
+        """Read the credentials again, as after a login: the API server rejected the current ones."""
         self._configuration, _, _ = _load(self.source, self._context)
         self.pool.clear()
         self.pool = _pool(self._configuration)
 
 
 def connect(namespace: str | None = None, kubeconfig: Path | None = None, context: str | None = None) -> Connection:
-    """The connection of a pod to its own cluster, else that of the kubeconfig's current context.
+    """The connection of a pod to its own cluster, otherwise that of the kubeconfig's current context.
 
     Args:
-        namespace: namespace to work in; None takes the pod's own, the context's, or `vl3`.
-        kubeconfig: file to use; None takes a pod's service account, else KUBECONFIG or ~/.kube/config.
-        context: context of the kubeconfig; None takes a pod's service account, else the current one.
+        namespace: namespace to work in; None uses the pod's own, the context's, or `vl3`.
+        kubeconfig: file to use; None uses a pod's service account, otherwise KUBECONFIG or ~/.kube/config.
+        context: context of the kubeconfig; None uses a pod's service account, otherwise the current context.
 
     Raises:
         ConfigError: there is neither, or the file cannot be used.
@@ -67,7 +67,7 @@ def connect(namespace: str | None = None, kubeconfig: Path | None = None, contex
 
 
 def _load(source: str | None, context: str | None = None) -> tuple[Any, str | None, str]:
-    """Configuration, namespace and where they come from; `source` is a former result's third part or a file."""
+    """Configuration, namespace and their source; `source` is a file or the source of an earlier result."""
     from kubernetes import client, config
 
     configuration = client.Configuration()
@@ -77,7 +77,7 @@ def _load(source: str | None, context: str | None = None) -> tuple[Any, str | No
         except config.ConfigException:
             if source is not None:
                 raise ConfigError(
-                    "the service account's token is gone from this pod. Let the pod mount it (serviceAccountName, "
+                    "the service account's token is gone from this pod. Make the pod mount it (serviceAccountName, "
                     "automountServiceAccountToken) and start again."
                 ) from None
         else:
@@ -89,8 +89,8 @@ def _load(source: str | None, context: str | None = None) -> tuple[Any, str | No
         contexts, current = config.list_kube_config_contexts(config_file=path)
     except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"no cluster is configured: this is no pod with a service account, and {path} cannot be used ({error}). "
-            "Set KUBECONFIG to the cluster's file (`make kind-up` writes build/kind/kubeconfig), or choose "
+            f"no cluster is configured: this is not a pod with a service account, and {path} cannot be used ({error}). "
+            "Set KUBECONFIG to the cluster's file (`make kind-up` writes build/kind/kubeconfig), or set "
             "launch.backend=local."
         ) from error
     chosen = next((item for item in contexts if item["name"] == context), current)
@@ -101,7 +101,7 @@ def _pool(configuration: Any) -> "urllib3.PoolManager":
     import urllib3
     from kubernetes.client.rest import RESTClientObject
 
-    if not configuration.verify_ssl:  # the kubeconfig wants it so; a warning at every request says nothing new
+    if not configuration.verify_ssl:  # the kubeconfig says so; a warning at every request adds nothing
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     pool = RESTClientObject(configuration, maxsize=8).pool_manager
     pool.connection_pool_kw["socket_options"] = _KEEP_ALIVE

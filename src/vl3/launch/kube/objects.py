@@ -1,4 +1,4 @@
-"""Reading Kubernetes objects as they come from the API server: plain dictionaries with gaps."""
+"""Reads Kubernetes objects as the API server sends them: plain dictionaries in which any field may be missing."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -8,7 +8,7 @@ Object = dict[str, Any]
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 CONTAINER = "node"
-"""The container of a pod that trains."""
+"""Name of the container that trains."""
 
 
 def name_of(item: Object) -> str:
@@ -17,7 +17,7 @@ def name_of(item: Object) -> str:
 
 
 def uid_of(item: Object) -> str:
-    """Identity of an object, never used again."""
+    """Identity of an object, which is never reused."""
     return str(item["metadata"]["uid"])
 
 
@@ -32,7 +32,7 @@ def labels_of(item: Object) -> dict[str, str]:
 
 
 def is_being_deleted(item: Object) -> bool:
-    """Whether somebody has asked for the object's end."""
+    """Whether the object's deletion was requested."""
     return "deletionTimestamp" in item["metadata"]
 
 
@@ -49,7 +49,7 @@ def is_true(item: Object | None, kind: str) -> bool:
 
 
 def parse_quantity(text: str | int | float) -> Decimal:
-    """The value of a Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648. ValueError for what is none."""
+    """The value of a Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648. ValueError if it is not a quantity."""
     from kubernetes.utils.quantity import parse_quantity as parse
 
     value: Decimal = parse(text)
@@ -72,12 +72,12 @@ def phase_of(pod: Object) -> str:
 
 
 def is_over(pod: Object) -> bool:
-    """Whether all containers of a pod have ended, so that it uses nothing any more."""
+    """Whether all containers of a pod have ended, so that it uses no resources any more."""
     return phase_of(pod) in ("Succeeded", "Failed")
 
 
 def is_unreachable(pod: Object, now: float) -> bool:
-    """Whether a pod should have ended by now on a node that the cluster took for lost: nobody can end it."""
+    """Whether a pod is overdue on a node that the cluster considers lost: its end cannot be confirmed."""
     due = unix_time(pod["metadata"].get("deletionTimestamp"))
     disruption = condition(pod, "DisruptionTarget") or {}
     return due is not None and now > due and disruption.get("reason") == "DeletionByTaintManager"
@@ -107,7 +107,7 @@ def waiting_reason(pod: Object) -> tuple[str, str]:
 
 
 def terminated(pod: Object) -> Object:
-    """How the container ended; empty while it has not."""
+    """How the container ended; empty while it runs."""
     return (container_status(pod).get("state") or {}).get("terminated") or {}
 
 
@@ -119,11 +119,11 @@ def image_of(pod: Object) -> str:
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether a pod runs and is not on its way out."""
+    """Whether a pod is ready and not being deleted."""
     return phase_of(pod) == "Running" and is_true(pod, "Ready") and not is_being_deleted(pod)
 
 
 def one_line(text: str, limit: int = 400) -> str:
-    """A message fit for one line of a log."""
+    """A message on one line, shortened to `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."

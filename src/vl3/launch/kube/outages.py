@@ -1,4 +1,4 @@
-"""Requests that outlast a restart of the API server, and the one message for what no waiting can mend."""
+"""Retries requests while the API server restarts, and explains refusals that no retry can solve."""
 
 import logging
 import re
@@ -17,14 +17,14 @@ log = logging.getLogger("vl3.launch")
 Result = TypeVar("Result")
 
 _NO_RIGHT = re.compile(r" cannot \w+ resource | cannot \w+ path ")
-"""How the API server says that RBAC forbids something; webhooks and quotas answer 403 in other words."""
+"""How the API server reports that RBAC forbids something; webhooks and quotas word their 403 differently."""
 
 
 class LostTouchError(Exception):
-    """The API server cannot be asked any more, not even to delete what is there.
+    """The API server does not answer any more, so jobs cannot even be deleted.
 
     Attributes:
-        error: what to tell the person.
+        error: the error to show.
     """
 
     def __init__(self, error: Vl3Error) -> None:
@@ -47,10 +47,10 @@ class Outage:
         self._since = None
 
     def note(self, error: BaseException) -> None:
-        """No good answer came.
+        """A request failed.
 
         Raises:
-            LostTouchError: that has been so for too long.
+            LostTouchError: the outage has lasted too long.
         """
         if self._since is None:
             self._since = time.monotonic()
@@ -59,8 +59,8 @@ class Outage:
         if seconds > self._limits.api_outage_seconds:
             raise LostTouchError(
                 ClusterError(
-                    f"the API server {self._client.server} ({self._client.source}) has given no good answer for "
-                    f"{seconds:.0f} s: {error}. A job that was created goes on by itself. When the server answers "
+                    f"the API server {self._client.server} ({self._client.source}) has given no valid answer for "
+                    f"{seconds:.0f} s: {error}. A job that was created keeps running. When the server answers "
                     "again, start the run again: it finds its job."
                 )
             ) from error
@@ -69,13 +69,13 @@ class Outage:
 def until_answered(
     call: Callable[[], Result], client: Client, limits: LaunchLimits, stop: threading.Event | None = None
 ) -> Result:
-    """Make a request until it is answered.
+    """Retry a request until it is answered.
 
     Raises:
-        ApiError: an answer that the caller has to understand: 400, 404, 409, 410, 422.
-        ConfigError: our rights do not suffice.
+        ApiError: an answer that the caller has to handle: 400, 404, 409, 410, 422.
+        ConfigError: we lack a right.
         ClusterError: the API server does not know the resource.
-        LostTouchError: it gave no good answer for too long, or does not know who we are any more.
+        LostTouchError: it gave no valid answer for too long, or rejects our credentials.
         StoppedError: `stop` was set.
     """
     outage = Outage(limits, client)
@@ -102,16 +102,16 @@ def until_answered(
 
 
 def may_pass(error: ApiError, client: Client, limits: LaunchLimits) -> bool:
-    """Whether the same request may succeed in a while, because the server is busy or has only just started."""
+    """Whether an error is transient, because the server is busy or has only just started."""
     is_refusal = error.status != 401 and refusal(error, client) is not None
     return error.is_passing or (is_refusal and client.is_settling(limits.settling_seconds))
 
 
 def outage_as_error(call: Callable[[], Result]) -> Result:
-    """Call what asks with until_answered, for a caller that has no job to be careful of.
+    """Call a function that uses until_answered, for a caller without a job that keeps running.
 
     Raises:
-        Vl3Error: in place of LostTouchError, the error for the person.
+        Vl3Error: the error inside a LostTouchError.
     """
     try:
         return call()
@@ -120,7 +120,7 @@ def outage_as_error(call: Callable[[], Result]) -> Result:
 
 
 def raise_refusal(error: ApiError, client: Client) -> None:
-    """Raise the message for an answer that is about us rather than about the request's object, if it is one."""
+    """Raise the error of `refusal`, if it has one."""
     refused = refusal(error, client)
     if refused is not None and error.status == 401:
         raise LostTouchError(refused) from error
@@ -129,22 +129,22 @@ def raise_refusal(error: ApiError, client: Client) -> None:
 
 
 def refusal(error: ApiError, client: Client) -> Vl3Error | None:
-    """The message for an answer that is about us rather than about the request's object."""
+    """The error for an answer about our rights or the server's APIs; None if it is about the request's object."""
     if error.status == 401:
         return ConfigError(
-            f"the API server {client.server} does not know our credentials ({client.source}): {error.message}. "
-            "They were read anew and are still refused: the token has expired or was revoked. Log in again (or "
+            f"the API server {client.server} rejects our credentials ({client.source}): {error.message}. "
+            "They were read again and are still refused: the token has expired or was revoked. Log in again (or "
             "renew the kubeconfig's token), then start the run again: it finds its job."
         )
     if error.status == 403 and _NO_RIGHT.search(error.message):
         return ConfigError(
-            f"not allowed to {error.action}: {error.message}. Let the cluster's administrator apply "
-            "manifests/base/rbac (Role vl3-launcher) to the namespace and bind it to who starts this."
+            f"not allowed to {error.action}: {error.message}. Ask the cluster's administrator to apply "
+            "manifests/base/rbac (Role vl3-launcher) to the namespace and to bind it to this identity."
         )
     if error.status == 404 and not error.names_object:
         return ClusterError(
-            f"the API server {client.server} knows nothing of what is needed to {error.action}: its "
-            "CustomResourceDefinition is missing or has another version. Let the administrator install the versions "
-            "of manifests/third-party; `vl3 cluster check` lists all that is missing."
+            f"the API server {client.server} has no API to {error.action}: the CustomResourceDefinition is missing or "
+            "has another version. Ask the administrator to install the versions of manifests/third-party; "
+            "`vl3 cluster check` lists everything that is missing."
         )
     return None

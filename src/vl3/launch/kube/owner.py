@@ -1,4 +1,4 @@
-"""The workflow run that this process is a step of, as the owner of the jobs that it makes."""
+"""The workflow run that this process is a step of, as the owner of the jobs that it creates."""
 
 import os
 import socket
@@ -20,14 +20,14 @@ class LauncherPod:
     name: str
     """Its name."""
     owner: dict[str, Any] | None
-    """Owner reference to Argo's Workflow that made it."""
+    """Owner reference to the Workflow of Argo that created it."""
 
 
 def find_launcher_pod(client: Client) -> LauncherPod | None:
     """This process's own pod and what controls it; None outside a cluster.
 
-    Jobs are owned by the workflow, not by the pod: that is replaced when a step is retried, and its jobs must outlive
-    it. A pod that cannot be read only costs the owner reference; the run's exit handler and the collector remain.
+    The workflow owns the jobs, not the pod: a retry of the step replaces the pod, and its jobs must outlive it. If the
+    pod cannot be read, only the owner reference is missing; the run's exit handler and the collector still delete jobs.
     """
     if not NAMESPACE_FILE.is_file() or NAMESPACE_FILE.read_text(encoding="utf-8").strip() != client.namespace:
         return None

@@ -1,4 +1,4 @@
-"""The resources of the API server that the launcher talks about, and their paths."""
+"""The resources of the API server that the launcher uses, and their paths."""
 
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -13,10 +13,10 @@ class Resource:
     plural: str
     """Name of the kind in paths."""
     is_namespaced: bool = True
-    """Whether its objects lie in a namespace."""
+    """Whether its objects belong to a namespace."""
 
     def path(self, namespace: str, name: str | None = None, part: str | None = None) -> str:
-        """Path of one object (or a part of it), or of all of a namespace."""
+        """Path of one object (or a part of it), or of all objects in a namespace."""
         where = f"/namespaces/{quote(namespace, safe='')}" if self.is_namespaced else ""
         path = f"/{self.api}{where}/{self.plural}"
         if name is not None:

@@ -1,4 +1,4 @@
-"""Following the objects of one kind: list once, then one long request after the other, through every interruption."""
+"""Follows the objects of one kind: lists them once, then watches with one long request after another."""
 
 import contextlib
 import json
@@ -36,15 +36,15 @@ class Change:
     objects: tuple[dict[str, Any], ...] = ()
     """The objects."""
     error: Exception | None = None
-    """Why watching ended for good."""
+    """Why the watch ended for good."""
 
 
 class ExpiredError(Exception):
-    """The version to go on from is not kept any more; the objects have to be listed again."""
+    """The server does not keep the version to resume from any more; the objects have to be listed again."""
 
 
 class ResourceWatcher(threading.Thread):
-    """A thread that tells every change of the objects that a query selects."""
+    """A thread that reports every change of the objects that a query selects."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ResourceWatcher(threading.Thread):
         self._response: urllib3.BaseHTTPResponse | None = None
 
     def stop(self) -> None:
-        """End the thread soon; it tells nothing more of use."""
+        """End the thread soon; ignore what it still reports."""
         self._stop_request.set()
         hang_up(self._response)
 
@@ -95,9 +95,9 @@ class ResourceWatcher(threading.Thread):
                         version = reached
                         back_off.reset()
                 if version == since and time.monotonic() - started < 1.0:
-                    back_off.wait()  # a server that hangs up at once must not be asked at once
+                    back_off.wait()  # do not hammer a server that hangs up at once
             except ExpiredError:
-                log.info("%s are listed anew: the version to go on from has expired", self._resource.plural)
+                log.info("listing %s again: the version to resume from has expired", self._resource.plural)
                 version = None
                 back_off.wait()
             except ApiUnreachableError as error:
@@ -119,7 +119,7 @@ class ResourceWatcher(threading.Thread):
         return str(answer["metadata"]["resourceVersion"])
 
     def _watch(self, version: str) -> Iterator[str]:
-        """Tell changes until the server ends the request or the connection breaks; yields the versions reached."""
+        """Report changes until the server ends the request or the connection breaks; yields the versions reached."""
         try:
             response = self._client.watch(
                 self._resource, version=version, seconds=self._limits.watch_seconds, **self._query
@@ -130,7 +130,7 @@ class ResourceWatcher(threading.Thread):
             raise
         self._response = response
         try:
-            if self._stop_request.is_set():  # it could not hang up before
+            if self._stop_request.is_set():  # stop() came before there was a response to hang up
                 return
             yield version
             for line in lines_of(response):
@@ -154,7 +154,10 @@ class ResourceWatcher(threading.Thread):
 
 
 def lines_of(response: "urllib3.BaseHTTPResponse") -> Iterator[bytes]:
-    """Whole lines of a stream as they come; a connection that breaks ends them."""
+    """Complete lines of a stream as they arrive; a broken connection ends them.
+
+    The chunks "ab NEWLINE c" and "d NEWLINE" give the lines "ab" and "cd".
+    """
     import urllib3
 
     rest = b""
@@ -175,12 +178,12 @@ def hang_up(response: "urllib3.BaseHTTPResponse | None") -> None:
     """Wake the thread that reads a stream."""
     if response is None:
         return
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # it ended by itself
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # it has ended already
         response.shutdown()
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """One event; None for what a broken connection left."""
+    """One event; None for an incomplete line of a broken connection."""
     try:
         event = json.loads(line)
     except ValueError:

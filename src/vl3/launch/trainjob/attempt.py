@@ -33,7 +33,7 @@ _TICK_SECONDS = 1.0
 
 
 class Attempt:
-    """Follows one TrainJob. Threads watch and read; everything is decided in the launching thread."""
+    """Follows one TrainJob. Threads watch and read; only the launching thread makes decisions."""
 
     def __init__(
         self, job: LaunchJob, trainjob: Object, client: Client, limits: LaunchLimits, output: LaunchOutput
@@ -55,7 +55,7 @@ class Attempt:
         self._latest_warning = LatestWarning(client, self._name, every_seconds=limits.place_seconds)
         self._said: tuple[str, str] | None = None
         self._said_at = 0.0
-        self._drain_seconds = 0.0  # only the log of a job that has ended is waited for
+        self._drain_seconds = 0.0  # set when the job has ended: only then the rest of its log is worth a wait
         queries = {
             TRAINJOBS: {"fieldSelector": f"metadata.name={self._name}"},
             WORKLOADS: {"labelSelector": f"kueue.x-k8s.io/job-uid={uid_of(trainjob)}"},
@@ -66,11 +66,11 @@ class Attempt:
         ]
 
     def follow(self) -> AttemptFailure | None:
-        """Follow to the end: None when the job is complete, else what ended it.
+        """Follow to the end; returns None when the job is complete, otherwise what ended it.
 
         Raises:
-            LostTouchError: the API server cannot be asked any more; the job goes on.
-            Vl3Error: it refuses to tell what we have to know.
+            LostTouchError: the API server does not answer any more; the job keeps running.
+            Vl3Error: the API server refuses a request that is needed.
         """
         for watcher in self._watchers:
             watcher.start()
@@ -87,7 +87,7 @@ class Attempt:
             self._end_logs()
 
     def _look(self) -> tuple[bool, AttemptFailure | None]:
-        """Say what is new; whether the attempt is over, and why."""
+        """Report what is new; returns whether the attempt is over, and why it failed."""
         observed, time = self._observed, now()
         observation = observe(observed.trainjob, observed.workload, observed.pods, nodes=self._placement.nodes)
         self.durations.look(observation, time)
@@ -100,14 +100,14 @@ class Attempt:
         if observation.state == "failed":
             return True, self._why_failed()
         if observation.state == "deleted":
-            return True, AttemptFailure(causes.DELETED, f"TrainJob {self._name} was deleted by somebody else")
+            return True, AttemptFailure(causes.DELETED, f"TrainJob {self._name} was deleted, not by this launcher")
         trouble = find_trouble(observed.trainjob, observed.workload, observed.pods, observed.lost_pods)
         self._say(self._with_details(observation, trouble, time))
         failure = self._time_over(observation, time) or self.durations.lasting(trouble, time)
         return failure is not None, failure
 
     def _with_details(self, observation: Observation, trouble: AttemptFailure | None, time: float) -> Observation:
-        """The observation with what has to be asked for: the place in the queue, or events."""
+        """The observation with details that need a request: the place in the queue, or events."""
         details = ""
         if observation.state in WAITING:
             details = self._queue_position.text(self._observed.workload, time)
@@ -131,7 +131,7 @@ class Attempt:
     def _why_failed(self) -> AttemptFailure:
         trainjob = self._observed.trainjob
         assert trainjob is not None
-        # The pods' last words may still be on their way from the watcher.
+        # The watcher may not have delivered the pods' final status yet.
         answer = until_answered(
             lambda: self._client.list(PODS, labelSelector=pod_selector(self._name)), self._client, self._limits
         )
@@ -143,7 +143,7 @@ class Attempt:
         return failure
 
     def _say(self, observation: Observation) -> None:
-        """Tell a change of the state at once, and of its reason (`3 of 64 pods ready`) now and then."""
+        """Report a new state at once, and a new text of the same state (`3 of 64 pods ready`) from time to time."""
         said = (observation.state, observation.text)
         is_new = self._said is None or observation.state != self._said[0]
         if is_new or (said != self._said and now() - self._said_at >= self._limits.say_seconds):
@@ -151,7 +151,7 @@ class Attempt:
             self._output.state(*said)
 
     def _take_messages(self) -> None:
-        """Wait for something new, then take all that is there."""
+        """Wait for a message, then handle all that have arrived."""
         try:
             self._take(self._inbox.get(timeout=_TICK_SECONDS))
             while True:
@@ -182,7 +182,7 @@ class Attempt:
                 follower.pod_ended()
 
     def _end_logs(self) -> None:
-        """Take the last lines of a job that has ended; a log that does not end is left."""
+        """Print the last lines of a job that has ended; a log that does not end in time is dropped."""
         followers: Sequence[LogFollower] = list(self._followers.values())
         deadline = now() + self._drain_seconds
         for follower in followers:

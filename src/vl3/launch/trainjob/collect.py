@@ -1,4 +1,4 @@
-"""What is left of runs on the cluster: cancelled, cleared away. Trainer has no time to live of its own yet."""
+"""Cancels runs and deletes what they left on the cluster; Trainer itself has no TTL for TrainJobs yet."""
 
 import logging
 import time
@@ -15,14 +15,14 @@ from vl3.launch.trainjob.removal import remove
 log = logging.getLogger("vl3.launch")
 
 ORPHAN_SECONDS = 900.0
-"""Time after a launcher's end in which a retry of its step may take its job over."""
+"""Time after a launcher's end in which a retry of its step may adopt its job."""
 
 
 def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
-    """Delete all TrainJobs of a run, wait until their pods are gone; returns the names.
+    """Delete all TrainJobs of a run and wait until their pods are gone; returns the names.
 
     Raises:
-        ClusterError: something is left, or the API server does not answer.
+        ClusterError: pods are left, or the API server does not answer.
     """
     api, limits = client or Client(connect()), LaunchLimits()
     return outage_as_error(lambda: _remove_all(api, limits, _find(api, limits, run_id)))
@@ -31,19 +31,19 @@ def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
 def collect(
     older_than_seconds: float, *, run_id: str | None = None, is_rehearsal: bool = False, client: Client | None = None
 ) -> list[str]:
-    """Delete the TrainJobs of any run that ended longer ago, and those that nobody looks after; returns their names.
+    """Delete TrainJobs that ended longer ago, and running ones that no launcher follows; returns their names.
 
-    The safety net for runs whose exit handler did not come to its end, and for launchers that were ended without a
-    moment to delete their job. Never a JobSet alone: Trainer would make it again and run a failed job anew.
+    The safety net for runs whose exit handler did not finish, and for launchers that were killed before they could
+    delete their job. It never deletes only a JobSet: Trainer would recreate it and run a failed job again.
 
     Args:
         older_than_seconds: time since a job's end.
         run_id: only jobs of this run; None for all runs.
-        is_rehearsal: only name what would be deleted.
-        client: user of the API server; None connects.
+        is_rehearsal: only return what would be deleted.
+        client: client of the API server; None connects.
 
     Raises:
-        ClusterError: something is left, or the API server does not answer.
+        ClusterError: pods are left, or the API server does not answer.
     """
     api, limits = client or Client(connect()), LaunchLimits()
     jobs = outage_as_error(lambda: _find(api, limits, run_id))
@@ -65,7 +65,7 @@ def _remove_all(client: Client, limits: LaunchLimits, jobs: list[Object]) -> lis
 
 
 def _is_orphan(client: Client, limits: LaunchLimits, job: Object) -> bool:
-    """Whether a job goes on although its launcher's pod has ended, and no retry of the step has taken it over."""
+    """Whether a job still runs although its launcher's pod has ended, and no retry of the step has adopted it."""
     pod_name = annotations_of(job).get(LAUNCHER_ANNOTATION)
     if not pod_name or is_true(job, "Complete") or is_true(job, "Failed"):
         return False

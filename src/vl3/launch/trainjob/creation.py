@@ -1,4 +1,4 @@
-"""Creating a TrainJob exactly once, however often it is asked for and whatever answers are lost."""
+"""Creates a TrainJob exactly once, whatever requests are repeated and whatever answers are lost."""
 
 import logging
 import re
@@ -19,14 +19,14 @@ log = logging.getLogger("vl3.launch")
 
 _POLL_SECONDS = 0.5
 _NO_RUNTIME = re.compile(r"must be created before|runtime '.*' not found")
-"""How Trainer's and Kueue's webhooks say that there is no such ClusterTrainingRuntime."""
+"""How Trainer's and Kueue's webhooks report a missing ClusterTrainingRuntime."""
 
 
 def check_queue(client: Client, manifest: Object, limits: LaunchLimits) -> None:
-    """See that the queue and the priority class exist, before anything is created.
+    """Check that the queue and the priority class exist, before anything is created.
 
     Raises:
-        ConfigError: one of them does not.
+        ConfigError: one of them is missing.
     """
     labels = labels_of(manifest)
     queue, priority = labels[QUEUE_LABEL], labels[PRIORITY_LABEL]
@@ -35,16 +35,16 @@ def check_queue(client: Client, manifest: Object, limits: LaunchLimits) -> None:
         names = ", ".join(sorted(name_of(one) for one in found.get("items") or ())) or "none"
         raise ConfigError(
             f"namespace {client.namespace} has no LocalQueue {queue!r} (it has: {names}). Set the placement's queue to "
-            "one of them, or let the administrator apply manifests/base/local-queues."
+            "one of them, or ask the administrator to apply manifests/base/local-queues."
         )
     try:
         is_there = _exists(client, PRIORITY_CLASSES, priority, limits)
-    except Vl3Error:  # not allowed to look: Kueue will tell
+    except Vl3Error:  # no right to read them: Kueue will report it
         return
     if not is_there:
         raise ConfigError(
             f"the cluster has no WorkloadPriorityClass {priority!r}. Set the placement's priority to one that "
-            "`kubectl get workloadpriorityclasses` lists, or let the administrator apply manifests/cluster."
+            "`kubectl get workloadpriorityclasses` lists, or ask the administrator to apply manifests/cluster."
         )
 
 
@@ -59,7 +59,7 @@ def _exists(client: Client, resource: Any, name: str, limits: LaunchLimits) -> b
 
 
 class Creation(threading.Thread):
-    """The creation of one TrainJob, in a thread of its own so that a signal cannot leave its answer unread."""
+    """The creation of one TrainJob, in its own thread, so that a signal cannot interrupt it before the answer."""
 
     def __init__(self, client: Client, manifest: Object, limits: LaunchLimits) -> None:
         super().__init__(name="create-trainjob", daemon=True)
@@ -83,7 +83,7 @@ class Creation(threading.Thread):
         """The TrainJob.
 
         Raises:
-            Vl3Error: it could not be created, or one of the name is another job.
+            Vl3Error: it could not be created, or another job has the name.
         """
         self._done.wait()
         if self._error is not None:
@@ -92,17 +92,17 @@ class Creation(threading.Thread):
         return self._result
 
     def settle(self) -> Object | None:
-        """After an interrupt: the TrainJob if there is one by now, once the request in flight is answered."""
+        """After an interrupt: wait for the request in flight; returns the TrainJob if there is one now."""
         self._stop_request.set()
         self._done.wait(2 * REQUEST_SECONDS)
         if self._result is not None or isinstance(self._error, Vl3Error):
             return self._result
-        # No answer came: the request may still have been carried out.
+        # No answer came, but the request may have succeeded.
         return find_own(self._client, self._manifest, self._limits)
 
 
 def find_own(client: Client, manifest: Object, limits: LaunchLimits) -> Object | None:
-    """The TrainJob of a manifest's name and digest, if it is there."""
+    """The TrainJob with a manifest's name and digest, if it exists."""
     try:
         found = until_answered(lambda: client.get(TRAINJOBS, name_of(manifest)), client, limits)
     except ApiError:
@@ -111,7 +111,7 @@ def find_own(client: Client, manifest: Object, limits: LaunchLimits) -> Object |
 
 
 def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop: threading.Event) -> Object:
-    """Create a TrainJob, or take the one that is there with the same digest.
+    """Create a TrainJob, or adopt the existing one with the same digest.
 
     Raises:
         ConfigError: one with another digest has the name, or the API server refuses the manifest.
@@ -125,11 +125,11 @@ def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop
             if error.status != 409:
                 raise _refused(error, manifest, client) from error
         else:
-            log.info("TrainJob %s is created in namespace %s", name, client.namespace)
+            log.info("created TrainJob %s in namespace %s", name, client.namespace)
             return created
         try:
             found = until_answered(lambda: client.get(TRAINJOBS, name), client, limits, stop)
-        except ApiError:  # it went between the two requests
+        except ApiError:  # it was deleted between the two requests
             continue
         if not is_being_deleted(found):
             return adopt(found, manifest)
@@ -138,18 +138,18 @@ def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop
 
 
 def adopt(found: Object, manifest: Object) -> Object:
-    """Take a TrainJob that is there already.
+    """Adopt a TrainJob that already exists.
 
     Raises:
-        ConfigError: it is not what the manifest asks for.
+        ConfigError: it was created from another configuration.
     """
     if _digest(found) != _digest(manifest):
         raise ConfigError(
-            f"TrainJob {name_of(found)} is there already and was made of another configuration (its spec has the "
+            f"TrainJob {name_of(found)} already exists and was made from another configuration (its spec has the "
             f"digest {_digest(found)[:12] or 'none'}, this launch {_digest(manifest)[:12]}). Two different jobs must "
-            f"not write to one run. Give the run another id, or delete it: kubectl delete trainjob {name_of(found)}."
+            f"not write to one run. Use another run id, or delete the job: kubectl delete trainjob {name_of(found)}."
         )
-    log.info("TrainJob %s is there already and is adopted", name_of(found))
+    log.info("adopted TrainJob %s, which already exists", name_of(found))
     return found
 
 
@@ -157,14 +157,14 @@ def wait_for_deletion(client: Client, trainjob: Object, limits: LaunchLimits) ->
     """Wait until a TrainJob that is being deleted is gone.
 
     Raises:
-        ClusterError: something holds it.
+        ClusterError: a finalizer holds it.
     """
     name, deadline = name_of(trainjob), time.monotonic() + limits.replace_seconds
     while _exists(client, TRAINJOBS, name, limits):
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"TrainJob {name} is being deleted and does not go (finalizers: "
-                f"{trainjob['metadata'].get('finalizers')}). Look at the controllers that hold it."
+                f"TrainJob {name} is still being deleted after {limits.replace_seconds:.0f} s (finalizers: "
+                f"{trainjob['metadata'].get('finalizers')}). Check the controllers that have to remove them."
             )
         time.sleep(_POLL_SECONDS)
 
@@ -174,18 +174,18 @@ def _refused(error: ApiError, manifest: Object, client: Client) -> Vl3Error:
     if _NO_RUNTIME.search(error.message):
         return ConfigError(
             f"the cluster has no ClusterTrainingRuntime {runtime}, which the placement's pool needs. Set the pool to "
-            "one that `kubectl get clustertrainingruntimes` lists as vl3-torch-<pool>, or let the administrator apply "
-            "manifests/cluster."
+            "one that `kubectl get clustertrainingruntimes` lists as vl3-torch-<pool>, or ask the administrator to "
+            "apply manifests/cluster."
         )
     if error.status == 404:
         return ConfigError(
-            f"there is no namespace {client.namespace}: {error.message}. Apply manifests/overlays, or choose the "
-            "namespace by the kubeconfig's context."
+            f"there is no namespace {client.namespace}: {error.message}. Apply an overlay of manifests/overlays, or "
+            "set another namespace in the kubeconfig's context."
         )
     if "exceeded quota" in error.message or "is being terminated" in error.message:
         return ClusterError(
-            f"namespace {client.namespace} does not take TrainJob {name}: {error.message}. Remove finished jobs, or "
-            "let the administrator raise the ResourceQuota."
+            f"namespace {client.namespace} does not accept TrainJob {name}: {error.message}. Delete finished jobs, or "
+            "ask the administrator to raise the ResourceQuota."
         )
     return ConfigError(
         f"the API server refuses TrainJob {name} ({error.status} {error.reason}): {error.message}. Check the "

@@ -1,4 +1,4 @@
-"""How long a launch has waited and run, and how long a trouble has lasted."""
+"""How long an attempt has waited and run, and how long a problem has lasted."""
 
 import time
 from dataclasses import dataclass, field
@@ -10,7 +10,13 @@ from vl3.launch.trainjob.state import RUNNING, WAITING, Observation
 
 @dataclass(slots=True)
 class Durations:
-    """Times of one attempt. Waiting is measured anew after each preemption; running adds up over all resumes."""
+    """Times of one attempt. Each preemption starts a new wait; running time adds up over all resumes.
+
+    States seen at 0 queued, 40 running, 100 preempted, 130 resumed, 200 complete, in seconds:
+
+        queued_seconds  = 40 + 30 = 70      waited(120) = 20, which queue_timeout_seconds limits
+        running_seconds = 60 + 70 = 130     which timeout_seconds limits
+    """
 
     limits: LaunchLimits
     queued_seconds: float = 0.0
@@ -21,7 +27,7 @@ class Durations:
     _troubles: dict[str, float] = field(default_factory=dict)
 
     def look(self, observation: Observation, now: float) -> None:
-        """Add the time since the last look to the phase that held."""
+        """Add the time since the last call to the phase that was seen then."""
         passed = now - self._looked_at if self._looked_at else 0.0
         if self._phase == "waiting":
             self.queued_seconds += passed
@@ -31,7 +37,7 @@ class Durations:
         if phase != self._phase:
             is_first = not self._phase
             self._span_began = now
-            if observation.since is not None and is_first:  # an adopted job was there before this launcher
+            if observation.since is not None and is_first:  # an adopted job is older than this launcher
                 self._span_began = min(now, observation.since)
                 if phase == "running":
                     self.running_seconds += now - self._span_began
@@ -39,11 +45,11 @@ class Durations:
         self._looked_at = now
 
     def waited(self, now: float) -> float:
-        """Seconds of the present span without quota; 0 while there is one."""
+        """Seconds that the job has now waited for quota; 0 while it has quota."""
         return now - self._span_began if self._phase == "waiting" else 0.0
 
     def lasting(self, trouble: AttemptFailure | None, now: float) -> AttemptFailure | None:
-        """The trouble if it has lasted for as long as it must to count."""
+        """The problem if it has lasted longer than its cause allows, otherwise None."""
         if trouble is None:
             self._troubles.clear()
             return None
@@ -53,12 +59,12 @@ class Durations:
 
 
 def phase_of(state: str) -> str:
-    """waiting, running, or nothing that is limited as a whole."""
+    """`waiting` and `running` have a time limit; `between` has none as a whole."""
     if state in WAITING:
         return "waiting"
     return "running" if state in RUNNING else "between"
 
 
 def now() -> float:
-    """Unix time: the cluster's own timestamps are of that kind."""
+    """Unix time, to compare with the cluster's own timestamps."""
     return time.time()

@@ -1,4 +1,4 @@
-"""How the earlier attempts of a stage ended, and whether another one may follow."""
+"""How the earlier attempts of a stage ended, and whether another attempt may follow."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,10 @@ class FailedAttempt:
 
 
 def parse_history(text: str) -> list[FailedAttempt]:
-    """Read the annotation of a TrainJob; what is not understood counts as a failure at step 0."""
+    """Read the annotation of a TrainJob; an entry without a valid step counts as a failure at step 0.
+
+    "node_lost@120,crash@340" is a lost node at step 120, then a crash at step 340; "crash" is a crash at step 0.
+    """
     entries = []
     for entry in filter(None, text.split(",")):
         cause, _, step = entry.partition("@")
@@ -25,17 +28,20 @@ def parse_history(text: str) -> list[FailedAttempt]:
 
 
 def format_history(history: list[FailedAttempt]) -> str:
-    """The annotation's form."""
+    """The annotation's text, which parse_history reads."""
     return ",".join(f"{past.cause}@{past.step}" for past in history)
 
 
 def may_retry(cause: Cause, history: list[FailedAttempt], *, max_retries: int) -> bool:
     """Whether another attempt may help.
 
+    With max_retries=2, the third failure is final. A crash is retried only if the job got further than at the crash
+    before: after "crash@100,crash@340" there is another attempt, after "crash@100,crash@100" there is none.
+
     Args:
         cause: why the last attempt failed.
-        history: all failed attempts, the last one included.
-        max_retries: new attempts that a placement allows in all.
+        history: all failed attempts, including the last one.
+        max_retries: retries that the placement allows in total.
     """
     if cause.retry == "never" or len(history) > max_retries:
         return False

@@ -1,4 +1,4 @@
-"""What of ours is on the cluster: one line a TrainJob, in three requests."""
+"""Lists our TrainJobs on the cluster, one line each, with three requests."""
 
 import time
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from vl3.launch.trainjob.names import ATTEMPT_LABEL, RUN_ID_ANNOTATION, STAGE_LA
 from vl3.launch.trainjob.state import observe
 
 _LIMITS = LaunchLimits(api_outage_seconds=10.0)
-"""A person waits for the answer."""
+"""Short, because a person waits for the answer."""
 _JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedJob:
-    """A TrainJob of ours."""
+    """One of our TrainJobs."""
 
     name: str
     run_id: str
@@ -36,7 +36,7 @@ def list_jobs(client: Client, run_id: str | None = None) -> list[ListedJob]:
     """Our TrainJobs of a namespace, or those of one run, oldest first.
 
     Raises:
-        ConfigError: we may not list them, or the run id cannot be one.
+        ConfigError: we have no right to list them, or the run id is not valid.
         ClusterError: the API server does not answer.
     """
     jobs = _items(client, TRAINJOBS, labelSelector=selector(run_id))

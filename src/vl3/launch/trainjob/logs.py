@@ -1,4 +1,7 @@
-"""Pods' logs: rank 0's as it is written, every rank's last lines after a failure. A log never fails a job."""
+"""Pods' logs: rank 0's while it is written, and the last lines of every rank after a failure.
+
+A log that cannot be read never fails a job.
+"""
 
 import logging
 import re
@@ -33,8 +36,12 @@ class LogLine:
 class LogReader:
     """Takes the lines of one log over several requests, each line once.
 
-    A log is asked for since a second, so a new request begins with lines that are known: those before the last
-    timestamp, and as many of that very timestamp as there were.
+    The API accepts a start time in whole seconds, so a new request begins with lines that are known. They are dropped
+    by their timestamps: those before the last one, and as many with the last one as were taken before.
+
+        first request   12:00:05.1 a   12:00:05.7 b   12:00:05.7 c      then the connection breaks
+        second request, sinceTime=12:00:05Z
+                        05.1 a is older than 05.7, b and c are the two known of 05.7, 12:00:05.7 d is new
     """
 
     def __init__(self) -> None:
@@ -43,12 +50,12 @@ class LogReader:
         self._skip = 0
 
     def since(self) -> dict[str, str]:
-        """The query that goes on from here; to be called before each request."""
+        """The query that continues from here; must be called before each request."""
         self._skip = self._count
         return {"sinceTime": f"{self._last[:19]}Z"} if self._last else {}
 
     def take(self, line: bytes) -> str | None:
-        """The text of a line, or None for one that was taken before."""
+        """The text of a line, or None if it was taken before."""
         match = _STAMPED.fullmatch(line)
         if match is None:
             return line.decode("utf-8", errors="replace")
@@ -66,7 +73,7 @@ class LogReader:
 
 
 class LogFollower(threading.Thread):
-    """A thread that tells each line of a pod's log until the pod has ended."""
+    """A thread that passes on each line of a pod's log until the pod has ended."""
 
     def __init__(self, client: Client, pod: str, tell: Callable[[LogLine], None], limits: LaunchLimits) -> None:
         super().__init__(name=f"log-{pod}", daemon=True)
@@ -79,7 +86,7 @@ class LogFollower(threading.Thread):
         self._response: urllib3.BaseHTTPResponse | None = None
 
     def pod_ended(self) -> None:
-        """The pod writes nothing more: the thread reads the rest and ends."""
+        """The pod has ended: let the thread read the rest of the log and end."""
         self._ended.set()
         self._wake.set()
 
@@ -101,7 +108,7 @@ class LogFollower(threading.Thread):
             self._wake.wait(self._limits.log_pauses.after(silent))
 
     def _read(self, reader: LogReader) -> tuple[bool, int]:
-        """Read one stream to its end; whether there was one, and its number of new lines."""
+        """Read one stream to its end; returns whether there was one, and its number of new lines."""
         lines = 0
         try:
             response = self._client.log(self.pod, follow=True, container=CONTAINER, **reader.since())
@@ -140,6 +147,9 @@ def last_lines(client: Client, pods: Sequence[Object], limits: LaunchLimits) -> 
 
 
 def _sortable(stamp: str) -> str:
-    """A timestamp with all nine digits of its fraction, so that text order is time order."""
+    """A timestamp with all nine digits of its fraction, so that text order is time order.
+
+    `2026-01-31T12:00:05.7Z` gives `2026-01-31T12:00:05.700000000`, which sorts before `...05.710000000`.
+    """
     whole, _, fraction = stamp[:-1].partition(".")
     return f"{whole}.{fraction:0<9}"

@@ -1,4 +1,4 @@
-"""Names, labels and annotations of what the launcher makes; all derived, so that anyone finds them again."""
+"""Names, labels and annotations of what the launcher creates: all derived from the run, so they can be found again."""
 
 import hashlib
 import re
@@ -11,11 +11,11 @@ ATTEMPT_LABEL = "vl3.dev/attempt"
 RUN_ID_ANNOTATION = "vl3.dev/run-id"
 DIGEST_ANNOTATION = "vl3.dev/spec-sha256"
 HISTORY_ANNOTATION = "vl3.dev/history"
-"""How the earlier attempts ended, as `cause@step` joined by commas: it outlives the objects of those attempts."""
+"""How the earlier attempts ended, as `cause@step` joined by commas; their own objects are deleted by then."""
 RUNTIME_PREFIX = "vl3-torch-"
 """A pool's ClusterTrainingRuntime is this and the name of the pool."""
 LAUNCHER_ANNOTATION = "vl3.dev/launcher-pod"
-"""Pod of the launcher that looks after a TrainJob: when that has ended, nobody does."""
+"""Pod of the launcher that follows a TrainJob: if it has ended, the job is an orphan."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 MANAGER = "vl3.dev/launcher"
@@ -33,20 +33,24 @@ _STAGE = re.compile(r"[a-z]([a-z_]{0,30}[a-z])?")
 
 
 def run_hash(run_id: str) -> str:
-    """Ten hex digits that stand for a run in names and labels, whatever characters its id has.
+    """Ten hex digits that identify a run in names and labels, whatever characters its id has.
 
     Raises:
-        ConfigError: the id is empty, too long, or has characters that cannot be shown.
+        ConfigError: the id is empty, too long, or has characters that cannot be printed.
     """
     if not run_id or len(run_id) > _MAX_RUN_ID or not run_id.isprintable():
         raise ConfigError(
-            f"run_id={run_id!r} cannot name a run on the cluster. Use 1 to {_MAX_RUN_ID} printable characters."
+            f"run_id={run_id!r} is not valid on the cluster. Use 1 to {_MAX_RUN_ID} printable characters."
         )
     return hashlib.sha256(run_id.encode()).hexdigest()[:10]
 
 
 def job_name(run_id: str, stage: str, attempt: int) -> str:
-    """Name of the TrainJob: `vl3-<run hash>-<stage>-<attempt>`."""
+    """Name of the TrainJob: `vl3-<run hash>-<stage>-<attempt>`.
+
+    job_name("night 7", "vision_adaptation", 2) is `vl3-0942e4dbcf-vision-adaptation-2`, and the first attempt of the
+    run's next stage is `vl3-0942e4dbcf-alignment-1`.
+    """
     return f"vl3-{run_hash(run_id)}-{_checked_stage(stage).replace('_', '-')}-{attempt}"
 
 
@@ -63,7 +67,11 @@ def job_labels(run_id: str, stage: str, attempt: int, *, queue: str, priority: s
 
 
 def selector(run_id: str | None = None, stage: str | None = None) -> str:
-    """Label selector of our TrainJobs: all, those of a run, or those of one stage of a run."""
+    """Label selector of our TrainJobs: all, those of a run, or those of one stage of a run.
+
+    selector("night 7", "video") is
+    `app.kubernetes.io/managed-by=vl3-launcher,vl3.dev/run=0942e4dbcf,vl3.dev/stage=video`.
+    """
     labels = {"app.kubernetes.io/managed-by": OUR_LABELS["app.kubernetes.io/managed-by"]}
     if run_id is not None:
         labels[RUN_LABEL] = run_hash(run_id)
@@ -78,7 +86,7 @@ def stage_selector(run_id: str, stage: str) -> str:
 
 
 def pod_labels(run_id: str, stage: str) -> dict[str, str]:
-    """Labels that the pods get from us: they are the same for all attempts."""
+    """Labels that we give to the pods; the same for all attempts."""
     return {RUN_LABEL: run_hash(run_id), STAGE_LABEL: _checked_stage(stage)}
 
 
@@ -89,5 +97,7 @@ def pod_selector(job: str) -> str:
 
 def _checked_stage(stage: str) -> str:
     if not _STAGE.fullmatch(stage):
-        raise ConfigError(f"stage={stage!r} is no name of a stage. Use letters a-z with '_' between them, up to 32.")
+        raise ConfigError(
+            f"stage={stage!r} is not a valid stage name. Use up to 32 letters a-z, with '_' between them."
+        )
     return stage

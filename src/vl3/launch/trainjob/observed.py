@@ -1,4 +1,4 @@
-"""The objects of one attempt as the watchers have told them so far."""
+"""The objects of one attempt, as far as the watchers have reported them."""
 
 from vl3.launch.kube.objects import Object, is_being_deleted, labels_of, uid_of
 from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS, Resource
@@ -9,7 +9,7 @@ KINDS = (TRAINJOBS, WORKLOADS, PODS)
 
 
 class ObservedObjects:
-    """TrainJob, Workload and pods of an attempt, with the pods that are gone and may have had the reason."""
+    """TrainJob, Workload and pods of an attempt, including deleted pods, whose status may explain a failure."""
 
     def __init__(self, trainjob: Object) -> None:
         self._uid = uid_of(trainjob)
@@ -19,36 +19,39 @@ class ObservedObjects:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every watcher has told what there is."""
+        """Whether every watcher has sent its first list."""
         return len(self._synced) == len(KINDS)
 
     @property
     def trainjob(self) -> Object | None:
-        """The very TrainJob; None when it is gone, whatever has its name now."""
+        """The TrainJob with this attempt's uid; None if it is gone, even if another one has its name now."""
         return self._objects[TRAINJOBS].get(self._uid)
 
     @property
     def workload(self) -> Object | None:
-        """Kueue's Workload of it."""
+        """Kueue's Workload for the TrainJob."""
         return next(iter(self._objects[WORKLOADS].values()), None)
 
     @property
     def pods(self) -> list[Object]:
-        """The pods that are there."""
+        """The existing pods."""
         return list(self._objects[PODS].values())
 
     @property
     def lost_pods(self) -> list[Object]:
-        """The pods that are gone since the job was last admitted, as last seen."""
+        """The pods that disappeared since the job was last admitted, as last seen."""
         return list(self._gone.values())
 
     @property
     def all_pods(self) -> list[Object]:
-        """The pods since the job was last admitted, as last seen."""
+        """All pods since the job was last admitted, as last seen."""
         return [*self.pods, *self._gone.values()]
 
     def take(self, change: Change) -> None:
-        """Take what a watcher told."""
+        """Apply a watcher's change.
+
+        `synced` with pods b and c, when a and b were known: a is lost, b is updated, c is new.
+        """
         known = self._objects[change.resource]
         if change.kind == "synced":
             self._synced.add(change.resource)
@@ -65,7 +68,7 @@ class ObservedObjects:
                 else:
                     known[uid_of(item)] = item
         if self._is_suspended():
-            self._gone.clear()  # pods that a preemption ends say nothing about a failure
+            self._gone.clear()  # pods that a preemption ended do not explain a failure
 
     def _lose(self, resource: Resource, item: Object) -> None:
         if resource is PODS:
@@ -77,6 +80,6 @@ class ObservedObjects:
 
 
 def rank_zero(pods: list[Object]) -> list[Object]:
-    """The pods of node rank 0, on their way out or not: whose log is followed."""
+    """The pods of node rank 0, whose log is followed; those being deleted come last."""
     key = "batch.kubernetes.io/job-completion-index"
     return sorted((pod for pod in pods if labels_of(pod).get(key, "0") == "0"), key=is_being_deleted)

@@ -1,4 +1,4 @@
-"""Where a job's lines, events and states go."""
+"""Passes on a job's log lines, events and states: to files, the log and the caller."""
 
 import json
 import logging
@@ -16,12 +16,11 @@ from vl3.training.events import EVENTS_NAME
 log = logging.getLogger("vl3.launch")
 
 EVENT_PREFIX = "vl3-event "
-"""Begins a line of rank 0's log that is an event."""
-"""All events of a stage below its work_uri, kept there by the pods."""
+"""Prefix of the lines in rank 0's log that are events."""
 
 
 class LaunchOutput:
-    """The sinks of one launch; used by the launching thread alone."""
+    """The sinks of one launch; only the launching thread uses them."""
 
     def __init__(self, job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> None:
         self._job = job
@@ -29,17 +28,17 @@ class LaunchOutput:
         self._known = _lines(job.events_path)
         self.states: list[StateChange] = []
         self.last_step = 0
-        """Highest training step that an event has named: whether an attempt made progress."""
+        """Highest training step in any event; it shows whether an attempt made progress."""
 
     def state(self, state: str, text: str) -> None:
-        """Say a change of state, once."""
+        """Report a change of state."""
         change = StateChange(state=state, text=text, time=time.time())
         self.states.append(change)
         log.info("%s is %s: %s", self._job.name, state, text)
         self._on_event(change.as_event())
 
     def line(self, text: str) -> None:
-        """Take a line of rank 0's log."""
+        """Handle a line of rank 0's log."""
         if text.startswith(EVENT_PREFIX):
             self._event(text.removeprefix(EVENT_PREFIX).strip())
         elif self._job.log_path is None:
@@ -48,7 +47,7 @@ class LaunchOutput:
             self._append_log(text)
 
     def tail(self, pod: str, lines: list[str]) -> None:
-        """Take the last lines of a pod of a failed job."""
+        """Log the last lines of a pod of a failed job."""
         if not lines:
             return
         for text in (f"last lines of {pod}:", *(f"  {line}" for line in lines)):
@@ -58,15 +57,15 @@ class LaunchOutput:
                 self._append_log(text)
 
     def fetch_events(self) -> None:
-        """Replace the events that came by the log with the whole record in the store, where there is one."""
+        """Replace the events that came through the log with the complete record in the store, if there is one."""
         try:
             store = open_store(self._job.work_uri)
             if store.exists(EVENTS_NAME):
                 with storage_errors(self._job.events_path):
                     self._job.events_path.parent.mkdir(parents=True, exist_ok=True)
                 store.get_file(EVENTS_NAME, self._job.events_path)
-        except StorageError as error:  # the metrics that came by the log have to do
-            log.warning("the whole record of events could not be read: %s", error)
+        except StorageError as error:  # keep the events that came through the log
+            log.warning("the complete record of events could not be read; using those from the log: %s", error)
 
     def _event(self, line: str) -> None:
         try:
@@ -74,9 +73,9 @@ class LaunchOutput:
         except ValueError:
             event = None
         if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-            log.warning("an event line is not a JSON object: %r", line[:200])
+            log.warning("skipping an event line that is not a JSON object: %r", line[:200])
             return
-        if line not in self._known:  # a launcher that was started anew reads the log from its beginning
+        if line not in self._known:  # a restarted launcher reads the log from its beginning
             self._known.add(line)
             with storage_errors(self._job.events_path, needed_bytes=len(line)):
                 self._job.events_path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The place of a waiting job in its queue, from Kueue's visibility API where the cluster serves it."""
+"""The position of a waiting job in its queue, from Kueue's visibility API if the cluster has it."""
 
 import logging
 
@@ -10,7 +10,7 @@ log = logging.getLogger("vl3.launch")
 
 
 class QueuePosition:
-    """Asks now and then; a cluster that does not tell is asked once."""
+    """Requests the position from time to time; a cluster without the API is asked only once."""
 
     def __init__(self, client: Client, queue: str, *, every_seconds: float) -> None:
         self._client = client
@@ -21,7 +21,7 @@ class QueuePosition:
         self._place: int | None = None
 
     def text(self, workload: Object | None, now: float) -> str:
-        """`, place 3 of its queue` or nothing."""
+        """`; place 3 of its queue`, or an empty text if not known."""
         is_due = self._asked_at is None or now - self._asked_at >= self._every_seconds
         if workload is not None and self._is_served and is_due:
             self._asked_at = now
@@ -29,7 +29,7 @@ class QueuePosition:
         return "" if self._place is None else f"; place {self._place} of its queue"
 
     def forget(self) -> None:
-        """The job waits no more."""
+        """Drop the position: the job does not wait any more."""
         self._place, self._asked_at = None, None
 
     def _ask(self, workload: str) -> int | None:
@@ -37,7 +37,7 @@ class QueuePosition:
             answer = self._client.get(QUEUE_PLACES, self._queue, "pendingworkloads")
         except ApiError as error:
             self._is_served = error.is_passing
-            log.debug("no places in queues: %s", error)
+            log.debug("no positions in queues: %s", error)
             return None
         except ApiUnreachableError:
             return None

@@ -1,4 +1,4 @@
-"""Deleting a TrainJob so that nothing of it runs on, and knowing when that is so."""
+"""Deletes a TrainJob and waits until none of its pods runs any more."""
 
 import dataclasses
 import logging
@@ -20,24 +20,24 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a deletion did."""
+    """The result of a deletion."""
 
     name: str
     """The TrainJob."""
     seconds: float
-    """Time until none of them used anything any more."""
+    """Time until all its pods had ended."""
 
     def __str__(self) -> str:
         """One line for a log."""
-        return f"TrainJob {self.name} is deleted, none of its pods runs, its GPUs are free (after {self.seconds:.1f} s)"
+        return f"TrainJob {self.name} is deleted; its pods have ended and its GPUs are free after {self.seconds:.1f} s"
 
 
 def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
     """Delete a TrainJob and wait until its pods are gone.
 
-    The TrainJob goes first and at once: Trainer would make a JobSet again that is deleted while its TrainJob still
-    stands, as in a foreground deletion. The garbage collector then takes JobSet, Job and pods; the pods' grace is
-    shortened, because nobody will use a further checkpoint at once.
+    The TrainJob is deleted first, in the background: Trainer would recreate a JobSet that disappears while its
+    TrainJob still exists, as in a foreground deletion. The garbage collector then deletes JobSet, Job and pods. The
+    pods' grace period is shortened, because one more checkpoint is of no use soon and the GPUs are wanted.
 
     Raises:
         ClusterError: pods are left after limits.cancel_seconds.
@@ -46,7 +46,7 @@ def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
     limits = dataclasses.replace(limits, api_outage_seconds=limits.cancel_seconds)
     name, started = name_of(trainjob), time.monotonic()
     selector = pod_selector(name)
-    delete_job(client, name, uid_of(trainjob), limits)  # before all else: there may be no time for more
+    delete_job(client, name, uid_of(trainjob), limits)  # first of all: we may be killed at any moment
     if running_pods(client, selector, limits):
         _shorten_grace(client, selector, limits)
     wait_until_gone(client, selector, limits, seconds=limits.cancel_seconds, what=f"TrainJob {name} is deleted")
@@ -54,18 +54,18 @@ def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
 
 
 def delete_job(client: Client, name: str, uid: str, limits: LaunchLimits) -> bool:
-    """Delete one very TrainJob; whether it was still there."""
+    """Delete the TrainJob with this name and uid; returns whether it still existed."""
     try:
         until_answered(lambda: client.delete(TRAINJOBS, name, uid=uid), client, limits)
     except ApiError as error:
         if error.status in (404, 409):  # gone, or another one has the name now
             return False
-        raise ClusterError(f"TrainJob {name} cannot be deleted: {error.message}. Delete it by kubectl.") from error
+        raise ClusterError(f"TrainJob {name} cannot be deleted: {error.message}. Delete it with kubectl.") from error
     return True
 
 
 def running_pods(client: Client, selector: str, limits: LaunchLimits) -> list[Object]:
-    """Pods of a selector whose containers have not ended, without those on lost nodes, which nobody can end."""
+    """Pods of a selector whose containers have not ended, except those on lost nodes, which cannot be ended."""
     answer = until_answered(lambda: client.list(PODS, labelSelector=selector), client, limits)
     return [pod for pod in answer.get("items") or () if not is_over(pod) and not is_unreachable(pod, time.time())]
 
@@ -74,21 +74,21 @@ def wait_until_gone(client: Client, selector: str, limits: LaunchLimits, *, seco
     """Wait until no pod of a selector runs any more.
 
     Raises:
-        ClusterError: some still do at the end of the time.
+        ClusterError: some still run after the timeout.
     """
     deadline = time.monotonic() + seconds
     while left := running_pods(client, selector, limits):
         if time.monotonic() >= deadline:
             names = ", ".join(f"{name_of(pod)} on {node_of(pod) or 'no node'}" for pod in left[:5])
             raise ClusterError(
-                f"{what}, yet after {seconds:.0f} s {len(left)} of its pods have not ended ({names}). Their GPUs are "
-                "not free. If the node is lost, delete the Node object; else `kubectl delete pod --force` them."
+                f"{what}, but after {seconds:.0f} s {len(left)} of its pods have not ended ({names}). Their GPUs are "
+                "not free. If the node is lost, delete the Node object; otherwise `kubectl delete pod --force` them."
             )
         time.sleep(_POLL_SECONDS)
 
 
 def _shorten_grace(client: Client, selector: str, limits: LaunchLimits) -> None:
-    """Let pods that are on their way out go soon; without the right to it they take the runtime's whole grace."""
+    """Shorten the grace period of the pods; without the right to do so they keep the runtime's."""
     try:
         until_answered(
             lambda: client.delete_all(PODS, grace_seconds=limits.cancel_grace_seconds, labelSelector=selector),
@@ -96,4 +96,4 @@ def _shorten_grace(client: Client, selector: str, limits: LaunchLimits) -> None:
             limits,
         )
     except (ApiError, ConfigError, LostTouchError) as error:
-        log.warning("the pods take their whole grace period: %s", error)
+        log.warning("the pods keep their full grace period: %s", error)

@@ -1,4 +1,4 @@
-"""A stage as TrainJobs of a Kubeflow cluster: created once, watched, tried again where that helps, never left over."""
+"""Runs a stage as TrainJobs on a Kubeflow cluster: creates, watches, retries and finally deletes them."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ from vl3.launch.trainjob.spec import build_trainjob
 log = logging.getLogger("vl3.launch")
 
 _WITH_LAST_LINES = frozenset({"crash", "out_of_memory", "stopped"})
-"""Causes whose message needs the pod's own words."""
+"""Causes whose message includes the pod's last lines."""
 
 
 def launch_trainjob(
@@ -41,16 +41,15 @@ def launch_trainjob(
 ) -> LaunchResult:
     """Run a stage as TrainJobs until one is complete.
 
-    A job of the same run and stage that is there already is adopted, so that a launcher which was killed goes on when
-    it is started again. A complete job stays for that purpose until the run ends (`cancel_run`). However this call
-    ends otherwise, its job is deleted and its pods are gone; only when the API server cannot be asked any more the job
-    goes on.
+    An existing job of the same run and stage is adopted, so that a killed launcher resumes when it is started again.
+    For that purpose a complete job is kept until the run ends (`cancel_run`). If this call ends in any other way, its
+    job is deleted and its pods are gone, unless the API server does not answer any more: then the job keeps running.
 
     Args:
         job: what to run.
-        on_event: gets the training's events and the changes of state, in this thread.
-        limits: how patient to be.
-        client: the API server; None takes the pod's own or the kubeconfig's.
+        on_event: called in this thread for the training's events and for changes of state.
+        limits: the launcher's timeouts.
+        client: client of the API server; None uses the pod's own or the kubeconfig's.
 
     Raises:
         Vl3Error: why the stage did not complete.
@@ -58,12 +57,12 @@ def launch_trainjob(
     launch = _Launch(job, on_event, limits or LaunchLimits(), client or Client(connect()))
     try:
         return launch.run()
-    except LostTouchError as error:  # nothing can be deleted either: the job goes on
+    except LostTouchError as error:  # without the API server the job cannot be deleted: it keeps running
         raise error.error from error
     except BaseException:
         try:
             launch.withdraw()
-        except BaseException:  # a second signal, in the moment before signals are held back
+        except BaseException:  # a second signal, just before signals are held back
             launch.withdraw()
             raise
         raise
@@ -91,12 +90,12 @@ class _Launch:
         if found is None:
             first = self._manifest(number, history)
             check_queue(self._client, first, self._limits)
-            self._wait_for_pods("a former job of this stage was deleted")
+            self._wait_for_pods("an earlier job of this stage was deleted")
         trainjob = found or self._create(number, history)
         while True:
             failure, tails = self._follow(trainjob)
             if failure is None:
-                self._current = None  # a complete job stays
+                self._current = None  # keep a complete job
                 self._output.fetch_events()
                 return LaunchResult(
                     attempts=number,
@@ -116,13 +115,13 @@ class _Launch:
                 )
             number += 1
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
-            has_ended = failure.cause.patience is None  # else the TrainJob itself does not know of it
+            has_ended = failure.cause.patience is None  # otherwise only the launcher considers it failed
             trainjob = self._replace(trainjob, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
-        """Delete what this launch made or adopted and wait until its GPUs are free; signals have to wait."""
+        """Delete what this launch created or adopted and wait until its GPUs are free; signals have to wait."""
         with _signals_held():
-            if not self._has_looked:  # the job of a former launcher is this one's to delete, too
+            if not self._has_looked:  # an earlier launcher's job has to be deleted, too
                 self._current = self._found_by_now()
             if self._creation is not None:
                 self._current = self._creation.settle() or self._current
@@ -131,14 +130,18 @@ class _Launch:
             log.info("%s: deleting TrainJob %s", self._job.name, name_of(self._current))
             try:
                 removal = remove(self._client, self._current, self._limits)
-            except (Vl3Error, LostTouchError) as error:  # the error that ended the launch is the one to raise
+            except (Vl3Error, LostTouchError) as error:  # must not replace the error that ended the launch
                 log.error("%s", error)
                 return
             self._current = None
             log.info("%s: %s", self._job.name, removal)
 
     def _find(self) -> tuple[int, list[FailedAttempt], Object | None]:
-        """Number, history and TrainJob of the attempt to go on with; those before it are cleared away."""
+        """Number, history and TrainJob of the attempt to continue with; older attempts are deleted.
+
+        Nothing there: (1, [], None). Attempts 1 and 2: deletes 1 and adopts 2: (2, history of 2, TrainJob 2). Attempt 2
+        alone and being deleted: waits for that, and the next one is new: (3, history of 2, None).
+        """
         jobs = self._jobs()
         self._launcher_pod = find_launcher_pod(self._client)
         for former in jobs[:-1]:
@@ -157,14 +160,14 @@ class _Launch:
         return number, history, found
 
     def _look_after(self, trainjob: Object) -> None:
-        """Put this launcher's pod in the place of the former one's, or the collector takes the job for an orphan."""
+        """Record this launcher's pod in place of the previous one's; otherwise the collector sees an orphan."""
         if self._launcher_pod is None or annotations_of(trainjob).get(LAUNCHER_ANNOTATION) == self._launcher_pod.name:
             return
         name, annotations = name_of(trainjob), {LAUNCHER_ANNOTATION: self._launcher_pod.name}
         try:
             until_answered(lambda: self._client.annotate(TRAINJOBS, name, annotations), self._client, self._limits)
-        except ApiError as error:  # it is on its way out: following it will tell
-            log.warning("TrainJob %s still names its former launcher: %s", name, error)
+        except ApiError as error:  # it is being deleted, which following it will report
+            log.warning("TrainJob %s still names its previous launcher: %s", name, error)
 
     def _jobs(self) -> list[Object]:
         query = selector(self._job.run_id, self._job.stage)
@@ -172,7 +175,7 @@ class _Launch:
         return sorted(answer.get("items") or (), key=_attempt_of)
 
     def _found_by_now(self) -> Object | None:
-        """The job of this run and stage, unless it was made of another configuration."""
+        """The job of this run and stage, unless it was made from another configuration."""
         try:
             jobs = self._jobs()
             return adopt(jobs[-1], self._manifest(1, [])) if jobs else None
@@ -207,9 +210,9 @@ class _Launch:
         return failure, attempt.tails
 
     def _replace(self, former: Object, number: int, history: list[FailedAttempt], *, has_ended: bool) -> Object:
-        """Let the next attempt take the place of a failed one, whose pods must not write beside it."""
+        """Replace a failed attempt with the next one, after its pods have ended: both must not write at once."""
         name = name_of(former)
-        if not has_ended:  # it would go on beside the next one
+        if not has_ended:  # it would keep running beside the next one
             remove(self._client, former, self._limits)
         self._wait_for_pods(f"TrainJob {name} has failed")
         trainjob = self._create(number, history)
@@ -233,7 +236,7 @@ def _attempt_of(trainjob: Object) -> int:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Keep SIGTERM and SIGINT from interrupting what frees the GPUs."""
+    """Hold back SIGTERM and SIGINT while the GPUs are being freed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -246,4 +249,4 @@ def _signals_held() -> Iterator[None]:
 
 
 def _say_wait(number: int, _: FrameType | None) -> None:
-    log.warning("%s came while the job is being deleted: that goes on", signal.Signals(number).name)
+    log.warning("got %s while deleting the job: the deletion continues", signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""A launch as a TrainJob of trainer.kubeflow.org/v1alpha1: pure, so that every field can be compared with a file."""
+"""A launch as a TrainJob of trainer.kubeflow.org/v1alpha1: a pure function, tested against golden files."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ API_VERSION = "trainer.kubeflow.org/v1alpha1"
 JOB_VARIABLE = "VL3_JOB"
 """The stage's job as JSON, read by the pods."""
 DEADLINE_MARGIN_SECONDS = 300
-"""The cluster's own deadline comes this much later than the launcher's, which can say more."""
+"""The cluster's own deadline is this much later than the launcher's, whose message says more."""
 
 _MAX_DOCUMENT_BYTES = 100_000  # Linux passes at most 128 KiB in one variable
 
@@ -38,11 +38,11 @@ def build_trainjob(
         job: what to run.
         attempt: number of the attempt, from 1.
         history: how the earlier attempts ended.
-        owner: owner reference, so that the job goes with the workflow run that wanted it.
-        launcher_pod: the pod that will look after the job; empty outside a cluster.
+        owner: owner reference, so that the job is deleted with its workflow run.
+        launcher_pod: the pod that follows the job; empty outside a cluster.
 
     Raises:
-        ConfigError: a name, a variable or the document cannot be given to the cluster.
+        ConfigError: a name is not valid, or the document is too large.
     """
     placement = job.placement
     assert placement is not None
@@ -82,7 +82,10 @@ def _spec(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
 
 
 def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
-    """Requests equal to limits: a pod gets what its quota was counted with, and no neighbour takes it."""
+    """Requests equal to limits: a pod gets what counts against its quota, and no other pod can use it.
+
+    1.4 cores, 4 GiB and 2 GPUs give {"cpu": "1400m", "memory": "4096Mi", "nvidia.com/gpu": "2"}.
+    """
     amounts = {
         "cpu": f"{round(placement.cpus_per_node * 1000)}m",
         "memory": f"{round(placement.memory_gib * 1024)}Mi",
@@ -114,18 +117,18 @@ def _environment(job: LaunchJob) -> list[dict[str, str]]:
     if len(document.encode()) > _MAX_DOCUMENT_BYTES:
         raise ConfigError(
             f"the job of {job.name} is {len(document.encode())} bytes of JSON, more than the {_MAX_DOCUMENT_BYTES} "
-            "that a pod's variable can hold. Shorten the recipe's lists or put them into a file that it names."
+            "that fit into a pod's variable. Shorten the recipe's lists or put them into a file that it names."
         )
     variables = {
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
         JOB_VARIABLE: document,
     }
-    # Kubernetes expands $(NAME) in values; a doubled $ stands for itself.
+    # Kubernetes expands $(NAME) in values; $$ is an escaped $.
     return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in sorted(variables.items())]
 
 
 def _digest(spec: dict[str, Any], placement: PlacementConfig) -> str:
-    """Digest of all that the launcher asks for; what webhooks add later has no part in it."""
+    """Digest of everything that the launcher sets; what webhooks add later is not part of it."""
     asked = {"spec": spec, "queue": placement.queue, "priority": placement.priority}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

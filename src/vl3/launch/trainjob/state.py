@@ -1,7 +1,7 @@
-"""The one state of a launch, derived from the TrainJob, Kueue's Workload and the pods; pure.
+"""The state of an attempt, derived from the TrainJob, Kueue's Workload and the pods by a pure function.
 
-Trainer 2.3 has no condition for running, and its printed STATE column says `Suspended` while a resumed job runs. So
-waiting is read from `spec.suspend`, the reason for it from the Workload, and everything later from the pods.
+Trainer 2.3 has no condition for running, and its STATE column prints `Suspended` while a resumed job runs. So waiting
+is read from `spec.suspend`, its reason from the Workload, and everything later from the pods.
 """
 
 from collections.abc import Sequence
@@ -30,24 +30,24 @@ RUNNING = frozenset({"starting", "running", "resumed"})
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the objects say together."""
+    """The state that the objects show together."""
 
     state: str
     """queued, preempted, admitted, pulling, starting, running, resumed, complete, failed or deleted."""
     text: str
     """One line for a person."""
     since: float | None = None
-    """Unix time (of the cluster) from which the state holds, where the objects tell."""
+    """Unix time (of the cluster) since which it is in this state, if the objects say it."""
 
 
 def observe(trainjob: Object | None, workload: Object | None, pods: Sequence[Object], *, nodes: int) -> Observation:
     """The state of an attempt.
 
     Args:
-        trainjob: the TrainJob; None when it is gone.
-        workload: Kueue's Workload of it; None while there is none.
+        trainjob: the TrainJob; None if it is gone.
+        workload: its Workload of Kueue; None while there is none.
         pods: its pods.
-        nodes: pods that it has when all are there.
+        nodes: number of pods that it should have.
     """
     if trainjob is None or is_being_deleted(trainjob):
         return Observation("deleted", "its TrainJob is gone" if trainjob is None else "its TrainJob is being deleted")
@@ -56,7 +56,7 @@ def observe(trainjob: Object | None, workload: Object | None, pods: Sequence[Obj
             found = condition(trainjob, kind) or {}
             text = one_line(f"{found.get('reason', '')}: {found.get('message', '')}".strip(": "))
             return Observation(state, text, unix_time(found.get("lastTransitionTime")))
-    if trainjob["spec"].get("suspend") or is_true(workload, "Evicted"):  # a job is suspended moments after that
+    if trainjob["spec"].get("suspend") or is_true(workload, "Evicted"):  # the suspension follows moments later
         return _waiting(trainjob, workload)
     return _placed(trainjob, workload, pods, nodes)
 
@@ -65,7 +65,7 @@ def _waiting(trainjob: Object, workload: Object | None) -> Observation:
     queue = (workload or {}).get("spec", {}).get("queueName") or ""
     created = unix_time(trainjob["metadata"].get("creationTimestamp"))
     if workload is None:
-        return Observation("queued", "suspended; Kueue has made no Workload of it yet", created)
+        return Observation("queued", "suspended; Kueue has not created its Workload yet", created)
     evicted = condition(workload, "Evicted")
     why = _why_waiting(workload)
     if evicted is not None and evicted.get("status") == "True":
@@ -81,7 +81,7 @@ def _waiting(trainjob: Object, workload: Object | None) -> Observation:
 
 
 def _why_waiting(workload: Object) -> str:
-    """Kueue's reason and message for not having reserved quota (or not having admitted yet)."""
+    """Kueue's reason and message why it has not reserved quota, or not admitted the job, yet."""
     for kind in ("QuotaReserved", "Admitted"):
         found = condition(workload, kind)
         if found is not None and found.get("status") != "True":
@@ -90,12 +90,16 @@ def _why_waiting(workload: Object) -> str:
 
 
 def _short(found: Object) -> str:
-    """A condition's message without the paths of queues that Kueue adds to it."""
+    """A condition's message without the queue paths that Kueue appends."""
     return str(found.get("message")).partition("; preemptor path:")[0]
 
 
 def _placed(trainjob: Object, workload: Object | None, pods: Sequence[Object], nodes: int) -> Observation:
-    """Not suspended: how far its pods are."""
+    """The state of a job that is not suspended: how far its pods are.
+
+    Of 4 pods: 2 with a node and 2 made later: `admitted`; all pulling: `pulling`; 3 ready: `starting`, `3 of 4 pods
+    ready`; 3 ready and 1 ended: `running`, `3 of 4 pods run`, or `resumed` after an eviction.
+    """
     resumed = condition(trainjob, "Suspended") or {}
     since = unix_time(resumed.get("lastTransitionTime")) if resumed.get("status") == "False" else None
     present = [pod for pod in pods if not is_being_deleted(pod)]
@@ -109,7 +113,7 @@ def _placed(trainjob: Object, workload: Object | None, pods: Sequence[Object], n
     if any(phase_of(pod) in ("Running", "Succeeded", "Failed") for pod in present):
         return Observation("starting", f"{done + ready} of {nodes} pods ready", since)
     where = _flavors(workload)
-    return Observation("admitted", f"admitted{f' to {where}' if where else ''}; {len(present)} of {nodes} pods made")
+    return Observation("admitted", f"admitted{f' to {where}' if where else ''}; {len(present)} of {nodes} pods created")
 
 
 def _running(workload: Object | None, ready: int, done: int, nodes: int, since: float | None) -> Observation:
@@ -117,12 +121,12 @@ def _running(workload: Object | None, ready: int, done: int, nodes: int, since: 
     before = condition(workload, "Evicted")
     if before is None:
         return Observation("running", text, since)
-    # Kueue keeps the condition with status False after it admitted the workload again.
+    # Kueue keeps the condition with status False after it has admitted the workload again.
     return Observation("resumed", one_line(f"{text}; {_short(before)}"), since)
 
 
 def _stuck(pods: Sequence[Object], nodes: int) -> Observation | None:
-    """The first thing that keeps pods from starting: a node, an image, a container."""
+    """The first thing that prevents pods from starting: a node, an image, a container."""
     unplaced = [pod for pod in pods if (condition(pod, "PodScheduled") or {}).get("reason") == "Unschedulable"]
     if unplaced:
         message = (condition(unplaced[0], "PodScheduled") or {}).get("message", "")
@@ -134,12 +138,12 @@ def _stuck(pods: Sequence[Object], nodes: int) -> Observation | None:
             return Observation("pulling", one_line(f"{text}{f': {message}' if message else ''}"))
     creating = sum(waiting_reason(pod)[0] == "ContainerCreating" for pod in pods)
     if creating:
-        return Observation("pulling", f"{creating} of {nodes} pods get their image and volumes ({image_of(pods[0])})")
+        return Observation("pulling", f"{creating} of {nodes} pods wait for image and volumes ({image_of(pods[0])})")
     return None
 
 
 def _flavors(workload: Object | None) -> str:
-    """Flavours of the nodes that Kueue assigned."""
+    """Flavours that Kueue assigned."""
     admission = ((workload or {}).get("status") or {}).get("admission") or {}
     names = {
         flavor

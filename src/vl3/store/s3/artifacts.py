@@ -1,7 +1,11 @@
-"""Artifacts on S3: files first, below a folder named after the manifest's digest; manifest.json last, if none is there.
+"""Artifacts on S3: files first, in a folder named after the manifest's digest; manifest.json last, if none is there.
 
-So two writers of one URI never write the same key with different bytes, one manifest wins, and every reader sees one
-whole artifact. What a killed writer leaves has no manifest and is no artifact.
+So two writers of one URI never write different bytes to the same key, one manifest wins, and every reader sees one
+complete artifact. What a killed writer leaves has no manifest, so it is not an artifact:
+
+    s3://bucket/run/video/0123456789abcdef/model.safetensors   of the writer that was first
+    s3://bucket/run/video/manifest.json                        its manifest; sha256 0123456789abcdef...
+    s3://bucket/run/video/fedcba9876543210/model.safetensors   of a writer that came second or was killed
 """
 
 import hashlib
@@ -29,29 +33,32 @@ _FILE_REMEDY = "Delete the artifact, its manifest.json first, and run the step t
 
 
 def publish_s3(folder: Path, manifest: Manifest, uri: str, s3: S3Connection | None) -> bytes:
-    """Put a folder with its manifest.json; returns the bytes of the manifest that stands at the URI in the end.
+    """Upload a folder with its manifest.json; returns the bytes of the manifest that is at the URI afterwards.
 
     Raises:
-        StorageError: the store refuses or fails; nothing that a reader could see is left.
+        StorageError: the store refuses or fails; readers see nothing of the upload.
     """
     store, data = open_s3(uri, s3), (folder / MANIFEST_NAME).read_bytes()
     store.abort_uploads(older_than_seconds=_STALE_SECONDS)
     place = _place(data)
     _transfer(manifest, lambda name, entry: store.put_entry(folder / name, f"{place}/{name}", entry))
     is_first = store.put_new(MANIFEST_NAME, data)
-    standing = store.read(MANIFEST_NAME)  # a put that is repeated after a lost answer meets its own manifest
+    standing = store.read(MANIFEST_NAME)  # a put that was retried after a lost answer finds its own manifest
     if standing is None:
-        raise StorageError(f"{uri}: the manifest was put and is gone. Somebody deletes what is being published.")
+        raise StorageError(
+            f"{uri}: the manifest was uploaded and is gone, so another process is deleting there. Stop it and run the "
+            "step again."
+        )
     if not is_first and _place(standing) != place:
-        log.info("%s: another writer was first; its artifact is taken", uri)
+        log.info("%s: another writer was first; using its artifact", uri)
         _delete_all(store, f"{place}/")
     return standing
 
 
 def set_aside_s3(uri: str, s3: S3Connection | None) -> None:
-    """Take the manifest of a damaged artifact away and keep a copy of it, so that a new one can be published.
+    """Rename the manifest of a damaged artifact, so that a new one can be published.
 
-    What lies there is judged here, at the last moment: another writer may have published since the caller looked.
+    Checks again whether the artifact is damaged: another writer may have published since the caller checked.
     """
     store = open_s3(uri, s3)
     data = store.read(MANIFEST_NAME)
@@ -59,13 +66,13 @@ def set_aside_s3(uri: str, s3: S3Connection | None) -> None:
         return
     store.put_new(f"manifest.damaged-{secrets.token_hex(4)}.json", data)
     store.delete(MANIFEST_NAME)
-    log.warning("%s: the artifact there is damaged; its manifest is set aside", uri)
+    log.warning("%s: the artifact there is damaged; its manifest was renamed to manifest.damaged-*.json", uri)
 
 
 def is_intact_s3(reference: Reference, s3: S3Connection | None) -> bool:
-    """Whether the manifest is the one referred to and every file is there with its size: two requests, no download.
+    """Whether the manifest is the one in the reference and every file is there with its size.
 
-    Content was verified when it was put and is verified again by whoever fetches it.
+    Two requests, no download: the content was verified at upload, and every fetch verifies it again.
     """
     store = open_s3(reference.uri, s3)
     data = store.read(MANIFEST_NAME)
@@ -73,10 +80,10 @@ def is_intact_s3(reference: Reference, s3: S3Connection | None) -> bool:
 
 
 def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Path], None]:
-    """What brings an artifact's verified files into an empty folder.
+    """A function that puts an artifact's verified files into an empty folder.
 
     Raises:
-        StorageError: by the returned function: the artifact is missing, another one or damaged, or the disk is full.
+        StorageError: in the returned function: the artifact is missing, another one or damaged, or the disk is full.
     """
 
     def fill(folder: Path) -> None:
@@ -90,8 +97,8 @@ def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Pat
         found = hashlib.sha256(data).hexdigest()
         if found != reference.sha256:
             raise StorageError(
-                f"{reference.uri}/{MANIFEST_NAME}: the manifest is not the one referred to (sha256 {found}, expected "
-                f"{reference.sha256}). {_FILE_REMEDY}"
+                f"{reference.uri}/{MANIFEST_NAME}: the manifest is not the one referred to (sha256 {found}, "
+                f"expected {reference.sha256}). {_FILE_REMEDY}"
             )
         manifest, place = parse_manifest(data, reference.uri), _place(data)
         size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
@@ -103,7 +110,7 @@ def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Pat
 
 
 def delete_s3(uri: str, s3: S3Connection | None) -> None:
-    """Delete an artifact, its manifest first: without one it does not exist."""
+    """Delete an artifact, its manifest first: without it the artifact does not exist."""
     store = open_s3(uri, s3)
     store.delete(MANIFEST_NAME)
     _delete_all(store, "")
@@ -122,12 +129,12 @@ def _is_complete(store: S3Store, data: bytes) -> bool:
 
 
 def _place(manifest: bytes) -> str:
-    """The folder of an artifact's files below its URI."""
+    """The folder of an artifact's files, relative to its URI."""
     return hashlib.sha256(manifest).hexdigest()[:16]
 
 
 def _transfer(manifest: Manifest, move: Callable[[str, FileEntry], None]) -> None:
-    """Move every file: small ones side by side, others one by one: their parts are parallel and fill the memory."""
+    """Move every file: small ones in parallel, large ones one by one, because each is moved in parallel parts."""
     small = {name: entry for name, entry in manifest.files.items() if entry.size_bytes <= _SMALL_BYTES}
     in_parallel((partial(move, name, entry) for name, entry in small.items()), workers=_SMALL_FILES_AT_ONCE)
     for name, entry in manifest.files.items():

@@ -1,4 +1,4 @@
-"""One minio client a service and account in this process: pooled, thread safe, with retries, deadlines and messages."""
+"""One minio client per service and account in this process: pooled, thread safe, with retries and deadlines."""
 
 import logging
 import os
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 FIRST_CONTACT_TRIES = 8
-"""Some 20 s: a server that never answered is probably not the one that is meant."""
+"""About 20 s: if the server never answered, the endpoint is probably wrong."""
 MAX_TRIES = 40
-"""More than a deadline allows: a server that answered before is waited for as long, for it may be restarting."""
+"""More than fit into a deadline: a server that answered before may be restarting, so only the deadline ends it."""
 PAUSES = Pauses(first_seconds=0.2, longest_seconds=10.0)
 _LONGEST_WISH_SECONDS = 60.0
 _POOL_CONNECTIONS = 16
@@ -52,20 +52,20 @@ class Deadline:
         return time.monotonic() - self._started
 
     def check(self) -> None:
-        """Raise DeadlineError when the time is over: a body that drips never times out by itself."""
+        """Raise DeadlineError when time is up: a body that arrives slowly enough never hits a socket timeout."""
         if self.spent_seconds > self.seconds:
             raise DeadlineError(f"more than {self.seconds:.0f} s")
 
 
 class S3Client:
-    """Calls of the minio client, repeated where that can help, with errors that say what to do."""
+    """Calls of the minio client, retried if the error is transient, with errors that say what to do."""
 
     def __init__(self, connection: S3Connection, files: CredentialFiles) -> None:
         """Open the pool; nothing is sent yet.
 
         Raises:
             StorageError: no credentials are set.
-            ConfigError: the CA bundle is no file of certificates.
+            ConfigError: the CA bundle is not a file of certificates.
         """
         from minio import Minio
 
@@ -75,20 +75,20 @@ class S3Client:
         self.minio = Minio(
             connection.host,
             secure=connection.is_https,
-            region=connection.region or (None if connection.is_aws else "us-east-1"),  # others need not be asked
-            credentials=cast("Provider", self._source),  # a class of minio's, of which it calls retrieve() alone
+            region=connection.region or (None if connection.is_aws else "us-east-1"),  # saves a request
+            credentials=cast("Provider", self._source),  # minio calls only retrieve()
             http_client=http,
         )
         self.num_retries = 0
-        """Requests that were repeated so far, for tests and measurements."""
+        """Retries so far, for tests and measurements."""
         self._has_answered = False
 
     def call(self, where: str, operation: Callable[[Any, Deadline], T]) -> T:
-        """Run one idempotent request until it succeeds, its error is final, or tries or time are over.
+        """Run one idempotent request until it succeeds, its error is final, or tries or time are used up.
 
         Args:
             where: s3://bucket/key for messages.
-            operation: gets the minio client and the deadline; called again after a failure that may pass.
+            operation: gets the minio client and the deadline; called again after a transient failure.
 
         Raises:
             StorageError: with the place, the reason and the remedy.
@@ -104,7 +104,7 @@ class S3Client:
             except failures() as error:
                 self._has_answered |= status_of(error) != 0
                 if verdict_of(error) is RetryVerdict.CREDENTIALS and self._has_newer_account(used):
-                    log.info("%s: refused; credentials from %s have changed: again", where, self._source.name)
+                    log.info("%s: refused, but credentials from %s have changed; retrying", where, self._source.name)
                     tries += 1
                     return operation(self.minio, deadline)
                 raise
@@ -118,7 +118,7 @@ class S3Client:
         def note(error: BaseException, _: int, pause_seconds: float) -> None:
             self.num_retries += 1
             name = type(error).__name__
-            log.info("%s: try %d failed (%s); again in %.1f s", where, tries, name, pause_seconds)
+            log.info("%s: try %d failed (%s); retrying in %.1f s", where, tries, name, pause_seconds)
 
         try:
             return retry(
@@ -134,7 +134,7 @@ class S3Client:
             raise StorageError(explain(error, where, self.connection, self._source.name, spent)) from error
 
     def _has_newer_account(self, used: Any) -> bool:
-        """Whether the source of credentials, read again, gives others than were refused."""
+        """Whether the source of credentials, read again, gives different ones from those that were refused."""
         self._source.refresh()
         return bool(self._source.retrieve() != used)
 
@@ -158,8 +158,8 @@ def client_for(connection: S3Connection) -> S3Client:
 
 
 def _forget_clients() -> None:
-    """A child must not share its parent's connections."""
-    global _clients, _clients_lock  # a lock that another thread held at the fork is never released
+    """Drop the clients in a forked child: it must not share its parent's connections."""
+    global _clients, _clients_lock  # in the child, a lock that another thread held at the fork is never released
     _clients, _clients_lock = {}, threading.Lock()
 
 
@@ -181,8 +181,8 @@ def _pool(connection: S3Connection) -> Any:
                 context.load_verify_locations(connection.ca_bundle)
             except (ssl.SSLError, OSError) as error:
                 raise ConfigError(
-                    f"AWS_CA_BUNDLE: {connection.ca_bundle} holds no certificates that can be read ({error}). "
-                    "Give a file with PEM certificates."
+                    f"AWS_CA_BUNDLE: {connection.ca_bundle} has no readable certificates ({error}). "
+                    "Use a file with PEM certificates."
                 ) from error
     pool = PoolManager(
         timeout=Timeout(connect=CONNECT_SECONDS, read=connection.request_timeout_seconds),
@@ -197,8 +197,8 @@ def _pool(connection: S3Connection) -> Any:
 def _patient_pools(send_seconds: float) -> dict[str, Any]:
     """Pools whose connections may take longer to send than to connect.
 
-    Python counts a socket's timeout for the whole of a send. urllib3 leaves the short one of connecting in force for
-    the first request of a connection: 16 MiB would have to leave within it.
+    urllib3 leaves the short connect timeout on the socket for the first request of a connection, and Python applies a
+    socket's timeout to a whole send: a part of 16 MiB would have to be sent within those 10 seconds.
     """
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 

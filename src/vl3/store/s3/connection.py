@@ -1,4 +1,4 @@
-"""How to reach an S3 service: given, or from the names in the environment that every AWS tool reads."""
+"""How to reach an S3 service: from arguments, or from the environment variables that every AWS tool reads."""
 
 import os
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ _AWS_ENDPOINT = "https://s3.amazonaws.com"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class S3Connection:
-    """How to reach an S3 service. Secrets are left out of its repr."""
+    """How to reach an S3 service. Its repr leaves out secrets."""
 
     endpoint: str = _AWS_ENDPOINT
     """Address of the service, http:// or https://, without a path."""
     access_key: str | None = field(default=None, repr=False)
-    """Key of the account; None takes it from where the environment says: variables, files, a role."""
+    """Key of the account; None takes it from the environment: a credentials file, a token or a role."""
     secret_key: str | None = field(default=None, repr=False)
     """Secret of the account."""
     session_token: str | None = field(default=None, repr=False)
@@ -26,24 +26,24 @@ class S3Connection:
     region: str | None = None
     """Region of the bucket; None asks Amazon for it, and is us-east-1 elsewhere."""
     ca_bundle: Path | None = None
-    """Certificates (PEM) to trust beside the system's."""
+    """Certificates (PEM) to trust in addition to the system's."""
     request_timeout_seconds: float = 60.0
     """Longest silence of the server within one request."""
     deadline_seconds: float = 300.0
-    """Longest time for one request with all its retries; a transfer is many requests of 16 MiB."""
+    """Longest time for one request with all its retries; a large transfer is many requests of 16 MiB."""
 
     def __post_init__(self) -> None:
         if self.ca_bundle is not None and not self.ca_bundle.is_file():
             raise ConfigError(
-                f"AWS_CA_BUNDLE: the file {self.ca_bundle} does not exist. Mount the certificates there or correct it."
+                f"AWS_CA_BUNDLE: the file {self.ca_bundle} does not exist. Mount it, or correct the variable."
             )
         if (self.access_key is None) != (self.secret_key is None):
-            raise ConfigError("an S3 access key and its secret go together: one is set and the other is not. Set both.")
+            raise ConfigError("only one of the S3 access key and its secret is set. Set both or neither.")
         parts = _split(self.endpoint)
         if parts is None:
             raise ConfigError(
                 f"the S3 endpoint {_without_account(self.endpoint)!r} is malformed. "
-                "Write AWS_ENDPOINT_URL as http://host:port or https://host:port, without account and path."
+                "Write AWS_ENDPOINT_URL as http://host:port or https://host:port, without account or path."
             )
 
     @property
@@ -63,7 +63,7 @@ class S3Connection:
 
 
 def connection_from_environment(environment: Mapping[str, str] = os.environ) -> S3Connection:
-    """The connection that the AWS-standard variables describe, read anew at each call.
+    """The connection that the AWS-standard variables describe, read again at each call.
 
     Raises:
         ConfigError: an endpoint is malformed or the CA bundle is missing.
@@ -94,5 +94,5 @@ def _split(endpoint: str) -> tuple[str, int | None] | None:
 
 
 def _without_account(endpoint: str) -> str:
-    """The endpoint as it may be shown: someone may have written a password into it."""
+    """The endpoint for messages, without an account: it may contain a password."""
     return endpoint.rpartition("@")[2] if "@" in endpoint else endpoint

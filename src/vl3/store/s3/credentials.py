@@ -1,8 +1,8 @@
 """Where S3 credentials come from, and how a changed file or token is noticed while running.
 
-A source is what the minio client calls a provider: it is asked before every request. No secret is put into a message.
-minio's own providers serve given keys and the role of a machine; why not files and tokens, too, says
-docs/adr/0009-own-s3-credentials.md.
+A source is what minio calls a provider: the client asks it before every request. No secret appears in a message.
+Given keys and the role of a machine use minio's own providers; docs/adr/0009-own-s3-credentials.md says why files and
+tokens do not.
 """
 
 import configparser
@@ -31,10 +31,10 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CredentialFiles:
-    """What the environment says about credentials that are not keys themselves."""
+    """What the environment says about credentials other than keys."""
 
     credentials_file: Path | None
-    """File of profiles with keys; None when none is named and there is none in the home folder."""
+    """File of profiles with keys; None if no variable names one and there is none in the home folder."""
     profile: str
     """Profile in that file."""
     token_file: Path | None
@@ -42,29 +42,29 @@ class CredentialFiles:
     role: str | None
     """Role to assume with that token."""
     sts_endpoint: str | None
-    """Service that changes the token into keys; None follows from the S3 endpoint."""
+    """Service that exchanges the token for keys; None derives it from the S3 endpoint."""
     has_container_role: bool
-    """Whether the platform offers keys at an address of its own."""
+    """Whether the platform serves keys to this container."""
 
 
 class CredentialSource(Protocol):
-    """Gives the account of the next request."""
+    """Gives the credentials for the next request."""
 
     name: str
     """Where it looks, for messages."""
 
     def retrieve(self) -> "Credentials":
-        """The credentials of now. StorageError when there are none."""
+        """The current credentials. StorageError if there are none."""
 
     def refresh(self) -> None:
-        """Look again at the next retrieve, though nothing seems to have changed."""
+        """Make the next retrieve read the source again, even if nothing seems to have changed."""
 
 
 def files_from_environment() -> CredentialFiles:
     """The AWS-standard variables about credential files and roles."""
     token = os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE")
     given = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
-    usual = Path(os.environ.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home at all
+    usual = Path(os.environ.get("HOME") or "/", ".aws", "credentials")  # a container's user may have no home
     return CredentialFiles(
         credentials_file=Path(given) if given else usual if usual.is_file() else None,
         profile=os.environ.get("AWS_PROFILE") or "default",
@@ -76,7 +76,7 @@ def files_from_environment() -> CredentialFiles:
 
 
 def choose_source(connection: S3Connection, files: CredentialFiles, http: Any) -> CredentialSource:
-    """The first source that is there, in the order of the AWS tools: keys, web identity, file, role of the machine.
+    """The first available source, in the order of the AWS tools: keys, web identity, file, role of the machine.
 
     Raises:
         StorageError: there is none.
@@ -95,7 +95,7 @@ def choose_source(connection: S3Connection, files: CredentialFiles, http: Any) -
 
 
 class StaticSource:
-    """Keys that were given, by an argument or the environment."""
+    """Keys from an argument or the environment."""
 
     name = "AWS_ACCESS_KEY_ID"
 
@@ -105,19 +105,24 @@ class StaticSource:
         self.retrieve = StaticProvider(access_key, secret_key, session_token).retrieve
 
     def refresh(self) -> None:
-        """Given keys do not change."""
+        """Do nothing: given keys do not change."""
 
 
 class FileSource:
-    """Keys read from a file, or made from the token in it; read again when the file changes or the keys end."""
+    """Keys read from a file, or exchanged for the token in it; read again when the file changes or the keys expire.
+
+    How a rotation goes: keys A were read at mtime 100. The file is rewritten at 200 with keys B, so the next retrieve
+    reads it again. If it is incomplete at that moment, A stays in use (unless expired), and since the stamp is still
+    100, the retrieve after that tries again and returns B.
+    """
 
     def __init__(self, path: Path, what: str, read: Callable[[str], Any]) -> None:
         """Remember where to look; nothing is read yet.
 
         Args:
-            path: the file; a mounted secret changes by a link being moved.
-            what: what is looked for in it.
-            read: makes credentials of the file's text. ValueError when it cannot.
+            path: the file; Kubernetes updates a mounted secret by switching a link.
+            what: what it contains, for messages.
+            read: makes credentials from the file's text. ValueError if it cannot.
         """
         self.name = f"{what} in {path}"
         self._path, self._read = path, read
@@ -151,13 +156,13 @@ class FileSource:
             self._stamp = stamp
         except (OSError, ValueError, configparser.Error) as error:
             if self._credentials is not None and not self._credentials.is_expired():
-                return  # the file is being replaced just now: what was read before holds until the server refuses it
+                return  # the file is just being replaced: keep what was read before until the server refuses it
             reason = type(error).__name__ if isinstance(error, configparser.Error) else error
             raise StorageError(f"no S3 credentials from {self.name} ({reason}). {_REMEDY}") from None
 
 
 class MachineSource:
-    """The role that the machine or the pod has from its platform."""
+    """The role that the platform gave to the machine or the pod."""
 
     name = "the role of this machine"
 
@@ -165,7 +170,7 @@ class MachineSource:
         from minio.credentials import IamAwsProvider
         from urllib3 import PoolManager, Retry, Timeout
 
-        # The metadata address is next door or not there at all: no long waits for it.
+        # The metadata service is on the same machine or does not exist, so do not wait long for it.
         self._make = lambda: IamAwsProvider(http_client=PoolManager(timeout=Timeout(2.0), retries=Retry(1)))
         self._provider = self._make()
         self._lock = threading.Lock()
@@ -179,7 +184,7 @@ class MachineSource:
                 return self._provider.retrieve()
             except (HTTPError, OSError, ValueError, KeyError) as error:
                 raise StorageError(
-                    f"no S3 credentials: nothing is set, and {self.name} gave none ({type(error).__name__}). {_REMEDY}"
+                    f"no S3 credentials: none are set, and {self.name} gave none ({type(error).__name__}). {_REMEDY}"
                 ) from None
 
     def refresh(self) -> None:
@@ -198,12 +203,12 @@ def _from_profile(text: str, profile: str) -> "Credentials":
         for name in ("access_key_id", "secret_access_key", "session_token")
     )
     if not (access_key and secret_key):
-        raise ValueError("it has no aws_access_key_id with aws_secret_access_key")
+        raise ValueError("aws_access_key_id or aws_secret_access_key is missing")
     return Credentials(access_key, secret_key, session_token or None)
 
 
 def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) -> Callable[[str], "Credentials"]:
-    """Changes a web identity token into keys. The token goes into the body: addresses are logged, bodies are not."""
+    """A function that exchanges a web identity token for keys. The token is in the body, because URLs are logged."""
     if files.sts_endpoint:
         endpoint = files.sts_endpoint
     elif connection.is_aws:
@@ -237,14 +242,17 @@ def _assume_role(connection: S3Connection, files: CredentialFiles, http: Any) ->
 
 
 def _parse_role(status: int, data: bytes) -> "Credentials":
-    """Credentials of an answer of the token service, renewed a minute before they end."""
+    """Credentials from an answer of the token service; they count as expired a minute early.
+
+    An answer with `<Expiration>2026-01-31T12:00:00Z</Expiration>` gives keys that are renewed from 11:59:00 on.
+    """
     from minio.credentials import Credentials
     from minio.time import from_iso8601utc
 
     try:
         root = ElementTree.fromstring(data)  # noqa: S314 (the answer of a service that we trust with our token)
     except ElementTree.ParseError:
-        raise ValueError(f"the token service answered {status} with something else than XML") from None
+        raise ValueError(f"the token service answered {status} with something other than XML") from None
     found = {element.tag.rpartition("}")[2]: element.text or "" for element in root.iter()}
     if status != 200 or "AccessKeyId" not in found:
         raise ValueError(f"the token service refused the token with {status} {found.get('Code', '')}")
@@ -252,6 +260,6 @@ def _parse_role(status: int, data: bytes) -> "Credentials":
     if missing:
         raise ValueError(f"the token service answered without {', '.join(missing)}")
     expires = from_iso8601utc(found["Expiration"])
-    assert expires is not None  # minio says so of no text only
+    assert expires is not None  # minio returns None only for no text
     session_token = found.get("SessionToken") or None
     return Credentials(found["AccessKeyId"], found["SecretAccessKey"], session_token, expires - timedelta(seconds=60))

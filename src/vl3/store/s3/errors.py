@@ -1,4 +1,4 @@
-"""What a failure of an S3 request means: try again, look for other credentials, or tell the person who acts."""
+"""What a failure of an S3 request means: retry, read the credentials again, or report it to the person who acts."""
 
 from enum import Enum
 from typing import Any
@@ -11,19 +11,19 @@ class RetryVerdict(Enum):
     """What to do about a failed request."""
 
     RETRY = "retry"
-    """It may pass by itself: connection, time, load, a damaged body."""
+    """Transient: connection, timeout, load, a damaged body."""
     CREDENTIALS = "credentials"
-    """The account was refused: newer credentials may be there."""
+    """The account was refused, but newer credentials may be available."""
     FINAL = "final"
-    """Asking again gives the same answer."""
+    """A retry would fail in the same way."""
 
 
 class BrokenBodyError(Exception):
-    """A body that is shorter than promised, or not the range that was asked for."""
+    """A body that is shorter than announced, or not the range that was asked for."""
 
 
 class DeadlineError(Exception):
-    """The time for a request with all its retries is over while its body is still coming."""
+    """The time for a request with all its retries is up and its body is still arriving."""
 
 
 _TRANSIENT = {
@@ -61,7 +61,7 @@ def failures() -> tuple[type[Exception], ...]:
     from minio.error import MinioException
     from urllib3.exceptions import HTTPError
 
-    # ParseError and UnicodeDecodeError: an XML answer that was cut or damaged on its way.
+    # ParseError and UnicodeDecodeError: an XML answer that was truncated or damaged on the way.
     return (MinioException, HTTPError, ElementTree.ParseError, UnicodeDecodeError, BrokenBodyError, DeadlineError)
 
 
@@ -106,26 +106,26 @@ def explain(error: BaseException, where: str, connection: S3Connection, account:
         where: s3://bucket/key.
         connection: the service.
         account: where the credentials came from.
-        tries: how often and for how long it was tried, for failures that were.
+        tries: how many tries in how many seconds, such as `8 tries in 20.3 s`; shown for failures that are retried.
     """
     bucket, endpoint = where.removeprefix("s3://").partition("/")[0], connection.endpoint
     known = {
         "NoSuchBucket": f"the bucket {bucket!r} does not exist at {endpoint}. Create it or correct the URI.",
         "NoSuchKey": "the object is missing. Run the step that makes it again.",
-        "AccessDenied": f"access denied for the account from {account}. Give it the right to read, write and list "
+        "AccessDenied": f"access denied for the account from {account}. Allow it to read, write and list "
         f"in the bucket {bucket!r}, or use another account.",
         "SignatureDoesNotMatch": f"the secret of the account from {account} is wrong. Correct AWS_SECRET_ACCESS_KEY "
-        "or the file that it comes from.",
+        "or the file with the secret.",
         "InvalidAccessKeyId": f"the account from {account} is unknown at {endpoint}. Correct AWS_ACCESS_KEY_ID or the "
         "endpoint.",
         "RequestTimeTooSkewed": "the clock of this machine and the server's differ by too much. Correct the clock "
         "(NTP) and run again.",
-        "QuotaExceeded": f"the quota of the bucket {bucket!r} is used up. Free space there or raise it.",
+        "QuotaExceeded": f"the quota of the bucket {bucket!r} is used up. Free space there or raise the quota.",
     }
     for expired in ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"):
         known[expired] = (
             f"the token of the account from {account} has expired or is invalid. Renew it: a changed file is picked up "
-            "while running, changed variables need a new start."
+            "while running, changed variables need a restart."
         )
     text = known.get(code_of(error)) or _explain_other(error, connection, tries)
     return f"{where}: {text}"
@@ -139,7 +139,7 @@ def _explain_other(error: BaseException, connection: S3Connection, tries: str) -
         trusted = f"{connection.ca_bundle} and the system's" if connection.ca_bundle else "the system's"
         return (
             f"the certificate of {endpoint} is not trusted by {trusted} certificates ({_reason(error)}). "
-            "Put the CA of the server into the file that AWS_CA_BUNDLE names."
+            "Add the server's CA certificate to the file that AWS_CA_BUNDLE names."
         )
     if isinstance(error, HTTPError):
         return (
@@ -147,9 +147,7 @@ def _explain_other(error: BaseException, connection: S3Connection, tries: str) -
             "the server runs and that the network lets this machine reach it, then run again."
         )
     if isinstance(error, DeadlineError | BrokenBodyError):
-        return (
-            f"the transfer from {endpoint} did not come to an end ({error}; {tries}). Check the network and the server."
-        )
+        return f"the transfer from {endpoint} did not finish ({error}; {tries}). Check the network and the server."
     status = status_of(error)
     reason = " ".join(str(part) for part in (status or "", code_of(error), getattr(error, "message", "")) if part)
     return (
@@ -163,7 +161,7 @@ def _is_untrusted(error: BaseException) -> bool:
 
 
 def _reason(error: Any) -> str:
-    """The innermost words of a nested network error, on one line."""
+    """The innermost text of a nested network error, on one line."""
     inner = error.__cause__ or error.__context__ or error
     text = str(inner).replace("\n", " ")
     return f"{type(error).__name__}: {text}"[:300]

@@ -1,4 +1,4 @@
-"""Large bodies to and from S3: parts in parallel, bounded memory, every byte checked on both ways."""
+"""Large bodies to and from S3: parts in parallel, bounded memory, every byte checked in both directions."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ _MAX_PARTS = 10_000
 _WORKERS = 4
 _CHUNK_BYTES = 2**20
 _MAX_TRANSFERS = 3
-"""How often a whole object is moved again when what arrived is not what was sent."""
+"""How often a whole object is transferred before damaged content counts as final."""
 SHA256_FIELD = "x-amz-meta-vl3-sha256"
 
 
@@ -55,16 +55,16 @@ class ObjectFacts:
     size_bytes: int
     etag: str
     sha256: str | None
-    """As noted at its upload; None where another program wrote it."""
+    """As recorded at upload; None if another program wrote the object."""
 
 
 def content_md5(data: bytes) -> str:
-    """The header that makes every server check a body: not all of them check the signed SHA-256."""
+    """The value of Content-MD5, which makes every server check a body: not all of them check the signed SHA-256."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def put_bytes(target: S3Object, data: bytes, sha256: str, *, only_new: bool = False) -> None:
-    """Put a small object; with `only_new` the server refuses (PreconditionFailed) where one is."""
+    """Put a small object; with `only_new` the server refuses (PreconditionFailed) if one exists."""
     headers = {"Content-Type": "application/octet-stream", "Content-MD5": content_md5(data), SHA256_FIELD: sha256}
     if only_new:
         headers["If-None-Match"] = "*"
@@ -72,15 +72,15 @@ def put_bytes(target: S3Object, data: bytes, sha256: str, *, only_new: bool = Fa
 
 
 def upload(target: S3Object, path: Path, entry: FileEntry | None = None) -> None:
-    """Put a file and check that the server has what was hashed.
+    """Put a file and check that the server stored what was hashed.
 
     Args:
         target: where to.
         path: the file.
-        entry: its size and digest, where known.
+        entry: its size and digest, if known.
 
     Raises:
-        StorageError: it changed while it was read, or the server does not take it.
+        StorageError: it changed while it was read, or the server does not store it.
     """
     with storage_errors(path):
         if path.stat().st_size <= PART_BYTES:
@@ -96,8 +96,8 @@ def upload(target: S3Object, path: Path, entry: FileEntry | None = None) -> None
         if facts is not None and facts.size_bytes == entry.size_bytes and facts.sha256 == entry.sha256:
             return
     raise StorageError(
-        f"{target.where}: the server does not keep what is uploaded: it has {facts}, expected {entry.size_bytes} bytes "
-        f"with sha256 {entry.sha256}. Check the server, and what stands between."
+        f"{target.where}: the server does not store what is uploaded: it has {facts}, expected {entry.size_bytes} "
+        f"bytes with sha256 {entry.sha256}. Check the server, and any proxy in between."
     )
 
 
@@ -107,13 +107,17 @@ def _upload_parts(target: S3Object, path: Path, entry: FileEntry) -> None:
     try:
         parts = _send_parts(target, path, entry, upload_id)
         _complete(target, upload_id, parts, entry)
-    except BaseException:  # an interrupt, too, must not leave parts that are paid for and seen by nobody
+    except BaseException:  # even an interrupt must not leave parts, which cost money and which no listing shows
         abort_upload(target, upload_id)
         raise
 
 
 def _send_parts(target: S3Object, path: Path, entry: FileEntry, upload_id: str) -> list[Any]:
-    """Read in order, send in parallel; at most one part more than there are senders is in memory."""
+    """Read in order, send in parallel; the memory holds at most _WORKERS + 1 parts.
+
+    A server takes at most 10,000 parts, so parts are 16 MiB until a file is larger than that allows:
+    40 MiB are two parts of 16 MiB and one of 8 MiB; 200 GB are 10,000 parts of 20,000,000 bytes.
+    """
     from minio.datatypes import Part
 
     def send(data: bytes, number: int) -> Any:
@@ -147,13 +151,13 @@ def _complete(target: S3Object, upload_id: str, parts: list[Any], entry: FileEnt
     except StorageError as error:
         if refusal_of(error) != "NoSuchUpload":
             raise
-        facts = facts_of(target)  # a former try may have succeeded though its answer was lost
+        facts = facts_of(target)  # an earlier try may have succeeded although its answer was lost
         if facts is None or facts.sha256 != entry.sha256:
             raise
 
 
 def abort_upload(target: S3Object, upload_id: str) -> None:
-    """Give up the parts of an unfinished upload; a failure is only logged, since another error is on its way."""
+    """Remove the parts of an unfinished upload; a failure is only logged, so that it does not hide the first error."""
     try:
         target.call(lambda minio, _: minio._abort_multipart_upload(target.bucket, target.name, upload_id))
     except StorageError as error:
@@ -161,7 +165,7 @@ def abort_upload(target: S3Object, upload_id: str) -> None:
 
 
 def facts_of(target: S3Object) -> ObjectFacts | None:
-    """Size and digest of an object, None where there is none. Asked by GET: the answer to HEAD has no reason in it."""
+    """Size and digest of an object; None if there is none. Uses GET, because an error answer to HEAD has no reason."""
 
     def first_byte(minio: Any, _: Deadline) -> Any:
         response = minio.get_object(target.bucket, target.name, offset=0, length=1)
@@ -183,6 +187,10 @@ def facts_of(target: S3Object) -> ObjectFacts | None:
 
 
 def _facts(headers: Any) -> ObjectFacts:
+    """Size, tag and digest from the headers of an answer.
+
+    `Content-Range: bytes 0-0/4096` gives 4096 and not the `Content-Length: 1` of that answer.
+    """
     lower = {name.lower(): value for name, value in headers.items()}
     total = lower.get("content-range", "").rpartition("/")[2] or lower.get("content-length", "")
     if not total.isdigit():
@@ -193,7 +201,7 @@ def _facts(headers: Any) -> ObjectFacts:
 
 
 def read_range(target: S3Object, offset_bytes: int, length_bytes: int) -> bytes:
-    """Bytes of an object; fewer when it ends before."""
+    """Bytes of an object; fewer if it ends earlier."""
     data = bytearray()
     if length_bytes > 0:
         try:
@@ -205,10 +213,10 @@ def read_range(target: S3Object, offset_bytes: int, length_bytes: int) -> bytes:
 
 
 def read_whole(target: S3Object) -> bytes | None:
-    """All bytes of a small object, checked against the digest noted at its upload; None where there is none.
+    """All bytes of a small object, checked against the digest recorded at upload; None if there is none.
 
     Raises:
-        StorageError: three transfers gave other bytes.
+        StorageError: three transfers gave different bytes.
     """
     for _ in range(_MAX_TRANSFERS):
         data = bytearray()
@@ -229,18 +237,18 @@ def read_whole(target: S3Object) -> bytes | None:
 
 
 def download(target: S3Object, path: Path, entry: FileEntry | None = None) -> FileEntry:
-    """Copy an object to a file under a temporary name, check it, and give it its name.
+    """Copy an object to a temporary file, check it, and rename it to `path`.
 
     Args:
         target: the object.
         path: where to.
-        entry: what it must be; without, what was noted at its upload is asked for.
+        entry: its expected size and digest; None expects those recorded at upload.
 
     Returns:
-        What arrived.
+        Size and digest of the file.
 
     Raises:
-        StorageError: it is missing, or three transfers gave something else than expected.
+        StorageError: it is missing, or three transfers gave something other than expected.
     """
     temporary = sibling(path)
     found = expected = None
@@ -251,7 +259,7 @@ def download(target: S3Object, path: Path, entry: FileEntry | None = None) -> Fi
                 try:
                     facts = _download_once(target, temporary, entry)
                 except StorageError as error:
-                    if refusal_of(error) == "PreconditionFailed":  # another object took its place meanwhile
+                    if refusal_of(error) == "PreconditionFailed":  # it was replaced during the transfer
                         continue
                     raise
                 found = FileEntry(size_bytes=facts.size_bytes, sha256=file_sha256(temporary))
@@ -259,16 +267,20 @@ def download(target: S3Object, path: Path, entry: FileEntry | None = None) -> Fi
                 if found == expected:
                     temporary.replace(path)
                     return found
-                log.warning("%s: arrived as %s, expected %s: again", target.where, found, expected)
+                log.warning("%s: arrived as %s, expected %s; retrying", target.where, found, expected)
         finally:
             temporary.unlink(missing_ok=True)
     if found is None or expected is None:
-        raise StorageError(f"{target.where}: is replaced again and again while it is read. Stop its writers.")
+        raise StorageError(f"{target.where}: is replaced repeatedly while it is read. Stop its writers.")
     raise StorageError(_damaged(target, _words(found), _words(expected)))
 
 
 def _download_once(target: S3Object, path: Path, entry: FileEntry | None) -> ObjectFacts:
-    """One transfer of all bytes, in ranges side by side; each is taken up where it broke off."""
+    """One transfer of all bytes, in parallel ranges; each resumes where it broke off.
+
+    The first range is fetched alone, since its answer gives the size: an object of 40 MiB comes as the bytes from 0 to
+    16 MiB, then in parallel 16 to 32 and 32 to 40, each written at its offset.
+    """
     with path.open("wb") as file:
         descriptor = file.fileno()
 
@@ -276,19 +288,19 @@ def _download_once(target: S3Object, path: Path, entry: FileEntry | None) -> Obj
             os.pwrite(descriptor, chunk, offset)
 
         if entry is not None and entry.size_bytes:
-            os.posix_fallocate(descriptor, 0, entry.size_bytes)  # a full disk shows now, not after an hour
+            os.posix_fallocate(descriptor, 0, entry.size_bytes)  # find out now that the disk is full, not after an hour
         try:
             facts = _receive(target, 0, PART_BYTES, write)
         except StorageError as error:
             if refusal_of(error) != "InvalidRange":
                 raise
-            empty = facts_of(target)  # an empty object has no range
+            empty = facts_of(target)  # a range of an empty object is invalid
             if empty is None or empty.size_bytes:
                 raise
             facts = empty
         file.truncate(facts.size_bytes)
         if entry is not None and facts.size_bytes != entry.size_bytes:
-            return facts  # another object: its other bytes need not be brought
+            return facts  # another object: do not fetch the rest
         starts = range(PART_BYTES, facts.size_bytes, PART_BYTES)
         ranges = ((start, min(start + PART_BYTES, facts.size_bytes)) for start in starts)
         jobs = (partial(_receive, target, start, stop, write, etag=facts.etag) for start, stop in ranges)
@@ -299,7 +311,11 @@ def _download_once(target: S3Object, path: Path, entry: FileEntry | None) -> Obj
 def _receive(
     target: S3Object, start: int, stop: int, sink: Callable[[int, bytes], Any], *, etag: str | None = None
 ) -> ObjectFacts:
-    """Bring the bytes from start to stop (or the object's end); a body that breaks off is taken up where it did."""
+    """Pass the bytes from start to stop (or the object's end) to `sink`; a body that breaks off is resumed there.
+
+    _receive(target, 0, 100, sink) whose body breaks off after 30 bytes: the retry asks for the bytes from 30 to 100,
+    and only if the object still has the same etag.
+    """
     offset, known = start, etag
     complete: ObjectFacts | None = None
 
@@ -316,7 +332,8 @@ def _receive(
             end = min(stop, facts.size_bytes)
             _require_range(response, offset)
             known = facts.etag
-            while chunk := response.read1(_CHUNK_BYTES, decode_content=False):  # what is there: a deadline must be seen
+            # read1 returns what has arrived, so that the deadline is checked even while a body drips.
+            while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
                 sink(offset, chunk[: end - offset])
                 offset += len(chunk)
                 deadline.check()
@@ -332,10 +349,10 @@ def _receive(
 
 
 def _require_range(response: Any, offset: int) -> None:
-    """The answer must begin where it was asked to: some servers and caches ignore ranges."""
+    """Check that the answer begins at the requested offset: some servers and caches ignore ranges."""
     begins = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
     if (begins or "0") != str(offset):
-        raise BrokenBodyError(f"bytes from {begins or 0} came, from {offset} were asked for")
+        raise BrokenBodyError(f"asked for bytes from {offset}, got bytes from {begins or 0}")
 
 
 def in_parallel(jobs: Iterable[Callable[[], Any]], *, workers: int) -> list[Any]:
@@ -352,7 +369,7 @@ def _require_unchanged(path: Path, sha256: str, entry: FileEntry | None) -> None
     if entry is not None and sha256 != entry.sha256:
         raise StorageError(
             f"{path}: changed while it was uploaded (sha256 {sha256}, expected {entry.sha256}). "
-            "Let nobody write to an artifact that is being published, and run the step again."
+            "Find out what writes to an artifact that is being published, and run the step again."
         )
 
 

@@ -100,42 +100,42 @@ def test_a_pool_without_gpus_is_counted_in_cores(facts: ClusterFacts) -> None:
     [
         pytest.param(
             ["placements.video.queue=gpu"],
-            "placements.video.queue='gpu': namespace vl3 has no LocalQueue gpu, so the job would wait for ever. Queues "
-            "there: a100, cpu, h200. Name one of them.",
+            "placements.video.queue='gpu': namespace vl3 has no LocalQueue gpu, so the job would wait forever. Set "
+            "one of: a100, cpu, h200.",
             id="unknown queue",
         ),
         pytest.param(
             ["placements.video.pool=h300"],
-            "placements.video.pool='h300': the cluster has no ClusterTrainingRuntime vl3-torch-h300. Pools that have "
-            "one: a100, cpu, h200. Name one of them, or apply a runtime for this pool "
+            "placements.video.pool='h300': the cluster has no ClusterTrainingRuntime vl3-torch-h300. Set one of the "
+            "pools that have one (a100, cpu, h200), or apply a runtime for this pool "
             "(manifests/cluster/training-runtimes).",
             id="unknown pool",
         ),
         pytest.param(
             ["placements.video.priority=urgent", "placements.alignment.priority=urgent"],
             "placements.{alignment,video}.priority='urgent': the cluster has no WorkloadPriorityClass urgent, so Kueue "
-            "would refuse the job. Classes there: vl3-high, vl3-low, vl3-normal. Name one of them.",
-            id="unknown priority of two stages, said once",
+            "would refuse the job. Set one of: vl3-high, vl3-low, vl3-normal.",
+            id="unknown priority of two stages, listed once",
         ),
         pytest.param(
             ["placements.video.gpus_per_node=2"],
             "placements.video: ClusterQueue vl3-cpu has no quota at all for 2 nvidia.com/gpu, so the job would wait "
-            "for ever. Name a queue and pool that have it, or ask for none.",
+            "forever. Set a queue and pool that have such quota, or request none of it.",
             id="resource without quota",
         ),
         pytest.param(
             ["placements.video.nodes=12"],
-            "placements.video asks ClusterQueue vl3-cpu for more than it can ever give: 16.8 cores (12 pods of 1.4 "
-            "cores) of which it can have 4 cores at most and 48 GiB of memory (12 pods of 4 GiB of memory) of which it "
-            "can have 16 GiB of memory at most. The job would wait for ever. Lower placements.video.nodes or what a "
-            "node asks, name a larger queue, or have the quota of flavour cpu raised.",
+            "placements.video requests more from ClusterQueue vl3-cpu than it can ever give: 16.8 cores (12 pods of "
+            "1.4 cores, can have 4 cores at most) and 48 GiB of memory (12 pods of 4 GiB of memory, can have 16 GiB "
+            "of memory at most). The job would wait forever. Lower placements.video.nodes or the requests per node, "
+            "set a larger queue, or have the quota of flavour cpu raised.",
             id="more than the quota",
         ),
         pytest.param(
             ["placements.video.queue=h200"],
-            "placements.video: queue='h200' and pool='cpu' do not belong together: no flavour of ClusterQueue vl3-h200 "
-            "takes the pods of vl3-torch-cpu. h200: its label vl3.dev/pool=h200 is not the runtime's "
-            "vl3.dev/pool=cpu. Name the pool's own queue.",
+            "placements.video: queue='h200' and pool='cpu' do not match: no flavour of ClusterQueue vl3-h200 suits "
+            "the pods of vl3-torch-cpu. h200: its label vl3.dev/pool=h200 is not the runtime's "
+            "vl3.dev/pool=cpu. Set the queue of that pool.",
             id="queue of another pool",
         ),
     ],
@@ -150,9 +150,9 @@ def test_more_gpus_than_the_quota_can_ever_give(facts: ClusterFacts) -> None:
     change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("16"))
     report = judge(placed("vl3_2b", "placements.video.nodes=4"), facts)
     assert str(only_problem(report)) == (
-        "placements.video asks ClusterQueue vl3-h200 for more than it can ever give: 32 nvidia.com/gpu (4 pods of 8 "
-        "nvidia.com/gpu) of which it can have 16 nvidia.com/gpu at most. The job would wait for ever. Lower "
-        "placements.video.nodes or what a node asks, name a larger queue, or have the quota of flavour h200 raised."
+        "placements.video requests more from ClusterQueue vl3-h200 than it can ever give: 32 nvidia.com/gpu (4 pods "
+        "of 8 nvidia.com/gpu, can have 16 nvidia.com/gpu at most). The job would wait forever. Lower "
+        "placements.video.nodes or the requests per node, set a larger queue, or have the quota of flavour h200 raised."
     )
     assert (report.rows[-1].quota, report.rows[-1].nodes) == ("32 of 16 GPUs", "?")
 
@@ -170,8 +170,8 @@ def test_quota_that_fits_only_by_borrowing_is_remarked(facts: ClusterFacts) -> N
     report = judge(placed("vl3_2b"), facts)
     assert report.problems == []
     assert report.notes == [
-        "placements.{multitask,video} fits only by borrowing 8 nvidia.com/gpu of 16 in cohort vl3: its owner may take "
-        "that back, and the stage then resumes from its last checkpoint"
+        "placements.{multitask,video} fits only by borrowing 8 nvidia.com/gpu of 16 in cohort vl3: the owner may "
+        "reclaim it, and the stage then resumes from its last checkpoint"
     ]
     assert report.rows[-1].quota == "16 of 32 GPUs"
 
@@ -180,9 +180,7 @@ def test_a_borrowing_limit_counts(facts: ClusterFacts) -> None:
     change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", QUOTA, gpus("8", borrowingLimit="4"))
     lend(facts, "24")
     problem = only_problem(judge(placed("vl3_2b"), facts))
-    assert "of which it can have 12 nvidia.com/gpu at most, 4 nvidia.com/gpu of it borrowed in cohort vl3" in str(
-        problem
-    )
+    assert "can have 12 nvidia.com/gpu at most, 4 nvidia.com/gpu of it borrowed in cohort vl3" in str(problem)
 
 
 def test_a_second_flavour_may_have_room(facts: ClusterFacts) -> None:
@@ -206,9 +204,9 @@ def test_no_node_that_big(facts: ClusterFacts) -> None:
     problem = only_problem(judge(placed("vl3_2b", *overrides), facts))
     assert isinstance(problem, ConfigError)
     assert str(problem) == (
-        "placements.video: no node of flavour h200 holds one of its pods: it asks 3000 GiB of memory where the largest "
-        "has 2000 GiB of memory allocatable (2 nodes looked at). Lower what a node asks and raise "
-        "placements.video.nodes, or name a pool of larger nodes."
+        "placements.video: no node of flavour h200 holds even one of its pods. A pod requests 3000 GiB of memory, the "
+        "largest has 2000 GiB of memory allocatable (2 nodes checked). Lower the requests per node and raise "
+        "placements.video.nodes, or set a pool of larger nodes."
     )
 
 
@@ -217,8 +215,9 @@ def test_no_node_at_all_is_the_platforms_problem(facts: ClusterFacts) -> None:
     problem = only_problem(judge(placed(), facts))
     assert isinstance(problem, ClusterError)
     assert str(problem) == (
-        "no node of flavour cpu is there (labels vl3.dev/pool=cpu; taints that vl3-torch-cpu tolerates). Admitted by "
-        "Kueue, the pods of pool='cpu' would stay Pending and hold the quota. Have nodes of the pool added or labelled."
+        "flavour cpu has no nodes (with the labels vl3.dev/pool=cpu, and only taints that vl3-torch-cpu tolerates). "
+        "Once Kueue admits the job, the pods of pool='cpu' would stay Pending and hold the quota. Have nodes of the "
+        "pool added or labelled."
     )
 
 
@@ -227,8 +226,8 @@ def test_too_few_nodes(facts: ClusterFacts) -> None:
     problem = only_problem(judge(placed("vl3_2b"), facts))
     assert isinstance(problem, ConfigError)
     assert str(problem) == (
-        "placements.{multitask,video}: its 2 pods need more nodes than flavour h200 has: the 1 there hold 1 such pods "
-        "when empty. Admitted by Kueue, the others would stay Pending and hold the quota. Lower "
+        "placements.{multitask,video}: its 2 pods need more nodes than flavour h200 has: its 1 nodes hold 1 such pods "
+        "when empty. Once Kueue admits the job, the other pods would stay Pending and hold the quota. Lower "
         "placements.{multitask,video}.nodes, or have nodes added."
     )
 
@@ -238,8 +237,8 @@ def test_a_cordoned_node_is_only_remarked(facts: ClusterFacts) -> None:
     report = judge(placed("vl3_2b"), facts)
     assert report.problems == []
     assert report.notes == [
-        "placements.{multitask,video}: of the 2 nodes of flavour h200 those that are ready hold 1 of its 2 pods; the "
-        "others are cordoned or ill"
+        "placements.{multitask,video}: those of the 2 nodes of flavour h200 that are ready hold 1 of its 2 pods; the "
+        "other nodes are cordoned or not ready"
     ]
 
 
@@ -260,8 +259,8 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "cpu",
             "spec.stopPolicy",
             "Hold",
-            "LocalQueue cpu is stopped (stopPolicy Hold): it admits no job. Have its owner set spec.stopPolicy to "
-            "None, or name another queue.",
+            "LocalQueue cpu is stopped (stopPolicy Hold) and admits no job. Have its owner set spec.stopPolicy to "
+            "None, or set another queue.",
             id="stopped local queue",
         ),
         pytest.param(
@@ -269,8 +268,8 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-cpu",
             "spec.stopPolicy",
             "HoldAndDrain",
-            "ClusterQueue vl3-cpu is stopped (stopPolicy HoldAndDrain): it admits no job. Have its owner set "
-            "spec.stopPolicy to None, or name another queue.",
+            "ClusterQueue vl3-cpu is stopped (stopPolicy HoldAndDrain) and admits no job. Have its owner set "
+            "spec.stopPolicy to None, or set another queue.",
             id="stopped cluster queue",
         ),
         pytest.param(
@@ -278,8 +277,8 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "cpu",
             "spec.clusterQueue",
             "gone",
-            "LocalQueue cpu in namespace vl3 leads to ClusterQueue gone, which does not exist. ClusterQueues there: "
-            "vl3-a100, vl3-cpu, vl3-h200. Have its owner correct it (manifests/cluster/cluster-queues).",
+            "LocalQueue cpu in namespace vl3 points to ClusterQueue gone, which does not exist. Have its owner set "
+            "one of the cluster's: vl3-a100, vl3-cpu, vl3-h200 (manifests/cluster/cluster-queues).",
             id="queue without cluster queue",
         ),
         pytest.param(
@@ -287,8 +286,8 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-cpu",
             "status.conditions",
             [{"type": "Active", "status": "False", "reason": "AdmissionCheckInactive", "message": "Can't admit."}],
-            "ClusterQueue vl3-cpu is not active (AdmissionCheckInactive: Can't admit.): it admits no job. Have its "
-            "owner mend it, or name another queue.",
+            "ClusterQueue vl3-cpu is not active (AdmissionCheckInactive: Can't admit.) and admits no job. Have its "
+            "owner fix it, or set another queue.",
             id="inactive cluster queue",
         ),
         pytest.param(
@@ -296,17 +295,17 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-cpu",
             "status",
             {},
-            "ClusterQueue vl3-cpu has no condition Active: Kueue has not looked at it yet. Check that Kueue's "
+            "ClusterQueue vl3-cpu has no condition Active: Kueue has not processed it yet. Check that Kueue's "
             "controller runs (namespace kueue-system).",
-            id="nobody judges the queue",
+            id="queue not processed by Kueue",
         ),
         pytest.param(
             ObjectKind.NAMESPACE,
             "vl3",
             "metadata.labels",
             {},
-            "ClusterQueue vl3-cpu takes no job of namespace vl3: its namespaceSelector wants other labels "
-            "(vl3.dev/queues=true). Have the namespace labelled so, or name another queue.",
+            "ClusterQueue vl3-cpu accepts no jobs from namespace vl3: its namespaceSelector requires other labels "
+            "(vl3.dev/queues=true). Have the namespace labelled so, or set another queue.",
             id="namespace not selected",
         ),
         pytest.param(
@@ -314,8 +313,8 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-torch-cpu",
             "spec.mlPolicy.torch",
             None,
-            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: it has no mlPolicy.torch, so the processes would "
-            "not be told of each other. Apply that of manifests/cluster/training-runtimes again.",
+            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: it has no mlPolicy.torch, so the processes "
+            "would not find each other. Apply the one from manifests/cluster/training-runtimes again.",
             id="runtime of another framework",
         ),
         pytest.param(
@@ -323,8 +322,8 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-torch-cpu",
             "spec.template.spec.ttlSecondsAfterFinished",
             60,
-            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: its JobSet has ttlSecondsAfterFinished=60: "
-            "Trainer would make it again and run a finished job twice. Apply that of "
+            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: its JobSet has ttlSecondsAfterFinished=60: "
+            "Trainer would recreate it and run a finished job twice. Apply the one from "
             "manifests/cluster/training-runtimes again.",
             id="runtime with a TTL",
         ),
@@ -333,8 +332,9 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-torch-cpu",
             "spec.template.spec.replicatedJobs.0.template.spec.template.spec.containers.0.name",
             "main",
-            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: it has no replicated job 'node' with a container "
-            "'node', so there is nothing to run in. Apply that of manifests/cluster/training-runtimes again.",
+            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: it has no replicated job 'node' with a "
+            "container "
+            "'node', in which the training runs. Apply the one from manifests/cluster/training-runtimes again.",
             id="runtime without the container",
         ),
         pytest.param(
@@ -342,9 +342,9 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-torch-cpu",
             "spec.template.spec.replicatedJobs.0.template.metadata",
             {},
-            "ClusterTrainingRuntime vl3-torch-cpu is not one for vl3: its job 'node' lacks the label "
+            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: its job 'node' lacks the label "
             "trainer.kubeflow.org/trainjob-ancestor-step=trainer, so a TrainJob's settings would not reach it. Apply "
-            "that of manifests/cluster/training-runtimes again.",
+            "the one from manifests/cluster/training-runtimes again.",
             id="runtime without the label",
         ),
     ],
@@ -364,19 +364,19 @@ def test_what_is_out_of_order_on_the_platform(
         (
             ObjectKind.SERVICE_ACCOUNT,
             "vl3-trainer",
-            "ServiceAccount vl3-trainer, which ClusterTrainingRuntime vl3-torch-cpu names, does not exist in namespace "
-            "vl3, so its pods could not start. Apply manifests/base there (by an overlay).",
+            "ServiceAccount vl3-trainer of ClusterTrainingRuntime vl3-torch-cpu does not exist in namespace vl3, so "
+            "its pods could not start. Apply an overlay (it has manifests/base) there.",
         ),
         (
             ObjectKind.CONFIG_MAP,
             "vl3-settings",
-            "ConfigMap vl3-settings, which ClusterTrainingRuntime vl3-torch-cpu names, does not exist in namespace "
-            "vl3, so its pods could not start. Apply manifests/base there (by an overlay).",
+            "ConfigMap vl3-settings of ClusterTrainingRuntime vl3-torch-cpu does not exist in namespace vl3, so its "
+            "pods could not start. Apply an overlay (it has manifests/base) there.",
         ),
         (
             ObjectKind.FLAVOR,
             "cpu",
-            "ResourceFlavor cpu, which ClusterQueue vl3-cpu names, does not exist, so Kueue stops the queue. Apply it "
+            "ResourceFlavor cpu of ClusterQueue vl3-cpu does not exist, so Kueue stops the queue. Apply it "
             "(manifests/cluster/resource-flavors).",
         ),
     ],
@@ -393,7 +393,8 @@ def test_a_missing_namespace_is_the_callers_problem(facts: ClusterFacts) -> None
     problem = only_problem(judge(placed(), replace(facts, namespace="nowhere", objects=objects)))
     assert isinstance(problem, ConfigError)
     assert str(problem) == (
-        f"namespace 'nowhere' does not exist at {SERVER}. Name another with --namespace, or make it: kubectl apply -k "
+        f"namespace 'nowhere' does not exist at {SERVER}. Set another one with --namespace, or create it: kubectl "
+        "apply -k "
         "manifests/overlays/<overlay>."
     )
 
@@ -406,7 +407,7 @@ def test_without_trainer_the_crd_is_named(facts: ClusterFacts) -> None:
     assert str(problem) == (
         f"CRD missing: {SERVER} does not serve TrainJob and ClusterTrainingRuntime of trainer.kubeflow.org/v1alpha1, "
         "so no stage can be started there. Install Kubeflow Trainer 2.2 or newer (manifests/third-party/trainer), or "
-        "choose another cluster."
+        "use another cluster."
     )
 
 
@@ -427,7 +428,7 @@ def test_a_trainer_that_is_too_old_is_told_by_its_fields(facts: ClusterFacts) ->
     assert isinstance(problem, ClusterError)
     assert str(problem) == (
         f"CRD trainjobs.trainer.kubeflow.org at {SERVER} is too old: TrainJob.spec has no runtimePatches, which every "
-        "job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, its CRDs with it "
+        "job of vl3 sets. Update Kubeflow Trainer there to 2.2 or newer, including its CRDs "
         "(manifests/third-party/trainer)."
     )
 
@@ -443,7 +444,7 @@ def test_missing_rights_are_one_message(facts: ClusterFacts) -> None:
     assert isinstance(problem, ConfigError)
     assert str(problem) == (
         "forbidden by RBAC: this identity may not create/delete trainjobs.trainer.kubeflow.org and get pods/log in "
-        f"namespace vl3 of {SERVER}. Jobs could not be started, followed or freed. Bind the Role vl3-launcher of "
+        f"namespace vl3 of {SERVER}, so jobs could not be started, followed or deleted. Bind the Role vl3-launcher of "
         "manifests/base/rbac to it, or use another identity."
     )
 
@@ -457,7 +458,7 @@ def test_missing_rights_are_one_message(facts: ClusterFacts) -> None:
         ),
         (
             'trainjobs "vl3-x" is forbidden: exceeded quota: vl3, requested: count/trainjobs=1, used: 500',
-            "Clear away ended jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised.",
+            "Delete finished jobs (`vl3 cluster gc --older-than 1d`), or have the ResourceQuota raised.",
         ),
         (
             'admission webhook "vtrainjob.kb.io" denied the request: spec is wrong',

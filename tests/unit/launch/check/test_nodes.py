@@ -41,7 +41,7 @@ def test_tolerations(toleration: dict[str, str], bears: bool) -> None:
     assert untolerated([TAINT], [toleration]) == expected
 
 
-def test_a_taint_that_only_prefers_keeps_nobody_away() -> None:
+def test_a_preference_taint_repels_no_pod() -> None:
     assert untolerated([{**TAINT, "effect": "PreferNoSchedule"}], []) is None
 
 

@@ -1,4 +1,4 @@
-"""Kueue's arithmetic of quotas, by the examples of its own documentation."""
+"""Kueue's quota arithmetic, with the examples of its documentation."""
 
 from typing import Any
 

@@ -71,7 +71,7 @@ def test_something_else_answers(server: http.server.HTTPServer, tmp_path: Path) 
     with pytest.raises(ClusterError) as caught:
         server_version(connection_to(address, tmp_path))
     assert str(caught.value) == (
-        f"{address} answers, but not as an API server (502: '<html>Bad gateway</html>'). Correct the address in "
+        f"{address} answers, but not like an API server (502: '<html>Bad gateway</html>'). Correct the address in "
         f"{tmp_path}/kubeconfig, or start the API server behind that proxy."
     )
 
@@ -121,5 +121,5 @@ def test_a_certificate_of_another_authority(server: http.server.HTTPServer, tmp_
     with pytest.raises(ClusterError) as caught:
         server_version(connection_to(address, tmp_path, ca=tmp_path / "other.crt"))
     assert str(caught.value).startswith(f"the API server {address} shows a certificate that is not trusted (self")
-    assert str(caught.value).endswith("Fetch the cluster's kubeconfig anew.")
+    assert str(caught.value).endswith("Fetch the cluster's kubeconfig again.")
     assert server_version(connection_to(address, tmp_path, ca=tmp_path / "server.crt")) == "v1.36.3"

@@ -34,7 +34,7 @@ class RecordedClient:
         self.page_size = 500
         self.rehearsed: list[dict[str, Any]] = []
         self.busy = 0
-        """How many requests are still told to come again."""
+        """How many requests still get `retry later`."""
 
     def list(self, resource: Resource, **query: str) -> dict[str, Any]:
         self._note(resource, query.get("labelSelector", ""))
@@ -187,7 +187,7 @@ def test_nothing_is_rehearsed_that_is_known_to_fail(client: RecordedClient, plac
 @pytest.mark.parametrize(
     ("status", "family", "message"),
     [
-        (401, ConfigError, "does not know our credentials (a kubeconfig)"),
+        (401, ConfigError, "rejects our credentials (a kubeconfig)"),
         (500, ClusterError, "the API server https://10.0.0.1:6443 could not list nodes (500 No: nodes: no)"),
     ],
 )
@@ -211,5 +211,5 @@ def test_a_connection_that_breaks_is_said(client: RecordedClient, placements: Pl
         raise ApiUnreachableError("https://10.0.0.1:6443 does not answer (reset)")
 
     client.list = broken  # type: ignore[method-assign]
-    with pytest.raises(ClusterError, match=r"does not answer \(reset\) any more, in the middle of the check"):
+    with pytest.raises(ClusterError, match=r"does not answer \(reset\): it stopped answering during the check"):
         read(client, placements)

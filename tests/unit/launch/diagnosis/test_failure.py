@@ -17,7 +17,7 @@ Recorded = Callable[[str], dict[str, Any]]
     [
         ("end_crash", "crash", ClusterError, "(node rank 0, on vl3-worker) ended with exit code 7"),
         ("end_data", "data", DataError, "ended with exit code 3: shard 3 is truncated. Build it again."),
-        ("end_out_of_memory", "out_of_memory", ConfigError, "was killed because its memory ran out (OOMKilled)"),
+        ("end_out_of_memory", "out_of_memory", ConfigError, "was killed because it ran out of memory (OOMKilled)"),
         ("end_node_lost", "node_lost", ClusterError, "on node d-node-2 was ended by the platform (DeletionByPodGC:"),
         ("end_cluster", "cluster", ClusterError, "ended with exit code 4: rendezvous timed out"),
     ],
@@ -63,7 +63,7 @@ def message(family: str, text: str = "said so") -> str:
         ({"exitCode": 137}, "crash", "ended with exit code 137 (signal 9)"),
         ({"exitCode": 143}, "stopped", "ended with exit code 143"),
         ({"exitCode": 1, "message": message("OddError")}, "crash", "ended with exit code 1"),
-        ({"exitCode": 137, "reason": "OOMKilled"}, "out_of_memory", "its memory ran out"),
+        ({"exitCode": 137, "reason": "OOMKilled"}, "out_of_memory", "it ran out of memory"),
         ({"exitCode": 128, "reason": "StartError", "message": "no python"}, "cannot_start", "(StartError: no python)"),
         (
             {"status": {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}},
@@ -132,10 +132,10 @@ def test_the_pod_that_brought_the_others_down_is_named(
 def test_a_job_whose_pods_are_gone_may_be_tried_again(recorded: Recorded) -> None:
     failure = classify(recorded("end_crash")["trainjob"], [])
     assert (failure.cause.name, failure.cause.retry) == ("vanished", "count")
-    assert "its pods were gone before they said why" in failure.text
+    assert "its pods were deleted before their status was read" in failure.text
 
 
-def test_the_clusters_own_deadline_is_told(recorded: Recorded) -> None:
+def test_the_clusters_own_deadline_is_reported(recorded: Recorded) -> None:
     trainjob, pods = ended(recorded, {"exitCode": 143})
     trainjob["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]
     assert classify(trainjob, pods).cause.name == "deadline"
@@ -153,7 +153,7 @@ def test_no_trouble_where_things_go_on(recorded: Recorded) -> None:
 def test_a_quota_that_can_never_give_is_found(recorded: Recorded) -> None:
     found = trouble(recorded("quota_never"))
     assert (found.cause.name, found.cause.family) == ("quota_never", ConfigError)
-    assert "asks of queue d what its quota can never give" in found.text
+    assert "requests more from queue d than its quota can ever give" in found.text
     assert "current podset request (32) > maximum capacity (16)" in found.text
     assert "Lower placements.video.nodes or gpus_per_node" in str(found.error("train-video", "video", attempts=1))
 
@@ -206,7 +206,7 @@ def test_a_node_that_never_answers_is_trouble(recorded: Recorded) -> None:
         pod["status"] = {"phase": "Pending"}
     found = trouble(scene)
     assert (found.cause.name, found.cause.patience) == ("image_slow", "image_pull_seconds")
-    assert "has heard nothing from that node's kubelet" in found.text
+    assert "got no status from that node's kubelet" in found.text
 
 
 def test_pods_that_find_no_node_or_are_not_made_are_trouble(recorded: Recorded) -> None:
@@ -241,7 +241,7 @@ def test_the_error_of_a_launch_has_attempt_remedy_and_last_lines(recorded: Recor
     error = failure.error("train-video", "video", attempts=3, last_lines="  allocating")
     assert isinstance(error, ConfigError)
     assert str(error) == (
-        "train-video (attempt 3): pod pod-0 (node rank 0, on vl3-worker) was killed because its memory ran out "
+        "train-video (attempt 3): pod pod-0 (node rank 0, on vl3-worker) was killed because it ran out of memory "
         "(OOMKilled). Raise placements.video.memory_gib, or lower stages.video.packs_per_step or "
         "data.max_length_tokens. Last lines of pod-0:\n  allocating"
     )

@@ -17,7 +17,7 @@ from vl3.system.retry import Pauses
 
 
 class Inbox:
-    """What a watcher told."""
+    """The changes that a watcher reported."""
 
     def __init__(self) -> None:
         self.put: queue.Queue[Change] = queue.Queue()
@@ -99,7 +99,7 @@ def test_watch_survives_a_restart_of_the_server(
     assert inbox.next() == ("changed", ["a"])
 
 
-def test_watch_lists_anew_when_its_version_has_expired(
+def test_watch_lists_again_when_its_version_has_expired(
     server: ApiServer, inbox: Inbox, watch: Callable[..., ResourceWatcher]
 ) -> None:
     server.put("pods", pod("a"))
@@ -160,9 +160,9 @@ def test_watch_gives_up_after_a_long_outage(
     server.start()
     assert isinstance(error, LostTouchError)
     assert isinstance(error.error, ClusterError)
-    assert "has given no good answer for" in str(error)
+    assert "has given no valid answer for" in str(error)
     assert str(server.kubeconfig) in str(error)
-    assert "A job that was created goes on by itself" in str(error)
+    assert "A job that was created keeps running" in str(error)
 
 
 def test_watch_ends_with_one_message_when_it_is_not_allowed(
@@ -206,6 +206,6 @@ def test_an_expired_token_is_one_message(
     error = inbox.error()
     assert isinstance(error, LostTouchError)
     assert isinstance(error.error, ConfigError)
-    assert "does not know our credentials" in str(error)
+    assert "rejects our credentials" in str(error)
     assert "the token has expired or was revoked. Log in again" in str(error)
     assert server.count("GET pods") == 2

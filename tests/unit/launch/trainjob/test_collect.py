@@ -58,7 +58,7 @@ def test_collect_says_when_the_cluster_does_not_answer(
     monkeypatch.setattr(module, "LaunchLimits", lambda: limits)
     server.stop()
     try:
-        with pytest.raises(ClusterError, match="has given no good answer for"):
+        with pytest.raises(ClusterError, match="has given no valid answer for"):
             cancel_run("run-1", client=client)
     finally:
         server.start()
@@ -83,7 +83,7 @@ def test_jobs_belong_to_the_workflow_not_to_the_pod(
     assert owner.find_launcher_pod(client) is None
 
 
-def test_collect_removes_what_nobody_looks_after(make_job: MakeJob, server: ApiServer, client: Client) -> None:
+def test_collect_removes_orphans(make_job: MakeJob, server: ApiServer, client: Client) -> None:
     def launcher(name: str, phase: str, seconds_ago: float) -> str:
         end = {"terminated": {"exitCode": 143, "finishedAt": stamp(seconds_ago)}} if phase == "Failed" else {}
         status = {"phase": phase, "containerStatuses": [{"name": "main", "state": end}]}

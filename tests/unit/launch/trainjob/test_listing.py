@@ -98,5 +98,5 @@ def test_a_server_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(cluster, "list", away)
     monkeypatch.setattr(listing, "_LIMITS", LaunchLimits(api_outage_seconds=0.0))
-    with pytest.raises(ClusterError, match=r"has given no good answer .*does not answer \(reset\)"):
+    with pytest.raises(ClusterError, match=r"has given no valid answer .*does not answer \(reset\)"):
         list_jobs(cluster)  # type: ignore[arg-type]

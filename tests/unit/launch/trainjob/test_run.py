@@ -90,7 +90,7 @@ def cluster(server: ApiServer) -> Cluster:
 
 @pytest.fixture
 def play(server: ApiServer) -> Iterator[Callable[[Callable[[str], None]], None]]:
-    """Play a part for each TrainJob that is created, beside the launch."""
+    """Plays the cluster's part for each TrainJob that is created, in a thread next to the launch."""
     threads: list[threading.Thread] = []
 
     def act(part: Callable[[str], None]) -> None:
@@ -160,7 +160,7 @@ def test_the_whole_record_of_events_replaces_what_came_by_the_log(
     assert job.events_path.read_text() == '{"type": "end"}\n'
 
 
-def test_a_launch_started_anew_adopts_its_job(
+def test_a_restarted_launch_adopts_its_job(
     make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
 ) -> None:
     play(lambda name: (cluster.runs(name), cluster.complete(name)))
@@ -177,7 +177,7 @@ def test_another_configuration_of_the_same_run_is_refused_and_nothing_is_touched
 ) -> None:
     play(lambda name: (cluster.runs(name), cluster.complete(name)))
     launch(make_job())
-    with pytest.raises(ConfigError, match=rf"TrainJob {NAME} is there already and was made of another configuration"):
+    with pytest.raises(ConfigError, match=rf"TrainJob {NAME} already exists and was made from another configuration"):
         launch(make_job(document={"other": 1}))
     assert server.names("trainjobs") == [NAME]
 
@@ -245,7 +245,7 @@ def test_retries_come_to_an_end(make_job: MakeJob, server: ApiServer, cluster: C
         launch(make_job(max_retries=1))
     assert str(caught.value) == (
         f"train-video (attempt 2): pod {SECOND}-node-0-1-abcde (node rank 1, on gpu-1) ended with exit code 4: rank 3 "
-        "did not come to the meeting. Start the run again: it goes on from its last checkpoint."
+        "did not come to the meeting. Start the run again: it resumes from its last checkpoint."
     )
     assert server.names("trainjobs") == []
 
@@ -330,12 +330,12 @@ def test_a_queue_or_priority_that_is_not_there_is_named_before_anything_is_creat
         (
             Fault("POST trainjobs", 403, "trainjobs is forbidden: exceeded quota: vl3, requested: count/trainjobs=1"),
             ClusterError,
-            "namespace team does not take TrainJob .*exceeded quota",
+            "namespace team does not accept TrainJob .*exceeded quota",
         ),
         (
             Fault("GET localqueues", 404, body=b"404 page not found\n"),
             ClusterError,
-            r"knows nothing of what is needed to get localqueues\.kueue\.x-k8s\.io h200.*`vl3 cluster check`",
+            r"has no API to get localqueues\.kueue\.x-k8s\.io h200.*`vl3 cluster check`",
         ),
         (
             Fault("POST trainjobs", 422, 'TrainJob.trainer.kubeflow.org "x" is invalid: spec.trainer: bad'),
@@ -354,11 +354,11 @@ def test_a_refusal_is_one_message_and_nothing_is_left(
     assert server.names("trainjobs") == []
 
 
-def test_a_job_that_somebody_deletes_is_not_made_again(
+def test_a_job_that_a_user_deletes_is_not_created_again(
     make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
 ) -> None:
     play(lambda name: (cluster.runs(name), time.sleep(0.3), server.remove("trainjobs", name)))
-    with pytest.raises(ClusterError, match=rf"TrainJob {NAME} was deleted by somebody else"):
+    with pytest.raises(ClusterError, match=rf"TrainJob {NAME} was deleted, not by this launcher"):
         launch(make_job())
     assert server.count("POST trainjobs") == 1
 
@@ -475,8 +475,8 @@ def test_two_signals_free_the_pods(
         for timer in sent:
             timer.join()
         signal.signal(signal.SIGTERM, former)
-    assert "SIGTERM came while the job is being deleted: that goes on" in caplog.text
-    assert f"TrainJob {NAME} is deleted, none of its pods runs, its GPUs are free" in caplog.text
+    assert "got SIGTERM while deleting the job: the deletion continues" in caplog.text
+    assert f"TrainJob {NAME} is deleted; its pods have ended and its GPUs are free" in caplog.text
     assert server.names("trainjobs") == []
     assert server.names("pods") == []
 
@@ -547,7 +547,9 @@ def test_a_long_outage_leaves_the_job_and_says_so(
     limits = LaunchLimits(
         api_outage_seconds=0.5, pauses=Pauses(first_seconds=0.05, longest_seconds=0.1), log_drain_seconds=0.1
     )
-    with pytest.raises(ClusterError, match=r"has given no good answer for 1 s: .*A job that was created goes on"):
+    with pytest.raises(
+        ClusterError, match=r"has given no valid answer for 1 s: .*A job that was created keeps running"
+    ):
         launch_trainjob(make_job(), lambda event: None, limits=limits, client=client)
     server.start()
     assert server.names("trainjobs") == [NAME]

@@ -60,9 +60,9 @@ def test_a_dollar_in_the_document_is_not_expanded(make_job: MakeJob) -> None:
     ("change", "message"),
     [
         ({"document": {"long": "x" * 100_001}}, r"train-video is 100\d+ bytes of JSON, more than the 100000"),
-        ({"run_id": ""}, r"run_id='' cannot name a run on the cluster"),
-        ({"run_id": "a\nb"}, r"run_id='a\\nb' cannot name a run on the cluster. Use 1 to 253 printable"),
-        ({"stage": "../video"}, r"stage='\.\./video' is no name of a stage"),
+        ({"run_id": ""}, r"run_id='' is not valid on the cluster"),
+        ({"run_id": "a\nb"}, r"run_id='a\\nb' is not valid on the cluster. Use 1 to 253 printable"),
+        ({"stage": "../video"}, r"stage='\.\./video' is not a valid stage name"),
     ],
     ids=["document", "no run id", "run id", "stage"],
 )

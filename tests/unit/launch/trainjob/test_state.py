@@ -28,8 +28,8 @@ PREEMPTOR = "Preempted to accommodate a workload (UID: be48d8ae-b058-4c7e-908a-f
             "in queue d: Pending: couldn't assign flavors to pod set node: insufficient unused quota for "
             "nvidia.com/gpu in flavor d, 16 more needed. Pending the preemption of 1 workload(s)",
         ),
-        ("admitted", "admitted", "admitted to d-real; 1 of 1 pods made"),
-        ("pulling", "pulling", "1 of 1 pods get their image and volumes (ghcr.io/vl3/launcher:0.1.0)"),
+        ("admitted", "admitted", "admitted to d-real; 1 of 1 pods created"),
+        ("pulling", "pulling", "1 of 1 pods wait for image and volumes (ghcr.io/vl3/launcher:0.1.0)"),
         ("starting", "starting", "1 of 2 pods ready"),
         ("running", "running", "2 of 2 pods run"),
         ("eviction_begins", "preempted", f"Preempted: {PREEMPTOR}"),
@@ -81,5 +81,5 @@ def test_a_job_that_is_gone_or_going_is_deleted(recorded: Recorded) -> None:
 
 def test_a_job_that_kueue_has_not_seen_says_so(recorded: Recorded) -> None:
     seen = observe(recorded("queued")["trainjob"], None, [], nodes=1)
-    assert (seen.state, seen.text) == ("queued", "suspended; Kueue has made no Workload of it yet")
+    assert (seen.state, seen.text) == ("queued", "suspended; Kueue has not created its Workload yet")
     assert seen.since is not None

@@ -1,4 +1,4 @@
-"""Artifacts on S3: whole or not there, whoever writes at the same time and whatever is killed."""
+"""Artifacts on S3: complete or not there, with concurrent writers and after kills."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", list(DAMAGES))
-def test_a_damaged_artifact_is_set_aside_and_made_anew(name: str, put, s3: S3Connection, uri: str, tmp_path) -> None:
+def test_a_damaged_artifact_is_set_aside_and_made_again(name: str, put, s3: S3Connection, uri: str, tmp_path) -> None:
     reference, store = put(s3), open_s3(uri, s3)
     DAMAGES[name](store, reference.sha256[:16])
     assert not is_intact(reference, s3=s3)
@@ -82,7 +82,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_anew(name: str, put, s3: S3Con
     assert len([key for key in store.list() if key.startswith("manifest.damaged-")]) == 1
 
 
-def test_other_content_of_the_same_size_is_found_by_whoever_fetches(put, s3: S3Connection, uri: str, tmp_path) -> None:
+def test_other_content_of_the_same_size_is_found_by_a_fetch(put, s3: S3Connection, uri: str, tmp_path) -> None:
     reference = put(s3)
     put_text(open_s3(uri, s3), f"{reference.sha256[:16]}/a.txt", "weighty")
     with pytest.raises(StorageError, match=rf"{uri}/\w+/a.txt: is damaged: 7 bytes .* arrived 3 times, expected 7 b"):
@@ -90,7 +90,7 @@ def test_other_content_of_the_same_size_is_found_by_whoever_fetches(put, s3: S3C
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
 
 
-def test_what_is_missing_or_another_is_told(put, s3: S3Connection, uri: str, tmp_path: Path) -> None:
+def test_what_is_missing_or_another_is_reported(put, s3: S3Connection, uri: str, tmp_path: Path) -> None:
     reference = put(s3)
     other = Reference(uri=uri, sha256="0" * 64, kind="checkpoint", created_by={})
     with pytest.raises(StorageError, match=r"manifest.json: the manifest is not the one referred to \(sha256 \w+, exp"):
@@ -157,7 +157,7 @@ def test_a_server_that_refuses_conditional_writes_serves(put, faulty, proxy: Fau
 def test_a_server_that_ignores_conditions_keeps_the_last_manifest_and_mixes_nothing(
     put, s3: S3Connection, make_folder, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second writer looked before the first had published, so nothing but the condition could have stopped it."""
+    """The second writer checked before the first had published, so only the conditional write can stop it."""
     first = put(s3)
     monkeypatch.setattr("vl3.store.artifacts.find", lambda *_: None)
     monkeypatch.setattr(
@@ -193,13 +193,13 @@ def test_of_writers_at_the_same_moment_one_wins_whole(make_folder, s3: S3Connect
         winner = references[0].created_by["from"]
         folder = fetch(references[0], cache=tmp_path / "cache", s3=s3)
         assert (folder / "a.txt").read_text() == f"text {winner[-1]}"
-        assert len(open_s3(uri, s3).list()) == 3  # what the others put is gone
+        assert len(open_s3(uri, s3).list()) == 3  # the others' files are gone
 
 
 def test_a_reader_during_a_race_sees_one_whole_artifact(
     make_folder, faulty: S3Connection, proxy: FaultProxy, s3: S3Connection, uri: str, tmp_path: Path
 ) -> None:
-    """A slow writer goes on putting files after another has published; a reader fetches in between."""
+    """A slow writer keeps putting files after another has published; a reader fetches in between."""
     slow, quick_one = make_folder("slow", "slow"), make_folder("quick", "quick")
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(1), context.Queue()

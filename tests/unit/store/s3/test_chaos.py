@@ -1,4 +1,4 @@
-"""Random faults on every fifth request: artifacts are whole or not there, whatever breaks (seed printed on failure)."""
+"""Random faults on every fifth request: artifacts are complete or not there (the seed is printed on failure)."""
 
 import os
 import random

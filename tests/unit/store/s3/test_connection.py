@@ -46,7 +46,7 @@ def test_a_malformed_endpoint_is_refused_without_showing_an_account(endpoint: st
 
 
 def test_half_an_account_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one is set and the other is not"):
+    with pytest.raises(ConfigError, match="only one of the S3 access key and its secret is set"):
         connection_from_environment({"AWS_ACCESS_KEY_ID": "key"})
 
 

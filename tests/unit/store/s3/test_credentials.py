@@ -1,4 +1,4 @@
-"""Where the account comes from, what happens when it changes while running, and that no secret is shown."""
+"""Where the credentials come from, what happens when they change while running, and that no secret is shown."""
 
 import http.server
 import json
@@ -33,7 +33,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 @pytest.fixture
 def mounted(bare: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A credentials file as a mounted secret is: a link that is moved."""
+    """A credentials file like a mounted secret: a link that is switched."""
     write_profile(tmp_path / "credentials", "admin")
     bare.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     return tmp_path / "credentials"
@@ -92,7 +92,7 @@ def test_credentials_that_expire_during_a_transfer_are_renewed(
     assert store.client.num_retries == 0
 
 
-def test_an_expired_token_without_a_new_one_is_told(mounted, proxy: FaultProxy, quick, root_uri: str) -> None:
+def test_an_expired_token_without_a_new_one_is_reported(mounted, proxy: FaultProxy, quick, root_uri: str) -> None:
     store = open_s3(root_uri, without_account(proxy.endpoint))
     with (
         proxy.fault(Fault("refuse", value="400 ExpiredToken", times=99)),
@@ -120,12 +120,12 @@ def test_a_profile_is_chosen_and_a_missing_one_is_named(mounted, bare, weed: Wee
     assert not open_store(root_uri, without_account(weed.endpoint)).exists("x")
     bare.setenv("AWS_PROFILE", "nothing")
     with pytest.raises(
-        StorageError, match=r"no S3 credentials from profile 'nothing' in .*credentials \(it has no aws_"
+        StorageError, match=r"no S3 credentials from profile 'nothing' in .*credentials \(aws_access_key_id or aws_"
     ):
         open_store(root_uri, without_account(weed.endpoint)).exists("x")
 
 
-def test_a_file_that_is_named_and_missing_is_told(mounted, weed: WeedServer, quick, root_uri: str) -> None:
+def test_a_file_that_is_named_and_missing_is_reported(mounted, weed: WeedServer, quick, root_uri: str) -> None:
     mounted.unlink()
     with pytest.raises(
         StorageError, match=r"no S3 credentials from profile 'default' in .*credentials \(.*No such file"
@@ -139,7 +139,7 @@ def test_the_home_folder_is_looked_into(bare, weed: WeedServer, quick, root_uri:
     assert not open_store(root_uri, without_account(weed.endpoint)).exists("x")
 
 
-def test_no_account_at_all_is_told(bare, weed: WeedServer, quick, root_uri: str) -> None:
+def test_no_account_at_all_is_reported(bare, weed: WeedServer, quick, root_uri: str) -> None:
     with pytest.raises(
         StorageError, match=r"http://.*: no credentials for this S3 server were found. Set AWS_ACCESS_KEY"
     ):
@@ -167,7 +167,7 @@ def test_variables_win_over_files_and_are_read_when_a_client_is_made(
 
 
 class TokenService:
-    """Changes tokens into accounts, as an STS does, or gives a container's account; keeps what it was asked."""
+    """Exchanges tokens for keys, as an STS does, or serves a container's keys; records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, list[str]]] = []
@@ -231,7 +231,7 @@ def test_a_web_identity_token_becomes_an_account_and_a_new_token_a_new_one(
     assert token_service.requests[0]["RoleArn"] == ["arn:aws:iam::1:role/vl3"]
     token_service.account = "second"
     with proxy.fault(Fault("refuse", account="admin", value="403 ExpiredToken", times=99)):
-        assert not store.exists("x")  # refused once: the token is changed again, at once
+        assert not store.exists("x")  # refused once: the token is exchanged again, at once
     (tmp_path / "token").write_text("secret-token-22\n")
     assert not store.exists("x")
     assert token_service.requests[-1]["WebIdentityToken"] == ["secret-token-22"]
@@ -275,9 +275,7 @@ def test_the_role_of_a_container_is_asked_and_asked_again_when_refused(
         assert not store.exists("x")
     token_service.status = 403
     silent = open_s3(root_uri, replace(without_account(proxy.endpoint), deadline_seconds=13.0))
-    with pytest.raises(
-        StorageError, match=r"no S3 credentials: nothing is set, and the role of this machine gave none"
-    ):
+    with pytest.raises(StorageError, match=r"no S3 credentials: none are set, and the role of this machine gave none"):
         silent.exists("x")
 
 

@@ -1,4 +1,4 @@
-"""A network that breaks: what may pass is tried again, what cannot is told, and no wrong byte gets through."""
+"""A network that breaks: transient errors are retried, others reported, and no wrong byte gets through."""
 
 import os
 import time

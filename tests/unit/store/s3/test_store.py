@@ -1,4 +1,4 @@
-"""Objects on a real S3 server: what works, and what each refusal says."""
+"""Objects on a real S3 server: what works, and the message of each refusal."""
 
 import hashlib
 import os
@@ -139,7 +139,7 @@ def test_a_reader_may_read_but_not_write(s3: S3Connection, weed: WeedServer, roo
     reader = open_store(root_uri, connection_to(weed.endpoint, "reader"))
     assert (reader.read("f"), reader.list()) == (b"x", ["f"])
     with pytest.raises(
-        StorageError, match=r"g: access denied for the account from AWS_ACCESS_KEY_ID. Give it the right"
+        StorageError, match=r"g: access denied for the account from AWS_ACCESS_KEY_ID. Allow it to read"
     ):
         reader.put_file(tmp_path / "f", "g")
 

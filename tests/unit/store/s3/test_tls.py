@@ -54,7 +54,7 @@ def test_an_unknown_ca_is_refused_at_once(tls, quick: None, root_uri: str, tmp_p
             StorageError, match=rf"the certificate of https://127.* is not trusted by {trusted}"
         ) as caught:
             store.exists("x")
-        assert "Put the CA of the server into the file that AWS_CA_BUNDLE names" in str(caught.value)
+        assert "Add the server's CA certificate to the file that AWS_CA_BUNDLE names" in str(caught.value)
         assert store.client.num_retries == 0
 
 
@@ -74,5 +74,5 @@ def test_a_bundle_that_is_none_is_refused(tmp_path: Path, quick: None) -> None:
         connection_from_environment({"AWS_CA_BUNDLE": str(tmp_path / "gone.pem")})
     (tmp_path / "text.pem").write_text("no certificate")
     connection = replace(connection_to("https://127.0.0.1:1"), ca_bundle=tmp_path / "text.pem")
-    with pytest.raises(ConfigError, match=r"text.pem holds no certificates that can be read"):
+    with pytest.raises(ConfigError, match=r"text.pem has no readable certificates"):
         open_s3("s3://bucket/x", connection)
