@@ -93,6 +93,7 @@ kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, read
 	@$(MAKE) images
 	@$(PYTHON_IN_VENV) -m kind up
 
+test-kind: export VL3_TEST_CLUSTER = required
 test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
 	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') --durations 12 tests/cluster tests/manifests
 

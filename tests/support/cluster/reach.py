@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 KUBECONFIG = REPOSITORY / "build" / "kind" / "kubeconfig"
 KUBECTL = Path(sys.prefix) / "bin" / "kubectl"
 NAMESPACE = "vl3"
