@@ -9,7 +9,7 @@ from vl3.store.bases import base_folder, folder_digest
 
 
 def test_package_and_file_bases_are_found(tmp_path: Path) -> None:
-    assert (base_folder("package://vl3.recipes/mixtures") / "tiny_stage1.yaml").is_file()
+    assert (base_folder("package://vl3.recipes/mixtures") / "tiny" / "video.yaml").is_file()
     assert base_folder(tmp_path.as_uri()) == tmp_path
 
 
