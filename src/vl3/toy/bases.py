@@ -1,4 +1,4 @@
-"""`vl3 base make`: makes both tiny bases, side by side, and the card that says what they are."""
+"""`vl3 base make`: trains both tiny bases, in parallel, and writes their model card."""
 
 import json
 import logging
@@ -16,14 +16,14 @@ CARD_NAME = "README.md"
 
 
 def make_bases(out: Path, *, seed: int) -> None:
-    """Train both bases in a process each and write their folders and the model card into `out`.
+    """Train each base in its own process and write their folders and the model card into `out`.
 
     Args:
-        out: folder to write; must be empty or absent.
+        out: folder to write; it must not exist or be empty.
         seed: seed of weights, pictures and exercises.
 
     Raises:
-        StorageError: `out` holds something already.
+        StorageError: `out` is not empty.
     """
     with (
         whole_folder(out) as folder,
@@ -36,7 +36,7 @@ def make_bases(out: Path, *, seed: int) -> None:
 
 
 def _prepare_process() -> None:
-    """One thread each: two would be slower than one at this size, and would change the last digits."""
+    """Use one thread: at this size two are slower than one, and they would change the last digits."""
     import torch
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

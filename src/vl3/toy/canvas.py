@@ -1,7 +1,7 @@
-"""The canvas of the generated world: it draws pixels and, beside them, the name of what covers each pixel.
+"""The canvas of the generated world: it draws pixels and, in parallel, a map with the name of what covers each pixel.
 
-The names (`labels_HW`) are what the tiny bases learn from: the encoder base names what a patch shows, the decoder
-base reads a picture as a map of such names. Training of the four stages sees pixels only.
+The tiny bases learn from the names (`labels_HW`): the encoder base names what a patch shows, the decoder base reads a
+picture as a map of such names. The four stages see only pixels.
 """
 
 import functools
@@ -29,10 +29,10 @@ CELL_NAMES = (
     *WORDS,
     *DIGITS,
 )
-"""What a patch can show; the index is the label in labels_HW and the class of the encoder base's objective."""
+"""What a patch can show. The index is the label in labels_HW and the class that the encoder base predicts."""
 CELL_INDEX = {name: index for index, name in enumerate(CELL_NAMES)}
 MIN_SHARE = 0.12
-"""Part of a cell that a label must cover to give it its name."""
+"""Share of a cell that a label must cover for the cell to get its name."""
 BRIGHT = ((255, 255, 255), (250, 240, 120), (160, 240, 250))
 """Colours of scene text."""
 
@@ -42,9 +42,9 @@ class Frame:
     """One picture of the world."""
 
     pixels_HWC: np.ndarray
-    """uint8 RGB; empty (0, 0, 3) where only the map was asked for."""
+    """uint8 RGB; empty (0, 0, 3) if only the map was requested."""
     labels_HW: np.ndarray
-    """uint8 index into CELL_NAMES of what covers each pixel."""
+    """uint8, for each pixel the index in CELL_NAMES of what covers it."""
 
 
 @functools.cache
@@ -53,14 +53,14 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 class Canvas:
-    """A picture in the making. Coordinates are pixels from the top left."""
+    """A picture while it is drawn. Coordinates are pixels from the top left."""
 
     def __init__(self, width_px: int, height_px: int, rng: random.Random, *, paper: int | None, pixels: bool) -> None:
         self.width_px, self.height_px = width_px, height_px
         self._labels = Image.new("L", (width_px, height_px), 0)
         self._image = _background(width_px, height_px, rng, paper) if pixels else None
         if not pixels and paper is None:
-            rng.uniform(20, 50)  # the map of a scene is the same whether or not its pixels are drawn
+            rng.uniform(20, 50)  # the draw of _background, so that a scene is the same with and without pixels
 
     def copy(self) -> "Canvas":
         """An independent copy, for the next frame over the same background."""
@@ -100,8 +100,13 @@ class Canvas:
 def cells(labels_HW: np.ndarray, cell_px: int) -> np.ndarray:
     """Name what each square cell shows: the label that covers most of it, if it covers more than MIN_SHARE.
 
+    cell_px=2, labels in two rows of pixels (0 is empty):
+
+        0 0 | 3 5      cells 0 and 5: label 5 covers three quarters of the second cell
+        0 0 | 5 5
+
     Returns:
-        int64 indices into CELL_NAMES in raster order, (H // cell_px) * (W // cell_px) of them.
+        int64 indices into CELL_NAMES, row by row, (H // cell_px) * (W // cell_px) of them.
     """
     rows, columns = labels_HW.shape[0] // cell_px, labels_HW.shape[1] // cell_px
     cropped = labels_HW[: rows * cell_px, : columns * cell_px]

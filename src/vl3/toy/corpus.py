@@ -1,7 +1,7 @@
 """Writes a corpus of the generated world as real files: PNG and JPEG images, H.264 videos, annotations.
 
-The layout is that of any dataset (docs/data-formats.md): `annotations/{train,heldout}.jsonl` and media beside them.
-The splits share no scene: a digest of what a scene shows and asks decides to which split it can belong.
+The layout is that of any dataset (docs/data-formats.md): `annotations/{train,heldout}.jsonl` and a folder of media. The
+splits have no scene in common: a digest of a scene's pixels and questions decides its split.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ CAPTIONED = (Category.SCENE_IMAGE, Category.SCENE_TEXT, Category.DOCUMENT, Categ
 MAX_TURNS = 5
 SOURCE_FPS = (2, 3, 4, 5)
 FINISHED_NAME = "corpus.json"
-"""Written last: a corpus without it is not whole."""
+"""Written last: a corpus without it is incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class _Job:
 
 
 def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: float = 1.0, workers: int = 2) -> int:
-    """Write the corpus into `out`, unless the same one is already there, and return the number of samples.
+    """Write the corpus into `out`, unless it already has the same one; returns the number of samples.
 
     Args:
-        out: folder to make; it appears whole or not at all.
+        out: folder to make; it appears only when it is complete.
         seed: seed of every scene.
-        heldout_scenes: held-out scenes of each category.
+        heldout_scenes: number of held-out scenes per category.
         scale: factor on the number of training scenes, for quick trials.
-        workers: processes that draw and encode.
+        workers: number of processes that draw and encode.
 
     Raises:
-        StorageError: `out` exists and is something else, or cannot be written.
+        StorageError: `out` exists with other content, or cannot be written.
     """
     settings = {"seed": seed, "heldout_scenes": heldout_scenes, "scale": scale, "version": 1}
     finished = out / FINISHED_NAME
@@ -71,7 +71,7 @@ def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: floa
         known = json.loads(finished.read_text(encoding="utf-8"))
         if known["settings"] == settings:
             return known["samples"]
-        raise StorageError(f"{out} holds a corpus with {known['settings']}, not {settings}. Choose another --out.")
+        raise StorageError(f"{out} has a corpus with {known['settings']}, not {settings}. Choose another --out.")
     with whole_folder(out) as folder:
         return _write(folder, settings, workers)
 
@@ -117,7 +117,7 @@ def _write_scenes(job: _Job) -> list[dict]:
 
 
 def _draw_for_split(category: Category, split: str, rng: random.Random) -> Scene:
-    """Draw until the scene's digest assigns it to the split: one scene in eight is held out."""
+    """Draw scenes until the digest of one assigns it to the split; one in eight is assigned to the held-out split."""
     while True:
         scene = draw_scene(category, rng)
         content = hashlib.sha256(repr(sorted((q.prompt, q.answer) for q in scene.questions)).encode())
@@ -128,7 +128,7 @@ def _draw_for_split(category: Category, split: str, rng: random.Random) -> Scene
 
 
 def _records(scene: Scene, name: str, media: dict, split: str, rng: random.Random) -> Iterator[dict]:
-    """The annotations of one scene: questions (one, if held out) and, for training, the caption."""
+    """The annotations of one scene: questions (only one if held out) and, for training, a caption if it has one."""
     common = {**media, "category": scene.category.value}
     if scene.category is Category.STREAMING:
         yield {"id": name, **common, "source": "qa", **_stream(scene, split)}
@@ -187,7 +187,7 @@ def _write_media(out: Path, scene: Scene, name: str, rng: random.Random) -> dict
 
 
 def encode_video(seconds: list[np.ndarray], *, fps: int) -> bytes:
-    """H.264 in MP4 of one picture a second, each shown `fps` times.
+    """An MP4 file (H.264) that shows one picture per second, each in `fps` frames.
 
     Args:
         seconds: uint8 RGB pictures of equal, even size (H, W, 3).

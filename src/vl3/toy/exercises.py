@@ -1,7 +1,7 @@
-"""Exercises of the tiny decoder base: sequences of tokens with the tokens to predict.
+"""Exercises for the tiny decoder base: sequences of tokens, and which of them to predict.
 
-Pictures appear as maps, one word a visual token, so that the decoder learns to look things up among them before it
-ever sees a feature of the encoder; the encoder base learns the same words, and stage 1 only has to join the two.
+Pictures are given as maps with one word per vision token, so that the decoder learns to look things up in them before
+it sees any encoder feature. The encoder base learns the same words, so stage 1 only has to connect the two.
 """
 
 import random
@@ -26,20 +26,20 @@ LOOKUP_CATEGORIES = (
     Category.FINE_GRAINED,
     Category.MULTI_IMAGE,
 )
-"""Categories whose questions have cues."""
+"""The categories whose questions have cues."""
 VIDEO_CATEGORIES = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
 
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """One sequence; targets_T holds the token itself where it is to be predicted, else IGNORED_LABEL."""
+    """One sequence; targets_T is the token itself where it must be predicted, else IGNORED_LABEL."""
 
     tokens_T: list[int]
     targets_T: list[int]
 
 
 class ExerciseBook:
-    """Draws exercises; every draw is determined by the random generator it is given."""
+    """Draws exercises; each draw depends only on the random generator that is passed."""
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -61,12 +61,18 @@ class ExerciseBook:
         return draw[name]()
 
     def _repeat(self, rng: random.Random) -> Exercise:
-        """A long random sequence twice; the second time every token can be known (the root of induction)."""
+        """A long random sequence twice; the second time every token but the first can be predicted (induction).
+
+        Tokens a b c: start a b c a b c, targets - - - - - b c.
+        """
         tokens = rng.sample(self._distinct_tokens, rng.randrange(16, 33))
         return Exercise([self._start, *tokens, *tokens], [IGNORED_LABEL] * (len(tokens) + 2) + tokens[1:])
 
     def _recall(self, rng: random.Random) -> Exercise:
-        """Pairs of words, then the first words again in another order: say what went with each."""
+        """Pairs of words, then the first words again in another order; the word that belongs to each is the target.
+
+        Pairs a x and b y: a x b y b y a x, targets - - - - - y - x.
+        """
         keys = rng.sample(self._word_tokens, rng.randrange(4, 12))
         pairs = [(key, rng.choice(self._word_tokens)) for key in keys]
         tokens = [token for pair in pairs for token in pair]
@@ -77,7 +83,7 @@ class ExerciseBook:
         return Exercise(tokens, targets)
 
     def _lookup(self, category: Category, rng: random.Random) -> Exercise:
-        """A map, then many cues, each with its answer: dense practice in finding the right place."""
+        """A map, then many cues, each followed by its answer: many look-ups in one sequence."""
         scene = draw_scene(category, rng, pixels=False)
         maps = self._maps(scene, merge_size=rng.choice((1, 1, 2)), prune=False)
         tokens = [self._start, *(token for item in maps for token in item), *self._newline]
@@ -92,7 +98,7 @@ class ExerciseBook:
         return Exercise(tokens, targets)
 
     def _chat(self, category: Category, rng: random.Random) -> Exercise:
-        """A conversation as in training, its visual tokens replaced by words of the map."""
+        """A conversation as in training, with words of the map in place of vision tokens."""
         scene = draw_scene(category, rng, pixels=False)
         is_video = category in VIDEO_CATEGORIES
         merge_size = 2 if is_video else rng.choice((1, 1, 2))
@@ -106,7 +112,7 @@ class ExerciseBook:
         return Exercise(tokens_T.tolist(), chat.labels_T.tolist())
 
     def _maps(self, scene: Scene, *, merge_size: int, prune: bool) -> list[list[int]]:
-        """The words of each picture; with `prune`, only those of cells that changed since the picture before."""
+        """The words of each picture; with `prune`, only those of cells that changed since the previous picture."""
         cell_px = PATCH_SIZE_PX * merge_size
         maps, before = [], None
         for frame in scene.frames:
@@ -120,12 +126,12 @@ class ExerciseBook:
 
 
 def _word_token(tokenizer: ChatTokenizer, word: str) -> int:
-    """The one token of a word or digit at the start of a line."""
+    """The token of a word or digit at the start of a line."""
     return tokenizer.encode(f"\n{word}")[-1]
 
 
 def _on_grid(labels_HW: np.ndarray, cell_px: int) -> np.ndarray:
-    """The labels resized to whole cells, as the preprocessing resizes pixels."""
+    """The labels resized to whole cells, as the preprocessing does with pixels."""
     height, width = (max(1, round(side / cell_px)) * cell_px for side in labels_HW.shape)
     rows = np.arange(height) * labels_HW.shape[0] // height
     columns = np.arange(width) * labels_HW.shape[1] // width
@@ -133,7 +139,7 @@ def _on_grid(labels_HW: np.ndarray, cell_px: int) -> np.ndarray:
 
 
 def _changed(before_HW: np.ndarray, after_HW: np.ndarray, cell_px: int) -> np.ndarray:
-    """Which cells changed (DiffFP on labels); the first cell is kept where none did."""
+    """Which cells changed (DiffFP on labels); if none did, the first cell is kept."""
     rows, columns = after_HW.shape[0] // cell_px, after_HW.shape[1] // cell_px
     differs = (before_HW != after_HW).reshape(rows, cell_px, columns, cell_px).any((1, 3)).reshape(-1)
     differs[0] |= not differs.any()
@@ -141,7 +147,7 @@ def _changed(before_HW: np.ndarray, after_HW: np.ndarray, cell_px: int) -> np.nd
 
 
 def _record(scene: Scene, rng: random.Random) -> Record:
-    """The scene as an annotation: some questions, now and then the caption first."""
+    """The scene as an annotation: some questions, sometimes with the caption first."""
     questions = [*scene.questions, *scene.extras]
     questions = rng.sample(questions, min(5, len(questions)))
     if scene.caption and rng.random() < 0.4:

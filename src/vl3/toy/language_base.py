@@ -1,8 +1,8 @@
 """Makes the tiny language base: a Qwen2 decoder that reads pictures as maps of words, and its tokenizer.
 
-The curriculum starts narrow and dense, because looking something up is a skill that appears all at once and only
-under many supervised tokens: long repeats first, then maps with many cues, then whole conversations of every kind
-but text-only, which is left for the stages to teach.
+The curriculum starts with few kinds of exercise and many supervised tokens, because the ability to look something up
+appears suddenly and needs many supervised tokens. First come long repeats, then maps with many cues, then whole
+conversations of every category except text-only, which the stages teach.
 """
 
 import logging
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 SEED_SPACE = "base-language"
 INITIAL_STD = 0.08
 OUTPUT_STD = 0.01
-"""Spread of the matrices that write to the residual stream; small ones let depth grow gently."""
+"""Initial deviation of the matrices that write to the residual stream; small, so that each layer starts as a small
+change."""
 CHAT_CATEGORIES = tuple(category for category in Category if category is not Category.TEXT_ONLY)
 ACCURACY_SAMPLES = 100
-"""Conversations of a category that the accuracy is measured on."""
+"""Number of conversations per category for the accuracy."""
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +102,7 @@ def make_language_base(folder: Path, *, steps: int, seed: int) -> dict:
         seed: seed of the weights and the exercises.
 
     Returns:
-        facts for the model card, among them the held-out accuracy by kind of exercise.
+        Facts for the model card, including the held-out accuracy by category.
     """
     vocabulary = build_tokenizer(folder)
     book = ExerciseBook(ChatTokenizer.from_folder(folder))
@@ -170,10 +171,10 @@ def _rate(step: int, steps: int, final_ratio: float) -> float:
 
 
 def _predict(model: "Qwen2ForCausalLM", exercises: list[Exercise]) -> tuple[Tensor, Tensor]:
-    """Logits at the supervised positions of all exercises as one packed row, and their targets."""
+    """Logits at the supervised positions of all exercises, in one packed row, and their targets."""
     lengths = [len(exercise.tokens_T) for exercise in exercises]
     tokens_T = torch.tensor([token for exercise in exercises for token in exercise.tokens_T])
-    # the target of a position is the next token, which for a last position would be the next exercise's
+    # The target of a position is the next token; after the last position comes another exercise, so it has none.
     targets_T = torch.tensor([t for exercise in exercises for t in (*exercise.targets_T[1:], IGNORED_LABEL)])
     positions_T = torch.cat([torch.arange(length) for length in lengths])
     hidden_1TD = model.model(
@@ -188,7 +189,7 @@ def _predict(model: "Qwen2ForCausalLM", exercises: list[Exercise]) -> tuple[Tens
 
 @torch.no_grad()
 def _accuracy(model: "Qwen2ForCausalLM", book: ExerciseBook, seed: int) -> dict[str, float]:
-    """Share of conversations whose every supervised token is predicted, on scenes no step has seen."""
+    """Share of conversations in which every supervised token is predicted correctly, on scenes not used in training."""
     result = {}
     for category in CHAT_CATEGORIES:
         rng = random.Random(f"{SEED_SPACE}-heldout/{seed}/{category}")

@@ -1,8 +1,8 @@
-"""The tokenizer of the tiny language base: an explicit vocabulary of the generated world over a byte fallback.
+"""The tokenizer of the tiny language base: the words of the generated world, with characters and bytes as fallback.
 
-A word is one token wherever it stands: within a sentence it carries its space, and the normaliser gives a word that
-opens a line the same space (the decoder takes it away again). Digits stand apart; any other text falls back to
-characters and bytes, so that nothing is unknown.
+A word is the same single token at any position: in a sentence the token includes the space before it, and at the start
+of a line the normaliser adds that space (decoding removes it). Each digit is a token. All other text is split into
+characters and bytes, so that no text is unknown.
 """
 
 import json
@@ -22,7 +22,7 @@ SPECIAL_TOKENS = (
     "<|stream_end|>",
 )
 FIXED_STRINGS = ("Time ", ".0s:", ".0")
-"""Strings of the chat format that are one token each."""
+"""Strings of the chat format, each of which is one token."""
 ROLES = ("user", "assistant", "system", "stream")
 PHRASES = (
     "What colour is the shape object at in image bar it Describe Read the number line Which holds tallest shows "
@@ -33,16 +33,16 @@ VOCABULARY_MULTIPLE = 32
 
 
 def world_words() -> list[str]:
-    """Every word of the generated world, each once, in a fixed order."""
+    """Every word of the generated world once, in a fixed order."""
     words = [*CELL_NAMES, *COLOUR_NAMES, *SHAPES, *WORDS, *DIRECTIONS, *LETTERS, *re.findall(r"[A-Za-z]+", PHRASES)]
     return [word for word in dict.fromkeys(words) if word.isalpha()]
 
 
 def build_tokenizer(folder: Path) -> int:
-    """Write tokenizer.json and tokenizer_config.json that transformers' AutoTokenizer loads.
+    """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer loads.
 
     Returns:
-        the number of embeddings a model needs, rounded up to a multiple of VOCABULARY_MULTIPLE.
+        The number of embeddings that a model needs, rounded up to a multiple of VOCABULARY_MULTIPLE.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -51,7 +51,7 @@ def build_tokenizer(folder: Path) -> int:
     pieces += [(character, -10.0) for character in [SPACE, *(c for c in characters if c != " ")]]
     pieces += [(SPACE + word, -5.0) for word in world_words()] + [(role, -5.0) for role in ROLES]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
-    # A role mark follows <|im_start|> directly; any other word at the start of a line gets its space.
+    # A role comes directly after <|im_start|>; any other word at the start of a line gets a space.
     tokenizer.normalizer = normalizers.Replace(Regex(r"\n(?=[A-Za-z])"), "\n ")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,8 +1,8 @@
-"""Makes the tiny vision base: an encoder that names what each patch of the generated world shows, and where.
+"""Makes the tiny vision base: an encoder that predicts what each patch of the generated world shows, and where it is.
 
-This is supervised attribute prediction, not SigLIP's contrastive objective, and the model card says so. The result
-is a folder that transformers loads as a SigLIP vision model: beside the trained tower it holds the position
-embedding and the pooling head of that format, which training never used and which the start of stage 1 drops.
+This is supervised classification, not SigLIP's contrastive objective, as the model card says. The result is a folder
+that transformers loads as a SigLIP vision model. In addition to the trained tower it has the position embedding and the
+pooling head of that format, which training never used and which stage 1 drops.
 """
 
 import io
@@ -36,14 +36,14 @@ CATEGORY_WEIGHTS = {
     Category.GENERAL_VIDEO: 0.5,
     Category.TEMPORAL_GROUNDING: 0.4,
 }
-"""How often each kind of picture is drawn; digits are the slowest to learn."""
+"""How often each category is drawn; scene text has the highest weight because digits are the slowest to learn."""
 EMPTY_WEIGHT = 0.25
-"""Weight of patches that show nothing, which are the most."""
+"""Weight of empty patches, which are the most frequent."""
 POSITION_WEIGHT = 0.5
-"""Weight of telling where in the picture a patch lies: DiffFP later drops tokens, and with them their places."""
+"""Weight of predicting a patch's position in the picture: DiffFP later drops tokens, and with them their positions."""
 SEED_SPACE = "base-vision"
 BATCH_SIZE = 32
-"""Pictures of a step."""
+"""Number of pictures per step."""
 PEAK_RATE = 2e-3
 """Peak learning rate."""
 """Scenes of the bases come from generators that no corpus uses."""
@@ -52,13 +52,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VisionBatch:
-    """Pictures and what their patches show."""
+    """Pictures with the labels and positions of their patches."""
 
     pixels_PC: Tensor
     grid_thw_I3: np.ndarray
     labels_P: Tensor
     positions_P2: Tensor
-    """Row and column of the patch as shares of the picture, -1 to 1."""
+    """Row and column of each patch, scaled to -1 to 1 over the picture."""
 
 
 def make_vision_base(folder: Path, *, steps: int, seed: int) -> dict:
@@ -70,7 +70,7 @@ def make_vision_base(folder: Path, *, steps: int, seed: int) -> dict:
         seed: seed of the weights and the pictures.
 
     Returns:
-        facts for the model card, among them the share of held-out patches named rightly.
+        Facts for the model card, including the share of held-out patches that are named correctly.
     """
     torch.manual_seed(seed)
     encoder = VisionEncoder(SIZES)
@@ -113,7 +113,7 @@ def _encode(encoder: VisionEncoder, batch: VisionBatch) -> Tensor:
 
 @torch.no_grad()
 def _accuracy(encoder: VisionEncoder, heads: nn.ModuleDict, seed: int) -> dict[str, float]:
-    """Share of patches named rightly and mean error of their place, on pictures no step has seen."""
+    """Share of correctly named patches and mean error of their position, on pictures not used in training."""
     batch = _draw_batch(random.Random(f"{SEED_SPACE}-heldout/{seed}"), 400)
     features_PD = _encode(encoder, batch)
     right_P = heads["name"](features_PD).argmax(-1) == batch.labels_P
@@ -130,7 +130,7 @@ def _accuracy(encoder: VisionEncoder, heads: nn.ModuleDict, seed: int) -> dict[s
 def _draw_batch(rng: random.Random, batch_size: int) -> VisionBatch:
     drawn = rng.choices(list(CATEGORY_WEIGHTS), list(CATEGORY_WEIGHTS.values()), k=batch_size)
     frames = [_as_file(rng.choice(draw_scene(category, rng).frames), rng) for category in drawn]
-    frames.sort(key=lambda frame: frame.labels_HW.shape)  # equal sizes side by side are encoded in one batch
+    frames.sort(key=lambda frame: frame.labels_HW.shape)  # neighbours of equal size are encoded in one batch
     grids = [
         (1, frame.labels_HW.shape[0] // PATCH_SIZE_PX, frame.labels_HW.shape[1] // PATCH_SIZE_PX) for frame in frames
     ]
@@ -144,14 +144,14 @@ def _draw_batch(rng: random.Random, batch_size: int) -> VisionBatch:
 
 
 def _as_file(frame: Frame, rng: random.Random) -> Frame:
-    """The frame as it comes out of a file: often through JPEG, and resized to whole patches."""
+    """The frame as if read from a file: often compressed as JPEG, and resized to whole patches."""
     image = Image.fromarray(frame.pixels_HWC)
     if rng.random() < 0.6:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=rng.randint(80, 97))
         image = Image.open(buffer)
     height, width = (round(side / PATCH_SIZE_PX) * PATCH_SIZE_PX for side in frame.labels_HW.shape)
-    if rng.random() < 0.3:  # the grid of merge 2 stretches pictures a little further
+    if rng.random() < 0.3:  # the size that merge 2 would give
         block_px = 2 * PATCH_SIZE_PX
         height, width = (max(1, round(side / block_px)) * block_px for side in frame.labels_HW.shape)
     labels = Image.fromarray(frame.labels_HW).resize((width, height), Image.Resampling.NEAREST)
@@ -159,7 +159,7 @@ def _as_file(frame: Frame, rng: random.Random) -> Frame:
 
 
 def _patches(pixels_HWC: np.ndarray) -> np.ndarray:
-    """(P, 588) patches in raster order, which is the order of merge 1."""
+    """Patches (P, 588) row by row, which is the order of merge 1."""
     rows, columns = pixels_HWC.shape[0] // PATCH_SIZE_PX, pixels_HWC.shape[1] // PATCH_SIZE_PX
     blocks = pixels_HWC.reshape(rows, PATCH_SIZE_PX, columns, PATCH_SIZE_PX, 3).transpose(0, 2, 4, 1, 3)
     return blocks.reshape(rows * columns, -1)
@@ -171,7 +171,7 @@ def _positions(rows: int, columns: int) -> Tensor:
 
 
 def _save_siglip(encoder: VisionEncoder, folder: Path) -> None:
-    """Write the tower into a transformers SigLIP vision model; what it never had stays at zero."""
+    """Write the tower into a transformers SigLIP vision model; parameters that our tower does not have are zero."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     config = SiglipVisionConfig(

@@ -1,7 +1,7 @@
-"""The generated world: one small, checkable form of each category of the paper's mixture tables.
+"""The generated world: a small version of each category of the paper's mixture tables whose answers can be checked.
 
-A scene is a pure function of (category, random generator). Its questions have answers from a closed set, so that the
-probability of a blind guess (`chance`) is defined.
+A scene is a pure function of (category, random generator). Its questions have answers from a fixed set, so that the
+probability of guessing right (`chance`) is defined.
 """
 
 import random
@@ -19,38 +19,38 @@ DESCRIBE = "Describe."
 
 @dataclass(frozen=True, slots=True)
 class ToyQuestion:
-    """A question with its only right answer."""
+    """A question and its only right answer."""
 
     prompt: str
     answer: str
     chance: float
-    """Probability of guessing the answer among the legal ones without looking."""
+    """Probability of guessing the answer from the allowed ones without looking."""
     cue: str = ""
-    """The question in as few words as possible, for the decoder base's look-up exercises."""
+    """The question in as few words as possible, for the look-up exercises of the decoder base."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one sample shows and what can be asked about it."""
+    """What one sample shows and the questions about it."""
 
     category: Category
     frames: tuple[Frame, ...]
-    """One picture an image, or one a second of a video."""
+    """The images, or one picture per second of a video."""
     questions: tuple[ToyQuestion, ...]
-    """The category's own task, in random order; held-out samples ask the first."""
+    """Questions of the category's task, in random order; held-out samples ask only the first."""
     extras: tuple[ToyQuestion, ...] = ()
-    """Easier questions, for training only."""
+    """Easier questions, only for training."""
     caption: str = ""
-    """What `Describe.` is answered with; empty where the category has no captions."""
+    """The answer to `Describe.`; empty if the category has no captions."""
 
 
 def draw_scene(category: Category, rng: random.Random, *, pixels: bool = True) -> Scene:
-    """Draw one scene; `pixels=False` draws its map alone, with the same content, for the decoder base."""
+    """Draw one scene; with `pixels=False` only its map, with the same content, for the decoder base."""
     return _DRAW[category](rng, pixels)
 
 
 def _side(rng: random.Random, nominal_px: int) -> int:
-    """A side near its nominal length, even (H.264 needs that), so that media come in many sizes."""
+    """An even side (H.264 needs that) near the nominal length, so that media have many sizes."""
     return nominal_px + 2 * rng.randint(-2, 3)
 
 
@@ -145,7 +145,10 @@ def _fine_grained(rng: random.Random, pixels: bool) -> Scene:
 
 
 def _box(canvas: Canvas, x0: float, y0: float, x1: float, y1: float) -> str:
-    """Coordinates in thousandths of the width and height, three digits each (reference format `[[x0,y0,x1,y1]]`)."""
+    """A box `[[x0,y0,x1,y1]]` in thousandths of width and height, with three digits per number.
+
+    On 56x84 px a box from (14, 21) to (42, 84) is `[[250,250,750,999]]`.
+    """
     relative = (x0 / canvas.width_px, y0 / canvas.height_px, x1 / canvas.width_px, y1 / canvas.height_px)
     return "[[" + ",".join(f"{min(999, max(0, int(1000 * value))):03d}" for value in relative) + "]]"
 
@@ -205,7 +208,7 @@ def _general_video(rng: random.Random, pixels: bool) -> Scene:
 
 
 def _streaming(rng: random.Random, pixels: bool) -> Scene:
-    """The colour changes at second 1 to 4; the answer is due at that frame, which is the last of the scene."""
+    """The colour changes at second 1 to 4; the answer is expected at that frame, which is the last of the scene."""
     before, after = rng.sample(COLOUR_NAMES, 2)
     shape, change = rng.choice(SHAPES), rng.randrange(1, 5)
     draw_at = _standing_object(rng, pixels)

@@ -1,4 +1,4 @@
-"""One check as data, and short ways to write the common ones."""
+"""A check as data, and short constructors for the common ones."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,21 +14,21 @@ class Check:
     name: str
     """Name in findings and Data Docs."""
     table: str
-    """`schema`, `lines`, `samples`, `mixture`, `stages` or `heldout` (see frames)."""
+    """`schema`, `lines`, `samples`, `mixture`, `stages` or `heldout` (see index_tables)."""
     expectation: str
-    """Class of great_expectations.expectations."""
+    """Name of a class in great_expectations.expectations."""
     arguments: dict[str, Any]
     """Its arguments."""
     severity: str
     """`critical` or `warning`."""
     meaning: str
-    """What is wrong when it fails, and what to do."""
+    """What is wrong if it fails, and what to do."""
     reason_columns: tuple[str, ...] = field(default=())
-    """Columns that say why a row fails, besides the checked one."""
+    """Columns, in addition to the checked one, that explain why a row fails."""
 
 
 def among(name: str, column: str, values: list[Any], severity: str, meaning: str) -> Check:
-    """Values of a column of `samples` lie in a set; nulls pass."""
+    """Passes if every value of a column of `samples` is in a set; nulls pass."""
     arguments = {"column": column, "value_set": values}
     return Check(
         name=name,
@@ -41,7 +41,7 @@ def among(name: str, column: str, values: list[Any], severity: str, meaning: str
 
 
 def empty(name: str, column: str, severity: str, meaning: str) -> Check:
-    """A column of `samples` is null in every row: the column names what should not be."""
+    """Passes if a column of `samples` is null in every row; a value describes a problem of the row."""
     return Check(
         name=name,
         table="samples",
@@ -65,7 +65,7 @@ def between(
     strict_min: bool = False,
     strict_max: bool = False,
 ) -> Check:
-    """Values of a column lie between two limits, either of which may be None; nulls pass."""
+    """Passes if every value of a column is between two limits, either of which may be None; nulls pass."""
     limits = {"min_value": lowest, "max_value": highest}
     arguments: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
     arguments |= {"column": column, "strict_min": strict_min, "strict_max": strict_max}

@@ -1,7 +1,7 @@
-"""The checks as data: which expectation, on which table, how severe, and what a failure means.
+"""The checks as data: expectation, table, severity, and what a failure means.
 
-Severity decides: a critical failure refuses the dataset, a warning is reported. Lines that the builder refused are
-left out by name; up to `data.max_bad_fraction` of them are a warning, more are critical.
+A critical failure refuses the dataset; a warning is only reported. Lines that the builder refused are left out and
+listed: up to `data.max_bad_fraction` of all lines they are a warning, above it they are critical.
 """
 
 from collections.abc import Iterable
@@ -12,28 +12,28 @@ from vl3.data.sample.problems import ProblemKind
 from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty
 
 MAX_ASPECT_RATIO = 200
-"""Above it one side would shrink to less than a patch at any budget (the limit of the released processor)."""
+"""Above it one side would become smaller than a patch at any budget (the limit of the released processor)."""
 WIDE_ASPECT_RATIO = 20
-"""Above it little of the picture survives the resize."""
+"""Above it the resize leaves little detail."""
 MAX_SIDE_PX = 16384
-"""Longest side that is decoded: a square of it takes 800 MB."""
+"""Longest allowed side: a square picture of this size takes 800 MB."""
 MAX_DURATION_SECONDS = 24 * 3600
-"""A longer duration is a damaged header."""
+"""A longer duration means a damaged header."""
 SPARSE_SECONDS_PER_FRAME = 30
-"""Gap between sampled frames above which short events are not seen."""
+"""Gap between sampled frames above which short events are missed."""
 MAX_SOURCE_FPS = 240
-"""A higher frame rate is a damaged header."""
+"""A higher frame rate means a damaged header."""
 FAR_FROM_ASKED = 10
-"""Factor between asked share and share in the data above which samples repeat, or go unused, conspicuously."""
+"""Factor between the share in the mixture and in the data above which samples repeat often, or many are unused."""
 
 
 def all_checks(config: RunConfig, *, bad_severity: str, kinds: Iterable[str] = ()) -> list[Check]:
     """Every check for a run.
 
     Args:
-        config: limits, mixtures and the held-out samples asked for.
-        bad_severity: severity of refused lines: `warning` below the tolerated share, else `critical`.
-        kinds: kinds of problem that the index holds, so that none goes without a check of its own.
+        config: limits, mixtures and the wanted number of held-out samples.
+        bad_severity: severity of refused lines: `warning` up to the tolerated share, else `critical`.
+        kinds: the kinds of problem in the index, so that each has a check.
     """
     return [
         *schema_checks(),
@@ -49,7 +49,7 @@ def all_checks(config: RunConfig, *, bad_severity: str, kinds: Iterable[str] = (
 
 
 def schema_checks() -> list[Check]:
-    """The columns of the index; nothing else can be checked where they fail."""
+    """The check of the index's columns; if it fails, nothing else can be checked."""
     return [
         Check(
             name="schema",
@@ -57,7 +57,7 @@ def schema_checks() -> list[Check]:
             expectation="ExpectColumnValuesToBeInSet",
             arguments={"column": "fits", "value_set": [True]},
             severity=CRITICAL,
-            meaning="columns of the index are missing or hold another type. Build the dataset again with this version",
+            meaning="columns of the index are missing or have another type. Build the dataset again with this version",
             reason_columns=("asked", "found"),
         )
     ]
@@ -65,13 +65,13 @@ def schema_checks() -> list[Check]:
 
 _KIND_MEANINGS = {
     ProblemKind.JSON: "lines are not JSON",
-    ProblemKind.STRUCTURE: "lines lack required fields or have fields of a wrong type",
+    ProblemKind.STRUCTURE: "lines lack required fields or have fields of the wrong type",
     ProblemKind.NO_TURNS: "conversations are empty",
     ProblemKind.NO_ANSWER: "conversations have no answer to learn from",
     ProblemKind.TURNS: "turns do not alternate between human and gpt",
     ProblemKind.TAGS: "<image> and <video> tags do not match the media",
-    ProblemKind.TIMES: "timestamps run backwards or leave the video",
-    ProblemKind.BOXES: "boxes leave the range 0 to 1000 or have no area",
+    ProblemKind.TIMES: "timestamps are not in order or are outside the video",
+    ProblemKind.BOXES: "boxes exceed the range 0 to 1000 or have their corners in the wrong order",
     ProblemKind.DUPLICATE: "sample ids are used twice",
     ProblemKind.OUTSIDE_FOLDER: "paths lead outside the data folder",
     ProblemKind.MISSING_FILE: "media files are missing",
@@ -98,42 +98,42 @@ def _line_checks(severity: str, kinds: Iterable[str]) -> list[Check]:
 
 
 def _structure_checks() -> list[Check]:
-    """Facts of the samples that were kept; one that fails here slipped past the builder."""
+    """Facts about the samples that were kept; a failure here means that the builder missed a problem."""
     facts = {
         "media_present": "media files are missing",
         "media_decodable": "media files cannot be decoded",
         "path_inside": "paths lead outside the data folder",
         "turns_alternate": "turns do not alternate between human and gpt",
         "tags_match": "<image> and <video> tags do not match the media",
-        "timestamps_ordered": "timestamps run backwards",
-        "boxes_in_range": "boxes leave the range 0 to 1000",
+        "timestamps_ordered": "timestamps are not in order",
+        "boxes_in_range": "boxes exceed the range 0 to 1000",
     }
     checks = [
-        among(fact, fact, [True], CRITICAL, f"{meaning}, though the sample was kept. Correct it and build again")
+        among(fact, fact, [True], CRITICAL, f"{meaning}, but the samples were kept. Correct them and build again")
         for fact, meaning in facts.items()
     ]
-    splits = "samples belong to no known split. Build the dataset again"
+    splits = "samples have an unknown split. Build the dataset again"
     has_samples = Check(
         name="has_samples",
         table="samples",
         expectation="ExpectTableRowCountToBeBetween",
         arguments={"min_value": 1},
         severity=CRITICAL,
-        meaning="no usable sample is left. Look at the refused lines",
+        meaning="there is no usable sample. Look at the refused lines",
     )
     return [has_samples, *checks, among("split_known", "split", ["train", "heldout"], CRITICAL, splits)]
 
 
 def _size_checks() -> list[Check]:
     return [
-        between("side_px", "min_side_px", 1, None, CRITICAL, "media have no extent. Replace them"),
+        between("side_px", "min_side_px", 1, None, CRITICAL, "media have a side of 0 px. Replace them"),
         between(
             "side_px_limit",
             "max_side_px",
             None,
             MAX_SIDE_PX,
             CRITICAL,
-            f"media exceed {MAX_SIDE_PX} px a side. Scale them down",
+            f"media have a side above {MAX_SIDE_PX} px. Scale them down",
         ),
         between(
             "side_px_small",
@@ -141,7 +141,7 @@ def _size_checks() -> list[Check]:
             PATCH_SIZE_PX,
             None,
             WARNING,
-            f"media are smaller than one patch ({PATCH_SIZE_PX} px) and are enlarged",
+            f"media are smaller than one patch ({PATCH_SIZE_PX} px) and will be enlarged",
         ),
         between(
             "aspect_ratio",
@@ -157,7 +157,7 @@ def _size_checks() -> list[Check]:
             None,
             WIDE_ASPECT_RATIO,
             WARNING,
-            f"media have an aspect ratio above {WIDE_ASPECT_RATIO}; little survives the resize",
+            f"media have an aspect ratio above {WIDE_ASPECT_RATIO}; little detail is left after the resize",
         ),
     ]
 
@@ -188,7 +188,7 @@ def _video_checks() -> list[Check]:
             None,
             MAX_SOURCE_FPS,
             WARNING,
-            f"videos claim more than {MAX_SOURCE_FPS} frames a second",
+            f"videos report more than {MAX_SOURCE_FPS} frames per second",
         ),
         between(
             "frames_sparse",
@@ -196,7 +196,7 @@ def _video_checks() -> list[Check]:
             None,
             SPARSE_SECONDS_PER_FRAME,
             WARNING,
-            f"sampled frames lie more than {SPARSE_SECONDS_PER_FRAME} s apart, so short events are not seen. "
+            f"sampled frames are more than {SPARSE_SECONDS_PER_FRAME} s apart, so short events are missed. "
             "Cut the videos or raise data.max_frames",
         ),
     ]
@@ -211,8 +211,8 @@ def _length_checks(config: RunConfig) -> list[Check]:
             1,
             length,
             CRITICAL,
-            f"samples exceed data.max_length_tokens={length} and fit no row. "
-            "Raise it, shorten them or lower the visual budget",
+            f"samples exceed data.max_length_tokens={length} and do not fit into a row. "
+            "Raise it, shorten them or lower data.visual_budget_tokens",
         ),
         between(
             "visual_tokens",
@@ -228,7 +228,7 @@ def _length_checks(config: RunConfig) -> list[Check]:
             1,
             None,
             CRITICAL,
-            "samples have no token to learn from. Give them an answer",
+            "samples have no supervised token. Give them an answer",
         ),
     ]
 
@@ -243,18 +243,18 @@ def _identity_checks() -> list[Check]:
             severity=CRITICAL,
             meaning="sample ids are used twice, so one would hide the other. Give each sample its own id",
         ),
-        empty("mended", "warning", WARNING, "samples were mended on reading. Look whether that is what was meant"),
+        empty("corrected", "warning", WARNING, "samples were corrected while reading. Check that this is intended"),
         empty(
             "duplicates",
             "first_copy",
             WARNING,
-            "samples repeat an earlier one of the same split. Drop them, or they weigh double",
+            "samples repeat an earlier one of the same split. Drop them, or they count twice",
         ),
         empty(
             "splits_disjoint",
             "held_out_copy",
             CRITICAL,
-            "held-out samples are also trained on, so accuracy would be flattered. Drop them from one split",
+            "held-out samples are also trained on, so the accuracy would be too high. Drop them from one split",
         ),
         between(
             "chance",
@@ -262,7 +262,7 @@ def _identity_checks() -> list[Check]:
             0,
             1,
             CRITICAL,
-            "the chance of guessing right is no probability below 1. Correct the field",
+            "the chance of guessing right is not from 0 to below 1. Correct the field",
             strict_max=True,
         ),
     ]
@@ -277,7 +277,7 @@ def _mixture_checks() -> list[Check]:
             1,
             None,
             CRITICAL,
-            "a stage finds no sample of any kind in its mixture. Add data or change the stage's mixture",
+            "the data has no sample for any kind of a stage's mixture. Add data or change the stage's mixture",
             table="stages",
         ),
         between(
@@ -286,7 +286,7 @@ def _mixture_checks() -> list[Check]:
             1,
             None,
             WARNING,
-            "kinds of a stage's mixture are absent from the data; their weight goes to the others",
+            "kinds of a stage's mixture are missing in the data; their weight is spread over the others",
             table="mixture",
         ),
         between(
@@ -295,7 +295,7 @@ def _mixture_checks() -> list[Check]:
             1,
             None,
             WARNING,
-            "the data has no samples of the very source that a mixture names; the whole category stands in",
+            "the data has no samples of a source that a mixture names; samples of the whole category are used instead",
             table="mixture",
         ),
         between(
@@ -304,7 +304,8 @@ def _mixture_checks() -> list[Check]:
             1 / FAR_FROM_ASKED,
             FAR_FROM_ASKED,
             WARNING,
-            f"the asked share is over {FAR_FROM_ASKED} times off the share in the data: samples repeat or go unused",
+            f"shares in a mixture and in the data differ by more than a factor of {FAR_FROM_ASKED}, so samples repeat "
+            "often or many are unused",
             table="mixture",
             reasons=shares,
         ),
@@ -320,8 +321,8 @@ def _heldout_checks(config: RunConfig) -> list[Check]:
             wanted,
             None,
             WARNING,
-            f"categories have fewer than evaluation.samples_per_task={wanted} held-out samples; "
-            "the gates will refuse for want of evidence",
+            f"categories have fewer than evaluation.samples_per_task={wanted} held-out samples, so the gates will "
+            "refuse the model for lack of evidence",
             table="heldout",
         ),
         between(
@@ -330,7 +331,7 @@ def _heldout_checks(config: RunConfig) -> list[Check]:
             None,
             0,
             WARNING,
-            "held-out samples do not say what guessing would give; the gates will refuse for want of evidence",
+            "held-out samples have no `chance`, so the gates will refuse the model for lack of evidence",
             table="heldout",
         ),
     ]

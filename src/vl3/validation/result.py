@@ -1,4 +1,4 @@
-"""What validation found: findings with the rows they concern, and the decision."""
+"""The result of validation: findings with their failing rows, and the decision."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 from vl3.errors import DataError
 
 RESULT_FILE = "validation.json"
-"""File with all findings in the folder of a validation."""
+"""The file with all findings in the folder of a validation."""
 
 MAX_NAMED_ROWS = 1000
-"""Rows that a finding names; the count is always that of all rows."""
+"""Maximum number of rows that a finding lists; the count is always that of all failing rows."""
 _SHOWN_LINES = 20
 
 
@@ -19,7 +19,7 @@ class FailingRow:
     """A row that fails a check."""
 
     where: str
-    """Annotation line, column, stage or category."""
+    """The annotation line, column, stage or category."""
     reason: str
     """What is wrong with it."""
 
@@ -33,21 +33,21 @@ class Finding:
     severity: str
     """`critical` or `warning`."""
     expectation: str
-    """Great Expectations' name of the expectation."""
+    """Name of the expectation in Great Expectations."""
     table: str
-    """Table that it looked at: schema, lines, samples, mixture, stages or heldout."""
+    """The checked table: schema, lines, samples, mixture, stages or heldout."""
     column: str
-    """Column that it looked at; empty for a whole table."""
+    """The checked column; empty for a whole table."""
     observed: str
-    """Some of the values that fail, or the value that was observed."""
+    """Some of the failing values, or the observed value."""
     count: int
-    """Rows that fail."""
+    """Number of failing rows."""
     total: int
-    """Rows of the table."""
+    """Number of rows of the table."""
     message: str
     """What is wrong and what to do."""
     rows: tuple[FailingRow, ...]
-    """The failing rows by name, at most MAX_NAMED_ROWS."""
+    """The failing rows, at most MAX_NAMED_ROWS."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +64,12 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationResult:
-    """The decision over a dataset and everything it rests on."""
+    """The decision about a dataset and everything that it is based on."""
 
     passed: bool
     """Whether no critical check failed."""
     critical: tuple[Finding, ...]
-    """Failures that refuse the dataset."""
+    """Failures because of which the dataset is refused."""
     warnings: tuple[Finding, ...]
     """Failures that are only reported."""
     left_out: tuple[LeftOut, ...]
@@ -77,7 +77,7 @@ class ValidationResult:
     facts: dict[str, Any]
     """Counts to show: lines, refused, train, heldout, expectations, by category."""
     docs_folder: Path
-    """Folder of the Data Docs; index.html is the entry."""
+    """Folder of the Data Docs, which start at index.html."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
@@ -93,14 +93,14 @@ class ValidationResult:
         """Raise unless the dataset passed.
 
         Raises:
-            DataError: the critical findings, each with the rows it concerns and their reasons.
+            DataError: lists the critical findings, each with its failing rows and their reasons.
         """
         if not self.passed:
             raise DataError(self.summary())
 
     def summary(self) -> str:
         """The critical findings as text, each followed by its first rows."""
-        lines = [f"the dataset is refused by {len(self.critical)} critical checks ({self._counts()})."]
+        lines = [f"the dataset is refused by {len(self.critical)} critical check(s) ({self._counts()})."]
         for finding in self.critical:
             lines.append(f"{finding.check}: {finding.message}")
             lines += [f"  {row.where}: {row.reason}" for row in finding.rows[:_SHOWN_LINES]]

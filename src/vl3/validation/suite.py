@@ -1,4 +1,4 @@
-"""Great Expectations over the dataset index: runs the checks, writes Data Docs, returns findings."""
+"""Runs the checks on the dataset index with Great Expectations, writes Data Docs and returns the findings."""
 
 import logging
 from collections import Counter
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DOCS_FOLDER = "data_docs"
-"""Folder of the HTML under the output folder."""
+"""Folder of the HTML pages in the output folder."""
 
 _INDEX_COLUMNS = {
     "schema": ("column",),
@@ -30,26 +30,26 @@ _INDEX_COLUMNS = {
     "stages": ("stage",),
     "heldout": ("category",),
 }
-"""Columns that name a row of each table."""
+"""Columns that identify a row of each table."""
 
 
 def validate_dataset(dataset_folder: Path, config: RunConfig, out_folder: Path) -> ValidationResult:
-    """Check a built dataset; see validate_index. DataError where the folder holds no whole dataset."""
+    """Check a built dataset; see `validate_index`. Raises DataError if the folder is not a complete dataset."""
     from vl3.data.build.index import DatasetIndex
 
     return validate_index(DatasetIndex.read(dataset_folder).table, config, out_folder)
 
 
 def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path) -> ValidationResult:
-    """Check the index of a dataset, one row an annotation line (columns: index_tables.COLUMN_KINDS).
+    """Check the index of a dataset, one row per annotation line (columns: index_tables.COLUMN_KINDS).
 
     Args:
-        table: the index, as pyarrow table or pandas frame.
-        config: limits, mixtures and held-out samples that the checks compare with.
+        table: the index, as a pyarrow table or pandas frame.
+        config: the limits, mixtures and number of held-out samples to compare with.
         out_folder: gets `data_docs/index.html` and `validation.json`.
 
     Returns:
-        The findings; a refused dataset is a result, not an error (see ValidationResult.require_passed).
+        The findings. A refused dataset is a result, not an error (see ValidationResult.require_passed).
 
     Raises:
         StorageError: the output cannot be written.
@@ -79,7 +79,7 @@ def _as_table(table: "pa.Table | pd.DataFrame") -> "pa.Table":
 
 
 def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFrame]":
-    """The tables by name; without a usable sample, what compares samples with the configuration says nothing."""
+    """The tables by name; without a usable sample there is nothing to compare with the configuration's mixtures."""
     samples = index_tables.samples_frame(table, config)
     tables = {"lines": index_tables.lines_frame(table), "samples": samples}
     if len(samples):
@@ -115,7 +115,7 @@ def _run(tables: "Mapping[str, pd.DataFrame]", checks: Iterable[Check], docs_fol
 
 
 def _context(docs_folder: Path) -> Any:
-    """A context in memory, without analytics and progress bars, whose only site lies in our folder."""
+    """A context in memory, without analytics and progress bars, that writes its only site to our folder."""
     import great_expectations as gx
     from great_expectations.data_context.types import base
 
@@ -144,7 +144,7 @@ def _definition(context: Any, name: str, batch: Any, checks: Iterable[Check]) ->
 
 
 def _result_format(table: str, checks: Iterable[Check]) -> dict[str, Any]:
-    """All failing rows, by the columns that name them and say why."""
+    """Ask for all failing rows, with the columns that identify them and give the reason."""
     columns = [*_INDEX_COLUMNS[table], *(column for check in checks for column in check.reason_columns)]
     return {
         "result_format": "COMPLETE",
@@ -159,7 +159,7 @@ def _finding(check: Check, outcome: Mapping[str, Any], total: int) -> Finding:
     rows = tuple(_failing_row(check, column, row) for row in details.get("unexpected_index_list") or ())
     failure = _exception(outcome.get("exception_info") or {})
     count = details.get("unexpected_count", total)
-    problem = f"the check could not be made ({failure})" if failure else check.meaning
+    problem = f"the check could not be run ({failure})" if failure else check.meaning
     share = f"{count} of {total} rows of {check.table}" if column else check.table
     return Finding(
         check=check.name,
@@ -195,7 +195,7 @@ def _observed(details: Mapping[str, Any]) -> str:
 
 
 def _exception(info: Mapping[str, Any]) -> str:
-    """The message of an exception inside Great Expectations; its shape differs between one and several."""
+    """The message of an exception inside Great Expectations; the structure differs for one and for several."""
     for part in (info, *(value for value in info.values() if isinstance(value, Mapping))):
         if part.get("raised_exception"):
             return str(part.get("exception_message"))

@@ -72,7 +72,7 @@ BROKEN = {
     "visual_tokens": ("critical", "chart", {"image_tokens_m1": 300}, "300"),
     "supervised_tokens": ("critical", "chart", {"supervised_tokens": 0}, "0"),
     "chance": ("critical", "chart", {"chance": 1.0}, "1"),
-    "mended": ("warning", "chart", {"warning": "tag added"}, "tag added"),
+    "corrected": ("warning", "chart", {"warning": "tag added"}, "tag added"),
     "turns_alternate": ("critical", "text_only", {"turns_alternate": False}, "False"),
     "boxes_in_range": ("critical", "fine_grained", {"boxes_in_range": False}, "False"),
     "timestamps_ordered": ("critical", "streaming", {"timestamps_ordered": False}, "False"),
@@ -238,7 +238,7 @@ def test_validate_index_refuses_missing_column_and_wrong_type(
 def test_validate_index_refuses_empty_dataset(validate: Validate) -> None:
     result = validate([])
     assert _checks(result) == {"has_samples": "critical"}
-    assert "no usable sample is left" in result.summary()
+    assert "there is no usable sample" in result.summary()
 
 
 def test_validate_index_accepts_pandas(
