@@ -34,7 +34,7 @@ NewRun = Callable[[str], str]
             {"annotations": {"waiting-reason": "CreateContainerConfigError"}},
             2,
             1,
-            ["its container cannot be made", "Secret vl3-s3"],
+            ["its container cannot be created", "Secret vl3-s3"],
             id="bad-container",
         ),
         pytest.param(

@@ -10,7 +10,7 @@ app = typer.Typer(help="The small pretrained bases of the tiny recipe.", no_args
 
 @app.callback()
 def _group() -> None:
-    """Keep `vl3 base make` two words while it is the only verb."""
+    """Exists so that typer keeps `vl3 base make` as two words although it is the only verb."""
 
 
 @app.command()
@@ -18,7 +18,7 @@ def make(
     out: Annotated[Path, typer.Option(help="Folder to write tiny_vision/ and tiny_language/ into.")],
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the generated world.")] = 0,
 ) -> None:
-    """Train both bases anew, from nothing but the generated world (up to an hour on two cores)."""
+    """Train both bases from scratch, on the generated world only (up to an hour on two cores)."""
     from vl3.toy.bases import make_bases
 
     make_bases(out, seed=seed)

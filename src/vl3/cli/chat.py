@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from vl3.inference.question import Question
     from vl3.inference.sampling import Sampling
 
-HELP = "/image FILE and /video FILE go with the next question, /reset forgets all, /quit (or Ctrl-D) ends."
+HELP = "/image FILE and /video FILE add media to the next question, /reset starts over, /quit (or Ctrl-D) ends."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerSettings:
-    """How answers are made."""
+    """How answers are generated."""
 
     sampling: "Sampling"
     max_new_tokens: int
@@ -29,23 +29,23 @@ class AnswerSettings:
 
 def chat(
     model: Annotated[Path, typer.Option("--model", help="Folder of a model: config.json, safetensors, tokenizer.")],
-    question: Annotated[str | None, typer.Argument(help="One question; without it a conversation begins.")] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="Image that goes before the question; repeatable.")] = None,
-    video: Annotated[Path | None, typer.Option(help="Video that goes before the question.")] = None,
-    start: Annotated[float | None, typer.Option(help="Second where the video is watched from.")] = None,
-    end: Annotated[float | None, typer.Option(help="Second where watching ends.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames from a second. Default: as trained.")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Frames at most. Default: as trained.")] = None,
-    max_visual_tokens: Annotated[int | None, typer.Option(help="Vision tokens at most. Default: as trained.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Watch frame by frame; it speaks when it wants.")] = False,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; above, tokens are drawn.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 512,
+    question: Annotated[str | None, typer.Argument(help="One question; without it a conversation starts.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Image before the question; repeatable.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Video before the question.")] = None,
+    start: Annotated[float | None, typer.Option(help="Start of the part to use, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option(help="End of that part, in seconds.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second. Default: as trained.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Maximum frames. Default: as trained.")] = None,
+    max_visual_tokens: Annotated[int | None, typer.Option(help="Maximum vision tokens. Default: as trained.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Watch frame by frame; the model may speak.")] = False,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; above 0, tokens are sampled.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this total probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum tokens of an answer.", min=1)] = 512,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if there is one.")] = None,
 ) -> None:
-    """Ask about text, images and a video; answers appear as they are made."""
+    """Ask about text, images and a video; answers appear while they are generated."""
     _check_arguments(model, question, video, stream=stream, start=start, end=end)
     from vl3.inference.chat import Chat
     from vl3.inference.question import Question
@@ -75,19 +75,19 @@ def chat(
 def _check_arguments(
     model: Path, question: str | None, video: Path | None, *, stream: bool, start: float | None, end: float | None
 ) -> None:
-    """What can be said before the model is loaded.
+    """Check what can be checked before the model is loaded.
 
     Raises:
         ConfigError: options contradict each other, or the model folder does not exist.
     """
     if stream and video is None:
-        raise ConfigError("--stream watches a video but --video is missing. Add --video FILE.")
+        raise ConfigError("--stream needs a video, but --video is missing. Add --video FILE.")
     if video is None and (start is not None or end is not None):
-        raise ConfigError("--start and --end cut a video but --video is missing. Add --video FILE.")
+        raise ConfigError("--start and --end cut a video, but --video is missing. Add --video FILE.")
     if question is not None and not question.strip():
         raise ConfigError("the question is empty. Write one, or leave it out for a conversation.")
     if not model.is_dir():
-        raise ConfigError(f"{model} is not a folder. Give --model the folder of a model, with its config.json.")
+        raise ConfigError(f"{model} is not a folder. Set --model to the folder of a model, with its config.json.")
 
 
 def _print_pieces(pieces: Iterator[str]) -> None:
@@ -97,7 +97,7 @@ def _print_pieces(pieces: Iterator[str]) -> None:
 
 
 def _watch(loaded: "Chat", question: "Question", settings: AnswerSettings) -> None:
-    """Show the video frame by frame; print what the model says with the time at which it says it."""
+    """Show the model the video frame by frame; print what it says with the time in the video."""
     from vl3.inference.question import open_frames
 
     spoken = 0
@@ -112,7 +112,7 @@ def _watch(loaded: "Chat", question: "Question", settings: AnswerSettings) -> No
                 spoken += 1
                 print(f"[{seconds:6.1f} s] {utterance}", flush=True)
     if not spoken:
-        print(f"silent through {watcher.num_frames} frames", file=sys.stderr)
+        print(f"the model said nothing in {watcher.num_frames} frames", file=sys.stderr)
 
 
 def _converse(loaded: "Chat", first: "Question", settings: AnswerSettings) -> None:
@@ -156,10 +156,11 @@ class ChatSession:
         }
 
     def take(self, line: str) -> None:
-        """Carry out a command, or ask a question and print its answer.
+        """Execute a command, or ask a question and print its answer.
 
         Raises:
-            Vl3Error: it cannot be asked; the media stay for another try only where the question never began.
+            Vl3Error: the command is unknown or its file is missing (the media for the next question are kept), or the
+                question cannot be answered (they are dropped).
         """
         word, _, rest = line.partition(" ")
         if word in self._commands:
@@ -187,5 +188,5 @@ class ChatSession:
     def _file(name: str) -> Path:
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ConfigError(f"{name or '(no name)'} is not a file. Give the path of an image or video.")
+            raise ConfigError(f"{name or '(no name)'} is not a file. Write the path of an image or video.")
         return path

@@ -1,4 +1,4 @@
-"""`vl3 cluster`: can this cluster run a recipe, what of ours is on it, and clearing it away."""
+"""`vl3 cluster`: check whether a cluster can run a recipe, list our jobs on it, and delete old ones."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from vl3.launch.kube.client import Client
     from vl3.launch.trainjob.listing import ListedJob
 
-app = typer.Typer(help="The Kubernetes cluster: checks, jobs, clearing away.", no_args_is_help=True)
+app = typer.Typer(help="The Kubernetes cluster: check it, list jobs, delete old ones.", no_args_is_help=True)
 
 Namespace = Annotated[
-    str | None, typer.Option(help="Namespace of the jobs. Default: the kubeconfig's, else vl3.", show_default=False)
+    str | None, typer.Option(help="Namespace of the jobs. Default: the kubeconfig's, or vl3.", show_default=False)
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig. Default: the current one.")]
 Run = Annotated[str | None, typer.Option("--run", metavar="ID", help="Only the jobs of this run.")]
@@ -35,7 +35,7 @@ def check(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Say whether the cluster can ever run a recipe, and all that is missing. Changes nothing there."""
+    """Check whether the cluster can run a recipe, and list everything that is missing. Changes nothing."""
     from vl3.launch.check.cluster import inspect_cluster
     from vl3.launch.check.findings import combined
 
@@ -46,7 +46,7 @@ def check(
     for note in report.notes:
         print(f"note: {note}")
     if report.problems:
-        raise combined(report.problems, "problems of the cluster, listed above, keep the run from starting")
+        raise combined(report.problems, "problems of the cluster, listed above, prevent the run")
     print("ok")
 
 
@@ -68,7 +68,7 @@ def gc(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Delete the TrainJobs of vl3 that ended some time ago, with all that belongs to them. Running ones stay."""
+    """Delete TrainJobs of vl3 that ended some time ago, with their pods, and running ones without a launcher."""
     from vl3.launch.trainjob.collect import collect
 
     seconds, client = seconds_of(older_than), _client(namespace, context)
@@ -100,7 +100,7 @@ def _client(namespace: str | None, context: str | None) -> "Client":
     from vl3.launch.kube.connection import connect
 
     connection = connect(namespace, context=context)
-    server_version(connection)  # a server that is not there is said within seconds
+    server_version(connection)  # reports within seconds that there is no server
     return Client(connection)
 
 
@@ -108,15 +108,15 @@ def seconds_of(text: str) -> float:
     """The seconds of `7d`, `12h`, `30m` or `90s`.
 
     Raises:
-        ConfigError: it is written otherwise.
+        ConfigError: it has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if match is None:
-        raise ConfigError(f"--older-than {text!r} is no time. Write a number and s, m, h or d: 7d, 12h, 30m.")
+        raise ConfigError(f"--older-than {text!r} is not a time. Write a number and s, m, h or d: 7d, 12h, 30m.")
     return float(match[1]) * _UNITS[match[2]]
 
 
 def age(seconds: float) -> str:
-    """A time in its largest whole unit: `3d`, `45m`."""
+    """A time in its largest unit, rounded down: 7260 s is `2h`, 59 s is `59s`."""
     unit = next((name for name, size in reversed(_UNITS.items()) if seconds >= size), "s")
     return f"{int(seconds // _UNITS[unit])}{unit}"

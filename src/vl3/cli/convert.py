@@ -8,7 +8,7 @@ import typer
 
 
 class WrittenLayout(StrEnum):
-    """Layouts that are written; vl3's own is the official one."""
+    """Layouts that can be written; vl3's own is the official one."""
 
     OFFICIAL = "official"
     TRANSFORMERS = "transformers"
@@ -19,9 +19,9 @@ def convert(
     source: Annotated[
         Path, typer.Argument(help="Checkpoint folder: official, training repository, transformers or vl3.")
     ],
-    target: Annotated[Path, typer.Argument(help="Folder to make; it appears when it is whole.")],
+    target: Annotated[Path, typer.Argument(help="Folder to create; it appears when it is complete.")],
     to: Annotated[WrittenLayout, typer.Option("--to", help="Layout to write. vl3's own is the official one.")],
-    max_shard_bytes: Annotated[int, typer.Option(help="Bytes of tensors in one file at most.")] = 5_000_000_000,
+    max_shard_bytes: Annotated[int, typer.Option(help="Maximum bytes of tensors in one file.")] = 5_000_000_000,
 ) -> None:
     """Convert a checkpoint: weights byte for byte, with config, tokenizer and preprocessor files."""
     from vl3.models.convert import convert as convert_folder

@@ -20,13 +20,13 @@ DataFolder = Annotated[Path, typer.Option("--data", help="Folder with annotation
 
 @app.command()
 def sample(
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
     seed: Annotated[int, typer.Option(help="Seed of every scene.")] = 0,
     heldout: Annotated[int, typer.Option(help="Held-out scenes of each category.")] = 100,
     scale: Annotated[float, typer.Option(help="Factor on the number of training scenes.")] = 1.0,
     workers: Annotated[int, typer.Option(help="Processes that draw and encode.")] = 2,
 ) -> None:
-    """Write a corpus of real images, videos and annotations; the same one again is left as it is."""
+    """Write a corpus of image and video files with annotations; an existing one with the same options is kept."""
     from vl3.toy.corpus import write_corpus
 
     samples = write_corpus(out, seed=seed, heldout_scenes=heldout, scale=scale, workers=workers)
@@ -36,7 +36,7 @@ def sample(
 @app.command()
 def build(
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="Folder to make: tar shards with a Parquet index.")],
+    out: Annotated[Path, typer.Option(help="Folder to create: tar shards with a Parquet index.")],
     recipe: Recipe = "tiny",
     overrides: Overrides = None,
 ) -> None:
@@ -52,7 +52,7 @@ def build(
 @app.command()
 def validate(
     data: DataFolder,
-    annotations: Annotated[Path | None, typer.Option(help="Check the lines of this file alone.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Check only the lines of this file.")] = None,
     docs: Annotated[Path, typer.Option(help="Folder for the Data Docs.")] = Path("build/validation"),
     recipe: Recipe = "tiny",
     overrides: Overrides = None,
@@ -70,8 +70,8 @@ def validate(
     refused = summary.lines - summary.samples
     if annotations is not None and refused > config.data.max_bad_fraction * summary.lines:
         raise DataError(
-            f"{annotations}: {refused} of {summary.lines} lines are refused, more than the share of "
-            f"{config.data.max_bad_fraction:g} that data.max_bad_fraction tolerates. Correct or remove them."
+            f"{annotations}: {refused} of {summary.lines} lines are refused, more than the share that "
+            f"data.max_bad_fraction={config.data.max_bad_fraction:g} tolerates. Correct or remove them."
         )
     print(f"{annotations or data}: {summary.samples} of {summary.lines} lines are good")
 
@@ -84,7 +84,7 @@ def difffp(
     recipe: Recipe = "vl3_2b",
     overrides: Overrides = None,
 ) -> None:
-    """Show how much DiffFP keeps of videos at each threshold, on the released scale and on RLT's."""
+    """Show how many tokens of a video DiffFP keeps at each threshold, on the released scale and on RLT's."""
     from vl3.report.difffp_study import kept_plot, kept_table, study_video
     from vl3.system.files import atomic_write_text
 
@@ -96,7 +96,7 @@ def difffp(
 
 
 def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
-    """Let the suite judge the index; warnings are printed.
+    """Run the validation suite on the index; print its warnings.
 
     Raises:
         DataError: a critical check failed.

@@ -18,11 +18,11 @@ from vl3.errors import ClusterError, StorageError, Vl3Error
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells count it (128 + SIGINT)."""
 UNEXPECTED = 1
-"""Exit status of an error that no family claims: a defect of vl3."""
+"""Exit status of an error outside the families: a bug in vl3."""
 
 
 class Terminal:
-    """Context in which a command runs; takes every exception and keeps the exit status.
+    """Context in which a command runs; handles every exception and keeps the exit status.
 
     Attributes:
         debug: whether tracebacks are shown on the terminal.
@@ -43,7 +43,7 @@ class Terminal:
             return True
         if isinstance(error, SystemExit):
             self.exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
-            if self.exit_code == INTERRUPTED:  # typer took the KeyboardInterrupt, in silence
+            if self.exit_code == INTERRUPTED:  # typer caught the KeyboardInterrupt silently
                 self._end(INTERRUPTED, "interrupted")
         elif isinstance(error, KeyboardInterrupt):
             self._end(INTERRUPTED, "interrupted")
@@ -59,23 +59,23 @@ class Terminal:
         else:
             where = self._log(error)
             reason = " ".join(str(error).split())[:300]
-            self._end(UNEXPECTED, f"unexpected {type(error).__name__}: {reason}. This is a defect of vl3; see {where}")
+            self._end(UNEXPECTED, f"unexpected {type(error).__name__}: {reason}. This is a bug in vl3; see {where}")
         return True
 
     def _end(self, code: int, message: str) -> None:
         self.exit_code = code
         sys.stdout.flush()
         headline, *details = message.splitlines()
-        for line in [*details, headline]:  # a table of gates comes before the sentence it belongs to
+        for line in [*details, headline]:  # the headline is the last line, after its details
             print(line, file=sys.stderr)
 
     def _close_stdout(self) -> None:
-        """The reader went away (`vl3 ... | head`): end in silence, also when Python flushes at exit."""
+        """The reader has closed the pipe (`vl3 ... | head`): end silently, also when Python flushes at exit."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         self.exit_code = 0
 
     def _log(self, error: BaseException) -> str:
-        """Write the traceback to the log (and to the terminal with --debug); say where it is."""
+        """Write the traceback to the log (and to the terminal with --debug); returns the log's path."""
         if self.debug:
             traceback.print_exception(error)
         path = log_path()
@@ -90,7 +90,7 @@ class Terminal:
 
 
 def set_up_logging() -> None:
-    """Send the log of a command to the log file: the terminal shows what the command prints, and errors."""
+    """Send log lines to the log file: the terminal shows only what the command prints, and errors."""
     handler = logging.handlers.RotatingFileHandler(
         log_path(), maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
     )
@@ -100,15 +100,15 @@ def set_up_logging() -> None:
 
 
 def claim_os_error(error: OSError) -> Vl3Error:
-    """The family, with advice, of an error that the operating system gave."""
+    """An error of the operating system as an error of a family, with advice."""
     path = error.filename or "the output"
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "The disk is full. Free space there, or choose another folder."
+        advice = "The disk is full. Free space there, or use another folder."
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "Give this user the right to use it, or choose another folder."
+        advice = "Give this user permission, or use another folder."
     elif error.errno == errno.EADDRINUSE:
-        return ClusterError(f"a port is in use: {reason}. Stop the process that holds it, or start again.")
+        return ClusterError(f"a port is in use: {reason}. Stop the process that uses it, or start again.")
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
         advice = "Check the path."
     else:
@@ -117,7 +117,7 @@ def claim_os_error(error: OSError) -> Vl3Error:
 
 
 def log_path() -> Path:
-    """The log file of the command line: in the user's state folder, or in the temporary one where that is closed."""
+    """The log file of the command line: in the user's state folder, or the temporary one if that is not writable."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     for folder in (Path(state) / "vl3", Path(tempfile.gettempdir()) / f"vl3-{os.getuid()}"):
         try:

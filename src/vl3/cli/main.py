@@ -1,4 +1,4 @@
-"""The command `vl3 <noun> <verb>`: parse, one call, print. Heavy imports wait inside the commands."""
+"""The command `vl3 <noun> <verb>`: parse, one call, print. Heavy imports are inside the commands."""
 
 import sys
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def _options(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit status (0, or the one of the error's family)."""
+    """Run one command line; returns its exit status (0, or that of the error's family)."""
     terminal = Terminal()
     with terminal:
         noun = next((argument for argument in arguments if not argument.startswith("-")), "")

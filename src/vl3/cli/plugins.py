@@ -1,7 +1,7 @@
-"""Nouns that other distributions add to the command, found by the entry point group `vl3.commands`.
+"""Nouns that other distributions add to the command through the entry point group `vl3.commands`.
 
-The workflow around vl3 (`vl3 run`) is one: vl3 knows nothing of kfp, so the command learns of it as a plug-in. What is
-installed is looked through only for a noun that is not vl3's own, or for the list of all.
+One of them is the workflow around vl3 (`vl3 run`): vl3 does not import kfp, so `run` is a plug-in. Plug-ins are loaded
+only for a noun that is not one of vl3's own, or to list all nouns.
 """
 
 from importlib.metadata import entry_points
@@ -20,10 +20,10 @@ def add_plugins(app: typer.Typer, noun: str) -> None:
 
     Args:
         app: the command.
-        noun: the noun that is asked for; empty for the list of all.
+        noun: the requested noun; empty to list all.
 
     Raises:
-        ConfigError: the plug-in that is asked for cannot be loaded.
+        ConfigError: the requested plug-in cannot be loaded.
     """
     known = noun_names(app)
     for entry in entry_points(group=GROUP):
@@ -34,8 +34,8 @@ def add_plugins(app: typer.Typer, noun: str) -> None:
         except ImportError as error:
             if noun:
                 raise ConfigError(
-                    f"`vl3 {noun}` comes from {entry.value}, which cannot be loaded ({error}). Install the project "
-                    "whole: make setup."
+                    f"`vl3 {noun}` comes from {entry.value}, which cannot be loaded ({error}). Install the whole "
+                    "project: make setup."
                 ) from error
             continue
         app.add_typer(plugin, name=entry.name)
@@ -48,10 +48,10 @@ def noun_names(app: typer.Typer) -> set[str]:
 
 
 def free_run(run_id: str, namespace: str | None) -> list[str]:
-    """Remove a run's TrainJobs and wait until their pods are gone; returns the names.
+    """Delete a run's TrainJobs and wait until their pods are gone; returns the names.
 
     Raises:
-        ClusterError: something is left, or the API server does not answer.
+        ClusterError: pods are left, or the API server does not answer.
     """
     from vl3.launch.kube.client import Client
     from vl3.launch.kube.connection import connect

@@ -1,4 +1,4 @@
-"""`vl3 recipe`: what a recipe holds, overrides applied."""
+"""`vl3 recipe`: list recipes, and show one with overrides applied."""
 
 import json
 from typing import Annotated
@@ -13,7 +13,7 @@ from vl3.recipes.effective import stage_view
 app = typer.Typer(help="Recipes: the configurations of whole runs.", no_args_is_help=True)
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Typed override; may be repeated.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Typed override; repeat for more than one.")
 ]
 
 
@@ -28,7 +28,7 @@ def list_recipes() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="Name of the recipe.")],
     overrides: Overrides = None,
-    stage: Annotated[str | None, typer.Option(help="Show what this stage alone uses.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Show only what this stage uses.")] = None,
 ) -> None:
     """Print the effective configuration of a recipe as JSON."""
     config = apply_overrides(get_recipe(name), overrides or [])

@@ -1,4 +1,4 @@
-"""`vl3 registry`: model versions, promotion by hand and the way back."""
+"""`vl3 registry`: list model versions, promote one by hand, roll back."""
 
 import getpass
 import os
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Model versions and the champion.", no_args_is_help=True)
 
 Run = Annotated[
-    str, typer.Option("--run", help="Run whose own tracking database is meant: a name below runs/, or a folder.")
+    str, typer.Option("--run", help="Run whose tracking database is used: a name below runs/, or a folder.")
 ]
-Uri = Annotated[str, typer.Option("--tracking", envvar="VL3_MLFLOW_URI", help="MLflow instead of the run's database.")]
-Recipe = Annotated[str, typer.Option("--recipe", help="Recipe whose registered model is meant.")]
+Uri = Annotated[str, typer.Option("--tracking", envvar="VL3_MLFLOW_URI", help="MLflow tracking store to use instead.")]
+Recipe = Annotated[str, typer.Option("--recipe", help="Recipe whose registered model is used.")]
 Model = Annotated[str, typer.Option("--model", help="Name of the registered model instead of the recipe's.")]
 
 
 @app.command("list")
 def list_versions(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
-    """Print all versions, newest first, with their aliases and what the gates decided."""
+    """Print all versions, newest first, with their aliases and the decision of the gates."""
     from vl3.tracking.registry import version_table
 
     registry = _open(run, tracking_uri, recipe, model)
@@ -51,14 +51,14 @@ def promote(
 
 @app.command()
 def rollback(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
-    """Give the alias `champion` back to the version that had it before."""
+    """Return the alias `champion` to the version that had it before."""
     registry = _open(run, tracking_uri, recipe, model)
     left, now = registry.rollback(holder=_holder())
     print(f"{registry.model}: champion is v{now} again (before: v{left})")
 
 
 def aligned(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of equal keys as text columns under their keys."""
+    """Rows with the same keys as aligned text columns under their keys."""
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
@@ -85,8 +85,7 @@ def _database_uri(run: str) -> str:
     if not database.is_file():
         known = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/mlflow.db"))) or "none"
         raise ConfigError(
-            f"run {run!r} has no tracking database {database}. Runs that have one: {known}. Name one with --run, or "
-            "give --tracking."
+            f"run {run!r} has no tracking database {database}. Set --run to one that has ({known}), or set --tracking."
         )
     return f"sqlite:///{database}"
 

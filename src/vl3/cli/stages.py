@@ -9,7 +9,7 @@ app = typer.Typer(help="The training stages.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keep `vl3 stages table` two words while it is the only verb."""
+    """Exists so that typer keeps `vl3 stages table` as two words although it is the only verb."""
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The events of a stage that pods train: printed for whoever follows the log, and kept in the store."""
+"""The events of a stage that runs in pods: printed to the log, which the launcher follows, and kept in the store."""
 
 import json
 import logging
@@ -18,18 +18,18 @@ from vl3.training.events import EVENTS_NAME
 log = logging.getLogger("vl3.pod")
 
 EVENT_PREFIX = "vl3-event "
-"""What a line of the pod's output begins with that is an event."""
+"""Prefix of the lines in the pod's output that are events."""
 _UPLOAD_SECONDS = 30.0
 
 
 class EventJournal:
     """Follows the event file of rank 0 and keeps a copy at `<work_uri>/events.jsonl`.
 
-    Uploads run in a thread of their own, so that a slow store delays neither the log nor a signal. A failed upload is
-    tried again at the next turn.
+    Uploads run in their own thread, so that a slow store delays neither the log nor a signal. A failed upload is
+    retried at the next interval.
 
     Attributes:
-        lost: why the last upload, at the end, failed; None if it did not.
+        lost: why the final upload failed; None if it did not.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class EventJournal:
         work_uri: str,
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Take up what former attempts left in the store.
+        """Continue the events that earlier attempts left in the store.
 
         Raises:
             StorageError: the store cannot be read.
@@ -61,25 +61,25 @@ class EventJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Pass on and upload what is left."""
+        """Pass on and upload the remaining events."""
         self._ending.set()
         self._wake.set()
         self.poll()
         self._uploader.join()
         try:
             self._upload()
-        except StorageError as storage_error:  # what ended the workers is to be said first
+        except StorageError as storage_error:  # must not hide the error that ended the workers
             self.lost = storage_error
 
     def poll(self) -> None:
-        """Pass the whole lines that are new to `on_event`."""
+        """Pass the events of new complete lines to `on_event`."""
         for event in self._new_events():
             self._on_event(event)
             if event["type"] == "progress" and event["done"] == event["total"]:
-                self.upload_soon()  # the weights are published next, and a lost pod must not take the curve with it
+                self.upload_soon()  # before the weights are published: a lost pod must not lose the curve
 
     def upload_soon(self) -> None:
-        """Upload now rather than at the next turn."""
+        """Upload now instead of at the next interval."""
         self._wake.set()
 
     def _new_events(self) -> Iterator[dict[str, Any]]:
@@ -93,7 +93,7 @@ class EventJournal:
             try:
                 event = json.loads(line)
             except ValueError:
-                log.warning("an event line is not JSON: %r", line[:200])
+                log.warning("skipping an event line that is not JSON: %r", line[:200])
                 continue
             yield event
 
@@ -106,10 +106,10 @@ class EventJournal:
             try:
                 self._upload()
             except StorageError as error:
-                log.warning("the events are uploaded later: %s", error)
+                log.warning("could not upload the events; retrying later: %s", error)
 
     def _upload(self) -> None:
-        """Put a copy as it is at this moment, if it has grown: the file may grow while it is put."""
+        """Upload a snapshot of the file if it has grown: the file itself may grow during the upload."""
         if not self._path.is_file() or self._path.stat().st_size == self._uploaded:
             return
         with tempfile.TemporaryDirectory(prefix="vl3-events-") as folder:
@@ -121,5 +121,5 @@ class EventJournal:
 
 
 def event_line(event: dict[str, Any]) -> str:
-    """The line of the pod's output that says an event."""
+    """The line of the pod's output for an event."""
     return EVENT_PREFIX + json.dumps(event, ensure_ascii=False)

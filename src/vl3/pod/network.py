@@ -1,4 +1,4 @@
-"""Where a training pod meets the others: what Trainer's torch policy says, the master's name, the interface to it."""
+"""The rendezvous of training pods: variables of Trainer's torch policy, the master's name, the interface to it."""
 
 import fcntl
 import ipaddress
@@ -15,14 +15,14 @@ from vl3.errors import ClusterError, ConfigError
 
 LOOPBACK = "127.0.0.1"
 MASTER_TIMEOUT_SECONDS = 300.0
-"""Time that the name of the first pod has to appear in the cluster's DNS."""
+"""Time for the name of the first pod to appear in the cluster's DNS."""
 _POLL_SECONDS = 1.0
 _SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PodPlace:
-    """Which pod of the stage this is, and where its pods meet."""
+    """Which pod of the stage this is, and the address of their rendezvous."""
 
     nodes: int
     """Pods of the stage."""
@@ -31,30 +31,32 @@ class PodPlace:
     node_rank: int
     """Number of this pod."""
     master_host: str
-    """Name of the first pod; this machine where it is the only one."""
+    """Name of the first pod; the loopback address if it is the only one."""
     master_port: int
-    """TCP port of the first pod at which the processes meet."""
+    """TCP port of the rendezvous on the first pod."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Read the variables that Trainer's torch policy sets.
 
         Raises:
-            ConfigError: one is missing or no number.
+            ConfigError: one is missing or not a number.
         """
         numbers = {}
         for name in ("PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_PORT"):
             text = environ.get(name, "")
             if not text.isdecimal():
                 raise ConfigError(
-                    f"{name}={text!r} must be a number. A training pod takes its place from Kubeflow Trainer's torch "
-                    "policy: launch it by a TrainJob on a runtime vl3-torch-<pool>, with trainer.numProcPerNode set."
+                    f"{name}={text!r} must be a number. Kubeflow Trainer's torch policy sets it: launch the pod with a "
+                    "TrainJob on a runtime vl3-torch-<pool>, with trainer.numProcPerNode set."
                 )
             numbers[name] = int(text)
         nodes = numbers["PET_NNODES"]
         host = environ.get("PET_MASTER_ADDR", "")
         if nodes > 1 and not host:
-            raise ConfigError("PET_MASTER_ADDR is not set, so the pods cannot meet. Launch them by a TrainJob.")
+            raise ConfigError(
+                "PET_MASTER_ADDR is not set, so the pods cannot find each other. Launch them with a TrainJob."
+            )
         return cls(
             nodes=nodes,
             processes_per_node=numbers["PET_NPROC_PER_NODE"],
@@ -69,7 +71,7 @@ class PodPlace:
         return self.nodes * self.processes_per_node
 
     def torchrun_variables(self) -> dict[str, str]:
-        """What torchrun reads as its options, from which a lone pod needs no DNS."""
+        """The variables that torchrun reads as its options; a single pod gets an address that needs no DNS."""
         return {
             "PET_NNODES": str(self.nodes),
             "PET_NPROC_PER_NODE": str(self.processes_per_node),
@@ -80,12 +82,12 @@ class PodPlace:
 
 
 def wait_for_master(place: PodPlace, *, should_stop: Callable[[], bool]) -> str | None:
-    """Wait until the first pod's name has an address; returns it, or None when asked to stop meanwhile.
+    """Wait until the first pod's name has an address; returns it, or None if asked to stop.
 
     A headless service gets its names only after its pods have addresses, so a name may be unknown for a while.
 
     Raises:
-        ClusterError: it has none when the time is over.
+        ClusterError: it has none after MASTER_TIMEOUT_SECONDS.
     """
     deadline = time.monotonic() + MASTER_TIMEOUT_SECONDS
     while not should_stop():
@@ -95,16 +97,16 @@ def wait_for_master(place: PodPlace, *, should_stop: Callable[[], bool]) -> str 
             if time.monotonic() >= deadline:
                 raise ClusterError(
                     f"{place.master_host}: the cluster's DNS has no address for the first pod of the stage after "
-                    f"{MASTER_TIMEOUT_SECONDS:g} s ({error}), so the processes cannot meet. Look whether that pod "
-                    "runs, its headless service exists and network policies let pods ask the DNS; then start the run "
-                    "again: it goes on from its last checkpoint."
+                    f"{MASTER_TIMEOUT_SECONDS:g} s ({error}), so the processes cannot find each other. Check that the "
+                    "pod runs, that its headless service exists and that network policies allow pods to query the "
+                    "DNS; then start the run again: it resumes from its last checkpoint."
                 ) from error
             time.sleep(_POLL_SECONDS)
     return None
 
 
 def interface_towards(address: str) -> str | None:
-    """Name of the network interface from which this pod reaches an address; None where it cannot be told."""
+    """Name of the network interface from which this pod reaches an address; None if not known."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting a datagram socket sends nothing

@@ -17,18 +17,18 @@ _KEPT_LINES = 400
 
 
 class PodOutput:
-    """The pod's standard output: whole lines of the workers and of the pod itself; the last ones are remembered."""
+    """The pod's standard output: complete lines of the workers and of the pod itself; keeps the last ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
 
     def write_line(self, text: str) -> None:
-        """Write a line of the pod's own."""
+        """Write one of the pod's own lines."""
         self._write(text.encode() + b"\n")
 
     def copy(self, stream: BinaryIO) -> None:
-        """Pass a stream on, line by line, to its end."""
+        """Copy a stream, line by line, to its end."""
         for line in stream:
             self._lines.append(line)
             self._write(line if line.endswith(b"\n") else line + b"\n")
@@ -59,7 +59,7 @@ class PodProcesses:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self._environment,
-            start_new_session=True,  # signals reach the workers through us alone
+            start_new_session=True,  # signals reach the workers only through this process
         )
         assert self._process.stdout is not None
         self._reader = threading.Thread(
@@ -77,18 +77,18 @@ class PodProcesses:
             self._process.wait()
 
     def wait(self, seconds: float) -> int | None:
-        """Wait a moment; torchrun's exit code, with all output passed on, or None while it runs."""
+        """Wait up to `seconds`; returns torchrun's exit code after copying all output, or None while it runs."""
         try:
             exit_code = self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
-        self._reader.join(timeout=10.0)  # a worker's child that lives on could hold the pipe open
+        self._reader.join(timeout=10.0)  # a surviving child of a worker could keep the pipe open
         return exit_code
 
     def ask_workers_to_stop(self) -> None:
-        """Send SIGTERM once to each worker there is by now.
+        """Send SIGTERM once to each worker that has been started.
 
-        Not to torchrun, which would kill its workers 30 seconds later, whatever their checkpoint takes.
+        Not to torchrun, which would kill its workers 30 seconds later, even if a checkpoint takes longer.
         """
         workers = set(children_of(self._process.pid))
         send(workers - self._asked, signal.SIGTERM)

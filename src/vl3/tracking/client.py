@@ -1,4 +1,4 @@
-"""One way to an MLflow client: reachable within seconds, or an error that says what to do."""
+"""Opens an MLflow client: reachable within seconds, or an error that says what to do."""
 
 import socket
 import ssl
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PROBE_TIMEOUT_SECONDS = 5.0
-"""Time that a tracking server has to answer the first contact."""
+"""Timeout of the first request to a tracking server."""
 
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SERVER_SCHEMES = ("http", "https")
 
 
 def is_server(tracking_uri: str) -> bool:
-    """Whether the URI names a tracking server rather than a database."""
+    """Whether the URI names a tracking server and not a database."""
     return urlsplit(tracking_uri).scheme in _SERVER_SCHEMES
 
 
@@ -37,7 +37,7 @@ def open_client(tracking_uri: str, *, template: Path | None = None) -> "MlflowCl
         template: migrated empty database to start a fresh SQLite file from (see make_template).
 
     Raises:
-        ConfigError: the URI has a scheme that MLflow does not serve here.
+        ConfigError: the URI has a scheme that MLflow does not support here.
         StorageError: the SQLite file cannot be written.
         ClusterError: the server or database does not answer or refuses.
     """
@@ -67,12 +67,12 @@ def platform_errors(tracking_uri: str, action: str) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(
             f"MLflow at {shown(tracking_uri)} could not {action}: {reason} "
-            f"{_remedy(tracking_uri, reason)} Then start the same run again: what is finished is reused."
+            f"{_remedy(tracking_uri, reason)} Then start the same run again: it reuses what is finished."
         ) from error
 
 
 def _platform_error_types(tracking_uri: str) -> tuple[type[Exception], ...]:
-    """A server's client knows nothing of databases: where only mlflow-skinny is installed there is no SQLAlchemy."""
+    """The errors of MLflow; those of SQLAlchemy only for a database, because mlflow-skinny does not install it."""
     from mlflow.exceptions import MlflowException
 
     if is_server(tracking_uri):
@@ -99,7 +99,7 @@ def _remedy(tracking_uri: str, reason: str) -> str:
 
 
 def _has_databases() -> bool:
-    """Whether MLflow's own stores are installed: the images of the steps hold its client alone (mlflow-skinny)."""
+    """Whether MLflow's database stores are installed: the images of the steps have only its client (mlflow-skinny)."""
     return find_spec("sqlalchemy") is not None
 
 
@@ -107,18 +107,18 @@ def _check_scheme(tracking_uri: str) -> None:
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme not in ("sqlite", *_DATABASE_PORTS, *_SERVER_SCHEMES):
         raise ConfigError(
-            f"tracking URI {tracking_uri!r} has the scheme {scheme!r}, which MLflow does not serve (its file store is "
-            "switched off since 3.13). Use sqlite:////absolute/path/mlflow.db, postgresql://... or http(s)://host:port."
+            f"tracking URI {tracking_uri!r} has the scheme {scheme!r}, which MLflow does not support (since 3.13 its "
+            "file store is off). Use sqlite:////absolute/path/mlflow.db, postgresql://... or http(s)://host:port."
         )
     if not is_server(tracking_uri) and not _has_databases():
         raise ConfigError(
-            f"tracking URI {shown(tracking_uri)!r} names a database, and only MLflow's client for servers is installed "
+            f"tracking URI {shown(tracking_uri)!r} names a database, but only MLflow's client for servers is installed "
             "here (mlflow-skinny). Use the http(s)://host:port of an MLflow server."
         )
 
 
 def _probe(tracking_uri: str) -> None:
-    """Reach the server once with a short time limit: MLflow's own retries would take minutes."""
+    """Connect to the server once with a short timeout: MLflow's own retries would take minutes."""
     try:
         if is_server(tracking_uri):
             _probe_http(tracking_uri)
@@ -129,12 +129,12 @@ def _probe(tracking_uri: str) -> None:
         raise ClusterError(
             f"MLflow at {shown(tracking_uri)} does not answer within {PROBE_TIMEOUT_SECONDS:.0f} s: {reason}. Nothing "
             "would be tracked. Start the server, correct the tracking URI, or leave it out to use SQLite; then start "
-            "the same run again: what is finished is reused."
+            "the same run again: it reuses what is finished."
         ) from error
 
 
 def _probe_http(tracking_uri: str) -> None:
-    """Any HTTP answer counts as reached; whether we are let in shows in the first real call."""
+    """Any HTTP answer counts as reached; the first real call shows whether our credentials are accepted."""
     try:
         with urllib.request.urlopen(  # noqa: S310  # the scheme was checked
             tracking_uri.rstrip("/") + "/health", timeout=PROBE_TIMEOUT_SECONDS
@@ -144,12 +144,12 @@ def _probe_http(tracking_uri: str) -> None:
         if error.code in (502, 503, 504):
             raise
     except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # MLflow has settings of its own for certificates
+        if not isinstance(error.reason, ssl.SSLError):  # MLflow has its own settings for certificates
             raise
 
 
 def _probe_port(tracking_uri: str) -> None:
     parts = urlsplit(tracking_uri)
     port = parts.port or _DATABASE_PORTS[parts.scheme.partition("+")[0]]
-    if parts.hostname:  # none: a socket of this machine
+    if parts.hostname:  # without a host it is a Unix socket
         socket.create_connection((parts.hostname, port), timeout=PROBE_TIMEOUT_SECONDS).close()

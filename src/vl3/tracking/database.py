@@ -1,4 +1,4 @@
-"""The SQLite file behind the default tracking store, and the template that spares its first use the migrations.
+"""The SQLite file of the default tracking store, and a template that saves its migrations at the first use.
 
 MLflow migrates a fresh SQLite file through its whole history: 1.5 to 10 seconds, once per run folder. `make_template`
 does that once at set-up; `ensure_database` then copies the result. Without a template MLflow migrates as usual.
@@ -23,7 +23,7 @@ def sqlite_path(tracking_uri: str) -> Path:
     """The file of a `sqlite:///path` URI.
 
     Raises:
-        ConfigError: the URI names no file, so that what is tracked would vanish with the process.
+        ConfigError: the URI names no file, so what is tracked would be lost with the process.
     """
     path = unquote(urlsplit(tracking_uri).path)[1:]
     if not path or path == ":memory:":
@@ -32,7 +32,7 @@ def sqlite_path(tracking_uri: str) -> Path:
 
 
 def make_template(path: Path) -> Path:
-    """Make a migrated empty database for the installed MLflow; one that is already there and fits is kept.
+    """Create a migrated empty database for the installed MLflow; an existing one of this version is kept.
 
     Raises:
         StorageError: the file cannot be written.
@@ -53,15 +53,15 @@ def make_template(path: Path) -> Path:
 
 
 def is_template_current(path: Path) -> bool:
-    """Whether the file is a template that the installed MLflow made."""
+    """Whether the file is a template of the installed MLflow version."""
     return path.is_file() and _read_mark(path) == _version_mark()
 
 
 def ensure_database(path: Path, template: Path | None = None) -> None:
-    """Put a copy of the template where no database is yet; otherwise leave everything to MLflow.
+    """Copy the template if there is no database yet; without a template MLflow creates the database.
 
     Raises:
-        StorageError: the folder or file cannot be written, or the file is no SQLite database.
+        StorageError: the folder or file cannot be written, or the file is not an SQLite database.
     """
     if path.exists() and path.stat().st_size:
         _check_database(path)
@@ -75,7 +75,7 @@ def ensure_database(path: Path, template: Path | None = None) -> None:
 
 
 def _copy_once(template: Path, path: Path) -> None:
-    """Copy under a temporary name and link it into place, so that of two processes only one provides the file."""
+    """Copy under a temporary name and link it into place, so that only one of two processes provides the file."""
     if path.exists() and not path.stat().st_size:
         path.unlink()
     temporary = sibling(path)
@@ -83,7 +83,7 @@ def _copy_once(template: Path, path: Path) -> None:
         shutil.copyfile(template, temporary)
         os.link(temporary, path)
     except FileExistsError:
-        log.info("%s was provided by another process", path)
+        log.info("another process has created %s", path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,19 +91,22 @@ def _copy_once(template: Path, path: Path) -> None:
 def _check_database(path: Path) -> None:
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise StorageError(
-            f"{path}: no permission to write the tracking database or its folder. Correct their owner or choose "
+            f"{path}: no permission to write the tracking database or its folder. Correct their owner or use "
             "another run folder."
         )
     with path.open("rb") as file:
         if file.read(15) != b"SQLite format 3":
             raise StorageError(
-                f"{path}: this is not an SQLite database, so runs and model versions in it are not readable. "
+                f"{path}: not an SQLite database, so runs and model versions cannot be read from it. "
                 "Restore it from a backup, or move it away and start again."
             )
 
 
 def _version_mark() -> int:
-    """The installed MLflow version as a number, for SQLite's user_version, which MLflow does not use."""
+    """The installed MLflow version as a number, for SQLite's user_version, which MLflow does not use.
+
+    3.14.0 is 3_014_000; of 3.14.0rc1, `0rc1` counts as 0.
+    """
     digits = [int(part) if part.isdigit() else 0 for part in version("mlflow").split(".")[:3]]
     return digits[0] * 1_000_000 + digits[1] * 1_000 + digits[2]
 

@@ -1,4 +1,4 @@
-"""What a process sets in its environment before it talks to MLflow. Standard library only."""
+"""Environment variables to set before MLflow is imported. Standard library only."""
 
 MLFLOW_ENVIRONMENT: dict[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -10,6 +10,6 @@ MLFLOW_ENVIRONMENT: dict[str, str] = {
 }
 """Defaults that entry points apply (without overwriting what is set) before MLflow is first imported.
 
-No usage telemetry; its INFO lines go to our own log and no links to stdout; a server that stops answering is given up
-within a minute instead of the default's many minutes.
+No usage telemetry; its INFO lines go to our own log and no links to stdout; a server that stops answering fails within
+a minute instead of many.
 """

@@ -1,4 +1,4 @@
-"""The evidence that promotion is decided on: measured scores, the champion's scores, and what was verified."""
+"""The evidence for a promotion: measured scores, the champion's scores, and what was verified."""
 
 import json
 import math
@@ -11,16 +11,16 @@ from vl3.errors import GateError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreEvidence:
-    """Held-out result of one category. None stands for what was not measured, which refuses."""
+    """Held-out result of one category. None means not measured, and a gate refuses it."""
 
     accuracy: float | None
-    """Share of right answers, 0 to 1."""
+    """Share of correct answers, 0 to 1."""
     correct: int | None
-    """Right answers."""
+    """Correct answers."""
     total: int | None
     """Samples evaluated."""
     chance: float | None
-    """Accuracy that guessing among the legal answers gives."""
+    """Accuracy of guessing among the valid answers."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -37,30 +37,30 @@ class ScoreEvidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChampionEvidence:
-    """What the present champion showed."""
+    """The scores of the current champion."""
 
     version: int
     """Its version in the registry."""
     tasks: Mapping[str, ScoreEvidence]
     """Its scores by category."""
     dataset_digest: str | None
-    """Dataset that the scores were measured on; scores of other samples are no comparison."""
+    """Dataset that the scores were measured on; scores on other samples cannot be compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """All that the gates look at."""
+    """Everything that the gates check."""
 
     tasks: Mapping[str, ScoreEvidence]
     """Held-out scores by category."""
     mean_accuracy: float | None
-    """Mean over the categories as the evaluation reported it."""
+    """Mean over the categories, as reported by the evaluation."""
     expected_categories: tuple[str, ...]
     """Categories that must have been evaluated."""
     samples_per_task: int
-    """Held-out samples that each category must have at least."""
+    """Minimum number of held-out samples of each category."""
     champion: ChampionEvidence | None
-    """The present champion; None where there is none yet."""
+    """The current champion; None if there is none yet."""
     validation_passed: bool | None
     """Whether data validation passed; None if unknown."""
     checkpoint_verified: bool | None
@@ -73,13 +73,13 @@ def scores_from_evaluation(evaluation: Mapping[str, Any], model: str) -> tuple[d
     """Scores by category and the mean of one model of evaluation.json.
 
     Raises:
-        GateError: the evaluation does not hold this model.
+        GateError: the evaluation does not include this model.
     """
     models = {entry.get("name"): entry for entry in evaluation.get("models", [])}
     if model not in models:
         raise GateError(
-            f"the evaluation holds no model {model!r} (it holds {', '.join(map(str, models)) or 'none'}), so there is "
-            "no evidence to promote it on. Evaluate it and try again."
+            f"the evaluation does not include the model {model!r} (it has {', '.join(map(str, models)) or 'none'}), so "
+            "there is no evidence to promote it. Evaluate it and try again."
         )
     tasks = {name: ScoreEvidence.from_dict(score) for name, score in models[model].get("tasks", {}).items()}
     return tasks, _number(models[model].get("mean_accuracy"))

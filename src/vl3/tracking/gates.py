@@ -1,4 +1,4 @@
-"""The gates before the champion's alias. They fail closed: what is not shown is refused, with the reason."""
+"""The gates that a candidate must pass to become champion. They fail closed: missing evidence is a refusal."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ from vl3.config.run import PromotionConfig
 from vl3.tracking.evidence import Evidence, ScoreEvidence
 
 CONFIDENCE_Z = 1.96
-"""Standard errors of the interval around a measured accuracy (95 %)."""
+"""Half the width of a 95 % confidence interval, in standard errors."""
 _TOLERANCE = 1e-6
 
 
@@ -20,11 +20,11 @@ class GateResult:
     name: str
     """Name of the gate."""
     passed: bool
-    """Whether the evidence suffices."""
+    """Whether the evidence is sufficient."""
     value: float | bool | None
-    """What was measured: the worst category where the gate looks at each; None if it is missing."""
+    """What was measured, of the worst category if the gate judges each; None if it is missing."""
     threshold: float | bool | None
-    """What was asked for; None where it differs by category (see detail)."""
+    """What is required; None if it differs by category (see detail)."""
     detail: str
     """The worst category, or each reason for refusal."""
 
@@ -65,7 +65,7 @@ GATE_NAMES = (
 
 
 def is_promotable(results: Sequence[GateResult]) -> bool:
-    """Whether every gate was asked and every gate passed."""
+    """Whether there is a result of every gate, and every gate passed."""
     return [result.name for result in results] == list(GATE_NAMES) and all(result.passed for result in results)
 
 
@@ -84,7 +84,10 @@ def gate_table(results: Sequence[GateResult]) -> str:
 
 
 def wilson_lower(correct: int, total: int) -> float:
-    """Lower end of the 95 % Wilson interval of an accuracy: what the samples show for certain."""
+    """Lower end of the 95 % Wilson interval of an accuracy: it is at least this, with that confidence.
+
+    wilson_lower(9, 10) is 0.596 and wilson_lower(90, 100) is 0.826: more samples with the same accuracy show more.
+    """
     share, z_squared = correct / total, CONFIDENCE_Z**2
     spread = CONFIDENCE_Z * math.sqrt(share * (1 - share) / total + z_squared / (4 * total**2))
     return max(0.0, (share + z_squared / (2 * total) - spread) / (1 + z_squared / total))
@@ -113,7 +116,10 @@ def _task_accuracy(evidence: Evidence, minimum: float) -> GateResult:
 
 
 def _beats_chance(evidence: Evidence) -> GateResult:
-    """Accuracy less its sampling error must lie above chance; the value is the smallest such margin."""
+    """The lower end of the accuracy's interval must be above chance; the value is the smallest such margin.
+
+    90 of 100 correct where guessing gives 0.25: 0.826 - 0.25 = 0.576 passes. 4 of 10: 0.168 - 0.25 < 0 is refused.
+    """
 
     def judge(name: str, score: ScoreEvidence) -> tuple[float, str]:
         if score.chance is None or not 0 <= score.chance < 1:
@@ -172,7 +178,7 @@ def _per_category(
     threshold: float,
     extra: Iterable[str] = (),
 ) -> GateResult:
-    """Judge each category that has a score; categories without one refuse. The value is the worst category's."""
+    """Judge each category that has a score; one without a score is a refusal. The value is the worst category's."""
     gaps = _gaps(evidence)
     without = {category for category, _ in gaps}
     verdicts = {
@@ -185,7 +191,7 @@ def _per_category(
 
 
 def _gaps(evidence: Evidence) -> list[tuple[str, str]]:
-    """(category, reason) for each category whose score is missing, incomplete or contradicts itself."""
+    """(category, reason) for each category whose score is missing, incomplete or inconsistent."""
     gaps = [(category, f"{category} was not evaluated") for category in _missing(evidence)]
     for category, score in evidence.tasks.items():
         reason = _flaw(score)

@@ -1,4 +1,4 @@
-"""Locks around what must not happen twice at once: a file lock beside SQLite, a unique name on a server."""
+"""Locks around what only one process may do at a time: a file lock next to SQLite, a unique name on a server."""
 
 import json
 import logging
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 15.0
-"""Time that a lock is waited for; what it protects takes well under a second."""
+"""Longest wait for a lock; what it protects takes well under a second."""
 SERVER_WAIT_SECONDS = 60.0
-"""The same on a server, where it takes some requests and several runs may be at it."""
+"""The same on a server, where it takes a few requests and several runs may compete."""
 ABANDONED_SECONDS = 600.0
-"""Age at which a lock on a server has outlived its holder: its few requests are given up much earlier."""
+"""Age at which a lock on a server counts as abandoned: its holder's few requests would have failed much earlier."""
 _SERVER_PAUSES = Pauses(first_seconds=1.5, longest_seconds=1.5)
-"""Those who wait together do not ask together."""
+"""Random pauses of 0.75 to 1.5 s, so that waiting clients do not retry at the same moment."""
 
 
 @contextmanager
 def file_lock(database: Path, *, holder: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Hold `<database>.lock`. The kernel frees it when the process ends, however that comes.
+    """Hold `<database>.lock`. The kernel releases it when the process ends, whatever the cause.
 
     Raises:
         ClusterError: another process holds it for longer than `wait_seconds`; the message names it.
@@ -47,8 +47,8 @@ def file_lock(database: Path, *, holder: str, wait_seconds: float = WAIT_SECONDS
     except HeldError as error:
         who = error.holder.facts.get("holder")
         raise ClusterError(
-            f"{path} is held by another process: {error.holder}{f' ({who})' if who else ''}. Two would write at once. "
-            "Wait until it ends, or end it, and try again."
+            f"{path} is held by another process: {error.holder}{f' ({who})' if who else ''}. Both would write at the "
+            "same time. Wait until it ends, or end it, and try again."
         ) from None
 
 
@@ -56,12 +56,12 @@ def file_lock(database: Path, *, holder: str, wait_seconds: float = WAIT_SECONDS
 def name_lock(
     client: "MlflowClient", model: str, *, holder: str, wait_seconds: float = SERVER_WAIT_SECONDS
 ) -> Iterator[None]:
-    """Hold a lock on a server: a registered model of a reserved name, which only one client can create.
+    """Hold a lock on a server: a registered model with a reserved name, which only one client can create.
 
-    A pod that is killed leaves its lock behind. One that is older than anything it protects could take is removed.
+    A killed pod leaves its lock behind. It is removed when it is older than ABANDONED_SECONDS.
 
     Raises:
-        ClusterError: another client holds it for longer than `wait_seconds`; the message names it and the way out.
+        ClusterError: another client holds it for longer than `wait_seconds`; the message names it and the remedy.
     """
     name, mine = f"{model}--promotion-lock", _holder_text(holder)
     try:
@@ -89,7 +89,7 @@ class _TakenError(Exception):
 
 
 def _take_lock(client: "MlflowClient", name: str, mine: str) -> None:
-    """Create the lock; one that its holder left behind is removed before."""
+    """Create the lock; an abandoned one is removed first."""
     from mlflow.exceptions import MlflowException
 
     while True:
@@ -100,11 +100,11 @@ def _take_lock(client: "MlflowClient", name: str, mine: str) -> None:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         found = _lock_of(client, name)
-        if found is not None and found.description == mine:  # made by a request whose answer was lost
+        if found is not None and found.description == mine:  # created by our request, whose answer was lost
             return
         if found is None or not _is_abandoned(found):
             raise _TakenError(found)
-        log.warning("the lock %s is removed: its holder left it behind (%s)", name, found.description)
+        log.warning("removing the abandoned lock %s (%s)", name, found.description)
         _remove_lock(client, name, found.description)
 
 
@@ -120,12 +120,12 @@ def _lock_of(client: "MlflowClient", name: str) -> "RegisteredModel | None":
 
 
 def _is_abandoned(found: "RegisteredModel") -> bool:
-    """By the server's time of making; clocks of machines may differ by much less than that."""
+    """Whether it was created, by the server's clock, too long ago; clocks differ by much less than that."""
     return time.time() - found.creation_timestamp / 1000 > ABANDONED_SECONDS
 
 
 def _remove_lock(client: "MlflowClient", name: str, description: str) -> None:
-    """Remove the lock if it still is the one that is meant."""
+    """Remove the lock if it still has this description, and so is not another client's."""
     found = _lock_of(client, name)
     if found is not None and found.description == description:
         client.delete_registered_model(name)

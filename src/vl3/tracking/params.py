@@ -9,19 +9,22 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MAX_PARAMS_PER_BATCH = 100
-"""Parameters and tags that MLflow takes in one request."""
+"""Maximum number of parameters or tags in one request to MLflow."""
 MAX_METRICS_PER_BATCH = 1000
-"""Metric values that MLflow takes in one request."""
+"""Maximum number of metric values in one request to MLflow."""
 MAX_VALUE_CHARACTERS = 6000
-"""Length of a parameter's value that MLflow keeps."""
+"""Maximum length of a parameter's value in MLflow."""
 MAX_KEY_CHARACTERS = 250
-"""Length of a parameter's, metric's or tag's name that MLflow keeps."""
+"""Maximum length of the name of a parameter, metric or tag in MLflow."""
 
 _FORBIDDEN_IN_KEY = re.compile(r"[^\w.\-/ :]")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Parameters `path.to.field` -> text of a nested configuration; lists are JSON, None is `None`."""
+    """A nested configuration as MLflow parameters: `path.to.field` -> text.
+
+    {"a": {"b": 1, "c": [1, 2]}, "d": None, "e": {}} gives {"a.b": "1", "a.c": "[1, 2]", "d": "None", "e": "{}"}.
+    """
     flat: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -32,7 +35,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def legal_key(key: str) -> str:
-    """The name with what MLflow refuses replaced by `_`, and cut to MLflow's limit."""
+    """The name cut to MLflow's limit, with `_` for each character that MLflow refuses: `loss@1` gives `loss_1`."""
     return _FORBIDDEN_IN_KEY.sub("_", key)[:MAX_KEY_CHARACTERS]
 
 

@@ -1,7 +1,7 @@
 """Model versions of a registered model: candidates, the champion, promotion under a lock, rollback.
 
 A version points to a checkpoint by URI; no weights pass through MLflow. The champion is an alias that moves only
-(1) under a lock, (2) from the champion that the evidence was gathered against, (3) to a version whose tags hold a
+(1) under a lock, (2) from the champion that the candidate was compared with, (3) to a version whose tags have a
 passing result of every gate.
 """
 
@@ -53,13 +53,13 @@ class VersionRow:
     aliases: tuple[str, ...]
     """Aliases that point to it."""
     stage: str
-    """Training stage that made the checkpoint."""
+    """Training stage that created the checkpoint."""
     source: str
     """URI of the checkpoint."""
     decision: str
-    """`passed` or `refused` by the gates; empty if never judged."""
+    """`passed` or `refused` by the gates; empty if never evaluated."""
     mean_accuracy: float | None
-    """Mean held-out accuracy; None if never judged."""
+    """Mean held-out accuracy; None if never evaluated."""
     created_at: float
     """Unix time of registration."""
     tags: Mapping[str, str]
@@ -97,7 +97,7 @@ class Registry:
         step: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> int:
-        """Register a checkpoint and give it the alias `candidate`; the same one twice is one version.
+        """Register a checkpoint with the alias `candidate`; registering the same one twice gives one version.
 
         Returns:
             Number of the version.
@@ -132,12 +132,14 @@ class Registry:
         """One version.
 
         Raises:
-            ConfigError: there is no such version; the existing ones are named.
+            ConfigError: there is no such version; the message lists the existing ones.
         """
         rows = {row.version: row for row in self.list_versions()}
         if version not in rows:
             known = ", ".join(map(str, sorted(rows))) or "none"
-            raise ConfigError(f"{self.model} has no version {version} at {shown(self.tracking_uri)}. It has {known}.")
+            raise ConfigError(
+                f"{self.model} has no version {version} at {shown(self.tracking_uri)}. Its versions: {known}."
+            )
         return rows[version]
 
     def champion(self) -> VersionRow | None:
@@ -147,7 +149,7 @@ class Registry:
         return None if version is None else self.get(version)
 
     def champion_evidence(self) -> ChampionEvidence | None:
-        """What the champion showed when it was promoted, from its tags; None if there is no champion."""
+        """The champion's scores at its promotion, from its tags; None if there is no champion."""
         champion = self.champion()
         if champion is None:
             return None
@@ -158,7 +160,7 @@ class Registry:
         )
 
     def record_evidence(self, version: int, evidence: Evidence, results: Sequence[GateResult]) -> None:
-        """Write scores, the decision of each gate and the champion judged against as tags on the version."""
+        """Tag the version with its scores, the decision of each gate and the champion that it was compared with."""
         champion = evidence.champion.version if evidence.champion else _NONE
         tags: dict[str, Any] = {f"{_GATE}{result.name}": json.dumps(result.to_dict()) for result in results}
         tags |= {f"{_SCORE}{category}": score.to_text() for category, score in evidence.tasks.items()}
@@ -178,10 +180,10 @@ class Registry:
             holder: who promotes, for the lock and the record.
 
         Returns:
-            The former champion's version, now `previous-champion`; None if there was none.
+            The previous champion's version, now `previous-champion`; None if there was none.
 
         Raises:
-            GateError: a gate refused or has no evidence, or the champion moved since the version was judged.
+            GateError: a gate refused or has no evidence, or the champion has changed since the evaluation.
             ClusterError: the lock is held by another process, or MLflow fails.
         """
         with platform_errors(self.tracking_uri, f"promote {self.model} v{version}"), self._lock(holder):
@@ -195,7 +197,10 @@ class Registry:
             return former
 
     def rollback(self, *, holder: str = "") -> tuple[int, int]:
-        """Give the alias `champion` back to the version that had it before.
+        """Return the alias `champion` to the version that had it before.
+
+        With champions promoted in the order v1, v4, v7: champion v7 becomes v4, and `previous-champion` v1. A second
+        rollback makes v1 champion, a third is refused.
 
         Returns:
             (version that was champion, version that is champion now).
@@ -219,7 +224,7 @@ class Registry:
         return current, earlier
 
     def _move(self, version: int, former: int | None, holder: str) -> None:
-        """The alias moves last: until then a crash leaves the former champion in place."""
+        """Move the alias last: until then a crash leaves the previous champion in place."""
         self._tag(
             version,
             {_PREVIOUS_TAG: former or _NONE, "vl3.promoted_at": now_to_the_second(), "vl3.promoted_by": holder},
@@ -235,8 +240,8 @@ class Registry:
         winner = "there is none" if champion is None else f"it is v{champion} ({_promotion_note(self.get(champion))})"
         was = "no champion" if judged_against is None else f"champion v{judged_against}"
         raise GateError(
-            f"{self.model} v{row.version} was judged against {was}, but the champion has moved: now {winner}. It could "
-            "be worse than the new one. Run the gates again against the present champion."
+            f"{self.model} v{row.version} was compared with {was}, but the champion has changed: now {winner}. It "
+            "could be worse than the new one. Run the gates again to compare it with the current champion."
         )
 
     def _point_previous(self, version: int | None) -> None:
@@ -291,7 +296,7 @@ class Registry:
     def _refused_source(self, source_uri: str, reason: str) -> str:
         return (
             f"the tracking server {shown(self.tracking_uri)} refuses a model version at {source_uri}: "
-            f"{reason.splitlines()[0]} A server cannot know this machine's folders and takes only s3:// and the like. "
+            f"{reason.splitlines()[0]} A server cannot see this machine's folders and accepts only s3:// and similar. "
             "Put the artifacts on s3://, or use an SQLite tracking URI with artifacts on file://."
         )
 
@@ -346,14 +351,14 @@ def _recorded_gates(row: VersionRow) -> list[GateResult]:
 
 
 def _require_passed(model: str, row: VersionRow) -> None:
-    """Raise GateError unless the version's tags hold a passing result of every gate."""
+    """Raise GateError unless the version's tags have a passing result of every gate."""
     results = _recorded_gates(row)
     if row.decision == "passed" and is_promotable(results):
         return
     if not results:
         raise GateError(
-            f"{model} v{row.version} was never judged, so nothing shows that it is fit to be champion. Evaluate it: "
-            "the workflow's evaluate and promote steps record the evidence."
+            f"{model} v{row.version} was never evaluated, so there is no evidence that it can be champion. Evaluate "
+            "it: the workflow's evaluate and promote steps record the evidence."
         )
     missing = [name for name in GATE_NAMES if name not in {result.name for result in results}]
     note = f"\nWithout a result: {', '.join(missing)}." if missing else ""

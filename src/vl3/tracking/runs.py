@@ -1,4 +1,4 @@
-"""MLflow runs of a workflow: one parent run, one nested run a step, found again after a restart."""
+"""MLflow runs of a workflow: one parent run, one nested run per step, found again after a restart."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RUN_TAG = "vl3.run_id"
 """Tag of every run with the workflow run's id."""
 KIND_TAG = "vl3.kind"
-"""Tag that tells the parent (`workflow`) from the nested runs (`step`)."""
+"""Tag that distinguishes the parent (`workflow`) from the nested runs (`step`)."""
 STEP_TAG = "vl3.step"
 """Tag with the step's name."""
 KEY_TAG = "vl3.step_key"
@@ -29,7 +29,7 @@ ATTEMPT_TAG = "vl3.attempt"
 """Tag with the number of times that the step was started, as text."""
 
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's pages then open on the runs and their curves rather than on traces of language models."""
+"""Makes MLflow's pages open with the runs and their curves instead of traces of language models."""
 
 
 class Tracker:
@@ -37,11 +37,11 @@ class Tracker:
 
     Args:
         tracking_uri: `sqlite:////absolute/mlflow.db`, another database URI or the URL of a server.
-        experiment: name of the experiment; made where it does not exist.
+        experiment: name of the experiment; created if it does not exist.
         run_id: id of the workflow run; the parent run is found again by it.
         run_name: name that the parent run shows.
-        injected: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID as a platform injected them. They win:
-            steps log into the injected run, and its parent is the parent.
+        injected: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID if a platform injected them. They take
+            precedence: steps log into the injected run, and its parent is the parent.
         template: migrated empty database for a fresh SQLite file (see database.make_template).
     """
 
@@ -56,7 +56,7 @@ class Tracker:
         template: Path | None = None,
     ) -> None:
         if "'" in run_id or not run_id:
-            raise ConfigError(f"run id {run_id!r} must be a name without quotes; runs are found again by it.")
+            raise ConfigError(f"run id {run_id!r} is empty or has quotes; MLflow could not find the run by it again.")
         self.injected = dict(injected or {})
         self.tracking_uri = self.injected.get("MLFLOW_TRACKING_URI") or tracking_uri
         self.experiment = experiment
@@ -71,11 +71,11 @@ class Tracker:
 
     @cached_property
     def experiment_id(self) -> str:
-        """Id of the experiment; made on first use."""
+        """Id of the experiment; created on first use."""
         injected_id = self.injected.get("MLFLOW_EXPERIMENT_ID")
         if injected_id:
             return injected_id
-        with platform_errors(self.tracking_uri, f"find or make the experiment {self.experiment!r}"), self._lock():
+        with platform_errors(self.tracking_uri, f"find or create the experiment {self.experiment!r}"), self._lock():
             return self._find_experiment() or self._make_experiment()
 
     def _find_experiment(self) -> str | None:
@@ -83,7 +83,7 @@ class Tracker:
         return None if found is None else str(found.experiment_id)
 
     def _make_experiment(self) -> str:
-        """Make the experiment, unless the run of another machine makes it in the same moment."""
+        """Create the experiment, or use the one that a run on another machine has created at the same moment."""
         from mlflow.exceptions import MlflowException
 
         location = self._artifact_location()
@@ -97,7 +97,7 @@ class Tracker:
 
     @cached_property
     def workflow(self) -> StepRun:
-        """The parent run; made on first use, found again later."""
+        """The parent run; created on first use, found again later."""
         injected_parent = self._injected_parent_id()
         if injected_parent:
             return self._open(injected_parent, is_owner=False)
@@ -111,9 +111,10 @@ class Tracker:
         return self._open(run.info.run_id, is_owner=True)
 
     def step(self, name: str, *, key: str = "") -> StepRun:
-        """The nested run of a step, to be used as a context manager, which sets the final status.
+        """The nested run of a step; as a context manager it sets the final status.
 
-        An unfinished run of the same step and key is continued (its attempt counts up); otherwise a new one is made.
+        An unfinished run of the same step and key is continued with the next attempt number; otherwise a new one is
+        created.
         """
         if self.injected.get("MLFLOW_RUN_ID"):
             step = self._open(self.injected["MLFLOW_RUN_ID"], is_owner=False)
@@ -147,7 +148,7 @@ class Tracker:
         return StepRun(self.client, self.tracking_uri, run, **settings)
 
     def _find(self, tags: Mapping[str, str]) -> "Run | None":
-        """The first run of this workflow with these tags; the last one for steps, which may have been redone."""
+        """The first run of this workflow with these tags; for steps, which may have been repeated, the last one."""
         clauses = [f"tags.`{name}` = '{value}'" for name, value in {RUN_TAG: self.run_id, **tags}.items() if value]
         direction = "ASC" if tags.get(KIND_TAG) == "workflow" else "DESC"
         found = self.client.search_runs(
@@ -166,13 +167,13 @@ class Tracker:
             return self.client.get_run(run_id).data.tags.get("mlflow.parentRunId") or run_id
 
     def _artifact_location(self) -> str | None:
-        """Where the artifacts of a new experiment go: beside the file for SQLite, the server's choice else."""
+        """Where the artifacts of a new experiment go: next to the file for SQLite, otherwise the server decides."""
         if not self.tracking_uri.startswith("sqlite:"):
             return None
         return (sqlite_path(self.tracking_uri).absolute().parent / "mlartifacts").as_uri()
 
     def _lock(self) -> AbstractContextManager[None]:
-        """Two processes that start at once must not make two parents; a server run has its steps one by one."""
+        """Keeps two processes that start at once from creating two parents; with a server, steps start one by one."""
         if self.tracking_uri.startswith("sqlite:"):
             return file_lock(sqlite_path(self.tracking_uri), holder=self.run_id)
         return nullcontext()

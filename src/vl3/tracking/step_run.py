@@ -1,4 +1,4 @@
-"""One MLflow run that is being written: parameters, metrics, datasets, artifacts, final status."""
+"""Writes one MLflow run: parameters, metrics, datasets, artifacts, final status."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ class StepRun:
 
     Attributes:
         run_id: MLflow's id of the run.
-        is_continued: whether the run was begun by an earlier attempt.
+        is_continued: whether an earlier attempt has started the run.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class StepRun:
     def log_params(self, config: Mapping[str, Any]) -> None:
         """Log a flat or nested configuration as parameters.
 
-        MLflow never changes a parameter: one that an earlier attempt logged with another value keeps the first value
-        and is named in the tag `vl3.changed_params`.
+        MLflow never changes a parameter: if an earlier attempt logged another value, that value stays and the tag
+        `vl3.changed_params` lists the parameter.
         """
         from mlflow.entities import Param
 
@@ -73,12 +73,12 @@ class StepRun:
             self.set_tags({"vl3.changed_params": ", ".join(changed)})
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Log a configuration as parameters and, whole, as a JSON artifact."""
+        """Log a configuration as parameters and as a JSON artifact, which is not shortened."""
         self.log_params(config)
         self.log_json(config, "config.json")
 
     def log_json(self, data: Any, file_name: str) -> None:
-        """Store data as a JSON file among the run's artifacts."""
+        """Store data as a JSON file in the run's artifacts."""
         with self._storing(file_name):
             self._client.log_text(self.run_id, json.dumps(data, indent=1, ensure_ascii=False), file_name)
 
@@ -87,13 +87,16 @@ class StepRun:
     ) -> int:
         """Log rows of (step, {metric: value}) in few requests.
 
-        Steps of a metric ascend: one that was logged before, by this process or an earlier attempt, is left out. So
-        the whole event file of a stage may be passed again, and one that went back to its last checkpoint draws one
+        The steps of a metric must increase: one that this process or an earlier attempt has logged is left out. So
+        the whole event file of a stage may be passed again, and a stage that resumed from a checkpoint draws one
         curve. Values must be numbers; NaN and infinities are kept.
+
+            an earlier attempt logged loss at the steps 10, 20 and 30, and this one resumed from step 20
+            rows for the steps 30, 40 and 50: sends 40 and 50
 
         Args:
             rows: the values by step.
-            times_seconds: unix time of each row; now, if None.
+            times_seconds: Unix time of each row; None uses the current time.
 
         Returns:
             Number of values that were sent.
@@ -113,11 +116,11 @@ class StepRun:
         with platform_errors(self._uri, f"log metrics of the run {self.run_id}"):
             for chunk in chunks(metrics, MAX_METRICS_PER_BATCH):
                 self._client.log_batch(self.run_id, metrics=chunk)
-        self._last_steps = last_steps  # only now: what could not be sent may be passed again
+        self._last_steps = last_steps  # only now, so that values that could not be sent may be passed again
         return len(metrics)
 
     def log_dataset(self, name: str, digest: str, uri: str, *, context: str = "training") -> None:
-        """Record a dataset as input of the run: its URI, and its sha256 (MLflow's own field holds 36 characters)."""
+        """Record a dataset as input of the run: its URI and sha256 (MLflow's own field takes only 36 characters)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source = json.dumps({"uri": uri, "sha256": digest})
@@ -127,7 +130,7 @@ class StepRun:
             self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
 
     def log_artifact(self, path: Path) -> None:
-        """Store a file or a folder among the run's artifacts."""
+        """Store a file or a folder as an artifact of the run."""
         with self._storing(str(path)):
             if path.is_dir():
                 self._client.log_artifacts(self.run_id, str(path), path.name)
@@ -164,7 +167,7 @@ class StepRun:
             for run in self._line():
                 run.finish(status)
         except ClusterError as tracking_error:  # the step's own error is the one to report
-            log.warning("the end of the run %s could not be tracked: %s", self.run_id, tracking_error)
+            log.warning("could not record the end of the run %s: %s", self.run_id, tracking_error)
 
     @contextmanager
     def _storing(self, what: str) -> Iterator[None]:
@@ -178,7 +181,7 @@ class StepRun:
         return (self,) if self._parent is None else (self, self._parent)
 
     def _last_logged_step(self, key: str) -> int:
-        """The last step that an earlier attempt logged of a metric; -1 if none."""
+        """The last step of a metric that an earlier attempt logged; -1 if none."""
         if not self.is_continued:
             return -1
         with platform_errors(self._uri, f"read the metric {key!r} of the run {self.run_id}"):

@@ -84,7 +84,7 @@ def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.Capture
         (
             [ClusterError("the queue is stopped."), ConfigError("no such pool.")],
             2,
-            "ConfigError: 2 problems of the cluster, listed above, keep the run from starting. Fix all of them.",
+            "ConfigError: 2 problems of the cluster, listed above, prevent the run. Fix all of them.",
         ),
     ],
 )
@@ -205,7 +205,7 @@ def test_gc_deletes_or_only_names(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 @pytest.mark.parametrize("text", ["7", "d", "-1d", "1w", "1 d", ""])
 def test_a_time_is_a_number_and_a_unit(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no time\. Write a number and s, m, h or d: 7d, 12h, 30m"):
+    with pytest.raises(ConfigError, match=r"is not a time\. Write a number and s, m, h or d: 7d, 12h, 30m"):
         seconds_of(text)
 
 

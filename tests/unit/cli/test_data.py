@@ -88,7 +88,7 @@ def test_validate_of_one_file_names_each_refused_line(
         "annotations/other.jsonl:4",
     ]
     assert err == (
-        f"DataError: {annotations}: 2 of 4 lines are refused, more than the share of 0.01 that data.max_bad_fraction "
+        f"DataError: {annotations}: 2 of 4 lines are refused, more than the share that data.max_bad_fraction=0.01 "
         "tolerates. Correct or remove them.\n"
     )
     assert run([*arguments, *options, "--set", "data.max_bad_fraction=0.5"]) == 0

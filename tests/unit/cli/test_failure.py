@@ -51,7 +51,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unexpected_error_names_the_log(capsys: pytest.CaptureFixture[str], state: Path) -> None:
     assert end_with(ZeroDivisionError("division\nby zero")) == 1
     assert capsys.readouterr().err == (
-        f"unexpected ZeroDivisionError: division by zero. This is a defect of vl3; see {state}\n"
+        f"unexpected ZeroDivisionError: division by zero. This is a bug in vl3; see {state}\n"
     )
     assert "ZeroDivisionError: division" in state.read_text()
 
@@ -59,12 +59,12 @@ def test_unexpected_error_names_the_log(capsys: pytest.CaptureFixture[str], stat
 @pytest.mark.parametrize(
     ("number", "family", "advice"),
     [
-        (errno.ENOSPC, StorageError, "The disk is full. Free space there, or choose another folder."),
-        (errno.EACCES, StorageError, "Give this user the right to use it, or choose another folder."),
-        (errno.EROFS, StorageError, "Give this user the right to use it, or choose another folder."),
+        (errno.ENOSPC, StorageError, "The disk is full. Free space there, or use another folder."),
+        (errno.EACCES, StorageError, "Give this user permission, or use another folder."),
+        (errno.EROFS, StorageError, "Give this user permission, or use another folder."),
         (errno.ENOENT, StorageError, "Check the path."),
         (errno.EIO, StorageError, "Check the disk and the path."),
-        (errno.EADDRINUSE, ClusterError, "Stop the process that holds it, or start again."),
+        (errno.EADDRINUSE, ClusterError, "Stop the process that uses it, or start again."),
     ],
 )
 def test_error_of_the_operating_system_gets_a_family_and_advice(

@@ -30,8 +30,8 @@ def test_run_without_a_database_names_those_that_have_one(place: Path, capsys: p
     (place / "runs" / "other" / "mlflow.db").touch()
     assert run(["registry", "list", "--run", "mine"]) == 2
     assert capsys.readouterr().err == (
-        f"ConfigError: run 'mine' has no tracking database {place}/runs/mine/mlflow.db. Runs that have one: other. "
-        "Name one with --run, or give --tracking.\n"
+        f"ConfigError: run 'mine' has no tracking database {place}/runs/mine/mlflow.db. Set --run to one that has "
+        "(other), or set --tracking.\n"
     )
 
 

@@ -89,7 +89,7 @@ def test_a_store_that_fails_delays_nothing_and_is_said_at_the_end(
     path = tmp_path / "events.jsonl"
     with EventJournal(path, (tmp_path / "work").as_uri(), seen.append) as journal:
         append(path, METRICS)
-        wait_until(lambda: "uploaded later: the store is away" in caplog.text)
+        wait_until(lambda: "retrying later: the store is away" in caplog.text)
         journal.poll()
     assert seen == [METRICS]
     assert str(journal.lost) == "the store is away"

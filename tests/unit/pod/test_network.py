@@ -33,7 +33,7 @@ def test_a_lone_pod_needs_no_name() -> None:
 
 
 def test_pods_without_a_master_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"PET_MASTER_ADDR is not set, so the pods cannot meet"):
+    with pytest.raises(ConfigError, match=r"PET_MASTER_ADDR is not set, so the pods cannot find each other"):
         PodPlace.from_environment(VARIABLES | {"PET_MASTER_ADDR": ""})
     with pytest.raises(ConfigError, match=r"PET_NODE_RANK='x' must be a number.*TrainJob on a runtime vl3-torch-"):
         PodPlace.from_environment(VARIABLES | {"PET_NODE_RANK": "x"})
@@ -73,7 +73,7 @@ def test_waiting_ends_when_the_pod_is_taken_away() -> None:
 
 
 def test_the_interface_of_this_machines_own_address() -> None:
-    """The master looks for the interface of its own address, which the kernel reaches by loopback."""
+    """The master looks for the interface of its own address, which the kernel reaches through loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

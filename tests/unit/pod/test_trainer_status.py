@@ -126,7 +126,7 @@ def test_no_fault_reaches_the_training(
             time.sleep(0.03)
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert "takes no progress (training goes on)" in warnings[0].message
+    assert "does not accept progress (the training continues)" in warnings[0].message
 
 
 def test_without_a_server_nothing_is_posted() -> None:

@@ -73,7 +73,7 @@ def test_open_client_explains_refusal(refusing_server: str) -> None:
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "ftp://host"])
 def test_open_client_refuses_other_schemes(uri: str) -> None:
-    with pytest.raises(ConfigError, match=r"which MLflow does not serve.*Use sqlite:////absolute/path/mlflow\.db"):
+    with pytest.raises(ConfigError, match=r"which MLflow does not support.*Use sqlite:////absolute/path/mlflow\.db"):
         open_client(uri)
 
 

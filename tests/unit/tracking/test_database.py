@@ -70,7 +70,7 @@ def test_open_client_migrates_without_template(tmp_path: Path) -> None:
 def test_ensure_database_refuses_what_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     path.write_text("not a database")
-    with pytest.raises(StorageError, match=rf"{path}: this is not an SQLite database.*Restore it from a backup"):
+    with pytest.raises(StorageError, match=rf"{path}: not an SQLite database.*Restore it from a backup"):
         ensure_database(path)
 
 

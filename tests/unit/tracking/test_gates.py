@@ -202,5 +202,5 @@ def test_scores_from_evaluation_reads_and_cleans() -> None:
     tasks, mean = scores_from_evaluation({"models": [entry]}, "video")
     assert mean is None
     assert tasks == {"chart": ScoreEvidence(accuracy=None, correct=None, total=10, chance=None)}
-    with pytest.raises(GateError, match=r"holds no model 'alignment' \(it holds video\)"):
+    with pytest.raises(GateError, match=r"does not include the model 'alignment' \(it has video\)"):
         scores_from_evaluation({"models": [entry]}, "alignment")

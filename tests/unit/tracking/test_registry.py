@@ -119,7 +119,7 @@ def test_rolled_back_version_can_be_promoted_again(registry: Registry, make_evid
 
 def test_set_champion_refuses_unjudged(registry: Registry) -> None:
     version = _register(registry, 1)
-    with pytest.raises(GateError, match=r"vl3-tiny v1 was never judged.*evaluate and promote steps"):
+    with pytest.raises(GateError, match=r"vl3-tiny v1 was never evaluated.*evaluate and promote steps"):
         registry.set_champion(version)
     assert registry.champion() is None
 
@@ -147,7 +147,7 @@ def test_set_champion_refuses_when_champion_moved(registry: Registry, make_evide
         _judge(registry, version, make_evidence())
     registry.set_champion(quick, holder="run-quick")
     with pytest.raises(
-        GateError, match=r"v1 was judged against no champion, but .* now it is v2 \(promoted by run-quick"
+        GateError, match=r"v1 was compared with no champion, but .* now it is v2 \(promoted by run-quick"
     ):
         registry.set_champion(slow, holder="run-slow")
     assert registry.champion().version == quick
@@ -208,5 +208,5 @@ def test_rollback_refuses_without_champion(registry: Registry) -> None:
 
 def test_get_names_known_versions(registry: Registry) -> None:
     _register(registry, 1)
-    with pytest.raises(ConfigError, match=r"vl3-tiny has no version 9 at sqlite:.*It has 1\."):
+    with pytest.raises(ConfigError, match=r"vl3-tiny has no version 9 at sqlite:.*Its versions: 1\."):
         registry.get(9)

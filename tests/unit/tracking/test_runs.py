@@ -197,7 +197,7 @@ def test_injected_run_is_used_and_left_to_its_owner(tracker: Make, tracking_uri:
 
 
 def test_tracker_refuses_run_id_with_quotes(tracking_uri: str) -> None:
-    with pytest.raises(ConfigError, match="must be a name without quotes"):
+    with pytest.raises(ConfigError, match="is empty or has quotes"):
         Tracker(tracking_uri, "vl3", "a'b", "name")
 
 

@@ -97,7 +97,7 @@ def test_a_lock_that_a_killed_process_left_is_removed(server_uri: str, monkeypat
 
 
 def test_a_lock_whose_making_was_not_answered_is_our_own(server_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's client asks again when an answer is lost, and is told that the name is taken."""
+    """MLflow's client retries when an answer is lost, and then gets the answer that the name is taken."""
     client = open_client(server_uri)
     make = client.create_registered_model
 

@@ -239,13 +239,13 @@ def test_a_launcher_killed_between_two_attempts_goes_on_with_the_second(
 
 
 def test_retries_come_to_an_end(make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any) -> None:
-    message = '{"family": "ClusterError", "message": "rank 3 did not come to the meeting"}'
+    message = '{"family": "ClusterError", "message": "rank 3 did not reach the rendezvous"}'
     play(lambda name: (cluster.runs(name), cluster.fail(name, exitCode=4, message=message)))
     with pytest.raises(ClusterError) as caught:
         launch(make_job(max_retries=1))
     assert str(caught.value) == (
         f"train-video (attempt 2): pod {SECOND}-node-0-1-abcde (node rank 1, on gpu-1) ended with exit code 4: rank 3 "
-        "did not come to the meeting. Start the run again: it resumes from its last checkpoint."
+        "did not reach the rendezvous. Start the run again: it resumes from its last checkpoint."
     )
     assert server.names("trainjobs") == []
 
