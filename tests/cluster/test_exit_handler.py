@@ -16,6 +16,7 @@ import yaml
 from tests.support.cluster.reach import NAMESPACE, TRACKING_URI, Cluster
 from tests.support.cluster.simulated import Launcher, jobs_of, wait_until
 from tests.support.workflows import compile_train
+from vl3.config.parameters import WorkflowParameters
 from vl3.workflow.failures import note_failure, noted_failures
 
 OVERRIDES = ["launch.backend=trainjob"]
@@ -122,16 +123,16 @@ def test_the_exit_handler_frees_what_a_killed_launcher_left_and_names_the_failed
 
     compile_train(tmp_path / "train.yaml")
     status = {"state": "FAILED", "pipelineTaskName": "exit-handler-1", "error": {}}
-    parameters = {
-        "recipe": "tiny",
-        "overrides": OVERRIDES,
-        "data_uri": "s3://vl3/data",
-        "artifacts_uri": artifacts,
-        "tracking_uri": "http://mlflow:5000",
-        "run_id": run_id,
-        "status": status,
-    }
-    cluster.apply(executor_pod(tmp_path / "train.yaml", "finish", run_id, parameters))
+    parameters = WorkflowParameters(
+        recipe="tiny",
+        overrides=tuple(OVERRIDES),
+        data_uri="s3://vl3/data",
+        artifacts_uri=artifacts,
+        tracking_uri="http://mlflow:5000",
+        run_id=run_id,
+    )
+    given = {"workflow": parameters.to_dict(), "status": status}
+    cluster.apply(executor_pod(tmp_path / "train.yaml", "finish", run_id, given))
     try:
         phase = wait_until(lambda: _ended(cluster, run_id), "the exit handler's pod ends", 180)
         log = cluster.kubectl("--namespace", NAMESPACE, "logs", run_id)

@@ -124,6 +124,7 @@ def trained(containers: Containers, dataset: Reference, config: RunConfig) -> li
     """Events of the first stage, trained for three steps by the pod's own command."""
     job = StageJob(
         config=to_dict(config),
+        stage_order=list(config.stages),
         stage="vision_adaptation",
         dataset=dataset.to_dict(),
         initial_model=None,

@@ -136,6 +136,7 @@ class StageInputs:
         config = apply_overrides(get_recipe("tiny"), [f"{path}={json.dumps(value)}" for path, value in values.items()])
         return StageJob(
             config=to_dict(config),
+            stage_order=list(config.stages),
             stage="vision_adaptation",
             dataset=self.dataset.to_dict(),
             initial_model=initial_model.to_dict() if initial_model else None,

@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from vl3.config.codec import from_dict
-from vl3.config.run import RunConfig
 from vl3.errors import FAMILIES, ConfigError, Vl3Error
 from vl3.lifeline import runner_mark
 from vl3.pod.journal import EventJournal, event_line
@@ -161,7 +159,7 @@ def _read_job(environ: Mapping[str, str]) -> StageJob:
 
 def _require_world(job: StageJob, place: PodPlace) -> None:
     """Batches are dealt to as many processes as the job names, so a TrainJob with others is not this job's."""
-    expected = from_dict(RunConfig, job.config).num_processes(job.stage)
+    expected = config_of(job).num_processes(job.stage)
     if place.num_processes != expected:
         raise ConfigError(
             f"the stage {job.stage} is to be trained by {expected} processes, and its pods have {place.nodes} x "

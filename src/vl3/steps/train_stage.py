@@ -232,6 +232,7 @@ def _stage_job(work: Work) -> StageJob:
     initial = request.inputs[INITIAL]
     return StageJob(
         config=to_dict(request.config),
+        stage_order=list(request.config.stages),
         stage=request.part,
         dataset=request.inputs["dataset"].to_dict(),
         initial_model=initial.to_dict() if initial.kind == "checkpoint" else None,

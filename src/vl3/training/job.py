@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vl3.config.codec import from_dict
+from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 from vl3.system.files import atomic_write_json
 
@@ -18,6 +20,8 @@ class StageJob:
 
     config: dict[str, Any]
     """The effective RunConfig."""
+    stage_order: list[str]
+    """Names of the configuration's stages in their order, which JSON objects do not promise to keep."""
     stage: str
     """Name of the stage in the configuration."""
     dataset: dict[str, Any]
@@ -77,3 +81,19 @@ def parse_job(text: str, where: str) -> StageJob:
             "Launch the stage with the version of vl3 that runs it."
         )
     return StageJob(**data)
+
+
+def config_of(job: StageJob) -> RunConfig:
+    """The configuration of a job.
+
+    Raises:
+        ConfigError: it cannot be built, or its stages are not in the order in which they were written.
+    """
+    config = from_dict(RunConfig, job.config)
+    if list(config.stages) != job.stage_order:
+        raise ConfigError(
+            f"the stages of the job for {job.stage} are {', '.join(config.stages)} and were "
+            f"{', '.join(job.stage_order)} when it was written: something sorted the job's JSON on its way. The order "
+            "decides which samples a stage draws. Pass the job on unchanged."
+        )
+    return config

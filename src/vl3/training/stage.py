@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vl3.config.codec import digest, from_dict
+from vl3.config.codec import digest
 from vl3.config.run import RunConfig
 from vl3.config.stages import StageConfig
 from vl3.data.build.index import DatasetIndex
@@ -32,7 +32,7 @@ from vl3.training.code_change import CodeHistory, code_history, restart_note, re
 from vl3.training.collectives import from_rank_zero, gather_json
 from vl3.training.engine import TrainingEngine, deepspeed, training_device
 from vl3.training.events import EventLog
-from vl3.training.job import StageJob
+from vl3.training.job import StageJob, config_of
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, run_steps
 from vl3.training.meter import Meter
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
@@ -77,7 +77,7 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
     Raises:
         Vl3Error: what is wrong with configuration, data or storage.
     """
-    config, stage = from_dict(RunConfig, job.config), job.stage
+    config, stage = config_of(job), job.stage
     events = EventLog(Path(job.events_path) if rank.rank == 0 else None)
     started = time.monotonic()
     with contextlib.closing(_checkpoints(job, config)) as checkpoints:

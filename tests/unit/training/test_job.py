@@ -1,16 +1,19 @@
 """The job file."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from vl3.config.codec import to_dict
 from vl3.errors import ConfigError
-from vl3.training.job import StageJob, read_job
+from vl3.recipes.catalog import get_recipe
+from vl3.training.job import StageJob, config_of, read_job
 
 JOB = StageJob(
     config={"name": "tiny"},
+    stage_order=["video"],
     stage="video",
     dataset={"uri": "file:///data"},
     initial_model=None,
@@ -38,3 +41,12 @@ def test_unreadable_job_is_refused_with_its_path(tmp_path: Path) -> None:
     path.write_text(json.dumps({"stage": "video"}))
     with pytest.raises(ConfigError, match=r"has the fields code_version, commit, config, created_by, .*; found stage"):
         read_job(path)
+
+
+def test_a_job_whose_stages_were_sorted_on_the_way_is_refused() -> None:
+    config = get_recipe("tiny")
+    job = replace(JOB, config=to_dict(config), stage_order=list(config.stages))
+    assert list(config_of(job).stages) == ["vision_adaptation", "alignment", "multitask", "video"]
+    sorted_on_the_way = StageJob(**json.loads(json.dumps(asdict(job), sort_keys=True)))
+    with pytest.raises(ConfigError, match=r"are alignment, multitask, video, vision_adaptation and were vision_adapt"):
+        config_of(sorted_on_the_way)

@@ -113,7 +113,8 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
 
 
 def _environment(job: LaunchJob) -> list[dict[str, str]]:
-    document = json.dumps(job.document, sort_keys=True, separators=(",", ":"))
+    # Not sorted: the order of the stages is the order of the configuration. It is the same for whoever asks again.
+    document = json.dumps(job.document, separators=(",", ":"))
     if len(document.encode()) > _MAX_DOCUMENT_BYTES:
         raise ConfigError(
             f"the job of {job.name} is {len(document.encode())} bytes of JSON, more than the {_MAX_DOCUMENT_BYTES} "

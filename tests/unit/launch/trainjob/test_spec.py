@@ -1,5 +1,6 @@
 """The TrainJob that a launch becomes, field by field."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,14 @@ def test_digest_is_of_what_the_launcher_asks_for(make_job: MakeJob) -> None:
         {"shm_gib": 1},
     ):
         assert digest_of(make_job(**change)) != digest, change
+
+
+def test_the_document_keeps_its_order(make_job: MakeJob) -> None:
+    """The order of a recipe's stages is the order of this object: sorted, a pod would draw another stage's samples."""
+    stages = {"vision_adaptation": 1, "alignment": 2}
+    env = build_trainjob(make_job(document={"stages": stages}), attempt=1)["spec"]["trainer"]["env"]
+    (document,) = (json.loads(item["value"]) for item in env if item["name"] == "VL3_JOB")
+    assert list(document["stages"]) == list(stages)
 
 
 def test_a_dollar_in_the_document_is_not_expanded(make_job: MakeJob) -> None:
