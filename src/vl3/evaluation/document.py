@@ -1,11 +1,11 @@
-"""The file evaluation.json by which steps hand an evaluation on: light, for steps that only read one."""
+"""Reads evaluation.json, for steps that need only the result: no heavy imports."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 EVALUATION_FILE = "evaluation.json"
-"""File with all results in the folder of an evaluation."""
+"""The file with all results in the folder of an evaluation."""
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

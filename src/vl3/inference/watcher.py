@@ -143,6 +143,7 @@ class StreamWatcher:
                 f"a frame has shape {frame_HWC.shape} and type {frame_HWC.dtype}; it must be uint8 (height, width, 3)."
             )
         if self._before_HWC is None:
+            # Later frames are unknown, so the budget is shared by the maximum number; all frames then keep this size.
             size = fit_size(
                 *frame_HWC.shape[:2],
                 num_items=self._max_frames,

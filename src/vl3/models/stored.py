@@ -107,6 +107,7 @@ def _weight_files(folder: Path) -> list[Path]:
         weight_map = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise ConfigError(f"{folder / INDEX_FILE} has no weight_map. Restore it from the model's source.")
+        # A name with a folder in it could lead to any file of this machine.
         names = sorted(set(weight_map.values()))
         outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
         if outside:
@@ -131,10 +132,11 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
+            # In a damaged file the length may be huge: read a header only if it fits into the file.
             header_bytes = int.from_bytes(file.read(8), "little")
             text = file.read(header_bytes) if 0 < header_bytes <= size_bytes - 8 else b""
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} is named by {INDEX_FILE} but does not exist. Copy the whole checkpoint.") from error
+        raise ConfigError(f"{path} is listed in {INDEX_FILE} but missing. Copy the whole checkpoint again.") from error
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)

@@ -46,7 +46,7 @@ def render(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) ->
     environment = Environment(
         loader=PackageLoader("vl3.report"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a missing number fails here and is not shown as empty text
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,4 +1,4 @@
-"""Resumable checkpoints: safetensors and JSON, whole by parameter name, published atomically, the last few kept."""
+"""Resumable checkpoints: full tensors by parameter name, published atomically; the last few are kept."""
 
 import json
 import logging
@@ -35,22 +35,22 @@ State = dict[str, dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerState:
-    """Everything but tensors that a run needs to go on as if it had not stopped."""
+    """Everything except tensors that a run needs to continue as if it had not stopped."""
 
     step: int
-    """Steps done; the data are a function of it."""
+    """Steps done; the position in the data follows from it."""
     optimizer_step: int
     """AdamW's step counter."""
     fingerprint: str
-    """Digest of what determines the weights: another one makes a checkpoint useless here."""
+    """Digest of everything that determines the weights; a stage uses only checkpoints with its own fingerprint."""
     window: dict[str, Any]
     """Metrics collected since they were last written."""
     code_version: str = ""
-    """Digest of the code that trained up to here; empty where it was not noted, which is other code."""
+    """Digest of the code that trained up to here; empty if it was not recorded, which counts as other code."""
     commit: str = UNKNOWN_COMMIT
     """Commit of that code."""
     code_changes: list[str] = field(default_factory=list)
-    """Each change of the code on the way here, in words."""
+    """A sentence for each change of the code since step 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,23 +75,23 @@ class Checkpoints:
         self._writing: Future[None] | None = None
 
     def is_free(self, patience_seconds: float) -> bool:
-        """Whether the checkpoint saved last is written, or is within a moment; named in the log if not."""
+        """Whether the previous checkpoint is written within `patience_seconds`; logs a warning if not."""
         if self._writing is None or wait([self._writing], timeout=patience_seconds).done:
             return True
-        log.warning("a checkpoint is left out: the one before is still being written to %s", self.work_uri)
+        log.warning("a checkpoint is skipped: the previous one is still being written to %s", self.work_uri)
         return False
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint beside the training; waits only for the one before (see is_free).
+        """Write a checkpoint in a thread while training continues; waits only for the previous one (see `is_free`).
 
         Raises:
-            StorageError: the one before could not be written.
+            StorageError: the previous checkpoint could not be written.
         """
         self.wait()
         self._writing = self._writer.submit(self._write, checkpoint)
 
     def wait(self) -> None:
-        """Wait until what was saved is published.
+        """Wait until the last saved checkpoint is published.
 
         Raises:
             StorageError: it could not be written.
@@ -101,7 +101,7 @@ class Checkpoints:
             writing.result()
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
-        """The newest checkpoint that is whole and belongs to this stage; those passed over are named by `note`."""
+        """The newest checkpoint that is complete and belongs to this stage; `note` reports each newer unusable one."""
         for step in sorted(self._published(), reverse=True):
             try:
                 return self.load(step)
@@ -118,7 +118,7 @@ class Checkpoints:
         uri = self._uri(step)
         reference = find(uri)
         if reference is None:
-            raise StorageError(f"{uri}: no checkpoint with a valid manifest is there. Training starts without it.")
+            raise StorageError(f"{uri}: there is no checkpoint with a valid manifest. Training starts without it.")
         folder = fetch(reference, cache=self._copies)
         try:
             trainer = TrainerState(**json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
@@ -127,13 +127,13 @@ class Checkpoints:
             raise StorageError(f"{uri}: the checkpoint cannot be read ({error}). Delete it.") from error
         if trainer.fingerprint != self.fingerprint:
             raise StorageError(
-                f"{uri}: the checkpoint belongs to another configuration, dataset or first model (fingerprint "
-                f"{trainer.fingerprint[:12]}, here {self.fingerprint[:12]}). Going on from it would mix two runs."
+                f"{uri}: the checkpoint belongs to another configuration, dataset or initial model (fingerprint "
+                f"{trainer.fingerprint[:12]}, here {self.fingerprint[:12]}). Resuming from it would mix two runs."
             )
         return Checkpoint(trainer=trainer, tensors=tensors)
 
     def drop(self) -> None:
-        """Remove every published checkpoint, so that the stage begins again.
+        """Remove every published checkpoint, so that the stage starts again at step 0.
 
         Raises:
             StorageError: the store refuses or fails.
@@ -156,14 +156,14 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def drop_copies(self) -> None:
-        """Remove this machine's copies of what was loaded from an object store: they are as large as the model's state.
+        """Remove local copies of checkpoints from an object store; each is as large as the model's state.
 
-        To be called when every process has loaded.
+        Call it when every process has loaded its checkpoint.
         """
         shutil.rmtree(self._copies, ignore_errors=True)
 
     def close(self) -> None:
-        """Wait for the writer and end it."""
+        """Wait for the writer thread and end it."""
         try:
             self.wait()
         finally:
@@ -197,7 +197,7 @@ class Checkpoints:
 
 
 def code_changes_of(changes: list[str]) -> dict[str, str]:
-    """What a manifest says of changes of the code; nothing without one, so that equal content has an equal digest."""
+    """The manifest's entry about code changes; none without a change, so that equal content has an equal digest."""
     return {"code_changes": "; ".join(changes)} if changes else {}
 
 
@@ -205,8 +205,9 @@ def _save_tensors(state: State, folder: Path) -> None:
     for kind, tensors in state.items():
         try:
             save_file(tensors, folder / f"{kind}.safetensors")
-        except SafetensorError as error:  # its own name for a full disk, too
+        except SafetensorError as error:  # also raised when the disk is full
             raise StorageError(
-                f"{folder}: the checkpoint's {kind} cannot be written ({error}). Nothing half-written is used. Free "
-                "space there or correct the folder's permissions, then run again: training goes on from the last one."
+                f"{folder}: the checkpoint's {kind} cannot be written ({error}). The incomplete checkpoint is not "
+                "used. Free space there or correct the folder's permissions, then run again: training resumes from "
+                "the last complete checkpoint."
             ) from error

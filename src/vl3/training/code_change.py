@@ -1,4 +1,4 @@
-"""What a stage says and does where other code wrote the checkpoint that it would go on from."""
+"""What a stage logs when its checkpoint was written by other code than that which trains now."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _VERSION_SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeHistory:
-    """The code that trains now, and how it came to be another on the way."""
+    """The code that trains now, and each change of the code since step 0."""
 
     version: str
     """Digest of the code that trains."""
@@ -21,7 +21,7 @@ class CodeHistory:
 
 
 def code_history(job: StageJob, found: TrainerState | None) -> CodeHistory:
-    """The history of a stage that goes on from a checkpoint, or begins."""
+    """The history of a stage that resumes from a checkpoint, or starts at step 0 if `found` is None."""
     changes: tuple[str, ...] = ()
     if found is not None:
         changes = tuple(found.code_changes)
@@ -31,23 +31,23 @@ def code_history(job: StageJob, found: TrainerState | None) -> CodeHistory:
 
 
 def resume_note(job: StageJob, found: TrainerState) -> str:
-    """What is said where a stage goes on from other code's checkpoint; empty where the code is the same."""
+    """The note for a stage that resumes from other code's checkpoint; empty if the code is the same."""
     if found.code_version == job.code_version:
         return ""
-    return f"goes on at step {found.step} with other code: written by {_of(found)}, now {_of(job)}"
+    return f"resumes at step {found.step} with other code: checkpoint written by {_of(found)}, now {_of(job)}"
 
 
 def restart_note(job: StageJob, found: TrainerState) -> str:
-    """What is said where a stage begins again by `engine.on_code_change=restart`; empty where it goes on.
+    """The note for a stage that restarts because of `engine.on_code_change=restart`; empty if it resumes.
 
-    A checkpoint that this code wrote counts as other code's too if the training before it was changed on the way:
-    what is asked for is a stage trained by one code from its first step.
+    A checkpoint written by the current code does not count if the code changed before it: the setting asks for a stage
+    that is trained by one code from its first step.
     """
     if found.code_version == job.code_version and not found.code_changes:
         return ""
     history = "; ".join(code_history(job, found).changes)
     return (
-        f"begins again at step 0 because of engine.on_code_change=restart: the checkpoint of step {found.step} was "
+        f"starts again at step 0 because of engine.on_code_change=restart: the checkpoint of step {found.step} was "
         f"trained by other code ({history}). The stage's checkpoints are removed"
     )
 

@@ -1,4 +1,4 @@
-"""The few collectives of our own. Data travel as numbers or JSON text; torch's object collectives pickle."""
+"""The few collectives that we need. Data are sent as numbers or JSON text: torch's object collectives use pickle."""
 
 import json
 from collections.abc import Sequence
@@ -16,14 +16,17 @@ def sum_over_ranks(rows: Sequence[Sequence[float]], device: torch.device) -> lis
 
 
 def from_rank_zero(value: int, device: torch.device) -> int:
-    """The whole number that rank 0 gives."""
+    """The integer that rank 0 passes, on every rank."""
     shared = torch.tensor([value], dtype=torch.int64, device=device)
     dist.broadcast(shared, src=0)
     return int(shared.item())
 
 
 def gather_json(value: Any, device: torch.device) -> list[Any]:
-    """The JSON value of every rank, by rank."""
+    """The JSON values of all ranks, in the order of ranks.
+
+    Rank 0 sends `7` and rank 1 `[1, 2]`, 1 and 6 bytes: both exchange their sizes, pad to 6 bytes, and cut again.
+    """
     data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=device)
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
     dist.all_gather(sizes, torch.tensor([len(data)], dtype=torch.int64, device=device))

@@ -1,8 +1,11 @@
 """The DeepSpeed engine: process group, sharding, AdamW, and one optimizer step over packed rows.
 
 The loss of a step is the sum over all rows divided by the supervised tokens of the whole global batch. DeepSpeed
-averages gradients over ranks, so each row's share is multiplied by the number of ranks; its own division by the
+averages gradients over ranks, so each row's loss is multiplied by the number of ranks; DeepSpeed's division by the
 accumulation steps is switched off.
+
+Two ranks with one row each, of 30 and 10 supervised tokens: each multiplies its sum by 2 / 40, and the average over the
+ranks is (sum 0 + sum 1) / 40.
 """
 
 import gc
@@ -25,28 +28,28 @@ if TYPE_CHECKING:
 
 with lean_imports():
     import deepspeed
-    import deepspeed.comm  # loads deepspeed.comm.torch, whose name in its package is hidden by torch's
+    import deepspeed.comm  # loads the submodule deepspeed.comm.torch; the attribute of that name is torch itself
 
 _MAX_BUCKET_NUMBERS = 500_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What one optimizer step gave."""
+    """Result of one optimizer step."""
 
     loss_sum: Tensor
     """Sum of the loss over this rank's supervised tokens; stays on the device."""
     supervised_tokens: int
-    """Supervised tokens of the global batch."""
+    """Number of supervised tokens of the global batch."""
     stop_requested: bool
-    """Whether any rank was asked to stop; all ranks learn it in the same step."""
+    """Whether any rank was asked to stop; all ranks see it in the same step."""
     forward_seconds: float
     backward_seconds: float
     optimizer_seconds: float
 
 
 class RowLoss(nn.Module):
-    """The model as DeepSpeed wants it: rows in, one tensor out."""
+    """The model in the form that DeepSpeed needs: a row in, one tensor out."""
 
     def __init__(self, model: "VideoLlama3") -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class RowLoss(nn.Module):
 
     def forward(self, row: PackedRow) -> Tensor:
         """Sum of the loss over the row's supervised tokens."""
-        # Past the hooks of the outer module, which has no weights of its own: ZeRO-3's cannot look into a LossOutput.
+        # .forward skips the hooks of self.model, which has no weights itself: ZeRO-3's cannot handle a LossOutput.
         output = self.model.forward(
             input_ids_T=row.input_ids_T,
             position_ids_T=row.position_ids_T,
@@ -74,7 +77,7 @@ class TrainingEngine:
     def __init__(
         self, model: "VideoLlama3", groups: list[dict[str, Any]], config: RunConfig, *, rows_per_rank: int
     ) -> None:
-        """Shard the model. `groups` come from parameter_groups; the process group must be up."""
+        """Shard the model. `groups` come from `parameter_groups`; the process group must be initialised."""
         self.device = training_device()
         self.world_size = dist.get_world_size()
         self._max_grad_norm = config.optimizer.max_grad_norm
@@ -85,18 +88,18 @@ class TrainingEngine:
             config, rows_per_rank=rows_per_rank, num_trainable=sum(p.numel() for g in groups for p in g["params"])
         )
         self._clips_itself = settings["gradient_clipping"] == 0.0
-        gc.freeze()  # DeepSpeed collects garbage again and again; what is imported is none
+        gc.freeze()  # DeepSpeed runs the garbage collector often, and imported modules need not be scanned
         _skip_shm_extension()
         self.deepspeed, *_ = deepspeed.initialize(
             model=RowLoss(model.to(self.device)), optimizer=_adamw(groups, config), config=settings
         )
         for state in self.deepspeed.basic_optimizer.state.values():
-            state["step"].zero_()  # bf16 without ZeRO warms AdamW up with an empty step, which must not count
+            state["step"].zero_()  # with bf16 without ZeRO, DeepSpeed makes an empty AdamW step, which must not count
         self._groups = self.deepspeed.basic_optimizer.param_groups
         self._own_grad_norm: Tensor | None = None
 
     def set_learning_rates(self, factor: float) -> dict[str, float]:
-        """Give every group `factor` of its peak rate; returns the rate of each trained part."""
+        """Set every group to `factor` times its peak rate; returns the rate of each trained part."""
         for group in self._groups:
             group["lr"] = group["peak_lr"] * factor
         return {group["part"]: group["lr"] for group in self._groups}
@@ -105,7 +108,7 @@ class TrainingEngine:
         """Forward and backward over this rank's rows, then one update of the weights."""
         counts = torch.tensor([sum(row.supervised_tokens for row in rows), stop_requested], dtype=torch.float64)
         counts = counts.to(self.device)
-        counting = dist.all_reduce(counts, async_op=True)  # runs beside the first forward
+        counting = dist.all_reduce(counts, async_op=True)  # overlaps with the first forward pass
         forward_seconds = backward_seconds = optimizer_seconds = 0.0
         loss_sum = torch.zeros((), device=self.device)
         for row in rows:
@@ -134,24 +137,24 @@ class TrainingEngine:
 
     @property
     def grad_norm(self) -> float:
-        """Norm of the last step's gradient over all parts, before clipping."""
+        """Norm of the last step's gradient over all parameters, before clipping."""
         norm = self._own_grad_norm if self._clips_itself else self.deepspeed.get_global_grad_norm()
         return 0.0 if norm is None else float(norm)
 
     def _clip(self) -> None:
-        """Clip where DeepSpeed would not tell the norm (no ZeRO, fp32)."""
+        """Clip the gradients where DeepSpeed would not report their norm (no ZeRO, fp32)."""
         if self._clips_itself and self.deepspeed.is_gradient_accumulation_boundary():
             parameters = [parameter for group in self._groups for parameter in group["params"]]
             self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
 
 
 def training_device() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
+    """This process's GPU, or the CPU if there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def start_process_group(*, local_rank: int, threads: int, seed: int) -> None:
-    """Join the ranks (NCCL on GPUs, else gloo) and set what makes runs repeatable."""
+    """Join the process group (NCCL on GPUs, else gloo); set threads and seed so that runs are repeatable."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     is_cuda = torch.cuda.is_available()
@@ -162,7 +165,7 @@ def start_process_group(*, local_rank: int, threads: int, seed: int) -> None:
 
 
 def stop_process_group() -> None:
-    """Leave the process group, after every rank got here."""
+    """Leave the process group when every rank has reached this point."""
     dist.barrier()
     dist.destroy_process_group()
 
@@ -173,7 +176,8 @@ def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: 
     Args:
         config: the run.
         rows_per_rank: packed rows that each rank sees in one optimizer step.
-        num_trainable: trainable parameters; one bucket holds them where it can, as each bucket is a round trip.
+        num_trainable: number of trainable parameters; one bucket for all of them if possible, because each bucket is a
+            round trip.
     """
     engine = config.engine
     is_bf16 = engine.precision == "bf16"
@@ -186,7 +190,7 @@ def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: 
         "bf16": {"enabled": is_bf16},
         "zero_optimization": {
             "stage": engine.zero_stage,
-            # Copying gradients together as they come spares memory; where one bucket holds all it only costs time.
+            # Copying gradients into one buffer saves memory, but only costs time if one bucket has all of them.
             "contiguous_gradients": engine.zero_stage >= 2 or num_trainable > bucket,
             "overlap_comm": False,
             "reduce_bucket_size": bucket,
@@ -199,12 +203,12 @@ def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: 
 
 
 def _skip_shm_extension() -> None:
-    """On CPU DeepSpeed would compile a shared-memory extension for minutes; gloo alone does the work here."""
+    """On CPU, DeepSpeed would compile a shared-memory extension for minutes; gloo works without it."""
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
 def _adamw(groups: list[dict[str, Any]], config: RunConfig) -> torch.optim.AdamW:
-    """AdamW at rate 0: the first real rate comes with the first step."""
+    """AdamW with learning rate 0; the first step sets the real rate."""
     optimizer = config.optimizer
     idle = [group | {"lr": 0.0} for group in groups]
     return torch.optim.AdamW(idle, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon, fused=True)

@@ -1,4 +1,4 @@
-"""The event file of a stage: one JSON line for each event, appended by rank 0 and read by the launcher."""
+"""The event file of a stage: one JSON line per event, appended by rank 0 and read by the launcher."""
 
 import json
 import logging
@@ -12,13 +12,13 @@ from vl3.system.files import storage_errors
 log = logging.getLogger("vl3.training")
 
 EVENTS_NAME = "events.jsonl"
-"""Name of a stage's event file, in its folder and below its work URI."""
+"""Name of a stage's event file, in its folder and under its work URI."""
 STAGE_FILE = "stage.json"
-"""File beside the events of a stage: what was launched, and how it went."""
+"""File next to the events of a stage: what was launched, and how it ended."""
 
 
 class EventLog:
-    """Appends events; without a path (other ranks) it does nothing."""
+    """Appends events. Without a path (on ranks other than 0) it does nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -28,7 +28,7 @@ class EventLog:
                 _end_broken_line(path)
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append one event, in one write, so that a reader sees whole lines.
+        """Append one event in a single write, so that readers see only complete lines.
 
         Raises:
             StorageError: the file cannot be written.
@@ -40,12 +40,12 @@ class EventLog:
             file.write(line)
 
     def note(self, text: str) -> None:
-        """Say something that a reader of the run should know."""
+        """Append a note, a sentence that the user of the run should read."""
         self.write("note", text=text, time=time.time())
 
 
 def _end_broken_line(path: Path) -> None:
-    """A killed writer may have left half a line; what follows must not be glued to it."""
+    """A killed writer may have left an incomplete line; end it, so that the next event gets its own line."""
     if not path.is_file() or path.stat().st_size == 0:
         return
     with path.open("rb+") as file:
@@ -55,7 +55,7 @@ def _end_broken_line(path: Path) -> None:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The whole events of a file; a killed writer may have left half a line, which is named in the log."""
+    """The events of a file. An incomplete line, left by a killed writer, is skipped with a warning."""
     events = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -65,15 +65,17 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         if isinstance(event, dict):
             events.append(event)
         elif line.strip():
-            log.warning("%s: a broken line is left out: %.80r", path, line)
+            log.warning("%s: an incomplete line is skipped: %.80r", path, line)
     return events
 
 
 def settled_events(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events of the training as it counts: each step once.
+    """The events with each step only once.
 
-    An attempt that was killed had gone some steps beyond the checkpoint that the next attempt went on from. Those
-    steps were done again, so what the killed attempt said of them is left out.
+    A killed attempt has usually trained some steps beyond the checkpoint from which the next attempt resumed. Those
+    steps were trained again, so the killed attempt's events about them are dropped.
+
+        start at 0, metrics 10, 20, 30, start at 20, metrics 30, 40     the first metrics of step 30 are dropped
     """
     settled: list[dict[str, Any]] = []
     for event in events:

@@ -1,4 +1,4 @@
-"""What a training stage is asked to do: the file that the launcher hands to every worker (no torch here)."""
+"""The job file of a training stage, which the launcher passes to every worker (no torch here)."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -11,12 +11,12 @@ from vl3.errors import ConfigError
 from vl3.system.files import atomic_write_json
 
 JOB_NAME = "job.json"
-"""File that the processes of a stage read their job from."""
+"""The file from which the processes of a stage read their job."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageJob:
-    """One training stage. Configuration and references travel as plain data, so that the file says all there is."""
+    """One training stage. Configuration and references are plain data, so that the file contains everything."""
 
     config: dict[str, Any]
     """The effective RunConfig."""
@@ -25,25 +25,25 @@ class StageJob:
     stage: str
     """Name of the stage in the configuration."""
     dataset: dict[str, Any]
-    """Reference of the dataset."""
+    """Reference to the dataset."""
     initial_model: dict[str, Any] | None
-    """Reference of the former stage's checkpoint; None assembles the model from the bases."""
+    """Reference to the previous stage's checkpoint; None assembles the model from the bases."""
     work_uri: str
-    """Where resumable checkpoints of this stage lie, as `<work_uri>/step-000050`."""
+    """Where resumable checkpoints of this stage are stored, as `<work_uri>/step-000050`."""
     output_uri: str
     """Where the final weights are published."""
     created_by: dict[str, str]
-    """Who trains: goes into the manifests."""
+    """What trains the stage, for the manifests."""
     made_from: dict[str, dict[str, str]]
-    """The artifacts that the weights come from, as the final checkpoint's manifest names them."""
+    """The artifacts that the weights were made from, for the final checkpoint's manifest."""
     code_version: str
-    """Digest of the code that decides the stage's weights, where it was launched (vl3.workflow.code)."""
+    """Digest of the launcher's code that decides the stage's weights (vl3.workflow.code)."""
     commit: str
-    """Commit of the code that trains; a pod takes that of its own image."""
+    """Commit of the code that trains; a pod replaces it by that of its image."""
     events_path: str
-    """File to which rank 0 appends one JSON line for each event; a pod takes one of its own."""
+    """File to which rank 0 appends one JSON line per event; a pod replaces it by its own path."""
     failure_path: str
-    """File that says which error ended the stage; a pod takes one of its own."""
+    """File with the error that ended the stage; a pod replaces it by its own path."""
 
     def write(self, path: Path) -> None:
         """Write the job file."""
@@ -64,7 +64,7 @@ def read_job(path: Path) -> StageJob:
 
 
 def parse_job(text: str, where: str) -> StageJob:
-    """Read a job from JSON; `where` says in errors where it came from.
+    """Read a job from JSON; errors start with `where`, its origin.
 
     Raises:
         ConfigError: it is not JSON, or a field is missing or unknown.
@@ -77,8 +77,8 @@ def parse_job(text: str, where: str) -> StageJob:
     if not isinstance(data, dict) or set(data) != expected:
         found = ", ".join(sorted(data)) if isinstance(data, dict) else type(data).__name__
         raise ConfigError(
-            f"{where}: a stage's job has the fields {', '.join(sorted(expected))}; found {found}. "
-            "Launch the stage with the version of vl3 that runs it."
+            f"{where}: the job file of a stage must have the fields {', '.join(sorted(expected))}; found {found}. "
+            "Launch the stage with the same version of vl3 that runs it."
         )
     return StageJob(**data)
 

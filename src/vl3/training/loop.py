@@ -1,4 +1,4 @@
-"""The training loop. What is not learning (metrics, checkpoints) hangs on it as callbacks."""
+"""The training loop. Everything except training itself (metrics, checkpoints) is a callback."""
 
 import math
 import time
@@ -19,21 +19,21 @@ from vl3.training.optimizer_state import optimizer_step_count, read_state
 from vl3.training.schedule import stage_factor
 
 _PATIENCE_SECONDS = 1.0
-"""Time that training waits for a checkpoint that is nearly written rather than leave the next one out."""
+"""How long training waits for the previous checkpoint to be written before it skips the next one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepDone:
-    """What a callback learns after each step; every rank gets the same."""
+    """What a callback gets after each step; the same on every rank."""
 
     done: int
-    """Steps done."""
+    """Number of steps done."""
     total: int
-    """Steps of the stage."""
+    """Number of steps of the stage."""
     learning_rates: dict[str, float]
-    """Rate of each trained part in this step."""
+    """Learning rate of each trained part in this step."""
     stop_requested: bool
-    """Whether this is the last step of this process because it was asked to stop."""
+    """Whether training stops after this step on request."""
 
 
 Callback = Callable[[StepDone], None]
@@ -55,15 +55,15 @@ def run_steps(
     Args:
         engine: the sharded model.
         batches: this rank's rows of each step, from `start` on.
-        meter: collects what each step measures.
+        meter: collects the measurements of each step.
         callbacks: called after each step, in order, on every rank.
-        start: steps done before.
-        steps: steps of the stage.
-        optimizer: schedule.
+        start: number of steps already done.
+        steps: number of steps of the stage.
+        optimizer: the schedule.
         stop_requested: whether this process was asked to stop.
 
     Returns:
-        Steps done; fewer than `steps` when asked to stop.
+        Number of steps done, less than `steps` if asked to stop.
     """
     done, iterator = start, iter(batches)
     while done < steps:
@@ -89,7 +89,7 @@ def run_steps(
 
 
 class StepSeed:
-    """Seeds torch's random numbers (LoRA's dropout) anew for each step, so that a resumed run draws the same ones."""
+    """Seeds torch's random numbers (for LoRA's dropout) before each step, so that a resumed run draws the same ones."""
 
     def __init__(self, seed: int, rank: int, *, start: int) -> None:
         self._seed = seed
@@ -97,7 +97,7 @@ class StepSeed:
         self._set(start)
 
     def __call__(self, step: StepDone) -> None:
-        """Seed the step that comes next."""
+        """Seed the next step."""
         self._set(step.done)
 
     def _set(self, step: int) -> None:
@@ -105,7 +105,7 @@ class StepSeed:
 
 
 class MetricsWriter:
-    """Writes a metrics event and a progress event every few steps and after the last."""
+    """Writes a metrics event and a progress event every few steps and after the last step."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class MetricsWriter:
         every_steps: int,
         drawn: Callable[[int], dict[str, int]],
     ) -> None:
-        """`drawn` gives the samples of each kind drawn up to a step."""
+        """`drawn` returns the number of samples of each kind drawn up to a step."""
         self._events = events
         self._meter = meter
         self._engine = engine
@@ -124,7 +124,7 @@ class MetricsWriter:
         self._drawn = drawn
 
     def __call__(self, step: StepDone) -> None:
-        """Write the window's metrics when it is time."""
+        """Write the metrics if the step is due."""
         if step.done % self._every_steps and step.done != step.total:
             return
         values = self._meter.flush()
@@ -132,7 +132,7 @@ class MetricsWriter:
         if math.isfinite(grad_norm):
             values["grad_norm"] = grad_norm
         else:
-            self._events.note(f"the gradient of step {step.done} is not finite, so its update was left out")
+            self._events.note(f"the gradient of step {step.done} is not finite, so its update was skipped")
         values |= {f"lr/{part}": step.learning_rates.get(part, 0.0) for part in PARTS}
         values |= {f"mix/{kind}": count for kind, count in self._drawn(step.done).items()}
         self._events.write("metrics", step=step.done, time=time.time(), values=values)
@@ -142,8 +142,8 @@ class MetricsWriter:
 class CheckpointSaver:
     """Saves a resumable checkpoint every few steps, and when asked to stop. The last step needs none.
 
-    Where the one before is still on its way to a slow store, an ordinary one is left out: training waits for the copy
-    to the host, and at most a moment more.
+    If the previous one is still being written to a slow store, a regular checkpoint is skipped. So training waits only
+    for the copy to the host and at most `_PATIENCE_SECONDS` more. A checkpoint on request is never skipped.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class CheckpointSaver:
         is_writer: bool,
         code: CodeHistory,
     ) -> None:
-        """`is_writer`: whether this rank writes; the others only give their shards."""
+        """`is_writer`: whether this rank writes; the others only contribute their shards."""
         self._checkpoints = checkpoints
         self._meter = meter
         self._engine = engine
@@ -167,7 +167,7 @@ class CheckpointSaver:
         self._code = code
 
     def __call__(self, step: StepDone) -> None:
-        """Save a checkpoint when it is time; every rank takes part."""
+        """Save a checkpoint if the step is due; every rank must call it."""
         if step.done == step.total or (step.done % self._every_steps and not step.stop_requested):
             return
         window = self._meter.gather()

@@ -1,7 +1,7 @@
-"""What is measured in each step, summed over ranks and steps until it is written.
+"""The measurements of each step, summed over ranks and steps until they are written.
 
-Nothing is exchanged between ranks until a window is written or saved, and then in one message. The sums of each step
-are kept apart up to there, so that a window that a checkpoint cuts in two adds up to the last bit as an uncut one.
+Ranks exchange nothing until a window is written or saved, and then only one message. Until then the sums of each step
+are kept separately, so that a window that was split by a checkpoint has bit for bit the same sums as an unsplit one.
 """
 
 import math
@@ -23,13 +23,13 @@ TIMED = ("data", "forward", "backward", "optimizer")
 
 @dataclass(slots=True)
 class Window:
-    """Steps since the last metrics, one entry each, summed over all ranks."""
+    """The steps since the last metrics, one entry per step, summed over all ranks."""
 
     losses: list[float] = field(default_factory=list)
     """Loss of each step's global batch, summed over its supervised tokens."""
     supervised_tokens: list[int] = field(default_factory=list)
     counts: list[list[float]] = field(default_factory=list)
-    """One row a step: SUMMED, then the seconds of TIMED summed over ranks."""
+    """One row per step: the values of SUMMED, then the seconds of TIMED, each summed over ranks."""
     seconds: float = 0.0
     """Wall time of the steps on rank 0."""
 
@@ -39,7 +39,7 @@ class Window:
 
 
 class Meter:
-    """Collects on this rank; `gather` brings all ranks' steps into the window."""
+    """Collects the steps of this rank; `gather` adds up all ranks and puts the steps into the window."""
 
     def __init__(self, device: torch.device, world_size: int, saved: dict[str, Any] | None = None) -> None:
         self.window = Window(**saved) if saved else Window()
@@ -53,7 +53,7 @@ class Meter:
     def add(
         self, rows: Sequence[PackedRow], loss_sum: Tensor, supervised_tokens: int, seconds: dict[str, float]
     ) -> None:
-        """Add one step of this rank. `loss_sum` is not read yet, so a GPU is not waited for."""
+        """Add one step of this rank. `loss_sum` is not read yet, so that the CPU does not wait for the GPU."""
         counts = [
             sum(len(row.input_ids_T) for row in rows),
             sum(row.visual_tokens for row in rows),
@@ -67,7 +67,7 @@ class Meter:
         """Sum the pending steps over all ranks into the window. Every rank must call it in the same step.
 
         Raises:
-            ConfigError: the loss of a step is not a number any more.
+            ConfigError: the loss of a step is NaN or infinite.
         """
         if self._pending_losses:
             losses = torch.stack(self._pending_losses).double().tolist()
@@ -84,7 +84,10 @@ class Meter:
         return self.window
 
     def flush(self) -> dict[str, float]:
-        """Metrics of the window over its steps (means a step, but for loss and rates), then an empty window."""
+        """Metrics of the window, which is then emptied: means per step, except loss, kept share and tokens per second.
+
+        Two steps with loss sums 60 and 20 over 30 and 10 supervised tokens: loss 80 / 40 = 2, supervised_tokens 20.
+        """
         window = self.gather()
         self.window = Window()
         steps = len(window.losses)
@@ -107,7 +110,7 @@ def _require_finite(losses: list[float]) -> None:
     for back, loss in enumerate(reversed(losses)):
         if not math.isfinite(loss):
             raise ConfigError(
-                f"the loss is {loss} ({back} steps ago): training has diverged, and its weights are of no use. Lower "
-                "the learning rates of the stage or optimizer.max_grad_norm, or lengthen optimizer.warmup_ratio. The "
-                "last checkpoint is from before."
+                f"the loss is {loss} ({back} steps ago): training has diverged, and its weights are useless. Lower the "
+                "learning rates of the stage or optimizer.max_grad_norm, or raise optimizer.warmup_ratio. The last "
+                "checkpoint is from before the divergence."
             )

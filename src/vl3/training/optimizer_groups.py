@@ -1,4 +1,4 @@
-"""Optimizer groups: {vision, projector, language} x {decay, no decay}, of trainable parameters only."""
+"""Optimizer groups of the trainable parameters: {vision, projector, language} x {decay, no decay}."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ NamedParameters = list[tuple[str, nn.Parameter]]
 
 
 def freeze_parts(parts: dict[str, NamedParameters], rates: LearningRates, *, adapters_only: bool = False) -> None:
-    """Set requires_grad of every parameter: a part without a rate is frozen.
+    """Set requires_grad of every parameter: a part without a learning rate is frozen.
 
-    `adapters_only`: of the language model only the adapters of LoRA are trained.
+    `adapters_only`: train only the LoRA adapters of the language model.
     """
     for part in PARTS:
         for name, parameter in parts[part]:
@@ -25,7 +25,7 @@ def freeze_parts(parts: dict[str, NamedParameters], rates: LearningRates, *, ada
 
 
 def trainable_parameters(parts: dict[str, NamedParameters]) -> NamedParameters:
-    """Every trainable parameter with its name, sorted by name: the order of a checkpoint."""
+    """Every trainable parameter with its name, sorted by name, as in a checkpoint."""
     named = [pair for part in PARTS for pair in parts[part] if pair[1].requires_grad]
     return sorted(named, key=lambda pair: pair[0])
 
@@ -35,9 +35,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for AdamW with `name` ("vision/decay"), `part`, `peak_lr`, `lr` and `weight_decay`.
 
-    Within a group the parameters are sorted by name, so that shards mean the same in every process and run. Biases
-    and norms (fewer than two dimensions) have no decay. Empty groups are left out: DeepSpeed cannot shard them. With
-    no decay at all each part is one group: each group costs its own round trips in every step.
+    Within a group the parameters are sorted by name, so that every process and run shards them equally. Biases and
+    norms (fewer than two dimensions) have no decay. Empty groups are left out, because DeepSpeed cannot shard them.
+    With weight_decay=0 each part is one group, because each group costs round trips in every step.
 
     Raises:
         ConfigError: no parameter is trainable.

@@ -1,8 +1,11 @@
-"""Weights and AdamW's moments, whole and by parameter name, out of and into a DeepSpeed engine.
+"""Reads weights and AdamW's moments from a DeepSpeed engine, as full tensors by parameter name, and writes them back.
 
-ZeRO scatters them over ranks in flat pieces; a checkpoint has them whole, so that it can be read at any world size and
-ZeRO stage. DeepSpeed's public `safe_*` functions gather and scatter them; without ZeRO there is nothing to gather, and
-they return None.
+ZeRO distributes them over ranks in flat pieces; a checkpoint has full tensors, so that it can be read at any world size
+and ZeRO stage. DeepSpeed's public `safe_*` functions gather and distribute them. Without ZeRO these return None, and
+the tensors are read directly.
+
+ZeRO 1 and 2, two ranks, a group of parameter a with 6 values and b with 2: rank 0 has a0 to a3, rank 1 has a4 a5 b0 b1.
+A checkpoint has a and b.
 """
 
 from typing import Any
@@ -24,7 +27,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def read_state(engine: Any, named: NamedParameters) -> dict[str, dict[str, Tensor]]:
-    """Copies on the CPU of weights, exp_avg and exp_avg_sq of every named parameter. All ranks must call it."""
+    """CPU copies of weights, exp_avg and exp_avg_sq of every named parameter. All ranks must call it."""
     masters = {} if engine.zero_optimization_stage() else _masters(engine)
     _link_moments(engine)
     state: dict[str, dict[str, Tensor]] = {kind: {} for kind in (WEIGHTS, *MOMENTS)}
@@ -41,19 +44,19 @@ def read_state(engine: Any, named: NamedParameters) -> dict[str, dict[str, Tenso
 
 
 def optimizer_step_count(engine: Any) -> int:
-    """AdamW's own step counter, which corrects the bias of its moments."""
+    """AdamW's step counter, which it uses to correct the bias of its moments."""
     return int(next(iter(engine.basic_optimizer.state.values()))["step"].item())
 
 
 def write_weights(named: NamedParameters, weights: dict[str, Tensor]) -> None:
-    """Copy weights into the model, before an engine takes it over."""
+    """Copy weights into the model, before an engine is made from it."""
     with torch.no_grad():
         for name, parameter in named:
             parameter.copy_(weights[name])
 
 
 def write_state(engine: Any, named: NamedParameters, state: dict[str, dict[str, Tensor]], *, step_count: int) -> None:
-    """Give an engine whose model has the weights already its fp32 masters, moments and step counter."""
+    """Write the fp32 masters, moments and step counter into an engine whose model already has the weights."""
     masters = {} if engine.zero_optimization_stage() else _masters(engine)
     _fill_moments(engine, step_count)
     for name, parameter in named:
@@ -70,7 +73,7 @@ def write_state(engine: Any, named: NamedParameters, state: dict[str, dict[str, 
 
 
 def _masters(engine: Any) -> dict[nn.Parameter, Tensor]:
-    """Without ZeRO: what AdamW steps for each parameter; its fp32 copy under bf16, else the parameter itself."""
+    """Without ZeRO: the tensor that AdamW updates for each parameter, its fp32 copy with bf16, else the parameter."""
     low, high = getattr(engine.optimizer, "fp16_groups", None), getattr(engine.optimizer, "fp32_groups", None)
     if low is None or high is None:
         return {parameter: parameter for group in engine.basic_optimizer.param_groups for parameter in group["params"]}
@@ -78,7 +81,7 @@ def _masters(engine: Any) -> dict[nn.Parameter, Tensor]:
 
 
 def _fill_moments(engine: Any, step_count: int) -> None:
-    """Make AdamW's state as its first step would, so that there is something to write into."""
+    """Make AdamW's state as its first step would, so that the moments can be written into it."""
     state = engine.basic_optimizer.state
     for flat in _stepped_tensors(engine):
         state[flat] = {
@@ -89,9 +92,9 @@ def _fill_moments(engine: Any, step_count: int) -> None:
 
 
 def _link_moments(engine: Any) -> None:
-    """Tie parameters to their moments (ZeRO 1 and 2).
+    """Link parameters to their moments (ZeRO 1 and 2).
 
-    DeepSpeed does so once, after the first step of the first group, when the other groups have no moments yet.
+    DeepSpeed does this only once, after the first step of the first group, when the other groups have no moments yet.
     """
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
         engine.optimizer._hp_optimizer_states_linked = False
@@ -99,7 +102,7 @@ def _link_moments(engine: Any) -> None:
 
 
 def _stepped_tensors(engine: Any) -> list[Tensor]:
-    """What AdamW steps: the flat fp32 pieces of this rank under ZeRO, else the masters."""
+    """The tensors that AdamW updates: with ZeRO the flat fp32 pieces of this rank, else the masters."""
     for pieces in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat_partition"):
         flat = getattr(engine.optimizer, pieces, None)
         if flat is not None:

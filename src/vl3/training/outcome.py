@@ -1,4 +1,4 @@
-"""How the processes of a stage ended: read from what they recorded, or else from torchrun's closing words."""
+"""How the processes of a stage ended, from the error that they recorded or from torchrun's last output."""
 
 import json
 import re
@@ -8,20 +8,20 @@ from pathlib import Path
 from vl3.errors import FAMILIES, Vl3Error
 
 FAILURE_NAME = "failure.json"
-"""File in which the process that failed first records why."""
+"""File in which the process that failed first records its error."""
 
 STOPPED_EXIT_CODE = 128 + signal.SIGTERM
-"""Exit code of a worker that was asked to stop and did so after a checkpoint."""
+"""Exit code of a worker that was asked to stop and has written a checkpoint."""
 
 _RANK_FAILED = re.compile(r"rank +: (\d+) \(local_rank.*\n *exitcode +: (-?\d+)")
-"""A failed rank in torchrun's closing table, the root cause last."""
+"""A failed rank in torchrun's final table; what torchrun takes for the root cause is last."""
 
 
 def first_to_fail(text: str, exit_code: int) -> tuple[str, int]:
-    """The process whose end brought the others down, and its exit code.
+    """The process whose end made the others fail, and its exit code.
 
-    A rank that is killed takes its peers with it within moments, and torchrun may then take a peer's broken
-    connection for the cause; a kill is never a consequence.
+    When a rank is killed, its peers fail soon after, and torchrun may then report a peer's broken connection as the
+    cause. A kill is never a consequence, so rank 1 with exit code -9 is chosen over rank 0 with 1.
     """
     failed = [(f"rank {rank}", int(code)) for rank, code in _RANK_FAILED.findall(text)]
     killed = [one for one in failed if one[1] == -signal.SIGKILL]
@@ -29,14 +29,14 @@ def first_to_fail(text: str, exit_code: int) -> tuple[str, int]:
 
 
 def exit_hint(who: str, code: int, lines: list[str]) -> str:
-    """What an exit code says, or the exception that the worker named as its end."""
+    """What an exit code means, or the exception with which the worker ended."""
     named = [line.partition("ended by ")[2] for line in lines if f" {who} ERROR " in line and "ended by " in line]
     if named:
         return f" ({named[0]})"
     if code == -signal.SIGKILL:
         return " (killed, most likely because memory ran out: lower packs_per_step or max_length_tokens)"
     if code == STOPPED_EXIT_CODE:
-        return " (it was asked to stop and has written a checkpoint: start it again to go on)"
+        return " (it was asked to stop and has written a checkpoint: start it again to continue)"
     return f" (signal {-code})" if code < 0 else ""
 
 

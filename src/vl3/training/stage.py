@@ -48,34 +48,34 @@ with lean_imports():
 log = logging.getLogger("vl3.training")
 
 PREFETCH_STEPS = 4
-"""Steps that the loader prepares ahead."""
+"""Number of steps that the loader prepares ahead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rank:
-    """Which of the processes this is."""
+    """The position of this process among those of the stage."""
 
     rank: int
-    """Number among all processes."""
+    """Number of the process, from 0."""
     world_size: int
-    """Processes of the stage."""
+    """Number of processes of the stage."""
     launched_at: float
     """Unix time at which the stage was launched."""
 
 
 def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) -> bool:
-    """Train a stage, or go on with it from its newest checkpoint, and publish its weights.
+    """Train a stage from the start or from its newest checkpoint, and publish its weights.
 
     Args:
         job: what to do.
-        rank: which process this is; all of them are in the process group already.
-        stop_requested: whether this process was asked to stop, looked at before each step.
+        rank: which process this is; the process group must be initialised.
+        stop_requested: whether this process was asked to stop, checked before each step.
 
     Returns:
-        Whether the stage is finished; False when it was asked to stop and has written a checkpoint.
+        Whether the stage is finished; False if it was asked to stop and has written a checkpoint.
 
     Raises:
-        Vl3Error: what is wrong with configuration, data or storage.
+        Vl3Error: something is wrong with the configuration, the data or the storage.
     """
     config, stage = config_of(job), job.stage
     events = EventLog(Path(job.events_path) if rank.rank == 0 else None)
@@ -98,7 +98,7 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
 
 
 class StageRun:
-    """The pieces of one stage in one rank, put together."""
+    """Everything that one rank needs for a stage: data, model, engine and meter."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class StageRun:
         self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
 
     def train(self, stop_requested: Callable[[], bool]) -> int:
-        """Run the steps that are left; returns the steps done."""
+        """Run the remaining steps; returns the number of steps done."""
         startup_seconds = time.time() - self.rank.launched_at
         self.events.write(
             "start",
@@ -154,7 +154,7 @@ class StageRun:
             code=self.code,
         )
         callbacks: list[Callback] = [metrics, saver]
-        if self.settings.lora:
+        if self.settings.lora:  # only LoRA's dropout draws random numbers
             callbacks.append(StepSeed(self.config.seed, self.rank.rank, start=self.start))
         return run_steps(
             self.engine,
@@ -183,7 +183,7 @@ class StageRun:
         return [asdict(bad) for bad in self.loader.ledger]
 
     def _find_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint to go on from: rank 0 chooses, the others read the same."""
+        """The checkpoint to resume from: rank 0 chooses, the others read the same one."""
         device, chosen = training_device(), None
         if self.rank.rank == 0:
             self.checkpoints.clean()
@@ -194,7 +194,7 @@ class StageRun:
         return self.checkpoints.load(step)
 
     def _unless_restart(self, found: Checkpoint | None) -> Checkpoint | None:
-        """The checkpoint, unless other code wrote it and the stage is to begin again for that; says which it is."""
+        """The checkpoint, or None if the stage must start again because other code wrote it; notes both cases."""
         if found is None:
             return None
         if self.config.engine.on_code_change == "restart" and (note := restart_note(self.job, found.trainer)):
@@ -241,7 +241,7 @@ class StageRun:
         return plan, loader
 
     def _shard(self, model: VideoLlama3, found: Checkpoint | None) -> TrainingEngine:
-        """Freeze, group and shard the model; put the checkpoint's weights in before and its moments after."""
+        """Freeze, group and shard the model; a checkpoint's weights are written before sharding, its moments after."""
         if self.settings.lora:
             with lean_imports():
                 add_adapters(model, self.settings.lora, seed=self.config.stage_seed(self.stage))
@@ -264,7 +264,7 @@ class StageRun:
 
 
 def stage_fingerprint(job: StageJob) -> str:
-    """Digest of all that determines the weights of a stage, but not of how many processes compute them."""
+    """Digest of everything that determines a stage's weights, except the code and the number of processes."""
     config = job.config
     row = {name: value for name, value in config["stages"][job.stage].items() if name != "timeout_seconds"}
     return digest(
@@ -292,7 +292,7 @@ def _checkpoints(job: StageJob, config: RunConfig) -> Checkpoints:
 
 
 def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
-    """Folder of the tokenizer, and the model that the stage starts from, in fp32."""
+    """The folder with the tokenizer, and the model that the stage starts from, in fp32."""
     if job.initial_model is not None:
         folder = fetch(Reference.from_dict(job.initial_model))
         return folder, load_model(folder, dtype=torch.float32)
@@ -301,7 +301,7 @@ def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
 
 
 def _cost_model(model: VideoLlama3) -> CostModel:
-    """What a row costs in this model, for dealing rows to ranks."""
+    """The cost of a row in this model, used to balance the ranks."""
     parts, text, vision = model.parts(), model.config.text, model.config.vision
     return CostModel(
         decoder_parameters=sum(parameter.numel() for _, parameter in parts["language"]),

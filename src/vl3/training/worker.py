@@ -1,6 +1,6 @@
 """Entry point of one training process: `python -m vl3.training.worker --job job.json` under torchrun.
 
-The environment, the signals, the log and the exit status of a worker are handled here and nowhere else.
+Only this module handles a worker's environment, signals, log and exit status.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from vl3.training.job import StageJob, read_job
 from vl3.training.outcome import STOPPED_EXIT_CODE
 
 LAUNCHER_VARIABLE = "VL3_LAUNCHER"
-"""Mark of the process that launched the stage; a worker does not outlive it either."""
+"""Identifies the process that launched the stage; a worker ends when that process ends."""
 LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
 """Unix time of the launch, for startup_seconds."""
 
@@ -28,7 +28,7 @@ log = logging.getLogger("vl3.training")
 
 
 class StopRequest:
-    """Remembers that the process was asked to stop; the loop looks between steps."""
+    """Remembers that the process was asked to stop; the training loop checks it between steps."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -38,7 +38,7 @@ class StopRequest:
         return self._is_set
 
     def install(self) -> None:
-        """Take SIGTERM and SIGINT as the wish to finish the step, write a checkpoint and end."""
+        """On SIGTERM and SIGINT, finish the step, write a checkpoint and end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -73,12 +73,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(job: StageJob, stop: StopRequest) -> bool:
-    """Join the other ranks and run the stage; whether it is finished."""
+    """Join the other ranks and run the stage; returns whether it is finished."""
     try:
         numbers = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     except KeyError as error:
-        raise ConfigError(f"{error.args[0]} is not set. Start workers by torchrun, as vl3.launch does.") from error
-    with lean_imports():  # torch as well: collecting garbage costs a tenth of the start
+        raise ConfigError(f"{error.args[0]} is not set. Start workers with torchrun, as vl3.launch does.") from error
+    with lean_imports():  # torch too: garbage collection takes a tenth of the start-up time
         from vl3.training.engine import start_process_group, stop_process_group
         from vl3.training.stage import Rank, run_stage
 
@@ -93,7 +93,7 @@ def _train(job: StageJob, stop: StopRequest) -> bool:
 
 
 def record_failure(path: Path, error: Vl3Error) -> None:
-    """Say which error ended the stage; the first rank to say so is right, as the others fail of its end."""
+    """Record the error that ended the stage. The first rank to record one wins, because the others fail as a result."""
     family = type(error).__name__ if type(error).__name__ in FAMILIES else "ClusterError"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -102,7 +102,7 @@ def record_failure(path: Path, error: Vl3Error) -> None:
         os.link(temporary, path)
     except FileExistsError:
         pass
-    except OSError as storage_error:  # the disk is full: the log has to do
+    except OSError as storage_error:  # a full disk, for example; the error is still in the log
         log.error("%s could not be written: %s", path, storage_error)
     finally:
         temporary.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def _run() -> int:
     except Vl3Error as error:
         log.error("%s: %s", type(error).__name__, error)
         return error.exit_code
-    except BaseException as error:  # the end of the line: into the log with it
+    except BaseException as error:  # nothing above would log it
         reason = (str(error).splitlines() or [""])[0]
         log.error("ended by %s: %s", type(error).__name__, reason, exc_info=error)  # the launcher quotes this line
         return 1
@@ -132,4 +132,4 @@ if __name__ == "__main__":
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(exit_code)  # threads and libraries have nothing left to tidy up; waiting for them costs seconds
+    os._exit(exit_code)  # threads and libraries have nothing left to clean up, and waiting for them takes seconds

@@ -34,7 +34,7 @@ def test_shards_are_read_through_their_index(tmp_path):
     assert source.names == ["a", "b"]
     assert source.read("b").tolist() == [1, 1]
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"model-2.safetensors is named by .* but does not exist"):
+    with pytest.raises(ConfigError, match=r"model-2.safetensors is listed in .* but missing"):
         TensorFolder(tmp_path)
 
 

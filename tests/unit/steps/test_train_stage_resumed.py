@@ -121,7 +121,9 @@ def test_a_stage_goes_on_after_a_change_of_the_code(
     assert 10 <= resumed < STEPS
     notes = [event["text"] for event in events if event["type"] == "note" and "other code" in event["text"]]
     assert len(notes) == 1
-    assert notes[0].startswith(f"goes on at step {resumed} with other code: written by commit commit-of-2-modules")
+    assert notes[0].startswith(
+        f"resumes at step {resumed} with other code: checkpoint written by commit commit-of-2-modules"
+    )
     assert ", now commit commit-of-3-modules (version " in notes[0]
     assert tracked.tags["vl3.code_changes"].startswith(f"step {resumed}: commit commit-of-2-modules (version ")
     (path,) = (tmp_path / "one" / "artifacts" / "steps" / "train-vision-adaptation").glob("*/checkpoint")

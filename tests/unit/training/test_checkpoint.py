@@ -56,7 +56,7 @@ def test_there_may_be_none(checkpoints: Checkpoints) -> None:
     notes: list[str] = []
     assert checkpoints.newest(notes.append) is None
     assert notes == []
-    with pytest.raises(StorageError, match=r"step-000003: no checkpoint with a valid manifest is there"):
+    with pytest.raises(StorageError, match=r"step-000003: there is no checkpoint with a valid manifest"):
         checkpoints.load(3)
 
 

@@ -139,7 +139,7 @@ def test_training_does_not_wait_for_a_slow_store(
     for done in (1, 2, 3):
         save(StepDone(done=done, total=9, learning_rates={}, stop_requested=False))
     assert time.monotonic() - started < 10
-    assert caplog.text.count("a checkpoint is left out: the one before is still being written to file://") == 2
+    assert caplog.text.count("a checkpoint is skipped: the previous one is still being written to file://") == 2
     threading.Timer(0.3, is_open.set).start()
     save(StepDone(done=4, total=9, learning_rates={}, stop_requested=True))  # the last word waits
     checkpoints.close()

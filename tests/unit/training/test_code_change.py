@@ -18,8 +18,8 @@ CHANGE = "step 300: commit commit-a (version aaaaaaaaaaaa) -> commit commit-b (v
 
 def test_other_code_is_said_with_both_commits() -> None:
     assert resume_note(JOB, FOUND) == (
-        "goes on at step 300 with other code: written by commit commit-a (version aaaaaaaaaaaa), now commit commit-b "
-        "(version bbbbbbbbbbbb)"
+        "resumes at step 300 with other code: checkpoint written by commit commit-a (version aaaaaaaaaaaa), now commit "
+        "commit-b (version bbbbbbbbbbbb)"
     )
     assert code_history(JOB, FOUND).changes == (CHANGE,)
 
@@ -39,11 +39,11 @@ def test_changes_add_up() -> None:
 def test_a_checkpoint_from_before_code_was_noted_is_of_unknown_code() -> None:
     old = TrainerState(step=7, optimizer_step=7, fingerprint="f", window={})
     assert resume_note(JOB, old).startswith(
-        "goes on at step 7 with other code: written by commit unknown (version unknown), now commit commit-b"
+        "resumes at step 7 with other code: checkpoint written by commit unknown (version unknown), now commit commit-b"
     )
 
 
 @pytest.mark.parametrize("found", [FOUND, replace(SAME, code_changes=["step 10: a -> b"])])
 def test_restart_asks_for_one_code_from_the_first_step(found: TrainerState) -> None:
     note = restart_note(JOB, found)
-    assert "begins again at step 0 because of engine.on_code_change=restart: the checkpoint of step 300" in note
+    assert "starts again at step 0 because of engine.on_code_change=restart: the checkpoint of step 300" in note

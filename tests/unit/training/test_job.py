@@ -39,7 +39,7 @@ def test_unreadable_job_is_refused_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"job\.json: the stage's job file cannot be read"):
         read_job(path)
     path.write_text(json.dumps({"stage": "video"}))
-    with pytest.raises(ConfigError, match=r"has the fields code_version, commit, config, created_by, .*; found stage"):
+    with pytest.raises(ConfigError, match=r"must have the fields code_version, commit, config, .*; found stage"):
         read_job(path)
 
 

@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
 def test_a_checkpoint_of_another_configuration_is_not_used(stage_inputs: Any, tmp_path: Path) -> None:
     assert not run(stage_inputs.job(tmp_path), stop_after=3)
     assert run(stage_inputs.job(tmp_path, seed=1, **{"stages.vision_adaptation.steps": 4}))
-    assert "belongs to another configuration, dataset or first model" in events(tmp_path, "note")[-1]["text"]
+    assert "belongs to another configuration, dataset or initial model" in events(tmp_path, "note")[-1]["text"]
     assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 0]
 
 
@@ -183,8 +183,8 @@ def test_after_a_change_of_the_code_a_stage_goes_on_and_says_so(
     assert not run(second, stop_after=3)  # at step 5
     assert run(second)
     said = (
-        "goes on at step 2 with other code: written by commit commit-a (version aaaaaaaaaaaa), now commit commit-b "
-        "(version bbbbbbbbbbbb)"
+        "resumes at step 2 with other code: checkpoint written by commit commit-a (version aaaaaaaaaaaa), now commit "
+        "commit-b (version bbbbbbbbbbbb)"
     )
     assert [event["text"] for event in events(tmp_path, "note") if "other code" in event["text"]] == [said]
     assert said in [entry.message for entry in caplog.records if entry.levelname == "WARNING"]
@@ -207,7 +207,7 @@ def test_restart_removes_what_other_code_trained(stage_inputs: Any, unbroken: Pa
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["step-000002"]
     assert run(second)
     assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 5, 0, 2]
-    (note,) = [event["text"] for event in events(tmp_path, "note") if "begins again" in event["text"]]
+    (note,) = [event["text"] for event in events(tmp_path, "note") if "starts again" in event["text"]]
     assert "engine.on_code_change=restart: the checkpoint of step 6 was trained by other code" in note
     assert "commit commit-a (version aaaaaaaaaaaa) -> commit commit-b (version bbbbbbbbbbbb)" in note
     assert "code_changes" not in created_by(tmp_path, "model")

@@ -16,7 +16,7 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
     """RGB pixels of an image file, uint8 (H, W, 3), read-only; transparency is dropped.
 
     Raises:
-        SampleProblem: the bytes are not a whole image; `where` names it.
+        SampleProblem: the bytes are not a complete image; the message starts with `where`.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
