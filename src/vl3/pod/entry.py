@@ -29,7 +29,7 @@ from vl3.pod.trainer_status import TrainerStatus
 from vl3.store.artifacts import find, is_intact
 from vl3.system.commit import code_commit
 from vl3.training.events import EVENTS_NAME
-from vl3.training.job import JOB_NAME, StageJob, parse_job
+from vl3.training.job import JOB_NAME, StageJob, config_of, parse_job
 from vl3.training.outcome import FAILURE_NAME, STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
 from vl3.training.worker import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 
