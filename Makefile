@@ -29,25 +29,25 @@ help: ## Print this help
 		/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Run
-run-pipeline: $(SETUP) ## A whole workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
+run-pipeline: $(SETUP) ## Run the workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
 	@$(PYTHON_IN_VENV) -m pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
 		$(foreach override,$(SET),--set '$(override)')
 
-submit: $(SETUP) ## The same workflow on Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
+submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
 	@.venv/bin/vl3 run submit --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
 		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' \
 		$(if $(RUN_ID),--run-id '$(RUN_ID)') $(if $(NAMESPACE),--namespace '$(NAMESPACE)') $(foreach override,$(SET),--set '$(override)')
 
-report: ## Say where the report of RUN=tiny is
+report: ## Print where the report of RUN=tiny is
 	@test -f '$(RUN_FOLDER)/report/report.html' && echo "file://$(abspath $(RUN_FOLDER))/report/report.html" \
 		|| { echo "$(RUN_FOLDER) has no report yet. Make it with: make run-pipeline RUN=$(RUN)" >&2; exit 2; }
 
-clean: ## Remove build outputs and caches; runs/ and .venv stay
+clean: ## Remove build outputs and caches; keep runs/ and .venv
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 
 ##@ Develop
-setup: $(SETUP) ## Make .venv with the pinned dependencies (all other targets do so themselves)
+setup: $(SETUP) ## Make .venv with the pinned dependencies (all other targets do this if needed)
 
 $(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/warm_bytecode.py
 	@scripts/setup.sh
@@ -68,27 +68,27 @@ imports: $(SETUP) ## Who may import whom (import-linter)
 	.venv/bin/lint-imports --no-cache
 
 test: export OMP_NUM_THREADS ?= 1
-test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one
+test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one process
 	$(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 		--durations 10 --durations-min 1 $(TESTS)
 
 check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
 
-golden: $(SETUP) ## Rewrite the golden files; review the difference
+golden: $(SETUP) ## Rewrite the golden files; review the diff
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
 
 ##@ Cluster
-images: $(SETUP) ## Build the images: BASE_IMAGE=python:3.11-slim-bookworm or none to make one; IMAGES="trainer data" for a part
+images: $(SETUP) ## Build the images; IMAGES="trainer data" for some, BASE_IMAGE=python:3.11-slim-bookworm to use that base
 	@BASE_IMAGE='$(BASE_IMAGE)' $(PYTHON_IN_VENV) -m images.build $(IMAGES)
 
-lock-images: $(SETUP) ## Pin anew what goes into the images (images/*/requirements.txt)
+lock-images: $(SETUP) ## Pin the libraries of the images again (images/*/requirements.txt)
 	$(PYTHON_IN_VENV) -m images.lock
 
-test-images: $(SETUP) ## Run each image as a restricted container
+test-images: $(SETUP) ## Test each image as a restricted container
 	$(PYTHON_IN_VENV) -m pytest tests/images
 
-kind-up: $(SETUP) ## A kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
+kind-up: $(SETUP) ## Start a kind cluster with queues, S3, MLflow and our images, ready for TrainJobs
 	@$(PYTHON_IN_VENV) -m kind prepare
 	@$(MAKE) images
 	@$(PYTHON_IN_VENV) -m kind up
@@ -97,16 +97,16 @@ test-kind: export VL3_TEST_CLUSTER = required
 test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the whole recipe
 	$(PYTHON_IN_VENV) -m pytest $(if $(FULL),,-m 'cluster and not full') --durations 12 tests/cluster tests/manifests
 
-kind-down: $(SETUP) ## Remove the cluster; CACHES=1 removes what was built as well
+kind-down: $(SETUP) ## Delete the cluster; CACHES=1 also removes the caches
 	@$(PYTHON_IN_VENV) -m kind down $(if $(CACHES),--caches)
 
-diff-manifests: $(SETUP) ## What applying OVERLAY=kind|staging|prod would change on the cluster of KUBECONFIG
+diff-manifests: $(SETUP) ## Print what applying OVERLAY=kind|staging|prod would change on the cluster of KUBECONFIG
 	@.venv/bin/kubectl diff --server-side --force-conflicts -k manifests/overlays/$(OVERLAY) || test $$? = 1
 
 apply: $(SETUP) ## Apply OVERLAY=kind|staging|prod to the cluster of KUBECONFIG
 	.venv/bin/kubectl apply --server-side --force-conflicts --field-manager=vl3 -k manifests/overlays/$(OVERLAY)
 
-pin-images: $(SETUP) ## Write production's images by digest, from what was pushed
+pin-images: $(SETUP) ## Write the digests of the pushed images into the production overlay
 	@docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' \
 		$$($(PYTHON_IN_VENV) manifests/pin_images.py --images) | $(PYTHON_IN_VENV) manifests/pin_images.py
 

@@ -1,4 +1,4 @@
-"""Assert on a finished run: `check_run.py RUN_FOLDER first|again`. Exits with 1 and the reason if it is not as told."""
+"""Check a finished run: `check_run.py RUN_FOLDER first|again`. Exits with 1 and the reasons if something is wrong."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ MAX_SECONDS = {"first": 900.0, "again": 60.0}
 
 
 def problems(folder: Path, attempt: str) -> list[str]:
-    """What is not as it should be in the run's record, report and registry."""
+    """What is wrong in the run's record, report and registry."""
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     expected = "done" if attempt == "first" else "reused"
     found = []
@@ -31,7 +31,7 @@ def problems(folder: Path, attempt: str) -> list[str]:
 
 
 def is_off(task: dict[str, Any], expected: str) -> bool:
-    """The first and the last task do their work anew each time; all others must be as expected."""
+    """Whether a task has a wrong state; the first and the last task are never reused."""
     return task["state"] != (expected if task["name"] not in ("check-prerequisites", "finish") else "done")
 
 

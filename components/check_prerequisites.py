@@ -10,7 +10,7 @@ def check_prerequisites(
     workflow: dict,
     start: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Report all that is missing at once; open the tracking run; fix the bases that stage 1 starts from."""
+    """Report everything that is missing; open the tracking run; record the digests of the bases of stage 1."""
     from vl3.workflow.entry import run_step
 
     run_step(

@@ -10,7 +10,7 @@ def finish(
     workflow: dict,
     status: dsl.PipelineTaskFinalStatus,
 ) -> None:
-    """Free what the run holds on the cluster and end its tracking run with the state that it came to."""
+    """Free what the run holds on the cluster and end its tracking run with its final state."""
     from vl3.workflow.entry import run_step
 
     run_step(

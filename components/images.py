@@ -1,12 +1,12 @@
-"""The one place for the names of the images that the workflow runs in. `images/` says what is in each."""
+"""The names of the images that the workflow runs in, defined only here. `images/` says what is in each."""
 
 _REGISTRY = "ghcr.io/vl3"
 _TAG = "0.1.0"
 
 BASE = f"{_REGISTRY}/base:{_TAG}"
-"""Debian with Python and an ordinary user: what all others stand on."""
+"""Debian with Python and an unprivileged user: the base of all others."""
 TORCH = f"{_REGISTRY}/torch:{_TAG}"
-"""torch and its CUDA libraries: what trainer and evaluator stand on."""
+"""torch and its CUDA libraries: the base of trainer and evaluator."""
 LAUNCHER = f"{_REGISTRY}/launcher:{_TAG}"
 """Light steps: prerequisites, training as the launcher of a TrainJob, promotion, report. Without torch."""
 DATA = f"{_REGISTRY}/data:{_TAG}"

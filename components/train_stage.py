@@ -14,7 +14,7 @@ def train_stage(
     checkpoint: dsl.Output[dsl.Model],
     training: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Train one stage from the bases or the former stage's weights; register the checkpoint as a candidate."""
+    """Train one stage from the bases or the previous stage's weights; register the checkpoint as a candidate."""
     from vl3.workflow.entry import run_step
 
     run_step(

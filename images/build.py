@@ -1,8 +1,8 @@
 """Build the images: `python -m images.build [ROLE...]`, or `make images`.
 
-BASE_IMAGE names what the base image stands on (python:3.11-slim-bookworm, or a company's own with Python 3.11).
-Without it, and where Docker has no python:3.11-slim-bookworm, a Debian image is made here by images/debian-base.sh.
-An image whose content has not changed is left as it is; its label vl3.dev/content says what it was made from.
+BASE_IMAGE is the image below the base image (python:3.11-slim-bookworm, or a company's own with Python 3.11). If it is
+not set and Docker has no python:3.11-slim-bookworm, images/debian-base.sh makes a Debian image. An image whose content
+has not changed is not built again; its label vl3.dev/content is a digest of what it was made from.
 """
 
 import argparse
@@ -32,16 +32,16 @@ _STOCK_BASE = "python:3.11-slim-bookworm"
 
 
 def main() -> int:
-    """Build what is asked for and what it stands on; print name, size and time of each."""
+    """Build the requested images and their parents; print name, size and time of each."""
     parser = argparse.ArgumentParser(prog="images.build", description=__doc__.partition("\n")[0])
-    parser.add_argument("roles", nargs="*", metavar="ROLE", help=f"which to build: {', '.join(ROLES)}; all, if none")
+    parser.add_argument("roles", nargs="*", metavar="ROLE", help=f"which to build: {', '.join(ROLES)}; default: all")
     roles: list[str] = parser.parse_args().roles
     unknown = [name for name in roles if name not in ROLES]
     if unknown:
-        parser.error(f"no image is called {', '.join(unknown)}; there are {', '.join(ROLES)}")
+        parser.error(f"unknown images: {', '.join(unknown)}; choose from {', '.join(ROLES)}")
     try:
         require_docker()
-        with hold(TREES / "lock", on_wait=_say_wait):  # two builds would lay out the same trees
+        with hold(TREES / "lock", on_wait=_say_wait):  # two builds would write the same trees
             builder = ImageBuilder(find_base_image())
             for role in with_parents(roles):
                 print(f"[images] {builder.build(role)}", flush=True)
@@ -53,11 +53,11 @@ def main() -> int:
 
 
 def _say_wait() -> None:
-    print("[images] another build is running in this checkout: waiting for it", flush=True)
+    print("[images] another build is running in this checkout; waiting for it", flush=True)
 
 
 def find_base_image() -> str:
-    """BASE_IMAGE, or the stock Python image where Docker has it, or a Debian image made here.
+    """BASE_IMAGE, or the stock Python image if Docker has it, or a Debian image made here.
 
     Raises:
         ImageBuildError: there is none, and none can be made.
@@ -65,7 +65,7 @@ def find_base_image() -> str:
     asked = os.environ.get("BASE_IMAGE", "")
     if asked:
         if inspect_image(asked) is None and subprocess.run(["docker", "pull", "--quiet", asked]).returncode:
-            raise ImageBuildError(f"BASE_IMAGE={asked} is neither here nor can it be pulled. Correct its name.")
+            raise ImageBuildError(f"BASE_IMAGE={asked} is not in Docker and cannot be pulled. Correct its name.")
         return asked
     if inspect_image(_STOCK_BASE) is not None:
         return _STOCK_BASE
@@ -74,14 +74,14 @@ def find_base_image() -> str:
 
 
 class ImageBuilder:
-    """Builds images over one base image, and afterwards removes those that they replaced."""
+    """Builds images on one base image, and afterwards removes those that they replaced."""
 
     def __init__(self, base_image: str) -> None:
         self._base_image = base_image
         self._replaced: list[str | None] = []
 
     def build(self, role: Role) -> str:
-        """Build one image unless it is up to date; returns a line that says so.
+        """Build one image unless it is up to date; returns a line about the result.
 
         Raises:
             ImageBuildError: it cannot be built.
@@ -103,18 +103,18 @@ class ImageBuilder:
         return f"{role.image}: {facts['Size'] / 1e6:,.0f} MB, {what}"
 
     def clean(self) -> None:
-        """Remove the images whose names went to newer ones, children first."""
+        """Remove the images that newer ones have replaced, children first."""
         remove_images(self._replaced[::-1])
 
     def _build_libraries(self, role: Role, parent: str) -> str:
-        """Build the image of a role's libraries, which stays on this machine; returns its name."""
+        """Build the image of a role's libraries, which is not pushed; returns its name."""
         name = f"vl3/{role.name}-libraries:local"
         parts = {"Dockerfile": IMAGES / "libraries.Dockerfile", "libraries": libraries_tree(role)}
         self._build(name, parts, parent)
         return name
 
     def _build(self, name: str, parts: dict[str, Path], parent: str) -> bool:
-        """Build an image from its parts, unless one of that name and content is there."""
+        """Build an image from its parts, unless one with that name and content exists."""
         content = content_of(parts, parent)
         if image_labels(name).get(CONTENT_LABEL) == content:
             return False
@@ -128,7 +128,7 @@ class ImageBuilder:
 
 
 def content_of(parts: dict[str, Path], parent: str) -> str:
-    """Digest over all that an image is made from; the commit and the time have no part in it."""
+    """Digest over everything that an image is made from, except the commit and the time."""
     pieces = [f"{name} {content_digest(_mark(path))}" for name, path in sorted(parts.items())]
     facts = inspect_image(parent)
     beneath = image_labels(parent).get(CONTENT_LABEL) or (facts or {}).get("Id", "")
@@ -142,7 +142,7 @@ def project_version() -> str:
 
 
 def revision() -> str:
-    """The commit that is checked out, marked where the files differ from it."""
+    """The commit that is checked out, with `-dirty` if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return result.stdout.strip() or "unknown"

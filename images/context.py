@@ -1,7 +1,7 @@
-"""The build context of an image as one stream: the same bytes for the same files, wherever and whenever made.
+"""The build context of an image as one stream: the same bytes for the same files, on any machine at any time.
 
-Docker's classic builder and BuildKit both take a context as a tar from standard input. Times, owners and order are
-fixed here, so that a layer's digest depends on its files alone.
+Docker's classic builder and BuildKit both read a context as a tar from standard input. Times, owners and order are
+fixed here, so that a layer's digest depends only on its files.
 """
 
 import tarfile
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 _TIME = 315_532_800
-"""1980-01-01, the earliest that zip files know."""
+"""1980-01-01, the earliest time in zip files."""
 
 
 def write_context(stream: IO[bytes], parts: Mapping[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The Debian image of our own with Python 3.11, for machines where the stock image cannot be pulled."""
+"""Our own Debian image with Python 3.11, for machines that cannot pull the stock image."""
 
 import subprocess
 
@@ -10,24 +10,24 @@ from vl3.system.retry import Pauses, retry
 DEBIAN_IMAGE = "vl3/debian-python:bookworm"
 _SCRIPT = IMAGES / "debian-base.sh"
 _PAUSES = Pauses(first_seconds=10, longest_seconds=20)
-"""Between the attempts, for networks that stumble."""
+"""Between the tries, because networks are unreliable."""
 
 
 def debian_content() -> str:
-    """What the image is made from: the digest that the script writes into its label."""
+    """Digest of the script, which the script also writes into the image's label."""
     return content_digest(_SCRIPT.read_text(encoding="utf-8"))
 
 
 def has_debian() -> bool:
-    """Whether Docker has the image as the present script makes it."""
+    """Whether Docker has the image of the current script."""
     return image_labels(DEBIAN_IMAGE).get(CONTENT_LABEL) == debian_content()
 
 
 def ensure_debian() -> None:
-    """Make the image unless the present script has made it before.
+    """Make the image unless the current script has made it before.
 
     Raises:
-        ImageBuildError: the script failed three times; it has said why.
+        ImageBuildError: the script failed three times; it has printed why.
     """
     if has_debian():
         return
@@ -40,6 +40,6 @@ def ensure_debian() -> None:
         )
     except subprocess.CalledProcessError as error:
         raise ImageBuildError(
-            f"{_SCRIPT.name} failed three times, see above: no base image. For `make images`, BASE_IMAGE=... gives "
-            "another."
+            f"{_SCRIPT.name} failed three times (see above), so there is no base image. `make images BASE_IMAGE=...` "
+            "uses another one."
         ) from error

@@ -1,4 +1,4 @@
-"""What is asked of Docker: facts of an image, and one build from a streamed context."""
+"""Requests to Docker: facts about an image, and a build from a streamed context."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from images.context import write_context
 from images.trees import ImageBuildError
 
 CONTENT_LABEL = "vl3.dev/content"
-"""Digest of what an image was made from: the same content is not built again."""
+"""Label with the digest of what an image was made from, so that the same content is not built again."""
 
 
 def require_docker() -> None:
-    """See that a Docker daemon answers.
+    """Check that a Docker daemon answers.
 
     Raises:
         ImageBuildError: there is none.
@@ -26,23 +26,23 @@ def require_docker() -> None:
     result = subprocess.run(["docker", "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip() or "no answer").splitlines()[-1]
-        raise ImageBuildError(f"no Docker daemon answers: {reason}. Start dockerd, or point DOCKER_HOST at one.")
+        raise ImageBuildError(f"no Docker daemon answers: {reason}. Start dockerd, or set DOCKER_HOST to one.")
 
 
 def inspect_image(name: str) -> dict[str, Any] | None:
-    """Docker's facts of a local image; None where there is none of that name."""
+    """Docker's facts about a local image; None if there is none with that name."""
     result = subprocess.run(["docker", "image", "inspect", name], capture_output=True, text=True)
     return json.loads(result.stdout)[0] if result.returncode == 0 else None
 
 
 def image_id(name: str) -> str | None:
-    """Id of a local image; None where there is none of that name."""
+    """Id of a local image; None if there is none with that name."""
     facts = inspect_image(name)
     return str(facts["Id"]) if facts else None
 
 
 def remove_images(identities: Iterable[str | None]) -> None:
-    """Remove images that no name and no container holds any more; what is still held stays."""
+    """Remove images that have no name any more and that no container uses."""
     for identity in identities:
         facts = inspect_image(identity) if identity else None
         if facts is not None and not facts["RepoTags"]:
@@ -50,7 +50,7 @@ def remove_images(identities: Iterable[str | None]) -> None:
 
 
 def image_labels(name: str) -> dict[str, str]:
-    """Labels of a local image; none where there is no such image."""
+    """Labels of a local image; empty if there is no such image."""
     facts = inspect_image(name)
     return (facts["Config"].get("Labels") or {}) if facts else {}
 
@@ -58,10 +58,10 @@ def image_labels(name: str) -> dict[str, str]:
 def build_image(
     name: str, parts: Mapping[str, Path], *, arguments: Mapping[str, str], labels: Mapping[str, str]
 ) -> None:
-    """Build an image from the parts of its context, which hold its Dockerfile.
+    """Build an image from the parts of its context, which include its Dockerfile.
 
     Raises:
-        ImageBuildError: a step of the Dockerfile failed; Docker's last lines are in the message.
+        ImageBuildError: a step of the Dockerfile failed; the message has Docker's last lines.
     """
     command = ["docker", "build", "--tag", name, "--force-rm"]
     for argument, value in arguments.items():
@@ -81,7 +81,7 @@ def build_image(
         with process.stdin as stream:
             write_context(stream, parts)
     except BrokenPipeError:
-        pass  # Docker has ended early and says why below
+        pass  # Docker has ended early; its output below says why
     output = process.stdout.read().decode(errors="replace")
     if process.wait():
         tail = "\n".join(output.strip().splitlines()[-15:])
@@ -89,6 +89,6 @@ def build_image(
 
 
 def _builder() -> dict[str, str]:
-    """BuildKit where its plugin is installed; a Docker client without it refuses to build unless told so."""
+    """BuildKit if its plugin is installed; otherwise the variable without which such a client refuses to build."""
     has_buildx = subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode == 0
     return {} if has_buildx else {"DOCKER_BUILDKIT": "0"}

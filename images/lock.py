@@ -1,7 +1,7 @@
-"""Pin what goes into the images: `python -m images.lock` writes every images/<role>/requirements.txt anew.
+"""Pin the libraries of the images: `python -m images.lock` rewrites every images/<role>/requirements.txt.
 
-`uv pip compile` resolves a role's requirements.in within constraints.txt, without what its left-out.txt lists name.
-A file carries a digest of what it was made from, by which a test notices that it is out of date without any network.
+`uv pip compile` resolves a role's requirements.in within constraints.txt, without the libraries in its left-out.txt
+lists. Each file has a digest of what it was made from, so that a test without network notices that it is out of date.
 """
 
 import hashlib
@@ -20,23 +20,23 @@ _DIGEST_LINE = "# inputs sha256: "
 
 
 def uv_program() -> str:
-    """Where uv is: on the PATH, or beside this Python, where the set-up put it."""
+    """The path of uv: on the PATH, or next to this Python, where the set-up installed it."""
     return shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 
 
 def source_file(role: Role) -> Path:
-    """What a role asks for by name."""
+    """The file with a role's direct requirements."""
     return role.folder / "requirements.in"
 
 
 def inputs_digest(role: Role) -> str:
-    """Digest over what a role asks for and what is left out, comments aside."""
+    """Digest over a role's direct requirements and what is left out, without comments."""
     lines = [line for path in (source_file(role), *role.rule_files(_LEFT_OUT)) for line in rule_lines(path)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def is_current(role: Role) -> bool:
-    """Whether the locked file was made from the present requirements.in and left-out.txt."""
+    """Whether the locked file was made from the current requirements.in and left-out.txt."""
     path = role.folder / "requirements.txt"
     return path.exists() and f"{_DIGEST_LINE}{inputs_digest(role)}\n" in path.read_text(encoding="utf-8")
 
@@ -45,14 +45,14 @@ def lock(role: Role) -> int:
     """Write a role's requirements.txt; returns the number of distributions.
 
     Raises:
-        subprocess.CalledProcessError: uv found no versions that fit together; it has said why on stderr.
+        subprocess.CalledProcessError: uv found no compatible versions; it has printed why on stderr.
     """
     command = [uv_program(), "pip", "compile", str(source_file(role)), "--quiet", "--no-header", "--no-annotate"]
     command += ["--constraints", str(ROOT / "constraints.txt")]
     for path in role.rule_files(_LEFT_OUT):
         command += ["--override", str(path)]
     command += ["--python-version", PYTHON_VERSION, "--python-platform", PLATFORM, "--no-emit-index-url"]
-    if role.parent and ROLES[role.parent].requirements:  # what the parent brings must not change on top of it
+    if role.parent and ROLES[role.parent].requirements:  # keep the parent's versions
         command += ["--constraints", str(ROLES[role.parent].folder / "requirements.txt")]
     environment = os.environ | {"UV_SYSTEM_CERTS": os.environ.get("UV_SYSTEM_CERTS", "1")}
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
@@ -73,7 +73,7 @@ def main() -> int:
             print("[images] uv is missing. Install it (pip install uv) and start again.", file=sys.stderr)
             return 2
         except subprocess.CalledProcessError:
-            print(f"[images] {role.name}: no versions fit together, see above. Its file is unchanged.", file=sys.stderr)
+            print(f"[images] {role.name}: no compatible versions, see above. Its file is unchanged.", file=sys.stderr)
             return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""The images as data: what each is called, what it stands on, and what it is for."""
+"""The images as data: name, parent and content of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +14,29 @@ class Role:
     """One image."""
 
     name: str
-    """Folder below images/ with its Dockerfile and, but for base, its requirements."""
+    """Folder below images/ with its Dockerfile and, except for base, its requirements."""
     image: str
     """Name and tag."""
     parent: str | None
-    """Role that it stands on; None for what stands on BASE_IMAGE."""
+    """Role whose image it is built on; None for BASE_IMAGE."""
     has_vl3: bool
-    """Whether the project's own code is in it, as its last layer."""
+    """Whether it contains the project's own code, as its last layer."""
     runs_steps: bool = False
-    """Whether steps of the workflow run in it, so that kfp's executor and MLflow's client are there."""
+    """Whether steps of the workflow run in it, so that it has kfp's executor and MLflow's client."""
 
     @property
     def folder(self) -> Path:
-        """Where its Dockerfile is."""
+        """The folder of its Dockerfile."""
         return IMAGES / self.name
 
     @property
     def requirements(self) -> Path | None:
-        """Its locked requirements, those of its parent included; None where it has no libraries."""
+        """Its locked requirements, including those of its parent; None if it has no libraries."""
         path = self.folder / "requirements.txt"
         return path if path.exists() else None
 
     def rule_files(self, name: str) -> list[Path]:
-        """The lists that hold for this role: for all images, for those that run steps, and its own."""
+        """The lists that apply to this role: for all images, for those that run steps, and its own."""
         files = [IMAGES / name, IMAGES / f"steps-{name}" if self.runs_steps else None, self.folder / name]
         return [path for path in files if path is not None and path.exists()]
 
@@ -53,14 +53,16 @@ ROLES = {
         Role(name="mlflow", image=names.MLFLOW, parent="base", has_vl3=False),
     )
 }
-"""Every image, parents before those that stand on them."""
+"""Every image, parents before children."""
 
 
 def with_parents(wanted: list[str]) -> list[Role]:
-    """The named roles (all, if none is named) and what they stand on, in the order to build them.
+    """The named roles (all if the list is empty) and their parents, in the order to build them.
+
+    ["trainer"] gives base, torch, trainer.
 
     Raises:
-        KeyError: a name is no role.
+        KeyError: a name is not a role.
     """
     needed: set[str] = set()
     for name in wanted or list(ROLES):

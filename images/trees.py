@@ -1,7 +1,7 @@
 """The folders that become the layers of an image: installed on this machine by uv, trimmed, and compiled.
 
-An image is never given a package index, a cache or a compiler: what it needs is laid out here as it will lie below /
-in the image, and copied. uv links files from its cache, so a tree costs seconds and no disk.
+A build of an image needs no package index, cache or compiler: its files are prepared here as they will be below / in
+the image, and copied. uv links files from its cache, so a tree costs seconds and no disk.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ TREES = ROOT / "build" / "images"
 PREFIX = Path("opt/vl3")
 SITE_PACKAGES = PREFIX / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
 _LAYOUT = "1"
-"""To be raised when the code below lays a tree out in another way."""
+"""Raise it when the code below changes the layout of a tree."""
 
 
 def libraries_tree(role: Role) -> Path:
-    """The tree of a role's libraries, less what its parent has; made anew where its pins or the rules changed.
+    """The tree of a role's libraries without those of its parent; made again if its pins or the rules changed.
 
     Raises:
         ImageBuildError: uv is missing or cannot install.
@@ -50,7 +50,7 @@ def libraries_tree(role: Role) -> Path:
 
 
 def vl3_tree() -> Path:
-    """The tree of the project's own code, made anew where a source file changed."""
+    """The tree of the project's own code, made again if a source file changed."""
     sources = source_files()
     tree = TREES / "vl3"
     globs = rule_lines(IMAGES / "trimmed.txt")
@@ -60,12 +60,12 @@ def vl3_tree() -> Path:
         return tree
     shutil.rmtree(tree, ignore_errors=True)
     (tree / SITE_PACKAGES).mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as folder:  # building inside the checkout would keep files that are deleted
+    with tempfile.TemporaryDirectory() as folder:  # a build inside the checkout would keep deleted files
         for path in sources:
             copy = Path(folder) / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        (Path(folder) / "README.md").touch()  # pyproject.toml names it; a word changed there is no other image
+        (Path(folder) / "README.md").touch()  # required by pyproject.toml; its text must not change the image
         _install(tree, "--no-deps", "--no-build-isolation", "--no-cache", folder, reason="vl3 itself")
     _write_program(tree / PREFIX / "bin" / "vl3", "vl3.cli.main:main")
     _finish(tree, globs, key, made_from)
@@ -73,18 +73,18 @@ def vl3_tree() -> Path:
 
 
 def source_files() -> list[Path]:
-    """What the package vl3 is built from."""
+    """The files that the package vl3 is built from."""
     own = [path for path in (ROOT / "src" / "vl3").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return sorted([*own, ROOT / "pyproject.toml"])
 
 
 def trimmed(role: Role) -> list[str]:
-    """Globs below site-packages of what a role does not need."""
+    """Globs below site-packages of the files that a role does not need."""
     return [line for path in role.rule_files("trimmed.txt") for line in rule_lines(path)]
 
 
 def tree_content(tree: Path) -> str:
-    """Digest of what lies in a finished tree."""
+    """Digest of the files in a finished tree."""
     return _mark(tree).read_text(encoding="utf-8").splitlines()[1]
 
 
@@ -98,7 +98,7 @@ class ImageBuildError(Exception):
 
 
 def _install(tree: Path, *arguments: str, reason: str) -> None:
-    """Install into a tree with the machine's own settings of uv; nothing of them stays in it."""
+    """Install into a tree with the machine's own uv settings, which leave no trace in it."""
     command = [
         uv_program(),
         "pip",
@@ -126,20 +126,20 @@ def _finish(tree: Path, globs: list[str], key: str, made_from: str) -> None:
         for path in list(site_packages.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     _compile(tree)
-    # Pins and sources decide what is in a file; which files are there is the rest. So another glob that matches
-    # nothing, or another way to the same tree, leaves the images as they are.
+    # Pins and sources determine the content of the files, the listing which files there are. So a new glob that matches
+    # nothing, or another way to make the same tree, does not change the images.
     files = sorted(path for path in tree.rglob("*") if not path.is_dir())
     listing = (f"{path.relative_to(tree)} {path.lstat().st_size}" for path in files)
     _mark(tree).write_text(f"{key}\n{content_digest(made_from, *listing)}\n", encoding="utf-8")
 
 
 def _compile(tree: Path) -> None:
-    """Write bytecode that needs no look at its source's time, with the paths that the image will have."""
+    """Write bytecode that Python does not compare with its source's time, with the paths in the image."""
     if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON_VERSION:
-        raise ImageBuildError(f"the images hold bytecode of Python {PYTHON_VERSION}. Make .venv with that version.")
+        raise ImageBuildError(f"the images need bytecode of Python {PYTHON_VERSION}. Make .venv with that version.")
     options = ["-q", "-q", "-j", str(os.cpu_count() or 1), "--invalidation-mode", "unchecked-hash"]
     options += ["-s", str(tree), "-p", "/", str(tree / SITE_PACKAGES)]
-    # Files that no Python 3 can compile (templates, tests of syntax) lie in some libraries; they count as an error.
+    # Some libraries have files that Python 3 cannot compile (templates, syntax tests), which count as an error.
     subprocess.run([sys.executable, "-m", "compileall", *options], check=False, stdout=subprocess.DEVNULL)
 
 
@@ -158,7 +158,7 @@ def _is_finished(tree: Path, key: str) -> bool:
 
 
 def _mark(tree: Path) -> Path:
-    """The file that says which key a tree was finished for, and what lies in it."""
+    """The file with the key for which a tree was finished, and the digest of its files."""
     return TREES / f"{tree.name}.content"
 
 

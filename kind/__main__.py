@@ -1,6 +1,6 @@
 """The kind cluster of the tests: `python -m kind prepare|up|down|status`.
 
-`prepare` only installs and starts Docker where it can: for builds of images on a bare machine.
+`prepare` only installs and starts Docker if it can: for building images on a bare machine.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from vl3.system.locks import hold
 
 EXIT_FAILED = 1
 EXIT_MACHINE_LACKS = 4
-"""As everywhere in vl3: the platform is at fault. Tests skip on this code alone, with the message as their reason."""
+"""As everywhere in vl3: the platform is at fault. Tests skip only on this code, with the message as the reason."""
 
 
 def main() -> int:
-    """Read the command line and do what it says; exit code 1 when it failed, 4 when the machine lacks something."""
+    """Run the command; exit code 1 if it failed, 4 if the machine lacks something."""
     parser = argparse.ArgumentParser(prog="python -m kind", description=__doc__)
     parser.add_argument("command", choices=("prepare", "up", "down", "status"))
-    parser.add_argument("--name", default=DEFAULT_NAME, help="another cluster beside the usual one")
+    parser.add_argument("--name", default=DEFAULT_NAME, help="name of another cluster next to the usual one")
     parser.add_argument("--caches", action="store_true", help="down: remove the caches as well")
     arguments = parser.parse_args()
     settings = read_settings(arguments.name)
@@ -61,14 +61,14 @@ def main() -> int:
 
 
 def only_one(settings: Settings) -> AbstractContextManager[object]:
-    """Wait until no other `up` or `down` works on this machine."""
+    """Wait until no other `up` or `down` runs on this machine."""
     return hold(
-        settings.cache.with_suffix(".lock"), on_wait=lambda: say("another `up` or `down` is at work; waiting for it")
+        settings.cache.with_suffix(".lock"), on_wait=lambda: say("another `up` or `down` is running; waiting for it")
     )
 
 
 def up(settings: Settings) -> None:
-    """Build what is missing, start the cluster unless it runs, and put everything on it."""
+    """Build what is missing, start the cluster unless it runs, and install everything on it."""
     start = time.monotonic()
     prepare(settings.cache)
     programs, node_image, images, tags = build(settings)
@@ -76,17 +76,17 @@ def up(settings: Settings) -> None:
     config = kind_cluster.kind_config(settings.name, store)
     wanted = kind_cluster.identity(config, node_image)
     if kind_cluster.is_running(settings, programs["kind"], programs["kubectl"], wanted):
-        say(f"cluster {settings.name} runs already")
+        say(f"cluster {settings.name} is already running")
     else:
         kind_cluster.create(settings, programs["kind"], config, node_image)
-    # Not before: an older cluster stood on an older image until it was made anew.
+    # Only now: until it was recreated, an older cluster used an older image.
     remove_others(NODE_REPOSITORY, keep=[node_image])
     remove_others(CACHE_REPOSITORY, keep=tags)
     cluster = Cluster(programs["kubectl"], settings)
     load_images(settings.worker, images)
     if absent := missing_images(PROJECT_IMAGES):
-        say(f"not in Docker, and so not in the cluster: {', '.join(absent)} (make images)")
-    with ThreadPoolExecutor(max_workers=1) as pool:  # gigabytes, while the controllers wait for their certificates
+        say(f"not in Docker, so not loaded into the cluster: {', '.join(absent)} (build with `make images`)")
+    with ThreadPoolExecutor(max_workers=1) as pool:  # load gigabytes while the controllers wait for their certificates
         loading = pool.submit(load_images, settings.worker, PROJECT_IMAGES)
         put_controllers(cluster)
         loading.result()
@@ -95,9 +95,9 @@ def up(settings: Settings) -> None:
 
 
 def build(settings: Settings) -> tuple[dict[str, Path], str, list[str], list[str]]:
-    """Programs, node image, the images that the worker gets, and the cache tags of all images.
+    """Build and return the programs, the node image, the worker's images, and the cache tags of all images.
 
-    The Go builds run beside debootstrap.
+    The Go builds run in parallel with debootstrap.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         building = pool.submit(build_programs, settings.cache)
@@ -115,7 +115,7 @@ def build(settings: Settings) -> tuple[dict[str, Path], str, list[str], list[str
 
 
 def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path], node_image: str) -> Path:
-    """The worker's image store; a running cluster has it open, then it is left as it is."""
+    """The worker's image store, which is not touched while a running cluster uses it."""
     store = store_folder(settings, node_image)
     wanted = kind_cluster.identity(kind_cluster.kind_config(settings.name, store), node_image)
     if kind_cluster.is_running(settings, programs["kind"], programs["kubectl"], wanted):
@@ -128,7 +128,7 @@ def ensure_store_unless_running(settings: Settings, programs: Mapping[str, Path]
 def down(settings: Settings, *, caches: bool) -> None:
     """Delete the cluster; with `caches` also the built programs, image stores and images."""
     if not look().docker_answers:
-        say("no Docker daemon answers, so there is no cluster")
+        say("there is no Docker daemon, so there is no cluster")
         return
     kind = build_programs(settings.cache, [KIND])["kind"]
     if settings.name in kind_cluster.clusters(kind):
@@ -140,13 +140,13 @@ def down(settings: Settings, *, caches: bool) -> None:
 
 
 def remove_caches(settings: Settings, running: list[str]) -> None:
-    """Remove all that `up` built.
+    """Remove everything that `up` built.
 
     Raises:
-        KindError: Another cluster stands on it.
+        KindError: Another cluster uses it.
     """
     if running:
-        raise KindError(f"The caches stay: the clusters {', '.join(running)} use them. Take those down first.")
+        raise KindError(f"The caches are kept: the clusters {', '.join(running)} use them. Take those down first.")
     remove_others(CACHE_REPOSITORY, keep=())
     remove_others(NODE_REPOSITORY, keep=())
     shutil.rmtree(settings.cache, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Makes and removes the kind cluster itself."""
+"""Creates and deletes the kind cluster itself."""
 
 import json
 import os
@@ -20,15 +20,15 @@ def kind_config(name: str, store: Path | None) -> dict[str, Any]:
     worker: dict[str, Any] = {"role": "worker", "labels": {"vl3.dev/pool": "cpu"}}
     if store is not None:
         worker["extraMounts"] = [{"hostPath": str(store), "containerPath": "/var/lib/containerd"}]
-    if name == DEFAULT_NAME:  # a second cluster must not ask for the same ports
+    if name == DEFAULT_NAME:  # a second cluster cannot have the same ports
         worker["extraPortMappings"] = [
             {"containerPort": port, "hostPort": port, "listenAddress": "127.0.0.1"} for port in NODE_PORTS
         ]
     kubelet = {
         "kind": "KubeletConfiguration",
         "failCgroupV1": False,
-        # The controllers wait until a certificate that they wrote into a Secret comes back as a file: 95 s with the
-        # default of 1 m.
+        # The controllers write certificates into a Secret and wait until the kubelet mounts them: 95 s with the default
+        # of 1 m.
         "syncFrequency": "3s",
         "maxPods": 200,
     }
@@ -42,12 +42,12 @@ def kind_config(name: str, store: Path | None) -> dict[str, Any]:
 
 
 def identity(config: dict[str, Any], node_image: str) -> str:
-    """Changes when a running cluster is no longer the one that `up` would make."""
+    """A hash that changes if a running cluster differs from the one that `up` would create."""
     return hash_of(json.dumps(config, sort_keys=True), node_image)
 
 
 def is_running(settings: Settings, kind: Path, kubectl: Path, wanted: str) -> bool:
-    """Whether the whole cluster that `wanted` names is there and its API answers."""
+    """Whether a complete cluster with the identity `wanted` exists and its API answers."""
     if settings.name not in clusters(kind):
         return False
     try:
@@ -59,20 +59,20 @@ def is_running(settings: Settings, kind: Path, kubectl: Path, wanted: str) -> bo
 
 
 def clusters(kind: Path) -> list[str]:
-    """Names of the kind clusters on this machine, whole or not."""
+    """Names of the kind clusters on this machine, complete or not."""
     return run([kind, "get", "clusters"]).split()
 
 
 def create(settings: Settings, kind: Path, config: dict[str, Any], node_image: str) -> None:
-    """Make the cluster; what is left of an earlier, unfinished or different one goes first."""
+    """Create the cluster; an unfinished or different one with its name is deleted first."""
     if settings.name in clusters(kind):
-        say(f"cluster {settings.name} is unfinished, different or does not answer: it is made again")
+        say(f"cluster {settings.name} is unfinished, different or does not answer: creating it again")
         delete(settings, kind)
     settings.state.mkdir(parents=True, exist_ok=True)
     file = settings.state / "kind.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     with step(f"kind cluster {settings.name}"):
-        # A `kind create` that outlived us would, when it fails, delete the next cluster of this name.
+        # If it survived us and then failed, `kind create` would delete the next cluster of this name.
         run(
             [
                 *("setpriv", "--pdeathsig", "KILL"),
@@ -88,7 +88,7 @@ def create(settings: Settings, kind: Path, config: dict[str, Any], node_image: s
 
 
 def delete(settings: Settings, kind: Path) -> None:
-    """Remove the cluster and its files; caches stay."""
+    """Delete the cluster and its files; caches are kept."""
     _note(settings).unlink(missing_ok=True)
     with step(f"delete cluster {settings.name}"):
         run([kind, "delete", "cluster", "--name", settings.name, "--kubeconfig", settings.kubeconfig], timeout=300)

@@ -1,4 +1,4 @@
-"""Starts other programs and says what went wrong in one message; names and times the steps."""
+"""Runs other programs and reports failures in one message; prints and times the steps."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ _print_lock = threading.Lock()
 
 
 class KindError(Exception):
-    """Something that `up` or `down` cannot go on without; the text says what to do."""
+    """Why `up` or `down` cannot continue; the text says what to do."""
 
 
 def say(message: str) -> None:
@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Say when a step starts and how long it took."""
+    """Print when a step starts and how long it took."""
     say(f"{name} ...")
     start = time.monotonic()
     yield
@@ -46,7 +46,7 @@ def run(
     """Run a program and return what it printed.
 
     Raises:
-        KindError: It ended with another code than 0 or took longer than `timeout` seconds.
+        KindError: Its exit code is not 0, or it took longer than `timeout` seconds.
     """
     words = [str(word) for word in command]
     environment = None if env is None else {**os.environ, **env}
@@ -55,14 +55,14 @@ def run(
             words, cwd=cwd, env=environment, input=text, timeout=timeout, capture_output=True, text=True, check=False
         )
     except subprocess.TimeoutExpired:
-        raise KindError(f"`{short(words)}` did not end within {timeout:.0f} s.") from None
+        raise KindError(f"`{short(words)}` did not finish within {timeout:.0f} s.") from None
     if result.returncode != 0:
         raise KindError(f"`{short(words)}` ended with code {result.returncode}:\n{tail(result.stdout + result.stderr)}")
     return result.stdout
 
 
 def fetch(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run a program that downloads, up to three times, for networks that stumble.
+    """Run a program that downloads, up to three times, because networks are unreliable.
 
     Raises:
         KindError: It failed each time.
@@ -72,12 +72,12 @@ def fetch(command: Sequence[str | Path], *, cwd: Path | None = None, env: Mappin
         may_pass=lambda error: isinstance(error, KindError),
         pauses=Pauses(first_seconds=10, longest_seconds=20),
         tries=3,
-        note=lambda error, _, pause_seconds: say(f"{error}\n        once more in {pause_seconds:.0f} s"),
+        note=lambda error, _, pause_seconds: say(f"{error}\n        retrying in {pause_seconds:.0f} s"),
     )
 
 
 def succeeds(command: Sequence[str | Path], *, timeout: float = 60) -> bool:
-    """Whether a program ends with 0; what it prints is dropped."""
+    """Whether a program's exit code is 0; its output is dropped."""
     try:
         run(command, timeout=timeout)
     except (KindError, OSError):
@@ -101,7 +101,7 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> None
     ):
         assert sending.stdout is not None
         assert sending.stderr is not None
-        sending.stdout.close()  # the sender must see that the receiver has gone
+        sending.stdout.close()  # so that the sender notices when the receiver ends
         receiver_said = receiving.communicate()[1].decode(errors="replace")
         sender_said = sending.stderr.read().decode(errors="replace")
     if sending.returncode or receiving.returncode:
@@ -110,7 +110,7 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> None
 
 
 def short(words: Sequence[str]) -> str:
-    """A command on one line, cut where it gets long."""
+    """A command on one line, cut to 160 characters."""
     line = " ".join(words)
     return line if len(line) <= 160 else line[:157] + "..."
 

@@ -1,4 +1,4 @@
-"""Content hashes: what was built once from the same inputs is not built again."""
+"""Content hashes, so that nothing is built twice from the same inputs."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,7 +8,10 @@ LENGTH = 16
 
 
 def hash_of(*parts: str | Path | Iterable[str]) -> str:
-    """Hash of texts and of the names and bytes of files and folders, in the order given."""
+    """Hash of texts and of the names and bytes of files and folders, in the given order.
+
+    Each part is preceded by its length, so hash_of("ab", "c") differs from hash_of("a", "bc").
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):

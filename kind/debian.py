@@ -1,4 +1,4 @@
-"""The Debian base image, made by debootstrap: no registry is asked. The project's own images share its layer."""
+"""The Debian base image, made by debootstrap without a registry. The project's own images share its layer."""
 
 from images.debian import DEBIAN_IMAGE, debian_content
 from images.debian import ensure_debian as ensure_image
@@ -8,7 +8,7 @@ from kind.docker import CACHE_REPOSITORY
 
 
 def ensure_debian() -> str:
-    """Make the base image unless it is there, maybe from `make images`; return its tag in the cache."""
+    """Make the base image unless it exists, maybe from `make images`; returns its tag in the cache."""
     try:
         ensure_image()
     except ImageBuildError as error:

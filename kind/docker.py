@@ -1,4 +1,4 @@
-"""Docker images by content: a tag that carries the hash of what the image was made from."""
+"""Docker images by content: each tag has a hash of what the image was made from."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class ImageRecipe:
     """The name that the manifests use."""
     dockerfile: str
     files: Mapping[str, Path]
-    """Names in the build folder -> where the files lie now."""
+    """Names in the build folder -> where the files are now."""
 
     def tag(self, *bases: str) -> str:
         """Cache tag: changes with the Dockerfile, the files and the tags of the images it builds on."""
@@ -29,7 +29,7 @@ class ImageRecipe:
 
 
 def identity(path: Path) -> str:
-    """Hash of a file's bytes; built programs lie in folders that are named by hash already, which is much faster."""
+    """Hash of a file's bytes; of a built program the name of its folder, which is a hash already and much faster."""
     return f"{path.parent.name}/{path.name}" if "programs" in path.parts else hash_of(path)
 
 
@@ -40,7 +40,7 @@ def image_ids() -> dict[str, str]:
 
 
 def ensure_image(recipe: ImageRecipe, *bases: str) -> str:
-    """Build an image unless the same one was built before; give it its name; return its cache tag."""
+    """Build an image unless the same one was built before, and tag it with its name; returns its cache tag."""
     tag = recipe.tag(*bases)
     known = image_ids()
     if tag not in known:
@@ -53,14 +53,14 @@ def ensure_image(recipe: ImageRecipe, *bases: str) -> str:
 
 
 def build(recipe: ImageRecipe, tag: str) -> None:
-    """Run `docker build` over a folder with just the files of the recipe.
+    """Run `docker build` in a folder with only the files of the recipe.
 
-    The network is the machine's own: name servers on a loopback address are out of reach in a network of Docker's.
+    It uses the machine's network: a name server on a loopback address cannot be reached from a Docker network.
     """
     with TemporaryDirectory(prefix="vl3-image-") as name:
         folder = Path(name)
         for file_name, path in recipe.files.items():
-            # Go's module folders are read-only: their modes stay behind, or the folder could not be removed.
+            # Go's module folders are read-only; with their modes the copy could not be removed.
             run(["cp", "-rL", *(["--no-preserve=mode"] if path.is_dir() else []), path, folder / file_name])
         (folder / "Dockerfile").write_text(recipe.dockerfile, encoding="utf-8")
         run(["docker", "build", "--network", "host", "--tag", tag, folder])
@@ -78,10 +78,10 @@ def scratch_dockerfile(program: str, *, target: str, user: str = "0:0") -> str:
 
 
 def remove_others(repository: str, keep: Iterable[str]) -> None:
-    """Remove the images of a repository that nothing names any more.
+    """Remove the images of a repository that are no longer needed.
 
-    What a container was made from stays: another cluster may stand on an older node image. Layers that others use stay
-    as well.
+    Images of containers are kept, because another cluster may use an older node image; so are layers that other images
+    use.
     """
     kept = {*keep, *run(["docker", "ps", "--all", "--format", "{{.Image}}"]).split()}
     old = [name for name in image_ids() if name.startswith(f"{repository}:") and name not in kept]

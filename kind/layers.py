@@ -1,7 +1,10 @@
-"""Brings an image into a node without the layers that the node has unpacked already.
+"""Loads an image into a node without the layers that the node has already unpacked.
 
-`docker save` always writes the whole image: 5 GB of which perhaps 10 MB are new. Its stream is read here as it comes;
-layers that the node has are dropped, the others go on as an OCI archive.
+`docker save` always writes the whole image: 5 GB of which perhaps 10 MB are new. This module reads its stream, drops
+the layers that the node has, and writes the others as an OCI archive:
+
+    docker save of base + torch + vl3    the node has base + torch of an earlier build
+    archive                              the layer vl3, the configuration, a manifest that lists all three layers
 """
 
 import hashlib
@@ -22,7 +25,7 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
 class UnknownLayers(Exception):
-    """The stream is not what was expected; loading the whole image still works."""
+    """The stream is not as expected; the image can still be loaded whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +35,7 @@ class Blob:
     digest: str
     size: int
     path: Path | None
-    """Where its bytes were put; None when the node has them."""
+    """Where its bytes were stored; None if the node has them."""
 
     def describe(self, media_type: str) -> dict[str, Any]:
         """How a manifest refers to it."""
@@ -40,9 +43,10 @@ class Blob:
 
 
 def shared_layers(wanted: Sequence[str], in_node: Sequence[Sequence[str]]) -> int:
-    """How many layers, from the bottom, an image shares with some image of the node.
+    """How many layers, counted from the bottom, an image shares with an image in the node.
 
-    Only from the bottom: the node keeps a layer as a folder on top of the folders below it.
+    Only from the bottom, because an unpacked layer depends on those below it: for an image of the layers a, b, c the
+    node's [a, b, d] shares 2 and its [x, b, c] none, so the result is 2.
     """
     return max((_common(wanted, layers) for layers in in_node), default=0)
 
@@ -60,13 +64,13 @@ def convert(saved: IO[bytes], sink: IO[bytes], name: str, present: Mapping[str, 
     """Turn the output of `docker save` of one image into an OCI archive without some layers.
 
     Args:
-        saved: What `docker save` writes.
-        sink: Where the archive goes.
+        saved: The output of `docker save`.
+        sink: Where the archive is written.
         name: Full name of the image.
-        present: Digest -> size in bytes of the layers that are left out.
+        present: Digest -> size in bytes of the layers to leave out.
 
     Raises:
-        UnknownLayers: A layer that was to be left out did not come; nothing was written then.
+        UnknownLayers: The stream does not have a layer that should be left out; nothing has been written then.
     """
     with TemporaryDirectory(prefix="vl3-layers-") as folder:
         blobs, links = _read(saved, Path(folder), present)
@@ -76,12 +80,15 @@ def convert(saved: IO[bytes], sink: IO[bytes], name: str, present: Mapping[str, 
         assert config.path is not None
         digests = json.loads(config.path.read_bytes())["rootfs"]["diff_ids"]
         if digests != [layer.digest for layer in layers]:
-            raise UnknownLayers(f"the layers of {name} are not those that its configuration names")
+            raise UnknownLayers(f"the layers of {name} differ from those in its configuration")
         _write(sink, name, config, layers)
 
 
 def _read(saved: IO[bytes], folder: Path, present: Mapping[str, int]) -> tuple[dict[str, Blob], dict[str, str]]:
-    """All files of the stream, and what its links point at."""
+    """All files of the stream, and the targets of its links.
+
+    A file with the size of a present layer is assumed to be that layer: only its digest is computed, and checked.
+    """
     by_size = {size: digest for digest, size in present.items()}
     blobs: dict[str, Blob] = {}
     links: dict[str, str] = {}
@@ -122,12 +129,12 @@ def _saved_manifest(blobs: Mapping[str, Blob]) -> dict[str, Any]:
 def _at(path: str, blobs: Mapping[str, Blob], links: Mapping[str, str]) -> Blob:
     blob = blobs.get(links.get(path, path))
     if blob is None:
-        raise UnknownLayers(f"docker save named {path} and did not write it")
+        raise UnknownLayers(f"docker save listed {path} but did not write it")
     return blob
 
 
 def _write(sink: IO[bytes], name: str, config: Blob, layers: Sequence[Blob]) -> None:
-    """The archive: the files that the node lacks, a manifest over all layers, an index that names it."""
+    """Write the archive: the files that the node lacks, a manifest of all layers, and an index with the name."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,

@@ -1,4 +1,4 @@
-"""What the machine must have; what of it can be installed or started here is, the rest is named in one message."""
+"""What the machine needs: installs or starts what it can, and lists the rest in one message."""
 
 import os
 import shutil
@@ -23,11 +23,11 @@ class MachineLacks(KindError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What was found."""
+    """What the machine has."""
 
     is_root: bool
     programs: frozenset[str]
-    """Those of the programs needed that are there."""
+    """The needed programs that are installed."""
     docker_answers: bool
     has_debian_image: bool
     """debootstrap is needed only once."""
@@ -35,7 +35,7 @@ class Machine:
 
 
 def lacks(machine: Machine) -> list[str]:
-    """One line for each thing that is missing, with its remedy."""
+    """One line for each missing thing, with its remedy."""
     missing = []
     if "docker" not in machine.programs:
         missing.append("docker: install it (Debian: apt-get install docker.io)")
@@ -73,15 +73,15 @@ def look() -> Machine:
 
 
 def find(program: str) -> str | None:
-    """Where a program lies; Debian keeps some outside an ordinary user's PATH."""
+    """The path of a program; Debian installs some outside an ordinary user's PATH."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/local/go/bin:/usr/sbin:/sbin")
 
 
 def prepare(cache: Path) -> None:
-    """Install and start what is missing and can be; afterwards Docker answers.
+    """Install and start what is missing if possible; afterwards Docker answers.
 
     Raises:
-        MachineLacks: The rest; the message names all of it.
+        MachineLacks: Something else is missing; the message lists everything.
     """
     os.environ["PATH"] += ":/usr/local/go/bin:/usr/sbin:/sbin"
     machine = look()
@@ -110,7 +110,7 @@ def _wanted(program: str, machine: Machine) -> bool:
 
 
 def install(packages: list[str]) -> None:
-    """Install Debian packages; a service that a package would start is left alone."""
+    """Install Debian packages without starting their services."""
     if not packages:
         return
     with step(f"apt-get install {' '.join(packages)}"):
@@ -120,26 +120,27 @@ def install(packages: list[str]) -> None:
 
 
 def has_sys_resource(status: str) -> bool:
-    """Whether anything on this machine can have CAP_SYS_RESOURCE, by the text of /proc/self/status.
+    """Whether processes on this machine can have CAP_SYS_RESOURCE, from the text of /proc/self/status.
 
-    The bounding set says it for an ordinary user, too, who has no capability while the Docker daemon has all.
+    The bounding set also shows it to an ordinary user, who has no capabilities while the Docker daemon has all.
+    `CapBnd: 000001ffffffffff` has bit 24 set; `CapBnd: 00000000a80425fb`, of a container, has not.
     """
     line = next(line for line in status.splitlines() if line.startswith("CapBnd:"))
     return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def privileged_containers_run() -> bool:
-    """Whether the machine has the capability that runc asks for, or a wrapper around runc that does without."""
+    """Whether the machine has the capability that runc needs, or uses a wrapper around runc that works without it."""
     if has_sys_resource(Path("/proc/self/status").read_text(encoding="utf-8")):
         return True
     return run(["docker", "info", "--format", "{{.DefaultRuntime}}"]).strip() != "runc"
 
 
 def start_dockerd(cache: Path) -> None:
-    """Start a Docker daemon of our own, which stays when we end.
+    """Start a Docker daemon, which keeps running when this process ends.
 
     Raises:
-        KindError: It does not answer in time; the message has its last lines.
+        KindError: It does not answer in time; the message has its last log lines.
     """
     cache.mkdir(parents=True, exist_ok=True)
     command = ["dockerd", "--storage-driver", "overlay2"]

@@ -1,4 +1,4 @@
-"""The node image: kind's stock one where it can be pulled, otherwise made here from Debian and Go modules."""
+"""The node image: kind's stock one if it can be pulled, otherwise one made here from Debian and Go modules."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ CONTAINERD_SECONDS = 30
 
 
 def pull_stock_image() -> str | None:
-    """Kind's own node image of this version, or None where no registry answers."""
+    """Kind's own node image of this version, or None if it cannot be pulled."""
     image = f"{STOCK_IMAGE}:{KUBERNETES_VERSION}"
     if image in image_ids():
         return image
@@ -26,11 +26,11 @@ def pull_stock_image() -> str | None:
 
 
 def ensure_node_image(programs: Mapping[str, Path], images: Mapping[str, str], debian: str) -> str:
-    """Make the node image unless the same one is there; return its name.
+    """Make the node image unless the same one exists; returns its name.
 
     Args:
         programs: The built Go programs.
-        images: Image name -> cache tag of the images that every node needs from its first moment.
+        images: Image name -> cache tag of the images that every node needs to start.
         debian: Cache tag of the base image.
     """
     recipe = root_recipe(programs)
@@ -59,7 +59,7 @@ def root_recipe(programs: Mapping[str, Path]) -> ImageRecipe:
 
 
 def _preload(root: str, names: list[str], image: str) -> None:
-    """Import images into the containerd of a container of `root` and keep the result as `image`."""
+    """Import images into the containerd of a container of `root` and commit the result as `image`."""
     container = run(["docker", "run", "--detach", "--privileged", "--entrypoint", "containerd", root]).strip()
     try:
         _wait_for_containerd(container)
@@ -70,7 +70,7 @@ def _preload(root: str, names: list[str], image: str) -> None:
         run(["docker", "commit", container, loaded])
     finally:
         run(["docker", "rm", "--force", "--volumes", container])
-    # What `docker commit` cannot set again: the entry point that was replaced above, and the stop signal.
+    # `docker commit` cannot restore the entry point, which was replaced above, and the stop signal.
     dockerfile = f'FROM {loaded}\nSTOPSIGNAL SIGRTMIN+3\nENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]\n'
     run(["docker", "build", "--tag", image, "-"], text=dockerfile)
     run(["docker", "rmi", loaded])

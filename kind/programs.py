@@ -16,7 +16,7 @@ GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod -buildvcs=false"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoModule:
-    """One Go module folder and the programs that are built of it."""
+    """One Go module folder and the programs that are built from it."""
 
     module: str
     """Folder below `modules/`."""
@@ -37,7 +37,7 @@ CALICO = ("calico", "calico-felix")
 
 KIND = GoModule(module="kind", packages=("sigs.k8s.io/kind",), programs=("kind",))
 
-# Kubernetes before the controllers: they find most of their packages in the build cache then.
+# Kubernetes before the controllers, so that they find most of their packages in the build cache.
 GO_MODULES = (
     KIND,
     GoModule(module="pause", packages=(".",), programs=("pause",)),
@@ -76,13 +76,13 @@ GO_MODULES = (
 
 
 def module_folder(folder: str, module: str) -> Path:
-    """Where Go keeps the files of a pinned module; it is fetched where it is not there yet."""
+    """Where Go keeps the files of a pinned module; downloads it if necessary."""
     said = run(["go", "mod", "download", "-json", module], cwd=MODULES / folder, env=GO_ENVIRONMENT)
     return Path(json.loads(said)["Dir"])
 
 
 def linker_flags() -> str:
-    """Flags that strip the programs and put Kubernetes' version into them; without it clients see v0.0.0."""
+    """Flags that strip the programs and set Kubernetes' version in them; otherwise clients see v0.0.0."""
     major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     component = "k8s.io/component-base/version"
     values = {
@@ -95,12 +95,12 @@ def linker_flags() -> str:
 
 
 def module_hash(go_module: GoModule, go_version: str) -> str:
-    """Changes with the pinned modules, the packages, the flags and Go itself."""
+    """A hash of the pinned modules, the packages, the flags and the Go version."""
     return hash_of(MODULES / go_module.module, go_module.packages, linker_flags(), go_version)
 
 
 def build_programs(cache: Path, modules: Iterable[GoModule] = GO_MODULES) -> dict[str, Path]:
-    """Build what the cache lacks and say where every program lies."""
+    """Build what the cache lacks; returns the path of every program."""
     go_version = run(["go", "version"]).strip()
     found: dict[str, Path] = {}
     for go_module in modules:
@@ -114,12 +114,12 @@ def build_programs(cache: Path, modules: Iterable[GoModule] = GO_MODULES) -> dic
 
 
 def _build(go_module: GoModule, folder: Path) -> None:
-    """Build beside the final folder, so that a killed build is never taken for a whole one."""
+    """Build next to the final folder, so that a killed build never looks complete."""
     work = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.copytree(MODULES / go_module.module, work / "module", dirs_exist_ok=True)
     output = work / "out"
     output.mkdir()
-    # A single package gets its name from us: a module's root package is named after its folder.
+    # Name a single program explicitly: Go would name a module's root package after its folder.
     target = f"{output}/" if len(go_module.programs) > 1 else str(output / go_module.programs[0])
     fetch(
         ["go", "build", "-trimpath", "-ldflags", linker_flags(), "-o", target, *go_module.packages],

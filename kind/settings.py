@@ -1,4 +1,4 @@
-"""Versions, names and folders of the kind cluster: the one place to change them."""
+"""Versions, names and folders of the kind cluster, defined only here."""
 
 import os
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ KWOK_IMAGE = "registry.k8s.io/kwok/kwok:v0.7.0"
 SEAWEEDFS_IMAGE = "vl3/seaweedfs:kind"
 POSTGRES_IMAGE = "vl3/postgres:kind"
 PROJECT_IMAGES = ("ghcr.io/vl3/launcher:0.1.0", "ghcr.io/vl3/trainer:0.1.0", "ghcr.io/vl3/mlflow:0.1.0")
-"""Made by `make images`; brought into the cluster when Docker has them."""
+"""Built by `make images`; loaded into the cluster if Docker has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """One cluster and where its files lie."""
+    """One cluster and the folders of its files."""
 
     name: str
     cache: Path
     """Built programs and the workers' image stores; survives `down`."""
     state: Path
-    """kubeconfig and what `up` notes about this cluster; removed by `down`."""
+    """kubeconfig and what `up` records about this cluster; removed by `down`."""
     pull: bool
     """Try kind's stock node image before making one."""
 
     @property
     def kubeconfig(self) -> Path:
-        """The file that KUBECONFIG must name; never ~/.kube/config."""
+        """The file to set KUBECONFIG to; never ~/.kube/config."""
         return self.state / "kubeconfig"
 
     @property
@@ -48,7 +48,7 @@ class Settings:
 
 
 def read_settings(name: str = DEFAULT_NAME) -> Settings:
-    """Settings of the cluster `name`, with the folders that the environment asks for."""
+    """Settings of the cluster `name`, with the folders from the environment."""
     cache = Path(os.environ.get("VL3_CACHE") or Path.home() / ".cache" / "vl3") / "kind"
     folder = "kind" if name == DEFAULT_NAME else f"kind-{name}"
     return Settings(

@@ -1,4 +1,4 @@
-"""Puts the controllers and the kind overlay on the cluster and waits until they really answer."""
+"""Installs the controllers and the kind overlay on the cluster and waits until they answer."""
 
 import json
 import time
@@ -25,7 +25,7 @@ class Cluster:
         return run([*self._command, *arguments], text=text, timeout=120)
 
     def apply(self, folder: Path) -> None:
-        """Server-side apply of a kustomization: definitions first, the rest when the API knows them."""
+        """Server-side apply of a kustomization: definitions first, the rest once the API knows them."""
         definitions, others = split_definitions(self.kubectl("kustomize", folder))
         server_side = ("apply", "--server-side", "--force-conflicts", "--field-manager=vl3-kind")
         if definitions:
@@ -34,10 +34,10 @@ class Cluster:
         self.kubectl(*server_side, "--filename", "-", text=others)
 
     def wait_for_deployments(self) -> None:
-        """Wait until every Deployment of the cluster runs what was applied last.
+        """Wait until every Deployment of the cluster runs its latest version.
 
         Raises:
-            KindError: One does not; the message shows which, and all pods.
+            KindError: One does not; the message has its name and all pods.
         """
         deadline = time.monotonic() + READY_SECONDS
         while waiting := unready(json.loads(self.kubectl("get", "deployments", "--all-namespaces", "--output=json"))):
@@ -48,10 +48,10 @@ class Cluster:
             time.sleep(1)
 
     def wait_for_webhooks(self) -> None:
-        """Wait until objects that pass the controllers' webhooks are accepted, as a dry run.
+        """Wait until a dry run of objects that pass through the controllers' webhooks succeeds.
 
         Raises:
-            KindError: They are refused for too long; the message has the last refusal.
+            KindError: It fails for too long; the message has the last error.
         """
         deadline = time.monotonic() + READY_SECONDS
         while True:
@@ -66,7 +66,7 @@ class Cluster:
 
 
 def unready(deployments: dict[str, Any]) -> list[str]:
-    """Names of the Deployments, of a list as the API gives it, whose newest pods are not all available."""
+    """Names of the Deployments in the API's list whose latest pods are not all available."""
     waiting = []
     for item in deployments["items"]:
         wanted, status = item["spec"]["replicas"], item.get("status", {})
@@ -95,9 +95,9 @@ def put_controllers(cluster: Cluster) -> None:
 
 
 def put_overlay(cluster: Cluster) -> None:
-    """Namespace vl3 with queues, runtimes, S3, database and MLflow, where the overlay exists."""
+    """Namespace vl3 with queues, runtimes, S3, database and MLflow, if the overlay exists."""
     if not (OVERLAY / "kustomization.yaml").exists():
-        say(f"{OVERLAY.relative_to(ROOT)} is not there: the cluster stays without it")
+        say(f"{OVERLAY.relative_to(ROOT)} does not exist: the cluster is ready without it")
         return
     with step(str(OVERLAY.relative_to(ROOT))):
         cluster.apply(OVERLAY)

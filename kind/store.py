@@ -1,4 +1,4 @@
-"""The worker's images: a containerd store on this machine that outlives the cluster, filled by streams."""
+"""The worker's images: a containerd store on this machine that outlives the cluster, filled from Docker by streams."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from kind.layers import UnknownLayers, convert, shared_layers
 from kind.settings import HERE, Settings
 
 WORTH_BYTES = 200_000_000
-"""From here on it pays to look at the stream layer by layer."""
+"""From this size of shared layers on, filtering the stream is faster than loading the whole image."""
 CTR = ("ctr", "--namespace", "k8s.io")
 
 
@@ -26,20 +26,20 @@ class NodeImage:
 
     name: str
     id: str
-    """The same that Docker shows."""
+    """The same as Docker's."""
     layers: dict[str, int] = field(default_factory=dict, compare=False)
     """Digest -> size in bytes, from the bottom."""
 
 
 def store_folder(settings: Settings, node_image: str) -> Path:
-    """Where the store of a cluster lies; another node image has another one."""
+    """The store of a cluster; each node image has its own."""
     return settings.cache / "stores" / f"{settings.name}-{node_image.rpartition(':')[2]}"
 
 
 def ensure_store(settings: Settings, node_image: str) -> Path:
-    """The folder for the worker's /var/lib/containerd: seeded from the node image, without old containers.
+    """The folder for the worker's /var/lib/containerd: copied from the node image, without old containers.
 
-    Images stay unpacked in it, so that a new cluster with the same node image has them at once.
+    It keeps images unpacked, so that a new cluster with the same node image has them at once.
     """
     store = store_folder(settings, node_image)
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def ensure_store(settings: Settings, node_image: str) -> Path:
     if store.is_dir():
         script = f"{HERE / 'node' / 'clean-store.sh'}:/clean-store.sh:ro"
         mounts = ["--volume", f"{store}:/var/lib/containerd", "--volume", script]
-        with step("old containers out of the worker's store"):
+        with step("remove old containers from the worker's store"):
             run([*with_store, *mounts, node_image, "/clean-store.sh"])
         return store
     with step("worker's image store"):
@@ -62,7 +62,7 @@ def ensure_store(settings: Settings, node_image: str) -> Path:
 
 
 def load_images(node: str, names: Iterable[str]) -> None:
-    """Stream images from Docker into a node; what the node has by content is left out."""
+    """Stream images from Docker into a node, without images and large layers that the node has."""
     known = image_ids()
     present = list_images(node)
     ids = {image.name: image.id for image in present}
@@ -73,7 +73,7 @@ def load_images(node: str, names: Iterable[str]) -> None:
     for name, layers in shared.items():
         with step(f"load {name}, without {sum(layers.values()) / 1e6:,.0f} MB that the node has"):
             if not load_rest(node, name, known[name], layers):
-                say(f"{name}: the whole image goes in")
+                say(f"{name}: loading the whole image instead")
                 load_whole(node, [name])
     if whole := [name for name in missing if name not in shared]:
         with step(f"load {', '.join(whole)}"):
@@ -82,14 +82,14 @@ def load_images(node: str, names: Iterable[str]) -> None:
 
 
 def load_whole(node: str, names: list[str]) -> None:
-    """One stream with all layers, each once."""
+    """Load images in one stream with all layers, each once."""
     pipe(["docker", "save", *names], ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"])
 
 
 def load_rest(node: str, name: str, image_id: str, present: dict[str, int]) -> bool:
-    """A stream with the layers that are not `present`; False when the image has to be loaded whole.
+    """Stream only the layers that are not `present`; returns False if the image has to be loaded whole.
 
-    By ID: the name may go to another image meanwhile.
+    By ID, because the name may be given to another image meanwhile.
     """
     importing = ["docker", "exec", "--interactive", node, *CTR, "images", "import", "-"]
     with (
@@ -115,7 +115,7 @@ def load_rest(node: str, name: str, image_id: str, present: dict[str, int]) -> b
 
 
 def layers_to_leave_out(names: list[str], in_node: list[NodeImage]) -> dict[str, dict[str, int]]:
-    """For the images where it pays: digest -> bytes of the layers that the node has unpacked, in the same place."""
+    """For images with enough shared layers: digest -> bytes of the layers that the node has already unpacked."""
     facts = json.loads(run(["docker", "image", "inspect", *names]))
     sizes = {digest: size for image in in_node for digest, size in image.layers.items()}
     left_out = {}
@@ -147,13 +147,13 @@ def run_in_node(node: str, script: str, *arguments: str) -> str:
 
 
 def missing_images(names: Iterable[str]) -> list[str]:
-    """Images that Docker lacks, and that the cluster can therefore not get."""
+    """Images that Docker does not have, so that the cluster cannot get them."""
     known = image_ids()
     return [name for name in names if name not in known]
 
 
 def full_name(image: str) -> str:
-    """The name that containerd gives to an image that Docker calls `image`."""
+    """The name of an image in containerd: `vl3/postgres:kind` is docker.io/vl3/postgres:kind, `ghcr.io/...` stays."""
     first, slash, _ = image.partition("/")
     if slash and ("." in first or ":" in first):
         return image

@@ -23,18 +23,18 @@ class ManifestSource:
     name: str
     module: str
     folder: str
-    """Folder of the module that is copied, so that kustomize finds what it refers to."""
+    """Folder of the module that is copied, so that kustomize finds the files that it refers to."""
     overlays: tuple[str, ...]
     """kustomizations below `folder` that are rendered, in this order."""
     stock_image: str
-    """Name of the controller's image as the rendered files have it."""
+    """Name of the controller's image in the rendered files."""
     image: str
-    """Name and tag that a team uses."""
+    """Name and tag to use instead."""
     prepare: Callable[[Path], None] = lambda folder: None
 
 
 def without_own_jobset(folder: Path) -> None:
-    """Trainer's overlay fetches JobSet by URL; ours stands beside it."""
+    """Remove JobSet from Trainer's overlay, which would fetch it by URL: we vendor our own."""
     file = folder / "overlays" / "manager" / "kustomization.yaml"
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(line for line in lines if "third-party/jobset" not in line), encoding="utf-8")
@@ -78,7 +78,7 @@ SOURCES = (
 
 
 def rendered(source: ManifestSource) -> str:
-    """All objects of a source as one YAML text, under a header that says where they come from."""
+    """All objects of a source as one YAML text, with a header that says where they come from."""
     module = module_folder(source.name, source.module)
     with TemporaryDirectory(prefix="vl3-vendor-") as name:
         folder = Path(name) / source.folder
@@ -94,7 +94,7 @@ def rendered(source: ManifestSource) -> str:
 
 
 def kustomization(source: ManifestSource) -> str:
-    """The kustomization over the rendered file: the image of the release, nothing else."""
+    """The kustomization of the rendered file, which only sets the release's image."""
     name, _, tag = source.image.rpartition(":")
     image = {"name": source.stock_image, "newName": name, "newTag": tag}
     document = {
@@ -107,7 +107,7 @@ def kustomization(source: ManifestSource) -> str:
 
 
 def main() -> int:
-    """Rewrite every folder; a later `git diff` shows what a new version changes."""
+    """Rewrite every folder; `git diff` then shows what a new version changes."""
     try:
         for source in SOURCES:
             folder = TARGET / source.name

@@ -1,6 +1,6 @@
 """`vl3 run`: the workflow on a Kubeflow Pipelines server. A plug-in of the command (entry point `vl3.commands`).
 
-vl3 itself knows nothing of kfp; kfp is imported when a command needs the server, not before.
+vl3 itself does not import kfp, and a command imports it only when it needs the server.
 """
 
 import json
@@ -25,7 +25,7 @@ Endpoint = Annotated[
     str, typer.Option("--endpoint", envvar="VL3_KFP_ENDPOINT", help="Address of the Kubeflow Pipelines server.")
 ]
 Namespace = Annotated[
-    str, typer.Option("--namespace", envvar="VL3_KFP_NAMESPACE", help="Namespace, on a server for many users.")
+    str, typer.Option("--namespace", envvar="VL3_KFP_NAMESPACE", help="Namespace, on a multi-user server.")
 ]
 Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a run.")]
 
@@ -41,7 +41,7 @@ def submit(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Submit a run. The same command again goes on with a failed run, and leaves an active one alone."""
+    """Submit a run. The same command again resumes a failed run and does not touch an active one."""
     submission = make_submission(workflow, parameters)
     server = _server(endpoint, namespace)
     from pipelines import submit as submitting
@@ -50,12 +50,12 @@ def submit(
     if digest:
         print(f"submitted run {submission.run_id} (workflow {digest[:10]}): {server.link(run.run_id)}")
     else:
-        print(f"run {submission.run_id} is at work ({run.state}), not submitted again: {server.link(run.run_id)}")
+        print(f"run {submission.run_id} is active ({run.state}), not submitted again: {server.link(run.run_id)}")
 
 
 @app.command("list")
 def list_runs(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of runs looked through.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of runs to search.")] = 50,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
@@ -75,11 +75,11 @@ def list_runs(
 @app.command()
 def status(
     run: Run,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the run until it has ended.")] = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Print how a run and its tasks stand. With --follow the exit code tells how it ended."""
+    """Print the states of a run and its tasks. With --follow the exit code is 0 only if the run succeeded."""
     server = _server(endpoint, namespace)
     from pipelines import submit as submitting
     from pipelines.tasks import task_states
@@ -89,12 +89,12 @@ def status(
         rows: list[tuple[str, ...]] = [(task.name, task.state, task.error) for task in task_states(found)]
         print(f"run {found.display_name}: {found.state}  {server.link(found.run_id)}\n{_aligned(rows)}")
         return
-    told: dict[str, str] = {}
+    shown: dict[str, str] = {}
     for now in submitting.follow(server, found):
         for name, state in {**{task.name: task.state for task in task_states(now)}, "run": now.state}.items():
-            if told.get(name, "WAITING") != state:
+            if shown.get(name, "WAITING") != state:
                 print(f"{name}: {state}", flush=True)
-                told[name] = state
+                shown[name] = state
         found = now
     if found.state != "SUCCEEDED":
         raise _failure(server, found)
@@ -103,12 +103,12 @@ def status(
 @app.command()
 def explain(
     run: Annotated[str, typer.Argument(help="Folder of a run, its name below runs/, or the id of a submitted one.")],
-    task: Annotated[str, typer.Argument(help="Task of the workflow; all, if none is named.")] = "",
+    task: Annotated[str, typer.Argument(help="Task of the workflow. Default: all.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every difference.")] = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Print why each task would run or be reused if the run were started again with the code of here."""
+    """Print why each task would run or be reused if the run were started again with this checkout's code."""
     from pipelines import explain as explaining
 
     previews = explaining.explain(
@@ -128,7 +128,7 @@ def explain(
 def logs(
     run: Run,
     task: Annotated[str, typer.Argument(help="Task of the workflow: train-video, validate-data, ...")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the task runs.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log while the task runs.")] = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
@@ -148,35 +148,35 @@ def cancel(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """End a run, wait until it has ended, and remove what it still holds on the cluster."""
+    """Stop a run, wait until it has ended, and delete its TrainJobs."""
     server = _server(endpoint, namespace)
     from pipelines import submit as submitting
     from pipelines.tasks import run_parameters
 
     found, was_active = submitting.cancel(server, submitting.find_run(server, run), timeout_seconds=timeout)
     if not was_active:
-        print(f"run {found.display_name} has ended already ({found.state}), there is nothing to cancel")
+        print(f"run {found.display_name} has already ended ({found.state}); nothing to cancel")
         return
     print(
-        f"run {found.display_name} has ended ({found.state}). Its launchers were told to free their GPUs.", flush=True
+        f"run {found.display_name} has ended ({found.state}). Its launchers were asked to free their GPUs.", flush=True
     )
     _free(context.meta["vl3.free_run"], str(run_parameters(found).get("run_id") or found.display_name), namespace)
 
 
 def _free(free: Callable[[str, str | None], list[str]], run_id: str, namespace: str) -> None:
-    """See to it that no TrainJob is left: a launcher that is ended from outside may have no time to remove its own.
+    """Make sure that no TrainJob is left: a killed launcher may have had no time to delete its own.
 
     Raises:
-        ClusterError: the cluster could not be asked.
+        ClusterError: the cluster could not be checked.
     """
     try:
         freed = free(run_id, namespace or None)
     except Vl3Error as error:
         raise ClusterError(
-            f"run {run_id} has ended, but whether its TrainJobs are gone could not be seen: {error} The namespace's "
-            "collector removes them in time; to see at once: kubectl get trainjobs."
+            f"run {run_id} has ended, but it could not be checked whether its TrainJobs are gone: {error} The "
+            "namespace's collector deletes them later; to check now: kubectl get trainjobs."
         ) from error
-    print(f"removed {', '.join(freed)}; its GPUs are free" if freed else "no TrainJob of it is left; its GPUs are free")
+    print(f"deleted {', '.join(freed)}; its GPUs are free" if freed else "it has no TrainJobs left; its GPUs are free")
 
 
 def _failure(server: "Server", run: Any) -> Vl3Error:
@@ -185,8 +185,8 @@ def _failure(server: "Server", run: Any) -> Vl3Error:
     failed = [state.name + (f" ({state.error})" if state.error else "") for state in failed_tasks(run)]
     what = f" in {', '.join(failed)}" if failed else ""
     return Vl3Error(
-        f"run {run.display_name} ended as {run.state}{what}. `vl3 run logs {run.display_name} TASK` shows why, as does "
-        f"{server.link(run.run_id)}; submitted again, it goes on where it was."
+        f"run {run.display_name} ended as {run.state}{what}. `vl3 run logs {run.display_name} TASK` and "
+        f"{server.link(run.run_id)} show why; submitted again, it resumes where it stopped."
     )
 
 

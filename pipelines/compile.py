@@ -1,4 +1,4 @@
-"""Compile a workflow: `python -m pipelines.compile FILE`, or `--manifests DIR` for the form that lies in git."""
+"""Compile a workflow: `python -m pipelines.compile FILE`, or `--manifests DIR` for the form that is kept in git."""
 
 import argparse
 import hashlib
@@ -34,7 +34,7 @@ def compile_workflow(workflow: Workflow, parameters: WorkflowParameters, path: P
 
 
 def ir_digest(path: Path) -> str:
-    """Digest of a compiled workflow's content, whatever its layout as text: run here, submitted or in git."""
+    """Digest of a compiled workflow's content, independent of its layout as text."""
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     return hashlib.sha256(json.dumps(documents, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -42,8 +42,11 @@ def ir_digest(path: Path) -> str:
 def compile_manifests() -> dict[str, str]:
     """Every workflow as Kubernetes objects: file name -> text.
 
-    A Pipeline is a name under which versions are found; a PipelineVersion is the workflow as compiled for recipes
-    that compile alike. A version's spec is immutable on the cluster, so its name is made of its content.
+    A Pipeline is the common name of its versions; a PipelineVersion is the workflow as compiled for one or more
+    recipes. A version's spec is immutable on the cluster, so its name has a digest of its content:
+
+        train-pipeline.yaml   Pipeline vl3-train
+        train-versions.yaml   PipelineVersion vl3-train-0123456789, one for all recipes with the same stage names
     """
     files: dict[str, str] = {}
     for workflow in WORKFLOWS.values():
@@ -86,15 +89,17 @@ def _text(manifest: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write what the arguments name."""
+    """Write the file or the manifests that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="file for the compiled workflow")
     parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
-    parser.add_argument("--recipe", default="", help="whose stages it is compiled for; default: the workflow's own")
+    parser.add_argument(
+        "--recipe", default="", help="recipe whose stages it is compiled for; default: the workflow's own"
+    )
     parser.add_argument("--manifests", type=Path, metavar="DIR", help="folder for Pipeline and PipelineVersion")
     arguments = parser.parse_args()
     if (arguments.file is None) == (arguments.manifests is None):
-        parser.error("name FILE or --manifests DIR, and not both")
+        parser.error("give either FILE or --manifests DIR")
     if arguments.file is not None:
         parameters = WorkflowParameters(recipe=arguments.recipe)
         compile_workflow(get_workflow(arguments.workflow), parameters, arguments.file)

@@ -1,4 +1,4 @@
-"""Why each task of a run would run or be reused: `vl3 run explain`. For runs of this machine and for submitted ones."""
+"""`vl3 run explain`: why each task of a run would run or be reused, for runs on this machine and submitted ones."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from pipelines.server import Server
 
 RUNS = Path("runs")
-"""Where runs of this machine are by their names."""
+"""Folder of the runs on this machine, by name."""
 _TRAINER = Path(__file__).parents[1] / "images" / "trainer" / "requirements.txt"
-"""Versions in the image where the stages of a submitted run are trained."""
+"""Versions in the image in which a submitted run trains its stages."""
 
 
 def explain(run: str, task: str, connect: Callable[[], "Server"], *, pins_file: str) -> list[TaskPreview]:
-    """What would become of the tasks of a run if it were started again now.
+    """Whether each task of a run would run or be reused if the run were started again now.
 
     Args:
         run: folder of a run, its name below runs/, or the id of a submitted one.
-        task: the one task that is asked for; all, if empty.
-        connect: gives the server of submitted runs.
-        pins_file: versions in the image where stages are trained, as VL3_TRAINER_REQUIREMENTS names them; empty takes
-            this machine's own libraries for a run of this machine, and the checkout's for a submitted one.
+        task: the requested task; empty for all.
+        connect: connects to the server of submitted runs.
+        pins_file: the trainer image's requirements file, from VL3_TRAINER_REQUIREMENTS; empty uses the libraries
+            installed here for a run on this machine, and the checkout's file for a submitted one.
 
     Raises:
         Vl3Error: there is no such run or task, or the server does not answer.
@@ -62,7 +62,7 @@ def as_json(preview: TaskPreview) -> dict[str, Any]:
 
 
 def _local_run(run: str) -> tuple[Workflow, WorkflowParameters] | None:
-    """Workflow and parameters of a run of this machine, as its run.json has them."""
+    """Workflow and parameters of a run on this machine, from its run.json; None if there is no such run."""
     for folder in (Path(run), RUNS / run):
         record = read_former(folder / "run.json")
         if record:

@@ -1,4 +1,4 @@
-"""The workflow's parameters as options of a command: made from the fields, so that a new parameter is one field."""
+"""The workflow's parameters as options of a command, made from the fields: a new parameter is only a new field."""
 
 import argparse
 import functools
@@ -13,7 +13,7 @@ from vl3.config.parameters import WorkflowParameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser one option for each parameter."""
+    """Add one option for each parameter to a parser."""
     for one in fields(WorkflowParameters):
         option, text = one.metadata["option"], one.metadata["help"]
         if one.name == "overrides":
@@ -25,12 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_arguments(arguments: argparse.Namespace) -> WorkflowParameters:
-    """The parameters that add_arguments' options were given."""
+    """The parameters from the options of add_arguments."""
     return WorkflowParameters.from_dict({one.name: getattr(arguments, one.name) for one in fields(WorkflowParameters)})
 
 
 def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command of typer one option for each parameter; it takes them together as `parameters`."""
+    """Add one option for each parameter to a typer command, which gets them together as `parameters`.
+
+    `def submit(parameters: WorkflowParameters, account: str)` becomes a command with --recipe, --set, --data and the
+    other options of the fields, then --account.
+    """
     own = [one for one in inspect.signature(command, eval_str=True).parameters.values() if one.name != "parameters"]
     made = [_typer_option(one.name, one.metadata) for one in fields(WorkflowParameters)]
 

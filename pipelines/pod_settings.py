@@ -1,7 +1,7 @@
-"""What each task's pod asks of a cluster and gets from it: size, identity, settings, secrets, retries, time.
+"""The settings of each task's pod: size, user, configuration, secrets, retries, timeout.
 
-One function is applied to every task, so that the compiled workflow says everything and no default of a server
-decides. kfp.local ignores all of it but the retries, which the local runner leaves out (pipelines/local/child.py).
+One function is applied to every task, so that the compiled workflow is explicit and nothing depends on a server's
+defaults. kfp.local ignores everything except retries, which the local runner removes (pipelines/local/child.py).
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from typing import Any
 from kfp import kubernetes
 
 SETTINGS = "vl3-settings"
-"""ConfigMap of the namespace with what every pod needs to know."""
+"""ConfigMap of the namespace with the settings of every pod."""
 CREDENTIALS = "vl3-s3"
 """Secret of the namespace with the keys of the object store."""
 AUTHORITY = "vl3-ca"
-"""ConfigMap with the certificate of a private authority, where AWS_CA_BUNDLE names it; may be missing."""
+"""ConfigMap with the certificate of a private authority, to which AWS_CA_BUNDLE points; may be missing."""
 USER_ID = 65532
-"""The images' ordinary user."""
+"""The images' unprivileged user."""
 
 _AUTHORITY_FOLDER = "/etc/vl3/ca"
 _SETTING_KEYS: tuple[str, ...] = ("HOME",)
@@ -27,7 +27,7 @@ _OPTIONAL_CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_SESSION_TOKEN",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PodSettings:
-    """What a task's pod asks for."""
+    """Settings of a task's pod."""
 
     role: str
     """Value of the label app.kubernetes.io/component; names the image."""
@@ -36,16 +36,16 @@ class PodSettings:
     memory: tuple[str, str]
     """Memory, request and limit; shared memory counts as memory."""
     shm: str | None = None
-    """Size of /dev/shm; None leaves the container runtime's 64 MiB."""
+    """Size of /dev/shm; None keeps the container runtime's 64 MiB."""
     timeout_seconds: int | None = None
-    """Time that a pod may run; None where the task keeps limits of its own."""
+    """Time that a pod may run; None if the task enforces its own limits."""
     max_retries: int = 2
-    """New pods after a failed one."""
+    """Retries after a failed pod."""
 
 
 _LIGHT = PodSettings(role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600)
 _SETTINGS = {
-    # Wrong configurations show here, where a person waits for the answer: nothing is tried twice.
+    # This task finds wrong configurations, for which a retry does not help and a user is waiting.
     "check-prerequisites": PodSettings(
         role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600, max_retries=0
     ),
@@ -55,14 +55,14 @@ _SETTINGS = {
     ),
     "promote": _LIGHT,
     "report": _LIGHT,
-    # Frees GPUs: worth more attempts than anything else.
+    # More retries than any other task, because it frees GPUs.
     "finish": PodSettings(
         role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=1800, max_retries=4
     ),
 }
 _TRAINING = PodSettings(role="launcher", cpus=("250m", "1"), memory=("512Mi", "2Gi"))
-"""The launcher keeps the stage's own limits, for waiting in the queue and for running; a deadline of its pod besides
-would only end it without a word."""
+"""The launcher enforces the stage's limits for queueing and running itself; a timeout of its pod would only kill it
+without a message."""
 
 
 def settings_of(name: str) -> PodSettings:
@@ -71,7 +71,7 @@ def settings_of(name: str) -> PodSettings:
 
 
 def apply_pod_settings(task: Any, name: str) -> Any:
-    """Give a task of the workflow its pod's settings."""
+    """Apply the pod settings to a task of the workflow."""
     settings = settings_of(name)
     task.set_cpu_request(settings.cpus[0]).set_cpu_limit(settings.cpus[1])
     task.set_memory_request(settings.memory[0]).set_memory_limit(settings.memory[1])
@@ -88,7 +88,7 @@ def apply_pod_settings(task: Any, name: str) -> Any:
 
 
 def _mount(task: Any, settings: PodSettings) -> None:
-    """The images run with a read-only root; what is downloaded and unpacked goes to /tmp."""
+    """Mount a writable /tmp for downloads: the images run with a read-only root. Also certificates and /dev/shm."""
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108 - the pod's own
     kubernetes.use_config_map_as_volume(task, AUTHORITY, mount_path=_AUTHORITY_FOLDER, optional=True)
     if settings.shm is not None:
@@ -97,7 +97,7 @@ def _mount(task: Any, settings: PodSettings) -> None:
 
 
 def _pass_environment(task: Any) -> None:
-    """Settings and credentials by name only; their values never come into the compiled workflow."""
+    """Pass settings and credentials by name only; the compiled workflow never contains their values."""
     for keys, optional in ((_SETTING_KEYS, False), (_OPTIONAL_SETTING_KEYS, True)):
         kubernetes.use_config_map_as_env(task, SETTINGS, {key: key for key in keys}, optional=optional)
     for keys, optional in ((_CREDENTIAL_KEYS, False), (_OPTIONAL_CREDENTIAL_KEYS, True)):
@@ -109,5 +109,5 @@ def _label(task: Any, name: str, role: str) -> None:
     for key, value in labels.items():
         kubernetes.add_pod_label(task, f"app.kubernetes.io/{key}", value)
     kubernetes.add_pod_label(task, "vl3.dev/task", name)
-    # A launcher that an autoscaler moves would find its job again, but the steps beside it start anew.
+    # If an autoscaler moves a launcher's pod, it finds its job again, but other steps would start from the beginning.
     kubernetes.add_pod_annotation(task, "cluster-autoscaler.kubernetes.io/safe-to-evict", "false")

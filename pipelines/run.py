@@ -1,6 +1,6 @@
 """Run a workflow on this machine: `python -m pipelines.run --recipe tiny --data DIR --run runs/tiny`.
 
-A thin runner around kfp.local that keeps what it lacks: a lock, a log file per task, timeouts, a record of the run,
+A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, timeouts, a record of the run,
 progress, clean stopping, and exit codes by error family.
 """
 
@@ -19,7 +19,7 @@ from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
 
 SAMPLE = "build/data/tiny"
-"""Data of a run that names none: the sample that `make run-pipeline` draws."""
+"""Default data: the sample that `make run-pipeline` generates."""
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -38,17 +38,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seconds: dict[str, float]) -> int:
-    """Run the workflow in its folder, alone.
+    """Run the workflow in its folder, as the only run there.
 
     Raises:
-        ConfigError: another run is at work in the folder.
+        ConfigError: another run uses the folder.
         StorageError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"{folder}: the run folder cannot be made ({error.strerror}). Choose another RUN."
+            f"{folder}: the run folder cannot be created ({error.strerror}). Use another RUN."
         ) from error
     with run_lock(folder) as temporary:
         watch = RunWatch(folder, workflow, parameters, limits_seconds, temporary)
@@ -58,7 +58,7 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seco
 
 
 def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path) -> WorkflowParameters:
-    """The parameters of a run here: data from a folder of this machine; what is left out lies in the run's folder."""
+    """The parameters of a run on this machine: data from a local folder; defaults are in the run's folder."""
     return replace(
         given,
         recipe=given.recipe or workflow.default_recipe,
@@ -71,7 +71,7 @@ def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipelines.run", description=__doc__.splitlines()[0])
     parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
-    parser.add_argument("--run", default="runs/tiny", help="folder of the run; start again in it to go on")
+    parser.add_argument("--run", default="runs/tiny", help="folder of the run; start again in it to resume")
     add_arguments(parser)
     return parser.parse_args(argv)
 

@@ -1,6 +1,6 @@
-"""The Kubeflow Pipelines server: one connection through the kfp client, and its errors in our families.
+"""The Kubeflow Pipelines server: one connection through the kfp client, with its errors as our families.
 
-Importing this module imports kfp, which takes seconds: only commands that talk to a server do so.
+Importing this module imports kfp, which takes seconds, so only commands that use a server do it.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _PAGE_SIZE = 100
 
 
 class _Rest(RESTClientObject):
-    """Requests that end: kfp sets no limit, and a server that hangs would hang us."""
+    """Adds timeouts to requests: kfp sets none, so a hanging server would hang the command."""
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         limits = (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)  # to connect, between two bytes
@@ -40,11 +40,11 @@ class _Rest(RESTClientObject):
 
 
 class _Client(kfp.Client):
-    """kfp's client without what it does at its start: five questions over 25 seconds, and a file in the user's home."""
+    """kfp's client without its start-up: five requests within 25 seconds, and a file in the user's home."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._run_api.api_client.rest_client = _Rest(self._existing_config)  # all of kfp's services share this one
+        self._run_api.api_client.rest_client = _Rest(self._existing_config)  # shared by all of kfp's services
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:  # noqa: ARG002 - kfp's signature
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=False)
@@ -55,7 +55,7 @@ class Server:
 
     Args:
         endpoint: its address, `https://pipelines.example.org`.
-        namespace: the team's namespace on a server for many users; empty on one for a single user.
+        namespace: the team's namespace on a multi-user server; empty on a single-user one.
         environ: variables for token (VL3_KFP_TOKEN, or kfp's own for a service account's), cookies (VL3_KFP_COOKIES)
             and certificates (SSL_CERT_FILE).
 
@@ -85,9 +85,9 @@ class Server:
         """Start a run of a compiled workflow.
 
         Raises:
-            Vl3Error: the server refuses the workflow, the namespace or us.
+            Vl3Error: the server refuses the workflow, the namespace or our credentials.
         """
-        silent = contextlib.redirect_stdout(io.StringIO())  # kfp prints links of its own
+        silent = contextlib.redirect_stdout(io.StringIO())  # kfp prints its own links
         with self._errors(f"submit the run {name!r}"), silent:
             home = self._client.create_experiment(experiment, namespace=self.namespace or None)
             return self._client.run_pipeline(
@@ -95,7 +95,7 @@ class Server:
             )
 
     def runs(self, name: str = "", *, limit: int = _PAGE_SIZE) -> list[Any]:
-        """Runs, newest first; those called `name`, if it is given."""
+        """Runs, newest first; only those called `name`, if given."""
         predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
         found: list[Any] = []
         token = ""
@@ -135,11 +135,11 @@ class Server:
             yield from _lines(self._get(path + ("?follow=true" if follow else ""), is_endless=follow))
 
     def link(self, kfp_id: str) -> str:
-        """Where a person looks at a run."""
+        """Address of a run's page."""
         return f"{self.endpoint}/#/runs/details/{kfp_id}"
 
     def _require_answer(self) -> None:
-        """See that this is the server, and that it lets us in: kfp takes a login page for an empty answer.
+        """Check that this is a Kubeflow Pipelines server that accepts us: kfp takes a login page for an empty answer.
 
         Raises:
             ValueError: something else answers.
@@ -182,8 +182,8 @@ class Server:
             raise _unreachable(error, self.endpoint, action) from error
         except (ValueError, TypeError, AttributeError) as error:
             raise ClusterError(
-                f"{self.endpoint} does not answer as Kubeflow Pipelines does (tried to {action}: {_short(error)}). "
-                f"Perhaps a login page stands before it: check the endpoint, or set {_COOKIES_VARIABLE} or "
+                f"{self.endpoint} does not answer like Kubeflow Pipelines (tried to {action}: {_short(error)}). "
+                f"There may be a login page in front of it: check the endpoint, or set {_COOKIES_VARIABLE} or "
                 f"{_TOKEN_VARIABLE}."
             ) from error
 
@@ -199,9 +199,9 @@ class _Answer:
 def _checked(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        reason = f"endpoint {endpoint!r} is no address" if endpoint else "no endpoint of Kubeflow Pipelines is named"
+        reason = f"endpoint {endpoint!r} is not a URL" if endpoint else "no endpoint of Kubeflow Pipelines is set"
         raise ConfigError(
-            f"{reason}. Give it as --endpoint https://pipelines.example.org or in {ENDPOINT_VARIABLE}; for a server "
+            f"{reason}. Set it with --endpoint https://pipelines.example.org or in {ENDPOINT_VARIABLE}; for a server "
             "inside a cluster: kubectl port-forward -n kubeflow svc/ml-pipeline 8888, then http://localhost:8888."
         )
     return endpoint.rstrip("/")
@@ -212,34 +212,34 @@ def _refusal(error: kfp_server_api.ApiException, endpoint: str, namespace: str, 
     where = f"namespace {namespace!r} of {endpoint}" if namespace else endpoint
     if status == 401:
         return ConfigError(
-            f"{endpoint} does not accept who we are (401, tried to {action}: {said}). The token is missing, wrong or "
-            f"has expired: set {_TOKEN_VARIABLE} or {_COOKIES_VARIABLE} anew."
+            f"{endpoint} rejects our credentials (401, tried to {action}: {said}). The token is missing, wrong or "
+            f"has expired: set {_TOKEN_VARIABLE} or {_COOKIES_VARIABLE} again."
         )
     if status == 403:
         return ConfigError(
-            f"{where} forbids to {action} (403: {said}). Check --namespace, or ask its owner for the right to it."
+            f"{where}: no permission to {action} (403: {said}). Check --namespace, or ask its owner for permission."
         )
     if status == 404 and missing:
-        return ConfigError(f"{missing} to {where}. `vl3 run list` shows the runs there are.")
+        return ConfigError(f"{missing} to {where}. `vl3 run list` shows its runs.")
     if 400 <= status < 500 and status != 429:
         return ConfigError(
-            f"{where} refuses to {action} ({status}: {said}). Check --namespace (none on a server for a single user), "
+            f"{where} refuses to {action} ({status}: {said}). Check --namespace (none on a single-user server), "
             "and that the server is 2.17 or newer."
         )
-    return ClusterError(f"{where} failed to {action} ({status}: {said}). Try again, or look at its log.")
+    return ClusterError(f"{where} failed to {action} ({status}: {said}). Try again, or check its log.")
 
 
 def _unreachable(error: Exception, endpoint: str, action: str) -> ClusterError:
     reason = _short(getattr(error, "reason", None) or error)
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        advice = f"Name the file of its authority's certificate in {_CA_VARIABLES[0]}."
+        advice = f"Set {_CA_VARIABLES[0]} to the file with its authority's certificate."
     else:
         advice = "Check the address, the network and that the server runs."
     return ClusterError(f"{endpoint} cannot be reached (tried to {action}: {reason}). {advice}")
 
 
 def _said(error: kfp_server_api.ApiException) -> str:
-    """The server's own words, without headers and traces."""
+    """The server's own message, without headers and traces."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else (error.body or "")
     try:
         data = json.loads(body)

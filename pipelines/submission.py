@@ -1,4 +1,4 @@
-"""What is submitted: the parameters of one run of the workflow, checked before a server is asked. No kfp here."""
+"""The parameters of one run to submit, checked before any request to a server. No kfp here."""
 
 import re
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ class Submission:
     """One run to submit."""
 
     workflow: Workflow
-    """What is compiled."""
+    """The workflow to compile."""
     parameters: WorkflowParameters
-    """Its parameters: the cluster's overrides are among them, and every address is one that pods reach."""
+    """Its parameters, including the cluster's overrides, with addresses that pods can reach."""
 
     @property
     def run_id(self) -> str:
-        """Identity of the run; whoever submits it again goes on with it."""
+        """Identity of the run; submitting it again resumes it."""
         return self.parameters.run_id
 
     @property
@@ -41,8 +41,8 @@ def make_submission(workflow_name: str, given: WorkflowParameters) -> Submission
 
     Args:
         workflow_name: name of the workflow.
-        given: parameters as given. An empty tracking_uri is the namespace's own server; an empty run_id is made of
-            all the others, so that the same request is the same run.
+        given: parameters as given. An empty tracking_uri uses the namespace's own server; an empty run_id is derived
+            from the other parameters, so that the same request is the same run.
 
     Raises:
         ConfigError: the workflow, the recipe, an override, an address or the id is wrong.
@@ -66,19 +66,19 @@ def make_submission(workflow_name: str, given: WorkflowParameters) -> Submission
     name = given.run_id or f"{parameters.recipe.replace('_', '-')}-{digest(asked)[:_DIGEST_HEX]}"
     if not _RUN_ID.fullmatch(name):
         raise ConfigError(
-            f"run id {name!r} cannot name a run in every place where it stands (store, MLflow, cluster). Use up to 63 "
-            "letters, digits, '-', '_' and '.', with a letter or digit at both ends."
+            f"run id {name!r} is not valid in the store, MLflow and the cluster. Use up to 63 letters, digits, '-', "
+            "'_' and '.', with a letter or digit at both ends."
         )
     return Submission(workflow=workflow, parameters=replace(parameters, run_id=name))
 
 
 def _require_backend(workflow: Workflow, overrides: Iterable[str]) -> None:
-    """The launcher's image has no torch, so a stage cannot be trained in its pod."""
+    """Refuse overrides that contradict the cluster's: the launcher's image has no torch, so it cannot train a stage."""
     fixed = {text.partition("=")[0]: text for text in workflow.cluster_overrides}
     wrong = [text for text in overrides if fixed.get(text.partition("=")[0], text) != text]
     if wrong:
         raise ConfigError(
-            f"{wrong[0]} cannot run on a cluster: the step's pod has neither GPUs nor torch. Leave it out, or use "
+            f"{wrong[0]} does not work on a cluster: the step's pod has neither GPUs nor torch. Leave it out, or use "
             "`make run-pipeline`."
         )
 
@@ -87,8 +87,8 @@ def _require_scheme(name: str, uri: str, schemes: tuple[str, ...]) -> None:
     parts = urlsplit(uri)
     if parts.scheme not in schemes or not parts.netloc:
         kinds = " or ".join(f"{scheme}://" for scheme in schemes)
-        problem = f"--{name} {uri} is not for a cluster" if uri else f"--{name} is missing"
+        problem = f"--{name} {uri} does not work on a cluster" if uri else f"--{name} is missing"
         raise ConfigError(
-            f"{problem}: the workflow's pods run on other machines and share no folder. Name an address that begins "
+            f"{problem}: the workflow's pods run on other machines and share no folder. Use an address that begins "
             f"with {kinds}."
         )

@@ -1,4 +1,4 @@
-"""Submitting the workflow to a Kubeflow Pipelines server, finding its runs, following and ending them."""
+"""Submits the workflow to a Kubeflow Pipelines server, and finds, follows and cancels its runs."""
 
 import tempfile
 import time
@@ -17,10 +17,10 @@ _POLL_SECONDS = 5.0
 
 
 def submit(server: Server, submission: Submission, *, account: str = "") -> tuple[Any, str]:
-    """Submit a run, unless one with its id is at work.
+    """Submit a run, unless one with its id is active.
 
     Returns:
-        The server's run, and the digest of the workflow that was submitted; empty where an active run was found.
+        The server's run, and the digest of the submitted workflow; empty if an active run was found.
     """
     active = [run for run in _runs_of(server, submission.run_id) if run.state not in ENDED]
     if active:
@@ -44,7 +44,7 @@ def our_runs(server: Server, *, limit: int) -> list[Any]:
 
 
 def find_run(server: Server, name: str) -> Any:
-    """The latest run with this run id, or the run with this id of the server's own; with all its tasks.
+    """The latest run with this run id, or the run with this id of the server; with all its tasks.
 
     Raises:
         ConfigError: there is none.
@@ -53,12 +53,12 @@ def find_run(server: Server, name: str) -> Any:
         return server.run(name)
     runs = _runs_of(server, name)
     if not runs:
-        raise ConfigError(f"run {name!r} is not known to {server.endpoint}. `vl3 run list` shows the runs there are.")
+        raise ConfigError(f"run {name!r} is not known to {server.endpoint}. `vl3 run list` shows its runs.")
     return server.run(runs[0].run_id)
 
 
 def follow(server: Server, run: Any) -> Iterator[Any]:
-    """The run anew each time it is asked for, until it has ended."""
+    """The run's current state, every few seconds until it has ended."""
     yield run
     while run.state not in ENDED:
         time.sleep(_POLL_SECONDS)
@@ -67,10 +67,10 @@ def follow(server: Server, run: Any) -> Iterator[Any]:
 
 
 def cancel(server: Server, run: Any, *, timeout_seconds: float) -> tuple[Any, bool]:
-    """End a run and wait until the server says that it has ended.
+    """Stop a run and wait until the server reports its end.
 
     Returns:
-        The run, and whether there was anything to end.
+        The run, and whether it was active.
 
     Raises:
         ClusterError: it has not ended in time.
@@ -83,8 +83,8 @@ def cancel(server: Server, run: Any, *, timeout_seconds: float) -> tuple[Any, bo
         run = now
         if time.monotonic() > deadline and run.state not in ENDED:
             raise ClusterError(
-                f"run {run.display_name} is {run.state} {timeout_seconds:.0f} s after it was to end; pods of it may "
-                f"still hold their nodes. Look at {server.link(run.run_id)}, then cancel again."
+                f"run {run.display_name} is still {run.state} {timeout_seconds:.0f} s after it was cancelled; its pods "
+                f"may still use their nodes. Check {server.link(run.run_id)}, then cancel again."
             )
     return run, True
 
@@ -100,7 +100,7 @@ def failed_tasks(run: Any) -> list[TaskState]:
 
 
 def _runs_of(server: Server, run_id: str) -> list[Any]:
-    """Runs with this run id, newest first. The name is searched for, the parameter is what counts."""
+    """Runs with this run id, newest first. Searched by name, then filtered by the parameter, which counts."""
     return [run for run in server.runs(run_id) if run_parameters(run).get("run_id") == run_id]
 
 

@@ -1,4 +1,4 @@
-"""How the tasks of a submitted run stand, read from what the server tells of a run. Pure functions."""
+"""The states of a submitted run's tasks, from the server's description of the run. Pure functions."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 from vl3.errors import ConfigError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-"""States in which a run stays."""
+"""Final states of a run."""
 _EXECUTOR = re.compile(r"executor(\(\d+\))?")
 
 
@@ -19,11 +19,11 @@ class TaskState:
     name: str
     """Name in the workflow: `train-video`."""
     state: str
-    """The server's word; WAITING before it knows the task."""
+    """The server's state; WAITING before it knows the task."""
     pods: tuple[str, ...]
-    """Pods that worked on it, the latest last."""
+    """Its pods, the latest last."""
     error: str
-    """What the server says went wrong."""
+    """The server's error message."""
 
 
 def run_parameters(run: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run_parameters(run: Any) -> dict[str, Any]:
 
 
 def task_states(run: Any) -> list[TaskState]:
-    """The tasks of a run, in the order of the workflow that it was submitted with."""
+    """The tasks of a run, in the order of its workflow."""
     details = list(run.run_details.task_details or []) if run.run_details else []
     tasks = ordered_tasks(run.pipeline_spec or {})
     return [_task_state(task.get("taskInfo", {}).get("name", key), key, details) for key, task in tasks]
@@ -55,7 +55,7 @@ def pod_of(run: Any, task: str) -> str:
 
 
 def _task_state(name: str, key: str, details: list[Any]) -> TaskState:
-    """Retries of a node come after it, so the last of several tells how it stands."""
+    """The state of one task: of several nodes the last one, because a node's retries come after it."""
     mine = [detail for detail in details if detail.display_name in (key, name)]
     pods = tuple(dict.fromkeys(pod for detail in mine for pod in _pods(detail, details)))
     errors = [detail.error.message for detail in mine if detail.error is not None and detail.error.message]
@@ -66,7 +66,8 @@ def _task_state(name: str, key: str, details: list[Any]) -> TaskState:
 def _pods(detail: Any, details: list[Any]) -> Iterator[str]:
     """Pods of the executors below a task's node.
 
-    A node names its children by Argo's node ids; those and the pods' names end in the same hash.
+    A node names its children by Argo's node ids, which end in the same hash as the pods' names: the child
+    `run-abc-2893112` is the node whose pod is `run-abc-system-container-impl-2893112`.
     """
     by_hash = {_hash(other.pod_name): other for other in details if other.pod_name}
     for child in detail.child_tasks or []:
@@ -99,7 +100,7 @@ def ordered_tasks(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _ordered(tasks: dict[str, Any]) -> list[str]:
-    """Keys so that each comes after those it depends on."""
+    """The keys, each after those that it depends on: {a: needs b, b: needs c, c} gives c, b, a."""
     done: list[str] = []
 
     def visit(key: str) -> None:

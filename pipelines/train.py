@@ -1,4 +1,4 @@
-"""The training workflow: prerequisites, data, stages, evaluation, promotion, report, last word. Wiring only."""
+"""The training workflow: prerequisites, data, stages, evaluation, promotion, report, clean-up. Wiring only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from pipelines.workflows import train_task
 
 
 def named(task: Any, name: str) -> Any:
-    """Give a task its name and its pod; leave caching to the steps' own keys: KFP's would trust results unverified."""
+    """Set a task's name and pod, and switch off KFP's cache: it would reuse results without verifying them."""
     task.set_display_name(name)
     task.set_caching_options(False)
     return apply_pod_settings(task, name)

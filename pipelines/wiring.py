@@ -1,4 +1,4 @@
-"""Which task of a compiled workflow takes what from which: read from the compiled file, not from a second list."""
+"""Which task of a compiled workflow takes which output of which other task, read from the compiled file."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +42,6 @@ def _step(ir: dict[str, Any], component: dict[str, Any]) -> str:
 
 
 def _part(task: dict[str, Any]) -> str:
-    """What the workflow itself gives the task: its stage, for training. All else comes from the run's parameters."""
+    """The constant that the workflow passes to the task: the stage, for training. The rest are run parameters."""
     given = task.get("inputs", {}).get("parameters", {}).values()
     return next((one["runtimeValue"]["constant"] for one in given if "runtimeValue" in one), "")

@@ -1,4 +1,4 @@
-"""The workflows by name: how each is compiled for a recipe, and what its tasks are. No kfp until one is compiled."""
+"""The workflows by name: how each is compiled for a recipe, and its tasks. Imports kfp only to compile one."""
 
 import difflib
 from collections.abc import Callable
@@ -21,13 +21,13 @@ class Workflow:
     config: type
     """Class of its recipes' configuration."""
     default_recipe: str
-    """Recipe of a run that names none."""
+    """Recipe of a run that sets none."""
     cluster_overrides: tuple[str, ...]
-    """Overrides that make a run a cluster's."""
+    """Overrides that every run on a cluster gets."""
     make_pipeline: Callable[[Any], Any]
     """From a configuration to the pipeline that kfp compiles; imports kfp."""
     task_limits_seconds: Callable[[Any], dict[str, float]]
-    """From a configuration to its tasks, in the order in which they run, with the longest time of each here."""
+    """From a configuration to its tasks in the order in which they run, with the time limit of each in a local run."""
 
     @property
     def recipes(self) -> list[str]:
@@ -54,7 +54,7 @@ def train_task(stage: str) -> str:
 
 
 _STAGE_MARGIN_SECONDS = 120.0
-"""A stage's own limit acts before that of its task."""
+"""So that a stage's own limit takes effect before that of its task."""
 
 
 def _train_limits_seconds(config: RunConfig) -> dict[str, float]:
@@ -88,10 +88,10 @@ DEFAULT_WORKFLOW = "train"
 
 
 def get_workflow(name: str) -> Workflow:
-    """The workflow of a name.
+    """The workflow with a name.
 
     Raises:
-        ConfigError: there is none; the nearest is named.
+        ConfigError: there is none; the message names the nearest.
     """
     if name not in WORKFLOWS:
         nearest = difflib.get_close_matches(name, WORKFLOWS, n=1, cutoff=0.0)[0]

@@ -1,6 +1,6 @@
-"""Compile the bytecode of what a run imports, once at set-up, so that the first run starts as fast as the next.
+"""Compile the bytecode of what a run imports, once at set-up, so that the first run starts as fast as later ones.
 
-Importing compiles exactly what is used: some 40 CPU-seconds where compiling all of site-packages takes over 100.
+Importing compiles only what is used: about 40 CPU-seconds, while compiling all of site-packages takes over 100.
 """
 
 import subprocess
@@ -16,14 +16,14 @@ GROUPS = (
 
 
 def compile_group(modules: tuple[str, ...]) -> str:
-    """Import the modules in a process of their own; return what went wrong, or an empty text."""
+    """Import the modules in a separate process; returns what went wrong, or an empty text."""
     code = f"import {', '.join(modules)}"
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     return "" if result.returncode == 0 else f"{code}: {result.stderr.strip().splitlines()[-1]}"
 
 
 def main() -> int:
-    """Exit with 1, naming them, when modules cannot be imported: the environment is broken then."""
+    """Print the modules that cannot be imported and return 1 if there are any: the environment is broken."""
     with ThreadPoolExecutor(2) as pool:
         problems = [problem for problem in pool.map(compile_group, GROUPS) if problem]
     for problem in problems:

@@ -1,7 +1,7 @@
 """The process that runs the compiled workflow with kfp.local: `python -m pipelines.local.child RUN_FOLDER`.
 
-It is a process of its own because kfp.local keeps global state, wraps stdout and cannot be cancelled. It leads its own
-session, so that ending its group ends kfp's shells and executors too.
+It is a separate process because kfp.local keeps global state, wraps stdout and cannot be cancelled. It leads its own
+session, so that killing its process group also ends kfp's shells and executors.
 """
 
 import json
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def main(folder: Path) -> None:
-    """Compile the workflow that `kfp/request.json` asks for, then run the compiled file with its parameters.
+    """Compile the workflow of `kfp/request.json`, then run the compiled file with its parameters.
 
     Raises:
-        RuntimeError: a task failed; kfp names it, its status file says why.
+        RuntimeError: a task failed; kfp names the task, and its status file says why.
     """
     start_lifeline(os.environ, kill_group=True)
     from kfp import components, local
@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
 
 
 def leave_out_retries(spec: "PipelineSpec") -> None:
-    """Drop the tasks' retries, which are for lost nodes: here a person reads the error and starts the run again."""
+    """Drop the tasks' retries, which are for lost nodes: here the user reads the error and starts the run again."""
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
         for task in dag.tasks.values():
             task.ClearField("retry_policy")

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live table on a terminal, one line an event elsewhere."""
+"""Shows a run's progress: a live table on a terminal, otherwise one line per event."""
 
 import sys
 import time
@@ -15,22 +15,22 @@ _PROGRESS_EVERY_SECONDS = 15.0
 
 
 class Display(Protocol):
-    """Shows how the tasks stand."""
+    """Shows the states of the tasks."""
 
     def update(self, tasks: list[dict[str, Any]], statuses: dict[str, dict[str, Any]]) -> None:
-        """Take over the tasks' records and status files."""
+        """Show the tasks' records and status files."""
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
 
 
 def open_display(title: str) -> Display:
-    """A live table where stdout is a terminal, plain lines otherwise."""
+    """A live table if stdout is a terminal, plain lines otherwise."""
     return LiveDisplay(title) if sys.stdout.isatty() else PlainDisplay(title)
 
 
 class PlainDisplay:
-    """One line for each event; progress at most every 15 s."""
+    """One line per event; progress at most every 15 s."""
 
     def __init__(self, title: str) -> None:
         self._states: dict[str, str] = {}
@@ -45,10 +45,10 @@ class PlainDisplay:
                 self._print(name, "started" if state == "running" else f"{state} ({task['seconds']:.1f} s)")
                 self._states[name] = state
             elif state == "running" and time.monotonic() - self._shown_at > _PROGRESS_EVERY_SECONDS:
-                self._print(name, progress_text(statuses.get(name, {})) or f"at work ({task['seconds']:.0f} s)")
+                self._print(name, progress_text(statuses.get(name, {})) or f"running ({task['seconds']:.0f} s)")
 
     def close(self) -> None:
-        """Nothing to put back."""
+        """Do nothing: there is nothing to restore."""
 
     def _print(self, name: str, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {name}: {text}", flush=True)
@@ -56,7 +56,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A table that is drawn anew several times a second."""
+    """A table that is redrawn several times a second."""
 
     def __init__(self, title: str) -> None:
         from rich.live import Live
@@ -70,7 +70,7 @@ class LiveDisplay:
         self._live.update(self._table(tasks, statuses))
 
     def close(self) -> None:
-        """Stop drawing; the last table stays."""
+        """Stop redrawing; the last table remains."""
         self._live.stop()
 
     def _table(self, tasks: list[dict[str, Any]], statuses: dict[str, dict[str, Any]]) -> "Table":
@@ -95,13 +95,13 @@ class LiveDisplay:
 
 
 def tell(error: Vl3Error) -> None:
-    """Print an error on stderr, its first line last: the last line of stderr is the message."""
+    """Print an error on stderr with its first line last, because the last line of stderr is the message."""
     headline, *details = str(error).splitlines() or [""]
     for line in [*details, f"{type(error).__name__}: {headline}"]:
         print(line, file=sys.stderr)
 
 
 def progress_text(status: dict[str, Any]) -> str:
-    """`120 of 200, loss 0.43`, or nothing when the step has not said how far it is."""
+    """`120 of 200, loss 0.43`, or an empty text if the step has reported no progress."""
     progress = status.get("progress")
     return f"{progress['done']} of {progress['total']}, {progress['text']}" if progress else ""

@@ -1,4 +1,4 @@
-"""One runner at a time in a run folder, and what a runner that was killed left behind."""
+"""Allows one runner at a time in a run folder, and cleans up after a killed runner."""
 
 import contextlib
 import hashlib
@@ -21,14 +21,14 @@ _MARK = re.compile(r"([0-9]{1,10}):[0-9]{1,20}")
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[Path]:
-    """Be the only runner in a run folder; yields the path of a temporary folder that nobody has made yet.
+    """Be the only runner in a run folder; yields the path of a temporary folder that does not exist yet.
 
-    A runner that was killed has left the lock free and its name in it: its processes are waited for and its temporary
-    folder is removed before this one begins, for it would write where they write.
+    A killed runner has released the lock but left its name in the file: this one first waits for its processes to end,
+    because they would write to the same files, and removes its temporary folder.
 
     Raises:
-        ConfigError: another runner has the folder. Not a ClusterError, because trying again unchanged is not the cure:
-            the person who started the run chooses another RUN or waits.
+        ConfigError: another runner uses the folder. Not a ClusterError, because a retry would not help: the person who
+            started the run has to wait or use another RUN.
         StorageError: the lock's file cannot be written.
     """
     temporary = Path(tempfile.gettempdir()) / f"{_prefix(folder)}{secrets.token_hex(4)}"
@@ -39,16 +39,16 @@ def run_lock(folder: Path) -> Iterator[Path]:
             yield temporary
     except HeldError as error:
         raise ConfigError(
-            f"run folder {folder} is in use by {error.holder}. Two runs in one folder would write over each other. "
-            "Wait for it, stop it, or choose another RUN."
+            f"run folder {folder} is in use by {error.holder}. Two runs in one folder would overwrite each other's "
+            "files. Wait for it, stop it, or use another RUN."
         ) from error
 
 
 def clean_up_after(former: Holder, folder: Path) -> None:
-    """Wait until nothing of a killed runner is left: its lifelines need a moment; then end the rest.
+    """Wait a moment until the lifelines have ended a killed runner's processes; then end those that are left.
 
-    What the lock's file says is believed only where it can be no other run's: the runner of the mark is gone, and the
-    temporary folder has the name that a run in this very folder gives it.
+    The content of the lock's file is used only if it cannot belong to another run: the runner with the mark has ended,
+    and the temporary folder has a name that only a run in this folder gives it.
     """
     mark = former.facts.get("mark", "")
     if _is_gone(mark):
@@ -61,13 +61,13 @@ def clean_up_after(former: Holder, folder: Path) -> None:
 
 
 def _is_gone(mark: str) -> bool:
-    """Whether this is the mark of a runner, and that runner does not run any more."""
+    """Whether this is the mark of a runner that has ended."""
     match = _MARK.fullmatch(mark)
     return match is not None and runner_mark(int(match[1])) != mark
 
 
 def _is_ours(path: Path, folder: Path) -> bool:
-    """Whether a path is a temporary folder as a run in `folder` makes it: by place and name, real, and our own."""
+    """Whether a path is a temporary folder of a run in `folder`: by place and name, not a link, and this user's."""
     if path.parent != Path(tempfile.gettempdir()) or not re.fullmatch(f"{_prefix(folder)}[0-9a-f]{{8}}", path.name):
         return False
     try:
@@ -78,5 +78,5 @@ def _is_ours(path: Path, folder: Path) -> bool:
 
 
 def _prefix(folder: Path) -> str:
-    """Beginning of the temporary folders' names of the runs in `folder`, and of no others."""
+    """Prefix of the names of temporary folders that only runs in `folder` use."""
     return f"vl3-run-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}-"

@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`: what was asked, how each task went, what it took."""
+"""The record of a run, `run.json`: its parameters, the state and time of each task, the versions."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ def seconds_between(start: str, end: str) -> float:
 
 
 class RunRecord:
-    """`run.json` of a run folder, kept up to date while the run goes on."""
+    """`run.json` of a run folder, updated while it runs."""
 
     def __init__(self, path: Path, *, workflow: str, parameters: WorkflowParameters, tasks: list[str]) -> None:
         self._path = path
@@ -51,7 +51,7 @@ class RunRecord:
         return self.data["run_id"]
 
     def update_task(self, status: dict[str, Any]) -> None:
-        """Take over a task's status file."""
+        """Copy a task's status file into the record."""
         task = next((task for task in self.data["tasks"] if task["name"] == status["task"]), None)
         if task is None:
             return
@@ -65,7 +65,7 @@ class RunRecord:
         }
 
     def finish(self, *, state: str, exit_code: int, error: dict[str, Any] | None, peak_memory_bytes: int) -> None:
-        """Write the final state; `overhead_seconds` is what was spent outside of the steps' own work."""
+        """Write the final state; `overhead_seconds` is the time that no step was running."""
         ended_at = now()
         for task in self.data["tasks"]:
             if task["state"] == "running":
@@ -93,7 +93,7 @@ class RunRecord:
 
 
 def read_former(path: Path) -> dict[str, Any]:
-    """What an earlier attempt at the run left; empty where that is missing, half a file or no record of a run."""
+    """The record of an earlier attempt; empty if the file is missing, truncated or not a record of a run."""
     former = read_record(path)
     run_id, earlier = former.get("run_id"), former.get("earlier_attempts")
     is_whole = (
@@ -120,7 +120,7 @@ def versions() -> dict[str, str]:
 def _run_id(former: dict[str, Any], workflow: str, asked: dict[str, Any], name: str) -> str:
     if former.get("run_id") and (former.get("workflow"), former.get("parameters")) == (workflow, asked):
         return former["run_id"]
-    # Not the time alone: two machines may start a run of one name in the same second, on one cluster.
+    # Not only the time: two machines may start a run with the same name in the same second, on one cluster.
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 

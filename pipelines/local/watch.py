@@ -1,4 +1,4 @@
-"""Watching one run: the child that runs kfp, the tasks' status files, timeouts, interruption, the end."""
+"""Watches one run: the child that runs kfp, the tasks' status files, timeouts, interruption, the end."""
 
 import os
 import shutil
@@ -44,8 +44,8 @@ class RunWatch:
             folder: the run's.
             workflow: name of the workflow.
             parameters: the workflow's; the run id may be left out.
-            limits_seconds: its tasks in order, with the longest time of each.
-            temporary: folder for what does not outlive the attempt.
+            limits_seconds: its tasks in order, with the time limit of each.
+            temporary: folder for files of this attempt only.
         """
         self._folder = folder
         self._temporary = temporary
@@ -64,7 +64,7 @@ class RunWatch:
         self._signal = signal_number
 
     def run(self) -> int:
-        """Run to the end; returns the exit code. The last line on stderr says what went wrong."""
+        """Run to the end; returns the exit code. After a failure the last line on stderr is the message."""
         self._prepare()
         self._record.write()
         display = open_display(f"vl3 run {self._folder} ({self._record.run_id})")
@@ -83,7 +83,7 @@ class RunWatch:
         return self._finish(error)
 
     def _prepare(self) -> None:
-        """Drop what a former attempt left that is only about that attempt."""
+        """Remove files of an earlier attempt that only concern that attempt."""
         for name in ("status", "kfp"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
         parameters = {**self._record.data["parameters"], "run_id": self._record.run_id}
@@ -105,7 +105,7 @@ class RunWatch:
             )
 
     def _watch(self, child: subprocess.Popen[bytes], display: Any) -> Vl3Error | None:
-        """Wait for the child's end; returns what went wrong."""
+        """Wait until the child ends; returns what went wrong."""
         while child.poll() is None:
             time.sleep(_POLL_SECONDS)
             self._refresh(display)
@@ -130,7 +130,7 @@ class RunWatch:
             self._record.write()
 
     def _overdue(self) -> ClusterError | None:
-        """The task that has used up its time, or a workflow that does nothing at all."""
+        """The error of a task that exceeded its time limit, or of a workflow in which no task starts."""
         for task in self._record.data["tasks"]:
             limit_seconds = self._limits_seconds[task["name"]]
             if task["state"] == "running":
@@ -138,18 +138,18 @@ class RunWatch:
                 if task["seconds"] > limit_seconds:
                     return ClusterError(
                         f"{task['name']} has run for {task['seconds']:.0f} s, longer than its limit of "
-                        f"{limit_seconds:.0f} s, and was stopped. Look at its log, {self._log(task['name'])}; a "
+                        f"{limit_seconds:.0f} s, and was stopped. Check its log, {self._log(task['name'])}; a "
                         "stage's limit is stages.<stage>.timeout_seconds."
                     )
         if time.monotonic() - self._busy_at > _IDLE_LIMIT_SECONDS:
             return ClusterError(
-                f"no task has begun for {_IDLE_LIMIT_SECONDS:.0f} s. The workflow hangs between tasks and was stopped. "
-                f"Look at {self._log('runner')}."
+                f"no task has started for {_IDLE_LIMIT_SECONDS:.0f} s: the workflow hung between tasks and was "
+                f"stopped. Check {self._log('runner')}."
             )
         return None
 
     def _explain(self, returncode: int) -> Vl3Error:
-        """Why the child ended: a task's own word, else what can be seen from outside."""
+        """Why the child ended: the error that a task recorded, otherwise what can be seen from outside."""
         for name in self._limits_seconds:  # in the workflow's order: the exit handler reports another's failure
             status = self._statuses.get(name, {"state": "waiting"})
             if status["state"] == "failed":
@@ -158,19 +158,19 @@ class RunWatch:
             if status["state"] == "running":
                 if shutil.disk_usage(self._folder).free < _FULL_DISK_BYTES:
                     return StorageError(
-                        f"{name} could not even say how it failed: the disk of {self._folder} is full. Free space "
-                        f"there, then start the same run again. (log: {self._log(name)})"
+                        f"{name} failed and could not write its status, because the disk of {self._folder} is full. "
+                        f"Free space there, then start the same run again. (log: {self._log(name)})"
                     )
                 return ClusterError(
-                    f"{name} ended without a word: its process was killed, perhaps for want of memory. "
-                    f"Look at {self._log(name)} and the kernel's log, then start the same run again."
+                    f"{name} ended without a status: its process was killed, perhaps because memory ran out. "
+                    f"Check {self._log(name)} and the kernel's log, then start the same run again."
                 )
         return Vl3Error(
-            f"the workflow's process ended with status {returncode} outside of any task. Look at {self._log('runner')}."
+            f"the workflow's process ended with status {returncode} outside of any task. Check {self._log('runner')}."
         )
 
     def _told(self, name: str, message: str) -> str:
-        """A task's message, with the task's name and its log on the first line where they are not named anyway."""
+        """A task's message, with the task's name and its log on the first line unless that has them already."""
         headline, *details = message.splitlines() or [""]
         name_part = "" if headline.startswith(name) else f"{name}: "
         log_part = "" if str(self._log(name)) in headline else f" (log: {self._log(name)})"
@@ -189,7 +189,7 @@ class RunWatch:
         reused = sum(task["reused"] for task in data["tasks"])
         print(
             f"{state} in {data['seconds']:.1f} s ({reused} of {len(data['tasks'])} tasks reused, "
-            f"{data['overhead_seconds']:.1f} s outside of the steps' own work); record: {self._folder / 'run.json'}",
+            f"{data['overhead_seconds']:.1f} s outside of the steps); record: {self._folder / 'run.json'}",
             flush=True,
         )
         page = self._folder / "report" / "report.html"
@@ -199,8 +199,8 @@ class RunWatch:
             tell(error)
         elif state == "interrupted":
             print(
-                "interrupted: nothing of the run is left running. What is finished is kept; start the same command "
-                "again to go on.",
+                "interrupted: no process of the run is left. Finished work is kept; run the same command again to "
+                "resume.",
                 file=sys.stderr,
             )
 
@@ -209,7 +209,7 @@ class RunWatch:
 
 
 def child_environment(environ: Mapping[str, str], folder: Path, mark: str, temporary: Path) -> dict[str, str]:
-    """The environment of a run's processes: ours, with the run's marks and without what slows Python down."""
+    """The environment of a run's processes: this one's, with the run's marks and without what slows Python down."""
     kept = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
         "OMP_NUM_THREADS": "1",
@@ -225,11 +225,11 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
 
 
 def _verdict(numbers: Path) -> str:
-    """What became of the model, in a line, from the report's numbers."""
+    """The promotion's result in one line, from the report's numbers."""
     try:
         data = parse_object(numbers.read_bytes())
         verdict, mean = data["verdict"], (data.get("accuracy") or {}).get("mean_accuracy") or {}
         reached = f", mean held-out accuracy {list(mean.values())[-1]:.3f}" if mean else ""
         return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"promotion: not to be read from {numbers} ({type(error).__name__}: {error})"
+        return f"promotion: cannot be read from {numbers} ({type(error).__name__}: {error})"

@@ -89,7 +89,7 @@ def test_a_step_that_is_killed_is_named_by_the_exit_handler(make_runner: Callabl
     os.kill(runner.status(VALIDATE)["pid"], signal.SIGKILL)
     _, err = process.communicate()
     assert process.returncode == 4
-    assert err.splitlines()[-1].startswith("ClusterError: validate-data ended without a word: its process was killed")
+    assert err.splitlines()[-1].startswith("ClusterError: validate-data ended without a status: its process was killed")
     assert (runner.tasks()[VALIDATE], runner.tasks()["finish"]) == ("failed", "done")
     state, tags = workflow_run(runner)
     assert (state, tags["vl3.failed_task"]) == ("FAILED", VALIDATE)
@@ -97,9 +97,7 @@ def test_a_step_that_is_killed_is_named_by_the_exit_handler(make_runner: Callabl
 
 def _require_interrupted(runner: Runner, process: "subprocess.Popen[str]", err: str, code: int) -> None:
     assert process.returncode == code
-    assert re.fullmatch(
-        r"interrupted: nothing of the run is left running.* start the same command again to go on\.\n", err
-    )
+    assert re.fullmatch(r"interrupted: no process of the run is left.* run the same command again to resume\.\n", err)
     record = runner.record()
     assert (record["state"], record["exit_code"]) == ("interrupted", code)
     assert runner.tasks()[STAGE] in ("interrupted", "failed")

@@ -22,7 +22,7 @@ def test_unknown_role_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, "argv", ["images.build", "trainr"])
     with pytest.raises(SystemExit, match="2"):
         build.main()
-    assert "no image is called trainr; there are base, torch, trainer" in capsys.readouterr().err
+    assert "unknown images: trainr; choose from base, torch, trainer" in capsys.readouterr().err
 
 
 def test_missing_docker_is_said_with_the_remedy(
@@ -48,7 +48,7 @@ def test_base_image_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("BASE_IMAGE", "registry.example/python:3.11")
     monkeypatch.setattr(build, "inspect_image", lambda name: None)
     monkeypatch.setattr(build.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
-    with pytest.raises(trees.ImageBuildError, match=r"BASE_IMAGE=registry.example/python:3.11 is neither here nor"):
+    with pytest.raises(trees.ImageBuildError, match=r"BASE_IMAGE=registry.example/python:3.11 is not in Docker and"):
         build.find_base_image()
 
 

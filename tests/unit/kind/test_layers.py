@@ -67,7 +67,7 @@ def test_a_stranger_of_the_same_size_is_noticed() -> None:
 
 def test_layers_must_be_those_of_the_configuration() -> None:
     saved = saved_image(BOTTOM, TOP, diff_ids=[digest_of(BOTTOM), digest_of(b"other")])
-    with pytest.raises(UnknownLayers, match="not those that its configuration names"):
+    with pytest.raises(UnknownLayers, match="differ from those in its configuration"):
         convert(saved, io.BytesIO(), "a:1", {})
 
 

@@ -59,7 +59,7 @@ def test_submit_says_where_the_run_is_and_not_twice(pipelines_server, vl3) -> No
         "launch.backend=trainjob",
     ]
     code, out, _ = vl3("submit", *S3, "--set", "seed=3", "--set", "data.max_frames=8")
-    assert (code, out) == (0, [f"run {run_id} is at work (PENDING), not submitted again: {link}"])
+    assert (code, out) == (0, [f"run {run_id} is active (PENDING), not submitted again: {link}"])
     assert len(pipelines_server.runs) == 1
 
 
@@ -68,8 +68,8 @@ def test_submit_says_where_the_run_is_and_not_twice(pipelines_server, vl3) -> No
     [
         (["submit"], "ConfigError: --data is missing"),
         (["submit", *S3, "--recipe", "tinny"], "The nearest is 'tiny'"),
-        (["submit", *S3, "--run-id", "a/b"], "run id 'a/b' cannot name a run"),
-        (["submit", *S3, "--endpoint", "nowhere"], "endpoint 'nowhere' is no address"),
+        (["submit", *S3, "--run-id", "a/b"], "run id 'a/b' is not valid in the store"),
+        (["submit", *S3, "--endpoint", "nowhere"], "endpoint 'nowhere' is not a URL"),
         (["status", "night-7"], "run 'night-7' is not known to"),
         (["logs", "night-7", "report"], "run 'night-7' is not known to"),
         (["cancel", "night-7"], "run 'night-7' is not known to"),
@@ -134,22 +134,22 @@ def test_cancel_waits_then_sees_that_the_gpus_are_free(vl3, pipelines_server, fr
     code, out, _ = vl3("cancel", "night-7", "--namespace", "team-a")
     assert code == 0
     assert out == [
-        "run night-7 has ended (CANCELED). Its launchers were told to free their GPUs.",
-        "no TrainJob of it is left; its GPUs are free",
+        "run night-7 has ended (CANCELED). Its launchers were asked to free their GPUs.",
+        "it has no TrainJobs left; its GPUs are free",
     ]
     assert freed == [("night-7", "team-a")]
 
 
 def test_cancel_of_a_run_that_has_ended_says_so(vl3, pipelines_server, freed: list[Any]) -> None:
     pipelines_server.add_run("night-7", "SUCCEEDED")
-    assert vl3("cancel", "night-7")[1] == ["run night-7 has ended already (SUCCEEDED), there is nothing to cancel"]
+    assert vl3("cancel", "night-7")[1] == ["run night-7 has already ended (SUCCEEDED); nothing to cancel"]
     assert freed == []
 
 
 def test_cancel_names_what_it_freed(vl3, pipelines_server, monkeypatch) -> None:
     monkeypatch.setattr(main, "free_run", lambda run_id, namespace: ["vl3-abc-video-1"])
     pipelines_server.add_run("night-7")
-    assert vl3("cancel", "night-7")[1][1] == "removed vl3-abc-video-1; its GPUs are free"
+    assert vl3("cancel", "night-7")[1][1] == "deleted vl3-abc-video-1; its GPUs are free"
 
 
 def test_cancel_says_when_it_cannot_see_the_cluster(vl3, pipelines_server, monkeypatch) -> None:
@@ -160,7 +160,7 @@ def test_cancel_says_when_it_cannot_see_the_cluster(vl3, pipelines_server, monke
     pipelines_server.add_run("night-7")
     code, _, err = vl3("cancel", "night-7")
     assert code == 4
-    assert "whether its TrainJobs are gone could not be seen: no kubeconfig. The namespace's collector" in err
+    assert "it could not be checked whether its TrainJobs are gone: no kubeconfig. The namespace's collector" in err
 
 
 def test_the_command_is_found_without_kfp() -> None:

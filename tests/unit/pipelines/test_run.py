@@ -38,7 +38,7 @@ def test_a_wrong_argument_ends_with_2(arguments: list[str], message: str, tmp_pa
 def test_a_run_folder_that_cannot_be_made_ends_with_6(tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert main(["--run", str(tmp_path / "file" / "run")]) == 6
-    assert "the run folder cannot be made" in capsys.readouterr().err
+    assert "the run folder cannot be created" in capsys.readouterr().err
 
 
 def test_a_wrong_argument_is_answered_quickly(tmp_path: Path) -> None:

@@ -57,15 +57,15 @@ def test_a_given_run_id_is_kept() -> None:
     [
         ({"recipe": "tinny"}, "recipe 'tinny' is unknown. The nearest is 'tiny'"),
         ({"data_uri": ""}, "--data is missing: .* begins with s3://"),
-        ({"data_uri": "build/data/tiny"}, "--data build/data/tiny is not for a cluster"),
-        ({"artifacts_uri": "file:///runs"}, "--artifacts file:///runs is not for a cluster"),
-        ({"artifacts_uri": "s3:///key"}, "--artifacts s3:///key is not for a cluster"),
+        ({"data_uri": "build/data/tiny"}, "--data build/data/tiny does not work on a cluster"),
+        ({"artifacts_uri": "file:///runs"}, "--artifacts file:///runs does not work on a cluster"),
+        ({"artifacts_uri": "s3:///key"}, "--artifacts s3:///key does not work on a cluster"),
         ({"tracking_uri": "sqlite:///mlflow.db"}, "--tracking sqlite:///mlflow.db .* http:// or https://"),
-        ({"run_id": "a b"}, "run id 'a b' cannot name a run"),
-        ({"run_id": "../x"}, "run id '../x' cannot name a run"),
-        ({"run_id": "it's"}, "cannot name a run"),
-        ({"run_id": "x" * 64}, "cannot name a run"),
-        ({"run_id": "-x"}, "cannot name a run"),
+        ({"run_id": "a b"}, "run id 'a b' is not valid in the store"),
+        ({"run_id": "../x"}, "run id '../x' is not valid in the store"),
+        ({"run_id": "it's"}, "is not valid in the store"),
+        ({"run_id": "x" * 64}, "is not valid in the store"),
+        ({"run_id": "-x"}, "is not valid in the store"),
     ],
 )
 def test_bad_input_is_refused_with_the_reason(changes: dict[str, str], message: str) -> None:
@@ -77,7 +77,7 @@ def test_bad_input_is_refused_with_the_reason(changes: dict[str, str], message: 
     ("override", "message"),
     [
         ("data.max_frame=64", "The nearest is 'data.max_frames'"),
-        ("launch.backend=local", "launch.backend=local cannot run on a cluster"),
+        ("launch.backend=local", "launch.backend=local does not work on a cluster"),
         ("placements.video.nodes=0", "placement.nodes=0"),
     ],
 )

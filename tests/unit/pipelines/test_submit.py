@@ -129,7 +129,7 @@ def test_a_run_that_does_not_end_is_told(pipelines_server, monkeypatch) -> None:
     pipelines_server.add_run("night-7")
     pipelines_server.polls_until_end = 1000
     server = _server(pipelines_server)
-    with pytest.raises(ClusterError, match="run night-7 is CANCELING 0 s after it was to end"):
+    with pytest.raises(ClusterError, match="run night-7 is still CANCELING 0 s after it was cancelled"):
         cancel(server, find_run(server, "night-7"), timeout_seconds=0)
 
 
@@ -181,9 +181,14 @@ def test_on_a_server_for_one_user_no_namespace_is_sent(pipelines_server) -> None
             401,
             '{"error": "token expired"}',
             ConfigError,
-            r"does not accept who we are \(401, .*token expired\).*VL3_KFP_T",
+            r"rejects our credentials \(401, .*token expired\).*VL3_KFP_T",
         ),
-        (403, '{"message": "no role"}', ConfigError, r"namespace 'team-a' of http://.* forbids .*\(403: no role\)"),
+        (
+            403,
+            '{"message": "no role"}',
+            ConfigError,
+            r"namespace 'team-a' of http://.*: no permission to .*\(403: no role\)",
+        ),
         (400, '{"error": "invalid spec"}', ConfigError, r"refuses to .*\(400: invalid spec\)\. Check --namespace"),
         (404, "<html>nothing</html>", ConfigError, r"refuses to .*\(404: <html>nothing</html>\)"),
         (500, '{"error": "database is away"}', ClusterError, r"failed to .*\(500: database is away\)\. Try again"),
@@ -212,7 +217,7 @@ def test_a_workflow_that_the_server_refuses_is_told_in_its_words(pipelines_serve
 @pytest.mark.parametrize(("status", "reason"), [(200, "Expecting value"), (302, "it redirects to another address")])
 def test_a_login_page_is_recognised(pipelines_server, status: int, reason: str) -> None:
     pipelines_server.refusals["/"] = (status, "<html>Log in</html>")
-    with pytest.raises(ClusterError, match=rf"does not answer as Kubeflow Pipelines does .*{reason}.*login page"):
+    with pytest.raises(ClusterError, match=rf"does not answer like Kubeflow Pipelines .*{reason}.*login page"):
         _server(pipelines_server)
 
 
@@ -259,7 +264,7 @@ def test_a_private_authority_is_trusted_by_its_certificate_alone(tmp_path, make_
     known = make_pipelines_server(context)
     known.add_run("night-7")
     with pytest.raises(
-        ClusterError, match=r"cannot be reached .*CERTIFICATE_VERIFY_FAILED.*Name the file.*SSL_CERT_FILE"
+        ClusterError, match=r"cannot be reached .*CERTIFICATE_VERIFY_FAILED.*Set SSL_CERT_FILE to the file"
     ):
         Server(known.endpoint, "", {})
     server = Server(known.endpoint, "", {"SSL_CERT_FILE": str(certificate)})

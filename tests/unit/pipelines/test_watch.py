@@ -69,7 +69,7 @@ def test_a_task_over_its_limit_is_stopped(make_watch, tmp_path: Path, capsys) ->
 def test_a_workflow_that_does_nothing_is_stopped(make_watch, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(watch_module, "_IDLE_LIMIT_SECONDS", 0.3)
     assert make_watch("time.sleep(60)").run() == 4
-    assert "no task has begun for" in _record(tmp_path)["error"]["message"]
+    assert "no task has started for" in _record(tmp_path)["error"]["message"]
     _require_nothing_left()
 
 
@@ -86,7 +86,7 @@ def test_a_failed_task_gives_its_families_exit_code(make_watch, tmp_path: Path, 
 def test_a_killed_task_is_explained(make_watch, tmp_path: Path, capsys) -> None:
     now = "2999-01-01T00:00:00+00:00"
     assert make_watch("status('running'); os.kill(os.getpid(), 9)", now).run() == 4
-    assert "validate-data ended without a word: its process was killed" in capsys.readouterr().err
+    assert "validate-data ended without a status: its process was killed" in capsys.readouterr().err
 
 
 def test_the_task_that_failed_is_told_not_the_exit_handler(make_watch, tmp_path: Path, capsys) -> None:
@@ -131,7 +131,7 @@ def test_an_interrupt_stops_everything(make_watch, tmp_path: Path, capsys) -> No
     record = _record(tmp_path)
     assert (record["state"], record["exit_code"]) == ("interrupted", 143)
     assert record["tasks"][1]["state"] == "interrupted"
-    assert capsys.readouterr().err.startswith("interrupted: nothing of the run is left running.")
+    assert capsys.readouterr().err.startswith("interrupted: no process of the run is left.")
     _require_nothing_left()
 
 
