@@ -1,4 +1,4 @@
-"""Running the workflow as a person does: `python -m pipelines.run` in a process of its own, on a small corpus."""
+"""Runs the workflow as a user does: `python -m pipelines.run` in a separate process, on a small corpus."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ class Runner:
     arguments: list[str]
 
     def start(self) -> "subprocess.Popen[str]":
-        """Start it in a session of its own, so that its group can be killed without the test's."""
+        """Start it in its own session, so that its process group can be killed without the test's."""
         ours = ("VL3_", "MLFLOW_", "_MLFLOW_")  # MLflow writes into the environment of a process that it serves in
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return subprocess.Popen(

@@ -122,7 +122,7 @@ def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[...,
     assert "Traceback" in (runner.folder / "logs" / "check-prerequisites.log").read_text()
     assert runner.record()["error"]["family"] == "ConfigError"
     assert runner.tasks()["finish"] == "done"
-    state, tags = workflow_run(runner)  # check-prerequisites failed before it had a run of its own
+    state, tags = workflow_run(runner)  # check-prerequisites failed before it had its own run
     assert (state, tags["vl3.failed_task"]) == ("FAILED", "check-prerequisites")
     assert tags["vl3.error"].startswith("ConfigError: 2 prerequisites are missing")
 

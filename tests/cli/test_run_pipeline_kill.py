@@ -1,4 +1,4 @@
-"""Killed anywhere, a run leaves no process behind; started again, it goes on where it was."""
+"""Killed anywhere, a run leaves no process behind; started again, it resumes where it stopped."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
     wait_until(lambda: bool(runner.status(VALIDATE).get("progress")), process)
     _end(process, lambda: os.killpg(process.pid, signal.SIGKILL), within_seconds=20)
     assert process.returncode == -signal.SIGKILL
-    assert runner.record()["state"] == "running"  # nobody was left to write another word
+    assert runner.record()["state"] == "running"  # no process was left to update it
     temporary = Path(json.loads((runner.folder / "run.lock").read_text())["temporary"])
     assert temporary.is_dir()
 

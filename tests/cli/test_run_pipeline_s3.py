@@ -51,7 +51,7 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
     }
-    with (folder / "server.log").open("w") as log:  # a process of its own: it sets MLFLOW_* for all around it
+    with (folder / "server.log").open("w") as log:  # a separate process: it sets MLFLOW_* for its whole process
         server = subprocess.Popen(
             [sys.executable, "-c", SERVER], env=os.environ | variables, stdout=subprocess.PIPE, stderr=log, text=True
         )

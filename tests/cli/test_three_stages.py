@@ -1,4 +1,4 @@
-"""A recipe of three stages with names of its own runs whole: nothing outside the recipe knows how many there are."""
+"""A recipe of three stages with other names runs to its end: nothing outside the recipe knows the number of stages."""
 
 import json
 import textwrap

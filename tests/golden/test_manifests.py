@@ -11,7 +11,7 @@ from tests.support.manifests import OVERLAYS, overlay_text
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the copy of the manifests with pinned images lies."""
+    """The folder with the copy of the manifests with pinned images."""
     return tmp_path_factory.mktemp("manifests")
 
 

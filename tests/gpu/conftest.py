@@ -1,4 +1,4 @@
-"""Tests that need a CUDA device; each says so where there is none."""
+"""Tests that need a CUDA device; without one each is skipped with that reason."""
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ from images.docker import inspect_image
 from images.roles import ROLES, ROOT
 
 DATA = "/data"
-"""Where the tests' folder lies in every container."""
+"""Where the tests' folder is mounted in every container."""
 RESTRICTED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Containers:
-    """Runs containers on a network of their own, with one folder of this machine in each."""
+    """Runs containers on their own network, with one folder of this machine in each."""
 
     folder: Path
     network: str

@@ -163,7 +163,7 @@ def test_launcher_runs_the_prerequisites_and_names_all_that_is_missing(
     result = containers.run("launcher", *step_command("check-prerequisites", changes, inputs=(), outputs=("start",)))
     assert result.returncode != 0
     assert "/data/nothing: the data folder does not exist" in result.stderr
-    assert "Give ARTIFACTS=s3://bucket/prefix" in result.stderr
+    assert "Set ARTIFACTS=s3://bucket/prefix" in result.stderr
     assert "libraries are not installed" not in result.stderr
 
 
@@ -184,7 +184,7 @@ def test_trainer_trains_a_stage_to_its_published_weights(containers: Containers,
 def test_trainer_refuses_a_pod_without_a_job_in_one_line(containers: Containers) -> None:
     result = containers.run("trainer", *POD)
     assert result.returncode == 2
-    assert "VL3_JOB is not set: it must hold the stage's job" in result.stderr
+    assert "VL3_JOB is not set: it must be the stage's job" in result.stderr
 
 
 def test_evaluator_answers_with_the_trained_model(

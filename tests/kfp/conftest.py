@@ -38,7 +38,7 @@ class Pipelines:
     submitted: list[str] = field(default_factory=list)
 
     def submission(self, *overrides: str, name: str = "") -> Submission:
-        """A small run with an id of its own."""
+        """A small run with a unique id."""
         run_id = name or f"vl3-test-{secrets.token_hex(4)}"
         self.submitted.append(run_id)
         parameters = WorkflowParameters(

@@ -10,7 +10,7 @@ from tests.support.manifests import load, overlay_text
 
 @pytest.fixture(scope="session")
 def manifest_copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the copy of the manifests with pinned images lies."""
+    """The folder with the copy of the manifests with pinned images."""
     return tmp_path_factory.mktemp("manifests")
 
 

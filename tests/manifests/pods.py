@@ -1,4 +1,4 @@
-"""Pod templates wherever they lie, and what Pod Security "restricted" asks of them."""
+"""Pod templates in any object, and what Pod Security "restricted" requires of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

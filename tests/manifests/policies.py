@@ -40,7 +40,7 @@ Policy = Callable[[Sequence[Object]], Iterator[Finding]]
 
 
 def name_of(obj: Object) -> str:
-    """Kind and name, with the namespace where there is one."""
+    """Kind and name, with the namespace if there is one."""
     metadata = obj["metadata"]
     namespace = metadata.get("namespace")
     return f"{obj['kind']} {namespace + '/' if namespace else ''}{metadata['name']}"
@@ -116,7 +116,7 @@ def images_have_digests(objects: Sequence[Object]) -> Iterator[Finding]:
 
 
 def secrets_are_references(objects: Sequence[Object]) -> Iterator[Finding]:
-    """No value that opens anything lies in git."""
+    """No secret value is in git."""
     for obj in of_kind(objects, "Secret"):
         yield Finding(
             name_of(obj),
@@ -183,7 +183,7 @@ def openings_are_narrow(objects: Sequence[Object]) -> Iterator[Finding]:
 
 
 def roles_are_least(objects: Sequence[Object]) -> Iterator[Finding]:
-    """Rights are listed one by one, cluster-wide ones only read, and nobody reads secrets or enters pods."""
+    """Rights are listed one by one, cluster-wide ones only read, and none reads secrets or executes in pods."""
     for role in of_kind(objects, "Role", "ClusterRole"):
         for rule in role.get("rules") or []:
             for problem in _rule_problems(role["kind"], rule):

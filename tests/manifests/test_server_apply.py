@@ -42,7 +42,7 @@ def _cluster() -> None:
         pytest.skip("there is no kind cluster: make one with `make kind-up`")
     probe = _kubectl("get", "namespace", "vl3")
     if probe.returncode:
-        pytest.skip(f"the kind cluster is not ready ({probe.stderr.strip()}): make it anew with `make kind-up`")
+        pytest.skip(f"the kind cluster is not ready ({probe.stderr.strip()}): create it again with `make kind-up`")
 
 
 def test_overlay_is_accepted(overlay: tuple[str, list[dict[str, Any]]]) -> None:

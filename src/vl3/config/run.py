@@ -69,8 +69,8 @@ class EngineConfig:
     log_every_steps: int
     """Steps between two batches of metrics."""
     on_code_change: str
-    """What becomes of a stage's checkpoints that other code wrote: `resume` goes on from them and says so, `restart`
-    removes them and begins again at step 0."""
+    """What happens to a stage's checkpoints of other code: `resume` continues from them and logs it, `restart` removes
+    them and starts again at step 0."""
 
     def __post_init__(self) -> None:
         require_choice("engine", "zero_stage", self.zero_stage, (0, 1, 2, 3))
@@ -138,7 +138,7 @@ class PromotionConfig:
     min_task_accuracy: float
     """Held-out accuracy that a champion has at least in every category."""
     max_regression: float
-    """How far a category may fall below the present champion."""
+    """How far a category may fall below the current champion."""
 
     def __post_init__(self) -> None:
         require_fraction(
@@ -162,7 +162,7 @@ class RunConfig:
     data: DataConfig
     """How media and text become packed rows."""
     stages: StageTable
-    """The training stages by name, in the order in which they run; each starts from the weights of the one before."""
+    """The training stages by name, in the order in which they run; each starts from the previous one's weights."""
     optimizer: OptimizerConfig
     """AdamW and its schedule."""
     engine: EngineConfig
@@ -170,7 +170,7 @@ class RunConfig:
     launch: LaunchConfig
     """How a stage's processes are started."""
     placements: PlacementTable
-    """Where each of them runs on a cluster, by the stage's name."""
+    """Where each stage runs on a cluster, by its name."""
     evaluation: EvaluationConfig
     """How held-out accuracy is measured."""
     promotion: PromotionConfig
@@ -189,7 +189,7 @@ class RunConfig:
             validate_stage(self, stage)
 
     def stage_number(self, stage: str) -> int:
-        """Place of a stage in the table, from 1: for people, and for what is drawn at random in each stage."""
+        """Position of a stage in the table, from 1: for messages and for the stage's random seed."""
         return list(self.stages).index(stage) + 1
 
     def stage_seed(self, stage: str) -> int:
@@ -209,10 +209,10 @@ class RunConfig:
 
 
 def validate_stage(run: RunConfig, stage: str) -> None:
-    """Check what needs two parts of the configuration at once.
+    """Check what involves two parts of the configuration.
 
     Raises:
-        ConfigError: the global batch of the stage cannot be dealt evenly to its processes.
+        ConfigError: the global batch of the stage is not divisible by its processes.
     """
     packs, processes = run.stages[stage].packs_per_step, run.num_processes(stage)
     if packs % processes:

@@ -1,8 +1,8 @@
 """Entry point of a training pod: `python -m vl3.pod.entry`, the command of the runtimes `vl3-torch-<pool>`.
 
-VL3_JOB holds the stage's job and Trainer's torch policy sets PET_*. The pod runs torchrun with its share of the
-workers, keeps the events in the store, lets the workers write a checkpoint when it is asked to end, and says how it
-ended: by its exit code, and on failure by the termination message {"family", "message"}. No torch in this process.
+VL3_JOB has the stage's job and Trainer's torch policy sets PET_*. The pod runs torchrun with its share of the workers,
+stores the events, lets the workers write a checkpoint when it has to stop, and reports its result: by its exit code,
+and after a failure by the termination message {"family", "message"}. No torch in this process.
 """
 
 import argparse
@@ -37,7 +37,7 @@ JOB_VARIABLE = "VL3_JOB"
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads a container's termination message."""
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
-"""A worker was killed, most likely for want of memory."""
+"""A worker was killed, most likely because memory ran out."""
 
 _GRACE_SECONDS = 105.0
 """Time for a checkpoint after SIGTERM; the pod's own grace period is 120 s."""
@@ -49,17 +49,17 @@ log = logging.getLogger("vl3.pod")
 
 
 class StopSignal:
-    """Remembers SIGTERM, which Kubernetes sends to a pod that it takes away."""
+    """Records SIGTERM, which Kubernetes sends to a pod that it ends."""
 
     def __init__(self) -> None:
         self.received_at: float | None = None
 
     def __call__(self) -> bool:
-        """Whether the pod was asked to end."""
+        """Whether the pod has to stop."""
         return self.received_at is not None
 
     def install(self) -> None:
-        """Take SIGTERM and SIGINT as the wish to write a checkpoint and end."""
+        """Handle SIGTERM and SIGINT as requests to write a checkpoint and stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -69,7 +69,7 @@ class StopSignal:
 
 
 class UnexpectedEndError(Exception):
-    """The workers ended in a way that no family of errors names."""
+    """The workers ended without an error of a known family."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -101,14 +101,14 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         log.error("%s", error)
         write_termination_message(termination_log, "ClusterError", str(error))
         return error.exit_code
-    except Exception as error:  # the end of the line: say it where Kubernetes shows it
+    except Exception as error:  # the last handler: report it where Kubernetes shows it
         log.error("ended by %s: %s", type(error).__name__, error, exc_info=error)
         write_termination_message(termination_log, "ClusterError", f"{type(error).__name__}: {error}")
         return 1
 
 
 def write_termination_message(path: Path, family: str, message: str) -> None:
-    """Say why the pod failed where Kubernetes looks for it, cut to what it takes; the log has the whole."""
+    """Write why the pod failed where Kubernetes reads it, cut to its limit; the log has the full message."""
     data = _message_bytes(family, message)
     while len(data) > _MAX_MESSAGE_BYTES:
         message = message[: -max(1, (len(data) - _MAX_MESSAGE_BYTES) // 4)]
@@ -153,23 +153,23 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
 def _read_job(environ: Mapping[str, str]) -> StageJob:
     text = environ.get(JOB_VARIABLE)
     if not text:
-        raise ConfigError(f"{JOB_VARIABLE} is not set: it must hold the stage's job. Launch pods by a TrainJob of vl3.")
+        raise ConfigError(f"{JOB_VARIABLE} is not set: it must be the stage's job. Launch pods with a TrainJob of vl3.")
     return parse_job(text, JOB_VARIABLE)
 
 
 def _require_world(job: StageJob, place: PodPlace) -> None:
-    """Batches are dealt to as many processes as the job names, so a TrainJob with others is not this job's."""
+    """Check the number of processes: each takes its share of a batch, so it must be the job's own."""
     expected = config_of(job).num_processes(job.stage)
     if place.num_processes != expected:
         raise ConfigError(
-            f"the stage {job.stage} is to be trained by {expected} processes, and its pods have {place.nodes} x "
-            f"{place.processes_per_node} = {place.num_processes}. The TrainJob does not fit the job in {JOB_VARIABLE}: "
-            f"launch the stage again, with placements.{job.stage} as it should be."
+            f"the stage {job.stage} needs {expected} processes, but its pods have {place.nodes} x "
+            f"{place.processes_per_node} = {place.num_processes}. The TrainJob does not match the job in "
+            f"{JOB_VARIABLE}: correct placements.{job.stage} and launch the stage again."
         )
 
 
 def _is_published(job: StageJob) -> bool:
-    """Whether a former attempt got to the end: a pod that is made anew must never train again."""
+    """Whether an earlier attempt has finished: a recreated pod must not train again."""
     reference = find(job.output_uri)
     return reference is not None and is_intact(reference)
 
@@ -187,7 +187,7 @@ def _open_journal(
 
 
 def _torchrun(folder: Path) -> list[str]:
-    """The command; nodes, processes, rank and master come to it by PET_*."""
+    """The command; it reads nodes, processes, rank and master from PET_*."""
     command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--max-restarts=0"]
     return [*command, f"--log-dir={folder}", "--module", "vl3.training.worker", "--job", str(folder / JOB_NAME)]
 
@@ -200,7 +200,8 @@ def _worker_variables(job: StageJob, place: PodPlace, master: str, environ: Mapp
         LAUNCHED_AT_VARIABLE: repr(time.time()),
     }
     interface = interface_towards(master)
-    if interface and "GLOO_SOCKET_IFNAME" not in environ:  # gloo's own choice, the host's name, may be another network
+    # By default gloo uses the address of the host name, which may be on another network.
+    if interface and "GLOO_SOCKET_IFNAME" not in environ:
         variables["GLOO_SOCKET_IFNAME"] = interface
     return variables
 
@@ -217,13 +218,13 @@ def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSig
                 return exit_code
             if stop.received_at is not None:
                 if not is_said:
-                    log.warning("asked to end: the workers finish their step and write a checkpoint")
+                    log.warning("asked to stop: the workers finish their step and write a checkpoint")
                     is_said = True
                     if journal is not None:
                         journal.upload_soon()
                 processes.ask_workers_to_stop()
                 if time.monotonic() - stop.received_at > _GRACE_SECONDS:
-                    log.error("the checkpoint was not ready after %g s: the last one before it counts", _GRACE_SECONDS)
+                    log.error("the checkpoint was not ready after %g s: the previous one will be used", _GRACE_SECONDS)
                     return STOPPED_EXIT_CODE
 
 
@@ -232,7 +233,7 @@ def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSig
 
     Raises:
         Vl3Error: what a worker recorded.
-        UnexpectedEndError: a worker ended otherwise.
+        UnexpectedEndError: a worker failed in another way.
     """
     if exit_code == 0:
         return 0
@@ -240,8 +241,8 @@ def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSig
     if recorded is not None:
         raise recorded
     who, code = first_to_fail("\n".join(lines), exit_code)
-    if stop() or code == STOPPED_EXIT_CODE:  # another pod of the stage may be the one that was asked
-        log.info("stopped after a checkpoint: the next attempt goes on from it")
+    if stop() or code == STOPPED_EXIT_CODE:  # maybe another pod of the stage was asked to stop
+        log.info("stopped after a checkpoint: the next attempt resumes from it")
         return STOPPED_EXIT_CODE
     shown = "\n  ".join(lines[-_LAST_LINES:])
     raise UnexpectedEndError(

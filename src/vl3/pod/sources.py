@@ -1,4 +1,4 @@
-"""The check that launcher and pods have the same code: a stage's key names the launcher's, and the pods do the work."""
+"""Checks that launcher and pods have the same code: a stage's key has the launcher's, but the pods do the work."""
 
 from importlib.metadata import version
 
@@ -11,7 +11,7 @@ TRAINING_ENTRIES = ("vl3.steps.train_stage",)
 
 
 def require_same_sources(job: StageJob) -> None:
-    """Refuse a job that other code launched: its key, by which the result is reused, would name the wrong code.
+    """Refuse a job that other code launched: the key of its result would be that of the wrong code.
 
     Raises:
         ConfigError: the code differs.
@@ -21,5 +21,5 @@ def require_same_sources(job: StageJob) -> None:
         raise ConfigError(
             f"the stage {job.stage} was launched by other code of vl3 (version {job.code_version[:12]}) than this "
             f"image has (vl3 {version('vl3')}, version {here[:12]}): launcher and trainer images differ, and the "
-            "weights would be kept under the wrong code's key. Build and roll out both images from one commit."
+            "weights would be stored with the wrong code's key. Build and roll out both images from one commit."
         )

@@ -1,6 +1,6 @@
-"""The chain of a run's checkpoints: each names in its manifest the one that it was trained from.
+"""The chain of a run's checkpoints: the manifest of each names the one that it was trained from.
 
-So a step is given the last checkpoint and finds the others, whatever stages the recipe has.
+So a step gets only the last checkpoint and finds the others, whatever stages the recipe has.
 
 Example: stages a, b, c give checkpoints A, B, C. C was made from B, B from A, and A from the start artifact (the
 digests of the two bases), where the chain ends: trained_stages(C) is [(a, A), (b, B), (c, C)].
@@ -15,7 +15,7 @@ from vl3.store.reference import Reference
 from vl3.store.uris import check_key, join_uri
 
 INITIAL = "initial"
-"""What a checkpoint's first weights came from: the checkpoint before, or the start artifact."""
+"""Name of the input with a checkpoint's initial weights: the previous checkpoint, or the start artifact."""
 BASES_FILE = "bases.json"
 """File of the start artifact: the digest of each base."""
 _MAX_STAGES = 100
@@ -23,18 +23,19 @@ _MAX_STAGES = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedStage:
-    """A stage with the checkpoint that it made."""
+    """A stage with its checkpoint."""
 
     name: str
     """Name of the stage in the recipe."""
     checkpoint: Reference
-    """What it made."""
+    """Its result."""
 
 
 def origin_of(reference: Reference, artifacts_uri: str) -> Origin:
-    """An input as a manifest names it: below the root of artifacts by its relative path.
+    """An input for a manifest: below the root of artifacts with its relative path.
 
-    So a checkpoint has the same digest in every store that holds it.
+    So a checkpoint has the same digest in every store: `s3://bucket/run/steps/train-video/KEY/checkpoint` below
+    `s3://bucket/run` is written as `steps/train-video/KEY/checkpoint`.
     """
     root = artifacts_uri.rstrip("/") + "/"
     uri = reference.uri.removeprefix(root)
@@ -42,10 +43,10 @@ def origin_of(reference: Reference, artifacts_uri: str) -> Origin:
 
 
 def trained_stages(checkpoint: Reference, artifacts_uri: str) -> list[TrainedStage]:
-    """The stages that led to a checkpoint, the first one first and its own last.
+    """The stages that led to a checkpoint, from the first one to its own.
 
     Raises:
-        StorageError: a checkpoint of the chain is gone, is not the one referred to, or does not say where it came from.
+        StorageError: a checkpoint of the chain is missing, is another one, or does not name its origin.
     """
     stages: list[TrainedStage] = []
     reference: Reference | None = checkpoint
@@ -54,8 +55,8 @@ def trained_stages(checkpoint: Reference, artifacts_uri: str) -> list[TrainedSta
         name, origin = manifest.created_by.get("stage"), manifest.made_from.get(INITIAL)
         if name is None or origin is None or len(stages) == _MAX_STAGES:
             raise StorageError(
-                f"{reference.uri}: the manifest does not name the stage and the weights that the checkpoint was "
-                "trained from, so the stages before it cannot be found. Train it with this version of vl3."
+                f"{reference.uri}: the manifest does not name the stage and the initial weights of the checkpoint, so "
+                "the stages before it cannot be found. Train it with this version of vl3."
             )
         stages.append(TrainedStage(name=name, checkpoint=reference))
         reference = _parent(reference, origin, artifacts_uri)
@@ -63,7 +64,7 @@ def trained_stages(checkpoint: Reference, artifacts_uri: str) -> list[TrainedSta
 
 
 def _parent(child: Reference, origin: Origin, artifacts_uri: str) -> Reference | None:
-    """The checkpoint before, or None where a checkpoint was trained from bases."""
+    """The previous checkpoint, or None if a checkpoint was trained from bases."""
     if origin["kind"] != "checkpoint":
         return None
     uri = origin["uri"]
@@ -76,6 +77,6 @@ def _parent(child: Reference, origin: Origin, artifacts_uri: str) -> Reference |
     if parent is None or parent.sha256 != origin["sha256"]:
         raise StorageError(
             f"{uri}: the checkpoint that {child.uri} was trained from is {'gone' if parent is None else 'another one'} "
-            f"(expected sha256 {origin['sha256']}). Run the workflow again: it makes what is missing."
+            f"(expected sha256 {origin['sha256']}). Run the workflow again: it recreates what is missing."
         )
     return parent

@@ -1,4 +1,4 @@
-"""Step: find everything that would stop the run later, and say it at once; fix what stage 1 starts from."""
+"""Step: report everything that would stop the run later, and record the digests of the bases of stage 1."""
 
 import importlib.util
 import json
@@ -26,13 +26,13 @@ from vl3.system.files import atomic_write_json, require_space, storage_errors
 from vl3.workflow.step import Step, StepOutcome
 
 MIN_FREE_BYTES = 2 * 1024**3
-"""Space that a run needs at least for its dataset, checkpoints and logs."""
+"""Minimum space for a run's dataset, checkpoints and logs."""
 _PYTHON = (3, 11)
 S3_PATIENCE_SECONDS = 30.0
-"""Time that the object store has for each answer, retries included; a running step has more patience."""
+"""Time for each request to the object store, including retries; a running step waits longer."""
 _LIBRARIES = {
     "local": ("torch", "transformers", "deepspeed", "peft", "mlflow", "great_expectations", "av", "pyarrow"),
-    # Training, data and evaluation have images of their own: here runs what starts and follows them.
+    # Training, data and evaluation have their own images; this one only starts and follows them.
     "trainjob": ("kubernetes", "minio", "mlflow"),
 }
 
@@ -41,8 +41,8 @@ def check(request: Request) -> None:
     """Run every check.
 
     Raises:
-        Vl3Error: one report of all that is missing. Its family is that of the single problem; of several families the
-            first that a retry cannot cure (configuration, data, storage, then platform).
+        Vl3Error: one report of everything that is missing. Its family is that of the single problem; of several
+            families the first in the order configuration, data, storage, platform.
     """
     problems: list[Vl3Error] = []
     for probe in _PROBES:
@@ -60,7 +60,7 @@ def _is_on_cluster(request: Request) -> bool:
 
 
 def _cluster_problems(request: Request) -> list[Vl3Error]:
-    """What keeps the stages from ever running where their placements say."""
+    """What prevents the stages from running where their placements say."""
     if not _is_on_cluster(request):
         return []
     from vl3.launch.check.cluster import check_cluster
@@ -87,7 +87,7 @@ def _check_language_base(request: Request) -> None:
 
 
 def check_base(folder: Path, field: str, names: tuple[str, ...]) -> None:
-    """Check that a base has its files and that its weights are whole safetensors files.
+    """Check that a base has its files and that its weights are complete safetensors files.
 
     Raises:
         StorageError: a file is missing, not JSON, or truncated.
@@ -99,13 +99,16 @@ def check_base(folder: Path, field: str, names: tuple[str, ...]) -> None:
             raise StorageError(f"{field}: {folder / name} cannot be read ({error}). Make the base again.") from error
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise StorageError(f"{field}: {folder} holds no *.safetensors file, so nothing can be loaded. Make it again.")
+        raise StorageError(f"{field}: {folder} has no *.safetensors file, so nothing can be loaded. Make it again.")
     for path in weights:
         _check_safetensors(path, field)
 
 
 def _check_safetensors(path: Path, field: str) -> None:
-    """The header says how long the file must be, so a cut file shows without reading the weights."""
+    """Check the file's length, which follows from its header, without reading the weights.
+
+    A header of 100 bytes whose last tensor ends at data offset 4000: the file must have 8 + 100 + 4000 bytes.
+    """
     try:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
@@ -122,8 +125,8 @@ def _check_data(request: Request) -> None:
     if scheme_of(request.data_uri) == "s3":
         if not _open_bucket(request.data_uri).exists(annotations_file("train")):
             raise DataError(
-                f"{request.data_uri}/{annotations_file('train')}: the annotations are missing. Correct DATA, or put "
-                "one JSON sample a line there."
+                f"{request.data_uri}/{annotations_file('train')}: the annotations are missing. Correct DATA, or write "
+                "one JSON sample per line there."
             )
         return
     folder = file_path(request.data_uri)
@@ -134,20 +137,20 @@ def _check_data(request: Request) -> None:
             f"`vl3 data sample --out {folder}`."
         )
     if not path.is_file() or not path.stat().st_size:
-        raise DataError(f"{path}: the annotations are missing or empty. Put one JSON sample a line there.")
+        raise DataError(f"{path}: the annotations are missing or empty. Write one JSON sample per line there.")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: no permission to read the annotations. Correct the file's owner.")
 
 
 def _check_artifacts(request: Request) -> None:
-    """The root of artifacts takes a file, gives it back and lets it go; on a disk it has room, too."""
+    """Check that a file can be written, read and deleted at the root of artifacts; on a disk also the free space."""
     if scheme_of(request.artifacts_uri) == "s3":
         _probe_bucket(request.artifacts_uri)
         return
     if _is_on_cluster(request):
         raise ConfigError(
             f"artifacts_uri={request.artifacts_uri!r} is a folder of this machine, which the pods of "
-            "launch.backend=trainjob cannot see. Give ARTIFACTS=s3://bucket/prefix."
+            "launch.backend=trainjob cannot see. Set ARTIFACTS=s3://bucket/prefix."
         )
     folder = file_path(request.artifacts_uri)
     with storage_errors(folder):
@@ -165,9 +168,9 @@ def _open_bucket(uri: str) -> Store:
 
 
 def _probe_bucket(uri: str) -> None:
-    """List, put, read and delete a small object, as every step will."""
+    """List, put, read and delete a small object, as every step does."""
     store, key, content = _open_bucket(uri), f".probe-{secrets.token_hex(8)}", b"probe"
-    store.list(key)  # a bucket that is missing is told first: some servers make one for whoever puts
+    store.list(key)  # first, to report a missing bucket: some servers would create it at the put
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe")
         path.write_bytes(content)
@@ -176,13 +179,13 @@ def _probe_bucket(uri: str) -> None:
     store.delete(key)
     if found != content:
         raise StorageError(
-            f"{uri}/{key}: what was put there was {'gone' if found is None else 'other bytes'} in the next moment. "
-            "Something else writes or deletes below this prefix. Correct ARTIFACTS."
+            f"{uri}/{key}: the test object was {'gone' if found is None else 'other bytes'} right after the upload, so "
+            "something else writes or deletes below this prefix. Correct ARTIFACTS."
         )
 
 
 def _check_tracking(request: Request) -> None:
-    """Opening the workflow's tracking run proves that the store is reachable and writable."""
+    """Open the workflow's tracking run, which shows that the store is reachable and writable."""
     from vl3.workflow.tracking import open_parent_run
 
     open_parent_run(request)
@@ -205,7 +208,7 @@ def base_digests(request: Request) -> dict[str, Any]:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """The bases alone: the key names the start artifact; the checks themselves are made anew in each run."""
+    """Only the bases: the key identifies the start artifact; the checks themselves run every time."""
     return (
         {"bases": {name: base["sha256"] for name, base in base_digests(request).items()}} if _has_bases(request) else {}
     )
@@ -214,13 +217,13 @@ def key_parts(request: Request) -> dict[str, Any]:
 def _has_bases(request: Request) -> bool:
     try:
         base_digests(request)
-    except Vl3Error:  # reported by the checks, together with everything else
+    except Vl3Error:  # the checks report it, together with everything else
         return False
     return True
 
 
 def run(work: Work) -> StepOutcome:
-    """Check, then publish what stage 1 starts from (digests, not copies)."""
+    """Check, then publish the digests (not copies) of the bases of stage 1."""
     check(work.request)
     bases = base_digests(work.request)
     with work.step_run() as step_run, work.fresh_folder("start") as folder:

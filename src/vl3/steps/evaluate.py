@@ -11,7 +11,7 @@ from vl3.workflow.step import Step, StepOutcome
 
 
 def run(work: Work) -> StepOutcome:
-    """Generate answers with each model and count the right ones."""
+    """Generate answers with each model and count the correct ones."""
     from vl3.evaluation.runner import EvaluatedModel, evaluate_models
 
     inputs, config = work.request.inputs, work.request.config
@@ -32,7 +32,7 @@ def run(work: Work) -> StepOutcome:
 
 
 def _metrics(model: dict[str, Any]) -> dict[str, float]:
-    """Accuracy by category; the step of the metric is the stage's number, 0 for the model before training."""
+    """Accuracy by category; the metric's step is the stage's number, 0 for the model before training."""
     values = {f"accuracy/{name}": task["accuracy"] for name, task in model["tasks"].items()}
     return {
         name: value for name, value in {"accuracy/mean": model["mean_accuracy"], **values}.items() if value is not None

@@ -1,6 +1,6 @@
-"""Step: the workflow's last word, whatever became of it. Frees what it holds on the cluster and ends its MLflow run.
+"""Step: clean-up at the end of the workflow. Frees what the run holds on the cluster and ends its MLflow run.
 
-It runs as the exit handler: after the last step, and after a failed one.
+It is the exit handler, so it runs after the last step and also after a failed one.
 """
 
 import logging
@@ -15,12 +15,12 @@ from vl3.workflow.tracking import finish_parent_run
 log = logging.getLogger("vl3.step")
 
 _GOOD = ("SUCCEEDED", "COMPLETE", "COMPLETED", "CACHED")
-"""Words for success: kfp.local's and the server's own, which changed between its releases."""
+"""States that mean success: kfp.local's and the server's, which changed between its releases."""
 _STOPPED = ("CANCELLED", "CANCELED", "CANCELLING", "CANCELING")
 
 
 def run(work: Work) -> StepOutcome:
-    """Free first: what is left on the cluster costs money; a tracking server that is down costs a line in a table."""
+    """Free the cluster first, because idle GPUs cost money; a tracking server that is down only costs a record."""
     request = work.request
     state = final_state(str(request.values["state"]))
     failure = find_failure(request) if state != "FINISHED" else None
@@ -35,20 +35,20 @@ def run(work: Work) -> StepOutcome:
 
 
 def final_state(word: str) -> str:
-    """MLflow's FINISHED, KILLED or FAILED for the workflow engine's word; what is not known to be good has failed."""
+    """MLflow's FINISHED, KILLED or FAILED for the workflow engine's state; an unknown state counts as failed."""
     if word.upper() in _GOOD:
         return "FINISHED"
     return "KILLED" if word.upper() in _STOPPED else "FAILED"
 
 
 def find_failure(request: Request) -> TaskFailure | None:
-    """The task that failed, as far as it could say so; else what the workflow engine says, if it says anything."""
+    """The failed task from its own note; otherwise what the workflow engine reports, if anything."""
     if request.run_folder is not None:
         return local_failure(request.run_folder)
     try:
         notes = noted_failures(request.artifacts_uri, request.run_id)
-    except Vl3Error as error:  # what went wrong may be the store itself; there is more to do than to name it
-        log.warning("the failed task cannot be named, its note cannot be read: %s", error)
+    except Vl3Error as error:  # the store itself may have failed; the clean-up must continue
+        log.warning("the failed task is not known, since its note cannot be read: %s", error)
         notes = []
     if notes:
         return notes[0]
@@ -57,7 +57,7 @@ def find_failure(request: Request) -> TaskFailure | None:
 
 
 def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
-    """Remove the run's TrainJobs; their names, and what kept them from going."""
+    """Delete the run's TrainJobs; returns their names, and the error if that failed."""
     if request.config.launch.backend != "trainjob":
         return [], None
     from vl3.launch.trainjob.collect import cancel_run
@@ -68,14 +68,14 @@ def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
         log.error("TrainJobs of run %s may be left: %s", request.run_id, error)
         return [], error
     if freed:
-        log.info("removed %d TrainJobs and waited until their GPUs were free: %s", len(freed), ", ".join(freed))
+        log.info("deleted %d TrainJobs and waited until their GPUs were free: %s", len(freed), ", ".join(freed))
     else:
-        log.info("no TrainJob of run %s was left", request.run_id)
+        log.info("run %s has no TrainJobs left", request.run_id)
     return freed, None
 
 
 def _report(request: Request, state: str, failure: TaskFailure | None) -> None:
-    # Empty tags take the place of what a former attempt at the run said.
+    # Empty tags overwrite those of an earlier attempt at the run.
     tags = {"vl3.state": state, "vl3.failed_task": "", "vl3.error": ""}
     if failure is not None:
         tags |= {"vl3.failed_task": failure.task, "vl3.error": f"{failure.family}: {failure.message}"}
@@ -86,7 +86,7 @@ def _report(request: Request, state: str, failure: TaskFailure | None) -> None:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """The run: each has an end of its own."""
+    """The run's id: every run has its own clean-up."""
     return {"run_id": request.run_id}
 
 

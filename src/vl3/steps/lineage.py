@@ -1,4 +1,4 @@
-"""The way from the data to the model version, as the report shows it."""
+"""The lineage from the data to the model version, for the report."""
 
 import json
 from typing import Any

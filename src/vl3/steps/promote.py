@@ -1,4 +1,4 @@
-"""Step: let the gates decide whether the last stage's checkpoint becomes champion. A refusal is a result as well."""
+"""Step: let the gates decide whether the last stage's checkpoint becomes champion. A refusal is a result, too."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ PROMOTION_FILE = "promotion.json"
 
 
 def run(work: Work) -> StepOutcome:
-    """Gather the evidence, judge, move the alias if every gate passes, and keep the decision with its evidence."""
+    """Collect the evidence, evaluate the gates, move the alias if all pass, and record decision and evidence."""
     request = work.request
     inputs = request.inputs
     with work.step_run() as step_run, work.fresh_folder("promotion") as folder:
@@ -51,7 +51,7 @@ def run(work: Work) -> StepOutcome:
 
 
 def expected_categories(config: RunConfig) -> tuple[str, ...]:
-    """The categories that some stage trains on: each of them needs a score."""
+    """The categories that any stage trains on; each of them needs a score."""
     named = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
     return tuple(category.value for category in Category if category.value in named)
 
@@ -60,7 +60,7 @@ def _gather(request: Request, registry: Registry, stage: str, version: int) -> E
     inputs, config = request.inputs, request.config
     tasks, mean = scores_from_evaluation(read_evaluation(fetch(inputs["evaluation"])), stage)
     champion = registry.champion()
-    is_champion = champion is not None and champion.version == version  # an interrupted attempt got that far
+    is_champion = champion is not None and champion.version == version  # an interrupted attempt has promoted it
     return Evidence(
         tasks=tasks,
         mean_accuracy=mean,
@@ -82,7 +82,7 @@ def _is_checkpoint_whole(request: Request) -> bool:
     try:
         fetch(request.inputs["checkpoint"])
     except StorageError as error:
-        log.error("the checkpoint is not whole: %s", error)
+        log.error("the checkpoint is missing or damaged: %s", error)
         return False
     return True
 
@@ -96,7 +96,7 @@ def _decide(registry: Registry, version: int, results: list[GateResult], holder:
         return {"state": "refused", "reason": f"gates not passed: {failed}", "former_champion": None}
     try:
         former = registry.set_champion(version, holder=holder)
-    except GateError as error:  # the champion moved while this one was judged
+    except GateError as error:  # the champion has changed meanwhile
         return {"state": "refused", "reason": str(error).splitlines()[0], "former_champion": None}
     return {"state": "champion", "reason": "every gate passed", "former_champion": former}
 

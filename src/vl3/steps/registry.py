@@ -1,4 +1,4 @@
-"""The registry of the recipe's model, as the steps see it."""
+"""The registry of the recipe's model, for the steps."""
 
 from vl3.config.codec import digest
 from vl3.recipes.effective import stage_view
@@ -16,7 +16,7 @@ def open_registry(request: Request) -> Registry:
 def register_checkpoint(
     request: Request, stage: str, checkpoint: Reference, dataset: Reference, mlflow_run_id: str | None = None
 ) -> int:
-    """Register a stage's checkpoint as a candidate; one that is registered keeps its version. Returns the version."""
+    """Register a stage's checkpoint as a candidate, unless it is registered already; returns its version."""
     return open_registry(request).register_candidate(
         checkpoint.uri,
         stage=stage,

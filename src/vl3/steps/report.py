@@ -1,4 +1,4 @@
-"""Step: gather what every step left and write the report."""
+"""Step: collect the results of every step and write the report."""
 
 import contextlib
 import json
@@ -29,11 +29,11 @@ _VERSIONS = {
     "mlflow": ("mlflow", "mlflow-skinny"),
     "great-expectations": ("great-expectations",),
 }
-"""Distributions that a version is read from, by the name that the report shows; not every image has all."""
+"""Name in the report -> distributions to read the version from; not every image has all."""
 
 
 def run(work: Work) -> StepOutcome:
-    """Write report.html and report.json, publish them, and put a copy where the run's owner looks."""
+    """Write report.html and report.json, publish them, and copy them to the run's folder."""
     from vl3.report.page import write_report
 
     request = work.request
@@ -82,7 +82,7 @@ def _run_facts(request: Request, run_record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _versions(pins: dict[str, str]) -> dict[str, str]:
-    """Versions of what the run leaned on: in the trainer image where that is named, else here as far as it is here."""
+    """Versions of the run's libraries: those pinned in the trainer image if known, otherwise those installed here."""
     found: dict[str, str] = {}
     for name, distributions in _VERSIONS.items():
         for distribution in distributions:
@@ -98,7 +98,7 @@ def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Refe
 
 
 def _chain_step(request: Request, record: StepRecord) -> dict[str, Any]:
-    """A task with its times: of this run where a runner keeps them, of its record otherwise."""
+    """A task with its times: of this run if a runner records them, otherwise of its record."""
     status = _status(request, record.name)
     if status is None:
         ended_at = _unix(record.created_at)
@@ -141,7 +141,7 @@ def _deliver(request: Request, report: Reference) -> None:
 
 
 def _redeliver(request: Request, record: StepRecord) -> None:
-    """A reused report is still the run's report."""
+    """Copy a reused report, too: it is still this run's report."""
     _deliver(request, record.output("report"))
 
 
@@ -169,7 +169,7 @@ def _unix(text: Any) -> float | None:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """The overrides: everything else comes in by the inputs."""
+    """The overrides and the seed: everything else is in the inputs."""
     return {"overrides": list(request.overrides), "seed": request.config.seed}
 
 

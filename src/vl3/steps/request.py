@@ -1,4 +1,4 @@
-"""What the steps of the training workflow are given: requests whose configuration is a RunConfig."""
+"""The requests of the training workflow's steps: their configuration is a RunConfig."""
 
 from vl3.config.run import RunConfig
 from vl3.workflow.step import StepRequest, StepWork

@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 10.0
 _MAX_NUMBER = 1e12
-"""No count or time of a stage is larger."""
+"""Upper limit of every count and time of a stage."""
 
 
 def run(work: Work) -> StepOutcome:
-    """Launch the stage (it goes on from its last checkpoint by itself), then publish its log and register it.
+    """Launch the stage (it resumes from its last checkpoint by itself), then publish its log and register it.
 
     Raises:
         Vl3Error: what ended the stage.
@@ -63,13 +63,13 @@ def run(work: Work) -> StepOutcome:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """The stage's effective configuration without what only concerns where and how it is run, saved, logged or judged.
+    """The stage's effective configuration without what only concerns how it is run, saved, logged or evaluated.
 
-    How many processes share the work, and how, decides the order of sums and nothing else: a stage goes on with
-    another number, and one that is finished is not trained again for it.
+    The number of processes only changes the order of sums: a stage may resume with another number, and a finished one
+    is not trained again because of it.
     """
     view = stage_view(request.config, request.part)
-    # bases come in by the input's digest
+    # the digests of the bases are in the input
     for group in ("name", "model", "launch", "evaluation", "promotion", "timeout_seconds", "placement"):
         view.pop(group)
     view["engine"] = {"precision": view["engine"]["precision"]}
@@ -78,9 +78,10 @@ def key_parts(request: Request) -> dict[str, Any]:
 
 
 def cost(record: StepRecord) -> str:
-    """What it costs to train a stage again: all its steps at the pace of the finished one's last attempt.
+    """The cost of training a stage again: all its steps at the speed of the finished one's last attempt.
 
-    The record may be of another version of vl3, so nothing in its values is taken for granted.
+    An attempt that did the last 100 of 400 steps in 50 s: 400 steps cost about 200 s. The record may be from another
+    version of vl3, so its values are checked.
     """
     steps, processes = record.parts.config.get("steps"), _field(record, "start", "world_size")
     seconds, done = _field(record, "end", "seconds"), _field(record, "end", "steps")
@@ -90,7 +91,7 @@ def cost(record: StepRecord) -> str:
 
 
 def _field(record: StepRecord, event: str, name: str) -> float | None:
-    """A number of an event that the record kept."""
+    """A number of an event in the record; None if it is missing or not valid."""
     values = record.values.get(event)
     value = values.get(name) if isinstance(values, dict) else None
     return value if isinstance(value, int | float) and 0 < value < _MAX_NUMBER else None
@@ -105,9 +106,9 @@ def _duration(seconds: float) -> str:
 
 
 class EventForwarder:
-    """Passes a stage's events on: progress to the status file, metrics to MLflow in batches, the state to both.
+    """Forwards a stage's events: progress to the status file, metrics to MLflow in batches, the state to both.
 
-    A tracking store that does not answer for a while does not end the stage: what was not sent is sent at the end.
+    A tracking store that does not answer for a while does not stop the stage: the rest is sent at the end.
     """
 
     def __init__(self, work: Work, step_run: "StepRun") -> None:
@@ -118,7 +119,7 @@ class EventForwarder:
         self._sent_at = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Take one event as it happens."""
+        """Forward one event."""
         if event["type"] == "progress":
             self._done, self._total = event["done"], event["total"]
             self._work.progress(event["done"], event["total"], event["text"])
@@ -133,7 +134,7 @@ class EventForwarder:
             self._tag({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
 
     def replay(self, events: list[dict[str, Any]]) -> None:
-        """Send every metric of the whole event file; those that were sent are left out by the run itself.
+        """Send every metric of the whole event file; the tracking run skips those that it has.
 
         Raises:
             ClusterError: the tracking store does not answer.
@@ -148,7 +149,7 @@ class EventForwarder:
         try:
             self._send(self._waiting)
         except ClusterError as error:
-            log.warning("metrics are kept back for now: %s", error)
+            log.warning("could not send metrics; retrying later: %s", error)
         else:
             self._waiting = []
 
@@ -156,7 +157,7 @@ class EventForwarder:
         try:
             self._step_run.set_tags(tags)
         except ClusterError as error:
-            log.warning("a state is not tracked: %s", error)
+            log.warning("could not record a state: %s", error)
 
     def _send(self, events: list[dict[str, Any]]) -> None:
         if events:
@@ -165,10 +166,10 @@ class EventForwarder:
 
 
 def _check_inputs(request: Request) -> None:
-    """Name a damaged input before processes are started on it. What pods read is not downloaded here for that.
+    """Report a damaged input before processes are started. Inputs of pods are not downloaded for this check.
 
     Raises:
-        StorageError: the dataset or the former stage's checkpoint is not what the workflow refers to.
+        StorageError: the dataset or the previous stage's checkpoint is not the one in the workflow.
     """
     for name in ("dataset", INITIAL):
         reference = request.inputs[name]
@@ -194,8 +195,8 @@ def _train(work: Work, step_run: "StepRun") -> Reference:
     checkpoint = is_published(work, "checkpoint")
     if checkpoint is None:
         raise ClusterError(
-            f"{work.request.task}: every process ended well, yet {work.output_uri('checkpoint')} holds no whole "
-            "checkpoint. Look at the stage's log and start the run again."
+            f"{work.request.task}: every process succeeded, but {work.output_uri('checkpoint')} has no complete "
+            "checkpoint. Check the stage's log and start the run again."
         )
     return checkpoint
 
@@ -227,7 +228,7 @@ def _launch_job(work: Work) -> LaunchJob:
 
 
 def _stage_job(work: Work) -> StageJob:
-    """The job as pods get it: nothing in it comes from this machine, so that a new launcher asks for the same."""
+    """The job as pods get it: independent of this machine, so that a new launcher creates the same one."""
     request = work.request
     initial = request.inputs[INITIAL]
     return StageJob(
@@ -248,11 +249,11 @@ def _stage_job(work: Work) -> StageJob:
 
 
 def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
-    """The stage's events: from the log if an interrupted attempt published it, else from where they were written."""
+    """The stage's events: from the log if an interrupted attempt published it, otherwise from the work folder."""
     if training is not None:
         return read_events(fetch(training) / EVENTS_NAME)
     path = work.work_folder() / EVENTS_NAME
-    if work.request.config.launch.backend == "trainjob":  # the pods' copy is whole, what a launcher saw may not be
+    if work.request.config.launch.backend == "trainjob":  # the pods' copy is complete, the launcher's may not be
         kept = open_store(work.work_uri).read(EVENTS_NAME)
         if kept is not None:
             atomic_write_bytes(path, kept)
@@ -260,7 +261,7 @@ def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
 
 
 def _publish_log(work: Work, events: list[dict[str, Any]], version: int) -> Reference:
-    """The stage's events beside its configuration: what the report draws its curves from."""
+    """Publish the stage's events and configuration, from which the report draws its curves."""
     stage = work.request.part
     with work.fresh_folder("training") as folder:
         with storage_errors(folder):

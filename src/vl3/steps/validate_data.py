@@ -19,10 +19,10 @@ from vl3.workflow.step import Step, StepOutcome
 
 
 def run(work: Work) -> StepOutcome:
-    """Build, judge, publish. The validation report is published for a refused dataset too.
+    """Build, validate, publish. The validation report is published for a refused dataset, too.
 
     Raises:
-        DataError: the dataset is refused; every bad line is named with its reason.
+        DataError: the dataset is refused; the message lists every bad line with its reason.
     """
     with work.step_run() as step_run, work.fresh_folder("dataset") as folder:
         _build(work, folder)
@@ -48,7 +48,7 @@ def _build(work: Work, folder: Path) -> None:
 
 
 def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
-    """Judge the index; returns the reference of the published report, and the result, which knows where that lies."""
+    """Validate the index; returns the reference of the published report, and the result, with the report's folder."""
     from vl3.validation.suite import validate_dataset
 
     work.progress(1, 1, "judging the index")
@@ -60,7 +60,7 @@ def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """What the data are, how they are prepared and what is asked of them."""
+    """What the data are, how they are prepared and what they are used for."""
     config = request.config
     data = to_dict(config.data)
     data.pop("build_workers")
@@ -73,12 +73,12 @@ def key_parts(request: Request) -> dict[str, Any]:
 
 
 def _source(uri: str) -> str:
-    """What the data are, as far as it can be told without reading the media."""
+    """A digest of the data without reading the media."""
     return folder_digest_s3(uri) if scheme_of(uri) == "s3" else folder_fingerprint(file_path(uri))
 
 
 def _asked(stage: StageConfig) -> dict[str, Any]:
-    """What a stage asks of the data; its steps and learning rates do not concern them."""
+    """The fields of a stage that concern the data, unlike its steps and learning rates."""
     row = to_dict(stage)
     return {name: row[name] for name in ("mixture", "image_merge_size", "video_merge_size", "difffp")}
 
@@ -86,8 +86,8 @@ def _asked(stage: StageConfig) -> dict[str, Any]:
 def folder_fingerprint(folder: Path) -> str:
     """Digest of a data folder: the annotations' content, and name, size and time of every other file.
 
-    Media are not read, which would take as long as the step that a reuse is to spare; the dataset that is built from
-    them is identified by its content.
+    Media are not read: that would take as long as the step that a reuse saves. The dataset that is built from them is
+    identified by its content.
 
     Raises:
         DataError: the folder does not exist.

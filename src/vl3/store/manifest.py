@@ -42,7 +42,7 @@ class Manifest:
     files: dict[str, FileEntry]
     """Every file by its path relative to the folder, with forward slashes."""
     made_from: dict[str, Origin] = field(default_factory=dict)
-    """The artifacts that it was made from, by what they were for; empty where nobody has to find them again."""
+    """The artifacts that it was made from, by their role; empty if they need not be found again."""
 
 
 def file_sha256(path: Path) -> str:
@@ -68,7 +68,7 @@ def write_manifest(
             for name, path in list_files(folder).items()
         }
     if not files:
-        raise StorageError(f"{folder}: there is no file to publish as a {kind}. The step that wrote it is at fault.")
+        raise StorageError(f"{folder}: there is no file to publish as a {kind}. The step that wrote it has a bug.")
     body = {"format": _FORMAT, "kind": kind, "created_by": created_by, "files": files}
     if made_from:
         body["made_from"] = dict(made_from)
@@ -78,7 +78,7 @@ def write_manifest(
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Every file under `folder` but the manifest, by relative path, sorted.
+    """Every file under `folder` except the manifest, by relative path, sorted.
 
     Raises:
         StorageError: an entry is neither a plain file nor a folder.
@@ -88,7 +88,7 @@ def list_files(folder: Path) -> dict[str, Path]:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise StorageError(
-                f"{path}: only plain files may lie in an artifact. Replace it with a copy of its content."
+                f"{path}: an artifact may only contain plain files. Replace it with a copy of its content."
             )
         if path.is_file() and name != MANIFEST_NAME:
             found[name] = path
@@ -113,7 +113,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         try:
             check_key(name, where)
         except ConfigError as error:
-            raise StorageError(f"{where}: names {name!r}, which lies outside of the artifact. {_REMEDY}") from error
+            raise StorageError(f"{where}: names {name!r}, which is outside the artifact. {_REMEDY}") from error
     return manifest
 
 
@@ -128,13 +128,13 @@ def _origin(entry: Any) -> Origin:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raise ValueError for a value of another type than a manifest's."""
+    """Raise ValueError for a value of the wrong type."""
     sizes = [entry.size_bytes for entry in manifest.files.values()]
     texts = [manifest.kind, *manifest.created_by.values(), *(entry.sha256 for entry in manifest.files.values())]
     if not all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**63 for size in sizes):
-        raise ValueError("the size of a file is no number of bytes")
+        raise ValueError("the size of a file is not a number of bytes")
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("its kind, its maker or a digest is no text")
+        raise ValueError("its kind, its maker or a digest is not text")
 
 
 def verify_folder(folder: Path, sha256: str) -> None:

@@ -1,4 +1,4 @@
-"""One small interface over files and S3 objects."""
+"""One small interface to files and S3 objects."""
 
 import os
 import shutil
@@ -13,31 +13,31 @@ from vl3.system.files import sibling, storage_errors
 
 
 class Store(Protocol):
-    """Objects under one root, by key (a relative path with forward slashes). ConfigError for a key that leaves it."""
+    """Objects below one root, by key (a relative path with forward slashes). ConfigError for a key outside the root."""
 
     def put_file(self, path: Path, key: str) -> None:
-        """Copy a local file into the store; a reader never sees half of it."""
+        """Copy a local file into the store; a reader never sees an incomplete object."""
 
     def get_file(self, key: str, path: Path) -> None:
-        """Copy an object to a local file. StorageError when it is missing."""
+        """Copy an object to a local file. StorageError if it is missing."""
 
     def read(self, key: str) -> bytes | None:
-        """All bytes of a small object; None when it is missing."""
+        """All bytes of a small object; None if it is missing."""
 
     def read_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Bytes of an object from an offset. StorageError when there are fewer."""
+        """Bytes of an object from an offset. StorageError if there are fewer."""
 
     def exists(self, key: str) -> bool:
         """Whether the object exists."""
 
     def newest(self) -> "list[str]":
-        """Keys directly below the root, the one written last first; nothing in folders."""
+        """Keys directly below the root (not in folders), the latest first."""
 
     def list(self, prefix: str = "") -> "list[str]":
         """Keys that begin with prefix, sorted."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; no error when it is missing."""
+        """Remove an object; no error if it is missing."""
 
 
 def open_store(uri: str, s3: S3Connection | None = None) -> Store:

@@ -1,4 +1,4 @@
-"""A reference: the small thing that travels between steps in place of a dataset or a checkpoint."""
+"""A reference: the small file that steps pass on instead of a dataset or a checkpoint."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """Where an artifact lies and what it must be; whoever reads it verifies it."""
+    """Where an artifact is stored and its digest, which every reader verifies."""
 
     uri: str
     """Folder of the artifact (file:// or s3://)."""
@@ -35,7 +35,7 @@ class Reference:
         """Build a reference from plain data.
 
         Raises:
-            StorageError: a field is missing or unknown, or none that could name an artifact.
+            StorageError: a field is missing, unknown or not valid.
         """
         expected = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or set(data) != expected:
@@ -47,19 +47,19 @@ class Reference:
         texts = [data["uri"], data["kind"], *_texts(data["created_by"])]
         if not all(isinstance(text, str) for text in texts) or not _is_sha256(data["sha256"]):
             raise StorageError(
-                f"the reference to {str(data['uri'])[:200]!r} names no artifact (sha256 {str(data['sha256'])[:80]!r}). "
+                f"the reference to {str(data['uri'])[:200]!r} is not valid (sha256 {str(data['sha256'])[:80]!r}). "
                 "Run the step that makes it again."
             )
         return cls(**data)
 
 
 def _texts(created_by: Any) -> list[Any]:
-    """What must be text in the table of who made an artifact."""
+    """The values of created_by, which must be text; [None] if it is not an object."""
     return list(created_by.values()) if isinstance(created_by, dict) else [None]
 
 
 def _is_sha256(value: Any) -> bool:
-    """Whether it is a digest; one that names a local copy must not be a path."""
+    """Whether it is a digest; it becomes the name of a local copy, so it must not be a path."""
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
@@ -74,7 +74,7 @@ def read_reference(path: Path) -> Reference:
     except FileNotFoundError as error:
         raise StorageError(f"{path}: the reference file is missing. Run the step that makes it again.") from error
     except ValueError as error:
-        raise StorageError(f"{path}: it holds no reference ({error}). Run the step that makes it again.") from error
+        raise StorageError(f"{path}: not a reference ({error}). Run the step that makes it again.") from error
     except StorageError as error:
         raise StorageError(f"{path}: {error}") from error
 

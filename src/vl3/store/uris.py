@@ -1,4 +1,4 @@
-"""Artifact URIs and object keys: which scheme, which folder, and what may stand in them."""
+"""Artifact URIs and object keys: their scheme and folder, and which characters are allowed."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def file_path(uri: str) -> Path:
     """The absolute path of a file:// URI.
 
     Raises:
-        ConfigError: the URI names a host or a relative path, or no path that a file could have.
+        ConfigError: the URI names a host or a relative path, or the path is not valid.
     """
     parts = _split(uri)
     path = Path(unquote(parts.path))
@@ -43,7 +43,7 @@ def _split(uri: str) -> SplitResult:
     try:
         return urlsplit(uri)
     except ValueError as error:
-        raise ConfigError(f"{uri!r} is no URI ({error}). Use file:///absolute/folder or s3://bucket/key.") from error
+        raise ConfigError(f"{uri!r} is not a URI ({error}). Use file:///absolute/folder or s3://bucket/key.") from error
 
 
 def join_uri(uri: str, *parts: str) -> str:
@@ -52,26 +52,28 @@ def join_uri(uri: str, *parts: str) -> str:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """(bucket, key prefix without slashes around it) of an s3:// URI; keys are taken as they are, `#` and all.
+    """(bucket, key prefix without surrounding slashes) of an s3:// URI; nothing in a key is special, not even `#`.
+
+    `s3://bucket/a b#c?d%20/` gives ("bucket", "a b#c?d%20").
 
     Raises:
-        ConfigError: the bucket is missing or no bucket's name, or the key is none that check_key lets pass.
+        ConfigError: the bucket is missing or not valid, or check_key refuses the key.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket:
         raise ConfigError(f"{uri!r} names no bucket. Write it as s3://bucket/key.")
     if not _BUCKET.fullmatch(bucket):
-        shown = bucket.rpartition("@")[2]  # someone may have written an account before it
+        shown = bucket.rpartition("@")[2]  # there may be an account in front of it
         raise ConfigError(
-            f"s3://{shown}/{key}: {shown!r} is no name of a bucket. Use 3 to 63 lower-case letters, digits, dots and "
-            "hyphens, without an account."
+            f"s3://{shown}/{key}: {shown!r} is not a valid bucket name. Use 3 to 63 lower-case letters, digits, dots "
+            "and hyphens, without an account."
         )
     key = key.strip("/")
     return bucket, check_key(key, uri) if key else ""
 
 
 def check_key(key: str, where: str) -> str:
-    """The key, if it stays below its root and every server takes it; keys may come from data.
+    """The key, if it stays below its root and every server accepts it; keys may come from data.
 
     Raises:
         ConfigError: it is empty, absolute, too long, or has `.`, `..` or empty parts or control characters.

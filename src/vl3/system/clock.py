@@ -1,16 +1,16 @@
-"""The present time as records write it."""
+"""The current time in the formats of records."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 
 def now() -> str:
-    """The present time, ISO 8601 in UTC, with milliseconds."""
+    """The current time, ISO 8601 in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def now_to_the_second() -> str:
-    """The present time as Kubernetes and people write it: `2026-01-31T12:00:00Z`."""
+    """The current time in Kubernetes' format: `2026-01-31T12:00:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,29 +1,29 @@
-"""The commit of the code that is at work: for people, who look for a version by its commit. It is part of no key."""
+"""The commit of the running code, for people who look for a version. It is not part of any key."""
 
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 COMMIT_VARIABLE = "VL3_COMMIT"
-"""Commit that an image was built from, where there is no checkout."""
+"""Commit that an image was built from, since an image has no checkout."""
 UNKNOWN_COMMIT = "unknown"
 _PACKAGE = Path(__file__).parents[1]
 _PATIENCE_SECONDS = 5.0
 
 
 def code_commit(environ: Mapping[str, str], *, package: Path = _PACKAGE) -> str:
-    """The commit of the checkout that holds the package, with `-dirty` where files differ from it.
+    """The commit of the checkout that contains the package, with `-dirty` if files differ from it.
 
-    Without a checkout what VL3_COMMIT says, else `unknown`. Nothing that git does or lacks is an error.
+    Without a checkout it is the value of VL3_COMMIT, otherwise `unknown`. A missing or failing git is not an error.
 
     Args:
         environ: environment of this process.
         package: folder of vl3's sources.
     """
-    # A git hook's GIT_DIR would name another repository; and looking must not take the index's lock.
+    # A git hook's GIT_DIR may name another repository, and `git describe` must not lock the index.
     variables = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
     variables["GIT_OPTIONAL_LOCKS"] = "0"
-    # A virtual environment may lie in a checkout of something else: only one that tracks our files is meant.
+    # A virtual environment may be inside another project's checkout: use only one that tracks our files.
     if _git(package, variables, "ls-files", "--error-unmatch", "__init__.py"):
         found = _git(package, variables, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
         if found:
@@ -32,7 +32,7 @@ def code_commit(environ: Mapping[str, str], *, package: Path = _PACKAGE) -> str:
 
 
 def _git(folder: Path, variables: Mapping[str, str], *arguments: str) -> str:
-    """What a git command says; empty where it fails."""
+    """The output of a git command; empty if it fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],

@@ -1,4 +1,4 @@
-"""JSON documents that may hold anything: damaged, half written, or written by somebody else."""
+"""Reads JSON documents that may be damaged, incomplete, or written by another program."""
 
 import json
 from typing import Any
@@ -7,23 +7,23 @@ _MAX_DEPTH = 64
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """A JSON object whose every text can be written again, nested no deeper than any of ours.
+    """A JSON object whose strings are all valid UTF-8, nested at most _MAX_DEPTH levels deep.
 
     Raises:
-        ValueError: it is anything else; the one error, whatever the bytes are.
+        ValueError: it is anything else. No other error, whatever the bytes are.
     """
     try:
         value = json.loads(data.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__} where a JSON object should be")
+        raise ValueError(f"it is a JSON {type(value).__name__} and not an object")
     _check(value)
     return value
 
 
 def _check(value: Any) -> None:
-    """Refuse what would fail later: half of a surrogate pair cannot be printed, and depth ends a recursion."""
+    """Refuse what would fail later: half of a surrogate pair cannot be printed, and deep nesting breaks recursion."""
     waiting: list[tuple[Any, int]] = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""Writing to disk so that a reader sees the old content or the new, and errors say what to do."""
+"""Writes files so that a reader sees either the old content or the new, with errors that say what to do."""
 
 import errno
 import json
@@ -32,10 +32,10 @@ def storage_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[N
 
 @contextmanager
 def resource_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or missing permission, met by any library while working on `path`, into StorageError.
+    """Turn a full disk or a missing permission, in any library that works on `path`, into StorageError.
 
     Raises:
-        StorageError: as storage_errors; other errors of the operating system pass unchanged.
+        StorageError: as storage_errors; other errors of the operating system are not changed.
     """
     try:
         yield
@@ -46,15 +46,15 @@ def resource_errors(path: Path) -> Iterator[None]:
 
 
 def sibling(path: Path) -> Path:
-    """A name beside `path` that nobody else has, for what is renamed to it; it begins with a dot."""
+    """A unique name next to `path`, starting with a dot, for a file that is then renamed to `path`."""
     return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it; parents are made.
+    """Write a file under a temporary name, then rename it; parent folders are created.
 
     Raises:
-        StorageError: see storage_errors; a former file is then left as it was.
+        StorageError: see storage_errors; an existing file is then unchanged.
     """
     temporary = sibling(path)
     with storage_errors(path, needed_bytes=len(data)):
@@ -96,18 +96,18 @@ def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
     if free_bytes < needed_bytes:
         raise StorageError(
             f"{folder}: {free_bytes / 1e6:.0f} MB are free and {needed_bytes / 1e6:.0f} MB are needed {purpose}. "
-            "Free space there or choose another folder."
+            "Free space there or use another folder."
         )
 
 
 def _explain(error: OSError, path: Path, needed_bytes: int | None) -> str:
-    where = error.filename2 or error.filename or path  # of a rename, the place rather than the temporary name
+    where = error.filename2 or error.filename or path  # of a rename, the target and not the temporary name
     if error.errno in _FULL:
         size = "" if needed_bytes is None else f" ({needed_bytes} bytes were to be written)"
-        return f"{where}: the disk is full{size}. Nothing half-written is kept. Free space there and run again."
+        return f"{where}: the disk is full{size}. Incomplete files are removed. Free space there and run again."
     if error.errno in _FORBIDDEN:
         reason = os.strerror(error.errno or 0)
-        return f"{where}: no permission to write ({reason}). Correct the folder's owner or choose another folder."
+        return f"{where}: no permission to write ({reason}). Correct the folder's owner or use another folder."
     return (
         f"{where}: cannot be written ({error.strerror or error}). Check the path and the file system, then run again."
     )

@@ -1,7 +1,7 @@
-"""The heavy imports of a worker, without what they pull in for features that training never uses.
+"""The heavy imports of a worker, without libraries for features that training never uses.
 
 DeepSpeed's autotuner imports mlflow (which imports pandas, SQL and web frameworks) and one of transformers' detection
-losses imports scipy; both guard the import and do without. A worker starts in half the time when they are not found.
+losses imports scipy; both imports are optional. Without them a worker starts in half the time.
 """
 
 import gc
@@ -14,7 +14,7 @@ _UNUSED = ("mlflow", "scipy", "sklearn", "pandas", "matplotlib")
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Let optional imports of unused libraries fail; collect no garbage, since imports make none."""
+    """Let optional imports of unused libraries fail; switch off garbage collection, since imports make no garbage."""
     hidden = [name for name in _UNUSED if name not in sys.modules]
     collecting = gc.isenabled()
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail

@@ -1,7 +1,7 @@
-"""The version of the code that decides a step's result: the modules it imports, and the libraries it leans on.
+"""The version of the code that determines a step's result: the modules that it imports, and the libraries that it uses.
 
-What a step imports counts, up to the walls. So a new file counts from its first import on, a file that nobody imports
-never does, and a change behind a wall leaves every finished result standing.
+Everything that a step imports counts, up to the walls. So a new file counts from its first import on, a file that is
+not imported never does, and a change behind a wall keeps every finished result valid.
 """
 
 import hashlib
@@ -35,34 +35,37 @@ STARTED_BY_NAME: dict[str, tuple[str, ...]] = {
     "vl3.steps.train_stage": ("vl3.training.worker",),  # torchrun runs it as a program in each process of the stage
     "vl3.evaluation.pool": ("vl3.evaluation.preload",),  # the fork server imports it before it forks
 }
-"""Modules that a module starts through their name, which no import shows; they count as if it imported them."""
+"""Modules that a module starts by name, which no import shows; they count as if it imported them."""
 
 
 def closure(entries: Iterable[str], *, package: str = "vl3") -> tuple[str, ...]:
-    """Names of the modules that the entries reach, themselves included, sorted.
+    """Names of the modules that the entries reach, including themselves, sorted.
 
-    An import counts wherever it is written (a function may import when it is called) unless it is for type checking
-    only. A package whose module is reached is reached too, because Python runs its `__init__.py`. A wall is passed
-    only by name: an entry behind one counts, together with what it imports of its own room.
+    An import counts wherever it is written (also inside a function) unless it is only for type checking. The package of
+    a reached module is reached too, because Python runs its `__init__.py`. An entry may be behind a wall; then it
+    counts, together with what it imports from its own room:
+
+        vl3.steps.promote imports vl3.tracking.registry: `tracking` is a wall, so that is not reached
+        the entry vl3.tracking.gates is reached, and so is vl3.tracking.evidence, which it imports
 
     Args:
-        entries: modules to begin with, by full name.
-        package: the package they belong to.
+        entries: modules to start from, by full name.
+        package: their package.
 
     Raises:
         ConfigError: an entry, or a module named in STARTED_BY_NAME, does not exist; or a module of the package, which
             need not be reached, cannot be parsed.
     """
-    from grimp import build_graph  # keeps a step's module quick to import where no key is asked for
+    from grimp import build_graph  # only needed to compute a key, so that a step's module is quick to import
     from grimp.exceptions import SourceSyntaxError
 
     try:
-        # Without a cache folder: grimp would make one where the process happens to stand.
+        # Without a cache folder, which grimp would create in the current directory.
         graph = build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
     except SourceSyntaxError as error:
         raise ConfigError(
-            f"{error.filename}:{error.lineno}: not a line of Python ({str(error.text).strip()!r}), so what the steps "
-            "import cannot be told. Correct the file, or take it out of the package."
+            f"{error.filename}:{error.lineno}: not valid Python ({str(error.text).strip()!r}), so the imports of the "
+            "steps cannot be determined. Correct the file, or remove it from the package."
         ) from error
     reached: set[str] = set()
     waiting = list(entries)
@@ -72,7 +75,7 @@ def closure(entries: Iterable[str], *, package: str = "vl3") -> tuple[str, ...]:
             continue
         if module not in graph.modules:
             raise ConfigError(
-                f"{module!r} is to be part of a step's code version, and {package} has no such module, so a change of "
+                f"{module!r} should be part of a step's code version, but {package} has no such module, so a change of "
                 "that code would go unnoticed. Correct the entries of the step, or STARTED_BY_NAME in "
                 "vl3/workflow/code.py."
             )
@@ -125,7 +128,7 @@ def library_versions(libraries: Iterable[str], pins: Mapping[str, str] | None = 
 
     Args:
         libraries: names of distributions.
-        pins: versions where the result is made, if that is elsewhere; they go before what is installed here.
+        pins: versions in the image where the result is made, if that is another one; they override what is installed.
 
     Raises:
         ConfigError: a library is neither pinned nor installed here.
@@ -134,7 +137,9 @@ def library_versions(libraries: Iterable[str], pins: Mapping[str, str] | None = 
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    """Versions by distribution, from a requirements file of `name==version` lines (hashes and markers are passed over).
+    """Versions by distribution, from a requirements file of `name==version` lines; hashes and markers are ignored.
+
+    `Torch_Vision[extra]==0.1 ; python_version > "3"  # why` gives {"torch-vision": "0.1"}, `loose>=1` gives nothing.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -144,7 +149,7 @@ def read_pins(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: the pinned requirements of the trainer image cannot be read ({error}). Correct "
-            "VL3_TRAINER_REQUIREMENTS, which names this file."
+            "VL3_TRAINER_REQUIREMENTS, which is set to this file."
         ) from error
     pins = {}
     for line in lines:
@@ -172,7 +177,7 @@ def _templates(package: Path) -> Iterator[tuple[str, bytes]]:
             yield path.relative_to(package).as_posix(), path.read_bytes()
 
 
-@cache  # by content, so that steps which share modules parse them once and a changed file is seen
+@cache  # by content: steps that share modules parse them once, and a changed file is noticed
 def _source_digest(source: str) -> str:
     return _digest(normal_form(source).encode("ascii"))
 
@@ -189,8 +194,8 @@ def _library_version(library: str, pins: Mapping[str, str]) -> str:
         return version(library)
     except PackageNotFoundError as error:
         raise ConfigError(
-            f"the version of {library} is part of this step's key, and {library} is not installed here. Where the "
-            "work runs in another image, let VL3_TRAINER_REQUIREMENTS name that image's pinned requirements "
+            f"the version of {library} is part of this step's key, but {library} is not installed here. If the work "
+            "runs in another image, set VL3_TRAINER_REQUIREMENTS to that image's pinned requirements "
             f"(`{library}==VERSION`); otherwise install {library}."
         ) from error
 

@@ -1,6 +1,6 @@
-"""Entry point of a step process: what a component's body calls, with plain strings and paths.
+"""Entry point of a step process: components call it with plain strings and paths.
 
-The environment, the streams and the logging of a step are set up here and nowhere else.
+The environment, the streams and the logging of a step are set up only here.
 """
 
 import atexit
@@ -49,11 +49,11 @@ def run_step(
         workflow: the workflow's parameters (vl3.config.parameters) as plain data.
         inputs: path of the reference file of each input.
         outputs: path to write the reference of each output to.
-        values: what the workflow engine itself says.
-        part: which one of several tasks of this step: for train_stage, the stage.
+        values: values from the workflow engine itself.
+        part: which of several tasks of this step: for train_stage, the stage.
 
     Raises:
-        Vl3Error: the step failed; it has been recorded in the status file and the log.
+        Vl3Error: the step failed; the failure is recorded in the status file and the log.
     """
     start_lifeline(os.environ, kill_group=False)
     for variable, value in _QUIET_LIBRARIES.items():
@@ -62,7 +62,7 @@ def run_step(
     _set_up_logging(task)
     signal.signal(signal.SIGTERM, _on_terminate)
     status = StatusFile(_path_variable("VL3_RUN_FOLDER"), task)
-    if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after this step
+    if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after the step
         atexit.register(_leave_quickly, status)
     parameters = None
     try:
@@ -83,8 +83,8 @@ def run_step(
 def task_name(name: str, part: str = "") -> str:
     """The task's name in the workflow, in its log and in its status.
 
-    The last word of a step that comes once for each part says what the parts are, so the part takes its place:
-    validate_data is `validate-data`; train_stage with the part `vision_adaptation` is `train-vision-adaptation`.
+    A part replaces the last word of the step: validate_data is `validate-data`; train_stage with the part
+    `vision_adaptation` is `train-vision-adaptation`.
     """
     return (f"{name.rpartition('_')[0]}-{part}" if part else name).replace("_", "-")
 
@@ -118,7 +118,7 @@ def _request(
 
 
 def _set_up_logging(task: str) -> None:
-    """Log to stderr; under a local runner everything that this process prints goes to the task's own log file."""
+    """Log to stderr; with a local runner all output of this process goes to the task's own log file."""
     path = _log_path(task)
     if path is not None:
         with storage_errors(path):
@@ -144,12 +144,12 @@ def _record_failure(status: StatusFile, task: str, parameters: WorkflowParameter
         status.finish("failed", error={"family": family, "message": message})
         if parameters is not None and not status.is_kept and not isinstance(error, SystemExit):
             note_failure(parameters.artifacts_uri, parameters.run_id, task=task, family=family, message=message)
-    except Vl3Error as storage_error:  # the store fails too: the log line above has to do
+    except Vl3Error as storage_error:  # the store fails too; the error itself is logged above
         log.error("the status of %s could not be written either: %s", task, storage_error)
 
 
 def _leave_quickly(status: StatusFile) -> None:
-    """Skip the interpreter's own end after a good step: it would free half a million objects for up to 3 seconds.
+    """Exit at once after a successful step: the interpreter would free half a million objects for up to 3 seconds.
 
     Registered before anything else, so it runs after every other exit handler.
     """
@@ -161,7 +161,7 @@ def _leave_quickly(status: StatusFile) -> None:
 
 
 def _on_terminate(signal_number: int, _: FrameType | None) -> None:
-    """End through the `finally` blocks, so that a stage's processes are stopped."""
+    """Exit through the `finally` blocks, so that a stage's processes are stopped."""
     raise SystemExit(128 + signal_number)
 
 

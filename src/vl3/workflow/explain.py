@@ -1,4 +1,4 @@
-"""Why a step runs or is reused: the differences between two keys, in words. Pure functions over their parts."""
+"""Why a step runs or is reused: the differences between two keys as text. Pure functions on their parts."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from vl3.workflow.key import KeyParts
 from vl3.workflow.record import StepRecord
 
 _MAX_NAMES = 8
-"""Changed modules that are named; a change of a library's version or of many files needs no longer line."""
+"""Number of changed modules that are listed, so that a change of many files stays one short line."""
 _MAX_FIELDS = 12
 _MAX_VALUE_CHARACTERS = 60
 _DIGEST_SHOWN = 12
@@ -17,7 +17,7 @@ _DIGEST_SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Differences:
-    """In what two keys differ: name -> (then, now), None for what is not there."""
+    """The differences between two keys: name -> (then, now), None if missing."""
 
     config: dict[str, tuple[Any, Any]]
     """Fields of the configuration, by path."""
@@ -30,7 +30,7 @@ class Differences:
 
     @property
     def is_code_alone(self) -> bool:
-        """Whether configuration and inputs are the same, and code or libraries are not."""
+        """Whether only code or libraries differ, and configuration and inputs are the same."""
         return not (self.config or self.inputs) and bool(self.modules or self.libraries)
 
     def lines(self) -> list[str]:
@@ -58,13 +58,13 @@ class Verdict:
     reason: str
     """In one line."""
     warning: str
-    """What a person should think about before it is done; empty where nothing is."""
+    """What to consider before running it; empty if nothing."""
     differences: Differences | None
-    """From the newest finished one; None where there is none."""
+    """From the newest finished one; None if there is none."""
 
 
 def differences(then: KeyParts, now: KeyParts) -> Differences:
-    """In what a key differs from a former one."""
+    """The differences between an earlier key and this one."""
     return Differences(
         config=_changed(then.config, now.config),
         inputs=_changed(then.inputs, now.inputs),
@@ -74,12 +74,12 @@ def differences(then: KeyParts, now: KeyParts) -> Differences:
 
 
 def judge(now: KeyParts, finished: Iterable[StepRecord], *, cost: Callable[[StepRecord], str] | None = None) -> Verdict:
-    """Why a step with this key runs, whose result is not there to be reused.
+    """Why a step with this key runs, for which there is no finished result to reuse.
 
     Args:
         now: the parts of its key.
-        finished: records of the same task, the newest first; read no further than needed.
-        cost: what it costs to run again what a record tells of; None where that is worth no warning.
+        finished: records of the same task, the newest first; read only as far as needed.
+        cost: the cost of running a recorded step again; None if it is not worth a warning.
     """
     records = iter(finished)
     newest = next(records, None)
@@ -108,7 +108,7 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple
 
 
 def _differ(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
-    """Whether a name is in one alone, or has other values: a field that is None is not one that is missing."""
+    """Whether only one has the name, or the values differ: a field that is None differs from a missing one."""
     return (name in then) != (name in now) or then.get(name) != now.get(name)
 
 
@@ -127,7 +127,7 @@ def _shown(value: Any) -> str:
 
 
 def _commit(commit: str) -> str:
-    """A commit as people write it, with the mark of files that were not committed."""
+    """A shortened commit, with its mark of uncommitted files: `0123456789ab-dirty`."""
     name, dash, mark = commit.partition("-")
     return name[:_DIGEST_SHOWN] + dash + mark
 

@@ -1,8 +1,8 @@
-"""Notes of failed tasks, kept in the store while a run goes on.
+"""Notes about failed tasks, kept in the store while a run is active.
 
-On a cluster nothing else tells one task how another ended: Kubeflow Pipelines gives its exit handler a state without
-the task's name or its error. A note also spares a blind retry: the platform retries whatever failed, and a task that
-failed for a reason that no retry cures ends at once the second time.
+On a cluster a task has no other way to learn how another one ended: Kubeflow Pipelines gives its exit handler a state
+without the task's name or its error. A note also avoids useless retries: the platform retries every failure, and a task
+whose error a retry cannot solve fails again at once.
 """
 
 import logging
@@ -21,11 +21,11 @@ from vl3.workflow.status import read_status
 log = logging.getLogger("vl3.step")
 
 FIRST_TASK = "check-prerequisites"
-"""Task that every attempt at a run begins with, anew."""
+"""First task of every attempt at a run, which is never reused."""
 LAST_TASK = "finish"
 """Task that reports the failure of another."""
 _FINAL_FAMILIES = ("ConfigError", "DataError", "GateError")
-"""Families whose errors come again as long as nobody changes the recipe or the data."""
+"""Families whose errors recur until the recipe or the data is changed."""
 _FAMILIES = (*FAMILIES, Vl3Error.__name__)
 _MAX_MESSAGE_CHARACTERS = 4000
 
@@ -45,7 +45,7 @@ class TaskFailure:
 
 
 def note_failure(artifacts_uri: str, run_id: str, *, task: str, family: str, message: str) -> None:
-    """Leave a note that a task failed; a later one of the same task takes its place.
+    """Write a note that a task failed; it replaces an earlier note of the same task.
 
     Raises:
         Vl3Error: the store cannot be written.
@@ -58,18 +58,18 @@ def note_failure(artifacts_uri: str, run_id: str, *, task: str, family: str, mes
 
 
 def refuse_blind_retry(artifacts_uri: str, run_id: str, task: str) -> None:
-    """Fail at once if this task failed before in this attempt at the run, for a reason that no retry cures.
+    """Fail at once if this task has failed before in this attempt at the run, with an error that a retry cannot solve.
 
-    The first task of the workflow begins a new attempt, for which former notes say nothing.
+    The first task of the workflow starts a new attempt and deletes the notes of earlier ones.
 
     Raises:
-        Vl3Error: the former error again.
+        Vl3Error: the earlier error again.
     """
     if task == FIRST_TASK:
         try:
             drop_notes(artifacts_uri, run_id)
-        except Vl3Error as error:  # this very task checks the store, and reports it with everything else
-            log.warning("notes of a former attempt cannot be dropped: %s", error)
+        except Vl3Error as error:  # this task checks the store itself, and reports all problems together
+            log.warning("cannot delete the notes of an earlier attempt: %s", error)
         return
     failure = _read(artifacts_uri, run_id, f"{task}.json")
     if failure is not None and failure.family in _FINAL_FAMILIES:
@@ -77,21 +77,21 @@ def refuse_blind_retry(artifacts_uri: str, run_id: str, task: str) -> None:
 
 
 def noted_failures(artifacts_uri: str, run_id: str) -> list[TaskFailure]:
-    """The notes of a run, the latest first; not those of the exit handler itself, which is being tried again."""
+    """The notes of a run, the latest first, without those of the exit handler, which is running again."""
     keys = [key for key in open_store(_notes_uri(artifacts_uri, run_id)).list() if key != f"{LAST_TASK}.json"]
     notes = [failure for key in keys if (failure := _read(artifacts_uri, run_id, key)) is not None]
     return sorted(notes, key=lambda failure: failure.at, reverse=True)
 
 
 def drop_notes(artifacts_uri: str, run_id: str) -> None:
-    """Forget the notes: a new attempt at the run begins, or this one has been reported."""
+    """Delete the notes: a new attempt at the run starts, or this one has been reported."""
     store = open_store(_notes_uri(artifacts_uri, run_id))
     for key in store.list():
         store.delete(key)
 
 
 def local_failure(run_folder: Path) -> TaskFailure | None:
-    """The failed task under a local runner, from the status files; one that still "runs" was killed."""
+    """The failed task with a local runner, from the status files; one that is still `running` was killed."""
     found = [read_status(path) for path in sorted((run_folder / "status").glob("*.json"))]
     statuses = [status for status in found if status is not None]
     for status in statuses:
@@ -100,7 +100,7 @@ def local_failure(run_folder: Path) -> TaskFailure | None:
             return TaskFailure(task=status["task"], family=error["family"], message=error["message"], at=at)
     for status in statuses:
         if status["state"] == "running" and status["task"] != LAST_TASK:
-            message = "the task ended without a word: its process was killed, perhaps for want of memory"
+            message = "the task ended without a status: its process was killed, perhaps because memory ran out"
             return TaskFailure(task=status["task"], family=Vl3Error.__name__, message=message, at=now())
     return None
 
@@ -115,7 +115,7 @@ def _read(artifacts_uri: str, run_id: str, key: str) -> TaskFailure | None:
 
 
 def _parse(data: bytes) -> TaskFailure | None:
-    """A note; None for what is none, whatever it holds."""
+    """A note; None if the bytes are anything else."""
     try:
         failure = TaskFailure(**parse_object(data))
     except (ValueError, TypeError):

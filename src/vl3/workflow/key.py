@@ -1,4 +1,4 @@
-"""The key of a step: a digest over everything that decides its result, kept in parts so that two can be compared."""
+"""The key of a step: a digest over everything that determines its result, kept in parts to compare keys."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ _KEY_HEX = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyParts:
-    """What decides the result of a step."""
+    """What determines the result of a step."""
 
     config: dict[str, Any]
     """The configuration that matters, flat: `optimizer.warmup_ratio` -> 0.03."""
@@ -23,11 +23,11 @@ class KeyParts:
     """Version of each library that may change the result."""
 
     def key(self, task: str) -> str:
-        """Names the finished result (32 hex digits)."""
+        """Identifies the finished result (32 hex digits)."""
         return digest({"task": task, **asdict(self)})[:_KEY_HEX]
 
     def work_key(self, task: str) -> str:
-        """Names the unfinished work, which outlives a change of the code: neither modules nor libraries are in it."""
+        """Identifies the unfinished work; without modules and libraries, so that it survives a change of the code."""
         return digest({"task": task, "config": self.config, "inputs": self.inputs})[:_KEY_HEX]
 
 

@@ -1,6 +1,6 @@
-"""The normal form of a module: its syntax tree without what says something to people and does nothing.
+"""The normal form of a module: its syntax tree without the parts that only people read.
 
-Two sources with the same normal form do the same work, so a result made by one stands for the other.
+Two sources with the same normal form do the same work, so a result made by one is valid for the other.
 """
 
 import ast
@@ -11,36 +11,36 @@ from typing import Any
 _LOG_NAME = re.compile(r"(^|_)(log|logger|logging)$", re.IGNORECASE)
 _LOG_METHODS = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
 _TEXT_METHODS = frozenset({"format", "join"})
-# Names from here are used in annotations, or stand in the tree where they are used; importing them does nothing.
+# Names from here are used in annotations, or are in the tree where they are used; importing them has no effect.
 _TYPING_MODULES = frozenset({"typing", "collections.abc"})
 
-# Present in some versions of Python only, or told by the place in the tree (ctx).
+# Only in some versions of Python, or implied by the place in the tree (ctx).
 _SILENT_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 _DROPPED_FIELDS: dict[type[ast.AST], frozenset[str]] = {
-    ast.FunctionDef: frozenset({"returns"}),  # nobody asks a function for the types in its signature
+    ast.FunctionDef: frozenset({"returns"}),  # nothing reads the types of a function's signature
     ast.AsyncFunctionDef: frozenset({"returns"}),
     ast.arg: frozenset({"annotation"}),
-    ast.Assert: frozenset({"msg"}),  # words of an error like any other
+    ast.Assert: frozenset({"msg"}),  # text of an error like any other
 }
 
 
 def normal_form(source: str) -> str:
-    """The syntax tree of a module as one line of ASCII, the same under every version of Python.
+    """The syntax tree of a module as one line of ASCII, the same in every version of Python.
 
     Left out: comments and formatting, docstrings and other statements that are only a constant, `pass`, annotations
     of arguments, results and variables, blocks under `if TYPE_CHECKING`, imports from `typing`, the message of an
-    `assert`, and all text in the arguments of `raise X(...)` and of a log call. In a class the annotations stay:
-    dataclasses keep them, and code that reads them (the columns of the dataset index) works by them.
+    `assert`, and all text in the arguments of `raise X(...)` and of a log call. Annotations in a class are kept,
+    because dataclasses and other code (the columns of the dataset index) read them.
 
-    These have one normal form, and a 3 in place of the 2 gives another:
+    These lines have the same normal form; with a 3 instead of the 2 it is another:
 
         raise DataError(f"{where}: no such frame", 2) from error  # the frame was cut off
         raise DataError("frame {} is missing".format(number), 2) from error
         raise DataError(where + ": not there", 2) from error
 
-    A message that is put together before it is raised (`reason = "..."; raise X(reason)`) is a value like any other
-    and counts: more work than needed is done again, never less. The reason of a refused sample is the one message that
-    is kept, in the dataset's index: after a change of its words an index made before goes on saying the old ones.
+    A message that is built before it is raised (`reason = "..."; raise X(reason)`) is a value like any other and
+    counts: at worst, too much work is repeated, never too little. The reason of a refused sample is the only message
+    that is stored, in the dataset's index: after a change of its text, existing indexes keep the old one.
     """
     writer = _Writer()
     writer.write(ast.parse(source))
@@ -48,7 +48,7 @@ def normal_form(source: str) -> str:
 
 
 class _Writer:
-    """Writes a tree into `parts`: `Name(id='x')`, fields by name, so that a field left out moves no other."""
+    """Writes a tree into `parts`: `Name(id='x')`, fields by name, so that a missing field does not shift others."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -78,7 +78,7 @@ class _Writer:
                 self.write(item)
             self.parts.append("]")
         else:
-            # !a and not !r: which characters the latter escapes follows the Unicode tables of the version.
+            # !a and not !r: which characters !r escapes depends on the Unicode tables of the Python version.
             self.parts.append(f"{value!a} ")
 
     def _write_fields(self, node: ast.AST) -> None:
@@ -97,7 +97,7 @@ class _Writer:
         self.parts.append(f"Constant({node.value!a})")
 
     def _write_joined(self, node: ast.JoinedStr) -> None:
-        # Python 3.12 ends a format such as `{x:>{width}}` with an empty text, which other versions leave out.
+        # Python 3.12 ends a format such as `{x:>{width}}` with an empty text, which other versions omit.
         values = [value for value in node.values if not (isinstance(value, ast.Constant) and value.value == "")]
         self.parts.append("JoinedStr(")
         self.write(values)
@@ -105,11 +105,11 @@ class _Writer:
 
     def _write_annotated(self, node: ast.AnnAssign) -> None:
         if self._is_class_body:
-            self._write_fields(node)  # a field of a dataclass, whose type is there to be read
+            self._write_fields(node)  # a field of a dataclass, whose type may be read
         elif node.value is not None:
             self.write(ast.Assign(targets=[node.target], value=node.value))
         else:
-            self.parts.append("Declared")  # no value, and yet it makes the name local to its function
+            self.parts.append("Declared")  # it has no value, but makes the name local to its function
             self.write([node.target])
 
     def _write_class(self, node: ast.ClassDef) -> None:
@@ -141,7 +141,7 @@ class _Writer:
             self._write_fields(node)
 
     def _write_message(self, call: Any) -> None:
-        """A call whose text is for people. What is not text may have an effect or go with the error, so it stays."""
+        """Write a call without its text. Other arguments may have an effect or belong to the error: they are kept."""
         self.parts.append("Message(")
         self.write(call.func)
         self._is_message = True
@@ -163,7 +163,7 @@ def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
 
 
 def _kept(nodes: list[Any]) -> Iterator[Any]:
-    """The nodes of a list without statements that do nothing, and with what runs in place of a type-checking block."""
+    """The nodes of a list without statements that do nothing; of a type-checking `if` only the branch that runs."""
     for node in nodes:
         if isinstance(node, ast.If) and (branch := _running_branch(node)) is not None:
             yield from _kept(branch)
@@ -182,7 +182,7 @@ def _running_branch(node: ast.If) -> list[ast.stmt] | None:
 
 def _does_nothing(node: ast.stmt) -> bool:
     if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)  # docstrings, sentences under a field, `...`
+        return isinstance(node.value, ast.Constant)  # docstrings, texts under a field, `...`
     if isinstance(node, ast.ImportFrom):
         # With `as` the import decides what a name in the tree means.
         return node.module in _TYPING_MODULES and not node.level and all(alias.asname is None for alias in node.names)
@@ -196,14 +196,14 @@ def _is_log_call(node: ast.expr) -> bool:
 
 
 def _last_name(node: ast.AST) -> str:
-    """The name that a value goes by: `log` of both `log` and `self.log`."""
+    """The last part of a name: `log` for both `log` and `self.log`."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether an expression makes text out of a text that is written there."""
+    """Whether an expression is text, built from a literal in it."""
     match node:
         case ast.Constant(value=str()) | ast.JoinedStr():
             return True

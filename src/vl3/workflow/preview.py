@@ -1,4 +1,4 @@
-"""What a run would do now: for each task whether its finished result is reused, and why it would run if not."""
+"""Preview of a run: whether each task's finished result would be reused, and why the task would run if not."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,25 +22,25 @@ class TaskWiring:
     step: str
     """Module below vl3.steps."""
     part: str
-    """Which one of several tasks of the same step; empty for a step that comes once."""
+    """Which of several tasks of the same step; empty for a step with only one task."""
     inputs: dict[str, tuple[str, str]]
-    """By input, the task that makes it and the name of its output there."""
+    """Input -> the task that makes it and the name of that task's output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskPreview:
-    """What would become of one task."""
+    """What would happen to one task."""
 
     task: str
     """Its name."""
     is_reused: bool
-    """Whether its finished result stands for a new one."""
+    """Whether its finished result would be reused."""
     reason: str
     """Why, in one line."""
     warning: str = ""
-    """What a person should think about before it is run."""
+    """What to consider before running it."""
     differences: Differences | None = None
-    """From the newest finished one, where the task would run for them."""
+    """From the newest finished one, if the task would run because of them."""
 
     @property
     def line(self) -> str:
@@ -51,12 +51,12 @@ class TaskPreview:
 def preview_run(
     tasks: Sequence[TaskWiring], parameters: WorkflowParameters, *, library_pins: Mapping[str, str]
 ) -> list[TaskPreview]:
-    """What a run with these parameters would do if it were started now, with the code and the libraries of here.
+    """What a run with these parameters would do if it were started now, with this checkout's code and libraries.
 
     Args:
         tasks: its workflow, each task after those whose outputs it takes.
         parameters: of the run.
-        library_pins: versions in the image where stages are trained, if that is not here.
+        library_pins: versions in the image that trains the stages, if it is another one.
 
     Raises:
         ConfigError: there is no such recipe, or an override does not fit.
@@ -76,7 +76,7 @@ def preview(
     find_step: Callable[[str], Step[Any]],
     request_for: Callable[[TaskWiring, dict[str, Reference]], StepRequest[Any]],
 ) -> list[TaskPreview]:
-    """What a run would do, task by task. Nothing is run and nothing is written.
+    """What a run would do, task by task, without running or writing anything.
 
     Args:
         tasks: the workflow, each task after those whose outputs it takes.
@@ -94,7 +94,7 @@ def preview(
         try:
             shown, record = _look(task, find_step(task.step), request_for(task, inputs))
         except Vl3Error as error:
-            shown, record = _runs(task, f"what it would do cannot be told: {error}"), None
+            shown, record = _runs(task, f"cannot be determined: {error}"), None
         found.append(shown)
         if record is not None:
             outputs[task.name] = record.outputs
@@ -102,7 +102,7 @@ def preview(
 
 
 def _look(task: TaskWiring, step: Step[Any], request: StepRequest[Any]) -> tuple[TaskPreview, StepRecord | None]:
-    """What becomes of a task whose inputs are known, and the record whose outputs the next tasks would get."""
+    """The preview of a task whose inputs are known, and the record whose outputs the next tasks would get."""
     parts = key_parts(step, request)
     record, is_whole = find_finished(record_uri(request.artifacts_uri, request.task, parts.key(request.task)))
     whole = record if is_whole else None

@@ -1,4 +1,4 @@
-"""The record of a finished step. It carries its own digest and key, and is refused where either does not fit."""
+"""The record of a finished step. It includes its own digest and key, and is rejected if either does not match."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 _OUTPUT = re.compile(r"[a-z][a-z0-9_-]*")
 _REMEDY = "Run the workflow again: the step that writes it is run again by itself."
 _MAX_READ = 16
-"""Records that are read to find the newest that fits; a root shared by many runs may hold thousands."""
+"""Records that are read to find the newest valid ones; a root that many runs share may have thousands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class StepRecord:
     seconds: float
     """Time that the last attempt took."""
     created_at: str
-    """When it was finished, ISO 8601 in UTC."""
+    """When it finished, ISO 8601 in UTC."""
     commit: str
     """Commit of the code that finished it."""
     parts: KeyParts
@@ -54,18 +54,18 @@ class StepRecord:
         """An output by its name.
 
         Raises:
-            StorageError: the record names no such output, so something else wrote it.
+            StorageError: the record has no such output, so something else wrote it.
         """
         if name not in self.outputs:
             raise StorageError(
-                f"the record {self.key} of {self.name} names no output {name!r}, only {sorted(self.outputs)}: "
-                "something else wrote it. Delete the record, and the step is run again."
+                f"the record {self.key} of {self.name} has no output {name!r}, only {sorted(self.outputs)}: "
+                "something else wrote it. Delete the record; the step then runs again."
             )
         return self.outputs[name]
 
 
 def record_uri(artifacts_uri: str, task: str, key: str) -> str:
-    """Where a step's outputs are; the record is beside them, under the same name with `.json`."""
+    """The folder of a step's outputs; the record is next to it, with the same name and `.json`."""
     return join_uri(artifacts_uri, "steps", task, key)
 
 
@@ -73,7 +73,7 @@ def record_of(reference: Reference) -> StepRecord:
     """The record of the step that published an artifact.
 
     Raises:
-        StorageError: there is none that fits, so no step is known to have made the artifact.
+        StorageError: there is no valid one, so it is not known which step made the artifact.
     """
     uri = reference.uri.rpartition("/")[0]
     try:
@@ -86,7 +86,7 @@ def record_of(reference: Reference) -> StepRecord:
 
 
 def read_record(uri: str) -> StepRecord | None:
-    """The record at `<uri>.json`; None when it is missing, or does not fit, which is named in the log.
+    """The record at `<uri>.json`; None if it is missing, or not valid, which is logged.
 
     Raises:
         StorageError: the store fails.
@@ -94,12 +94,12 @@ def read_record(uri: str) -> StepRecord | None:
     try:
         return _read(uri)
     except ValueError as error:
-        log.warning("%s.json is left aside, it cannot be trusted (%s): the step is taken as not done", uri, error)
+        log.warning("ignoring %s.json, which cannot be trusted (%s): the step counts as not finished", uri, error)
         return None
 
 
 def finished_records(artifacts_uri: str, task: str) -> Iterator[StepRecord]:
-    """The records of a task that fit, newest first, of the last few written.
+    """The valid records among the last few of a task, newest first.
 
     Raises:
         StorageError: the store fails.
@@ -119,7 +119,7 @@ def write_record(uri: str, record: StepRecord) -> None:
         StorageError: the store refuses or fails.
     """
     parent, _, name = uri.rpartition("/")
-    content = json.loads(json.dumps(asdict(record)))  # as it will be read: keys are texts, tuples are lists
+    content = json.loads(json.dumps(asdict(record)))  # as it will be read: keys are strings, tuples are lists
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "record.json"
         atomic_write_json(path, {**content, _DIGEST: digest(content)})
@@ -127,37 +127,37 @@ def write_record(uri: str, record: StepRecord) -> None:
 
 
 def _read(uri: str) -> StepRecord | None:
-    """The record at `<uri>.json`, None if it is missing; ValueError says what does not fit."""
+    """The record at `<uri>.json`; None if it is missing. ValueError says what is not valid."""
     parent, _, key = uri.rpartition("/")
     data = open_store(parent).read(f"{key}.json")
     return None if data is None else parse_record(data, uri)
 
 
 def parse_record(data: bytes, uri: str) -> StepRecord:
-    """Read a record's bytes; everything is checked that a reader will lean on.
+    """Read a record's bytes and check everything that a reader relies on.
 
     Args:
         data: any bytes.
         uri: where it was read, without `.json`: `<artifacts_uri>/steps/<task>/<key>`.
 
     Raises:
-        ValueError: it is no record, or not the one of this task and key, or was changed.
+        ValueError: it is not a record, or of another task or key, or was changed.
     """
     content = parse_object(data)
     found = content.pop(_DIGEST, None)
     if set(content) != {field.name for field in fields(StepRecord)}:
-        raise ValueError("it has not the fields of a record; an older version of vl3 may have written it")
+        raise ValueError("it does not have the fields of a record; an older version of vl3 may have written it")
     if found != digest(content):
-        raise ValueError("its content is not the one that its sha256 was made of")
+        raise ValueError("its content does not match its sha256")
     *_, task, key = uri.split("/")
     parts = _parts(content["parts"])
     if not _KEY.fullmatch(key) or content["key"] != key or content["name"] != task or parts.key(task) != key:
         raise ValueError(f"it is the record of another step: task {content['name']!r:.80}, key {content['key']!r:.80}")
     seconds = content["seconds"]
     if not _is_number(seconds) or not is_time(content["created_at"]) or not isinstance(content["commit"], str):
-        raise ValueError("its time or its commit is none")
+        raise ValueError("its time or its commit is not valid")
     if not isinstance(content["values"], dict):
-        raise ValueError("its values are no table")
+        raise ValueError("its values are not an object")
     outputs = _outputs(content["outputs"], uri)
     return StepRecord(**{**content, "parts": parts, "outputs": outputs, "seconds": float(seconds)})
 
@@ -165,16 +165,16 @@ def parse_record(data: bytes, uri: str) -> StepRecord:
 def _parts(data: Any) -> KeyParts:
     names = {field.name for field in fields(KeyParts)}
     if not isinstance(data, dict) or set(data) != names or not all(isinstance(table, dict) for table in data.values()):
-        raise ValueError("the parts of its key are none")
+        raise ValueError("the parts of its key are not valid")
     if not _are_texts(*(text for name in names - {"config"} for text in data[name].values())):
-        raise ValueError("a digest among the parts of its key is none")
+        raise ValueError("a digest in the parts of its key is not text")
     return KeyParts(**data)
 
 
 def _outputs(data: Any, uri: str) -> dict[str, Reference]:
-    """References to what lies in the step's own folder: a record gives nobody a way to files outside of it."""
+    """The references, if all are in the step's own folder: a record must not give access to other files."""
     if not isinstance(data, dict):
-        raise ValueError("its outputs are no table")
+        raise ValueError("its outputs are not an object")
     outputs = {}
     for name, item in data.items():
         try:
@@ -187,7 +187,7 @@ def _outputs(data: Any, uri: str) -> dict[str, Reference]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a time that can be shown and added."""
+    """Whether it is a duration that can be shown and added."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10
 
 

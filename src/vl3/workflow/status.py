@@ -1,4 +1,4 @@
-"""The live status of a task: one small file that the runner (or a person) reads while the step works."""
+"""The live status of a task: a small file that the runner (or a person) reads while the step runs."""
 
 import os
 import time
@@ -30,7 +30,7 @@ class StatusFile:
         self._write()
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """Note how far the step is; written at most twice a second."""
+        """Record the step's progress; written at most twice a second."""
         self._data["progress"] = {"done": done, "total": total, "text": text}
         if time.monotonic() - self._written_at >= _PROGRESS_INTERVAL_SECONDS:
             self._write()
@@ -42,7 +42,7 @@ class StatusFile:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the status is written anywhere."""
+        """Whether the status is written to a file."""
         return self._path is not None
 
     @property
@@ -57,9 +57,9 @@ class StatusFile:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """A task's status, or None where the file is missing, half a file or no status at all.
+    """A task's status, or None if the file is missing, truncated or not a status.
 
-    Every field is there and has its type, so that a reader may take what it needs. `ended_at` may be None.
+    Every field is present and has its type. `ended_at` may be None.
     """
     data = read_record(path)
     return {"ended_at": None, "error": None, "progress": None} | data if _is_status(data) else None

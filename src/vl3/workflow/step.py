@@ -1,4 +1,4 @@
-"""The step mechanism: a key over everything that decides the result, and reuse of what has that key already."""
+"""The step mechanism: a key over everything that determines the result, and reuse of finished results by key."""
 
 import logging
 import shutil
@@ -36,7 +36,7 @@ log = logging.getLogger("vl3.step")
 
 
 class Configuration(Protocol):
-    """What the workflow needs to know of a configuration: any frozen dataclass that vl3.config.codec can write."""
+    """What the workflow needs from a configuration: any frozen dataclass that vl3.config.codec can write."""
 
     @property
     def name(self) -> str:
@@ -45,42 +45,40 @@ class Configuration(Protocol):
 
 C = TypeVar("C", bound=Configuration)
 Progress = Callable[[int, int, str], None]
-"""(done, total, text): how far a step is."""
+"""Called with (done, total, text) to report a step's progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepRequest(WorkflowParameters, Generic[C]):
-    """What a step is asked to do, the same on a laptop and on a cluster: the workflow's parameters and what is the
-    step's own.
-    """
+    """What a step has to do, the same on a laptop and on a cluster: the workflow's parameters and the step's own."""
 
     task: str
     """Name of the task in the workflow, `train-video`."""
     part: str
-    """Which one of several tasks of the same step: for training, the stage. Empty for a step that comes once."""
+    """Which of several tasks of the same step: for training, the stage. Empty for a step with only one task."""
     config: C
     """Effective configuration: the recipe with the overrides."""
     inputs: dict[str, Reference]
-    """Artifacts of former steps."""
+    """Artifacts of earlier steps."""
     values: dict[str, Any] = field(default_factory=dict)
-    """What the workflow engine itself says: for the exit handler, how the workflow ended."""
+    """Values from the workflow engine: for the exit handler, how the workflow ended."""
     injected: dict[str, str] = field(default_factory=dict)
-    """MLFLOW_* variables that somebody set around the workflow."""
+    """MLFLOW_* variables that the platform set for the workflow."""
     tracking_template: Path | None = None
-    """Ready-made empty tracking database, which spares its first use the migrations."""
+    """Migrated empty tracking database, which saves the migrations at the first use."""
     run_folder: Path | None = None
-    """Folder of the run under a local runner; None on a cluster."""
+    """Folder of the run with a local runner; None on a cluster."""
     log_path: Path | None = None
-    """Log file of the task under a local runner; None where output stays on the streams."""
+    """Log file of the task with a local runner; None if output stays on the streams."""
     library_pins: dict[str, str] = field(default_factory=dict)
-    """Versions of the libraries in the image where a stage is trained, if that is not this one."""
+    """Versions of the libraries in the image that trains a stage, if it is another one."""
     commit: str = UNKNOWN_COMMIT
-    """Commit of the code that is at work."""
+    """Commit of the running code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepOutcome:
-    """What a step made."""
+    """The result of a step."""
 
     outputs: dict[str, Reference]
     """Published artifacts by output name."""
@@ -90,47 +88,47 @@ class StepOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step(Generic[C]):
-    """A step of the workflow: what decides its result, and the work."""
+    """A step of the workflow: what determines its result, and the work."""
 
     run: Callable[["StepWork[C]"], StepOutcome]
     """The work itself."""
     key_parts: Callable[[StepRequest[C]], dict[str, Any]]
-    """The part of the configuration (and of the outside world) that decides the result."""
+    """The part of the configuration (and of the outside world) that determines the result."""
     entries: tuple[str, ...] = ()
-    """Modules whose imports are the code of the step; none: the module of `run` alone. A module behind a wall (see
-    vl3.workflow.code) counts only if it is named here."""
+    """Modules whose imports are the code of the step; if empty, only the module of `run`. A module behind a wall (see
+    vl3.workflow.code) counts only if it is listed here."""
     libraries: tuple[str, ...] = ()
     """Distributions whose version matters."""
     reusable: bool = True
-    """Whether a finished result may stand for a new one."""
+    """Whether a finished result may be reused."""
     cost: Callable[[StepRecord], str] | None = None
-    """What it costs to run again a step that is finished, where that is worth a warning."""
+    """The cost of running a finished step again, if that is worth a warning."""
     on_reuse: Callable[[StepRequest[C], StepRecord], None] | None = None
-    """What is to be done in the outside world even when the result is reused."""
+    """Side effects that are needed even if the result is reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepWork(Generic[C]):
-    """A step at work: the request, what its key is made of, and where to put things."""
+    """A running step: its request, the parts of its key, and its folders."""
 
     request: StepRequest[C]
     parts: KeyParts
-    """What decides its result."""
+    """What determines its result."""
     progress: Progress
 
     @property
     def key(self) -> str:
-        """Names the finished result."""
+        """Identifies the finished result."""
         return self.parts.key(self.request.task)
 
     @property
     def code_version(self) -> str:
-        """Digest of the code that decides the result."""
+        """Digest of the code that determines the result."""
         return version_of(self.parts.modules)
 
     @property
     def created_by(self) -> dict[str, str]:
-        """Who made an artifact. Free of times and keys, so that equal content has an equal digest wherever made."""
+        """Who made an artifact. Without times and keys, so that equal content has the same digest everywhere."""
         made_by = {"step": self.request.task, "recipe": self.request.config.name}
         return made_by | {"stage": self.request.part} if self.request.part else made_by
 
@@ -140,11 +138,11 @@ class StepWork(Generic[C]):
 
     @property
     def work_uri(self) -> str:
-        """Where unfinished work is that a restart takes up, also after a change of the code."""
+        """Where unfinished work is stored, which a restart resumes, even after a change of the code."""
         return join_uri(self.request.artifacts_uri, "work", self.request.task, self.parts.work_key(self.request.task))
 
     def work_folder(self) -> Path:
-        """A local folder that survives a restart where artifacts are local files, and is temporary elsewhere."""
+        """A local folder that survives a restart if artifacts are local files, and is temporary otherwise."""
         if scheme_of(self.work_uri) == "file":
             folder = file_path(self.work_uri)
         else:
@@ -155,7 +153,7 @@ class StepWork(Generic[C]):
 
     @contextmanager
     def fresh_folder(self, name: str) -> Iterator[Path]:
-        """An empty local folder to make an output in; what is not published is removed."""
+        """An empty local folder for an output; it is removed unless it was published."""
         folder = self.work_folder() / f"new-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         with storage_errors(folder):
@@ -170,13 +168,13 @@ class StepWork(Generic[C]):
         return publish(folder, self.output_uri(name), kind=kind, created_by=self.created_by)
 
     def clear(self) -> None:
-        """Drop unfinished work; to be called when the outputs are published."""
+        """Delete unfinished work, after the outputs are published."""
         shutil.rmtree(self.work_folder(), ignore_errors=True)
         if scheme_of(self.work_uri) == "file":
             return
         try:
             remove_tree(self.work_uri)
-        except StorageError as error:  # the outputs are there: what is left costs space, not the result
+        except StorageError as error:  # the outputs are published: the rest only costs space
             log.warning("unfinished work at %s could not be removed: %s", self.work_uri, error)
 
     @contextmanager
@@ -190,7 +188,7 @@ class StepWork(Generic[C]):
 
 
 def make_request(parameters: WorkflowParameters, **own: Any) -> StepRequest[Any]:
-    """The request of a step: the run's parameters with the configuration that they mean, and what is the step's own.
+    """The request of a step: the run's parameters, the configuration that follows from them, and the step's own fields.
 
     Raises:
         ConfigError: there is no such recipe, or an override does not fit.
@@ -205,7 +203,7 @@ def entries_of(step: Step[Any]) -> tuple[str, ...]:
 
 
 def key_parts(step: Step[C], request: StepRequest[C]) -> KeyParts:
-    """What decides the result of a step: configuration, the inputs' digests, code and libraries."""
+    """What determines the result of a step: configuration, the inputs' digests, code and libraries."""
     return KeyParts(
         config=flatten(step.key_parts(request)),
         inputs={name: reference.sha256 for name, reference in sorted(request.inputs.items())},
@@ -215,7 +213,7 @@ def key_parts(step: Step[C], request: StepRequest[C]) -> KeyParts:
 
 
 def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple[StepRecord, bool]:
-    """Run a step, or take over what it made before under the same key.
+    """Run a step, or reuse its finished result with the same key.
 
     Returns:
         The record, and whether it was reused.
@@ -246,19 +244,19 @@ def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple
 
 
 def find_finished(uri: str) -> tuple[StepRecord | None, bool]:
-    """The record of a step, and whether every output that it names is still there as it was published."""
+    """The record of a step, and whether all its outputs are still as they were published."""
     record = read_record(uri)
     return record, record is not None and all(is_intact(reference) for reference in record.outputs.values())
 
 
 def _say_why(step: Step[C], work: StepWork[C], same: StepRecord | None) -> None:
-    """Say in the log why the step runs, and what it costs where only code has changed since a finished one."""
+    """Log why the step runs, and its cost if only code has changed since a finished one."""
     task = work.request.task
     try:
         finished = finished_records(work.request.artifacts_uri, task)
         verdict = judge(work.parts, chain([same] if same else [], finished), cost=step.cost)
-    except Vl3Error as error:  # the step itself can do without
-        log.warning("why %s runs cannot be said, the records of former ones cannot be read: %s", task, error)
+    except Vl3Error as error:  # the step can run without it
+        log.warning("cannot determine why %s runs, since its earlier records cannot be read: %s", task, error)
         return
     log.info("%s runs: %s", task, verdict.reason)
     if verdict.warning:
@@ -266,7 +264,7 @@ def _say_why(step: Step[C], work: StepWork[C], same: StepRecord | None) -> None:
 
 
 def remove_tree(uri: str) -> None:
-    """Remove every object below a URI, manifests first: what has none does not exist.
+    """Remove every object below a URI, manifests first: without its manifest an artifact does not exist.
 
     Raises:
         StorageError: the store refuses.
@@ -277,6 +275,6 @@ def remove_tree(uri: str) -> None:
 
 
 def is_published(work: StepWork[Any], name: str) -> Reference | None:
-    """The output `name` if a former, interrupted attempt has published it whole."""
+    """The output `name` if an earlier, interrupted attempt has published it completely."""
     reference = find(work.output_uri(name))
     return reference if reference is not None and is_intact(reference) else None

@@ -1,4 +1,4 @@
-"""How the steps of the workflow reach MLflow: one tracker for the workflow run."""
+"""The steps' access to MLflow: one tracker for the workflow run."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,12 @@ def open_tracker(request: "StepRequest[Any]") -> Tracker:
 
 
 def open_parent_run(request: "StepRequest[Any]") -> "StepRun":
-    """Find or make the workflow's parent run and write on it what the workflow was asked to do.
+    """Find or create the workflow's parent run and log its configuration and tags.
 
     Raises:
         ClusterError: the tracking store cannot be reached.
         StorageError: its database cannot be written.
-        ConfigError: the URI is not one that MLflow serves.
+        ConfigError: MLflow does not support the URI.
     """
     run = open_tracker(request).workflow
     run.set_tags(

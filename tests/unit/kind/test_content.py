@@ -35,7 +35,7 @@ def test_the_linker_puts_the_version_into_the_programs(monkeypatch: pytest.Monke
     assert "version.gitMinor=36 " in flags
 
 
-def test_a_new_go_builds_anew() -> None:
+def test_a_new_go_version_builds_again() -> None:
     assert module_hash(GO_MODULES[0], "go1.26.0") != module_hash(GO_MODULES[0], "go1.26.8")
 
 

@@ -1,4 +1,4 @@
-"""What the kind cluster needs of a machine, and how its lack is told."""
+"""What the kind cluster needs from a machine, and how missing things are reported."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""One runner at a time in a run folder; what its lock's file says harms nobody."""
+"""One runner at a time in a run folder; a forged lock file does no harm."""
 
 import json
 import os

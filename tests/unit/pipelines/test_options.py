@@ -14,7 +14,7 @@ from vl3.config.parameters import WorkflowParameters
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MoreParameters(WorkflowParameters):
-    """The parameters, and one that somebody added."""
+    """The parameters, and an additional one."""
 
     colour: str = field(default="", metadata={"option": "--colour", "help": "Colour of the run."})
 

@@ -1,4 +1,4 @@
-"""How the tasks of a run stand, from what a server tells."""
+"""The states of a run's tasks, from a server's answers."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -218,7 +218,7 @@ def test_a_damaged_dataset_keeps_its_family(stage_inputs: Any, tmp_path: Path) -
     [
         ({"PET_NNODES": ""}, {}, r"PET_NNODES='' must be a number"),
         ({"PET_NPROC_PER_NODE": "auto"}, {}, r"PET_NPROC_PER_NODE='auto' must be a number"),
-        ({"PET_NPROC_PER_NODE": "3"}, {}, r"trained by 2 processes, and its pods have 1 x 3 = 3"),
+        ({"PET_NPROC_PER_NODE": "3"}, {}, r"needs 2 processes, but its pods have 1 x 3 = 3"),
         ({"VL3_JOB": ""}, {}, r"VL3_JOB is not set"),
         ({"VL3_JOB": "{"}, {}, r"VL3_JOB: the stage's job file cannot be read"),
         ({}, {"code_version": "0" * 64}, r"launched by other code of vl3 \(version 000000000000\).*images differ"),

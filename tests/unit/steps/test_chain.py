@@ -82,7 +82,7 @@ def test_a_checkpoint_that_does_not_say_where_it_came_from_is_refused(root: str,
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "weights").write_text("x")
     plain = publish(tmp_path / "w", f"{root}/plain", kind="checkpoint", created_by={"stage": "video"})
-    with pytest.raises(StorageError, match="does not name the stage and the weights that the checkpoint was trained"):
+    with pytest.raises(StorageError, match="does not name the stage and the initial weights of the checkpoint"):
         trained_stages(plain, root)
 
 

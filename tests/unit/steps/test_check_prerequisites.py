@@ -189,7 +189,7 @@ def test_pods_cannot_see_a_folder_of_this_machine(on_cluster: StepRequest, tmp_p
         check(dataclasses.replace(on_cluster, artifacts_uri=tmp_path.as_uri()))
     assert str(caught.value) == (
         f"artifacts_uri={tmp_path.as_uri()!r} is a folder of this machine, which the pods of launch.backend=trainjob "
-        "cannot see. Give ARTIFACTS=s3://bucket/prefix."
+        "cannot see. Set ARTIFACTS=s3://bucket/prefix."
     )
 
 

@@ -92,7 +92,7 @@ def test_without_a_note_the_engines_own_message_has_to_do(request_at_end) -> Non
 def test_a_store_that_fails_does_not_keep_the_rest_from_being_done(request_at_end, caplog) -> None:
     request = replace(request_at_end("FAILED"), artifacts_uri="ftp://host/x")
     assert find_failure(request) is None
-    assert "the failed task cannot be named" in caplog.text
+    assert "the failed task is not known" in caplog.text
 
 
 def test_trainjobs_are_removed_before_mlflow_is_told(request_at_end, log: list[Any], monkeypatch, caplog) -> None:
@@ -102,7 +102,7 @@ def test_trainjobs_are_removed_before_mlflow_is_told(request_at_end, log: list[A
     assert log[0] == "test-run"
     assert log[1][0] == "FAILED"
     assert outcome.values["freed"] == ["vl3-abc-video-1"]
-    assert "removed 1 TrainJobs and waited until their GPUs were free: vl3-abc-video-1" in caplog.text
+    assert "deleted 1 TrainJobs and waited until their GPUs were free: vl3-abc-video-1" in caplog.text
 
 
 def test_a_cluster_that_does_not_answer_fails_the_task_after_mlflow_was_told(

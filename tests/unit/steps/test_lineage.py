@@ -93,5 +93,5 @@ def test_a_record_of_other_values_costs_a_fact_and_no_more(
 def test_a_record_that_lacks_an_output_is_named(artifacts: dict[str, Reference]) -> None:
     record = record_of(artifacts["checkpoint"])
     assert record.output("checkpoint") == artifacts["checkpoint"]
-    with pytest.raises(StorageError, match=r"of train-video names no output 'training', only \['checkpoint'\]"):
+    with pytest.raises(StorageError, match=r"of train-video has no output 'training', only \['checkpoint'\]"):
         record.output("training")

@@ -214,7 +214,7 @@ def test_an_end_without_weights_is_not_taken_for_success(
     nothing = LaunchResult(attempts=1, seconds_queued=0.0, seconds_running=0.0, states=())
     monkeypatch.setattr(train_stage, "launch", lambda job, on_event: nothing)
     request = make_request("trainjob")
-    with pytest.raises(ClusterError, match=r"train-alignment: every process ended well, yet .* holds no whole checkp"):
+    with pytest.raises(ClusterError, match=r"train-alignment: every process succeeded, but .* has no complete checkp"):
         _execute(request)
     assert find(request.artifacts_uri) is None
 

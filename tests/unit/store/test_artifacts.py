@@ -73,7 +73,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: write_manifest(folder, kind="checkpoint", created_by={"step": "forged"}),
         "not the one referred to",
     ),
-    "symbolic link": (lambda folder: (folder / "link").symlink_to("/etc/hostname"), "only plain files"),
+    "symbolic link": (
+        lambda folder: (folder / "link").symlink_to("/etc/hostname"),
+        "an artifact may only contain plain files",
+    ),
     "folder gone": (lambda folder: shutil.rmtree(folder), "the checkpoint is missing"),
 }
 

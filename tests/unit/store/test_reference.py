@@ -22,9 +22,9 @@ def test_reference_survives_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "it holds no reference"),
+        ("{", "not a reference"),
         ('{"uri": "x"}', "needs the fields created_by, kind, sha256, uri and has uri"),
-        ("[]", "holds a list"),
+        ("[]", "is a JSON list"),
     ],
 )
 def test_a_bad_reference_is_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -52,7 +52,7 @@ def test_a_missing_reference_is_explained(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_reference_that_could_name_no_artifact_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(StorageError, match=r"names no artifact"):
+    with pytest.raises(StorageError, match=r"is not valid"):
         Reference.from_dict(REFERENCE.to_dict() | change)
 
 

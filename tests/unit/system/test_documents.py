@@ -16,7 +16,7 @@ from vl3.system.documents import parse_object
         (b"", "Expecting value"),
         (b'{"a": ', "Expecting value"),
         (b"\xff{}", "invalid start byte"),
-        (b"[]", "holds a list where a JSON object should be"),
+        (b"[]", "is a JSON list and not an object"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'{"a":' * 65 + b"1" + b"}" * 65, "nested deeper than 64 levels"),
         (b'{"a": "\\ud800"}', "surrogates not allowed"),

@@ -80,13 +80,13 @@ def test_closure_holds_what_the_table_says_is_started(sample: Path, monkeypatch:
 
 
 def test_entry_that_does_not_exist_is_named(sample: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'sample\.steps\.three' is to be part .* Correct the entries"):
+    with pytest.raises(ConfigError, match=r"'sample\.steps\.three' should be part .* Correct the entries"):
         closure(["sample.steps.one", "sample.steps.three"], package="sample")
 
 
 def test_file_that_cannot_be_parsed_is_named(sample: Path) -> None:
     (sample / "data/stray.py").write_text("x = 1\ny = =\n")
-    with pytest.raises(ConfigError, match=r"stray\.py:2: not a line of Python \('y = ='\).*Correct the file"):
+    with pytest.raises(ConfigError, match=r"stray\.py:2: not valid Python \('y = ='\).*Correct the file"):
         closure(["sample.steps.one"], package="sample")
 
 

@@ -62,7 +62,7 @@ def test_a_new_attempt_at_the_run_begins_without_notes(uri: str) -> None:
 
 def test_a_store_that_cannot_be_cleared_is_left_to_the_first_tasks_own_checks(tmp_path: Path, caplog) -> None:
     refuse_blind_retry("ftp://host/folder", "run-1", "check-prerequisites")
-    assert "notes of a former attempt cannot be dropped" in caplog.text
+    assert "cannot delete the notes of an earlier attempt" in caplog.text
 
 
 def test_a_damaged_note_says_nothing(uri: str, tmp_path: Path) -> None:

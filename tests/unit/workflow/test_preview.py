@@ -117,4 +117,4 @@ def test_damaged_outputs_are_said(look: Preview, finished: dict[str, dict[str, R
 
 def test_what_cannot_be_told_is_said(look: Preview) -> None:
     previews = look(start=dataclasses.replace(STEPS["start"], key_parts=refuse))
-    assert previews["start"].line == ("would run: what it would do cannot be told: the data folder does not exist")
+    assert previews["start"].line == ("would run: cannot be determined: the data folder does not exist")

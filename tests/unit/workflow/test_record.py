@@ -74,9 +74,9 @@ def test_a_changed_record_is_left_aside_and_named(
     path.write_text(path.read_text().replace('"n": [', '"m": ['))
     with caplog.at_level(logging.WARNING):
         assert read_record(uri) is None
-    assert f"{uri}.json is left aside" in caplog.text
-    assert "its content is not the one that its sha256 was made of" in caplog.text
-    with pytest.raises(StorageError, match=rf"{KEY}\.json: the step's record cannot be trusted \(its content is not"):
+    assert f"{uri}.json, which cannot be trusted" in caplog.text
+    assert "its content does not match its sha256" in caplog.text
+    with pytest.raises(StorageError, match=rf"{KEY}\.json: the step's record cannot be trusted \(its content does not"):
         record_of(record.outputs["out"])
 
 
@@ -89,7 +89,7 @@ def test_a_missing_record_is_said(tmp_path: Path) -> None:
 
 def test_a_record_of_an_older_version_is_left_aside() -> None:
     old = {name: value for name, value in content().items() if name not in ("sha256", "parts", "commit")}
-    with pytest.raises(ValueError, match="has not the fields of a record; an older version of vl3"):
+    with pytest.raises(ValueError, match="does not have the fields of a record; an older version of vl3"):
         parse_record(to_bytes(old), URI)
 
 
@@ -106,11 +106,11 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "another store": (other_output(f"s3://bucket/steps/a-step/{KEY}/out"), "outside of the step's folder"),
     "a way up": (other_output(f"{URI}/../../out", "../../out"), "outside of the step's folder"),
     "a coded way up": (other_output(f"{URI}/%2e%2e", "%2e%2e"), "outside of the step's folder"),
-    "digest that is a path": (other_output(f"{URI}/out", sha256="../../etc"), "names no artifact"),
-    "no time": ({"created_at": "yesterday"}, "its time or its commit is none"),
-    "time without zone": ({"created_at": "2026-03-01T10:00:00"}, "its time or its commit is none"),
-    "endless": ({"seconds": 1e300}, "its time or its commit is none"),
-    "values that are none": ({"values": [1]}, "its values are no table"),
+    "digest that is a path": (other_output(f"{URI}/out", sha256="../../etc"), "is not valid"),
+    "no time": ({"created_at": "yesterday"}, "its time or its commit is not valid"),
+    "time without zone": ({"created_at": "2026-03-01T10:00:00"}, "its time or its commit is not valid"),
+    "endless": ({"seconds": 1e300}, "its time or its commit is not valid"),
+    "values that are none": ({"values": [1]}, "its values are not an object"),
 }
 
 
@@ -172,7 +172,7 @@ def test_finished_records_come_newest_first(tmp_path: Path, caplog: pytest.LogCa
     (tmp_path / "steps" / "a-step" / keys[0]).mkdir()
     (tmp_path / "steps" / "a-step" / f"{keys[2]}.json").write_text("{")
     assert [record.key for record in finished_records(tmp_path.as_uri(), "a-step")] == [keys[1], keys[0]]
-    assert f"{keys[2]}.json is left aside" in caplog.text
+    assert f"{keys[2]}.json, which cannot be trusted" in caplog.text
     assert list(finished_records(tmp_path.as_uri(), "b-step")) == []
 
 

@@ -174,7 +174,7 @@ def test_a_record_of_another_root_is_not_reused(
     )
     assert (is_reused, len(runs)) == (False, 2)
     assert record.outputs["out"].uri.startswith((tmp_path / "copy").as_uri())
-    assert "outside of the step's folder): the step is taken as not done" in caplog.text
+    assert "outside of the step's folder): the step counts as not finished" in caplog.text
 
 
 def test_records_that_cannot_be_compared_fail_no_step(
@@ -185,4 +185,6 @@ def test_records_that_cannot_be_compared_fail_no_step(
 
     monkeypatch.setattr("vl3.workflow.step.finished_records", fail)
     assert execute(step, request_of_tiny, _ignore)[1] is False
-    assert "why a-step runs cannot be said, the records of former ones cannot be read: the store is away" in caplog.text
+    assert (
+        "cannot determine why a-step runs, since its earlier records cannot be read: the store is away" in caplog.text
+    )

@@ -19,7 +19,7 @@ _NOT_CONDITIONAL = ("NotImplemented", "MethodNotAllowed", "InvalidArgument", "In
 
 
 class S3Store:
-    """See Store; with what the artifacts need beside."""
+    """See Store; with additional methods for artifacts."""
 
     def __init__(self, uri: str, connection: S3Connection) -> None:
         """Take the client of this process for the connection.
@@ -37,14 +37,14 @@ class S3Store:
         upload(self._target(key), path)
 
     def put_entry(self, path: Path, key: str, entry: FileEntry) -> None:
-        """Put a file whose size and digest are known; StorageError when it is another by now."""
+        """Put a file whose size and digest are known; StorageError if it has changed."""
         upload(self._target(key), path, entry)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Put a small object unless one is there; whether it was put.
+        """Put a small object unless one exists; returns whether it was put.
 
-        On a server that does not know conditional writes, an object is looked for first: two writers at the same
-        moment can then both see none, and the later one stays.
+        A server without conditional writes is asked for the object first: two writers at the same moment may then both
+        find none, and the later one wins.
         """
         target, sha256 = self._target(key), hashlib.sha256(data).hexdigest()
         try:
@@ -64,7 +64,7 @@ class S3Store:
         download(self._target(key), path)
 
     def get_entry(self, key: str, path: Path, entry: FileEntry) -> None:
-        """Copy an object that must have this size and digest; it is fetched again a few times when it differs."""
+        """Copy an object that must have this size and digest; retried a few times if it differs."""
         download(self._target(key), path, entry)
 
     def read(self, key: str) -> bytes | None:
@@ -103,7 +103,7 @@ class S3Store:
         return {key: item.size for key, item in self.items(prefix)}
 
     def items(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Every object (minio's Object) by key; a listing that breaks off goes on behind the last key."""
+        """Every object (minio's Object) by key; a listing that breaks off resumes after the last key."""
         start = len(self.prefix) + 1 if self.prefix else 0
         found: dict[str, Any] = {}
 
@@ -123,9 +123,9 @@ class S3Store:
         target.call(lambda minio, _: minio.remove_object(target.bucket, target.name))
 
     def abort_uploads(self, *, older_than_seconds: float) -> int:
-        """Remove the parts that killed writers left below this root; how many uploads that were.
+        """Remove the parts that killed writers left below this root; returns the number of uploads.
 
-        An account that may not list uploads leaves them to the bucket's lifecycle rule.
+        Without the right to list uploads, they are left to the bucket's lifecycle rule.
         """
         prefix, count = self._name(""), 0
         with contextlib.suppress(StorageError):
@@ -152,11 +152,11 @@ def require_length(data: bytes, length_bytes: int, where: str, offset_bytes: int
     """The bytes, if none is missing.
 
     Raises:
-        StorageError: the object ends before.
+        StorageError: the object ends earlier.
     """
     if len(data) != length_bytes:
         raise StorageError(
-            f"{where}: bytes {offset_bytes} to {offset_bytes + length_bytes} were asked for and {len(data)} are there. "
+            f"{where}: asked for the bytes {offset_bytes} to {offset_bytes + length_bytes}, got {len(data)}. "
             "The object is truncated. Run the step that makes it again."
         )
     return data

@@ -298,5 +298,5 @@ def test_a_manifest_that_names_a_path_outside_is_refused(put, s3: S3Connection, 
     assert find(uri, s3) is None
     digest = hashlib.sha256(json.dumps(forged).encode()).hexdigest()
     reference = Reference(uri=uri, sha256=digest, kind="x", created_by={})
-    with pytest.raises(StorageError, match=r"names '\.\./\.\./evil', which lies outside of the artifact"):
+    with pytest.raises(StorageError, match=r"names '\.\./\.\./evil', which is outside the artifact"):
         fetch(reference, cache=tmp_path / "cache", s3=s3)

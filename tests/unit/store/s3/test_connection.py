@@ -53,8 +53,8 @@ def test_half_an_account_is_refused() -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("s3://ab/x", "'ab' is no name of a bucket"),
-        ("s3://Bucket/x", "is no name of a bucket"),
+        ("s3://ab/x", "'ab' is not a valid bucket name"),
+        ("s3://Bucket/x", "is not a valid bucket name"),
         ("s3://key:secret@bucket/x", "s3://bucket/x: .* without an account"),
         ("s3://bucket/a/../b", r"has an empty part, '\.' or '\.\.'"),
         ("s3://bucket/a//b", "has an empty part"),
