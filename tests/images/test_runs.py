@@ -97,7 +97,7 @@ def workflow(**changes: object) -> dict[str, object]:
         "tracking_uri": TRACKING_URI,
         "run_id": "images-test",
     }
-    return values | changes
+    return {"workflow": values | changes}
 
 
 def here(containers: Containers, reference: Reference) -> Path:
