@@ -13,7 +13,7 @@ REPEATS = 15
 
 
 def seconds_of(arguments: str) -> list[float]:
-    """Wall time of each repetition, sorted; the first, which warms the file cache, is left out."""
+    """Wall time of each repetition, sorted, without the first, which warms the file cache."""
     command = [str(Path(sys.executable).with_name("vl3")), *arguments.split()]
     times = []
     for _ in range(REPEATS + 1):

@@ -77,7 +77,7 @@ def peak_mb(arguments: list[str]) -> tuple[float, float]:
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--folder", type=Path, default=None, help="where 7 GB may be written for a moment")
+    parser.add_argument("--folder", type=Path, default=None, help="where 7 GB may be written temporarily")
     with tempfile.TemporaryDirectory(dir=parser.parse_args().folder) as folder:
         ours, theirs, back = (str(Path(folder, name)) for name in ("ours", "theirs", "back"))
         size_bytes, largest_bytes = write_source(Path(ours))

@@ -48,7 +48,7 @@ def ours(frames_FHWC: np.ndarray, threshold: float = 0.1, scale: DiffFPScale = D
 
 
 def median_ms(*calls: Callable[[], object]) -> list[float]:
-    """Median milliseconds of each call; the calls take turns, so that the machine's mood meets all of them."""
+    """Median milliseconds of each call; the calls alternate, so that other load affects all of them equally."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(REPEATS + 1):
         for call, taken in zip(calls, times, strict=True):

@@ -22,7 +22,7 @@ from benchmarks.record import write_result
 
 COUNTS = (8, 16, 32, 64)
 LAYERS = 2
-"""Of the released 27, at full width: time is linear in them; memory without gradients does not depend on them."""
+"""Of the released 27, at full width: time is linear in them, memory without gradients does not depend on them."""
 GRIDS = ((20, 20), (16, 24), (24, 16), (12, 28), (28, 22), (14, 14), (32, 10), (18, 24))
 """Rows and columns of patches; repeated, so 32 images have about 12,000 patches."""
 WIDTH, MLP, HEADS = 1152, 4304, 16
@@ -101,7 +101,7 @@ def in_process(who: str, num_images: int, layers: int) -> int:
 
 
 def seconds(num_images: int, layers: int, repeats: int) -> dict[str, float]:
-    """Best seconds of a pass; the two take turns."""
+    """Best seconds of a pass; the two alternate."""
     passes = {who: make(layers) for who, make in PASSES.items()}
     arguments = inputs(num_images)
     times: dict[str, list[float]] = {who: [] for who in passes}

@@ -1,4 +1,4 @@
-"""Size of each image: its layers, and which distributions take the room.
+"""Size of each image: its layers, and which distributions take the space.
 
 `python -m images.build` first; then `python -m benchmarks.images`.
 """
@@ -31,13 +31,13 @@ _REASONS = {
 
 
 def main() -> int:
-    """Measure the images that are there, and write benchmarks/results/images.json."""
+    """Measure the existing images, and write benchmarks/results/images.json."""
     rebuild_seconds = _seconds_of_build()
     rows = []
     for role in ROLES.values():
         facts = inspect_image(role.image)
         if facts is None:
-            print(f"{role.image} is not here: run `python -m images.build` first", file=sys.stderr)
+            print(f"{role.image} does not exist: run `python -m images.build` first", file=sys.stderr)
             return 2
         layers = [size for size in layer_sizes(role.image) if size >= 0.05]
         top = biggest(role.name)
@@ -74,7 +74,7 @@ def layer_sizes(image: str) -> list[float]:
 
 
 def biggest(role_name: str) -> str:
-    """The largest distributions that a role adds to its parent, by the files that they say are theirs."""
+    """The largest distributions that a role adds to its parent, by the files in their records."""
     role = ROLES[role_name]
     if role.requirements is None:
         return "none"
@@ -92,14 +92,14 @@ def biggest(role_name: str) -> str:
 
 
 def _owner(path: Path, owners: dict[str, str]) -> str:
-    """The distribution of a file; bytecode belongs to its source's."""
+    """The distribution of a file; bytecode belongs to that of its source."""
     if path.suffix == ".pyc":
         path = path.parent.parent / f"{path.name.partition('.')[0]}.py"
     return owners.get(path.as_posix(), "others").replace("_", "-")
 
 
 def _seconds_of_build() -> float:
-    """Time of a build in which nothing is left to do."""
+    """Time of a build when all images are up to date."""
     sys.argv = ["images.build"]
     started = time.monotonic()
     if build_all():

@@ -21,7 +21,7 @@ that measures them again.
 
 
 def benchmarks_page() -> str:
-    """The whole page as Markdown: one section a result file."""
+    """The whole page as Markdown: one section per result file."""
     files = sorted(RESULTS.glob("*.json"))
     return "\n".join([_HEAD, *(_section(json.loads(file.read_text(encoding="utf-8"))) for file in files)])
 

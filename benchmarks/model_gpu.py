@@ -24,7 +24,7 @@ IMAGE_ID, VIDEO_ID = 151665, 151656
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large everything is."""
+    """Sizes of the model and the samples."""
 
     text: dict[str, Any]
     vision: dict[str, Any]
@@ -200,7 +200,7 @@ def make_models(size: Size, device: torch.device, dtype: torch.dtype) -> tuple[V
 
 
 def flops(samples: Sequence[Sample], size: Size) -> float:
-    """Of one forward pass: two a weight and token, four a pair that attends and width (half of it if causal)."""
+    """FLOP of one forward pass: two per weight and token, four per attended pair and width (half of that if causal)."""
     vision, text = size.vision, size.text
     block = 4 * vision["hidden_size"] ** 2 + 2 * vision["hidden_size"] * vision["intermediate_size"]
     head_dim = text["hidden_size"] // text["num_attention_heads"]
@@ -221,7 +221,7 @@ def flops(samples: Sequence[Sample], size: Size) -> float:
 
 
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Median seconds of a call after two that warm up."""
+    """Median seconds of a call after two warm-up calls."""
     times = []
     for _ in range(repeats + 2):
         _wait(device)

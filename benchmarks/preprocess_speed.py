@@ -45,7 +45,7 @@ def their_processor(merge_size: int) -> Any:
 
 
 def measure(files: list[bytes], merge_size: int) -> dict[str, float]:
-    """Median milliseconds of each way over all images; the ways take turns."""
+    """Median milliseconds of each implementation over all images; they alternate."""
     process = their_processor(merge_size)
     arrays = [decode_image(data, "benchmark") for data in files]
     pictures = [Image.fromarray(array) for array in arrays]

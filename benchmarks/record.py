@@ -1,4 +1,4 @@
-"""Writes a measurement to benchmarks/results, with all that is needed to judge and repeat it."""
+"""Writes a measurement to benchmarks/results, with everything that is needed to assess and repeat it."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def write_result(
 
 
 def commit() -> str:
-    """Short id of the commit, marked where the tree differs from it."""
+    """Short id of the commit, marked if files differ from it."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"],
         cwd=ROOT,

@@ -43,7 +43,7 @@ print(json.dumps({"seconds": seconds, "cpu": cpu_seconds, "peak_mb": int(peak) *
 
 
 def vl3_client(endpoint: str) -> Any:
-    """Our store, as artifacts use it: every byte hashed on both ways."""
+    """Our store, as artifacts use it: every byte hashed in both directions."""
     from vl3.store.objects import open_s3
     from vl3.store.s3.connection import S3Connection
 
@@ -65,7 +65,7 @@ def vl3_client(endpoint: str) -> Any:
 
 
 def boto3_client(endpoint: str) -> Any:
-    """boto3 with its transfer manager, as it comes."""
+    """boto3 with its transfer manager and default settings."""
     import boto3
 
     client = boto3.client(
@@ -96,7 +96,7 @@ def boto3_client(endpoint: str) -> Any:
 
 
 def curl_client(endpoint: str) -> Any:
-    """One connection and one request: what the server gives to the simplest client."""
+    """One connection and one request: the speed that the server gives to the simplest client."""
     base = ["curl", "-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"admin:{ACCOUNTS['admin'].secret}"]
 
     def act(action: str, *arguments: str) -> Any:
@@ -113,7 +113,7 @@ CLIENTS = {"vl3": vl3_client, "boto3": boto3_client, "curl": curl_client}
 
 
 def _timed(read: Any, size_bytes: int) -> list[float]:
-    """Milliseconds of ranged reads at random places."""
+    """Milliseconds of ranged reads at random offsets."""
     import time
 
     places, times = random.Random(0), []
@@ -127,7 +127,7 @@ def _timed(read: Any, size_bytes: int) -> list[float]:
 
 
 def run(client: str, action: str, endpoint: str, *arguments: object) -> dict[str, Any]:
-    """One action in a process of its own."""
+    """One action in a separate process."""
     command = [sys.executable, "-c", CHILD, client, action, endpoint, *(str(argument) for argument in arguments)]
     environment = os.environ | {"PYTHONPATH": "."}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -170,7 +170,7 @@ def measure_transfers(server: WeedServer, folder: Path, size_mib: int, clients: 
 
 
 def measure_ranges(server: WeedServer, size_mib: int) -> list[list[str]]:
-    """Rows for the latency of ranged reads, by the object that the transfers left."""
+    """Rows for the latency of ranged reads, from the object that the transfers left."""
     rows, ours = [], 0.0
     for client in ("vl3", "boto3"):
         results = [run(client, "range", server.endpoint, "vl3", size_mib * MIB) for _ in range(3)]
@@ -187,7 +187,7 @@ def measure_ranges(server: WeedServer, size_mib: int) -> list[list[str]]:
 
 
 def measure_faults(server: WeedServer, folder: Path) -> list[list[str]]:
-    """Rows for a download of 512 MiB through a proxy that breaks some of its requests."""
+    """Rows for a download of 512 MiB through a proxy that breaks some requests."""
     proxy, rows, base = FaultProxy(server.port), [], 0.0
     cases: dict[str, list[Fault]] = {
         "no fault": [],
@@ -224,7 +224,7 @@ def _median(results: list[dict[str, Any]]) -> float:
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--folder", type=Path, default=None, help="where 6 GB may be written for a moment")
+    parser.add_argument("--folder", type=Path, default=None, help="where 6 GB may be written temporarily")
     folder = Path(tempfile.mkdtemp(prefix="vl3-s3-", dir=parser.parse_args().folder))
     server, alive = join_server(folder / "weed")
     clients = ["vl3", "boto3", *(["curl"] if shutil.which("curl") else [])]

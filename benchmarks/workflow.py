@@ -29,7 +29,7 @@ SCRIPTS = Path(sys.executable).parent
 
 
 def timed(command: list[str]) -> float:
-    """Seconds that a command takes; it must succeed."""
+    """Seconds that a command takes. CalledProcessError if it fails."""
     started = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started
@@ -94,7 +94,7 @@ def workflow_rows(sample: float, runs: list[tuple[dict[str, Any], float]], again
 
 
 def accuracy_rows(result: dict[str, Any]) -> list[list[str]]:
-    """One row a category: chance, then each model."""
+    """One row per category: chance, then each model."""
     models = result["models"]
     rows = []
     for category, first in models[0]["tasks"].items():

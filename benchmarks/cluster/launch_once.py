@@ -1,4 +1,4 @@
-"""One launch in a process of its own: `python -m benchmarks.cluster.launch_once FOLDER`, as a step does it.
+"""One launch in its own process: `python -m benchmarks.cluster.launch_once FOLDER`, as a step does it.
 
 Reads FOLDER/launch.json; writes FOLDER/samples.jsonl (requests and memory now and then) and FOLDER/result.json.
 """
@@ -69,7 +69,7 @@ def _open_run(settings: dict[str, Any]) -> Callable[[dict[str, str]], None]:
 
 
 def _sample(client: Client, path: Path, every_seconds: float, stop_after_seconds: float) -> None:
-    """Note requests and memory; after some time end this process as KFP would."""
+    """Record requests and memory; after some time end this process like KFP does."""
     started = time.monotonic()
     with path.open("w", encoding="utf-8") as file:
         while True:
@@ -85,7 +85,7 @@ def _sample(client: Client, path: Path, every_seconds: float, stop_after_seconds
 
 
 def main(folder: Path) -> int:
-    """Launch, and write down what it took."""
+    """Launch, and record the times and requests."""
     settings = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     stop_on_terminate()

@@ -1,6 +1,6 @@
 """Is the launcher quick, small and quiet? `python -m benchmarks.cluster.launcher` on the cluster of `make kind-up`.
 
-Every launch is a process of its own; an onlooker's watch says when its TrainJob appeared and when it was complete.
+Every launch is a separate process; an observer's watch records when its TrainJob appeared and when it was complete.
 """
 
 import argparse
@@ -32,7 +32,7 @@ IDLE: dict[str, dict[str, Any]] = {
     "running-real": {"pool": "launcher-real", "gpus": 0},
     "queued": {"pool": "launcher-simulated"},
 }
-"""What the idle launches do; the last waits, because the first has the pool's only node."""
+"""What the idle launches run; the last one waits, because the first has the pool's only node."""
 
 
 def start(folder: Path, settings: dict[str, Any]) -> "subprocess.Popen[bytes]":
@@ -44,7 +44,7 @@ def start(folder: Path, settings: dict[str, Any]) -> "subprocess.Popen[bytes]":
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    """What a launch wrote down."""
+    """The record of a launch."""
     found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return found
 
@@ -78,7 +78,7 @@ def _one(folder: Path, settings: dict[str, Any], seen: Observer) -> dict[str, An
 
 
 def _complete(seen: Observer, run_id: str) -> Job:
-    """The onlooker's record, which may come a moment after the launcher's own."""
+    """The observer's record, which may come a moment after the launcher's own."""
     for _ in range(100):
         for job in list(seen.jobs.values()):
             if job.run_id == run_id and job.complete is not None:
@@ -88,7 +88,7 @@ def _complete(seen: Observer, run_id: str) -> Job:
 
 
 def measure_idle(folder: Path, minutes: float) -> None:
-    """Launches to which nothing happens: one on the real worker, one on a simulated node, one in the queue."""
+    """Idle launches: one on the real worker, one on a simulated node, one in the queue."""
     pools = [Pool("launcher-real", 0, LONG), Pool("launcher-simulated", 1)]
     with Pools(Cluster({}), NAMESPACE, pools):
         processes = []
@@ -144,7 +144,7 @@ def _seconds(found: Sequence[dict[str, Any]], name: str) -> str:
 
 
 def record(folder: Path, minutes: float) -> None:
-    """Write benchmarks/results from what lies in a folder."""
+    """Write benchmarks/results from the files in a folder."""
     times = json.loads((folder / "times.json").read_text(encoding="utf-8"))
     idle = {name: idle_sample(folder / "idle" / name, minutes) for name in IDLE}
     counts = "; ".join(
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--idle-minutes", type=float, default=30.0)
-    parser.add_argument("--keep", type=Path, help="folder for what was measured; what lies there is not repeated")
+    parser.add_argument("--keep", type=Path, help="folder for measurements; those that it has are not repeated")
     arguments = parser.parse_args()
     os.environ["KUBECONFIG"] = str(KUBECONFIG)
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="vl3-launcher-"))

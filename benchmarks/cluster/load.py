@@ -1,4 +1,4 @@
-"""Many launches at once on four simulated pools, and what an onlooker saw of them.
+"""Many launches at once on four simulated pools, and what an observer saw of them.
 
 `python -m benchmarks.cluster.load FOLDER` runs one process's part of them.
 """
@@ -35,24 +35,24 @@ _PART_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One launch to be started."""
+    """One launch to start."""
 
     run_id: str
     pool: str
     nodes: int
     priority: str
     start_seconds: float
-    """Time after the load's beginning."""
+    """Time after the start of the load."""
     run_seconds: int
     """How long its pods run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a load has shown."""
+    """The result of a load."""
 
     failed: list[str]
-    """Messages of the launches that did not end well."""
+    """Messages of the launches that failed."""
     seconds: float
     to_created: list[float]
     """Seconds from each call to its TrainJob."""
@@ -66,11 +66,11 @@ class Outcome:
     peak_mb: float
     """Memory of all launching processes together."""
     server_requests: int
-    """Requests that the API server counted meanwhile, whoever sent them."""
+    """Requests that the API server counted meanwhile, from any client."""
     gpu_share: float
     """Share of all GPUs that was in use on average."""
     overbooked: list[str]
-    """Pools and nodes that at any moment gave more GPUs than they have."""
+    """Pools and nodes that at any moment assigned more GPUs than they have."""
     peaks: dict[str, int]
     preemptions: int
     refused: int
@@ -105,7 +105,7 @@ def plan_of(pools: Sequence[Pool], launches: int, seed: int, *, per_second: floa
 def run_load(
     pools: Pools, plan: Sequence[Planned], folder: Path, environment: dict[str, str], *, parts: int
 ) -> Outcome:
-    """Start the launches in some processes, watch them to the end, and clear away."""
+    """Start the launches in a few processes, watch them to the end, and clean up."""
     before = server_requests(pools.cluster)
     with Observer(pools.namespace) as seen:
         began = time.time() + 5.0
@@ -167,7 +167,7 @@ def _start_part(
 
 
 def _wait_for_nothing(pools: Pools) -> list[str]:
-    """What is left once the garbage collector had four minutes."""
+    """What is left after the garbage collector had four minutes."""
     deadline = time.monotonic() + 240
     while (left := pools.leftovers()) and time.monotonic() < deadline:
         time.sleep(2)

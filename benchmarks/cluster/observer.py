@@ -1,4 +1,4 @@
-"""What an onlooker sees of launches: watches on pods, workloads and TrainJobs, apart from the launcher's own code."""
+"""What an observer sees of launches: watches on pods, workloads and TrainJobs, independent of the launcher's code."""
 
 import json
 import threading
@@ -15,13 +15,13 @@ _WATCH_SECONDS = 240
 
 @dataclass(slots=True)
 class Job:
-    """A TrainJob as it was seen."""
+    """A TrainJob as observed."""
 
     run_id: str
     created: float
     """When it appeared."""
     complete: float | None = None
-    """When it was said to be complete."""
+    """When it was reported complete."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Waiting:
     job: str
     is_reserved: bool = False
     was_refused: bool = False
-    """Whether Kueue has said that there is no room."""
+    """Whether Kueue has reported that there is no quota."""
     is_finished: bool = False
     reserved: list[float] = field(default_factory=list)
     """Time of each reservation of quota."""
@@ -105,11 +105,11 @@ class Observer:
                     if event["type"] != "BOOKMARK":
                         take(event["type"], event["object"])
             except OSError as error:
-                print(f"the onlooker's watch of {path} broke off: {error}", flush=True)
+                print(f"the observer's watch of {path} broke off: {error}", flush=True)
                 time.sleep(0.5)
 
     def _ask(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
-        """The documents of an answer, one a line."""
+        """The documents of an answer, one per line."""
         response, _, _ = self._api.call_api(
             path,
             "GET",
@@ -144,7 +144,7 @@ class Observer:
             self.peaks[key] = max(self.peaks[key], gpus)
 
     def _take_workload(self, kind: str, item: dict[str, Any]) -> None:
-        """Note who waits and who gets quota, and whether somebody should have been first."""
+        """Record which workloads wait and which get quota, and whether another one should have been first."""
         name, spec, now = item["metadata"]["name"], item["spec"], time.time()
         if name not in self.workloads:
             nodes = sum(group["count"] for group in spec["podSets"])
@@ -167,7 +167,7 @@ class Observer:
                 inversion.seconds = now - inversion.time
 
     def _look_for_inversions(self, name: str, taken: Waiting, now: float) -> None:
-        """Note who is passed over."""
+        """Record which workloads are passed over."""
         for other, waiting in self.workloads.items():
             is_higher = waiting.priority > taken.priority and waiting.nodes <= taken.nodes
             is_waiting = not waiting.is_reserved and not waiting.is_finished

@@ -1,4 +1,4 @@
-"""Pools of their own for measurements on the kind cluster: rendered from manifests/, removed without a rest."""
+"""Separate pools for measurements on the kind cluster: rendered from manifests/, removed completely."""
 
 import copy
 import json
@@ -59,7 +59,7 @@ class Pools:
         self.remove()
 
     def remove(self) -> None:
-        """Take everything away in the order in which nothing waits for what comes later."""
+        """Remove everything, in an order in which nothing waits for what is removed later."""
         names = [pool.name for pool in self.pools]
         self._delete("--namespace", self.namespace, "trainjobs", "--all")
         self._delete("namespace", self.namespace)
@@ -75,7 +75,7 @@ class Pools:
         return items
 
     def leftovers(self) -> list[str]:
-        """What launches have left in the namespace, apart from complete TrainJobs and what belongs to them."""
+        """What launches have left in the namespace, except complete TrainJobs and their objects."""
         found = self.get("trainjobs,jobsets,jobs,pods,workloads,secrets")
         return [f"{item['kind']} {item['metadata']['name']}" for item in found]
 

@@ -21,7 +21,7 @@ from tests.support.cluster.reach import KUBECONFIG, Cluster
 NODES = {"scale-a": 45, "scale-b": 35, "scale-c": 25, "scale-d": 20}
 LAUNCHES = (10, 50, 200)
 PER_PROCESS = 25
-"""Launches that share a process: 200 processes of their own would not fit into this machine's memory."""
+"""Launches per process: 200 separate processes would not fit into this machine's memory."""
 COLUMNS = [
     "launches",
     "until all ended",
@@ -60,7 +60,7 @@ def row_of(launches: int, outcome: Outcome) -> list[str]:
 
 
 def check(launches: int, outcome: Outcome) -> list[str]:
-    """What must never be."""
+    """Violations, which must never occur."""
     wrong = [f"failed: {text}" for text in outcome.failed]
     wrong += [f"more GPUs in use than exist: {key}" for key in outcome.overbooked]
     wrong += [f"left over: {text}" for text in outcome.leftovers]
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--launches", type=int, nargs="+", default=list(LAUNCHES))
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--per-second", type=float, default=5.0, help="launches started in a second")
-    parser.add_argument("--keep", type=Path, help="folder for what was measured, to which later calls add rows")
+    parser.add_argument("--keep", type=Path, help="folder for measurements, to which later calls add rows")
     arguments = parser.parse_args()
     environment = {**os.environ, "KUBECONFIG": str(KUBECONFIG)}
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="vl3-scale-"))

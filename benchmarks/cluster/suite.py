@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _timed(command: list[str]) -> float:
-    """Seconds of a command, whatever its end: failed tests are counted from the report."""
+    """Seconds of a command, even if it fails: failed tests are counted from the report."""
     started = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=False)
     return time.monotonic() - started

@@ -141,7 +141,7 @@ def test_the_exit_handler_frees_what_a_killed_launcher_left_and_names_the_failed
         cluster.kubectl("--namespace", NAMESPACE, "delete", "pod", run_id, "--wait=false")
 
     assert jobs_of(cluster, run_id) == []
-    assert "removed 1 TrainJobs and waited until their GPUs were free: vl3-" in log
+    assert "deleted 1 TrainJobs and waited until their GPUs were free: vl3-" in log
     run = workflow_run(run_id)
     assert (run["status"], run["vl3.failed_task"]) == ("FAILED", "train-video")
     assert run["vl3.error"] == "ClusterError: the node was lost"

@@ -113,7 +113,7 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
 
 
 def _environment(job: LaunchJob) -> list[dict[str, str]]:
-    # Not sorted: the order of the stages is the order of the configuration. It is the same for whoever asks again.
+    # Not sorted: the order of the stages is the order of the configuration. It is the same in every launch.
     document = json.dumps(job.document, separators=(",", ":"))
     if len(document.encode()) > _MAX_DOCUMENT_BYTES:
         raise ConfigError(
