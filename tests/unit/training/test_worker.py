@@ -1,5 +1,6 @@
 """Two workers under torchrun, through the launcher: the stage as a run has it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -52,8 +53,12 @@ def launch(job: StageJob, folder: Path, on_event: Callable[[dict[str, Any]], Non
 
 def workers() -> list[psutil.Process]:
     """The two workers below this process, rank 0 first."""
-    found = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[1:3] == ["-u", "-m"]]
-    return sorted((p for p in found if "vl3.training.worker" in p.cmdline()), key=lambda p: int(p.environ()["RANK"]))
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # a short-lived child that has ended meanwhile
+            if "vl3.training.worker" in process.cmdline() and process.cmdline()[1:3] == ["-u", "-m"]:
+                found[int(process.environ()["RANK"])] = process
+    return [found[rank] for rank in sorted(found)]
 
 
 def losses(*attempts: Events) -> dict[int, float]:
@@ -93,7 +98,8 @@ def test_two_ranks_learn_as_one_does(stage_inputs: Any, process_group: None, tmp
 @pytest.mark.slow
 def test_killed_ranks_go_on_to_the_same_weights_and_losses(stage_inputs: Any, tmp_path: Path) -> None:
     """With the optimizer's state on every rank; that ranks which share it go on is asked in tests/unit/pod."""
-    changes = {"engine.zero_stage": 0, "engine.log_every_steps": 1}
+    # Enough steps that the ranks are still at work when the kill comes, on a quick machine too.
+    changes = {"engine.zero_stage": 0, "engine.log_every_steps": 1, "stages.vision_adaptation.steps": 60}
     unbroken = launch(stage_inputs.job(tmp_path / "unbroken", **changes), tmp_path / "unbroken")
     job = stage_inputs.job(tmp_path / "killed", **changes)
 
@@ -106,7 +112,9 @@ def test_killed_ranks_go_on_to_the_same_weights_and_losses(stage_inputs: Any, tm
         launch(job, tmp_path / "killed", lambda event: (attempts.append(event), kill_rank_one(event)))
     assert not workers()
     resumed = launch(job, tmp_path / "killed")
-    assert resumed[0]["resumed_from_step"] in (3, 6)  # 6 where the kill came late
+    start = resumed[0]["resumed_from_step"]
+    assert start % 3 == 0
+    assert 3 <= start < 60
     assert losses(attempts, resumed) == losses(unbroken)
     assert weights(tmp_path / "killed") == weights(tmp_path / "unbroken")
 
