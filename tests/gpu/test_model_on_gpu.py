@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.models import text_config, vision_config
 from vl3.models.attention import Segments, attend
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import VideoLlama3Config
 from vl3.models.kernels import flash_kernel
 from vl3.models.model import VideoLlama3
 
@@ -38,19 +39,10 @@ def test_a_kernel_is_found():
 
 def small_model():
     torch.manual_seed(0)
-    text = TextConfig(
-        vocab_size=96,
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        rms_norm_eps=1e-6,
-        rope_theta=300.0,
-        tie_word_embeddings=True,
+    text = text_config(
+        vocab_size=96, hidden_size=128, intermediate_size=192, num_hidden_layers=2, max_position_embeddings=512
     )
-    vision = VisionConfig(hidden_size=144, intermediate_size=192, num_hidden_layers=2, num_attention_heads=2)
+    vision = vision_config(hidden_size=144, intermediate_size=192, num_hidden_layers=2)
     return VideoLlama3(VideoLlama3Config(vision=vision, text=text, image_token_id=90))
 
 

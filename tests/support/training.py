@@ -50,23 +50,13 @@ def make_model() -> Callable[[], object]:
     def make() -> object:
         import torch
 
-        from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+        from tests.support.models import text_config, vision_config
+        from vl3.models.config import VideoLlama3Config
         from vl3.models.model import VideoLlama3
 
         torch.manual_seed(0)
-        text = TextConfig(
-            vocab_size=48,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            rms_norm_eps=1e-6,
-            rope_theta=300.0,
-            tie_word_embeddings=True,
-        )
-        vision = VisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
+        text = text_config()
+        vision = vision_config()
         return VideoLlama3(VideoLlama3Config(vision=vision, text=text, image_token_id=IMAGE_ID))
 
     return make

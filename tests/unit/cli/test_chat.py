@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.models import text_config, vision_config
 from tests.support.samples import image_bytes, video_bytes
 from vl3.cli.main import run
 from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
 from vl3.models.weights import save_model
 from vl3.toy.tokenizer import build_tokenizer
@@ -22,19 +23,8 @@ def folder(tmp_path_factory):
     build_tokenizer(words)
     tokenizer = ChatTokenizer.from_folder(words)
     torch.manual_seed(0)
-    text = TextConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=16384,
-        rms_norm_eps=1e-6,
-        rope_theta=300.0,
-        tie_word_embeddings=True,
-    )
-    vision = VisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
+    text = text_config(vocab_size=tokenizer.vocab_size, max_position_embeddings=16384)
+    vision = vision_config()
     model = VideoLlama3(VideoLlama3Config(vision=vision, text=text, image_token_id=tokenizer.image_id))
     save_model(model, words, out)
     return out

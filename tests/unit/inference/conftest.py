@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.models import text_config, vision_config
 from tests.support.samples import video_bytes
 from vl3.data.sample.chat import Message, encode_messages, expand_images, render_message, render_stream_frame
 from vl3.data.sample.prepare import PreparedSample, PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.inference.chat import Chat
 from vl3.models.attention import Segments
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
 from vl3.recipes.catalog import get_recipe
 from vl3.toy.tokenizer import build_tokenizer
@@ -29,19 +30,10 @@ def tokenizer(tmp_path_factory):
 def model(tokenizer):
     """Its weights are large, so that answers depend on everything; its head likes to end messages."""
     torch.manual_seed(0)
-    text = TextConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        rms_norm_eps=1e-6,
-        rope_theta=300.0,
-        tie_word_embeddings=False,
+    text = text_config(
+        vocab_size=tokenizer.vocab_size, num_hidden_layers=2, max_position_embeddings=512, tie_word_embeddings=False
     )
-    vision = VisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
+    vision = vision_config()
     model = VideoLlama3(VideoLlama3Config(vision=vision, text=text, image_token_id=tokenizer.image_id)).eval()
     with torch.no_grad():
         for parameter in model.parameters():

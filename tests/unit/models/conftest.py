@@ -6,31 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from tests.support import models as sizes
+from vl3.models.config import VideoLlama3Config
 
 IMAGE_ID = 40
 
 
 @pytest.fixture
 def vision_config():
-    return VisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+    return sizes.vision_config(num_hidden_layers=2)
 
 
 @pytest.fixture
 def make_config(vision_config):
     def make(tied=True):
-        text = TextConfig(
-            vocab_size=48,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            rms_norm_eps=1e-6,
-            rope_theta=300.0,
-            tie_word_embeddings=tied,
-        )
+        text = sizes.text_config(num_hidden_layers=2, tie_word_embeddings=tied)
         return VideoLlama3Config(vision=vision_config, text=text, image_token_id=IMAGE_ID)
 
     return make

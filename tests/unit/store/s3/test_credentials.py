@@ -253,7 +253,8 @@ def test_a_web_identity_token_becomes_an_account_and_a_new_token_a_new_one(
 def test_an_answer_of_the_token_service_without_keys_names_what_is_missing(
     bare, token_service: TokenService, quick, tmp_path: Path
 ) -> None:
-    token_service.answer = lambda: "<R><AccessKeyId>first</AccessKeyId><Expiration></Expiration></R>"  # type: ignore
+    incomplete = "<R><AccessKeyId>first</AccessKeyId><Expiration></Expiration></R>"
+    bare.setattr(token_service, "answer", lambda: incomplete)
     (tmp_path / "token").write_text("secret-token-1")
     bare.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     bare.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/vl3")
