@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,13 +116,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_runner(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[..., Runner]:
-    """Makes a runner of the tiny recipe with a few steps a stage."""
+    """Makes a runner of a recipe, tiny unless it is named, with a few steps a stage."""
 
-    def make(*overrides: str, steps: int, data: Path = corpus, folder: Path | None = None) -> Runner:
-        settings = [f"stages.{stage}.steps={steps}" for stage in STAGES]
+    def make(
+        *overrides: str,
+        steps: int,
+        data: Path = corpus,
+        folder: Path | None = None,
+        recipe: str = "tiny",
+        stages: Iterable[str] = STAGES,
+    ) -> Runner:
+        settings = [f"stages.{stage}.steps={steps}" for stage in stages]
         settings += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
         folder = folder or tmp_path_factory.mktemp("runs") / "run"
-        return Runner(folder, ["--recipe", "tiny", "--data", str(data), "--set", *settings, *overrides])
+        return Runner(folder, ["--recipe", recipe, "--data", str(data), "--set", *settings, *overrides])
 
     return make
 
