@@ -58,7 +58,7 @@ def make_submission(workflow_name: str, given: WorkflowParameters) -> Submission
         artifacts_uri=given.artifacts_uri.rstrip("/"),
         tracking_uri=given.tracking_uri or TRACKING,
     )
-    effective_config(workflow, parameters)
+    effective_config(workflow, parameters)  # refuses a recipe or an override here, not in a pod
     _require_scheme("data", given.data_uri, ("s3",))
     _require_scheme("artifacts", given.artifacts_uri, ("s3",))
     _require_scheme("tracking", parameters.tracking_uri, ("http", "https"))

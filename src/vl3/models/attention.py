@@ -216,7 +216,7 @@ def packed_attention(
     Raises:
         DataError: none of the three was passed; the row would be treated as a single sample.
     """
-    if key_mask_BQL is not None:
+    if key_mask_BQL is not None:  # generation: a rectangle of new tokens against cached keys, no packed row
         out = functional.scaled_dot_product_attention(
             query_1NTH,
             key_1GTH,

@@ -127,7 +127,7 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
     job, place = _read_job(environ), PodPlace.from_environment(environ)
     _require_world(job, place)
     require_same_sources(job)
-    if _is_published(job):
+    if _is_published(job):  # by an attempt that was lost before its TrainJob could end
         log.info("%s is published already: nothing is left to train", job.output_uri)
         return 0
     master = wait_for_master(place, should_stop=stop)

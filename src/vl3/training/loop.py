@@ -68,6 +68,7 @@ def run_steps(
     done, iterator = start, iter(batches)
     while done < steps:
         rates = engine.set_learning_rates(stage_factor(done, steps, optimizer))
+        # The loader prepares ahead, so any time spent here is time that the device was idle because of missing data.
         waited_from = time.perf_counter()
         rows = next(iterator)
         data_seconds = time.perf_counter() - waited_from

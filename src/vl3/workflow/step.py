@@ -239,7 +239,7 @@ def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple
         commit=request.commit,
         parts=work.parts,
     )
-    write_record(uri, record)
+    write_record(uri, record)  # last: a step without a record is not finished
     return record, False
 
 

@@ -88,6 +88,7 @@ def build_dataset(
             sample_timeout_seconds=SAMPLE_TIMEOUT_SECONDS,
             on_sample=lambda done: progress(done, total) if progress else None,
         )
+        # Refused lines were never jobs; they get back their place among the built ones, so the index keeps the order.
         built = iter([row for rows in pool.run(jobs) for row in rows])
         rows = [next(built) if isinstance(line, Record) else line for line in lines]
         brings_heldout = annotations is None and (data_folder / annotations_file("heldout")).exists()

@@ -88,7 +88,7 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
             if position in job.poisoned:
                 row.refuse(ProblemKind.UNDECODABLE, job.poisoned[position])
                 continue
-            if connection is not None:
+            if connection is not None:  # a decoder may kill this process: the parent must know which sample it was
                 connection.send(("at", position))
             try:
                 media = load_media(record, setup.data_folder)

@@ -49,6 +49,7 @@ def plan_stage(
     """
     lengths, visual = index.length_tokens(settings), index.visual_tokens(settings)
     usable = index.usable_rows("train")
+    # A sample that no row can hold would never be packed; it is left out here, by name.
     fits = (lengths[usable] <= max_length_tokens) & (visual[usable] <= visual_budget_tokens)
     kinds, notes = resolve_mixture(index, mixture, usable[fits])
     if not fits.all():

@@ -213,6 +213,7 @@ def _judge_nodes(
     offers = [(flavors, _nodes(fit, flavors, facts)) for flavors in choices]
     flavors, nodes = max(offers, key=lambda offer: _capacity(offer[1], fit.pod))
     name = listed(set(flavors.values()))
+    # The first of these that is true explains the others: no node, none large enough, too few, not ready now.
     if not nodes:
         findings.add(_no_node(fit, name, facts))
     elif not _capacity(nodes, fit.pod):

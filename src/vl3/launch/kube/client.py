@@ -163,6 +163,7 @@ class Client:
         """Send a request; refused credentials are read again once."""
         path = resource.path(self.namespace, name, part) + (f"?{urlencode(query)}" if query else "")
         for is_last in (False, True):
+            # Several threads may be refused with the same old token; the generation lets only the first reload it.
             generation = self._generation
             self._count(f"{verb or method} {resource.plural}")
             response = self._send(method, path, body, content_type, read_seconds)

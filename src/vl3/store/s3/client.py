@@ -103,6 +103,7 @@ class S3Client:
                 result = operation(self.minio, deadline)
             except failures() as error:
                 self._has_answered |= status_of(error) != 0
+                # A rotated key is no reason to wait: the one in the file now is tried at once.
                 if verdict_of(error) is RetryVerdict.CREDENTIALS and self._has_newer_account(used):
                     log.info("%s: refused, but credentials from %s have changed; retrying", where, self._source.name)
                     tries += 1

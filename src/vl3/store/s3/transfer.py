@@ -136,7 +136,7 @@ def _send_parts(target: S3Object, path: Path, entry: FileEntry, upload_id: str) 
             while data := file.read(part_bytes):
                 digest.update(data)
                 waiting.append(pool.submit(send, data, len(parts) + len(waiting) + 1))
-                if len(waiting) >= _WORKERS:
+                if len(waiting) >= _WORKERS:  # the oldest first: the parts of an upload are listed in order
                     parts.append(waiting.popleft().result())
             parts += [future.result() for future in waiting]
         finally:
