@@ -61,8 +61,9 @@ def _require_key(node: Any, key: str, path: str, data: dict[str, Any]) -> None:
     if isinstance(node, dict) and key in node:
         return
     names = list(_leaf_paths(data))
-    leaf_matches = [name for name in names if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
-    nearest = difflib.get_close_matches(path, names, n=1, cutoff=0.0) if not leaf_matches else leaf_matches[:1]
+    # A misspelt group is likelier than a misspelt field: prefer fields of the right name, the closest path first.
+    same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    nearest = difflib.get_close_matches(path, same_leaf or names, n=1, cutoff=0.0)
     raise ConfigError(f"override names an unknown field {path!r}. The nearest is {nearest[0]!r}.")
 
 

@@ -55,7 +55,7 @@ def test_whole_mixture_can_be_replaced() -> None:
         ("data.max_frame=8", "unknown field 'data.max_frame'. The nearest is 'data.max_frames'."),
         ("max_frames=8", "unknown field 'max_frames'. The nearest is 'data.max_frames'."),
         ("dta.max_frames=8", "unknown field 'dta.max_frames'. The nearest is 'data.max_frames'."),
-        ("stages.vidoe.steps=8", "unknown field 'stages.vidoe.steps'."),
+        ("stages.vidoe.steps=8", "unknown field 'stages.vidoe.steps'. The nearest is 'stages.video.steps'."),
         ("seed.deeper=8", "unknown field 'seed.deeper'."),
         ("data=8", "data is a group of fields, not a value. Name one of max_length_tokens,"),
         ("seed", "override 'seed' has no '='. Write it as path.to.field=value."),
