@@ -129,13 +129,14 @@ def test_stages_are_numbered_in_the_order_of_the_paper() -> None:
 
 
 def test_a_stage_added_at_the_end_leaves_the_seeds_of_the_others() -> None:
+    ten = replace(TINY, seed=10)
     more = replace(
-        TINY,
+        ten,
         stages={**TINY.stages, "fifth": TINY.stages["video"]},
         placements={**TINY.placements, "fifth": TINY.placements["video"]},
     )
-    assert [more.stage_seed(name) for name in TINY.stages] == [TINY.stage_seed(name) for name in TINY.stages]
-    assert more.stage_seed("fifth") == 5
+    assert [more.stage_seed(name) for name in TINY.stages] == [ten.stage_seed(name) for name in TINY.stages]
+    assert more.stage_seed("fifth") == 45
 
 
 def test_a_stage_that_comes_twice_is_refused() -> None:

@@ -135,3 +135,14 @@ def test_what_a_file_says_is_taken_only_where_it_makes_sense(tmp_path: Path, con
 
 def test_a_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert read_holder(tmp_path / "lock") == Holder(facts={})
+
+
+def test_a_link_in_place_of_the_lock_is_neither_followed_nor_written_through(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text('{"pid": 7, "host": "elsewhere"}')
+    link = tmp_path / "run.lock"
+    link.symlink_to(outside)
+    assert read_holder(link) == Holder(facts={})
+    with pytest.raises(StorageError, match=r"run\.lock: cannot be written .*symbolic links"), hold(link):
+        pass
+    assert outside.read_text() == '{"pid": 7, "host": "elsewhere"}'

@@ -82,6 +82,8 @@ def test_the_newest_gives_the_reason_and_any_that_differs_in_code_alone_the_warn
         "vl3.training.loop. It takes 60 s. To keep it, run the code of that commit."
     )
     assert judge(now, [newest], cost=lambda _: "much").warning == ""
+    both = replace(now, config=THEN.config | {"steps": 100})
+    assert judge(both, [record(THEN)], cost=lambda _: "much").warning == "", "another configuration is another result"
     assert judge(now, [record(THEN)]).warning == "", "no cost, no warning"
 
 
