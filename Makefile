@@ -31,7 +31,7 @@ help: ## Print this help
 ##@ Run
 run-pipeline: $(SETUP) ## Run the workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
-	@$(PYTHON_IN_VENV) -m pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
+	@$(PYTHON_IN_VENV) -m vl3.pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
 		$(foreach override,$(SET),--set '$(override)')
 
 submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
@@ -114,7 +114,7 @@ render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
 	@.venv/bin/kubectl kustomize manifests/overlays/$(OVERLAY)
 
 pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflows
-	$(PYTHON_IN_VENV) -m pipelines.compile --manifests manifests/pipelines
+	$(PYTHON_IN_VENV) -m vl3.pipelines.compile --manifests manifests/pipelines
 
 ##@ Docs
 stages-table: $(SETUP) ## Rewrite docs/stages.md from the recipes

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import write_result
-from pipelines.workflows import train_task
+from vl3.pipelines.workflows import train_task
 from vl3.recipes.catalog import get_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def run_workflow(name: str) -> tuple[dict[str, Any], float]:
     """Run the tiny recipe in the folder of that name; its record and the seconds seen from outside."""
     folder = SCRATCH / name
     seconds = timed(
-        [sys.executable, "-m", "pipelines.run", "--recipe", "tiny", "--data", str(DATA), "--run", str(folder)]
+        [sys.executable, "-m", "vl3.pipelines.run", "--recipe", "tiny", "--data", str(DATA), "--run", str(folder)]
     )
     return json.loads((folder / "run.json").read_text(encoding="utf-8")), seconds
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import images as names
+from vl3.components import images as names
 
 IMAGES = Path(__file__).parent
 ROOT = IMAGES.parent

@@ -1,4 +1,4 @@
-"""Runs the workflow as a user does: `python -m pipelines.run` in a separate process, on a small corpus."""
+"""Runs the workflow as a user does: `python -m vl3.pipelines.run` in a separate process, on a small corpus."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class Runner:
         ours = ("VL3_", "MLFLOW_", "_MLFLOW_")  # MLflow writes into the environment of a process that it serves in
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.run", "--run", str(self.folder), *self.arguments],
+            [sys.executable, "-m", "vl3.pipelines.run", "--run", str(self.folder), *self.arguments],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,

@@ -55,7 +55,7 @@ class Finished:
 def _run(folder: Path, data: Path, overrides: list[str], environment: dict[str, str], *options: str) -> Finished:
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.run", "--data", data, "--run", folder, *options, "--set", *overrides],
+        [sys.executable, "-m", "vl3.pipelines.run", "--data", data, "--run", folder, *options, "--set", *overrides],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

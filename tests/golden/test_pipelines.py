@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.compile import compile_manifests
 from tests.support.workflows import TASKS, compile_train
+from vl3.pipelines.compile import compile_manifests
 
 ROOT = Path(__file__).parents[2]
 

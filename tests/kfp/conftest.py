@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.server import Server
-from pipelines.submission import Submission, make_submission
-from pipelines.submit import cancel, find_run
-from pipelines.tasks import ENDED
 from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines.server import Server
+from vl3.pipelines.submission import Submission, make_submission
+from vl3.pipelines.submit import cancel, find_run
+from vl3.pipelines.tasks import ENDED
 
 SMALL = (
     *(f"stages.{stage}.steps=2" for stage in ("vision_adaptation", "alignment", "multitask", "video")),

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
-from pipelines.tasks import task_states
 from tests.kfp.conftest import Pipelines, wait_for
 from tests.support.workflows import TASKS
 from vl3.errors import ConfigError
+from vl3.pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
+from vl3.pipelines.tasks import task_states
 
 pytestmark = [pytest.mark.kfp, pytest.mark.slow, pytest.mark.timeout(5400)]
 

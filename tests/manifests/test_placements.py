@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from components import images
 from tests.manifests.policies import names, of_kind, quota_of
 from tests.support.manifests import load, overlay_text
 from tests.support.workflows import STAGES
+from vl3.components import images
 from vl3.config.placement import PlacementConfig
 from vl3.recipes.catalog import get_recipe, recipe_names
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.compile import compile_workflow
-from pipelines.workflows import get_workflow
 from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines.compile import compile_workflow
+from vl3.pipelines.workflows import get_workflow
 from vl3.recipes.catalog import get_recipe
 
 TRAIN = get_workflow("train")

@@ -8,7 +8,7 @@ import typer
 
 from vl3.cli import base, chat, cluster, convert, data, recipe, registry, stages
 from vl3.cli.failure import Terminal, set_up_logging
-from vl3.cli.plugins import FREE_RUN, add_plugins, free_run, noun_names
+from vl3.cli.run import app as run_app
 
 app = typer.Typer(
     name="vl3",
@@ -24,6 +24,7 @@ app.add_typer(stages.app, name="stages")
 app.add_typer(base.app, name="base")
 app.add_typer(registry.app, name="registry")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(run_app, name="run")
 app.command("convert")(convert.convert)
 app.command("chat")(chat.chat)
 
@@ -34,16 +35,12 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error on the terminal.")] = False,
 ) -> None:
     context.obj.debug = debug
-    context.meta[FREE_RUN] = free_run
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit status (0, or that of the error's family)."""
     terminal = Terminal()
     with terminal:
-        noun = next((argument for argument in arguments if not argument.startswith("-")), "")
-        if noun not in noun_names(app):
-            add_plugins(app, noun)
         app(args=list(arguments), obj=terminal, prog_name="vl3")
     return terminal.exit_code
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from kfp import compiler, components, dsl, local
 
-from pipelines.compile import ir_digest
-from pipelines.local.child import leave_out_retries
 from tests.support.workflows import compile_train
+from vl3.pipelines.compile import ir_digest
+from vl3.pipelines.local.child import leave_out_retries
 
 
 @dsl.component(install_kfp_package=False)

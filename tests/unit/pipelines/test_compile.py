@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.compile import compile_manifests, ir_digest
 from tests.support.workflows import compile_train
+from vl3.pipelines.compile import compile_manifests, ir_digest
 
 
 def test_a_version_is_the_compiled_workflow_and_is_named_by_it(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.local.record import RunRecord
-from vl3.cli import main, plugins
+from vl3.cli import main
 from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines.local.record import RunRecord
 from vl3.steps import check_prerequisites, validate_data
 from vl3.workflow.step import Step, StepOutcome, StepWork, execute, make_request
 
@@ -24,8 +23,6 @@ WAITING = [
 @pytest.fixture
 def vl3(pipelines_server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vl3:
     """Runs `vl3 run explain ...` here: exit code, lines on stdout, last line on stderr."""
-    entry = EntryPoint(name="run", value="pipelines.cli:app", group=plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
     monkeypatch.setenv("VL3_KFP_ENDPOINT", pipelines_server.endpoint)
 
     def run(*arguments: str) -> tuple[int, list[str], str]:

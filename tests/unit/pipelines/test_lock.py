@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.local.lock import _prefix, clean_up_after, run_lock
 from vl3.errors import ConfigError, StorageError
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+from vl3.pipelines.local.lock import _prefix, clean_up_after, run_lock
 from vl3.system.locks import Holder, read_holder
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pipelines.local.lock import run_lock
+from vl3.pipelines.local.lock import run_lock
 with run_lock(Path(sys.argv[1])) as temporary:
     temporary.mkdir()
     print(temporary, flush=True)

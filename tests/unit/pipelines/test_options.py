@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipelines import options
-from pipelines.options import add_arguments, read_arguments, with_parameters
 from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines import options
+from vl3.pipelines.options import add_arguments, read_arguments, with_parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components import images
-from pipelines.pod_settings import settings_of
 from tests.support.workflows import TASKS, compile_train
+from vl3.components import images
+from vl3.pipelines.pod_settings import settings_of
 
 
 @pytest.fixture(scope="module")

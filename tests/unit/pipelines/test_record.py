@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pipelines.local.record import RunRecord, seconds_between
 from tests.support import documents
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
+from vl3.pipelines.local.record import RunRecord, seconds_between
 
 PARAMETERS = WorkflowParameters(recipe="tiny", overrides=("seed=1",))
 

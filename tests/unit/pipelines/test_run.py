@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local.display import PlainDisplay, progress_text, tell
-from pipelines.local.watch import child_environment
-from pipelines.run import main
 from tests.support.workflows import TASKS, TRAIN
 from vl3.errors import DataError
+from vl3.pipelines.local.display import PlainDisplay, progress_text, tell
+from vl3.pipelines.local.watch import child_environment
+from vl3.pipelines.run import main
 from vl3.recipes.catalog import get_recipe
 
 
@@ -44,7 +44,7 @@ def test_a_run_folder_that_cannot_be_made_ends_with_6(tmp_path: Path, capsys) ->
 def test_a_wrong_argument_is_answered_quickly(tmp_path: Path) -> None:
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.run", "--recipe", "x", "--run", str(tmp_path)],
+        [sys.executable, "-m", "vl3.pipelines.run", "--recipe", "x", "--run", str(tmp_path)],
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

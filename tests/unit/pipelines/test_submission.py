@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.submission import Submission, make_submission
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
+from vl3.pipelines.submission import Submission, make_submission
 
 GOOD: dict[str, Any] = {
     "data_uri": "s3://vl3/data/tiny",

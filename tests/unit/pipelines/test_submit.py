@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import submit as submit_module
-from pipelines.compile import ir_digest
-from pipelines.server import Server
-from pipelines.submission import make_submission
-from pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
 from tests.support.certificates import make_ca
 from tests.support.workflows import compile_train
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, ConfigError
+from vl3.pipelines import submit as submit_module
+from vl3.pipelines.compile import ir_digest
+from vl3.pipelines.server import Server
+from vl3.pipelines.submission import make_submission
+from vl3.pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
 
 PARAMETERS = WorkflowParameters(
     recipe="tiny", overrides=("seed=3",), data_uri="s3://b/data", artifacts_uri="s3://b/artifacts", run_id="night-7"
@@ -241,7 +241,7 @@ def test_an_endpoint_that_is_not_there_is_told_at_once() -> None:
 )
 def test_a_server_that_hangs_is_given_up(pipelines_server, monkeypatch, path: str, action: str) -> None:
     """The limit is one of these requests: a listener that this process opens afterwards waits as long as it likes."""
-    monkeypatch.setattr("pipelines.server._TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("vl3.pipelines.server._TIMEOUT_SECONDS", 0.2)
     pipelines_server.silent = path
     with pytest.raises(ClusterError, match=rf"cannot be reached \(tried to {action}: .*timed out"):
         _ask(_server(pipelines_server))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.tasks import pod_of, run_parameters, task_states
 from tests.support.workflows import TASKS, compile_train
 from vl3.errors import ConfigError
+from vl3.pipelines.tasks import pod_of, run_parameters, task_states
 
 
 @pytest.fixture(scope="module")

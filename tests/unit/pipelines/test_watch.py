@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local import watch as watch_module
-from pipelines.local.watch import RunWatch, _verdict, child_environment
 from tests.support.workflows import TRAIN
 from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+from vl3.pipelines.local import watch as watch_module
+from vl3.pipelines.local.watch import RunWatch, _verdict, child_environment
 from vl3.recipes.catalog import get_recipe
 from vl3.system.processes import find_marked
 

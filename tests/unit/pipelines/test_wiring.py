@@ -5,8 +5,8 @@ import importlib
 import pytest
 import yaml
 
-from pipelines.wiring import read_wiring
 from tests.conftest import GOLDEN
+from vl3.pipelines.wiring import read_wiring
 from vl3.workflow.preview import TaskWiring
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.workflows import get_workflow
 from tests.support.workflows import TRAIN
 from vl3.config.data import DataConfig
 from vl3.errors import ConfigError
+from vl3.pipelines.workflows import get_workflow
 from vl3.recipes import catalog
 from vl3.recipes.catalog import get_recipe, recipe_names
 

@@ -1,23 +1,19 @@
-"""`vl3 run`: the workflow on a Kubeflow Pipelines server. A plug-in of the command (entry point `vl3.commands`).
-
-vl3 itself does not import kfp, and a command imports it only when it needs the server.
-"""
+"""`vl3 run`: the workflow on a Kubeflow Pipelines server. A command imports kfp only when it needs the server."""
 
 import json
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.options import with_parameters
-from pipelines.submission import make_submission
-from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, Vl3Error
+from vl3.pipelines.options import with_parameters
+from vl3.pipelines.submission import make_submission
+from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS
 
 if TYPE_CHECKING:
-    from pipelines.server import Server
+    from vl3.pipelines.server import Server
 
 app = typer.Typer(help="Runs of the workflow on Kubeflow Pipelines.", no_args_is_help=True)
 
@@ -44,7 +40,7 @@ def submit(
     """Submit a run. The same command again resumes a failed run and does not touch an active one."""
     submission = make_submission(workflow, parameters)
     server = _server(endpoint, namespace)
-    from pipelines import submit as submitting
+    from vl3.pipelines import submit as submitting
 
     run, digest = submitting.submit(server, submission, account=account)
     if digest:
@@ -61,8 +57,8 @@ def list_runs(
 ) -> None:
     """Print the runs of this workflow, newest first."""
     server = _server(endpoint, namespace)
-    from pipelines.submit import our_runs
-    from pipelines.tasks import run_parameters
+    from vl3.pipelines.submit import our_runs
+    from vl3.pipelines.tasks import run_parameters
 
     rows: list[tuple[str, ...]] = [("RUN", "STATE", "RECIPE", "CREATED", "ID")]
     for run in our_runs(server, limit=limit):
@@ -81,8 +77,8 @@ def status(
 ) -> None:
     """Print the states of a run and its tasks. With --follow the exit code is 0 only if the run succeeded."""
     server = _server(endpoint, namespace)
-    from pipelines import submit as submitting
-    from pipelines.tasks import task_states
+    from vl3.pipelines import submit as submitting
+    from vl3.pipelines.tasks import task_states
 
     found = submitting.find_run(server, run)
     if not follow:
@@ -109,7 +105,7 @@ def explain(
     namespace: Namespace = "",
 ) -> None:
     """Print why each task would run or be reused if the run were started again with this checkout's code."""
-    from pipelines import explain as explaining
+    from vl3.pipelines import explain as explaining
 
     previews = explaining.explain(
         run, task, lambda: _server(endpoint, namespace), pins_file=os.environ.get("VL3_TRAINER_REQUIREMENTS", "")
@@ -134,7 +130,7 @@ def logs(
 ) -> None:
     """Print the log of a task."""
     server = _server(endpoint, namespace)
-    from pipelines.submit import find_run, task_log
+    from vl3.pipelines.submit import find_run, task_log
 
     for line in task_log(server, find_run(server, run), task, follow=follow):
         print(line, flush=follow)
@@ -142,7 +138,6 @@ def logs(
 
 @app.command()
 def cancel(
-    context: typer.Context,
     run: Run,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the run's end.")] = 300.0,
     endpoint: Endpoint = "",
@@ -150,8 +145,8 @@ def cancel(
 ) -> None:
     """Stop a run, wait until it has ended, and delete its TrainJobs."""
     server = _server(endpoint, namespace)
-    from pipelines import submit as submitting
-    from pipelines.tasks import run_parameters
+    from vl3.pipelines import submit as submitting
+    from vl3.pipelines.tasks import run_parameters
 
     found, was_active = submitting.cancel(server, submitting.find_run(server, run), timeout_seconds=timeout)
     if not was_active:
@@ -160,17 +155,17 @@ def cancel(
     print(
         f"run {found.display_name} has ended ({found.state}). Its launchers were asked to free their GPUs.", flush=True
     )
-    _free(context.meta["vl3.free_run"], str(run_parameters(found).get("run_id") or found.display_name), namespace)
+    _free(str(run_parameters(found).get("run_id") or found.display_name), namespace)
 
 
-def _free(free: Callable[[str, str | None], list[str]], run_id: str, namespace: str) -> None:
+def _free(run_id: str, namespace: str) -> None:
     """Make sure that no TrainJob is left: a killed launcher may have had no time to delete its own.
 
     Raises:
         ClusterError: the cluster could not be checked.
     """
     try:
-        freed = free(run_id, namespace or None)
+        freed = cancel_jobs(run_id, namespace or None)
     except Vl3Error as error:
         raise ClusterError(
             f"run {run_id} has ended, but it could not be checked whether its TrainJobs are gone: {error} The "
@@ -179,8 +174,21 @@ def _free(free: Callable[[str, str | None], list[str]], run_id: str, namespace: 
     print(f"deleted {', '.join(freed)}; its GPUs are free" if freed else "it has no TrainJobs left; its GPUs are free")
 
 
+def cancel_jobs(run_id: str, namespace: str | None) -> list[str]:
+    """Delete a run's TrainJobs and wait until their pods are gone; returns the names.
+
+    Raises:
+        ClusterError: pods are left, or the API server does not answer.
+    """
+    from vl3.launch.kube.client import Client
+    from vl3.launch.kube.connection import connect
+    from vl3.launch.trainjob.collect import cancel_run
+
+    return cancel_run(run_id, client=Client(connect(namespace)))
+
+
 def _failure(server: "Server", run: Any) -> Vl3Error:
-    from pipelines.submit import failed_tasks
+    from vl3.pipelines.submit import failed_tasks
 
     failed = [state.name + (f" ({state.error})" if state.error else "") for state in failed_tasks(run)]
     what = f" in {', '.join(failed)}" if failed else ""
@@ -191,7 +199,7 @@ def _failure(server: "Server", run: Any) -> Vl3Error:
 
 
 def _server(endpoint: str, namespace: str) -> "Server":
-    from pipelines.server import Server
+    from vl3.pipelines.server import Server
 
     return Server(endpoint, namespace, os.environ)
 

@@ -9,17 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.display import open_display, tell
-from pipelines.local.record import RunRecord
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
+from vl3.pipelines.local.display import open_display, tell
+from vl3.pipelines.local.record import RunRecord
 from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json
 from vl3.system.processes import end_marked, memory_bytes
 from vl3.workflow.status import read_status
 
-_REPOSITORY = Path(__file__).parents[2]
 _POLL_SECONDS = 0.1
 _MEMORY_EVERY_SECONDS = 5.0
 _GRACE_SECONDS = 15.0
@@ -95,8 +94,8 @@ class RunWatch:
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._folder / "logs" / "runner.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "pipelines.local.child", str(self._folder)],
-                cwd=_REPOSITORY,
+                [sys.executable, "-m", "vl3.pipelines.local.child", str(self._folder)],
+                cwd=self._folder,
                 env=child_environment(os.environ, self._folder, self._mark, self._temporary),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -219,7 +218,6 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         "VL3_RUN_FOLDER": str(folder),
         "VL3_TASK_LOG_DIR": str(folder / "logs"),
         "TMPDIR": str(temporary),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_REPOSITORY), kept.get("PYTHONPATH")])),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
     }
 

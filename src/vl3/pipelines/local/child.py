@@ -1,4 +1,4 @@
-"""The process that runs the compiled workflow with kfp.local: `python -m pipelines.local.child RUN_FOLDER`.
+"""The process that runs the compiled workflow with kfp.local: `python -m vl3.pipelines.local.child RUN_FOLDER`.
 
 It is a separate process because kfp.local keeps global state, wraps stdout and cannot be cancelled. It leads its own
 session, so that killing its process group also ends kfp's shells and executors.
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.workflows import get_workflow
 from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import start_lifeline
+from vl3.pipelines.workflows import get_workflow
 
 if TYPE_CHECKING:
     from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     start_lifeline(os.environ, kill_group=True)
     from kfp import components, local
 
-    from pipelines.compile import compile_workflow
+    from vl3.pipelines.compile import compile_workflow
 
     request = json.loads((folder / "kfp" / "request.json").read_text(encoding="utf-8"))
     parameters = WorkflowParameters.from_dict(request["parameters"])

@@ -64,7 +64,7 @@ def _train_limits_seconds(config: RunConfig) -> dict[str, float]:
 
 
 def _train_pipeline(config: RunConfig) -> Any:
-    from pipelines.train import make_pipeline
+    from vl3.pipelines.train import make_pipeline
 
     return make_pipeline(list(config.stages))
 

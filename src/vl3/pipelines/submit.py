@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pipelines.compile import compile_workflow, ir_digest
-from pipelines.server import Server
-from pipelines.submission import Submission
-from pipelines.tasks import ENDED, TaskState, pod_of, run_parameters, task_states
 from vl3.errors import ClusterError, ConfigError
+from vl3.pipelines.compile import compile_workflow, ir_digest
+from vl3.pipelines.server import Server
+from vl3.pipelines.submission import Submission
+from vl3.pipelines.tasks import ENDED, TaskState, pod_of, run_parameters, task_states
 
 _POLL_SECONDS = 5.0
 

@@ -1,7 +1,7 @@
 """The settings of each task's pod: size, user, configuration, secrets, retries, timeout.
 
 One function is applied to every task, so that the compiled workflow is explicit and nothing depends on a server's
-defaults. kfp.local ignores everything except retries, which the local runner removes (pipelines/local/child.py).
+defaults. kfp.local ignores everything except retries, which the local runner removes (vl3.pipelines.local.child).
 """
 
 from dataclasses import dataclass

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from pipelines.workflows import Workflow, effective_config, get_workflow
 from vl3.config.codec import digest
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
+from vl3.pipelines.workflows import Workflow, effective_config, get_workflow
 
 TRACKING = "http://mlflow:5000"
 """The MLflow server of the run's namespace (manifests/components/mlflow)."""

@@ -1,4 +1,4 @@
-"""Compile a workflow: `python -m pipelines.compile FILE`, or `--manifests DIR` for the form that is kept in git."""
+"""Compile a workflow: `python -m vl3.pipelines.compile FILE`, or `--manifests DIR` for the form that is kept in git."""
 
 import argparse
 import hashlib
@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
 from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
 
 _DIGEST_HEX = 10
 _LABELS = {"app.kubernetes.io/name": "vl3", "app.kubernetes.io/part-of": "vl3"}
 _KUSTOMIZATION = """\
-# Written by `python -m pipelines.compile --manifests manifests/pipelines`: do not edit. Applied to a team's namespace.
+# Written by `make pipeline-manifests`: do not edit. Applied to a team's namespace.
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: # for each workflow the name under which its versions are found, and those versions
@@ -90,7 +90,7 @@ def _text(manifest: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write the file or the manifests that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m vl3.pipelines.compile", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="file for the compiled workflow")
     parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
     parser.add_argument(

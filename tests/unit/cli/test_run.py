@@ -4,14 +4,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.workflows import compile_train
-from vl3.cli import main, plugins
+from vl3.cli import main
+from vl3.cli import run as run_noun
 from vl3.errors import ClusterError
 
 S3 = ("--data", "s3://b/data", "--artifacts", "s3://b/artifacts")
@@ -20,10 +20,8 @@ S3 = ("--data", "s3://b/data", "--artifacts", "s3://b/artifacts")
 @pytest.fixture
 def vl3(pipelines_server, monkeypatch, capsys) -> Callable[..., tuple[int, list[str], str]]:
     """Runs `vl3 run ...` here: exit code, lines on stdout, last line on stderr."""
-    entry = EntryPoint(name="run", value="pipelines.cli:app", group=plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
     monkeypatch.setenv("VL3_KFP_ENDPOINT", pipelines_server.endpoint)
-    monkeypatch.setattr("pipelines.submit._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("vl3.pipelines.submit._POLL_SECONDS", 0.01)
 
     def run(*arguments: str) -> tuple[int, list[str], str]:
         code = main.run(["run", *arguments])
@@ -42,7 +40,7 @@ def freed(monkeypatch) -> list[Any]:
         asked.append((run_id, namespace))
         return []
 
-    monkeypatch.setattr(main, "free_run", free)
+    monkeypatch.setattr(run_noun, "cancel_jobs", free)
     return asked
 
 
@@ -147,7 +145,7 @@ def test_cancel_of_a_run_that_has_ended_says_so(vl3, pipelines_server, freed: li
 
 
 def test_cancel_names_what_it_freed(vl3, pipelines_server, monkeypatch) -> None:
-    monkeypatch.setattr(main, "free_run", lambda run_id, namespace: ["vl3-abc-video-1"])
+    monkeypatch.setattr(run_noun, "cancel_jobs", lambda run_id, namespace: ["vl3-abc-video-1"])
     pipelines_server.add_run("night-7")
     assert vl3("cancel", "night-7")[1][1] == "deleted vl3-abc-video-1; its GPUs are free"
 
@@ -156,7 +154,7 @@ def test_cancel_says_when_it_cannot_see_the_cluster(vl3, pipelines_server, monke
     def free(run_id: str, namespace: str | None) -> list[str]:
         raise ClusterError("no kubeconfig.")
 
-    monkeypatch.setattr(main, "free_run", free)
+    monkeypatch.setattr(run_noun, "cancel_jobs", free)
     pipelines_server.add_run("night-7")
     code, _, err = vl3("cancel", "night-7")
     assert code == 4
@@ -164,7 +162,7 @@ def test_cancel_says_when_it_cannot_see_the_cluster(vl3, pipelines_server, monke
 
 
 def test_the_command_is_found_without_kfp() -> None:
-    program = "import sys, pipelines.cli; sys.exit(any(name in sys.modules for name in ('kfp', 'torch', 'mlflow')))"
+    program = "import sys, vl3.cli.main; sys.exit(any(name in sys.modules for name in ('kfp', 'torch', 'mlflow')))"
     assert (
         subprocess.run([sys.executable, "-c", program], cwd=main.__file__.split("/src/")[0], check=False).returncode
         == 0

@@ -5,15 +5,15 @@ from typing import Any
 
 from kfp import dsl
 
-from components.check_prerequisites import check_prerequisites
-from components.evaluate import evaluate
-from components.finish import finish
-from components.promote import promote
-from components.report import report
-from components.train_stage import train_stage
-from components.validate_data import validate_data
-from pipelines.pod_settings import apply_pod_settings
-from pipelines.workflows import train_task
+from vl3.components.check_prerequisites import check_prerequisites
+from vl3.components.evaluate import evaluate
+from vl3.components.finish import finish
+from vl3.components.promote import promote
+from vl3.components.report import report
+from vl3.components.train_stage import train_stage
+from vl3.components.validate_data import validate_data
+from vl3.pipelines.pod_settings import apply_pod_settings
+from vl3.pipelines.workflows import train_task
 
 
 def named(task: Any, name: str) -> Any:

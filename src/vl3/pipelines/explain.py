@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines.local.record import read_former
-from pipelines.wiring import read_wiring
-from pipelines.workflows import Workflow, get_workflow
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
+from vl3.pipelines.local.record import read_former
+from vl3.pipelines.wiring import read_wiring
+from vl3.pipelines.workflows import Workflow, get_workflow
 from vl3.workflow.code import read_pins
 from vl3.workflow.preview import TaskPreview, preview_run
 
 if TYPE_CHECKING:
-    from pipelines.server import Server
+    from vl3.pipelines.server import Server
 
 RUNS = Path("runs")
 """Folder of the runs on this machine, by name."""
-_TRAINER = Path(__file__).parents[1] / "images" / "trainer" / "requirements.txt"
+_TRAINER = Path(__file__).parents[3] / "images" / "trainer" / "requirements.txt"
 """Versions in the image in which a submitted run trains its stages."""
 
 
@@ -73,8 +73,8 @@ def _local_run(run: str) -> tuple[Workflow, WorkflowParameters] | None:
 
 
 def _submitted_run(run: str, server: "Server") -> tuple[Workflow, WorkflowParameters]:
-    from pipelines.submit import find_run
-    from pipelines.tasks import run_parameters
+    from vl3.pipelines.submit import find_run
+    from vl3.pipelines.tasks import run_parameters
 
     found = find_run(server, run)
     spec = found.pipeline_spec or {}
@@ -84,7 +84,7 @@ def _submitted_run(run: str, server: "Server") -> tuple[Workflow, WorkflowParame
 
 def _compiled(workflow: Workflow, parameters: WorkflowParameters) -> dict[str, Any]:
     """The workflow as it would be compiled now."""
-    from pipelines.compile import compile_workflow
+    from vl3.pipelines.compile import compile_workflow
 
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "workflow.yaml"

@@ -1,4 +1,4 @@
-"""Run a workflow on this machine: `python -m pipelines.run --recipe tiny --data DIR --run runs/tiny`.
+"""Run a workflow on this machine: `python -m vl3.pipelines.run --recipe tiny --data DIR --run runs/tiny`.
 
 A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, timeouts, a record of the run,
 progress, clean stopping, and exit codes by error family.
@@ -10,13 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.local.display import tell
-from pipelines.local.lock import run_lock
-from pipelines.local.watch import RunWatch
-from pipelines.options import add_arguments, read_arguments
-from pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
+from vl3.pipelines.local.display import tell
+from vl3.pipelines.local.lock import run_lock
+from vl3.pipelines.local.watch import RunWatch
+from vl3.pipelines.options import add_arguments, read_arguments
+from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
 
 SAMPLE = "build/data/tiny"
 """Default data: the sample that `make run-pipeline` generates."""
@@ -69,7 +69,7 @@ def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m vl3.pipelines.run", description=__doc__.splitlines()[0])
     parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
     parser.add_argument("--run", default="runs/tiny", help="folder of the run; start again in it to resume")
     add_arguments(parser)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.tasks import ordered_tasks
+from vl3.pipelines.tasks import ordered_tasks
 from vl3.workflow.preview import TaskWiring
 
 

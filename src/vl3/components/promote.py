@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from vl3.components import images
 
 
 @dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)

@@ -1,0 +1,178 @@
+"""A small HTTP server that speaks the few routes of Kubeflow Pipelines that `vl3 run` uses.
+
+It stands for the shape of requests and answers and for refusals; whether a real server takes what we send is asked in
+tests/kfp.
+"""
+
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import pytest
+
+
+@dataclass
+class PipelinesServer:
+    """What the server knows and was asked."""
+
+    endpoint: str = ""
+    experiments: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, list[str]]]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Path prefix -> (status, body) to answer with."""
+    silent: str = ""
+    """Path that takes requests and does not answer."""
+    polls_until_end: int = 2
+    """Reads of a terminated run until it is CANCELED."""
+    page_size: int = 100
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def add_run(self, name: str, state: str = "RUNNING", **more: Any) -> dict[str, Any]:
+        """A run as if it had been submitted before."""
+        number = len(self.runs) + 1
+        parameters = {"workflow": {"run_id": name, "recipe": "tiny"}} | more.pop("parameters", {})
+        run = {
+            "run_id": str(UUID(int=number)),
+            "display_name": name,
+            "state": state,
+            "created_at": f"2026-01-01T00:{number:02d}:00Z",
+            "runtime_config": {"parameters": parameters},
+            **more,
+        }
+        self.runs.append(run)
+        return run
+
+    def paths(self, method: str) -> list[str]:
+        """Paths asked with a method."""
+        return [path for asked, path, _ in self.requests if asked == method]
+
+    def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        if path.endswith("/healthz"):
+            return 200, {"multi_user": False}
+        if path.endswith("/experiments"):
+            name = _wanted(query)
+            return 200, {"experiments": [item for item in self.experiments if item["display_name"] == name]}
+        if path.endswith("/log"):
+            pod = path.split("/")[-2]
+            return (200, self.logs[pod]) if pod in self.logs else (500, {"error": "pod is gone"})
+        if path.endswith("/runs"):
+            return 200, self._page(query)
+        return self._read(path.rpartition("/")[2])
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path.endswith("/experiments"):
+            self.experiments.append({"experiment_id": f"e{len(self.experiments)}", **body})
+            return 200, self.experiments[-1]
+        if path.endswith(":terminate"):
+            status, run = self._read(path.rpartition("/")[2].removesuffix(":terminate"))
+            if status == 200:
+                run |= {"state": "CANCELING", "left": self.polls_until_end}
+                return 200, {}
+            return status, run
+        more = {key: body[key] for key in ("pipeline_spec", "experiment_id", "service_account") if key in body}
+        run = self.add_run(body["display_name"], "PENDING", parameters=body["runtime_config"]["parameters"], **more)
+        return 200, run
+
+    def _read(self, kfp_id: str) -> tuple[int, Any]:
+        for run in self.runs:
+            if run["run_id"] == kfp_id:
+                if run["state"] == "CANCELING":
+                    run["left"] -= 1
+                    run["state"] = "CANCELING" if run["left"] > 0 else "CANCELED"
+                return 200, run
+        return 404, {"error": "Run not found", "code": 5}
+
+    def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        name = _wanted(query)
+        newest = sorted(self.runs, key=lambda run: run["created_at"], reverse=True)
+        found = [run for run in newest if name in ("", run["display_name"])]
+        start = int(query.get("page_token", ["0"])[0] or 0)
+        end = start + min(self.page_size, int(query["page_size"][0]))
+        return {"runs": found[start:end], "next_page_token": str(end) if end < len(found) else ""}
+
+
+def _wanted(query: dict[str, list[str]]) -> str:
+    if "filter" not in query:
+        return ""
+    (predicate,) = json.loads(query["filter"][0])["predicates"]
+    assert predicate["key"] == "display_name"
+    assert predicate["operation"] in (1, "EQUALS")
+    return predicate["stringValue"]
+
+
+def _handler(known: PipelinesServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            self._answer("GET")
+
+        def do_POST(self) -> None:
+            self._answer("POST")
+
+        def _answer(self, method: str) -> None:
+            parts = urlsplit(self.path)
+            query = parse_qs(parts.query)
+            known.requests.append((method, parts.path, query))
+            known.headers.append(dict(self.headers))
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if parts.path == known.silent:
+                known.closing.wait()
+                return
+            refusal = next((known.refusals[path] for path in known.refusals if parts.path.startswith(path)), None)
+            if refusal is not None:
+                status, data = refusal
+            elif method == "GET":
+                status, data = known.get(parts.path, query)
+            else:
+                status, data = known.post(parts.path, json.loads(body or b"{}"))
+            payload = (data if isinstance(data, str) else json.dumps(data)).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+    return Handler
+
+
+@pytest.fixture
+def make_pipelines_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PipelinesServer]]:
+    """Starts servers, with TLS where a context is given; nothing of the user's own kfp settings is seen."""
+    for name in ("VL3_KFP_ENDPOINT", "VL3_KFP_NAMESPACE", "VL3_KFP_TOKEN", "VL3_KFP_COOKIES", "KF_PIPELINES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    started: list[tuple[PipelinesServer, ThreadingHTTPServer, threading.Thread]] = []
+
+    def make(context: ssl.SSLContext | None = None) -> PipelinesServer:
+        known = PipelinesServer()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(known))
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        known.endpoint = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        started.append((known, server, thread))
+        return known
+
+    yield make
+    for known, server, thread in started:
+        known.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def pipelines_server(make_pipelines_server: Callable[..., PipelinesServer]) -> PipelinesServer:
+    """A server of this test alone."""
+    return make_pipelines_server()
