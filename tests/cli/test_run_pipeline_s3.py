@@ -5,8 +5,6 @@ It runs a recipe of three stages with names of its own: nothing outside the reci
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import CHAIN_STEPS, REPOSITORY, TRAINING, Runner, weights_digest
+from tests.support.mlflow_server import start_mlflow
 from tests.support.shared import session_folder
 from tests.support.weed_server import BUCKET, find_weed, join_server
 from vl3.store.objects import open_store
 from vl3.tracking.client import open_client
-from vl3.tracking.database import make_template
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STAGES = ["looking", "reading_2", "talking"]
 """Of tests/support/three_stages: the first three of tiny under other names."""
 THREE = ["train-looking", "train-reading-2", "train-talking"]
-SERVER = """
-from mlflow.server import app
-from werkzeug.serving import make_server
-server = make_server("127.0.0.1", 0, app, threaded=True)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
 
 
 @dataclass(frozen=True)
@@ -47,26 +38,9 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow's own server application, with artifacts through it."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    make_template(folder / "mlflow.db")
-    variables = {
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
-        "_MLFLOW_SERVER_REGISTRY_STORE": f"sqlite:///{folder}/mlflow.db",
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
-        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-    }
-    with (folder / "server.log").open("w") as log:  # a separate process: it sets MLFLOW_* for its whole process
-        server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], env=os.environ | variables, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    assert server.stdout is not None
-    port = server.stdout.readline().strip()
-    assert port, (folder / "server.log").read_text()
-    yield f"http://127.0.0.1:{port}"
-    server.kill()
-    server.communicate()
+    """Address of an MLflow server."""
+    with start_mlflow(tmp_path_factory.mktemp("mlflow")) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")

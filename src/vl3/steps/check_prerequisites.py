@@ -28,6 +28,8 @@ from vl3.workflow.step import Step, StepOutcome
 MIN_FREE_BYTES = 2 * 1024**3
 """Minimum space for a run's dataset, checkpoints and logs."""
 _PYTHON = (3, 11)
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors format; more is noise read as a length."""
 S3_PATIENCE_SECONDS = 30.0
 """Time for each request to the object store, including retries; a running step waits longer."""
 _LIBRARIES = {
@@ -112,9 +114,11 @@ def _check_safetensors(path: Path, field: str) -> None:
     try:
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
+            if header_bytes > _MAX_HEADER_BYTES:
+                raise ValueError(f"its header would have {header_bytes} bytes")
             header = json.loads(file.read(header_bytes))
         data_bytes = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
-    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
         raise StorageError(f"{field}: {path} is not a safetensors file ({error}). Make the base again.") from error
     expected, found = 8 + header_bytes + data_bytes, path.stat().st_size
     if found != expected:
