@@ -313,7 +313,7 @@ def main() -> None:
     rows = [
         [name, "same" if got[name] == wanted[name] else f"{got[name]} instead of {wanted[name]}"] for name in wanted
     ]
-    rows += [["left over", ", ".join(left_over(killed)) or "nothing"], ["refusals that needed a person", remedies]]
+    rows += [["left over", ", ".join(left_over(killed)) or "nothing"], ["refusals that needed a person", str(remedies)]]
     rows += [["seconds", f"{seconds:.0f} against {undisturbed:.0f} left alone"]]
     for row in rows:
         print(*row, sep=": ", flush=True)

@@ -30,7 +30,7 @@ from vl3.store.reference import Reference
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / "build" / "server-faults"
-FAULTS = {
+FAULTS: dict[str, tuple[str, float | str]] = {
     "no answer": ("silence", 90.0),
     "connection reset": ("reset", 0),
     "status 500": ("refuse", "500"),

@@ -1,10 +1,11 @@
 """Reading files that other processes append to."""
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from vl3.training.events import parse_event
 
 log = logging.getLogger("vl3.launch")
 
@@ -17,7 +18,7 @@ class EventTail:
         self._offset = path.stat().st_size if path.is_file() else 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """The events of the new complete lines. A line that is not a JSON object is logged and skipped."""
+        """The events of the new complete lines. A line that is no event is logged and skipped."""
         if not self._path.is_file():
             return
         with self._path.open("rb") as file:
@@ -26,9 +27,11 @@ class EventTail:
         whole, newline, _ = new.rpartition(b"\n")
         self._offset += len(whole) + len(newline)
         for line in whole.splitlines():
-            event = _parse(line)
+            event = parse_event(line)
             if event is not None:
                 yield event
+            elif line.strip():
+                log.warning("skipping a line that is no event: %r", line[:200])
 
 
 def last_lines(path: Path, offset_bytes: int, *, count: int) -> list[str]:
@@ -39,16 +42,3 @@ def last_lines(path: Path, offset_bytes: int, *, count: int) -> list[str]:
         file.seek(offset_bytes)
         text = file.read().decode("utf-8", errors="replace")
     return [line for line in text.splitlines() if line.strip()][-count:]
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.strip():
-        return None
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if not isinstance(event, dict):
-        log.warning("skipping an event line that is not a JSON object: %r", line[:200])
-        return None
-    return event

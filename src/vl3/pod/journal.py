@@ -13,7 +13,7 @@ from typing import Any, Self
 from vl3.errors import StorageError
 from vl3.store.objects import open_store
 from vl3.system.files import atomic_write_bytes, storage_errors
-from vl3.training.events import EVENTS_NAME
+from vl3.training.events import EVENTS_NAME, parse_event
 
 log = logging.getLogger("vl3.pod")
 
@@ -90,12 +90,11 @@ class EventJournal:
             whole, newline, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)
         for line in whole.splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                log.warning("skipping an event line that is not JSON: %r", line[:200])
-                continue
-            yield event
+            event = parse_event(line)
+            if event is not None:
+                yield event
+            elif line.strip():
+                log.warning("skipping a line that is no event: %r", line[:200])
 
     def _keep_uploading(self) -> None:
         while not self._ending.is_set():

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from vl3.system.documents import parse_object
 from vl3.system.files import storage_errors
 
 log = logging.getLogger("vl3.training")
@@ -15,6 +17,32 @@ EVENTS_NAME = "events.jsonl"
 """Name of a stage's event file, in its folder and under its work URI."""
 STAGE_FILE = "stage.json"
 """File next to the events of a stage: what was launched, and how it ended."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+_FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
+    "start": {"resumed_from_step": _is_count},
+    "metrics": {"step": _is_count, "time": _is_number, "values": _are_numbers},
+    "progress": {"done": _is_count, "total": _is_count, "text": _is_text},
+    "note": {"text": _is_text},
+    "state": {"state": _is_text, "text": _is_text},
+}
+"""The fields that readers of an event use, by its kind. An event without them is noise that happens to be JSON."""
 
 
 class EventLog:
@@ -54,18 +82,27 @@ def _end_broken_line(path: Path) -> None:
             file.write(b"\n")
 
 
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, with the fields that its kind has; None for anything else, whatever the bytes are."""
+    try:
+        event = parse_object(line)
+    except ValueError:
+        return None
+    kind = event.get("type")
+    if not isinstance(kind, str) or not all(check(event.get(name)) for name, check in _FIELDS.get(kind, {}).items()):
+        return None
+    return event
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a file. An incomplete line, left by a killed writer, is skipped with a warning."""
+    """The events of a file. What is no event is skipped with a warning: half a line of a killed writer, or noise."""
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            event = None
-        if isinstance(event, dict):
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        event = parse_event(line)
+        if event is not None:
             events.append(event)
         elif line.strip():
-            log.warning("%s: an incomplete line is skipped: %.80r", path, line)
+            log.warning("%s: a line that is no event is skipped: %.80r", path, line)
     return events
 
 

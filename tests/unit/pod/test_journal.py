@@ -13,7 +13,8 @@ from vl3.pod import journal as journal_module
 from vl3.pod.journal import EventJournal, event_line
 from vl3.store.objects import FileStore
 
-METRICS = {"type": "metrics", "step": 2, "text": "ü"}
+METRICS = {"type": "metrics", "step": 2, "time": 1.5, "values": {"loss": 2.5}, "text": "ü"}
+START = {"type": "start", "resumed_from_step": 0}
 
 
 def append(path: Path, *events: dict[str, Any]) -> None:
@@ -33,15 +34,15 @@ def test_events_are_passed_on_once_and_kept(tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     with EventJournal(path, (tmp_path / "work").as_uri(), seen.append) as journal:
         journal.poll()
-        append(path, {"type": "start"})
+        append(path, START)
         with path.open("a") as file:
             file.write('{"type": "no')
         journal.poll()
-        assert seen == [{"type": "start"}]
+        assert seen == [START]
         with path.open("a") as file:
-            file.write('te"}\nno json\n')
+            file.write('te", "text": "n"}\nno json\n')
         append(path, METRICS)
-    assert seen == [{"type": "start"}, {"type": "note"}, METRICS]
+    assert seen == [START, {"type": "note", "text": "n"}, METRICS]
     assert kept.read_bytes() == path.read_bytes()
     assert journal.lost is None
 
@@ -68,11 +69,11 @@ def test_events_are_uploaded_now_and_then_and_before_the_weights_are_published(
             append(path, METRICS)
             wait_until(lambda: kept.exists() and kept.read_bytes() == path.read_bytes())
     with EventJournal(path, (tmp_path / "work").as_uri(), lambda event: None) as journal:
-        append(path, {"type": "progress", "done": 3, "total": 8})
+        append(path, {"type": "progress", "done": 3, "total": 8, "text": ""})
         journal.poll()
         time.sleep(0.2)
         assert "progress" not in kept.read_text()
-        append(path, {"type": "progress", "done": 8, "total": 8})
+        append(path, {"type": "progress", "done": 8, "total": 8, "text": ""})
         journal.poll()
         wait_until(lambda: kept.read_bytes() == path.read_bytes())
 

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from vl3.training.events import EventLog, read_events, settled_events
+import pytest
+
+from vl3.training.events import EventLog, parse_event, read_events, settled_events
 
 
 def test_events_are_appended_as_lines(tmp_path: Path) -> None:
@@ -33,8 +35,30 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
 def test_reading_leaves_out_what_is_broken(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert read_events(path) == []
-    path.write_text('{"type": "start"}\n{"type": "met\n\n[1]\n{"type": "end"}\n{"ty')
-    assert [event["type"] for event in read_events(path)] == ["start", "end"]
+    path.write_bytes(b'{"type": "end"}\n{"type": "met\n\n[1]\n\xff\xfe\n{"type": "end", "steps": 3}\n{"ty')
+    assert read_events(path) == [{"type": "end"}, {"type": "end", "steps": 3}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\x00\xff\x00noise",
+        b"[" * 100_000,
+        b'{"type": ["start"]}',
+        b'{"type": "start", "resumed_from_step": "/"}',
+        b'{"type": "start", "resumed_from_step": -1}',
+        b'{"type": "metrics", "step": 2, "time": 1.0, "values": {"loss": NaN}}',
+        b'{"type": "metrics", "step": 2, "time": 1.0, "values": {"loss": "low"}}',
+        b'{"type": "metrics", "step": 1e99, "time": 1.0, "values": {}}',
+        b'{"type": "metrics", "step": 2, "time": true, "values": {}}',
+        b'{"type": "progress", "done": 2, "total": null, "text": ""}',
+        b'{"type": "note", "text": 7}',
+        b'{"type": "note", "text": "\\ud800"}',
+    ],
+)
+def test_noise_is_no_event(line: bytes) -> None:
+    assert parse_event(line) is None
 
 
 def test_steps_that_were_done_again_count_once() -> None:

@@ -1,6 +1,5 @@
 """Passes on a job's log lines, events and states: to files, the log and the caller."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from vl3.errors import StorageError
 from vl3.launch.job import LaunchJob, StateChange
 from vl3.store.objects import open_store
 from vl3.system.files import storage_errors
-from vl3.training.events import EVENTS_NAME
+from vl3.training.events import EVENTS_NAME, parse_event
 
 log = logging.getLogger("vl3.launch")
 
@@ -68,12 +67,9 @@ class LaunchOutput:
             log.warning("the complete record of events could not be read; using those from the log: %s", error)
 
     def _event(self, line: str) -> None:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-            log.warning("skipping an event line that is not a JSON object: %r", line[:200])
+        event = parse_event(line.encode("utf-8", errors="replace"))
+        if event is None:
+            log.warning("skipping a line that is no event: %r", line[:200])
             return
         if line not in self._known:  # a restarted launcher reads the log from its beginning
             self._known.add(line)

@@ -120,7 +120,7 @@ def test_a_launch_tells_its_states_and_events(
     def part(name: str) -> None:
         server.logs[f"{name}-node-0-0-abcde"] = [
             [
-                f'{NOW[:-1]}.1Z vl3-event {{"type": "metrics", "step": 7, "values": {{"loss": 2.5}}}}',
+                f'{NOW[:-1]}.1Z vl3-event {{"type": "metrics", "step": 7, "time": 1.5, "values": {{"loss": 2.5}}}}',
                 f"{NOW[:-1]}.2Z rank 0 INFO vl3.training: hello",
                 f"{NOW[:-1]}.3Z vl3-event not json",
             ]
@@ -140,9 +140,9 @@ def test_a_launch_tells_its_states_and_events(
     assert states[-2:] == ["running", "complete"]
     assert [state.state for state in result.states] == states
     assert [event for event in events if event["type"] == "metrics"] == [
-        {"type": "metrics", "step": 7, "values": {"loss": 2.5}}
+        {"type": "metrics", "step": 7, "time": 1.5, "values": {"loss": 2.5}}
     ]
-    assert job.events_path.read_text() == '{"type": "metrics", "step": 7, "values": {"loss": 2.5}}\n'
+    assert job.events_path.read_text() == '{"type": "metrics", "step": 7, "time": 1.5, "values": {"loss": 2.5}}\n'
     assert job.log_path.read_text() == "rank 0 INFO vl3.training: hello\n"
     assert result.attempts == 1
     assert server.names("trainjobs") == [NAME]
