@@ -22,8 +22,13 @@ class _WrongType(ValueError):
 def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[Any, type], Any]:
     def structure(value: Any, _: type) -> Any:
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
-            raise _WrongType(f"{value!r} is not {'an' if kind is int else 'a'} {kind.__name__}")
-        return kind(value)
+            raise _WrongType(f"{value!r:.200} is not {'an' if kind is int else 'a'} {kind.__name__}")
+        try:
+            if isinstance(value, str):
+                value.encode()
+            return kind(value)
+        except (OverflowError, UnicodeEncodeError) as error:  # an int of 400 digits, half of a surrogate pair
+            raise _WrongType(f"{value!r:.200} cannot be used ({error})") from error
 
     return structure
 

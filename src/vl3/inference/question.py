@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from vl3.config.checks import Range, require_in_range
 from vl3.config.codec import from_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Media: TypeAlias = "str | Path | bytes | np.ndarray | Image"
+
+
+_FPS = Range(above=0, at_most=1000)
+_FRAMES = Range(at_least=1, at_most=100_000)
+_LONGEST_SECONDS = 1e7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +54,16 @@ class Question:
 
     def __post_init__(self) -> None:
         check_span(self.start_seconds, self.end_seconds)
-        for name, value in (("fps", self.fps), ("max_frames", self.max_frames)):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value} must be greater than 0. Set a positive value or leave it out.")
+        for name, value, allowed in (("fps", self.fps, _FPS), ("max_frames", self.max_frames, _FRAMES)):
+            if value is not None:
+                require_in_range(name, value, allowed)
 
 
 def check_span(start_seconds: float | None, end_seconds: float | None) -> None:
-    """Raise ConfigError if the start is negative or not before the end."""
+    """Raise ConfigError if the start is negative or not before the end, or a time is no number."""
+    for name, value in (("start", start_seconds), ("end", end_seconds)):
+        if value is not None and not abs(value) <= _LONGEST_SECONDS:
+            raise ConfigError(f"{name} {value:.6g} s is no time in a video. Use a number of seconds, or leave it out.")
     if start_seconds is not None and start_seconds < 0:
         raise ConfigError(f"start {start_seconds:g} s is before the video. Use 0 or a later second.")
     if end_seconds is not None and end_seconds <= (start_seconds or 0.0):

@@ -1,6 +1,6 @@
 """Run a workflow on this machine: `python -m vl3.pipelines.run --recipe tiny --data DIR --run runs/tiny`.
 
-A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, timeouts, a record of the run,
+A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, limits, a record of the run,
 progress, clean stopping, and exit codes by error family.
 """
 
@@ -16,7 +16,7 @@ from vl3.pipelines.local.display import tell
 from vl3.pipelines.local.lock import run_lock
 from vl3.pipelines.local.watch import RunWatch
 from vl3.pipelines.options import add_arguments, read_arguments
-from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
+from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, TaskLimit, Workflow, effective_config, get_workflow
 
 SAMPLE = "build/data/tiny"
 """Default data: the sample that `make run-pipeline` generates."""
@@ -30,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(arguments.run).absolute()
         workflow = get_workflow(arguments.workflow)
         parameters = local_parameters(read_arguments(arguments), workflow, folder)
-        limits_seconds = workflow.task_limits_seconds(effective_config(workflow, parameters))
-        return run(folder, workflow.name, parameters, limits_seconds)
+        limits = workflow.task_limits(effective_config(workflow, parameters))
+        return run(folder, workflow.name, parameters, limits)
     except Vl3Error as error:
         tell(error)
         return error.exit_code
 
 
-def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seconds: dict[str, float]) -> int:
+def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits: dict[str, TaskLimit]) -> int:
     """Run the workflow in its folder, as the only run there.
 
     Raises:
@@ -51,7 +51,7 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seco
             f"{folder}: the run folder cannot be created ({error.strerror}). Use another RUN."
         ) from error
     with run_lock(folder) as temporary:
-        watch = RunWatch(folder, workflow, parameters, limits_seconds, temporary)
+        watch = RunWatch(folder, workflow, parameters, limits, temporary)
         for number in INTERRUPTED:
             signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()

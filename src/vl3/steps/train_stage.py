@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
+from vl3.config.stages import LIMITS
 from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
@@ -70,7 +71,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     """
     view = stage_view(request.config, request.part)
     # the digests of the bases are in the input
-    for group in ("name", "model", "launch", "evaluation", "promotion", "timeout_seconds", "placement"):
+    for group in ("name", "model", "launch", "evaluation", "promotion", "placement", *LIMITS):
         view.pop(group)
     view["engine"] = {"precision": view["engine"]["precision"]}
     view["data"].pop("build_workers")
@@ -223,7 +224,7 @@ def _launch_job(work: Work) -> LaunchJob:
         events_path=events_path,
         failure_path=failure_path,
         work_uri=work.work_uri,
-        timeout_seconds=request.config.stages[stage].timeout_seconds,
+        **{name: getattr(request.config.stages[stage], name) for name in LIMITS},
     )
 
 

@@ -51,6 +51,8 @@ class TrainerState:
     """Commit of that code."""
     code_changes: list[str] = field(default_factory=list)
     """A sentence for each change of the code since step 0."""
+    skipped_steps: list[int] = field(default_factory=list)
+    """Steps whose update was left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

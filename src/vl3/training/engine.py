@@ -39,6 +39,10 @@ class StepResult:
 
     loss_sum: Tensor
     """Sum of the loss over this rank's supervised tokens; stays on the device."""
+    row_losses: tuple[Tensor, ...]
+    """The same for each row."""
+    is_applied: bool
+    """Whether the weights were updated, which they are not when the gradient is not finite; the same on every rank."""
     supervised_tokens: int
     """Number of supervised tokens of the global batch."""
     stop_requested: bool
@@ -110,7 +114,7 @@ class TrainingEngine:
         counts = counts.to(self.device)
         counting = dist.all_reduce(counts, async_op=True)  # overlaps with the first forward pass
         forward_seconds = backward_seconds = optimizer_seconds = 0.0
-        loss_sum = torch.zeros((), device=self.device)
+        loss_sum, row_losses = torch.zeros((), device=self.device), []
         for row in rows:
             started = time.perf_counter()
             row_sum = self.deepspeed(row)
@@ -122,12 +126,15 @@ class TrainingEngine:
             self._clip()
             self.deepspeed.step()
             loss_sum += row_sum.detach()
+            row_losses.append(row_sum.detach())
             forward_seconds += forwarded - started
             backward_seconds += backwarded - forwarded
             optimizer_seconds += time.perf_counter() - backwarded
         supervised_tokens, stops = counts.tolist()
         return StepResult(
             loss_sum=loss_sum,
+            row_losses=tuple(row_losses),
+            is_applied=self._is_applied(),
             supervised_tokens=int(supervised_tokens),
             stop_requested=stops > 0,
             forward_seconds=forward_seconds,
@@ -142,10 +149,22 @@ class TrainingEngine:
         return 0.0 if norm is None else float(norm)
 
     def _clip(self) -> None:
-        """Clip the gradients where DeepSpeed would not report their norm (no ZeRO, fp32)."""
-        if self._clips_itself and self.deepspeed.is_gradient_accumulation_boundary():
-            parameters = [parameter for group in self._groups for parameter in group["params"]]
-            self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        """Clip the gradients where DeepSpeed would not report their norm (no ZeRO, fp32).
+
+        There it would not leave out an update whose gradient is not finite, either: AdamW does if there is no gradient.
+        """
+        if not self._clips_itself or not self.deepspeed.is_gradient_accumulation_boundary():
+            return
+        parameters = [parameter for group in self._groups for parameter in group["params"]]
+        self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        if not torch.isfinite(self._own_grad_norm):
+            for parameter in parameters:
+                parameter.grad = None
+
+    def _is_applied(self) -> bool:
+        if self._clips_itself:
+            return self._own_grad_norm is None or bool(torch.isfinite(self._own_grad_norm))
+        return bool(self.deepspeed.was_step_applied())
 
 
 def training_device() -> torch.device:

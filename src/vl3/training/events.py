@@ -40,6 +40,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "metrics": {"step": _is_count, "time": _is_number, "values": _are_numbers},
     "progress": {"done": _is_count, "total": _is_count, "text": _is_text},
     "note": {"text": _is_text},
+    "skipped_update": {"step": _is_count},
     "state": {"state": _is_text, "text": _is_text},
 }
 """The fields that readers of an event use, by its kind. An event without them is noise that happens to be JSON."""
@@ -125,7 +126,7 @@ def settled_events(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_beyond(event: dict[str, Any], step: int) -> bool:
     match event["type"]:
-        case "metrics":
+        case "metrics" | "skipped_update":
             return event["step"] > step
         case "progress":
             return event["done"] > step

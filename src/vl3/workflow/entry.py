@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import FAMILIES, Vl3Error
+from vl3.errors import InterruptError, TerminatedError, Vl3Error, family_name
 from vl3.lifeline import start_lifeline
 from vl3.store.reference import read_reference, write_reference
 from vl3.system.commit import code_commit
@@ -60,7 +60,8 @@ def run_step(
         os.environ.setdefault(variable, value)
     task = task_name(name, part)
     _set_up_logging(task)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_request)
     status = StatusFile(_path_variable("VL3_RUN_FOLDER"), task)
     if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after the step
         atexit.register(_leave_quickly, status)
@@ -137,9 +138,13 @@ def _set_up_logging(task: str) -> None:
 
 
 def _record_failure(status: StatusFile, task: str, parameters: WorkflowParameters | None, error: BaseException) -> None:
-    family = next((name for name, kind in FAMILIES.items() if isinstance(error, kind)), "Vl3Error")
+    family = family_name(error)
     message = str(error) if isinstance(error, Vl3Error) else f"{type(error).__name__}: {error}"
-    log.error("%s failed (%s): %s", task, family, message, exc_info=error)
+    if isinstance(error, _EndOnRequest):
+        family, message = error.family.__name__, str(error)
+        log.warning("%s %s", task, message)
+    else:
+        log.error("%s failed (%s): %s", task, family, message, exc_info=error)
     try:
         status.finish("failed", error={"family": family, "message": message})
         if parameters is not None and not status.is_kept and not isinstance(error, SystemExit):
@@ -160,9 +165,21 @@ def _leave_quickly(status: StatusFile) -> None:
         os._exit(0)
 
 
-def _on_terminate(signal_number: int, _: FrameType | None) -> None:
+class _EndOnRequest(SystemExit):
+    """A signal that asks this process to end; the exit code is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.family = InterruptError if number == signal.SIGINT else TerminatedError
+        self._name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"ended on request ({self._name}). What was finished is kept: start the run again to continue."
+
+
+def _on_request(signal_number: int, _: FrameType | None) -> None:
     """Exit through the `finally` blocks, so that a stage's processes are stopped."""
-    raise SystemExit(128 + signal_number)
+    raise _EndOnRequest(signal_number)
 
 
 def _log_path(task: str) -> Path | None:

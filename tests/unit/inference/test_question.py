@@ -114,6 +114,12 @@ def test_bad_media_and_texts_are_refused(tokenizer, tiny_settings, arguments, me
         ({"start_seconds": -1}, "start -1 s is before the video"),
         ({"fps": 0.0}, "fps=0.0 must be greater than 0"),
         ({"max_frames": -2}, "max_frames=-2 must be greater than 0"),
+        ({"start_seconds": float("nan")}, "start nan s is no time in a video"),
+        ({"end_seconds": float("inf")}, "end inf s is no time in a video"),
+        ({"start_seconds": 1e300}, r"start 1e\+300 s is no time in a video"),
+        ({"fps": 1e9}, r"fps=1000000000\.0 must be greater than 0 and at most 1,000"),
+        ({"fps": float("nan")}, "fps=nan must be greater than 0 and at most 1,000"),
+        ({"max_frames": 10**5000}, r"max_frames=\(\d+ bits\) must be at least 1 and at most 100,000"),
     ],
 )
 def test_contradictions_are_refused(arguments, message):

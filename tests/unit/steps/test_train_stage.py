@@ -182,7 +182,7 @@ def test_pods_get_the_placement_and_nothing_of_this_machine(
     assert job.placement == request.config.placements["alignment"]
     assert (job.document["events_path"], job.document["failure_path"]) == ("", "")
     assert job.document["work_uri"] == job.work_uri
-    assert job.timeout_seconds == request.config.stages["alignment"].timeout_seconds
+    assert (job.startup_seconds, job.stall_seconds, job.timeout_seconds) == (7200, 1800, None)
 
 
 def test_what_is_published_is_not_trained_again(

@@ -134,14 +134,15 @@ def test_training_does_not_wait_for_a_slow_store(
     meter: Any = SimpleNamespace(gather=lambda: SimpleNamespace(to_dict=dict))
     engine: Any = SimpleNamespace(deepspeed=None)
     code = CodeHistory(version="v", commit="c", changes=())
-    save = CheckpointSaver(checkpoints, meter, engine, [], every_steps=1, is_writer=True, code=code)
+    skipped: Any = SimpleNamespace(steps=[])
+    save = CheckpointSaver(checkpoints, meter, engine, [], every_steps=1, is_writer=True, code=code, skipped=skipped)
     started = time.monotonic()
     for done in (1, 2, 3):
-        save(StepDone(done=done, total=9, learning_rates={}, stop_requested=False))
+        save(StepDone(done=done, total=9, learning_rates={}, is_applied=True, stop_requested=False))
     assert time.monotonic() - started < 10
     assert caplog.text.count("a checkpoint is skipped: the previous one is still being written to file://") == 2
     threading.Timer(0.3, is_open.set).start()
-    save(StepDone(done=4, total=9, learning_rates={}, stop_requested=True))  # the last word waits
+    save(StepDone(done=4, total=9, learning_rates={}, is_applied=True, stop_requested=True))  # the last word waits
     checkpoints.close()
     assert [find(f"{checkpoints.work_uri}/step-{step:06d}") is not None for step in (1, 2, 3, 4)] == [
         True, False, False, True

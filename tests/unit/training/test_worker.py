@@ -44,7 +44,6 @@ def launch(job: StageJob, folder: Path, on_event: Callable[[dict[str, Any]], Non
             work_uri=job.work_uri,
             events_path=Path(job.events_path),
             failure_path=Path(job.failure_path),
-            timeout_seconds=240,
         ),
         collect,
     )

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from vl3.errors import Vl3Error
+from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.kube.client import ApiError, Client
@@ -115,7 +116,8 @@ class _Launch:
                 )
             number += 1
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
-            has_ended = failure.cause.patience is None  # otherwise only the launcher considers it failed
+            # Otherwise only the launcher considers it failed.
+            has_ended = failure.cause.patience is None and failure.cause is not causes.STALLED
             trainjob = self._replace(trainjob, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
