@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,9 @@ with lean_imports():
     import deepspeed.comm  # loads the submodule deepspeed.comm.torch; the attribute of that name is torch itself
 
 _MAX_BUCKET_NUMBERS = 500_000_000
+_COLLECTIVE_TIMEOUT = timedelta(days=30)
+"""No limit of the collectives' own, which would end a stage whose other ranks wait while one publishes the weights to a
+slow store: the launcher watches the stage's progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +184,12 @@ def start_process_group(*, local_rank: int, threads: int, seed: int) -> None:
     if is_cuda:
         torch.cuda.set_device(local_rank)
     _skip_shm_extension()
-    deepspeed.init_distributed(dist_backend="nccl" if is_cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if is_cuda else "gloo",
+        auto_mpi_discovery=False,
+        timeout=_COLLECTIVE_TIMEOUT,
+        verbose=False,
+    )
 
 
 def stop_process_group() -> None:

@@ -18,7 +18,10 @@ from vl3.system.files import storage_errors
 _COPIED = ("vocab.json", "merges.txt", RUN_FILE)
 """Files that are the same in every layout."""
 _SPECIAL_TOKENS = "special_tokens_map.json"
-_TOKENIZER_SETTINGS: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+_TOKENIZER_SETTINGS: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+}
 """tokenizer_config.json for a folder without one; its class loads tokenizer.json directly."""
 _PROCESSOR_CLASSES = {Layout.OFFICIAL: "Videollama3Qwen2Processor", Layout.TRANSFORMERS: "VideoLlama3Processor"}
 
