@@ -13,7 +13,7 @@ from tests.cli.conftest import CHAIN_STEPS, TRAINING, Runner, weights_digest, wo
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 TASKS = [
     "check-prerequisites",
     "validate-data",

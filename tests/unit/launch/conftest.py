@@ -46,7 +46,7 @@ elif behaviour == "hang":
     if rank == 0:
         say(type="start", resumed_from_step=0)
         say(type="progress", done=3, total=10, text="loss 1.0")
-    time.sleep(600)
+    time.sleep(1200)
 elif behaviour == "asked" and rank == 1:
     sys.exit(143)
 elif behaviour == "fault" and rank == 1:
@@ -61,7 +61,7 @@ elif behaviour == "crash" and rank == 1:
     print("about to die", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 else:
-    time.sleep(120)
+    time.sleep(1200)
 """
 
 

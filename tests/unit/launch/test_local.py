@@ -104,7 +104,7 @@ def test_a_stage_that_was_asked_to_end_is_no_failure(make_job: MakeJob, tmp_path
 
 def test_a_torchrun_that_was_asked_to_end_is_no_failure(make_job: MakeJob, tmp_path: Path) -> None:
     def ask(event: dict[str, Any]) -> None:
-        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 60)
+        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 300)
         psutil.Process(worker_pids(tmp_path)[0]).parent().terminate()
 
     with pytest.raises(TerminatedError, match=r"^stage video ended on request: "):
@@ -137,7 +137,7 @@ def test_launch_stops_stubborn_workers_at_a_limit_that_was_set(
 
 def test_launch_lets_workers_finish_when_it_is_interrupted(make_job: MakeJob, tmp_path: Path) -> None:
     def stop(event: dict[str, Any]) -> None:
-        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 10)
+        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 300)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -148,7 +148,7 @@ def test_launch_lets_workers_finish_when_it_is_interrupted(make_job: MakeJob, tm
 
 def test_launch_ends_workers_whose_torchrun_was_killed(make_job: MakeJob, tmp_path: Path) -> None:
     def kill_torchrun(event: dict[str, Any]) -> None:
-        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 10)
+        wait_until(lambda: len(worker_pids(tmp_path)) == 2, 300)
         psutil.Process(worker_pids(tmp_path)[0]).parent().kill()
 
     with pytest.raises(ClusterError, match="torchrun ended with exit code -9"):
@@ -160,10 +160,10 @@ def test_workers_end_when_the_launching_process_is_killed(make_job: MakeJob, tmp
     code = f"from pathlib import Path, PosixPath\nfrom vl3.launch.job import LaunchJob\n" \
            f"from vl3.launch.local import launch_local\nlaunch_local({make_job('wait')!r}, print)\n"  # fmt: skip
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    wait_until(lambda: len(worker_pids(tmp_path)) == 2, 30)
+    wait_until(lambda: len(worker_pids(tmp_path)) == 2, 300)
     launcher.kill()
     launcher.wait()
-    wait_until(lambda: not any(is_alive(pid) for pid in worker_pids(tmp_path)), 10)
+    wait_until(lambda: not any(is_alive(pid) for pid in worker_pids(tmp_path)), 300)
 
 
 def test_launch_refuses_what_it_cannot_do(make_job: MakeJob) -> None:

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,15 +161,13 @@ def test_a_child_that_dies_outside_of_any_task_is_explained(make_watch, tmp_path
 
 
 def test_an_interrupt_stops_everything(make_watch, tmp_path: Path, capsys) -> None:
-    program = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'],"
+    program = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3000)'],"
     watch = make_watch(
-        f"{program} start_new_session=True); status('running'); time.sleep(60)", "2999-01-01T00:00:00+00:00"
+        f"{program} start_new_session=True); status('running'); time.sleep(3000)", "2999-01-01T00:00:00+00:00"
     )
     timer = threading.Timer(1.0, watch.interrupt, [15])
     timer.start()
-    started = time.monotonic()
     assert watch.run() == 143
-    assert time.monotonic() - started < 10
     record = _record(tmp_path)
     assert (record["state"], record["exit_code"]) == ("interrupted", 143)
     assert record["tasks"][1]["state"] == "interrupted"

