@@ -44,8 +44,9 @@ class PodSettings:
 
 
 _LAST_RESORT_SECONDS = 7 * 24 * 3600
-"""Limit of the pods whose work grows with the data. Kubernetes cannot see progress, so it is no stall limit: it is longer
-than any build and frees the node of a pod that hangs for ever. The light tasks take minutes, whatever the data."""
+"""Limit of the pods whose work grows with the data. Kubernetes cannot see progress, so this is no stall limit: it is
+longer than any build, and frees the node of a pod that hangs for ever. The light tasks take minutes, whatever the
+data."""
 _LIGHT = PodSettings(role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.

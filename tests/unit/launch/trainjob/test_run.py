@@ -353,10 +353,10 @@ def test_the_store_tells_the_highest_step(make_job: MakeJob) -> None:
     store = Path(job.work_uri.removeprefix("file://"))
     store.mkdir(parents=True)
     lines = [
-        '{"type": "metrics", "step": 40}',
-        '{"type": "progress", "done": 50, "total": 90}',
+        '{"type": "metrics", "step": 40, "time": 1.0, "values": {}}',
+        '{"type": "progress", "done": 50, "total": 90, "text": "loss 1.0"}',
         "broken",
-        '{"done": 99}',
+        '{"type": "progress", "done": 99}',
     ]
     (store / "events.jsonl").write_text("\n".join(lines))
     assert output.stored_step() == 50
