@@ -51,9 +51,8 @@ class StepResult:
     """Number of supervised tokens of the global batch."""
     stop_requested: bool
     """Whether any rank was asked to stop; all ranks see it in the same step."""
-    forward_seconds: float
-    backward_seconds: float
-    optimizer_seconds: float
+    seconds: dict[str, float]
+    """Time of its parts: forward, backward, optimizer."""
 
 
 class RowLoss(nn.Module):
@@ -141,9 +140,7 @@ class TrainingEngine:
             is_applied=self._is_applied(),
             supervised_tokens=int(supervised_tokens),
             stop_requested=stops > 0,
-            forward_seconds=forward_seconds,
-            backward_seconds=backward_seconds,
-            optimizer_seconds=optimizer_seconds,
+            seconds={"forward": forward_seconds, "backward": backward_seconds, "optimizer": optimizer_seconds},
         )
 
     @property

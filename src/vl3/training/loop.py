@@ -82,13 +82,7 @@ def run_steps(
         rows = next(iterator)
         data_seconds = time.perf_counter() - waited_from
         result = engine.step(rows, stop_requested=stop_requested())
-        seconds = {
-            "data": data_seconds,
-            "forward": result.forward_seconds,
-            "backward": result.backward_seconds,
-            "optimizer": result.optimizer_seconds,
-        }
-        meter.add(rows, result.loss_sum, result.supervised_tokens, seconds)
+        meter.add(rows, result.loss_sum, result.supervised_tokens, {"data": data_seconds} | result.seconds)
         done += 1
         if not result.is_applied:
             skipped.add(done, rows, result.row_losses)
