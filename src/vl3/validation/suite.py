@@ -84,7 +84,7 @@ def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFram
     tables = {"lines": index_tables.lines_frame(table), "samples": samples}
     if len(samples):
         mixture = index_tables.mixture_frame(samples, config)
-        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture)}
+        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture, config)}
         tables["heldout"] = index_tables.heldout_frame(samples, config)
     return tables
 

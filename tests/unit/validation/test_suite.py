@@ -132,8 +132,8 @@ def test_validate_index_finds_repeated_ids(validate: Validate, rows: Rows) -> No
 def test_validate_index_names_copies(validate: Validate, rows: Rows) -> None:
     charts = [row for row in rows if row.category == "chart" and row.split == "train"]
     held_out = next(row for row in rows if row.split == "heldout")
-    charts[3].sha256 = charts[0].sha256
-    held_out.sha256 = charts[5].sha256
+    charts[3].content_sha256 = charts[0].content_sha256
+    held_out.content_sha256 = charts[5].content_sha256
     result = validate(rows)
     assert _checks(result) == {"duplicates": "warning", "splits_disjoint": "critical"}
     duplicate, leak = _finding(result, "duplicates"), _finding(result, "splits_disjoint")
@@ -194,7 +194,7 @@ def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows)
     for row in rows:
         row.source = "qa"
     clones = [
-        replace(charts[0], sample_id=f"c{n}", sha256=f"c{n}", where=f"annotations/c.jsonl:{n}") for n in range(990)
+        replace(charts[0], sample_id=f"c{n}", content_sha256=f"c{n}", where=f"annotations/c.jsonl:{n}") for n in range(990)
     ]
     result = validate(rows + clones)
     assert _checks(result) == {"mixture_source_present": "warning", "mixture_share": "warning"}

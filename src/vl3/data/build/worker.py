@@ -5,6 +5,8 @@ survives both, refuses that sample.
 """
 
 import dataclasses
+import hashlib
+import json
 import multiprocessing
 import os
 import threading
@@ -99,6 +101,7 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
             span = writer.write(f"{job.first_position + position:08d}", record, media)
             row.shard, row.sha256 = span.shard, span.sha256
             row.offset_bytes, row.length_bytes = span.offset_bytes, span.length_bytes
+            row.media_sha256, row.content_sha256 = content_digests(record, media)
             row.accept()
     return rows
 
@@ -115,8 +118,21 @@ def new_row(record: Record) -> IndexRow:
         num_images=len(record.images),
         chance=record.chance,
         warning=record.warning,
-        media_group="|".join(record.media_paths) or record.sample_id,
+        unknown_keys=", ".join(record.unknown_keys) or None,
     )
+
+
+def content_digests(record: Record, media: dict[str, bytes]) -> tuple[str, str]:
+    """`IndexRow.media_sha256` and `IndexRow.content_sha256` of a sample.
+
+    Two questions on one picture have the same first digest; the same question with another id has both.
+    """
+    by_path = {path: hashlib.sha256(data).hexdigest() for path, data in media.items()}
+    files = " ".join(by_path[path] for path in record.media_paths)
+    messages = [(turn.role, turn.text) for turn in record.turns]
+    messages += [(f"{event.role} {event.time_seconds}", event.text) for event in record.events]
+    content = json.dumps([files, record.start_seconds, record.end_seconds, messages])
+    return files, hashlib.sha256(content.encode()).hexdigest()
 
 
 def load_media(record: Record, data_folder: Path) -> dict[str, bytes]:
