@@ -19,10 +19,11 @@ import numpy as np
 from vl3.conventions import IGNORED_LABEL
 from vl3.config.data import DataConfig
 from vl3.data.sample.chat import encode_messages, render_record
+from vl3.data.sample.checks import TIME_RANGE, check_times_in_video
 from vl3.data.build.index import MERGE_SIZES, IndexRow
 from vl3.data.sample.media import read_media, resolve_media_path
 from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items
-from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.data.sample.records import Record
 from vl3.data.build.shards import ShardWriter, shard_name
 from vl3.data.sample.tokenizer import ChatTokenizer
@@ -149,10 +150,13 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup
     """Decode a sample once and fill in its facts and token counts for every merge.
 
     Raises:
-        SampleProblem: a file cannot be decoded, or the sample exceeds the limits at every merge.
+        SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits at
+            every merge.
     """
     decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES])
     _note_media(row, decoded)
+    if decoded.video_facts is not None:
+        check_times_in_video(_annotated_times(record), decoded.video_facts.duration_seconds, record.where)
     chat = encode_messages(render_record(record, decoded.timestamps_F), setup.tokenizer)
     row.text_tokens = int((chat.input_ids_T != setup.tokenizer.image_id).sum())
     row.supervised_tokens = int((chat.labels_T != IGNORED_LABEL).sum())
@@ -165,6 +169,15 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup
         setattr(row, f"kept_tokens_m{merge}", kept_tokens)
         shortest.append((row.text_tokens + image_tokens + kept_tokens, image_tokens + video_tokens))
     _check_limits(shortest, record, setup.config)
+
+
+def _annotated_times(record: Record) -> list[tuple[str, float]]:
+    """The times that an annotation claims to be in its video: those of a stream, and of answers such as `2.0-4.5 s`."""
+    if record.is_stream:
+        messages = [("a message", event.time_seconds) for event in record.events]
+        return [*messages, ("end_time", record.end_seconds or 0.0)]
+    answers = [TIME_RANGE.fullmatch(turn.text) for turn in record.turns if turn.role == "assistant"]
+    return [(f"the answer {shown(found[0])}", float(found[2])) for found in answers if found]
 
 
 def count_vision_tokens(

@@ -13,11 +13,10 @@ import numpy as np
 from vl3.config.data import DataConfig, DiffFPScale
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
-from vl3.data.sample.checks import TIME_RANGE, check_times_in_video
 from vl3.data.sample.geometry import ItemSize, fit_sizes
 from vl3.data.sample.image import decode_image, resize_image
 from vl3.data.sample.patches import patchify
-from vl3.data.sample.problems import ProblemKind, SampleProblem, printable, shown
+from vl3.data.sample.problems import ProblemKind, SampleProblem, printable
 from vl3.data.sample.records import Record
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
@@ -123,8 +122,7 @@ def decode_media(
     """Decode a sample's media once; frames are kept only at the sizes that the (image merge, video merge) pairs need.
 
     Raises:
-        SampleProblem: a file cannot be decoded, there are more images than vision tokens, or a time of the annotation
-            is after the end of the video.
+        SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
     _check_count(record, data)
     # A file that is shown several times is decoded once.
@@ -133,7 +131,6 @@ def decode_media(
     if record.video is None:
         return DecodedSample(images=images, video_facts=None, timestamps_F=np.zeros(0), frames_by_size={})
     with open_video(media[record.video], _place(record, record.video)) as source:
-        check_times_in_video(_annotated_times(record), source.facts.duration_seconds, record.where)
         plan = _plan_frames(record, source, data)
         sizes = {_fit(images, source.facts, len(plan.timestamps_F), merge, data, patch_size)[-1] for merge in merges}
         frames = {size: np.empty((len(plan.timestamps_F), *size, 3), dtype=np.uint8) for size in sizes}
@@ -158,15 +155,6 @@ def _check_count(record: Record, data: DataConfig) -> None:
             "(data.visual_budget_tokens). Split the sample or raise the limit.",
             record.where,
         )
-
-
-def _annotated_times(record: Record) -> list[tuple[str, float]]:
-    """The times that an annotation claims to be in its video: those of a stream, and of answers such as `2.0-4.5 s`."""
-    if record.is_stream:
-        messages = [("a message", event.time_seconds) for event in record.events]
-        return [*messages, ("end_time", record.end_seconds or 0.0)]
-    answers = [TIME_RANGE.fullmatch(turn.text) for turn in record.turns if turn.role == "assistant"]
-    return [(f"the answer {shown(found[0])}", float(found[2])) for found in answers if found]
 
 
 def prepare_decoded(
