@@ -143,6 +143,106 @@ def test_validate_index_names_copies(validate: Validate, rows: Rows) -> None:
         result.require_passed()
 
 
+def test_validate_index_finds_a_shared_file(validate: Validate, rows: Rows) -> None:
+    """Another question about a picture that is trained on, whose digest is the second of two."""
+    trained = next(row for row in rows if row.category == "multi_image" and row.split == "train")
+    held_out = next(row for row in rows if row.category == "scene_image" and row.split == "heldout")
+    trained.media_sha256, held_out.media_sha256 = "one shared", "shared"
+    result = validate(rows)
+    assert not result.passed
+    assert _checks(result) == {"splits_disjoint": "critical"}
+    (leak,) = _finding(result, "splits_disjoint").rows
+    assert (leak.where, leak.reason) == (held_out.where, f"held_out_copy={trained.where}")
+
+
+NEEDED = {
+    "turns_alternate": "turns_alternate",
+    "tags_match": "tags_match",
+    "timestamps_ordered": "timestamps_ordered",
+    "boxes_in_range": "boxes_in_range",
+    "path_inside": "path_inside",
+    "media_present": "media_present",
+    "media_decodable": "media_decodable",
+    "split": "split_known",
+    "category": "category_known",
+    "where": "where_known",
+    "supervised_tokens": "supervised_tokens_known",
+    "text_tokens": "longest_tokens_known",
+    "image_tokens_m1": "visual_tokens_known",
+    "kept_tokens_m2": "longest_tokens_known",
+    "num_images": "num_images_known",
+    "min_side_px": "min_side_px_known",
+    "aspect_ratio": "aspect_ratio_known",
+    "duration_seconds": "duration_seconds_known",
+    "source_fps": "source_fps_known",
+    "sample_id": "sample_id_known",
+    "sha256": "sha256_known",
+    "media_sha256": "media_sha256_known",
+    "content_sha256": "content_sha256_known",
+}
+"""Column -> the check that fails if it is null in a video that was kept."""
+
+
+@pytest.fixture(scope="module")
+def unknown(
+    make_rows: Callable[[], Rows], make_table: Callable[[Rows], pa.Table], config: RunConfig, tmp_path_factory
+) -> tuple[ValidationResult, dict[str, int]]:
+    """One dataset in which each needed fact is unknown in another row, and that row's number."""
+    rows, numbers = make_rows(), {}
+    videos = (n for n, row in enumerate(rows) if row.category in ("general_video", "streaming", "temporal_grounding"))
+    for column, number in zip(NEEDED, videos, strict=False):
+        setattr(rows[number], column, None)
+        numbers[column] = number
+    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("unknown")), numbers
+
+
+@pytest.mark.parametrize("column", NEEDED)
+def test_validate_index_refuses_what_it_does_not_know(
+    unknown: tuple[ValidationResult, dict[str, int]], make_rows: Callable[[], Rows], column: str
+) -> None:
+    result, numbers = unknown
+    assert not result.passed
+    (found,) = [finding for finding in result.critical if finding.check == NEEDED[column]]
+    where = "None" if column == "where" else make_rows()[numbers[column]].where
+    assert where in [row.where for row in found.rows]
+    assert all("unknown" in row.reason for row in found.rows)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_validate_index_refuses_what_is_not_finite(validate: Validate, rows: Rows, value: float) -> None:
+    video = next(row for row in rows if row.category == "general_video")
+    video.duration_seconds = value
+    result = validate(rows)
+    assert _checks(result) == {"duration_seconds_known": "critical", "seconds_per_frame_known": "critical"}
+
+
+def test_validate_index_refuses_a_column_without_any_value(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    table = make_table(rows)
+    place = table.column_names.index("media_decodable")
+    table = table.set_column(place, "media_decodable", pa.nulls(len(rows)))
+    assert [finding.check for finding in validate_index(table, config, tmp_path).critical] == ["media_decodable"]
+
+
+def test_validate_index_refuses_a_problem_without_its_kind(validate: Validate, rows: Rows) -> None:
+    rows[3].problem_kind = "tags"
+    rows[7].problem = "no reason"
+    result = validate(rows)
+    assert not result.passed
+    found = _finding(result, "problem_known")
+    assert [row.where for row in found.rows] == [rows[3].where, rows[7].where]
+    assert result.facts["train"] == 98
+
+
+def test_validate_index_warns_about_unread_keys(validate: Validate, rows: Rows) -> None:
+    rows[0].unknown_keys = rows[1].unknown_keys = "licence"
+    result = validate(rows)
+    assert result.passed
+    assert _checks(result) == {"unknown_keys": "warning"}
+    assert _finding(result, "unknown_keys").rows[1].reason == "unknown_keys=licence"
+
+
 def test_validate_index_tells_problem_kinds_apart(validate: Validate, rows: Rows) -> None:
     for row, kind in zip(rows, ProblemKind, strict=False):
         row.refuse(kind, f"the reason of {kind}")

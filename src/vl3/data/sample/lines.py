@@ -69,7 +69,10 @@ def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
         raise SampleProblem(ProblemKind.STRUCTURE, reason, where) from error
     except RecursionError as error:
         raise _too_deep(where) from error
-    except ValueError as error:  # JSONDecodeError, or an integer of more digits than Python reads
+    except json.JSONDecodeError as error:
+        reason = f"the line is not JSON ({error.msg}, at character {error.pos + 1}). Correct or drop it."
+        raise SampleProblem(ProblemKind.JSON, reason, where) from error
+    except ValueError as error:  # a constant such as NaN, or an integer of more digits than Python reads
         raise SampleProblem(ProblemKind.JSON, f"the line is not JSON ({error}). Correct or drop it.", where) from error
     if not isinstance(data, dict):
         reason = f"the line is a {type(data).__name__}, not an object. Write one object per line."

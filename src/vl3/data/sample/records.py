@@ -278,7 +278,7 @@ def _sample_id(data: dict[str, Any], default: str, where: str) -> str:
     value = data.get("id")
     if value is None:
         return default
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
         value = str(value)
     if not _is_name(value):
         raise _structure(where, f"id={shown(value)} is not a name. {_NAME_RULE}.")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import random
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.support.line_mutations import mutate, valid_lines, write_media
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
 from vl3.data.build import dataset
 from vl3.data.build.dataset import build_dataset
@@ -303,6 +305,24 @@ def test_a_name_that_another_line_gets_by_its_number_is_refused_where_it_is_writ
     _, index = build(data_folder(train=train, files={}))
     assert index.column("problem_kind").tolist() == ["duplicate", None, None, "duplicate", None]
     assert "'train-2' is already used at annotations/train.jsonl:2." in index.row(0)["problem"]
+
+
+def test_mutated_lines_cost_themselves_alone(build, tmp_path):
+    """A short form of `python -m benchmarks.mutated_lines`."""
+    rng, kinds = random.Random(5), valid_lines()
+    good = [json.dumps({**line, "id": f"good-{number}"}).encode() for number, line in enumerate(kinds)]
+    bad = [mutate(rng.choice(kinds), rng) for _ in range(70)]
+    write_media(tmp_path / "data")
+    (tmp_path / "data" / "annotations").mkdir()
+    rows = []
+    for name, lines in (("alone", good), ("mixed", [line for ten in zip(good, *[iter(bad)] * 10) for line in ten])):
+        (tmp_path / "data" / "annotations" / "train.jsonl").write_bytes(b"\n".join(lines))
+        _, index = build(tmp_path / "data", name=name)
+        table = index.table.drop_columns(["where", "offset_bytes", "sha256"]).to_pylist()
+        rows.append([row for row in table if row["sample_id"].startswith("good-")])
+        assert not any("the decoder" in row["problem"] for row in table if row["problem"])
+    assert rows[0] == rows[1]
+    assert [row["problem"] for row in rows[0]] == [None] * len(good)
 
 
 def test_refused_lines_are_listed_in_a_file(build, data_folder):

@@ -29,7 +29,7 @@ def refused(line: str | bytes) -> tuple[str, str]:
         ('{"a": 1}'.encode("utf-16"), "json", "not UTF-8 text (byte 1: invalid start byte)"),
         (b'{"a": "\xed\xa0\x80"}', "json", "not UTF-8"),
         (b'\xef\xbb\xbf{"a": 1}', "json", "not JSON"),
-        (b'{"a": "\x00"}', "json", "Invalid control character"),
+        (b'{"a": "\x00"}', "json", "not JSON (Invalid control character at, at character 8)"),
         (b"\x00", "json", "not JSON"),
         (b'{"a": NaN}', "json", "NaN is not a JSON number"),
         (b'{"a": [-Infinity]}', "json", "-Infinity is not a JSON number"),
