@@ -28,7 +28,7 @@ class Check:
 
 
 def among(name: str, column: str, values: list[Any], severity: str, meaning: str) -> Check:
-    """Passes if every value of a column of `samples` is in a set. The column's `known` check refuses nulls."""
+    """Passes if every value of a column of `samples` is in a set; nulls pass (`facts_known` refuses them)."""
     arguments = {"column": column, "value_set": values}
     return Check(
         name=name,
@@ -52,23 +52,6 @@ def empty(name: str, column: str, severity: str, meaning: str) -> Check:
     )
 
 
-def known(column: str, table: str = "samples") -> Check:
-    """Passes if the column has a value in every row that needs one: what was not established is not good."""
-    return Check(
-        name=f"{column}_known",
-        table=table,
-        expectation="ExpectColumnValuesToBeNull",
-        arguments={"column": unknown_column(column)},
-        severity=CRITICAL,
-        meaning=f"{column} is unknown, so nothing says that the rows are good. Build the dataset again",
-    )
-
-
-def unknown_column(column: str) -> str:
-    """Name of the derived column that says `unknown` where a column lacks a value that the row needs."""
-    return f"unknown_{column}"
-
-
 def between(
     name: str,
     column: str,
@@ -84,7 +67,7 @@ def between(
 ) -> Check:
     """Passes if every value of a column is between two limits, either of which may be None.
 
-    Null and NaN pass here: the column's `known` check refuses them.
+    Null and NaN pass; `facts_known` refuses them where a row needs the value.
     """
     limits = {"min_value": lowest, "max_value": highest}
     arguments: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}

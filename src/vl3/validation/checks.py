@@ -10,8 +10,7 @@ from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.problems import ProblemKind
-from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty, known, unknown_column
-from vl3.validation.index_tables import KNOWN_COLUMNS
+from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty
 
 MAX_ASPECT_RATIO = 200
 """Above it one side would become smaller than a patch at any budget (the limit of the released processor)."""
@@ -90,7 +89,7 @@ def _line_checks(severity: str, kinds: Iterable[str]) -> list[Check]:
         name="problem_known",
         table="lines",
         expectation="ExpectColumnValuesToBeNull",
-        arguments={"column": unknown_column("problem")},
+        arguments={"column": "undecided"},
         severity=CRITICAL,
         meaning="lines have a problem without its kind or a kind without its problem. Build the dataset again",
         reason_columns=("problem", "problem_kind"),
@@ -129,6 +128,12 @@ def _structure_checks() -> list[Check]:
         among("split_known", "split", ["train", "heldout"], CRITICAL, f"samples have an unknown split. {_AGAIN}"),
         among("category_known", "category", [category.value for category in Category], CRITICAL, f"samples have an unknown category. {_AGAIN}"),
     ]
+    facts_known = empty(
+        "facts_known",
+        "unknown_facts",
+        CRITICAL,
+        f"samples were kept although facts about them are unknown, so nothing says that they are good. {_AGAIN}",
+    )
     has_samples = Check(
         name="has_samples",
         table="samples",
@@ -137,7 +142,7 @@ def _structure_checks() -> list[Check]:
         severity=CRITICAL,
         meaning="there is no usable sample. Look at the refused lines",
     )
-    return [has_samples, *checks, *named, *(known(column) for column in KNOWN_COLUMNS)]
+    return [has_samples, *checks, *named, facts_known]
 
 
 def _size_checks() -> list[Check]:

@@ -5,7 +5,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
-from vl3.validation.check import unknown_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +63,7 @@ KNOWN_COLUMNS = (
     "visual_tokens",
     "seconds_per_frame",
 )
-"""Columns of `samples` that must have a value in each row that it applies to, each with its own check."""
+"""Columns of `samples` that must have a value in each row that they apply to."""
 UNKNOWN = "unknown"
 """What stands for a fact that was not established, so that its check fails."""
 
@@ -81,13 +80,16 @@ def schema_frame(table: "pa.Table") -> "pd.DataFrame":
 
 
 def lines_frame(table: "pa.Table") -> "pd.DataFrame":
-    """One row per annotation line, including refused ones: where, problem_kind, problem, unknown_problem.
+    """One row per annotation line, including refused ones: where, problem_kind, problem, undecided.
 
-    unknown_problem marks a line with a kind of problem but no reason, or a reason without a kind: readers of the index
+    undecided is set for a line with a kind of problem but no reason, or a reason without a kind: readers of the index
     that go by the one and by the other would not agree whether it is a sample.
     """
+    import pandas as pd
+
     frame = table.select(["where", "problem_kind", "problem"]).to_pandas()
-    frame["unknown_problem"] = _mark(frame["problem"].isna() != frame["problem_kind"].isna())
+    is_undecided = frame["problem"].isna() != frame["problem_kind"].isna()
+    frame["undecided"] = pd.Series(None, index=frame.index, dtype=object).mask(is_undecided, UNKNOWN)
     return frame
 
 
@@ -98,8 +100,8 @@ def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
     two sampled frames; first_copy is the first line of the same split with the same content, if that is another line;
     held_out_copy is, for a held-out sample, a training line with the same content or one of its files.
 
-    A fact about the annotation that is null is the text `unknown` instead; `unknown_<column>` marks the rows in which
-    one of KNOWN_COLUMNS has no value, or one that is not finite.
+    A fact about the annotation that is null is the text `unknown` instead; unknown_facts names the KNOWN_COLUMNS that
+    have no value in the row, or one that is not finite.
     """
     import pandas as pd
 
@@ -121,16 +123,18 @@ def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
 
 
 def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.Series") -> None:
-    """Mark in `unknown_<column>` where a column lacks a value; a text has no size and an image no duration."""
-    applies = dict.fromkeys(_IMAGE_COLUMNS, has_media) | dict.fromkeys((*_VIDEO_COLUMNS, "seconds_per_frame"), has_video)
-    for column in KNOWN_COLUMNS:
-        frame[unknown_column(column)] = _mark(frame[column].isna() & applies.get(column, True))
+    """Add unknown_facts; a text needs no size and an image no duration.
 
-
-def _mark(rows: "pd.Series") -> "pd.Series":
+    A video without a duration and a frame rate: `duration_seconds, source_fps, seconds_per_frame`.
+    """
     import pandas as pd
 
-    return pd.Series(None, index=rows.index, dtype=object).mask(rows, UNKNOWN)
+    applies = dict.fromkeys(_IMAGE_COLUMNS, has_media) | dict.fromkeys((*_VIDEO_COLUMNS, "seconds_per_frame"), has_video)
+    names = pd.Series("", index=frame.index, dtype=object)
+    for column in KNOWN_COLUMNS:
+        missing = frame[column].isna() & applies.get(column, True)
+        names[missing] = names[missing] + f", {column}"
+    frame["unknown_facts"] = names.str.removeprefix(", ").astype(object).where(names != "", None)
 
 
 def _add_lengths(frame: "pd.DataFrame", config: RunConfig) -> None:

@@ -155,7 +155,7 @@ def test_validate_index_finds_a_shared_file(validate: Validate, rows: Rows) -> N
     assert (leak.where, leak.reason) == (held_out.where, f"held_out_copy={trained.where}")
 
 
-NEEDED = {
+FACTS = {
     "turns_alternate": "turns_alternate",
     "tags_match": "tags_match",
     "timestamps_ordered": "timestamps_ordered",
@@ -165,47 +165,59 @@ NEEDED = {
     "media_decodable": "media_decodable",
     "split": "split_known",
     "category": "category_known",
-    "where": "where_known",
-    "supervised_tokens": "supervised_tokens_known",
-    "text_tokens": "longest_tokens_known",
-    "image_tokens_m1": "visual_tokens_known",
-    "kept_tokens_m2": "longest_tokens_known",
-    "num_images": "num_images_known",
-    "min_side_px": "min_side_px_known",
-    "aspect_ratio": "aspect_ratio_known",
-    "duration_seconds": "duration_seconds_known",
-    "source_fps": "source_fps_known",
-    "sample_id": "sample_id_known",
-    "sha256": "sha256_known",
-    "media_sha256": "media_sha256_known",
-    "content_sha256": "content_sha256_known",
 }
-"""Column -> the check that fails if it is null in a video that was kept."""
+"""Column -> the check of its own that fails if it is null in a sample that was kept."""
+MEASURED = {
+    "supervised_tokens": "supervised_tokens",
+    "text_tokens": "text_tokens, longest_tokens",
+    "image_tokens_m1": "image_tokens_m1, longest_tokens, visual_tokens",
+    "kept_tokens_m2": "kept_tokens_m2, longest_tokens",
+    "num_images": "num_images",
+    "min_side_px": "min_side_px",
+    "aspect_ratio": "aspect_ratio",
+    "duration_seconds": "duration_seconds, seconds_per_frame",
+    "source_fps": "source_fps",
+    "sample_id": "sample_id",
+    "source": "source",
+    "sha256": "sha256",
+    "media_sha256": "media_sha256",
+    "content_sha256": "content_sha256",
+}
+"""Column -> what `facts_known` says if it is null in a video that was kept."""
 
 
 @pytest.fixture(scope="module")
 def unknown(
     make_rows: Callable[[], Rows], make_table: Callable[[Rows], pa.Table], config: RunConfig, tmp_path_factory
-) -> tuple[ValidationResult, dict[str, int]]:
-    """One dataset in which each needed fact is unknown in another row, and that row's number."""
-    rows, numbers = make_rows(), {}
-    videos = (n for n, row in enumerate(rows) if row.category in ("general_video", "streaming", "temporal_grounding"))
-    for column, number in zip(NEEDED, videos, strict=False):
-        setattr(rows[number], column, None)
-        numbers[column] = number
-    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("unknown")), numbers
+) -> tuple[ValidationResult, dict[str, str]]:
+    """One dataset in which each needed fact is unknown in another row, and where that row is."""
+    rows, places = make_rows(), {}
+    videos = (row for row in rows if row.category in ("general_video", "streaming", "temporal_grounding"))
+    for column, row in zip((*FACTS, *MEASURED), videos, strict=False):
+        setattr(row, column, None)
+        places[column] = row.where
+    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("unknown")), places
 
 
-@pytest.mark.parametrize("column", NEEDED)
-def test_validate_index_refuses_what_it_does_not_know(
-    unknown: tuple[ValidationResult, dict[str, int]], make_rows: Callable[[], Rows], column: str
+@pytest.mark.parametrize("column", FACTS)
+def test_validate_index_refuses_a_fact_that_was_not_established(
+    unknown: tuple[ValidationResult, dict[str, str]], column: str
 ) -> None:
-    result, numbers = unknown
+    result, places = unknown
     assert not result.passed
-    (found,) = [finding for finding in result.critical if finding.check == NEEDED[column]]
-    where = "None" if column == "where" else make_rows()[numbers[column]].where
-    assert where in [row.where for row in found.rows]
-    assert all("unknown" in row.reason for row in found.rows)
+    (found,) = [finding for finding in result.critical if finding.check == FACTS[column]]
+    assert [(row.where, row.reason) for row in found.rows] == [(places[column], f"{column}=unknown")]
+
+
+def test_validate_index_refuses_a_value_that_was_not_measured(
+    unknown: tuple[ValidationResult, dict[str, str]],
+) -> None:
+    result, places = unknown
+    found = _finding(result, "facts_known")
+    assert {row.where: row.reason for row in found.rows} == {
+        places[column]: f"unknown_facts={names}" for column, names in MEASURED.items()
+    }
+    assert {finding.check for finding in result.critical} == {"facts_known", *FACTS.values()}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -213,7 +225,12 @@ def test_validate_index_refuses_what_is_not_finite(validate: Validate, rows: Row
     video = next(row for row in rows if row.category == "general_video")
     video.duration_seconds = value
     result = validate(rows)
-    assert _checks(result) == {"duration_seconds_known": "critical", "seconds_per_frame_known": "critical"}
+    assert _checks(result) == {"facts_known": "critical"}
+
+
+def test_validate_index_refuses_a_sample_without_a_place(validate: Validate, rows: Rows) -> None:
+    rows[0].where = None
+    assert _checks(validate(rows)) == {"facts_known": "critical"}
 
 
 def test_validate_index_refuses_a_column_without_any_value(
