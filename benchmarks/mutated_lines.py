@@ -123,7 +123,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="first seed")
     arguments = parser.parse_args()
     kinds: Counter[str] = Counter()
-    peak, seconds = 0, []
+    peak = 0
+    seconds: list[float] = []
     builds = -(-arguments.lines // MUTATED_PER_BUILD)
     with tempfile.TemporaryDirectory(prefix="vl3-mutated-") as temporary:
         folder = Path(temporary)
@@ -151,12 +152,15 @@ def main() -> None:
             ["mutated lines", builds * MUTATED_PER_BUILD],
             ["tracebacks, failed builds, good lines changed", 0],
             ["highest memory of one process (MiB)", round(peak / 2**20)],
-            ["seconds per build of 270 lines, median and highest", f"{sorted(seconds)[builds // 2]:.1f}, {max(seconds):.1f}"],
+            [
+                "seconds per build of 270 lines, median and highest",
+                f"{sorted(seconds)[builds // 2]:.1f}, {max(seconds):.1f}",
+            ],
             *([f"mutated lines that are {kind}", count] for kind, count in sorted(kinds.items())),
         ],
         notes=[
-            "Each build is `vl3 data build` in processes of its own, with 200 mutated lines among 70 good ones of every "
-            "kind of record. Lines that still mean something are good: a dropped optional key, another text.",
+            "Each build is `vl3 data build` in processes of its own, with 200 mutated lines among 70 good ones of "
+            "every kind of record. Lines that still mean something are good: a dropped optional key, another text.",
             "A newline put into a line makes two of it, so the kinds add up to a little more than the mutated lines.",
         ],
         libraries=("tokenizers", "pyarrow", "av", "pillow"),

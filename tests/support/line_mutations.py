@@ -59,7 +59,21 @@ NASTY: list[Any] = [
 """Values that may stand where another was meant."""
 NESTED = ['{"a":' * 100_000, "[" * 500 + "]" * 500, '{"b":' * 40 + "1" + "}" * 40]
 KEYS = ["images", "videos", "iamge", "licence", "\ud800", "", "k" * 5000, "a\x00", "conversation", "file", "note, a"]
-BYTES = [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00", b"\xef\xbb\xbf", b"\r", b"\n", b"\x0b", b'"', b"{", b"]", b",", b"\\u"]
+BYTES = [
+    b"\xff",
+    b"\xc3",
+    b"\xed\xa0\x80",
+    b"\x00",
+    b"\xef\xbb\xbf",
+    b"\r",
+    b"\n",
+    b"\x0b",
+    b'"',
+    b"{",
+    b"]",
+    b",",
+    b"\\u",
+]
 
 
 def write_media(root: Path) -> None:

@@ -48,7 +48,8 @@ def build(
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     summary = build_for_run(data, out, config)
-    _print_findings(out, out, summary, config)
+    _print_findings(out, out, summary)
+    _print_split(summary, config)
     print(f"{out}: {summary.samples} of {summary.lines} lines in {summary.shards} shards")
 
 
@@ -67,8 +68,9 @@ def validate(
     with tempfile.TemporaryDirectory(prefix="vl3-validate-") as folder:
         dataset = Path(folder, "dataset")
         summary = build_for_run(data, dataset, config, annotations=annotations)
-        _print_findings(dataset, docs, summary, config)
+        _print_findings(dataset, docs, summary)
         if annotations is None:
+            _print_split(summary, config)
             _judge(dataset, config, docs)
     refused = summary.lines - summary.samples
     if annotations is not None and refused > config.data.max_bad_fraction * summary.lines:
@@ -112,14 +114,13 @@ def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
     result.require_passed()
 
 
-def _print_findings(dataset: Path, keep_in: Path, summary: "BuildSummary", config: RunConfig) -> None:
+def _print_findings(dataset: Path, keep_in: Path, summary: "BuildSummary") -> None:
     """Print what a build left out: refused lines (equal ones once), and keys that are not read.
 
     Args:
         dataset: the built dataset.
         keep_in: folder that keeps the list of all refused lines; the dataset itself, or another.
         summary: what the build found.
-        config: says whether samples were to be held out.
     """
     from vl3.data.build.index import REFUSED_NAME, DatasetIndex
     from vl3.data.sample.problems import list_refusals
@@ -135,5 +136,12 @@ def _print_findings(dataset: Path, keep_in: Path, summary: "BuildSummary", confi
     if summary.unknown_keys:
         keys = ", ".join(f"{key} ({count} lines)" for key, count in summary.unknown_keys.items())
         print(f"keys that vl3 does not read: {keys}")
+
+
+def _print_split(summary: "BuildSummary", config: RunConfig) -> None:
+    """Say so if samples were to be held out and could not be."""
     if config.data.holdout_fraction and summary.heldout_from == "none" and summary.samples > 1:
-        print("no sample is held out for evaluation: all share files with each other, directly or over others")
+        print(
+            "no sample is held out for evaluation: all share a file or their text with each other, directly or over "
+            "others"
+        )

@@ -76,7 +76,7 @@ def check_text(name: str, text: str) -> None:
 def _check_limit(name: str, value: Any, lowest: float, highest: int, kind: type) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, kind):
+    if not _is_number(value, kind):
         what = "a whole number" if kind is numbers.Integral else "a number"
         raise ConfigError(f"{name}={shown(value)} is not {what}. Set one, or leave it out.")
     if not value > 0:  # nor is NaN
@@ -85,11 +85,19 @@ def _check_limit(name: str, value: Any, lowest: float, highest: int, kind: type)
         raise ConfigError(f"{name}={shown(value)} is not from {lowest:g} to {highest}. Correct it or leave it out.")
 
 
+def _is_time(value: Any) -> bool:
+    """Whether a value is a number of seconds; NaN and infinity are not."""
+    return _is_number(value, numbers.Real) and -MAX_SECONDS <= value <= MAX_SECONDS
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def check_span(start_seconds: float | None, end_seconds: float | None) -> None:
     """Raise ConfigError if a time is no finite number, or the start is negative or not before the end."""
     for name, seconds in (("start", start_seconds), ("end", end_seconds)):
-        is_number = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and abs(seconds) <= MAX_SECONDS):  # NaN is not
+        if seconds is not None and not _is_time(seconds):
             raise ConfigError(f"{name}={shown(seconds)} is not a time in seconds. Set a number, or leave it out.")
     if start_seconds is not None and start_seconds < 0:
         raise ConfigError(f"start {start_seconds:g} s is before the video. Use 0 or a later second.")

@@ -126,7 +126,13 @@ def _structure_checks() -> list[Check]:
     ]
     named = [
         among("split_known", "split", ["train", "heldout"], CRITICAL, f"samples have an unknown split. {_AGAIN}"),
-        among("category_known", "category", [category.value for category in Category], CRITICAL, f"samples have an unknown category. {_AGAIN}"),
+        among(
+            "category_known",
+            "category",
+            [category.value for category in Category],
+            CRITICAL,
+            f"samples have an unknown category. {_AGAIN}",
+        ),
     ]
     facts_known = empty(
         "facts_known",
@@ -281,8 +287,8 @@ def _identity_checks() -> list[Check]:
             "splits_disjoint",
             "held_out_copy",
             CRITICAL,
-            "held-out samples are also trained on: a training line has one of their files, or the same texts and media, "
-            "so the accuracy would be too high. Drop them from one split",
+            "held-out samples are also trained on: a training line has one of their files, or the same texts and "
+            "media, so the accuracy would be too high. Drop them from one split",
         ),
         between(
             "chance",

@@ -64,6 +64,7 @@ KNOWN_COLUMNS = (
     "seconds_per_frame",
 )
 """Columns of `samples` that must have a value in each row that they apply to."""
+MIXTURE_COLUMNS = ["stage", "kind", "samples", "exact_samples", "asked_share", "data_share", "oversampling"]
 UNKNOWN = "unknown"
 """What stands for a fact that was not established, so that its check fails."""
 
@@ -129,7 +130,9 @@ def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.S
     """
     import pandas as pd
 
-    applies = dict.fromkeys(_IMAGE_COLUMNS, has_media) | dict.fromkeys((*_VIDEO_COLUMNS, "seconds_per_frame"), has_video)
+    applies = dict.fromkeys(_IMAGE_COLUMNS, has_media) | dict.fromkeys(
+        (*_VIDEO_COLUMNS, "seconds_per_frame"), has_video
+    )
     names = pd.Series("", index=frame.index, dtype=object)
     for column in KNOWN_COLUMNS:
         missing = frame[column].isna() & applies.get(column, True)
@@ -196,7 +199,7 @@ def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     for name, stage in config.stages.items():
         rows += _stage_rows(name, stage.mixture, by_category, by_kind)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=MIXTURE_COLUMNS)
 
 
 def _stage_rows(
@@ -224,10 +227,12 @@ def _stage_rows(
 
 def stages_frame(mixture: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
     """One row per stage: stage, samples (usable training samples of all kinds of its mixture)."""
-    by_stage = mixture.groupby("stage", sort=False)["samples"].sum() if len(mixture) else {}
     import pandas as pd
 
-    return pd.DataFrame([{"stage": stage, "samples": int(by_stage.get(stage, 0))} for stage in config.stages])
+    samples = Counter[str]()
+    for stage, count in zip(mixture["stage"], mixture["samples"], strict=True):
+        samples[stage] += int(count)
+    return pd.DataFrame([{"stage": stage, "samples": samples[stage]} for stage in config.stages])
 
 
 def heldout_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":

@@ -96,9 +96,21 @@ def test_equal_refusals_are_printed_once_and_unread_keys_are_named(
     ]
 
 
-def test_lost_pictures_are_not_good_lines(
-    data: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+def test_build_says_that_nothing_can_be_held_out(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    lines = [{"image": [path], "conversations": PICTURE} for path in ("red.png", "./red.png", "copy.png")]
+    (data / "copy.png").write_bytes((data / "red.png").read_bytes())
+    (data / "annotations" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "dataset"
+    assert run(["data", "build", "--data", str(data), "--out", str(out), *options]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "no sample is held out for evaluation: all share a file or their text with each other, directly or over others",
+        f"{out}: 3 of 3 lines in 1 shards",
+    ]
+
+
+def test_lost_pictures_are_not_good_lines(data: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"conversations": TURNS}] * 16 + [{"images": ["red.png"], "conversations": TURNS}] * 14
     path = data / "annotations" / "train.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

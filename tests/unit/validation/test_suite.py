@@ -253,11 +253,23 @@ def test_validate_index_refuses_a_problem_without_its_kind(validate: Validate, r
 
 
 def test_validate_index_warns_about_unread_keys(validate: Validate, rows: Rows) -> None:
-    rows[0].unknown_keys = rows[1].unknown_keys = "licence"
+    rows[0].unknown_keys, rows[1].unknown_keys = "page, licence", "licence"
     result = validate(rows)
     assert result.passed
     assert _checks(result) == {"unknown_keys": "warning"}
     assert _finding(result, "unknown_keys").rows[1].reason == "unknown_keys=licence"
+    assert result.facts["unread_keys"] == {"licence": 2, "page": 1}
+
+
+def test_a_summary_says_equal_refusals_once(validate: Validate, rows: Rows) -> None:
+    for row in rows[:30]:
+        row.refuse(ProblemKind.TAGS, "2 <image> tag(s) for 1 file(s)")
+    for number, row in enumerate(rows[30:60]):
+        row.refuse(ProblemKind.MISSING_FILE, f"media file 'p{number}.png' is missing")
+    lines = validate(rows).summary().splitlines()
+    places = ", ".join(row.where for row in rows[:3])
+    assert f"  {places} and 27 more (30 lines): 2 <image> tag(s) for 1 file(s)" in lines
+    assert sum("is missing" in line for line in lines) == 1
 
 
 def test_validate_index_tells_problem_kinds_apart(validate: Validate, rows: Rows) -> None:
@@ -311,7 +323,8 @@ def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows)
     for row in rows:
         row.source = "qa"
     clones = [
-        replace(charts[0], sample_id=f"c{n}", content_sha256=f"c{n}", where=f"annotations/c.jsonl:{n}") for n in range(990)
+        replace(charts[0], sample_id=f"c{n}", content_sha256=f"c{n}", where=f"annotations/c.jsonl:{n}")
+        for n in range(990)
     ]
     result = validate(rows + clones)
     assert _checks(result) == {"mixture_source_present": "warning", "mixture_share": "warning"}

@@ -125,8 +125,8 @@ def _refuse_duplicates(lines: Sequence[Record | BadLine]) -> list[Record | Index
     """
     records = [line for line in lines if isinstance(line, Record)]
     first = {line.sample_id: line.where for line in records if line.sample_id == default_id(line.split, line.where)}
-    for line in records:
-        first.setdefault(line.sample_id, line.where)
+    for record in records:
+        first.setdefault(record.sample_id, record.where)
     checked: list[Record | IndexRow] = []
     for line in lines:
         if isinstance(line, BadLine):

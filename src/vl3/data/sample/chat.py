@@ -43,7 +43,7 @@ _TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One rendered message: its role, and its text in parts.
+    r"""One rendered message: its role, and its text in parts.
 
     Every second part, starting with the second, is a special token; the others are text, whatever they contain:
 

@@ -1,7 +1,7 @@
 """Keys that a record does not know: they are named and counted, and one that holds media refuses the line.
 
-    {"images": ["a.png"], "conversations": [...]}      refused: the key `image` was meant
-    {"licence": "CC0", "conversations": [...]}         kept, with the unknown key `licence`
+{"images": ["a.png"], "conversations": [...]}      refused: the key `image` was meant
+{"licence": "CC0", "conversations": [...]}         kept, with the unknown key `licence`
 """
 
 import re
@@ -23,20 +23,16 @@ _WORDS = {
     "video": ("video", "videos", "vid", "vids", "clip", "clips", "media"),
 }
 """Names that people give to media, by the key that is meant."""
-_FILLERS = frozenset(
-    "path paths file files filename filenames filepath url urls uri uris src data bytes list input inputs".split()
-)
+_FILLERS = "path paths file files filename filenames filepath url urls uri uris src data bytes list input inputs"
 """Words beside the name that do not change its meaning, as in `image_path`."""
-_SUFFIXES = {
-    "image": frozenset(
-        "jpg jpeg jpe jfif png gif webp bmp tif tiff heic heif avif jp2 j2k jxl ppm pgm pbm pnm tga ico svg psd exr "
-        "dng".split()
-    ),
-    "video": frozenset(
-        "mp4 m4v mov mkv webm avi mpg mpeg mpe m2v ts mts m2ts flv f4v wmv asf 3gp 3g2 ogv ogm vob rm rmvb mxf h264 "
-        "h265 hevc y4m ivf".split()
-    ),
-}
+_IMAGE_SUFFIXES = (
+    "jpg jpeg jpe jfif png gif webp bmp tif tiff heic heif avif jp2 j2k jxl ppm pgm pbm pnm tga ico svg psd exr dng"
+)
+_VIDEO_SUFFIXES = (
+    "mp4 m4v mov mkv webm avi mpg mpeg mpe m2v ts mts m2ts flv f4v wmv asf 3gp 3g2 ogv ogm vob rm rmvb mxf h264 h265 "
+    "hevc y4m ivf"
+)
+_SUFFIXES = {"image": frozenset(_IMAGE_SUFFIXES.split()), "video": frozenset(_VIDEO_SUFFIXES.split())}
 
 
 def unknown_keys(data: dict[str, Any], is_stream: bool, where: str) -> tuple[str, ...]:
@@ -65,9 +61,7 @@ def _unread(data: dict[str, Any], is_stream: bool) -> Iterator[tuple[str, Any]]:
     if not data.keys() <= known:
         ours = _STREAM_KEYS | _CHAT_KEYS
         yield from (
-            (name, value)
-            for name, value in data.items()
-            if name not in known and not (name in ours and value is None)
+            (name, value) for name, value in data.items() if name not in known and not (name in ours and value is None)
         )
     turns = "conversation" if is_stream else "conversations"
     messages = data.get(turns)
@@ -88,7 +82,7 @@ def _meant(name: str, value: Any) -> str | None:
 def _meant_by_name(name: str) -> str | None:
     """`Images`, `image_path`, `imgFile` and `iamge` mean `image`; `image_id` and `video_length` mean nothing."""
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
-    rest = "".join(word for word in words if word not in _FILLERS)
+    rest = "".join(word for word in words if word not in _FILLERS.split())
     for key, called in _WORDS.items():
         if any(rest == word or (len(word) > 4 and _one_edit(rest, word)) for word in called):
             return key

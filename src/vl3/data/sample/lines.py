@@ -5,6 +5,7 @@ A line is read as bytes, so that its encoding is its own problem, and at most `M
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.errors import DataError
 
 MAX_LINE_BYTES = 2**20
-"""A longer line is refused unread. The longest rows take a tenth of it, and a text takes 300 times its size to tokenise."""
+"""A longer line is refused unread. The longest rows take a tenth of it; tokenising a text takes 300 times its size."""
 MAX_DEPTH = 32
 """Levels of nesting. A sample has four; the parser's own limit depends on how deep its caller is."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -95,8 +96,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; json would keep the last of two equal keys without a word."""
     data = dict(pairs)
     if len(data) < len(pairs):
-        seen: set[str] = set()
-        raise _RepeatedKeyError(shown(next(key for key, _ in pairs if key in seen or seen.add(key))))
+        counts = Counter(key for key, _ in pairs)
+        raise _RepeatedKeyError(shown(counts.most_common(1)[0][0]))
     return data
 
 

@@ -21,8 +21,8 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
     if not path.is_relative_to(folder):
         raise SampleProblem(
             ProblemKind.OUTSIDE_FOLDER,
-            f"{shown(relative)} leads outside the data folder. A dataset may read only its own files: put the file into the "
-            "folder and write its path relative to the folder.",
+            f"{shown(relative)} leads outside the data folder. A dataset may read only its own files: put the file "
+            "into the folder and write its path relative to the folder.",
             where,
         )
     if not is_file:

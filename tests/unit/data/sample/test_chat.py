@@ -12,9 +12,9 @@ from vl3.data.sample.chat import (
     encode_messages,
     expand_images,
     render_message,
-    render_text,
     render_record,
     render_stream_frame,
+    render_text,
 )
 from vl3.data.sample.records import Record, parse_record
 from vl3.data.sample.tokenizer import ChatTokenizer

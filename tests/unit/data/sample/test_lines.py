@@ -55,7 +55,10 @@ def test_a_bad_line_is_refused(line, kind, words):
 
 
 def test_what_is_good_passes():
-    assert parse_line('{"a": "\\ud83d\\ude00", "b": "\u2028\x7f"}'.encode(), "x") == {"a": "\U0001f600", "b": "\u2028\x7f"}
+    assert parse_line('{"a": "\\ud83d\\ude00", "b": "\u2028\x7f"}'.encode(), "x") == {
+        "a": "\U0001f600",
+        "b": "\u2028\x7f",
+    }
     deep: dict = {"a": 1}
     for _ in range(MAX_DEPTH - 1):
         deep = {"a": deep}

@@ -53,7 +53,9 @@ def test_extension_keys_are_read_and_unknown_keys_named():
     assert record.unknown_keys == ("licence",)
 
 
-@pytest.mark.parametrize(("written", "taken"), [(7, "7"), (-3, "-3"), (7.5, "7.5"), ("7", "7"), (0, "0"), (10**400, f"{10**400}")])
+@pytest.mark.parametrize(
+    ("written", "taken"), [(7, "7"), (-3, "-3"), (7.5, "7.5"), ("7", "7"), (0, "0"), (10**400, f"{10**400}")]
+)
 def test_an_id_written_as_a_number_is_taken_as_text(written, taken):
     assert parse({"id": written, "conversations": conversation("Hi", "Yo")}).sample_id == taken
 
@@ -133,7 +135,11 @@ def test_a_system_turn_stays_a_system_turn():
         ({"id": "a\nb", "conversations": conversation("x", "y")}, "structure", r"id='a\nb' is not a name"),
         ({"id": " ", "conversations": conversation("x", "y")}, "structure", "id=' ' is not a name"),
         ({"id": "a" * 600, "conversations": conversation("x", "y")}, "structure", "1 to 512 characters"),
-        ('{"id": 1e999, "conversations": [{"from": "user", "value": "a"}, {"from": "gpt", "value": "b"}]}', "structure", "id=inf"),
+        (
+            '{"id": 1e999, "conversations": [{"from": "user", "value": "a"}, {"from": "gpt", "value": "b"}]}',
+            "structure",
+            "id=inf",
+        ),
         ({"source": "a\x1b[2J", "conversations": conversation("x", "y")}, "structure", r"source='a\x1b[2J'"),
         ({"source": ["a"], "conversations": conversation("x", "y")}, "structure", "source=['a'] is not a name"),
         ({"category": ["chart"], "conversations": conversation("x", "y")}, "structure", "category ['chart'] is unk"),
@@ -194,19 +200,19 @@ def test_a_bad_line_does_not_hide_the_next(tmp_path):
 def test_whatever_happens_to_a_line_it_is_a_record_or_a_problem(seed):
     """500 mutations each; `python -m benchmarks.mutated_lines` sends more of them through the whole build."""
     rng = random.Random(seed)
-    kinds = set()
+    kinds, reasons = set(), []
     for _ in range(500):
         line = mutate(rng.choice(valid_lines()), rng)
         try:
             record = parse_record(line, where="train.jsonl:7", split="train")
         except SampleProblem as problem:
-            assert problem.reason.isprintable()
-            assert len(problem.reason) <= 1000
             kinds.add(problem.kind)
+            reasons.append(problem.reason)
         else:
             json.dumps(asdict(record), ensure_ascii=False, allow_nan=False).encode()
             assert record.sample_id.isprintable()
             kinds.add("good")
+    assert all(reason.isprintable() and len(reason) <= 1000 for reason in reasons)
     assert kinds >= {"good", "json", "structure", "no_answer", "times", "tags"}
 
 
