@@ -223,7 +223,7 @@ def _bytes(medium: Media, name: str) -> bytes:
     """The bytes of a file; pixels become a PNG.
 
     Raises:
-        DataError: the file does not exist or cannot be read.
+        DataError: the file does not exist or cannot be read, or the pixels are not those of a picture.
     """
     if isinstance(medium, bytes):
         return medium
@@ -236,6 +236,9 @@ def _bytes(medium: Media, name: str) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    picture = Image.fromarray(medium) if isinstance(medium, np.ndarray) else medium
-    picture.save(buffer, "PNG", compress_level=0)
+    try:
+        picture = Image.fromarray(medium) if isinstance(medium, np.ndarray) else medium
+        picture.save(buffer, "PNG", compress_level=0)
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        raise DataError(f"{name} is not a picture ({error}). Pass a file, its bytes, or uint8 (H, W, 3).") from error
     return buffer.getvalue()

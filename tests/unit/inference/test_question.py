@@ -96,6 +96,9 @@ def test_frames_of_a_stream_come_with_their_times(clip, tiny_settings):
     ("arguments", "message"),
     [
         ({"images": ["nowhere.png"]}, "nowhere.png: no such file or directory. Check the path"),
+        ({"images": [np.zeros((4, 4, 3))]}, "image 1 is not a picture .*Pass a file, its bytes, or uint8"),
+        ({"images": [np.zeros((4, 0, 3), np.uint8)]}, "image 1 is not a picture"),
+        ({"images": [7]}, "image 1 is not a picture"),
         ({"images": [b"no picture"]}, r"image 1: the image \(10 bytes\) cannot be decoded"),
         ({"video": b"no video"}, "video: the file cannot be opened as a video"),
         ({"text": "two <image><image>", "images": [image_bytes(28, 28)]}, "2 <image> and 0 <video> tags but 1 images"),
