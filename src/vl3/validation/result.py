@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vl3.data.sample.problems import list_refusals
 from vl3.errors import DataError
 
 RESULT_FILE = "validation.json"
@@ -99,13 +100,14 @@ class ValidationResult:
             raise DataError(self.summary())
 
     def summary(self) -> str:
-        """The critical findings as text, each followed by its first rows."""
+        """The critical findings as text, each followed by its first rows; equal ones are one line."""
         lines = [f"the dataset is refused by {len(self.critical)} critical check(s) ({self._counts()})."]
         for finding in self.critical:
             lines.append(f"{finding.check}: {finding.message}")
-            lines += [f"  {row.where}: {row.reason}" for row in finding.rows[:_SHOWN_LINES]]
-            if finding.count > _SHOWN_LINES:
-                lines.append(f"  ... and {finding.count - _SHOWN_LINES} more")
+            listed = list_refusals((row.where, row.reason) for row in finding.rows)
+            lines += [f"  {line}" for line in listed[:_SHOWN_LINES]]
+            if len(listed) > _SHOWN_LINES or finding.count > len(finding.rows):
+                lines.append(f"  ... and others of the {finding.count}")
         lines.append(f"All findings are in {self.docs_folder / 'index.html'}.")
         return "\n".join(lines)
 

@@ -84,7 +84,7 @@ def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFram
     tables = {"lines": index_tables.lines_frame(table), "samples": samples}
     if len(samples):
         mixture = index_tables.mixture_frame(samples, config)
-        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture)}
+        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture, config)}
         tables["heldout"] = index_tables.heldout_frame(samples, config)
     return tables
 
@@ -237,4 +237,6 @@ def _facts(tables: "Mapping[str, pd.DataFrame]", num_checks: int) -> dict[str, A
     by_category = {split: dict(sorted(Counter(rows["category"]).items())) for split, rows in samples.groupby("split")}
     refused = int(lines["problem"].notna().sum())
     counts = {"lines": len(lines), "refused": refused, "train": splits["train"], "heldout": splits["heldout"]}
-    return {**facts, **counts, "by_category": by_category}
+    unread = Counter(key for keys in samples["unknown_keys"].dropna() for key in keys.split(", "))
+    unread_keys = dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))[:MAX_NAMED_ROWS])
+    return {**facts, **counts, "by_category": by_category, "unread_keys": unread_keys}

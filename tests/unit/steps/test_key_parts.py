@@ -107,3 +107,9 @@ def test_fingerprint_follows_annotations_and_media(data_folder: Path) -> None:
 def test_fingerprint_of_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the data folder does not exist"):
         validate_data.folder_fingerprint(tmp_path / "gone")
+
+
+def test_fingerprint_takes_any_name_of_a_file(data_folder: Path) -> None:
+    first = validate_data.folder_fingerprint(data_folder)
+    Path(os.fsdecode(os.fsencode(data_folder) + b"/\xff.png")).write_bytes(b"x")
+    assert validate_data.folder_fingerprint(data_folder) != first

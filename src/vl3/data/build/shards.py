@@ -7,6 +7,7 @@ only on the content: no times, no owners.
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -46,9 +47,9 @@ def shard_name(number: int) -> str:
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
-    """A record as JSON-ready data, without the split, which is in the index."""
+    """A record as JSON-ready data, without what is in the index: split and unknown keys."""
     data = asdict(record)
-    del data["split"]
+    del data["split"], data["unknown_keys"]
     return data
 
 
@@ -97,7 +98,7 @@ class ShardWriter:
         paths = list(dict.fromkeys(record.media_paths))
         annotation = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
         members = [(f"{key}.json", annotation)]
-        members += [(f"{key}.{number}{Path(path).suffix.lower()}", media[path]) for number, path in enumerate(paths)]
+        members += [(f"{key}.{number}{_suffix(path)}", media[path]) for number, path in enumerate(paths)]
         content = b"".join(_member(name, data) for name, data in members)
         with storage_errors(self._path):
             offset = self._file.tell()
@@ -162,6 +163,12 @@ def parse_sample(content: bytes, *, split: str) -> tuple[Record, dict[str, bytes
         annotation, *media = [content[info.offset_data : info.offset_data + info.size] for info in archive]
     record = record_from_json(json.loads(annotation), split=split)
     return record, dict(zip(dict.fromkeys(record.media_paths), media, strict=True))
+
+
+def _suffix(path: str) -> str:
+    """The suffix of a media file if it is an ordinary one: a tar header has room for 100 bytes of name."""
+    suffix = Path(path).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
 
 
 def _member(name: str, data: bytes) -> bytes:
