@@ -20,7 +20,7 @@ class Reference:
     uri: str
     """Folder of the artifact (file:// or s3://)."""
     sha256: str
-    """SHA-256 (hex) of the bytes of its manifest.json, which holds the digest of every file."""
+    """Its digest (SHA-256, hex): that of its manifest.json, which holds the digest of every file."""
     kind: str
     """What it is: dataset, checkpoint, evaluation, ..."""
     created_by: dict[str, str]
