@@ -28,6 +28,7 @@ IMAGE_VARIABLE = "VL3_IMAGE"
 """The image that a process runs in, best by digest; a container cannot see it by itself."""
 
 _DIRTY = "-dirty"
+_MAX_CHARACTERS = 4000
 _LIBRARIES = {
     **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
     "mlflow": ("mlflow", "mlflow-skinny"),
@@ -99,11 +100,24 @@ def machine() -> dict[str, str]:
     }
 
 
-def machine_line(machine: Mapping[str, str]) -> str:
-    """A machine in a few words: `2 cores (AMD EPYC 9354), 24 GiB, 1 x NVIDIA H200`."""
-    cpu = f" ({machine['cpu']})" if machine["cpu"] else ""
-    gpus = f", {machine['gpus']}" if machine["gpus"] else ""
-    return f"{machine['cores']} cores{cpu}, {machine['memory']}{gpus}"
+def in_words(found: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance that anybody may have written, each fact as a text: `commit`, `tree`, `command`, `machine`, `image`.
+
+    A machine is `desk: 2 cores (AMD EPYC 9354), 24 GiB, 1 x NVIDIA H200`. What is missing or no text is empty.
+    """
+    facts = {name: _text(found.get(name)) for name in ("commit", "tree", "command", "image")}
+    known = found.get("machine")
+    host, cores, cpu, memory, gpus = (
+        _text(known.get(name)) if isinstance(known, Mapping) else ""
+        for name in ("host", "cores", "cpu", "memory", "gpus")
+    )
+    processor = f"{cores} cores" + (f" ({cpu})" if cpu else "") if cores else cpu
+    size = ", ".join(filter(None, (processor, memory, gpus)))
+    return {**facts, "machine": f"{host}: {size}" if host and size else host or size}
+
+
+def _text(value: Any) -> str:
+    return value[:_MAX_CHARACTERS] if isinstance(value, str) else ""
 
 
 def _version(distribution: str) -> str:

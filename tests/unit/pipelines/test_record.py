@@ -11,6 +11,7 @@ from tests.support import documents
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 from vl3.pipelines.local.record import RunRecord, seconds_between
+from vl3.system.provenance import provenance
 
 PARAMETERS = WorkflowParameters(recipe="tiny", overrides=("seed=1",))
 
@@ -33,6 +34,7 @@ def test_overhead_is_what_no_step_accounts_for(tmp_path: Path) -> None:
     ]
     assert data["overhead_seconds"] == pytest.approx(data["seconds"] - 2.75)
     assert (data["state"], data["exit_code"], data["peak_memory_bytes"]) == ("succeeded", 0, 7)
+    assert {name: data[name] for name in provenance()} == provenance()
     assert set(data["versions"]) >= {"python", "torch", "kfp", "mlflow", "deepspeed"}
 
 
@@ -47,6 +49,7 @@ def test_a_restart_keeps_the_run_id_and_the_earlier_attempts(tmp_path: Path) -> 
         ("killed", None),
         ("failed", 3),
     ]
+    assert [attempt["commit"] for attempt in third.data["earlier_attempts"]] == [provenance()["commit"]] * 2
 
 
 def test_other_parameters_are_another_run(tmp_path: Path) -> None:

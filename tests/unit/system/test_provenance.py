@@ -3,21 +3,28 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.support.documents import VALUES
 from vl3.system import provenance as module
 from vl3.system.commit import code_commit
-from vl3.system.provenance import command_line, machine, machine_line, provenance, tree_of, versions
+from vl3.system.provenance import command_line, in_words, machine, provenance, tree_of, versions
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that has not been asked yet."""
     provenance.cache_clear()
     for name in (module.COMMAND_VARIABLE, module.IMAGE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
+    yield
+    provenance.cache_clear()
 
 
 def test_everything_that_is_asked_later_is_there() -> None:
@@ -100,7 +107,17 @@ def test_a_containers_limit_is_its_memory(file: str, text: str, gib: int | None,
     assert module._memory_bytes(tmp_path) == (whole if gib is None else gib * 1024**3)
 
 
-def test_a_machine_in_a_few_words() -> None:
-    known = machine() | {"cpu": "AMD EPYC", "cores": "2", "memory": "24 GiB", "gpus": "1 x NVIDIA H200"}
-    assert machine_line(known) == "2 cores (AMD EPYC), 24 GiB, 1 x NVIDIA H200"
-    assert machine_line(known | {"cpu": "", "gpus": ""}) == "2 cores, 24 GiB"
+def test_what_ran_in_words() -> None:
+    desk = machine() | {"host": "desk", "cpu": "AMD EPYC", "cores": "2", "memory": "24 GiB", "gpus": "1 x NVIDIA H200"}
+    words = in_words(provenance() | {"machine": desk, "image": "x@sha256:ab"})
+    assert words["machine"] == "desk: 2 cores (AMD EPYC), 24 GiB, 1 x NVIDIA H200"
+    assert (words["commit"], words["image"]) == (provenance()["commit"], "x@sha256:ab")
+    bare = in_words({"machine": desk | {"cpu": "", "gpus": ""}})
+    assert bare == {"commit": "", "tree": "", "command": "", "image": "", "machine": "desk: 2 cores, 24 GiB"}
+
+
+@given(found=st.dictionaries(st.sampled_from(["commit", "tree", "command", "machine", "image"]), VALUES))
+def test_what_ran_may_have_any_content(found: dict[str, Any]) -> None:
+    words = in_words(found)
+    assert list(words) == ["commit", "tree", "command", "image", "machine"]
+    assert all(isinstance(text, str) for text in words.values())

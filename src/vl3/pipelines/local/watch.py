@@ -17,6 +17,7 @@ from vl3.pipelines.local.record import RunRecord
 from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json
 from vl3.system.processes import end_marked, memory_bytes
+from vl3.system.provenance import COMMAND_VARIABLE, command_line
 from vl3.workflow.status import read_status
 
 _POLL_SECONDS = 0.1
@@ -214,6 +215,7 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         "OMP_NUM_THREADS": "1",
         "VL3_MLFLOW_TEMPLATE": str(Path(sys.prefix) / "share" / "vl3" / "mlflow.db"),
         **kept,
+        COMMAND_VARIABLE: command_line(sys.orig_argv),
         RUNNER_VARIABLE: mark,
         "VL3_RUN_FOLDER": str(folder),
         "VL3_TASK_LOG_DIR": str(folder / "logs"),
