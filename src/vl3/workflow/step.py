@@ -180,9 +180,10 @@ class StepWork(Generic[C]):
     @contextmanager
     def step_run(self) -> Iterator["StepRun"]:
         """The nested tracking run of this step, with the effective configuration; the first use imports MLflow."""
-        from vl3.workflow.tracking import open_tracker
+        from vl3.workflow.tracking import open_tracker, source_of
 
         with open_tracker(self.request).step(self.request.task, key=self.key) as step_run:
+            step_run.set_tags(source_of(self.request))
             step_run.log_config(to_dict(self.request.config))
             yield step_run
 

@@ -118,6 +118,14 @@ def image_of(pod: Object) -> str:
     return str(chosen.get("image") or "?")
 
 
+def running_image(pod: Object) -> str:
+    """Digest of the image that the container runs, as its node says: `ghcr.io/vl3/trainer@sha256:...`.
+
+    Empty before it runs. Some runtimes put a scheme in front of it.
+    """
+    return str(container_status(pod).get("imageID") or "").rpartition("://")[2]
+
+
 def is_ready(pod: Object) -> bool:
     """Whether a pod is ready and not being deleted."""
     return phase_of(pod) == "Running" and is_true(pod, "Ready") and not is_being_deleted(pod)
