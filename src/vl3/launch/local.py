@@ -16,7 +16,7 @@ from vl3.errors import ClusterError
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
-from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, open_to_append, storage_errors
 from vl3.system.processes import end_marked
 from vl3.training.job import JOB_NAME
 from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure
@@ -90,7 +90,7 @@ def _run(
 ) -> int | None:
     """Start torchrun and follow it; returns its exit code, or None if it was stopped at the deadline."""
     deadline = time.monotonic() + job.timeout_seconds
-    with storage_errors(_log_path(job)), _log_path(job).open("ab") as output:
+    with os.fdopen(open_to_append(_log_path(job)), "ab") as output:
         # Its own session: Ctrl-C must reach the workers only through this process, and once.
         process = subprocess.Popen(
             command,

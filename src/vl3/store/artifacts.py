@@ -26,7 +26,7 @@ from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publis
 from vl3.store.s3.connection import S3Connection
 from vl3.store.uris import file_path, scheme_of
 from vl3.system.files import atomic_write_bytes, sibling, storage_errors
-from vl3.system.folders import scratch_folder
+from vl3.system.folders import remove, scratch_folder
 from vl3.system.provenance import provenance
 
 
@@ -138,9 +138,9 @@ def delete(uri: str, *, s3: S3Connection | None = None) -> None:
         return
     folder = file_path(uri)
     with storage_errors(folder):
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        if not folder.is_symlink():  # it may lead to a folder of somebody else
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        remove(folder)
 
 
 def _manifest_of(reference: Reference, store: Store) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from vl3.errors import ConfigError, StorageError
 from vl3.store.uris import check_key
 from vl3.system.documents import parse_object
-from vl3.system.files import atomic_write_bytes, storage_errors
+from vl3.system.files import atomic_write_bytes, read_plain, storage_errors
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
@@ -204,7 +204,7 @@ def verify_folder(folder: Path, sha256: str) -> None:
     """
     path = folder / MANIFEST_NAME
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise StorageError(f"{path}: the manifest cannot be read ({error.strerror}). {_REMEDY}") from error
     found = manifest_digest(data)

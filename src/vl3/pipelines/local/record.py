@@ -1,6 +1,7 @@
 """The record of a run, `run.json`: its parameters, the state and time of each task, what ran."""
 
 import os
+import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,7 +105,12 @@ def read_former(path: Path) -> dict[str, Any]:
 
 
 def _run_id(former: dict[str, Any], workflow: str, asked: dict[str, Any], name: str) -> str:
-    if former.get("run_id") and (former.get("workflow"), former.get("parameters")) == (workflow, asked):
+    """The id of the attempt that is started again, or a new one.
+
+    The end of a run deletes what its id names on a cluster, so only an id that this folder gives is taken over.
+    """
+    is_same = (former.get("workflow"), former.get("parameters")) == (workflow, asked)
+    if is_same and re.fullmatch(re.escape(name) + r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", former["run_id"]):
         return former["run_id"]
     # Not only the time: two machines may start a run with the same name in the same second, on one cluster.
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
