@@ -15,6 +15,7 @@ from vl3.store.artifacts import fetch, read_manifest
 from vl3.store.reference import Reference
 from vl3.system.clock import is_time
 from vl3.system.files import atomic_write_bytes, read_record
+from vl3.system.folders import own_folder
 from vl3.system.provenance import in_words, provenance, versions
 from vl3.training.events import EVENTS_NAME, STAGE_FILE
 from vl3.validation.result import RESULT_FILE
@@ -118,7 +119,7 @@ def _deliver(request: Request, report: Reference) -> None:
     """Copy the report to `<run folder>/report/`."""
     if request.run_folder is None:
         return
-    made, target = fetch(report), request.run_folder / "report"
+    made, target = fetch(report), own_folder(request.run_folder / "report")
     for name in ("report.html", "report.json"):
         atomic_write_bytes(target / name, (made / name).read_bytes())
 
