@@ -20,7 +20,7 @@ PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
-.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check golden images lock-images test-images \
+.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
 	kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
@@ -72,8 +72,11 @@ test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/
 	$(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 		--durations 10 --durations-min 1 $(TESTS)
 
-check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
+check: lint typecheck imports audit ## Lint, types, import contracts, vulnerabilities, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
+
+audit: $(SETUP) ## Known vulnerabilities of the pinned libraries, where the package index has a list of them
+	@$(PYTHON_IN_VENV) scripts/audit.py
 
 golden: $(SETUP) ## Rewrite the golden files; review the diff
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
@@ -84,6 +87,9 @@ images: $(SETUP) ## Build the images; IMAGES="trainer data" for some, BASE_IMAGE
 
 lock-images: $(SETUP) ## Pin the libraries of the images again (images/*/requirements.txt)
 	$(PYTHON_IN_VENV) -m images.lock
+
+licences: $(SETUP) ## Rewrite THIRD_PARTY.md, the licences of the libraries in the images
+	$(PYTHON_IN_VENV) -m images.licences
 
 test-images: $(SETUP) ## Test each image as a restricted container
 	$(PYTHON_IN_VENV) -m pytest tests/images

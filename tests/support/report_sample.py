@@ -32,6 +32,7 @@ def report_data(folder: Path) -> dict[str, Any]:
             "seed": 0,
             "started_at": START,
             "overrides": ["data.max_frames=16"],
+            "ran": [_ran("this report", tree="modified"), *(_ran(stage) for stage in STAGES)],
             "versions": {"vl3": "0.1.0", "commit": "5206239", "python": "3.11.2", "torch": "2.13.0"},
             "machine": "2 cores, 24 GiB",
         },
@@ -44,6 +45,17 @@ def report_data(folder: Path) -> dict[str, Any]:
         "validation": _validation(),
         "lineage": _lineage(rng),
         "missing": {},
+    }
+
+
+def _ran(what: str, tree: str = "clean") -> dict[str, str]:
+    return {
+        "what": what,
+        "commit": "52062393c1b0a4d2e9f8a7b6c5d4e3f2a1b0c9d8",
+        "tree": tree,
+        "command": "python -m vl3.pipelines.run --recipe tiny --set data.max_frames=16",
+        "machine": "desk: 2 cores (AMD EPYC), 24 GiB",
+        "image": "",
     }
 
 

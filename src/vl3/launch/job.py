@@ -88,3 +88,5 @@ class LaunchResult:
     """Time with processes, over all attempts that this launcher saw."""
     states: tuple[StateChange, ...]
     """The state changes in order."""
+    images: tuple[str, ...] = ()
+    """The images that the pods ran, by digest as their nodes say; one, unless its tag was moved meanwhile."""

@@ -18,7 +18,7 @@ from vl3.launch.stall import Overdue, StallWatch
 from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
 from vl3.system.endings import MemoryKills
-from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.files import atomic_write_json, open_to_append, storage_errors
 from vl3.system.processes import end_marked
 from vl3.training.job import JOB_NAME
 from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure, was_asked_to_end
@@ -94,7 +94,7 @@ def _run(
 ) -> int | Overdue:
     """Start torchrun and follow it; returns its exit code, or why it was stopped."""
     watch = StallWatch(job, time.monotonic())
-    with storage_errors(_log_path(job)), _log_path(job).open("ab") as output:
+    with os.fdopen(open_to_append(_log_path(job)), "ab") as output:
         # Its own session: Ctrl-C must reach the workers only through this process, and once.
         process = subprocess.Popen(
             command,

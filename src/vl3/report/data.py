@@ -43,8 +43,10 @@ class RunFacts:
     """Start of the run, unix seconds."""
     overrides: list[str] = field(default_factory=list)
     """Overrides of the recipe, `path.to.field=value`."""
+    ran: list[dict[str, str]] = field(default_factory=list)
+    """What ran for this report and for each checkpoint: `what`, `commit`, `tree`, `command`, `machine` and `image`."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions by name: vl3, python, torch, deepspeed, transformers, the commit."""
+    """Versions by name: vl3, python, torch, deepspeed, transformers."""
     machine: str = ""
     """Description of the machine, for example `2 cores, 24 GiB`."""
 

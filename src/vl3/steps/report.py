@@ -1,11 +1,8 @@
 """Step: collect the results of every step and write the report."""
 
-import contextlib
 import json
-import os
 import time
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +11,17 @@ from vl3.steps.chain import TrainedStage, trained_stages
 from vl3.steps.lineage import lineage
 from vl3.steps.promote import PROMOTION_FILE
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch
+from vl3.store.artifacts import fetch, read_manifest
 from vl3.store.reference import Reference
 from vl3.system.clock import is_time
 from vl3.system.files import atomic_write_bytes, read_record
+from vl3.system.folders import own_folder
+from vl3.system.provenance import in_words, provenance, versions
 from vl3.training.events import EVENTS_NAME, STAGE_FILE
 from vl3.validation.result import RESULT_FILE
 from vl3.workflow.record import StepRecord, record_of
 from vl3.workflow.status import read_status
 from vl3.workflow.step import Step, StepOutcome
-
-_VERSIONS = {
-    **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
-    "mlflow": ("mlflow", "mlflow-skinny"),
-    "great-expectations": ("great-expectations",),
-}
-"""Name in the report -> distributions to read the version from; not every image has all."""
 
 
 def run(work: Work) -> StepOutcome:
@@ -54,7 +46,7 @@ def gather(request: Request) -> dict[str, Any]:
     run_record = _run_record(request)
     stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
     return {
-        "run": _run_facts(request, run_record),
+        "run": _run_facts(request, run_record, stages),
         "verdict": {"state": promotion["state"], "reason": promotion["reason"]},
         "chain": [_chain_step(request, record_of(reference)) for reference in _one_of_each_task(request, stages)],
         "wall_seconds": _wall_seconds(run_record),
@@ -67,8 +59,9 @@ def gather(request: Request) -> dict[str, Any]:
     }
 
 
-def _run_facts(request: Request, run_record: dict[str, Any]) -> dict[str, Any]:
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _run_facts(request: Request, run_record: dict[str, Any], stages: list[TrainedStage]) -> dict[str, Any]:
+    made = [(stage.name, read_manifest(stage.checkpoint).provenance) for stage in stages]
+    ran = [{"what": what, **in_words(found)} for what, found in [("this report", provenance()), *made]]
     return {
         "run_id": request.run_id,
         "run_name": request.run_folder.name if request.run_folder else request.run_id,
@@ -76,19 +69,10 @@ def _run_facts(request: Request, run_record: dict[str, Any]) -> dict[str, Any]:
         "seed": request.config.seed,
         "started_at": _unix(run_record.get("started_at")),
         "overrides": list(request.overrides),
-        "versions": _versions(request.library_pins),
-        "machine": f"{os.cpu_count()} cores, {memory_bytes / 1024**3:.0f} GiB",
+        "ran": ran,
+        "versions": versions(request.library_pins),
+        "machine": ran[0]["machine"],
     }
-
-
-def _versions(pins: dict[str, str]) -> dict[str, str]:
-    """Versions of the run's libraries: those pinned in the trainer image if known, otherwise those installed here."""
-    found: dict[str, str] = {}
-    for name, distributions in _VERSIONS.items():
-        for distribution in distributions:
-            with contextlib.suppress(PackageNotFoundError):
-                found.setdefault(name, pins.get(distribution) or version(distribution))
-    return found
 
 
 def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Reference]:
@@ -135,7 +119,7 @@ def _deliver(request: Request, report: Reference) -> None:
     """Copy the report to `<run folder>/report/`."""
     if request.run_folder is None:
         return
-    made, target = fetch(report), request.run_folder / "report"
+    made, target = fetch(report), own_folder(request.run_folder / "report")
     for name in ("report.html", "report.json"):
         atomic_write_bytes(target / name, (made / name).read_bytes())
 

@@ -15,7 +15,7 @@ from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, origin_of
 from vl3.steps.registry import register_checkpoint
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch, is_intact
+from vl3.store.artifacts import fetch, is_intact, note_provenance
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
@@ -199,7 +199,20 @@ def _train(work: Work, step_run: "StepRun") -> Reference:
             f"{work.request.task}: every process succeeded, but {work.output_uri('checkpoint')} has no complete "
             "checkpoint. Check the stage's log and start the run again."
         )
+    _note_images(checkpoint, result.images, step_run)
     return checkpoint
+
+
+def _note_images(checkpoint: Reference, images: tuple[str, ...], step_run: "StepRun") -> None:
+    """Say in the manifest and in MLflow which images trained; a pod cannot see its own, and only the launcher can."""
+    if not images:
+        return
+    text = ", ".join(images)
+    step_run.set_tags({"vl3.image": text})
+    try:
+        note_provenance(checkpoint, {"image": text})
+    except StorageError as error:  # the checkpoint is whole, and its log and MLflow name the image
+        log.warning("the manifest does not name the image %s: %s", text, error)
 
 
 def _launch_job(work: Work) -> LaunchJob:

@@ -9,7 +9,7 @@ from vl3.errors import StorageError
 from vl3.store.s3.connection import S3Connection, connection_from_environment
 from vl3.store.s3.store import S3Store, require_length
 from vl3.store.uris import check_key, file_path, scheme_of
-from vl3.system.files import sibling, storage_errors
+from vl3.system.files import read_plain, sibling, storage_errors
 
 
 class Store(Protocol):
@@ -86,7 +86,7 @@ class FileStore:
         """See Store."""
         path = self._path(key)
         try:
-            return path.read_bytes()
+            return read_plain(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -20,6 +20,7 @@ from PIL import Image
 from vl3.config.data import Category
 from vl3.data.sample.records import annotations_file
 from vl3.errors import StorageError
+from vl3.system.files import read_record
 from vl3.system.folders import whole_folder
 from vl3.toy.world import DESCRIBE, Scene, ToyQuestion, draw_scene
 
@@ -68,10 +69,11 @@ def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: floa
     settings = {"seed": seed, "heldout_scenes": heldout_scenes, "scale": scale, "version": 1}
     finished = out / FINISHED_NAME
     if finished.exists():
-        known = json.loads(finished.read_text(encoding="utf-8"))
-        if known["settings"] == settings:
+        known = read_record(finished)
+        if known.get("settings") == settings and isinstance(known.get("samples"), int):
             return known["samples"]
-        raise StorageError(f"{out} has a corpus with {known['settings']}, not {settings}. Choose another --out.")
+        found = known.get("settings", "unknown settings")
+        raise StorageError(f"{out} has a corpus with {found}, not {settings}. Choose another --out.")
     with whole_folder(out) as folder:
         return _write(folder, settings, workers)
 

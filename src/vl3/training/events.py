@@ -3,13 +3,14 @@
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from vl3.system.documents import parse_object
-from vl3.system.files import storage_errors
+from vl3.system.files import open_to_append, storage_errors
 
 log = logging.getLogger("vl3.training")
 
@@ -53,7 +54,7 @@ class EventLog:
         self._path = path
         if path is not None:
             with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(open_to_append(path))
                 _end_broken_line(path)
 
     def write(self, kind: str, **fields: Any) -> None:

@@ -1,12 +1,13 @@
 """How the processes of a stage ended, from the error that they recorded or from torchrun's last output."""
 
-import json
 import re
 import signal
 from pathlib import Path
 
 from vl3.errors import FAMILIES, Vl3Error
+from vl3.system.documents import parse_object
 from vl3.system.endings import MemoryKills, signal_meaning
+from vl3.system.files import read_plain
 
 FAILURE_NAME = "failure.json"
 """File in which the process that failed first records its error."""
@@ -63,7 +64,10 @@ def was_asked_to_end(code: int, lines: list[str]) -> bool:
 def recorded_failure(path: Path) -> Vl3Error | None:
     """The error of a known family that a worker recorded; None if there is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return FAMILIES[data["family"]](data["message"])
-    except (OSError, ValueError, KeyError, TypeError):
+        data = parse_object(read_plain(path))
+    except (OSError, ValueError):
         return None
+    family, message = data.get("family"), data.get("message")
+    if not isinstance(family, str) or not isinstance(message, str) or family not in FAMILIES:
+        return None
+    return FAMILIES[family](message)

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ from vl3.errors import InterruptError, TerminatedError, Vl3Error, family_name
 from vl3.lifeline import start_lifeline
 from vl3.store.reference import read_reference, write_reference
 from vl3.system.commit import code_commit
-from vl3.system.files import resource_errors, storage_errors
+from vl3.system.files import open_to_append, resource_errors
 from vl3.tracking.environment import MLFLOW_ENVIRONMENT
 from vl3.workflow.code import read_pins
 from vl3.workflow.failures import note_failure, refuse_blind_retry
@@ -71,7 +71,7 @@ def run_step(
         if not status.is_kept:
             refuse_blind_retry(parameters.artifacts_uri, parameters.run_id, task)
         request = _request(task, part, parameters, inputs or {}, values or {})
-        record, is_reused = _run(name, request, status)
+        record, is_reused = _run(name, request, status, outputs or {})
         for output, path in (outputs or {}).items():
             write_reference(record.output(output), Path(path))
     except BaseException as error:
@@ -90,13 +90,13 @@ def task_name(name: str, part: str = "") -> str:
     return (f"{name.rpartition('_')[0]}-{part}" if part else name).replace("_", "-")
 
 
-def _run(name: str, request: StepRequest[Any], status: StatusFile) -> tuple[StepRecord, bool]:
+def _run(name: str, request: StepRequest[Any], status: StatusFile, outputs: Collection[str]) -> tuple[StepRecord, bool]:
     step: Step[Any] = importlib.import_module(f"vl3.steps.{name}").STEP
     log.info(
         "%s of run %s, recipe %s, overrides %s", request.task, request.run_id, request.config.name, request.overrides
     )
     with resource_errors(Path(request.artifacts_uri)):
-        return execute(step, request, status.progress)
+        return execute(step, request, status.progress, outputs=outputs)
 
 
 def _request(
@@ -122,9 +122,7 @@ def _set_up_logging(task: str) -> None:
     """Log to stderr; with a local runner all output of this process goes to the task's own log file."""
     path = _log_path(task)
     if path is not None:
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = open_to_append(path)
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(descriptor, 1)

@@ -106,6 +106,21 @@ def test_a_workflow_s_process_that_was_asked_to_end_interrupts_the_run(
     assert f"the workflow's process ended on request ({name}). Finished work is kept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["kfp", "status", "logs", "logs/runner.log"])
+def test_a_link_in_the_run_leads_nowhere(name: str, tmp_path: Path) -> None:
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.mkdir()
+    (precious / "request.json").write_text("dear")
+    (run / name).parent.mkdir(parents=True)
+    (run / name).symlink_to(precious / "request.json" if name.endswith(".log") else precious)
+    watch = RunWatch(run, "train", WorkflowParameters(recipe="tiny"), {}, tmp_path / "temporary")
+    watch._prepare()
+    with watch._start() as child:
+        child.kill()
+    assert {path.name: path.read_text() for path in precious.iterdir()} == {"request.json": "dear"}
+    assert not (run / name).is_symlink()
+
+
 def test_a_workflow_that_does_nothing_is_stopped(make_watch, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(watch_module, "_IDLE_LIMIT_SECONDS", 0.3)
     assert make_watch("time.sleep(60)").run() == 4

@@ -4,7 +4,6 @@ Token counts are exact: `text_tokens` plus the vision tokens of a merge is the l
 pyarrow is imported inside functions, because the workers of a build fill rows without it.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -16,6 +15,8 @@ import numpy as np
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.problems import ProblemKind, printable
 from vl3.errors import DataError
+from vl3.system.documents import parse_object
+from vl3.system.files import read_plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -228,7 +229,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY_NAME
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(read_plain(path))
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a complete dataset: {SUMMARY_NAME}, which is written last, is missing. "

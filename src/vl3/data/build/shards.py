@@ -21,6 +21,7 @@ from vl3.errors import DataError
 from vl3.system.files import storage_errors
 
 _BLOCK_BYTES = 512
+_SHARD = re.compile(r"shard-[0-9]{6,}\.tar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +144,18 @@ class ShardReader:
                 f"{where}: its bytes in {self._folder / shard} do not match the digest in the index. The shard is "
                 "damaged; build the dataset again."
             )
-        return parse_sample(content, split=self._columns["split"][row])
+        try:
+            return parse_sample(content, split=self._columns["split"][row])
+        except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
+            raise DataError(
+                f"{where}: its bytes in {self._folder / shard} are no sample ({error}). Build the dataset again."
+            ) from error
 
     def _read_range(self, shard: str, offset: int, length: int, where: str) -> bytes:
+        if not _SHARD.fullmatch(shard):
+            raise DataError(
+                f"{where}: the index names the shard {shard!r:.200}, which is no file of this dataset. Build it again."
+            )
         path = self._folder / shard
         try:
             with path.open("rb") as file:

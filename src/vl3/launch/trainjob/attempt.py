@@ -70,6 +70,11 @@ class Attempt:
             ResourceWatcher(client, kind, query, self._inbox.put, limits) for kind, query in queries.items()
         ]
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that its pods run, by digest."""
+        return self._observed.images
+
     def follow(self) -> AttemptFailure | None:
         """Follow to the end; returns None when the job is complete, otherwise what ended it.
 

@@ -1,6 +1,7 @@
 """Passes on a job's log lines, events and states: to files, the log and the caller."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from vl3.errors import StorageError
 from vl3.launch.job import LaunchJob, StateChange
 from vl3.store.objects import open_store
-from vl3.system.files import storage_errors
+from vl3.system.files import open_to_append, storage_errors
 from vl3.training.events import EVENTS_NAME, parse_event
 
 log = logging.getLogger("vl3.launch")
@@ -84,10 +85,7 @@ class LaunchOutput:
             return None
         if line not in self._known:  # a restarted launcher reads the log from its beginning
             self._known.add(line)
-            with storage_errors(self._job.events_path, needed_bytes=len(line)):
-                self._job.events_path.parent.mkdir(parents=True, exist_ok=True)
-                with self._job.events_path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+            _append(self._job.events_path, line)
         self.last_step = max(self.last_step, _step(event))
         self._on_event(event)
         return event
@@ -96,10 +94,12 @@ class LaunchOutput:
         path = self._job.log_path
         if path is None:
             return
-        with storage_errors(path, needed_bytes=len(text)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        _append(path, text)
+
+
+def _append(path: Path, line: str) -> None:
+    with storage_errors(path, needed_bytes=len(line)), os.fdopen(open_to_append(path), "a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def _step(event: dict[str, Any]) -> int:

@@ -85,6 +85,7 @@ class _Launch:
         self._launcher_pod: LauncherPod | None = None
         self._queued_seconds = 0.0
         self._running_seconds = 0.0
+        self._images: tuple[str, ...] = ()
 
     def run(self) -> LaunchResult:
         number, history, found = self._find()
@@ -103,6 +104,7 @@ class _Launch:
                     seconds_queued=self._queued_seconds,
                     seconds_running=self._running_seconds,
                     states=tuple(self._output.states),
+                    images=self._images,
                 )
             history = [*history, FailedAttempt(failure.cause.name, self._output.last_step)]
             if not may_retry(failure.cause, history, max_retries=self._placement.max_retries):
@@ -207,6 +209,7 @@ class _Launch:
         finally:
             self._queued_seconds += attempt.durations.queued_seconds
             self._running_seconds += attempt.durations.running_seconds
+            self._images = attempt.images
         for pod, lines in attempt.tails.items():
             self._output.tail(pod, lines)
         return failure, attempt.tails

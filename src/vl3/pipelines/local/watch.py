@@ -15,13 +15,16 @@ from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ENDINGS, FAMILIES, ClusterError, InterruptError, StorageError, TerminatedError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.pipelines.local.display import open_display, tell
+from vl3.pipelines.local.lock import RUN_FOLDER_VARIABLE
 from vl3.pipelines.local.record import RunRecord
 from vl3.pipelines.workflows import TaskLimit
 from vl3.system.documents import parse_object
 from vl3.system.endings import MemoryKills
-from vl3.system.files import atomic_write_json
+from vl3.system.files import atomic_write_json, open_to_append, storage_errors
+from vl3.system.folders import own_folder, remove
 from vl3.system.pace import Pace
 from vl3.system.processes import end_marked, memory_bytes
+from vl3.system.provenance import COMMAND_VARIABLE, command_line
 from vl3.workflow.status import read_status
 
 _POLL_SECONDS = 0.1
@@ -91,15 +94,16 @@ class RunWatch:
     def _prepare(self) -> None:
         """Remove files of an earlier attempt that only concern that attempt."""
         for name in ("status", "kfp"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+            with storage_errors(self._folder / name):
+                remove(self._folder / name)
         parameters = {**self._record.data["parameters"], "run_id": self._record.run_id}
         request = {"workflow": self._record.data["workflow"], "parameters": parameters}
         atomic_write_json(self._folder / "kfp" / "request.json", request)
-        (self._folder / "logs").mkdir(exist_ok=True)
-        (self._folder / "status").mkdir(exist_ok=True)
+        for name in ("logs", "status"):
+            own_folder(self._folder / name)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with (self._folder / "logs" / "runner.log").open("ab") as log:
+        with os.fdopen(open_to_append(self._folder / "logs" / "runner.log"), "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "vl3.pipelines.local.child", str(self._folder)],
                 cwd=self._folder,
@@ -243,8 +247,9 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         "OMP_NUM_THREADS": "1",
         "VL3_MLFLOW_TEMPLATE": str(Path(sys.prefix) / "share" / "vl3" / "mlflow.db"),
         **kept,
+        COMMAND_VARIABLE: command_line(sys.orig_argv),
         RUNNER_VARIABLE: mark,
-        "VL3_RUN_FOLDER": str(folder),
+        RUN_FOLDER_VARIABLE: str(folder),
         "VL3_TASK_LOG_DIR": str(folder / "logs"),
         "TMPDIR": str(temporary),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
