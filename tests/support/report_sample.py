@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from tests.support.workflows import STAGES
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
-from vl3.evaluation.metrics import wilson_interval
+from vl3.proportions import wilson_interval
 from vl3.recipes.catalog import get_recipe
 
 START = 1_790_000_000.0
