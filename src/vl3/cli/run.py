@@ -2,10 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl3.cli.tables import aligned
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, Vl3Error
 from vl3.pipelines.options import with_parameters
@@ -23,6 +25,7 @@ Endpoint = Annotated[
 Namespace = Annotated[
     str, typer.Option("--namespace", envvar="VL3_KFP_NAMESPACE", help="Namespace, on a multi-user server.")
 ]
+_ANY_RUN = "Folder of a run, its name below runs/, or the id of a submitted one."
 Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a run.")]
 
 
@@ -65,7 +68,7 @@ def list_runs(
         created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else ""
         parameters = run_parameters(run)
         rows.append((parameters["run_id"], str(run.state), parameters.get("recipe", ""), created, run.run_id))
-    print("no run of this workflow yet" if len(rows) == 1 else _aligned(rows))
+    print("no run of this workflow yet" if len(rows) == 1 else aligned(rows))
 
 
 @app.command()
@@ -83,7 +86,7 @@ def status(
     found = submitting.find_run(server, run)
     if not follow:
         rows: list[tuple[str, ...]] = [(task.name, task.state, task.error) for task in task_states(found)]
-        print(f"run {found.display_name}: {found.state}  {server.link(found.run_id)}\n{_aligned(rows)}")
+        print(f"run {found.display_name}: {found.state}  {server.link(found.run_id)}\n{aligned(rows)}")
         return
     shown: dict[str, str] = {}
     for now in submitting.follow(server, found):
@@ -98,7 +101,7 @@ def status(
 
 @app.command()
 def explain(
-    run: Annotated[str, typer.Argument(help="Folder of a run, its name below runs/, or the id of a submitted one.")],
+    run: Annotated[str, typer.Argument(help=_ANY_RUN)],
     task: Annotated[str, typer.Argument(help="Task of the workflow. Default: all.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every difference.")] = False,
     endpoint: Endpoint = "",
@@ -117,7 +120,29 @@ def explain(
     for preview in previews:
         rows.append((preview.task, preview.line))
         rows += [("", f"warning: {preview.warning}")] if preview.warning else []
-    print(_aligned(rows))
+    print(aligned(rows))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help=_ANY_RUN)],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The other run; differences are its minus the first.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the page.")] = Path("build/compare.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Compare two finished runs: settings, loss, and which differences in accuracy are beyond chance."""
+    from vl3.cli.compare import comparison_text, finished_run
+    from vl3.report.compare import compare_runs, write_comparison
+
+    connect = (lambda: _server(endpoint, namespace)) if endpoint else None
+    comparison = compare_runs(finished_run(first, connect), finished_run(second, connect))
+    write_comparison(comparison, out)
+    if as_json:
+        print(json.dumps({**comparison, "page": str(out)}, indent=1, ensure_ascii=False))
+        return
+    print(f"{comparison_text(comparison)}\n\n{out}: the same as a page")
 
 
 @app.command()
@@ -202,8 +227,3 @@ def _server(endpoint: str, namespace: str) -> "Server":
     from vl3.pipelines.server import Server
 
     return Server(endpoint, namespace, os.environ)
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

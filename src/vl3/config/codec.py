@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import cattrs
@@ -85,3 +85,20 @@ def canonical_json(data: Any) -> str:
 def digest(data: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of plain data."""
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+
+
+def flatten(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested configuration as one level, by paths joined with dots.
+
+    {"optimizer": {"beta1": 0.9}, "lora": None, "mixture": {}}
+    -> {"optimizer.beta1": 0.9, "lora": None, "mixture": {}}
+    """
+    return dict(_leaves(parts, ""))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -10,6 +10,9 @@ from vl3.errors import DataError
 RESULT_FILE = "validation.json"
 """The file with all findings in the folder of a validation."""
 
+DOCS_FOLDER = "data_docs"
+"""Folder of the pages for people in the folder of a validation."""
+
 MAX_NAMED_ROWS = 1000
 """Maximum number of rows that a finding lists; the count is always that of all failing rows."""
 _SHOWN_LINES = 20
@@ -52,6 +55,28 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckOutcome:
+    """A check that was run, passed or not."""
+
+    check: str
+    """Name of the check."""
+    table: str
+    """The checked table."""
+    severity: str
+    """`critical` or `warning`."""
+    rule: str
+    """What it asks for, as a sentence; names of columns stand between backticks."""
+    meaning: str
+    """What is wrong if it fails, and what to do."""
+    passed: bool
+    """Whether every row passed."""
+    count: int
+    """Number of failing rows."""
+    total: int
+    """Number of rows of the table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
     """An annotation line that the builder refused."""
 
@@ -73,6 +98,8 @@ class ValidationResult:
     """Failures because of which the dataset is refused."""
     warnings: tuple[Finding, ...]
     """Failures that are only reported."""
+    checks: tuple[CheckOutcome, ...]
+    """Every check that was run."""
     left_out: tuple[LeftOut, ...]
     """Every refused line."""
     facts: dict[str, Any]
@@ -86,6 +113,7 @@ class ValidationResult:
             "passed": self.passed,
             "critical": [asdict(finding) for finding in self.critical],
             "warnings": [asdict(finding) for finding in self.warnings],
+            "checks": [asdict(check) for check in self.checks],
             "left_out": [asdict(line) for line in self.left_out],
             "facts": self.facts,
         }

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from vl3.config.codec import to_dict
+from vl3.config.codec import flatten, to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
@@ -26,7 +26,7 @@ from vl3.system.files import storage_errors
 from vl3.system.folders import own_folder, own_temporary_folder, remove
 from vl3.workflow.code import library_versions, module_digests, version_of
 from vl3.workflow.explain import judge
-from vl3.workflow.key import KeyParts, flatten
+from vl3.workflow.key import KeyParts
 from vl3.workflow.record import StepRecord, finished_records, read_record, record_uri, write_record
 
 if TYPE_CHECKING:

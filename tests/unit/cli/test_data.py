@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -153,6 +154,26 @@ def test_validate_judges_the_whole_dataset(
     assert err.splitlines()[-1].startswith("DataError: the dataset is refused by ")
     assert "Traceback" not in err
     assert (tmp_path / "build" / "validation" / "data_docs" / "index.html").is_file()
+
+
+@pytest.mark.slow  # Great Expectations takes seconds to import
+def test_markup_in_data_is_text_on_every_page(data: Path, options: list[str], tmp_path: Path) -> None:
+    """In ids, sources, categories, speakers, texts, names of files, and in the file of annotations itself."""
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+    Image.new("RGB", (56, 42), "red").save(data / "<img src=x onerror=alert(3)>.png")
+    picture = {"image": ["<img src=x onerror=alert(3)>.png"], "conversations": PICTURE}
+    lines: list[dict[str, Any]] = [
+        {"id": f"{evil}{number}", "source": evil, "conversations": TURNS} for number in (1, 1)
+    ]
+    lines += [picture, {**picture, "image": [f"{evil}.png"]}, {"category": evil, "conversations": TURNS}]
+    lines += [{"conversations": [{"from": evil, "value": evil}]}, {evil: evil, "conversations": TURNS}]
+    (data / "annotations" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["data", "validate", "--data", str(data), *options]) == 3
+    docs = tmp_path / "build" / "validation" / "data_docs"
+    pages = [path.read_text(encoding="utf-8") for path in docs.rglob("*") if path.is_file()]
+    assert len(pages) >= 8
+    assert any("&lt;script&gt;alert(1)" in text for text in pages)
+    assert [text for text in pages if "<script" in text or "<img" in text] == []
 
 
 def test_missing_folder_is_named(tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

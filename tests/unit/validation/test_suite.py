@@ -50,8 +50,9 @@ def test_validate_index_passes_good_data_and_writes_docs(
     result.require_passed()
     assert result.docs_folder == tmp_path / "data_docs"
     assert "samples" in (result.docs_folder / "index.html").read_text()
-    pages = {page.stem.rpartition("-")[2] for page in result.docs_folder.glob("validations/**/*.html")}
-    assert pages == {"schema", "lines", "samples", "mixture", "stages", "heldout"}
+    tables = {"schema", "lines", "samples", "mixture", "stages", "heldout"}
+    assert {page.stem for page in result.docs_folder.glob("*.html")} == {"index", *tables}
+    assert {page.stem for page in result.docs_folder.glob("great_expectations/*.json")} == tables
     assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(result.to_dict()))
     out, err = capfd.readouterr()
     assert out == ""
@@ -359,8 +360,8 @@ def test_validate_index_refuses_missing_column_and_wrong_type(
     result = validate_index(table, config, tmp_path)
     assert not result.passed
     assert {row.where: row.reason for row in result.critical[0].rows} == {
-        "sha256": "asked=text, found=missing, fits=False",
-        "num_turns": "asked=number, found=text, fits=False",
+        "sha256": "asked=text, found=missing, fits=no",
+        "num_turns": "asked=number, found=text, fits=no",
     }
     assert result.facts == {"expectations": 1}
 
