@@ -33,7 +33,7 @@ class PlacementConfig:
     priority: str
     """WorkloadPriorityClass; a higher one may preempt a lower one, which later resumes from its checkpoint."""
     queue_timeout_seconds: Seconds
-    """Time that the stage may wait for quota; no time limits how long it runs."""
+    """Time that the stage may wait for quota; what it may take once it runs is in `stages.<stage>`."""
     max_retries: Annotated[int, Range(at_least=0, at_most=1000)]
     """Retries after failures of the platform: a lost node, an eviction, a crash."""
 

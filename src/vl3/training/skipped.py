@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vl3.data.loader.rows import PackedRow
@@ -42,7 +43,7 @@ class SkipLimit:
     def of(cls, fraction: float, *, steps: int) -> "SkipLimit":
         """The limit of a stage: 0.1 of 10 steps allows 1, of 600 steps 10 among any 100."""
         last_steps = min(_LAST_STEPS, steps)
-        return cls(last_steps=last_steps, allowed=int(fraction * last_steps), fraction=fraction)
+        return cls(last_steps=last_steps, allowed=int(fraction * last_steps + 1e-9), fraction=fraction)
 
 
 class SkippedUpdates:
@@ -70,7 +71,8 @@ class SkippedUpdates:
         self.steps.append(step)
         text = f"the gradient of step {step} is not finite, so its update was left out; {_named(found)}"
         self._events.write("skipped_update", step=step, time=time.time(), rows=found)
-        log.warning(text)
+        if dist.get_rank() == 0:  # the other ranks would say the same
+            log.warning(text)
         if len(self.steps) <= _NOTES:
             self._events.note(text)
         self._require_few(step, found)

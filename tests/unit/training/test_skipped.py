@@ -141,7 +141,14 @@ def test_rows_whose_loss_is_not_finite_are_named_alone(
 
 @pytest.mark.parametrize(
     ("fraction", "steps", "expected"),
-    [(0.1, 10, (10, 1)), (0.1, 600, (100, 10)), (0.0, 600, (100, 0)), (0.99, 3, (3, 2)), (0.1, 8, (8, 0))],
+    [
+        (0.1, 10, (10, 1)),
+        (0.1, 600, (100, 10)),
+        (0.0, 600, (100, 0)),
+        (0.99, 3, (3, 2)),
+        (0.1, 8, (8, 0)),
+        (0.29, 600, (100, 29)),
+    ],
 )
 def test_the_limit_is_a_share_of_the_last_steps(fraction: float, steps: int, expected: tuple[int, int]) -> None:
     limit = SkipLimit.of(fraction, steps=steps)

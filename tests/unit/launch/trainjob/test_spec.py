@@ -92,3 +92,7 @@ def test_names_are_the_same_for_everyone() -> None:
 def test_the_cluster_has_a_deadline_only_where_the_stage_has_a_limit(make_job: MakeJob) -> None:
     assert "activeDeadlineSeconds" not in build_trainjob(make_job(), attempt=1)["spec"]
     assert build_trainjob(make_job(timeout_seconds=7200.5), attempt=1)["spec"]["activeDeadlineSeconds"] == 7501
+
+
+def test_a_stage_that_the_configuration_takes_has_a_job_name() -> None:
+    assert job_name("run-1", "stage_2", 1).endswith("-stage-2-1")
