@@ -22,7 +22,8 @@ MakeJob = Callable[..., LaunchJob]
 
 
 def worker_pids(folder: Path) -> list[int]:
-    return [int(path.read_text()) for path in sorted(folder.glob("pid-*"))]
+    texts = [path.read_text() for path in sorted(folder.glob("pid-*"))]
+    return [int(text) for text in texts if text]  # a file that was just made is empty
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
