@@ -117,10 +117,12 @@ def _check_safetensors(path: Path, field: str) -> None:
             if header_bytes > _MAX_HEADER_BYTES:
                 raise ValueError(f"its header would have {header_bytes} bytes")
             header = parse_object(file.read(header_bytes))
-        data_bytes = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if not ends or not all(isinstance(end, int) for end in ends):
+            raise ValueError("its header has no tensors with offsets")
+    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         raise StorageError(f"{field}: {path} is not a safetensors file ({error}). Make the base again.") from error
-    expected, found = 8 + header_bytes + data_bytes, path.stat().st_size
+    expected, found = 8 + header_bytes + max(ends), path.stat().st_size
     if found != expected:
         raise StorageError(f"{field}: {path} has {found} bytes and should have {expected}. Make the base again.")
 

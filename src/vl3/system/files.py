@@ -15,7 +15,8 @@ from vl3.errors import StorageError
 from vl3.system.documents import parse_object
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MAX_PLAIN_BYTES = 256 * 2**20
+MAX_PLAIN_BYTES = 256 * 2**20
+"""More than any record, manifest or list of events has."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -94,10 +95,10 @@ def read_plain(path: Path) -> bytes:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "it is not a plain file", str(path))
-        if facts.st_size > _MAX_PLAIN_BYTES:
+        if facts.st_size > MAX_PLAIN_BYTES:
             raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, more than any that is written here", str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(_MAX_PLAIN_BYTES)
+            return file.read(MAX_PLAIN_BYTES)
     finally:
         os.close(descriptor)
 
