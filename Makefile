@@ -20,7 +20,7 @@ PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
-.PHONY: help run-pipeline submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
+.PHONY: help run-pipeline ui submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
 	kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
@@ -32,7 +32,10 @@ help: ## Print this help
 run-pipeline: $(SETUP) ## Run the workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
 	@$(PYTHON_IN_VENV) -m vl3.pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
-		$(foreach override,$(SET),--set '$(override)')
+		$(if $(TRACKING),--tracking '$(TRACKING)') $(foreach override,$(SET),--set '$(override)')
+
+ui: $(SETUP) ## Serve MLflow's pages of all runs here (runs/mlflow.db); TRACKING=sqlite:////... for another store
+	@.venv/bin/vl3 registry ui --run '$(RUN_FOLDER)' $(if $(TRACKING),--tracking '$(TRACKING)') $(if $(PORT),--port '$(PORT)')
 
 submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
 	@.venv/bin/vl3 run submit --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \

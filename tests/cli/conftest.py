@@ -75,7 +75,7 @@ class Runner:
 
 def workflow_run(runner: Runner) -> tuple[str, dict[str, str]]:
     """State and tags of the workflow's own MLflow run."""
-    with sqlite3.connect(runner.folder / "mlflow.db") as database:
+    with sqlite3.connect(runner.folder.parent / "mlflow.db") as database:
         query = "select run_uuid, status from runs join tags using (run_uuid) where key = 'vl3.kind' and value = ?"
         ((run, state),) = database.execute(query, ["workflow"]).fetchall()
         return state, dict(database.execute("select key, value from tags where run_uuid = ?", [run]).fetchall())

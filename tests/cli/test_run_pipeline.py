@@ -80,7 +80,7 @@ def test_the_gates_refuse_an_untrained_model_without_failing_the_run(finished: t
 
 
 def test_mlflow_holds_the_runs_and_four_candidates(finished: tuple[Runner, str, str]) -> None:
-    with sqlite3.connect(finished[0].folder / "mlflow.db") as database:
+    with sqlite3.connect(finished[0].folder.parent / "mlflow.db") as database:
         runs = dict(database.execute("select name, status from runs").fetchall())
         versions = database.execute("select source from model_versions order by version").fetchall()
         losses = database.execute("select count(*) from metrics where key = 'loss'").fetchone()[0]

@@ -72,7 +72,7 @@ def finished(make_runner: Callable[..., Runner], servers: Servers) -> Runner:
 def test_everything_lies_on_the_servers_and_no_unfinished_work_is_left(finished: Runner, servers: Servers) -> None:
     assert set(finished.tasks().values()) == {"done"}
     assert not (finished.folder / "artifacts").exists()
-    assert not (finished.folder / "mlflow.db").exists()
+    assert not list(finished.folder.parent.rglob("mlflow.db"))
     assert (finished.folder / "report" / "report.html").is_file()
     assert open_store(f"{servers.artifacts_uri}/work").list() == []
     client = open_client(servers.tracking_uri)

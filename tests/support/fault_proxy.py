@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+_SAID = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{text}"
 _SLOW_DOWN = "<Error><Code>{code}</Code><Message>{code} (from the proxy)</Message></Error>"
 
 
@@ -140,6 +141,9 @@ class FaultProxy:
             time.sleep(float(value))
         if action == "refuse":
             return _answer(client, request, *str(value).split())
+        if action == "say":
+            client.sendall(_SAID.format(length=len(str(value)), text=value).encode())
+            return True
         head, body = request.head, request.body
         if action == "flip_sent" and body:
             body = _flip(body, len(body) // 2)

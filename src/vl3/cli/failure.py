@@ -14,11 +14,19 @@ from pathlib import Path
 from types import TracebackType
 
 from vl3.errors import ClusterError, StorageError, Vl3Error
+from vl3.system.secrets import masked
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells count it (128 + SIGINT)."""
 UNEXPECTED = 1
 """Exit status of an error outside the families: a bug in vl3."""
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Hides passwords and tokens of addresses, which arguments and other programs' errors may have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
 
 
 class Terminal:
@@ -65,7 +73,7 @@ class Terminal:
     def _end(self, code: int, message: str) -> None:
         self.exit_code = code
         sys.stdout.flush()
-        headline, *details = message.splitlines()
+        headline, *details = masked(message).splitlines()
         for line in [*details, headline]:  # the headline is the last line, after its details
             print(line, file=sys.stderr)
 
@@ -80,7 +88,7 @@ class Terminal:
             traceback.print_exception(error)
         path = log_path()
         handler = logging.handlers.RotatingFileHandler(path, maxBytes=1_000_000, backupCount=1, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(_MaskingFormatter("%(asctime)s %(message)s"))
         record = logging.LogRecord(
             "vl3", logging.ERROR, __file__, 0, "%s", (sys.argv,), (type(error), error, error.__traceback__)
         )
@@ -94,9 +102,8 @@ def set_up_logging() -> None:
     handler = logging.handlers.RotatingFileHandler(
         log_path(), maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
     )
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
-    )
+    handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def claim_os_error(error: OSError) -> Vl3Error:

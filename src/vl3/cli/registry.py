@@ -1,4 +1,4 @@
-"""`vl3 registry`: list model versions, promote one by hand, roll back."""
+"""`vl3 registry`: list model versions, promote one by hand, roll back; MLflow's pages."""
 
 import getpass
 import os
@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.config.parameters import refuse_secret
+from vl3.config.tracking import check_tracking_uri, is_server, shared_store, sqlite_uri
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
     from vl3.tracking.registry import Registry
 
+_TRAINING_VIEW = "#/experiments?workflowType=machine_learning"
+"""Without it MLflow's pages open on traces of language models."""
+
 app = typer.Typer(help="Model versions and the champion.", no_args_is_help=True)
 
 Run = Annotated[
-    str, typer.Option("--run", help="Run whose tracking database is used: a name below runs/, or a folder.")
+    str, typer.Option("--run", help="A run: a name below runs/, or a folder. The database beside its folder is used.")
 ]
 Uri = Annotated[str, typer.Option("--tracking", envvar="VL3_MLFLOW_URI", help="MLflow tracking store to use instead.")]
 Recipe = Annotated[str, typer.Option("--recipe", help="Recipe whose registered model is used.")]
@@ -28,7 +33,7 @@ Model = Annotated[str, typer.Option("--model", help="Name of the registered mode
 @app.command("list")
 def list_versions(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
     """Print all versions, newest first, with their aliases and the decision of the gates."""
-    from vl3.tracking.registry import version_table
+    from vl3.tracking.versions import version_table
 
     registry = _open(run, tracking_uri, recipe, model)
     rows = registry.list_versions()
@@ -57,6 +62,26 @@ def rollback(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny",
     print(f"{registry.model}: champion is v{now} again (before: v{left})")
 
 
+@app.command()
+def ui(
+    run: Run = "tiny",
+    tracking_uri: Uri = "",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; default: a free one from 5000 on.")] = 0,
+) -> None:
+    """Serve MLflow's pages of runs and models on this machine only, until Ctrl-C."""
+    uri = _tracking_uri(run, tracking_uri)
+    if is_server(uri):
+        print(f"MLflow runs at {uri} already: open it in a browser")
+        return
+    _set_environment()
+    from vl3.tracking.pages import served
+
+    print(f"starting MLflow's pages on {uri} ...", flush=True)
+    with served(uri, port) as (address, server):
+        print(f"MLflow: {address}/{_TRAINING_VIEW} (Ctrl-C ends it)", flush=True)
+        server.communicate()
+
+
 def aligned(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows with the same keys as aligned text columns under their keys."""
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
@@ -68,28 +93,42 @@ def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
     """The registry that the options name.
 
     Raises:
-        ConfigError: the run has no tracking database, or the model's name cannot be one.
+        ConfigError: there is no database yet, or the model's name cannot be one.
     """
     from vl3.config.checks import require_name
-    from vl3.tracking.environment import MLFLOW_ENVIRONMENT
+
+    name = model or get_recipe(recipe).promotion.registered_model
+    require_name("--model", name)
+    uri = _tracking_uri(run, tracking_uri)
+    _set_environment()
     from vl3.tracking.registry import Registry
+
+    return Registry(uri, name)
+
+
+def _set_environment() -> None:
+    from vl3.tracking.environment import MLFLOW_ENVIRONMENT
 
     for variable, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    name = model or get_recipe(recipe).promotion.registered_model
-    require_name("--model", name)
-    return Registry(tracking_uri or _database_uri(run), name)
 
 
-def _database_uri(run: str) -> str:
-    folder = Path(run) if "/" in run else Path("runs", run)
-    database = folder.absolute() / "mlflow.db"
+def _tracking_uri(run: str, tracking_uri: str) -> str:
+    if tracking_uri:
+        refuse_secret("--tracking", tracking_uri, is_address=True)
+        check_tracking_uri(tracking_uri)
+        return tracking_uri
+    folder = (Path(run) if "/" in run else Path("runs", run)).absolute()
+    database, own = shared_store(folder), folder / "mlflow.db"
     if not database.is_file():
-        known = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/mlflow.db"))) or "none"
-        raise ConfigError(
-            f"run {run!r} has no tracking database {database}. Set --run to one that has ({known}), or set --tracking."
+        older = (
+            f" {folder} has one of its own from an older vl3: --tracking {sqlite_uri(own)}." if own.is_file() else ""
         )
-    return f"sqlite:///{database}"
+        raise ConfigError(
+            f"no run has been tracked yet: there is no {database}. Start one with `make run-pipeline`, or name another "
+            f"store with --tracking.{older}"
+        )
+    return sqlite_uri(database)
 
 
 def _holder() -> str:

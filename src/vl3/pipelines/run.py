@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vl3.config.parameters import WorkflowParameters
+from vl3.config.tracking import check_tracking_uri, shared_store, sqlite_uri
 from vl3.errors import StorageError, Vl3Error
 from vl3.pipelines.local.display import tell
 from vl3.pipelines.local.lock import run_lock
@@ -58,13 +59,22 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits: dic
 
 
 def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path) -> WorkflowParameters:
-    """The parameters of a run on this machine: data from a local folder; defaults are in the run's folder."""
+    """The parameters of a run on this machine: data from a local folder, artifacts in the run's folder by default.
+
+    Runs beside each other share one tracking store and registry, `runs/mlflow.db`, so that a candidate is compared
+    with the champion of an earlier run.
+
+    Raises:
+        ConfigError: MLflow does not support the tracking URI.
+    """
+    tracking_uri = given.tracking_uri or sqlite_uri(shared_store(folder))
+    check_tracking_uri(tracking_uri)
     return replace(
         given,
         recipe=given.recipe or workflow.default_recipe,
         data_uri=Path(given.data_uri or SAMPLE).absolute().as_uri(),
         artifacts_uri=given.artifacts_uri or (folder / "artifacts").as_uri(),
-        tracking_uri=given.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
+        tracking_uri=tracking_uri,
     )
 
 

@@ -19,6 +19,7 @@ import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 from kfp_server_api.rest import RESTClientObject
 
+from vl3.config.parameters import refuse_secret
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 
 ENDPOINT_VARIABLE = "VL3_KFP_ENDPOINT"
@@ -197,6 +198,7 @@ class _Answer:
 
 
 def _checked(endpoint: str) -> str:
+    refuse_secret("--endpoint", endpoint, is_address=True)
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         reason = f"endpoint {endpoint!r} is not a URL" if endpoint else "no endpoint of Kubeflow Pipelines is set"

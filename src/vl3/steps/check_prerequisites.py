@@ -23,6 +23,7 @@ from vl3.store.s3.connection import connection_from_environment
 from vl3.store.uris import file_path, scheme_of
 from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json, require_space, storage_errors
+from vl3.system.secrets import masked
 from vl3.workflow.step import Step, StepOutcome
 
 MIN_FREE_BYTES = 2 * 1024**3
@@ -191,10 +192,20 @@ def _probe_bucket(uri: str) -> None:
 
 
 def _check_tracking(request: Request) -> None:
-    """Open the workflow's tracking run, which shows that the store is reachable and writable."""
+    """Open the workflow's tracking run, which shows that the store is reachable and writable.
+
+    Later steps do not wait for it, but the one that promotes needs it.
+    """
+    from vl3.config.tracking import is_server
     from vl3.workflow.tracking import open_parent_run
 
     open_parent_run(request)
+    uri = request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri
+    if is_server(uri) and scheme_of(request.artifacts_uri) == "file":
+        raise ConfigError(
+            f"the tracking server {masked(uri)} refuses model versions in {request.artifacts_uri}, because it cannot "
+            "see this machine's folders. Put the artifacts on s3:// (--artifacts), or leave out --tracking."
+        )
 
 
 _PROBES: tuple[Callable[[Request], None], ...] = (

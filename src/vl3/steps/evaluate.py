@@ -8,6 +8,7 @@ from vl3.steps.chain import trained_stages
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.tracking import dataset_name
 
 
 def run(work: Work) -> StepOutcome:
@@ -19,13 +20,15 @@ def run(work: Work) -> StepOutcome:
     chain = trained_stages(inputs["checkpoint"], work.request.artifacts_uri)
     models += [EvaluatedModel(name=stage.name, folder=fetch(stage.checkpoint)) for stage in chain]
     with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
-        step_run.log_dataset("dataset", inputs["dataset"].sha256, inputs["dataset"].uri, context="evaluation")
+        step_run.log_params(to_dict(config.evaluation))
+        dataset = inputs["dataset"]
+        step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
         evaluate_models(models, fetch(inputs["dataset"]), config, out_folder=folder, progress=work.progress)
         result = read_evaluation(folder)
         rows = [(number, _metrics(model)) for number, model in enumerate(result["models"])]
         step_run.log_metrics(rows)
         reference = work.publish(folder, "evaluation", kind="evaluation")
-        step_run.log_artifact(fetch(reference) / EVALUATION_FILE)
+        step_run.log_text((fetch(reference) / EVALUATION_FILE).read_text(encoding="utf-8"), EVALUATION_FILE)
     work.clear()
     means = {model["name"]: model["mean_accuracy"] for model in result["models"]}
     return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})

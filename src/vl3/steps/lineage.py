@@ -61,20 +61,20 @@ def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, A
         family.add(base, stands_for=inputs["start"].sha256)
     for stage in stages:
         parents = family.of(read_manifest(stage.checkpoint).made_from)
-        last = family.add({**_checkpoint(stage), "parents": parents}, stands_for=stage.checkpoint.sha256)
+        last = family.add({**_checkpoint(stage, promotion), "parents": parents}, stands_for=stage.checkpoint.sha256)
     asked = record_of(inputs["evaluation"]).parts.inputs
     parents = family.known([asked[role] for role in ("checkpoint", "dataset") if role in asked])
     node = {**_node("evaluation", "evaluation", inputs["evaluation"], {}), "parents": parents}
     evaluation = family.add(node)
     facts = {"version": promotion["version"], "decision": promotion["state"]}
-    model = {**_checkpoint(stages[-1]), "kind": "model", "name": promotion["model"], "facts": facts}
+    model = {**_checkpoint(stages[-1], promotion), "kind": "model", "name": promotion["model"], "facts": facts}
     family.add({**model, "parents": [last, evaluation]})
     return family.nodes
 
 
-def _checkpoint(stage: TrainedStage) -> dict[str, Any]:
+def _checkpoint(stage: TrainedStage, promotion: dict[str, Any]) -> dict[str, Any]:
     record = record_of(stage.checkpoint)
-    facts = {"steps": record.parts.config.get("steps"), "version": record.values.get("version")}
+    facts = {"steps": record.parts.config.get("steps"), "version": promotion.get("versions", {}).get(stage.name)}
     return _node("checkpoint", stage.name, stage.checkpoint, facts)
 
 

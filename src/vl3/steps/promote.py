@@ -1,8 +1,8 @@
 """Step: let the gates decide whether the last stage's checkpoint becomes champion. A refusal is a result, too."""
 
-import dataclasses
 import json
 import logging
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vl3.config.codec import to_dict
@@ -10,12 +10,14 @@ from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.errors import GateError, StorageError
 from vl3.evaluation.document import read_evaluation
-from vl3.steps.chain import trained_stages
-from vl3.steps.registry import open_registry, register_checkpoint
+from vl3.steps.chain import TrainedStage, trained_stages
+from vl3.steps.registry import candidate, open_registry
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.system.files import atomic_write_json
-from vl3.tracking.evidence import Evidence, scores_from_evaluation
+from vl3.system.secrets import without_account
+from vl3.tracking.client import patiently
+from vl3.tracking.evidence import Evidence, ScoreEvidence, scores_from_evaluation
 from vl3.tracking.gates import GateResult, evaluate_gates, gate_table, is_promotable
 from vl3.tracking.registry import Registry
 from vl3.validation.result import RESULT_FILE
@@ -30,19 +32,13 @@ PROMOTION_FILE = "promotion.json"
 def run(work: Work) -> StepOutcome:
     """Collect the evidence, evaluate the gates, move the alias if all pass, and record decision and evidence."""
     request = work.request
-    inputs = request.inputs
     with work.step_run() as step_run, work.fresh_folder("promotion") as folder:
-        registry = open_registry(request)
-        stage = trained_stages(inputs["checkpoint"], request.artifacts_uri)[-1].name
-        version = register_checkpoint(request, stage, inputs["checkpoint"], inputs["dataset"])
-        evidence = _gather(request, registry, stage, version)
-        results = evaluate_gates(evidence, request.config.promotion)
-        registry.record_evidence(version, evidence, results)
-        decision = _decide(registry, version, results, request.run_id)
-        decision |= {"model": registry.model, "version": version, "gates": [result.to_dict() for result in results]}
-        decision["champion"] = _compared_with(evidence)
-        log.info("%s version %d: %s\n%s", registry.model, version, decision["state"], gate_table(results))
-        step_run.set_tags({"vl3.promotion": decision["state"], "vl3.model_version": version})
+        step_run.log_params(to_dict(request.config.promotion))
+        measured = _measure(request)
+        decision = patiently(lambda: _promote(request, measured))
+        step_run.set_tags(
+            {"verdict": decision["state"], "model version": f"{decision['model']} v{decision['version']}"}
+        )
         step_run.log_json(decision, PROMOTION_FILE)
         atomic_write_json(folder / PROMOTION_FILE, decision)
         reference = work.publish(folder, "promotion", kind="promotion")
@@ -52,25 +48,78 @@ def run(work: Work) -> StepOutcome:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Measured:
+    """What does not need the registry."""
+
+    stages: list[TrainedStage]
+    """The stages with their checkpoints."""
+    tasks: dict[str, ScoreEvidence]
+    """Scores of the last stage by category."""
+    mean_accuracy: float | None
+    """Their mean."""
+    validation_passed: bool | None
+    """Whether the data passed."""
+    checkpoint_verified: bool
+    """Whether the last checkpoint is whole."""
+
+
+def _measure(request: Request) -> _Measured:
+    stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
+    tasks, mean = scores_from_evaluation(read_evaluation(fetch(request.inputs["evaluation"])), stages[-1].name)
+    return _Measured(
+        stages=stages,
+        tasks=tasks,
+        mean_accuracy=mean,
+        validation_passed=_validation_passed(request),
+        checkpoint_verified=_is_checkpoint_whole(request),
+    )
+
+
+def _promote(request: Request, measured: _Measured) -> dict[str, Any]:
+    """Register, judge, decide. Each part may be repeated, so all of it may, when the tracking store fails in between.
+
+    Every stage is registered here, in case the step that trained it could not reach the store, or had another one.
+    """
+    registry = open_registry(request)
+    dataset = request.inputs["dataset"]
+    versions = {
+        stage.name: registry.register_candidate(**candidate(request, stage.name, stage.checkpoint, dataset))
+        for stage in measured.stages
+    }
+    version = versions[measured.stages[-1].name]
+    evidence = _gather(request, registry, measured, version)
+    results = evaluate_gates(evidence, request.config.promotion)
+    registry.record_evidence(version, evidence, results)
+    decision = _decide(registry, version, results, request.run_id)
+    log.info("%s version %d: %s\n%s", registry.model, version, decision["state"], gate_table(results))
+    return decision | {
+        "model": registry.model,
+        "version": version,
+        "versions": versions,
+        "champion": _compared_with(evidence),
+        "gates": [result.to_dict() for result in results],
+    }
+
+
 def expected_categories(config: RunConfig) -> tuple[str, ...]:
     """The categories that any stage trains on; each of them needs a score."""
     named = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
     return tuple(category.value for category in Category if category.value in named)
 
 
-def _gather(request: Request, registry: Registry, stage: str, version: int) -> Evidence:
+def _gather(request: Request, registry: Registry, measured: _Measured, version: int) -> Evidence:
     inputs, config = request.inputs, request.config
-    tasks, mean = scores_from_evaluation(read_evaluation(fetch(inputs["evaluation"])), stage)
     champion = registry.champion()
     is_champion = champion is not None and champion.version == version  # an interrupted attempt has promoted it
     return Evidence(
-        tasks=tasks,
-        mean_accuracy=mean,
+        tasks=measured.tasks,
+        mean_accuracy=measured.mean_accuracy,
         expected_categories=expected_categories(config),
         samples_per_task=config.evaluation.samples_per_task,
         champion=None if is_champion else registry.champion_evidence(),
-        validation_passed=_validation_passed(request),
-        checkpoint_verified=_is_checkpoint_whole(request),
+        validation_passed=measured.validation_passed,
+        checkpoint_verified=measured.checkpoint_verified,
         dataset_digest=inputs["dataset"].sha256,
     )
 
@@ -109,7 +158,7 @@ def _compared_with(evidence: Evidence) -> dict[str, Any] | None:
     if champion is None:
         return None
     is_comparable = champion.dataset_digest is not None and champion.dataset_digest == evidence.dataset_digest
-    tasks = {category: dataclasses.asdict(score) for category, score in champion.tasks.items()}
+    tasks = {category: asdict(score) for category, score in champion.tasks.items()}
     return {"version": champion.version, "is_comparable": is_comparable, "tasks": tasks}
 
 
@@ -120,7 +169,7 @@ def key_parts(request: Request) -> dict[str, Any]:
         "promotion": to_dict(config.promotion),
         "samples_per_task": config.evaluation.samples_per_task,
         "categories": list(expected_categories(config)),
-        "tracking_uri": request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri,
+        "tracking_uri": without_account(request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri),
     }
 
 

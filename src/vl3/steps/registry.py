@@ -1,5 +1,7 @@
 """The registry of the recipe's model, for the steps."""
 
+from typing import Any
+
 from vl3.config.codec import digest
 from vl3.recipes.effective import stage_view
 from vl3.steps.request import Request
@@ -13,17 +15,14 @@ def open_registry(request: Request) -> Registry:
     return Registry(uri, request.config.promotion.registered_model, template=request.tracking_template)
 
 
-def register_checkpoint(
-    request: Request, stage: str, checkpoint: Reference, dataset: Reference, mlflow_run_id: str | None = None
-) -> int:
-    """Register a stage's checkpoint as a candidate, unless it is registered already; returns its version."""
-    return open_registry(request).register_candidate(
-        checkpoint.uri,
-        stage=stage,
-        checkpoint_sha256=checkpoint.sha256,
-        dataset_digest=dataset.sha256,
-        config_digest=digest(stage_view(request.config, stage)),
-        mlflow_run_id=mlflow_run_id,
-        step=request.config.stages[stage].steps,
-        tags={"vl3.run_id": request.run_id},
-    )
+def candidate(request: Request, stage: str, checkpoint: Reference, dataset: Reference) -> dict[str, Any]:
+    """What is registered of a stage's checkpoint: the arguments of Registry.register_candidate."""
+    return {
+        "source_uri": checkpoint.uri,
+        "stage": stage,
+        "checkpoint_sha256": checkpoint.sha256,
+        "dataset_digest": dataset.sha256,
+        "config_digest": digest(stage_view(request.config, stage)),
+        "step": request.config.stages[stage].steps,
+        "run_id": request.run_id,
+    }

@@ -18,11 +18,14 @@ from vl3.system.clock import is_time
 from vl3.system.files import atomic_write_bytes, atomic_write_json, read_record
 from vl3.system.folders import own_folder
 from vl3.system.provenance import in_words, provenance, versions
+from vl3.tracking.step_run import RunNotes
+from vl3.tracking.words import Results
 from vl3.training.events import EVENTS_NAME, STAGE_FILE
 from vl3.validation.result import DOCS_FOLDER, RESULT_FILE
 from vl3.workflow.record import StepRecord, record_of
 from vl3.workflow.status import read_status
 from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.tracking import dataset_name, note_results, open_tracker
 
 
 def run(work: Work) -> StepOutcome:
@@ -35,11 +38,9 @@ def run(work: Work) -> StepOutcome:
         data["run"]["mlflow_page"] = step_run.workflow_page
         data["validation"]["docs"] = _copy_docs(request, folder)
         atomic_write_json(folder / ITEMS_FILE, data["items"])
-        page = write_report(data, folder, evaluation_folder=fetch(request.inputs["evaluation"]))
-        for path in (page, folder / DOCS_FOLDER):  # the page links to them
-            if path.exists():
-                step_run.log_artifact(path)
+        write_report(data, folder, evaluation_folder=fetch(request.inputs["evaluation"]))
         reference = work.publish(folder, "report", kind="report")
+        _note_results(request, step_run.workflow, reference)
     work.clear()
     _deliver(request, reference)
     return StepOutcome(outputs={"report": reference}, values={"verdict": data["verdict"]})
@@ -162,6 +163,30 @@ def _deliver(request: Request, report: Reference) -> None:
 def _redeliver(request: Request, record: StepRecord) -> None:
     """Copy a reused report, too: it is still this run's report."""
     _deliver(request, record.output("report"))
+    with open_tracker(request).notes(request.task) as notes:
+        _note_results(request, notes, record.output("report"))
+
+
+def _note_results(request: Request, notes: RunNotes, report: Reference) -> None:
+    """Note on the workflow's run in MLflow what the report shows first: scores, verdict, dataset, model, the page."""
+    promotion = _read(request.inputs["promotion"], PROMOTION_FILE)
+    first, *trained = read_evaluation(fetch(request.inputs["evaluation"]))["models"]
+    last, dataset = (trained or [first])[-1], request.inputs["dataset"]
+    results = Results(
+        state=promotion["state"],
+        reason=promotion["reason"],
+        model=promotion["model"],
+        version=promotion["version"],
+        before=first["mean_accuracy"],
+        after={model["name"]: model["mean_accuracy"] for model in trained},
+        categories={name: task["accuracy"] for name, task in last["tasks"].items()},
+        report=str(request.run_folder / "report" / "report.html") if request.run_folder else report.uri,
+    )
+    notes.log_dataset(dataset_name(request), dataset.sha256, dataset.uri)
+    made = fetch(report)
+    for path in (made / "report.html", *sorted(made.glob(f"{DOCS_FOLDER}/*.html"))):  # the page links to them
+        notes.log_text(path.read_text(encoding="utf-8"), path.relative_to(made).as_posix())
+    note_results(request, notes, results)
 
 
 def _read(reference: Reference, name: str) -> dict[str, Any]:

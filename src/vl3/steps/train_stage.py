@@ -13,7 +13,7 @@ from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
 from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, origin_of
-from vl3.steps.registry import register_checkpoint
+from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch, is_intact, note_provenance
 from vl3.store.objects import open_store
@@ -24,6 +24,7 @@ from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.record import StepRecord
 from vl3.workflow.step import Step, StepOutcome, is_published
+from vl3.workflow.tracking import dataset_name
 
 if TYPE_CHECKING:
     from vl3.tracking.step_run import StepRun
@@ -45,21 +46,25 @@ def run(work: Work) -> StepOutcome:
     stage = request.part
     _check_inputs(request)
     with work.step_run() as step_run:
-        step_run.log_params({"stage": stage, "step_inputs": _digests(request)})
-        step_run.log_dataset("dataset", request.inputs["dataset"].sha256, request.inputs["dataset"].uri)
+        step_run.log_params(_own_settings(request))
+        step_run.log_dataset(dataset_name(request), request.inputs["dataset"].sha256, request.inputs["dataset"].uri)
         checkpoint = is_published(work, "checkpoint")
         if checkpoint is None:
             checkpoint = _train(work, step_run)
         training = is_published(work, "training")
         events = _events(work, training)
         EventForwarder(work, step_run).replay(events)
-        version = register_checkpoint(request, stage, checkpoint, request.inputs["dataset"], step_run.run_id)
-        step_run.set_tags({"vl3.model_version": version, "vl3.checkpoint_uri": checkpoint.uri})
-    training = training or _publish_log(work, events, version)
+        step_run.register(
+            model=request.config.promotion.registered_model,
+            of_workflow=stage == list(request.config.stages)[-1],
+            **candidate(request, stage, checkpoint, request.inputs["dataset"]),
+        )
+        step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri})
+    training = training or _publish_log(work, events)
     work.clear()
     return StepOutcome(
         outputs={"checkpoint": checkpoint, "training": training},
-        values={"stage": stage, "version": version, "end": _last(events, "end"), "start": _last(events, "start")},
+        values={"stage": stage, "end": _last(events, "end"), "start": _last(events, "start")},
     )
 
 
@@ -109,7 +114,7 @@ def _duration(seconds: float) -> str:
 class EventForwarder:
     """Forwards a stage's events: progress to the status file, metrics to MLflow in batches, the state to both.
 
-    A tracking store that does not answer for a while does not stop the stage: the rest is sent at the end.
+    Nothing here waits for MLflow. The event file holds every metric, and all of them are passed again at the end.
     """
 
     def __init__(self, work: Work, step_run: "StepRun") -> None:
@@ -127,43 +132,26 @@ class EventForwarder:
         elif event["type"] == "metrics":
             self._waiting.append(event)
             if time.monotonic() - self._sent_at > _FLUSH_SECONDS:
-                self._flush()
+                self._send(self._waiting, may_drop=True)
+                self._waiting, self._sent_at = [], time.monotonic()
         elif event["type"] == "start" and event.get("code_changes"):
-            self._tag(_code_tag(event))
+            self._step_run.set_tags(_code_tag(event))
         elif event["type"] == "state":
             self._work.progress(self._done, self._total, f"{event['state']}: {event['text']}")
-            self._tag({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
+            self._step_run.set_tags({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
 
     def replay(self, events: list[dict[str, Any]]) -> None:
-        """Send every metric of the whole event file; the tracking run skips those that it has.
-
-        Raises:
-            ClusterError: the tracking store does not answer.
-        """
+        """Send every metric of the whole event file; the tracking run skips those that it has."""
         self._send([event for event in events if event["type"] == "metrics"])
         start = _last(events, "start") or {}
         if start.get("code_changes"):
             self._step_run.set_tags(_code_tag(start))
 
-    def _flush(self) -> None:
-        self._sent_at = time.monotonic()
-        try:
-            self._send(self._waiting)
-        except ClusterError as error:
-            log.warning("could not send metrics; retrying later: %s", error)
-        else:
-            self._waiting = []
-
-    def _tag(self, tags: dict[str, str]) -> None:
-        try:
-            self._step_run.set_tags(tags)
-        except ClusterError as error:
-            log.warning("could not record a state: %s", error)
-
-    def _send(self, events: list[dict[str, Any]]) -> None:
+    def _send(self, events: list[dict[str, Any]], *, may_drop: bool = False) -> None:
         if events:
             rows = [(event["step"], event["values"]) for event in events]
-            self._step_run.log_metrics(rows, times_seconds=[event["time"] for event in events])
+            times_seconds = [event["time"] for event in events]
+            self._step_run.log_metrics(rows, times_seconds=times_seconds, may_drop=may_drop)
 
 
 def _check_inputs(request: Request) -> None:
@@ -274,13 +262,13 @@ def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
     return settled_events(read_events(path))
 
 
-def _publish_log(work: Work, events: list[dict[str, Any]], version: int) -> Reference:
+def _publish_log(work: Work, events: list[dict[str, Any]]) -> Reference:
     """Publish the stage's events and configuration, from which the report draws its curves."""
     stage = work.request.part
     with work.fresh_folder("training") as folder:
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-        facts = {"stage": stage, "config": to_dict(work.request.config.stages[stage]), "version": version}
+        facts = {"stage": stage, "config": to_dict(work.request.config.stages[stage])}
         atomic_write_json(folder / STAGE_FILE, facts)
         return work.publish(folder, "training", kind="training-log")
 
@@ -293,8 +281,11 @@ def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event["type"] == kind), None)
 
 
-def _digests(request: Request) -> dict[str, str]:
-    return {name: reference.sha256 for name, reference in request.inputs.items()}
+def _own_settings(request: Request) -> dict[str, Any]:
+    """The stage's own row of the recipe, as parameters; the workflow's run has the whole configuration."""
+    row = to_dict(request.config.stages[request.part])
+    mixture = ", ".join(f"{kind} {weight:g}" for kind, weight in row.pop("mixture").items())
+    return {"stage": request.part, "number": request.config.stage_number(request.part), **row, "mixture": mixture}
 
 
 STEP = Step(

@@ -16,6 +16,7 @@ from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.uris import file_path, scheme_of
 from vl3.validation.result import RESULT_FILE
 from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.tracking import dataset_name
 
 
 def run(work: Work) -> StepOutcome:
@@ -27,10 +28,10 @@ def run(work: Work) -> StepOutcome:
     with work.step_run() as step_run, work.fresh_folder("dataset") as folder:
         _build(work, folder)
         report, result = _validate(work, folder)
-        step_run.log_artifact(fetch(report) / RESULT_FILE)
+        step_run.log_text((fetch(report) / RESULT_FILE).read_text(encoding="utf-8"), RESULT_FILE)
         result.require_passed()
         dataset = work.publish(folder, "dataset", kind="dataset")
-        step_run.log_dataset("dataset", dataset.sha256, dataset.uri, context="validation")
+        step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="validation")
     work.clear()
     return StepOutcome(outputs={"dataset": dataset, "validation": report}, values=result.facts)
 

@@ -2,6 +2,7 @@
 
 http://me:secret@host/x               http://***@host/x
 s3://bucket/key?X-Amz-Signature=ab12  s3://bucket/key?X-Amz-Signature=***
+postgresql://me:secret@host/db        postgresql://me:***@host/db
 postgresql://me@host/db               unchanged: a database's user name alone opens nothing
 """
 
@@ -15,7 +16,7 @@ _NAMED = re.compile(
     r"access[-_]?key|credential|auth)=)(?P<value>[^&#;\s'\"]+)",
     re.IGNORECASE,
 )
-_USER_ALONE_IS_FINE = ("postgres", "mysql", "mssql", "sqlite", "ssh", "git")
+_USER_IS_PUBLIC = ("postgres", "mysql", "mssql", "sqlite", "ssh", "git")
 
 
 def masked(text: str) -> str:
@@ -46,8 +47,11 @@ def without_account(address: str) -> str:
 
 def _mask_address(address: str) -> str:
     scheme, account, rest = _parts(address)
-    if account and (":" in account or not scheme.startswith(_USER_ALONE_IS_FINE)):
+    user, colon, _ = account.partition(":")
+    if account and not scheme.startswith(_USER_IS_PUBLIC):  # many servers take a token for the user
         address = f"{scheme}{_MASK}@{rest}"
+    elif colon:
+        address = f"{scheme}{user}:{_MASK}@{rest}"
     return _NAMED.sub(lambda named: named["name"] + _MASK, address)
 
 

@@ -1,17 +1,22 @@
 """Opens an MLflow client: reachable within seconds, or an error that says what to do."""
 
+import http.client
 import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from vl3.config.tracking import DATABASE_PORTS, check_tracking_uri, is_server
 from vl3.errors import ClusterError, ConfigError
+from vl3.system.retry import Pauses, retry
+from vl3.system.secrets import masked, without_account
 from vl3.tracking.database import ensure_database, sqlite_path
 
 if TYPE_CHECKING:
@@ -20,13 +25,17 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_SECONDS = 5.0
 """Timeout of the first request to a tracking server."""
 
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_SERVER_SCHEMES = ("http", "https")
+_TRIES, _TRIES_TO_CONNECT = 8, 3
+_PATIENCE_SECONDS = 60.0
+_PAUSES = Pauses(first_seconds=0.5, longest_seconds=4.0)
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What MLflow's client raises on an answer that is JSON and not MLflow's: `{"status": "ok"}` has no run."""
+
+T = TypeVar("T")
 
 
-def is_server(tracking_uri: str) -> bool:
-    """Whether the URI names a tracking server and not a database."""
-    return urlsplit(tracking_uri).scheme in _SERVER_SCHEMES
+class UnreachableError(ClusterError):
+    """Nobody answers at the address of the tracking store."""
 
 
 def open_client(tracking_uri: str, *, template: Path | None = None) -> "MlflowClient":
@@ -41,7 +50,7 @@ def open_client(tracking_uri: str, *, template: Path | None = None) -> "MlflowCl
         StorageError: the SQLite file cannot be written.
         ClusterError: the server or database does not answer or refuses.
     """
-    _check_scheme(tracking_uri)
+    _check_uri(tracking_uri)
     if tracking_uri.startswith("sqlite:"):
         ensure_database(sqlite_path(tracking_uri), template)
     else:
@@ -64,11 +73,40 @@ def platform_errors(tracking_uri: str, action: str) -> Iterator[None]:
     try:
         yield
     except _platform_error_types(tracking_uri) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _reason(error)
         raise ClusterError(
             f"MLflow at {shown(tracking_uri)} could not {action}: {reason} "
             f"{_remedy(tracking_uri, reason)} Then start the same run again: it reuses what is finished."
         ) from error
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Call again when the tracking store fails: up to eight times within a minute, three times if nobody answers.
+
+    Args:
+        call: the idempotent call.
+
+    Raises:
+        ClusterError: it failed each time.
+    """
+    unreachable = 0
+
+    def may_pass(error: BaseException) -> bool:
+        nonlocal unreachable
+        unreachable += isinstance(error, UnreachableError)
+        return isinstance(error, ClusterError) and unreachable < _TRIES_TO_CONNECT
+
+    return retry(call, may_pass=may_pass, pauses=_PAUSES, tries=_TRIES, deadline_seconds=_PATIENCE_SECONDS)
+
+
+def require_answer(value: object, what: str) -> None:
+    """Refuse an empty value of MLflow's answer.
+
+    Raises:
+        ValueError: it is empty; platform_errors makes it a ClusterError.
+    """
+    if not value:
+        raise ValueError(f"the answer has no {what}")
 
 
 def _platform_error_types(tracking_uri: str) -> tuple[type[Exception], ...]:
@@ -76,16 +114,24 @@ def _platform_error_types(tracking_uri: str) -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
 
     if is_server(tracking_uri):
-        return (MlflowException,)
+        return (MlflowException, import_module("google.protobuf.json_format").ParseError, *UNREADABLE)
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError)
 
 
 def shown(tracking_uri: str) -> str:
-    """The URI without a password."""
-    parts = urlsplit(tracking_uri)
-    return tracking_uri.replace(f":{parts.password}@", ":***@") if parts.password else tracking_uri
+    """The URI without account and secrets."""
+    return masked(tracking_uri)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without secrets, and what a page in place of an answer means."""
+    text = masked(str(error)).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, UNREADABLE) or "valid JSON" in line:
+        line = f"something that is not MLflow's answered, perhaps a proxy or a page to log in ({line:.200})."
+    return f"{line:.500}"
 
 
 def _remedy(tracking_uri: str, reason: str) -> str:
@@ -103,13 +149,8 @@ def _has_databases() -> bool:
     return find_spec("sqlalchemy") is not None
 
 
-def _check_scheme(tracking_uri: str) -> None:
-    scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
-    if scheme not in ("sqlite", *_DATABASE_PORTS, *_SERVER_SCHEMES):
-        raise ConfigError(
-            f"tracking URI {tracking_uri!r} has the scheme {scheme!r}, which MLflow does not support (since 3.13 its "
-            "file store is off). Use sqlite:////absolute/path/mlflow.db, postgresql://... or http(s)://host:port."
-        )
+def _check_uri(tracking_uri: str) -> None:
+    check_tracking_uri(tracking_uri)
     if not is_server(tracking_uri) and not _has_databases():
         raise ConfigError(
             f"tracking URI {shown(tracking_uri)!r} names a database, but only MLflow's client for servers is installed "
@@ -124,11 +165,11 @@ def _probe(tracking_uri: str) -> None:
             _probe_http(tracking_uri)
         else:
             _probe_port(tracking_uri)
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error
-        raise ClusterError(
+    except (OSError, http.client.HTTPException) as error:
+        reason = masked(str(getattr(error, "reason", None) or error))
+        raise UnreachableError(
             f"MLflow at {shown(tracking_uri)} does not answer within {PROBE_TIMEOUT_SECONDS:.0f} s: {reason}. Nothing "
-            "would be tracked. Start the server, correct the tracking URI, or leave it out to use SQLite; then start "
+            "would be tracked. Start the server, correct --tracking, or leave it out to use a file here; then start "
             "the same run again: it reuses what is finished."
         ) from error
 
@@ -137,7 +178,7 @@ def _probe_http(tracking_uri: str) -> None:
     """Any HTTP answer counts as reached; the first real call shows whether our credentials are accepted."""
     try:
         with urllib.request.urlopen(  # noqa: S310  # the scheme was checked
-            tracking_uri.rstrip("/") + "/health", timeout=PROBE_TIMEOUT_SECONDS
+            without_account(tracking_uri).rstrip("/") + "/health", timeout=PROBE_TIMEOUT_SECONDS
         ):
             pass
     except urllib.error.HTTPError as error:
@@ -150,6 +191,6 @@ def _probe_http(tracking_uri: str) -> None:
 
 def _probe_port(tracking_uri: str) -> None:
     parts = urlsplit(tracking_uri)
-    port = parts.port or _DATABASE_PORTS[parts.scheme.partition("+")[0]]
+    port = parts.port or DATABASE_PORTS[parts.scheme.partition("+")[0]]
     if parts.hostname:  # without a host it is a Unix socket
         socket.create_connection((parts.hostname, port), timeout=PROBE_TIMEOUT_SECONDS).close()

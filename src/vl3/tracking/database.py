@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from vl3.errors import ConfigError, StorageError
 from vl3.system.files import sibling, storage_errors
@@ -25,7 +25,7 @@ def sqlite_path(tracking_uri: str) -> Path:
     Raises:
         ConfigError: the URI names no file, so what is tracked would be lost with the process.
     """
-    path = unquote(urlsplit(tracking_uri).path)[1:]
+    path = unquote(tracking_uri.partition(":///")[2].partition("?")[0])  # `#` is part of a path, as in SQLAlchemy
     if not path or path == ":memory:":
         raise ConfigError(f"tracking URI {tracking_uri!r} names no file. Write it as sqlite:////absolute/mlflow.db.")
     return Path(path)

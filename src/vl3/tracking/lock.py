@@ -15,6 +15,7 @@ from vl3.errors import ClusterError
 from vl3.system.clock import now_to_the_second
 from vl3.system.locks import HeldError, hold
 from vl3.system.retry import Pauses, retry
+from vl3.tracking.client import UNREADABLE, require_answer
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -28,6 +29,8 @@ SERVER_WAIT_SECONDS = 60.0
 """The same on a server, where it takes a few requests and several runs may compete."""
 ABANDONED_SECONDS = 600.0
 """Age at which a lock on a server counts as abandoned: its holder's few requests would have failed much earlier."""
+_RELEASE_TRIES = 5
+_RELEASE_PAUSES = Pauses(first_seconds=0.2, longest_seconds=2.0)
 _SERVER_PAUSES = Pauses(first_seconds=1.5, longest_seconds=1.5)
 """Random pauses of 0.75 to 1.5 s, so that waiting clients do not retry at the same moment."""
 
@@ -74,10 +77,13 @@ def name_lock(
         )
     except _TakenError as error:
         raise ClusterError(_held_message(name, error.found)) from None
+    except BaseException:  # the answer may have been lost, and the lock taken
+        _release(client, name, mine)
+        raise
     try:
         yield
     finally:
-        _remove_lock(client, name, mine)
+        _release(client, name, mine)
 
 
 class _TakenError(Exception):
@@ -94,7 +100,8 @@ def _take_lock(client: "MlflowClient", name: str, mine: str) -> None:
 
     while True:
         try:
-            client.create_registered_model(name, description=mine)
+            made = client.create_registered_model(name, description=mine)
+            require_answer(made.name == name, f"lock {name}")
             return
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -108,15 +115,32 @@ def _take_lock(client: "MlflowClient", name: str, mine: str) -> None:
         _remove_lock(client, name, found.description)
 
 
+def _release(client: "MlflowClient", name: str, mine: str) -> None:
+    """Remove our lock, with patience: left behind it would keep everybody waiting. What was done under it is done."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        retry(
+            lambda: _remove_lock(client, name, mine),
+            may_pass=lambda error: not isinstance(error, KeyboardInterrupt | SystemExit),
+            pauses=_RELEASE_PAUSES,
+            tries=_RELEASE_TRIES,
+        )
+    except (MlflowException, *UNREADABLE) as error:
+        log.warning("the lock %s could not be removed and ends after %g s: %s", name, ABANDONED_SECONDS, error)
+
+
 def _lock_of(client: "MlflowClient", name: str) -> "RegisteredModel | None":
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_registered_model(name)
+        found = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+    require_answer(found.name == name, f"lock {name}")  # JSON that a proxy answers reads as a model without a name
+    return found
 
 
 def _is_abandoned(found: "RegisteredModel") -> bool:

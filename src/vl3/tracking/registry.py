@@ -7,21 +7,30 @@ passing result of every gate.
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vl3.errors import ConfigError, GateError
 from vl3.system.clock import now_to_the_second
-from vl3.tracking.client import is_server, open_client, platform_errors, shown
+from vl3.tracking.client import is_server, open_client, platform_errors, require_answer, shown
 from vl3.tracking.database import sqlite_path
-from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence
-from vl3.tracking.gates import GATE_NAMES, GateResult, gate_table, is_promotable
+from vl3.tracking.evidence import ChampionEvidence, Evidence
+from vl3.tracking.gates import GateResult
 from vl3.tracking.lock import file_lock, name_lock
+from vl3.tracking.versions import (
+    MADE_FROM,
+    PROMOTION,
+    STAGE,
+    VersionRow,
+    describe,
+    evidence_tags,
+    promotion_note,
+    require_passed,
+    row_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -36,34 +45,11 @@ CHAMPION = "champion"
 PREVIOUS = "previous-champion"
 """Alias of the version that a rollback returns to."""
 
-_DECISION = "vl3.promotion"
-_JUDGED_AGAINST = "vl3.judged_against"
-_PREVIOUS_TAG = "vl3.previous_champion"
-_SCORE = "vl3.score."
-_GATE = "vl3.gate."
-_NONE = "none"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VersionRow:
-    """One model version as a row of a table."""
-
-    version: int
-    """Number of the version."""
-    aliases: tuple[str, ...]
-    """Aliases that point to it."""
-    stage: str
-    """Training stage that created the checkpoint."""
-    source: str
-    """URI of the checkpoint."""
-    decision: str
-    """`passed` or `refused` by the gates; empty if never evaluated."""
-    mean_accuracy: float | None
-    """Mean held-out accuracy; None if never evaluated."""
-    created_at: float
-    """Unix time of registration."""
-    tags: Mapping[str, str]
-    """All tags: digests of checkpoint, dataset and configuration, scores, gates."""
+_DESCRIPTION = (
+    "Checkpoints of a VideoLLaMA 3 model, one version a training stage. **champion** is in use, **candidate** was "
+    "registered last, **previous-champion** is what a rollback returns to. A version becomes champion only when every "
+    "gate passed; its description says what was measured."
+)
 
 
 class Registry:
@@ -95,7 +81,7 @@ class Registry:
         config_digest: str,
         mlflow_run_id: str | None = None,
         step: int | None = None,
-        tags: Mapping[str, str] | None = None,
+        run_id: str | None = None,
     ) -> int:
         """Register a checkpoint with the alias `candidate`; registering the same one twice gives one version.
 
@@ -106,27 +92,29 @@ class Registry:
             ConfigError: the tracking server refuses the checkpoint's URI.
             ClusterError: MLflow fails.
         """
-        own = {
-            "vl3.stage": stage,
-            "vl3.checkpoint_sha256": checkpoint_sha256,
-            "vl3.dataset_digest": dataset_digest,
-            "vl3.config_digest": config_digest,
-            "vl3.step": "" if step is None else str(step),
-            **(tags or {}),
+        made_from = {
+            "checkpoint_sha256": checkpoint_sha256,
+            "dataset_digest": dataset_digest,
+            "config_digest": config_digest,
+            "step": step,
+            "run_id": run_id,
         }
         with platform_errors(self.tracking_uri, f"register {source_uri} as {self.model}"), self._lock("register"):
             self._ensure_model()
             version = self._same_version(source_uri, checkpoint_sha256)
             if version is None:
-                version = self._create_version(source_uri, mlflow_run_id, own)
-            self.client.set_registered_model_alias(self.model, CANDIDATE, str(version))
+                version = self._create_version(
+                    source_uri, mlflow_run_id, {STAGE: stage, MADE_FROM: json.dumps(made_from)}
+                )
+                self._describe(version)
+            self._point(CANDIDATE, version)
         return version
 
     def list_versions(self) -> list[VersionRow]:
         """All versions, newest first; empty if the model was never registered."""
         with platform_errors(self.tracking_uri, f"list the versions of {self.model}"):
             aliases = self._aliases()
-            return sorted((_row(found, aliases) for found in self._versions()), key=lambda row: -row.version)
+            return sorted((row_of(found, aliases) for found in self._versions()), key=lambda row: -row.version)
 
     def get(self, version: int) -> VersionRow:
         """One version.
@@ -155,22 +143,14 @@ class Registry:
             return None
         return ChampionEvidence(
             version=champion.version,
-            tasks=_scores(champion.tags),
-            dataset_digest=champion.tags.get("vl3.evaluated_dataset") or None,
+            tasks=champion.scores,
+            dataset_digest=champion.evidence.get("dataset_digest"),
         )
 
     def record_evidence(self, version: int, evidence: Evidence, results: Sequence[GateResult]) -> None:
         """Tag the version with its scores, the decision of each gate and the champion that it was compared with."""
-        champion = evidence.champion.version if evidence.champion else _NONE
-        tags: dict[str, Any] = {f"{_GATE}{result.name}": json.dumps(result.to_dict()) for result in results}
-        tags |= {f"{_SCORE}{category}": score.to_text() for category, score in evidence.tasks.items()}
-        tags |= {
-            "vl3.mean_accuracy": "" if evidence.mean_accuracy is None else repr(evidence.mean_accuracy),
-            "vl3.evaluated_dataset": evidence.dataset_digest or "",
-            _JUDGED_AGAINST: champion,
-            _DECISION: "passed" if is_promotable(results) else "refused",
-        }
-        self._tag(version, tags)
+        self._tag(version, evidence_tags(evidence, results))
+        self._describe(version)
 
     def set_champion(self, version: int, *, holder: str = "") -> int | None:
         """Move the alias `champion` to a version, if its recorded evidence allows it and still applies.
@@ -189,9 +169,9 @@ class Registry:
         with platform_errors(self.tracking_uri, f"promote {self.model} v{version}"), self._lock(holder):
             row = self.get(version)
             former = self._aliases().get(CHAMPION)
-            _require_passed(self.model, row)
+            require_passed(self.model, row)
             if former == version:
-                return _version_or_none(row.tags.get(_PREVIOUS_TAG))
+                return _previous(row)
             self._require_unmoved(row, former)
             self._move(version, former, holder)
             return former
@@ -213,31 +193,33 @@ class Registry:
             current = self._aliases().get(CHAMPION)
             if current is None:
                 raise GateError(f"{self.model} has no champion, so there is nothing to roll back. Promote a version.")
-            earlier = _version_or_none(self.get(current).tags.get(_PREVIOUS_TAG))
+            row = self.get(current)
+            earlier = _previous(row)
             if earlier is None:
                 raise GateError(f"{self.model} v{current} is the first champion: there is none to roll back to.")
-            before = _version_or_none(self.get(earlier).tags.get(_PREVIOUS_TAG))
-            self._tag(current, {"vl3.rolled_back_at": now_to_the_second(), "vl3.rolled_back_by": holder})
+            before = _previous(self.get(earlier))
+            rolled_back = {"rolled_back_at": now_to_the_second(), "rolled_back_by": holder}
+            self._tag(current, {PROMOTION: json.dumps({**row.promotion, **rolled_back})})
+            self._describe(current)
             self._point_previous(before)
-            self.client.set_registered_model_alias(self.model, CHAMPION, str(earlier))
+            self._point(CHAMPION, earlier)
         log.info("%s: champion rolled back from v%d to v%d", self.model, current, earlier)
         return current, earlier
 
     def _move(self, version: int, former: int | None, holder: str) -> None:
         """Move the alias last: until then a crash leaves the previous champion in place."""
-        self._tag(
-            version,
-            {_PREVIOUS_TAG: former or _NONE, "vl3.promoted_at": now_to_the_second(), "vl3.promoted_by": holder},
-        )
+        facts = {"previous": former, "at": now_to_the_second(), "by": holder}
+        self._tag(version, {PROMOTION: json.dumps(facts)})
+        self._describe(version)
         self._point_previous(former)
-        self.client.set_registered_model_alias(self.model, CHAMPION, str(version))
+        self._point(CHAMPION, version)
         log.info("%s: champion moved from %s to v%d", self.model, former, version)
 
     def _require_unmoved(self, row: VersionRow, champion: int | None) -> None:
-        judged_against = _version_or_none(row.tags.get(_JUDGED_AGAINST))
+        judged_against = row.evidence.get("judged_against")
         if judged_against == champion:
             return
-        winner = "there is none" if champion is None else f"it is v{champion} ({_promotion_note(self.get(champion))})"
+        winner = "there is none" if champion is None else f"it is v{champion} ({promotion_note(self.get(champion))})"
         was = "no champion" if judged_against is None else f"champion v{judged_against}"
         raise GateError(
             f"{self.model} v{row.version} was compared with {was}, but the champion has changed: now {winner}. It "
@@ -246,18 +228,30 @@ class Registry:
 
     def _point_previous(self, version: int | None) -> None:
         if version is not None:
-            self.client.set_registered_model_alias(self.model, PREVIOUS, str(version))
+            self._point(PREVIOUS, version)
         elif PREVIOUS in self._aliases():
             self.client.delete_registered_model_alias(self.model, PREVIOUS)
 
-    def _tag(self, version: int, tags: Mapping[str, Any]) -> None:
+    def _describe(self, version: int) -> None:
+        """Write the description that follows from the tags."""
+        with platform_errors(self.tracking_uri, f"describe {self.model} v{version}"):
+            self.client.update_model_version(self.model, str(version), describe(self.get(version)))
+
+    def _tag(self, version: int, tags: Mapping[str, str]) -> None:
         with platform_errors(self.tracking_uri, f"tag {self.model} v{version}"):
             for key, value in tags.items():
-                self.client.set_model_version_tag(self.model, str(version), key, str(value))
+                self.client.set_model_version_tag(self.model, str(version), key, value)
+            written = self.client.get_model_version(self.model, str(version)).tags
+            require_answer(tags.items() <= written.items(), f"tags of v{version} as they were written")
+
+    def _point(self, alias: str, version: int) -> None:
+        """Set an alias and read it again: MLflow's client takes any JSON for success, a proxy's, too."""
+        self.client.set_registered_model_alias(self.model, alias, str(version))
+        require_answer(self._aliases().get(alias) == version, f"alias {alias} at v{version}")
 
     def _ensure_model(self) -> None:
         if not self.client.search_registered_models(filter_string=f"name = '{self.model}'", max_results=1):
-            self.client.create_registered_model(self.model)
+            self.client.create_registered_model(self.model, description=_DESCRIPTION)
 
     def _aliases(self) -> dict[str, int]:
         """Version by alias."""
@@ -275,9 +269,11 @@ class Registry:
                 return versions
 
     def _same_version(self, source_uri: str, checkpoint_sha256: str) -> int | None:
-        for found in self._versions():
-            if found.source == source_uri and found.tags.get("vl3.checkpoint_sha256") == checkpoint_sha256:
-                return int(found.version)
+        """The version of a checkpoint. None is asked twice: JSON that a proxy answers reads as an empty list."""
+        for _ in range(2):
+            for row in (row_of(found, {}) for found in self._versions()):
+                if row.source == source_uri and row.made_from.get("checkpoint_sha256") == checkpoint_sha256:
+                    return row.version
         return None
 
     def _create_version(self, source_uri: str, mlflow_run_id: str | None, tags: Mapping[str, str]) -> int:
@@ -306,69 +302,7 @@ class Registry:
         return name_lock(self.client, self.model, holder=holder or self.model)
 
 
-def version_table(rows: Sequence[VersionRow]) -> list[dict[str, str]]:
-    """Rows for the terminal: version, aliases, stage, mean accuracy, gates, registration time, source."""
-    return [
-        {
-            "version": str(row.version),
-            "aliases": ", ".join(row.aliases),
-            "stage": row.stage,
-            "mean accuracy": "" if row.mean_accuracy is None else f"{row.mean_accuracy:.4f}",
-            "gates": row.decision,
-            "registered": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(row.created_at)),
-            "source": row.source,
-        }
-        for row in rows
-    ]
-
-
-def _row(found: "ModelVersion", aliases: Mapping[str, int]) -> VersionRow:
-    tags = dict(found.tags)
-    version = int(found.version)
-    return VersionRow(
-        version=version,
-        aliases=tuple(sorted(alias for alias, target in aliases.items() if target == version)),
-        stage=tags.get("vl3.stage", ""),
-        source=found.source or "",
-        decision=tags.get(_DECISION, ""),
-        mean_accuracy=float(tags["vl3.mean_accuracy"]) if tags.get("vl3.mean_accuracy") else None,
-        created_at=found.creation_timestamp / 1000,
-        tags=tags,
-    )
-
-
-def _scores(tags: Mapping[str, str]) -> dict[str, ScoreEvidence]:
-    return {
-        key.removeprefix(_SCORE): ScoreEvidence.from_dict(json.loads(text))
-        for key, text in tags.items()
-        if key.startswith(_SCORE)
-    }
-
-
-def _recorded_gates(row: VersionRow) -> list[GateResult]:
-    texts = [row.tags.get(f"{_GATE}{name}") for name in GATE_NAMES]
-    return [GateResult(**json.loads(text)) for text in texts if text]
-
-
-def _require_passed(model: str, row: VersionRow) -> None:
-    """Raise GateError unless the version's tags have a passing result of every gate."""
-    results = _recorded_gates(row)
-    if row.decision == "passed" and is_promotable(results):
-        return
-    if not results:
-        raise GateError(
-            f"{model} v{row.version} was never evaluated, so there is no evidence that it can be champion. Evaluate "
-            "it: the workflow's evaluate and promote steps record the evidence."
-        )
-    missing = [name for name in GATE_NAMES if name not in {result.name for result in results}]
-    note = f"\nWithout a result: {', '.join(missing)}." if missing else ""
-    raise GateError(f"{model} v{row.version} is refused by the gates:\n{gate_table(results)}{note}")
-
-
-def _promotion_note(row: VersionRow) -> str:
-    by, at = row.tags.get("vl3.promoted_by") or "unknown", row.tags.get("vl3.promoted_at") or "an unknown time"
-    return f"promoted by {by} at {at}"
-
-
-def _version_or_none(text: str | None) -> int | None:
-    return int(text) if text and text != _NONE else None
+def _previous(row: VersionRow) -> int | None:
+    """The champion before a version; None if it was the first."""
+    previous = row.promotion.get("previous")
+    return previous if isinstance(previous, int) else None

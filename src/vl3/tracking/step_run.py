@@ -1,168 +1,100 @@
-"""Writes one MLflow run: parameters, metrics, datasets, artifacts, final status."""
+"""What a step notes in MLflow. Every call returns at once: a thread sends it (see outbox)."""
 
 import json
 import logging
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
-from vl3.errors import ClusterError
-from vl3.system.files import storage_errors
-from vl3.tracking.client import is_server, platform_errors
-from vl3.tracking.params import MAX_METRICS_PER_BATCH, MAX_PARAMS_PER_BATCH, chunks, flatten, legal_key
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
+from vl3.tracking.outbox import Call, Outbox
+from vl3.tracking.params import flatten
+from vl3.tracking.writer import DESCRIPTION_TAG
 
 log = logging.getLogger(__name__)
 
-_MAX_TAG_CHARACTERS = 5000
-_MAX_DIGEST_CHARACTERS = 36
 _KILLERS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+STEP, WORKFLOW = "step", "workflow"
 
 
-class StepRun:
-    """A run to log into. As a context manager it ends the run as FINISHED, FAILED or KILLED.
+class RunNotes:
+    """Notes for one run: the step's own, or the workflow's."""
 
-    Attributes:
-        run_id: MLflow's id of the run.
-        is_continued: whether an earlier attempt has started the run.
-    """
+    def __init__(self, outbox: Outbox, target: str) -> None:
+        self._outbox = outbox
+        self._target = target
 
-    def __init__(
-        self,
-        client: "MlflowClient",
-        tracking_uri: str,
-        run: "Run",
-        *,
-        is_owner: bool,
-        parent: "StepRun | None" = None,
-        is_continued: bool = False,
-    ) -> None:
-        self.run_id: str = run.info.run_id
-        self.artifact_uri: str = run.info.artifact_uri
-        self.experiment_id: str = run.info.experiment_id
-        self.is_continued = is_continued
-        self._client = client
-        self._uri = tracking_uri
-        self._is_owner = is_owner
-        self._parent = parent
-        self._params = dict(run.data.params)
-        self._last_steps: dict[str, int] = {}
-
-    @property
-    def workflow_page(self) -> str:
-        """Address of the workflow's run on the tracking server, without a password; empty for a database."""
-        run = self._parent or self
-        if not is_server(self._uri):
-            return ""
-        parts = urlsplit(self._uri)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
-
-    def log_params(self, config: Mapping[str, Any]) -> None:
-        """Log a flat or nested configuration as parameters.
-
-        MLflow never changes a parameter: if an earlier attempt logged another value, that value stays and the tag
-        `vl3.changed_params` lists the parameter.
-        """
-        from mlflow.entities import Param
-
-        flat = flatten(config)
-        new = [Param(key, value) for key, value in flat.items() if key not in self._params]
-        with platform_errors(self._uri, f"log parameters of the run {self.run_id}"):
-            for chunk in chunks(new, MAX_PARAMS_PER_BATCH):
-                self._client.log_batch(self.run_id, params=chunk)
-        changed = sorted(key for key, value in flat.items() if self._params.get(key, value) != value)
-        self._params = {**flat, **self._params}
-        if changed:
-            log.warning("parameters changed since the run's first attempt: %s", ", ".join(changed))
-            self.set_tags({"vl3.changed_params": ", ".join(changed)})
-
-    def log_config(self, config: Mapping[str, Any]) -> None:
-        """Log a configuration as parameters and as a JSON artifact, which is not shortened."""
-        self.log_params(config)
-        self.log_json(config, "config.json")
-
-    def log_json(self, data: Any, file_name: str) -> None:
-        """Store data as a JSON file in the run's artifacts."""
-        with self._storing(file_name):
-            self._client.log_text(self.run_id, json.dumps(data, indent=1, ensure_ascii=False), file_name)
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Log a flat or nested configuration as parameters."""
+        self._put("log_params", values=flatten(values))
 
     def log_metrics(
-        self, rows: Sequence[tuple[int, Mapping[str, float]]], *, times_seconds: Sequence[float] | None = None
-    ) -> int:
-        """Log rows of (step, {metric: value}) in few requests.
-
-        The steps of a metric must increase: one that this process or an earlier attempt has logged is left out. So
-        the whole event file of a stage may be passed again, and a stage that resumed from a checkpoint draws one
-        curve. Values must be numbers; NaN and infinities are kept.
-
-            an earlier attempt logged loss at the steps 10, 20 and 30, and this one resumed from step 20
-            rows for the steps 30, 40 and 50: sends 40 and 50
+        self,
+        rows: Sequence[tuple[int, Mapping[str, float]]],
+        *,
+        times_seconds: Sequence[float] | None = None,
+        may_drop: bool = False,
+    ) -> None:
+        """Log rows of (step, {metric: value}); a step that a metric has already is left out.
 
         Args:
             rows: the values by step.
-            times_seconds: Unix time of each row; None uses the current time.
-
-        Returns:
-            Number of values that were sent.
+            times_seconds: Unix time of each row; None uses the time of sending.
+            may_drop: the rows are passed again at the end, so they may be left out while the store does not answer.
         """
-        from mlflow.entities import Metric
-
-        now, last_steps = time.time(), dict(self._last_steps)
-        metrics = []
-        for index, (step, values) in enumerate(rows):
-            milliseconds = int((times_seconds[index] if times_seconds else now) * 1000)
-            for key, value in values.items():
-                name = legal_key(key)
-                last = last_steps[name] if name in last_steps else self._last_logged_step(name)
-                last_steps[name] = max(step, last)
-                if step > last:
-                    metrics.append(Metric(name, float(value), milliseconds, int(step)))
-        with platform_errors(self._uri, f"log metrics of the run {self.run_id}"):
-            for chunk in chunks(metrics, MAX_METRICS_PER_BATCH):
-                self._client.log_batch(self.run_id, metrics=chunk)
-        self._last_steps = last_steps  # only now, so that values that could not be sent may be passed again
-        return len(metrics)
+        arguments = {"rows": [[step, dict(values)] for step, values in rows], "times_seconds": times_seconds}
+        self._outbox.put(Call(self._target, "log_metrics", arguments), may_drop=may_drop)
 
     def log_dataset(self, name: str, digest: str, uri: str, *, context: str = "training") -> None:
-        """Record a dataset as input of the run: its URI and sha256 (MLflow's own field takes only 36 characters)."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+        """Record a dataset as input of the run, with its URI and sha256."""
+        self._put("log_dataset", name=name, digest=digest, uri=uri, context=context)
 
-        source = json.dumps({"uri": uri, "sha256": digest})
-        dataset = Dataset(name=name, digest=digest[:_MAX_DIGEST_CHARACTERS], source_type="vl3", source=source)
-        tags = [InputTag("mlflow.data.context", context), InputTag("vl3.sha256", digest)]
-        with platform_errors(self._uri, f"record the dataset {name!r} in the run {self.run_id}"):
-            self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+    def log_text(self, text: str, file_name: str) -> None:
+        """Store a text file in the run's artifacts."""
+        self._put("log_text", text=text, file_name=file_name)
 
-    def log_artifact(self, path: Path) -> None:
-        """Store a file or a folder as an artifact of the run."""
-        with self._storing(str(path)):
-            if path.is_dir():
-                self._client.log_artifacts(self.run_id, str(path), path.name)
-            else:
-                self._client.log_artifact(self.run_id, str(path))
+    def log_json(self, data: Any, file_name: str) -> None:
+        """Store data as a JSON file in the run's artifacts."""
+        self.log_text(json.dumps(data, indent=1, ensure_ascii=False), file_name)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags; values become text of at most 5000 characters."""
-        from mlflow.entities import RunTag
+        """Set tags; values become text."""
+        self._put("set_tags", tags={name: str(value) for name, value in tags.items()})
 
-        items = [RunTag(legal_key(key), str(value)[:_MAX_TAG_CHARACTERS]) for key, value in tags.items()]
-        with platform_errors(self._uri, f"tag the run {self.run_id}"):
-            for chunk in chunks(items, MAX_PARAMS_PER_BATCH):
-                self._client.log_batch(self.run_id, tags=chunk)
+    def describe(self, text: str) -> None:
+        """Set the description, Markdown, which MLflow's page of the run begins with."""
+        self.set_tags({DESCRIPTION_TAG: text})
 
     def finish(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED; an injected run is ended by its owner."""
-        if self._is_owner:
-            with platform_errors(self._uri, f"end the run {self.run_id}"):
-                self._client.set_terminated(self.run_id, status)
+        """End the run as FINISHED, FAILED or KILLED."""
+        self._put("finish", status=status)
+
+    def _put(self, name: str, /, **arguments: Any) -> None:
+        self._outbox.put(Call(self._target, name, arguments))
+
+
+class StepRun(RunNotes):
+    """Notes for the run of a step. As a context manager it ends the run as FINISHED, FAILED or KILLED.
+
+    Attributes:
+        workflow: notes for the workflow's run.
+    """
+
+    def __init__(
+        self, outbox: Outbox, keep: Callable[[list[Call]], None], page: Callable[[], str] = lambda: ""
+    ) -> None:
+        super().__init__(outbox, STEP)
+        self.workflow = RunNotes(outbox, WORKFLOW)
+        self._keep = keep
+        self._page = page
+
+    @property
+    def workflow_page(self) -> str:
+        """Address of the workflow's run on the server; empty for a database, or while the server has not answered."""
+        return self._page()
+
+    def register(self, **version: Any) -> None:
+        """Register a checkpoint of this step as a candidate; the arguments are those of Registry.register_candidate."""
+        self._put("register", **version)
 
     def __enter__(self) -> Self:
         return self
@@ -172,30 +104,9 @@ class StepRun:
     ) -> None:
         if error is None:
             self.finish("FINISHED")
-            return
-        status = "KILLED" if isinstance(error, _KILLERS) else "FAILED"
-        try:
+        else:
+            status = "KILLED" if isinstance(error, _KILLERS) else "FAILED"
             self.set_tags({"vl3.error": f"{type(error).__name__}: {error}"})
-            for run in self._line():
-                run.finish(status)
-        except ClusterError as tracking_error:  # the step's own error is the one to report
-            log.warning("could not record the end of the run %s: %s", self.run_id, tracking_error)
-
-    @contextmanager
-    def _storing(self, what: str) -> Iterator[None]:
-        with (
-            storage_errors(Path(self.artifact_uri)),
-            platform_errors(self._uri, f"store {what} with the run {self.run_id}"),
-        ):
-            yield
-
-    def _line(self) -> Iterable["StepRun"]:
-        return (self,) if self._parent is None else (self, self._parent)
-
-    def _last_logged_step(self, key: str) -> int:
-        """The last step of a metric that an earlier attempt logged; -1 if none."""
-        if not self.is_continued:
-            return -1
-        with platform_errors(self._uri, f"read the metric {key!r} of the run {self.run_id}"):
-            history = self._client.get_metric_history(self.run_id, key)
-        return max((metric.step for metric in history), default=-1)
+            self.finish(status)
+            self.workflow.finish(status)
+        self._keep(self._outbox.close())

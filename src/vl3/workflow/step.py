@@ -4,13 +4,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from vl3.config.codec import flatten, to_dict
+from vl3.config.codec import flatten
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
@@ -175,12 +175,18 @@ class StepWork(Generic[C]):
 
     @contextmanager
     def step_run(self) -> Iterator["StepRun"]:
-        """The nested tracking run of this step, with the effective configuration; the first use imports MLflow."""
+        """The nested tracking run of this step; it never waits for MLflow, whose first use is an import.
+
+        On this machine the run has system metrics, too; on a cluster they would be those of the launcher's pod.
+        """
+        from vl3.tracking.machine import sampled
         from vl3.workflow.tracking import open_tracker, source_of
 
-        with open_tracker(self.request).step(self.request.task, key=self.key) as step_run:
+        with (
+            open_tracker(self.request).step(self.request.task, key=self.key) as step_run,
+            sampled(step_run) if self.request.run_folder else nullcontext(),
+        ):
             step_run.set_tags(source_of(self.request))
-            step_run.log_config(to_dict(self.request.config))
             yield step_run
 
 

@@ -25,14 +25,41 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_run_without_a_database_names_those_that_have_one(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "runs" / "other").mkdir(parents=True)
-    (place / "runs" / "other" / "mlflow.db").touch()
-    assert run(["registry", "list", "--run", "mine"]) == 2
+@pytest.mark.parametrize("command", ["list", "ui"])
+def test_without_a_database_one_sentence_says_how_to_get_one(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["registry", command, "--run", "mine"]) == 2
     assert capsys.readouterr().err == (
-        f"ConfigError: run 'mine' has no tracking database {place}/runs/mine/mlflow.db. Set --run to one that has "
-        "(other), or set --tracking.\n"
+        f"ConfigError: no run has been tracked yet: there is no {place}/runs/mlflow.db. Start one with `make "
+        "run-pipeline`, or name another store with --tracking.\n"
     )
+
+
+def test_the_database_of_an_older_run_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "runs" / "old").mkdir(parents=True)
+    (place / "runs" / "old" / "mlflow.db").touch()
+    assert run(["registry", "list", "--run", "old"]) == 2
+    err = capsys.readouterr().err
+    assert (
+        f"{place}/runs/old has one of its own from an older vl3: --tracking sqlite:///{place}/runs/old/mlflow.db."
+        in err
+    )
+
+
+def test_a_password_is_refused_and_shown_to_nobody(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["registry", "list", "--tracking", "http://me:hunter2@host:5000"]) == 2
+    err = capsys.readouterr().err
+    assert "--tracking http://***@host:5000 has a password" in err
+    assert "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in err
+    logs = "".join(path.read_text() for path in (place / "state").rglob("*.log"))
+    assert "--tracking" in logs
+    assert "hunter2" not in err + logs
+
+
+def test_the_pages_of_a_server_are_where_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["registry", "ui", "--tracking", "https://mlflow.example.org"]) == 0
+    assert capsys.readouterr().out == "MLflow runs at https://mlflow.example.org already: open it in a browser\n"
 
 
 def test_columns_stand_under_their_names() -> None:
@@ -68,7 +95,7 @@ def register(uri: str, name: str, accuracy: float) -> int:
 
 def test_promotion_by_evidence_and_the_way_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "runs" / "mine").mkdir(parents=True)
-    uri = f"sqlite:///{place}/runs/mine/mlflow.db"
+    uri = f"sqlite:///{place}/runs/mlflow.db"
     options = ["--run", "mine"]
     register(uri, "one", 0.9)
     capsys.readouterr()

@@ -4,16 +4,18 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.workflows import TASKS, TRAIN
 from vl3.config.overrides import apply_overrides
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import DataError
 from vl3.pipelines.local.display import PlainDisplay, progress_text, tell
 from vl3.pipelines.local.watch import child_environment
-from vl3.pipelines.run import main
+from vl3.pipelines.run import local_parameters, main
 from vl3.recipes.catalog import get_recipe
 
 
@@ -25,6 +27,9 @@ from vl3.recipes.catalog import get_recipe
         (["--set", "data.max_frame=64"], "The nearest is 'data.max_frames'"),
         (["--set", "data.max_frames=many"], "'many' is not an int"),
         (["--set", "seed=1", "data.max_frames=0"], "data.max_frames=0 must be greater than 0"),
+        (["--tracking", "file:///mlruns"], "has the scheme 'file', which MLflow does not support"),
+        (["--tracking", "http://me:hunter2@host"], "--tracking http://***@host has a password"),
+        (["--set", "model.vision_base=s3://a:hunter2@b/c"], "--set model.vision_base=s3://***@b/c has a password"),
     ],
 )
 def test_a_wrong_argument_ends_with_2(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
@@ -32,8 +37,18 @@ def test_a_wrong_argument_ends_with_2(arguments: list[str], message: str, tmp_pa
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err.splitlines()[-1]
+    assert "hunter2" not in err
     assert err.startswith("ConfigError: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_beside_each_other_share_a_tracking_store_unless_another_is_named(tmp_path: Path) -> None:
+    given = WorkflowParameters()
+    folders = [tmp_path / "runs#" / name for name in ("a", "b")]
+    uris = {local_parameters(given, TRAIN, folder).tracking_uri for folder in folders}
+    assert uris == {f"sqlite:///{tmp_path}/runs%23/mlflow.db"}
+    other = replace(given, tracking_uri="https://mlflow.example.org")
+    assert local_parameters(other, TRAIN, folders[0]).tracking_uri == "https://mlflow.example.org"
 
 
 def test_a_run_folder_that_cannot_be_made_ends_with_6(tmp_path: Path, capsys) -> None:

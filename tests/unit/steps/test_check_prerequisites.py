@@ -57,6 +57,18 @@ def test_one_problem_is_raised_as_it_is(good: StepRequest, tmp_path: Path) -> No
         check(gone)
 
 
+def test_a_tracking_server_with_artifacts_on_this_machine_is_refused_at_the_start(
+    good: StepRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would refuse every model version, after days of training."""
+    monkeypatch.setattr("vl3.workflow.tracking.open_parent_run", lambda request: None)
+    request = dataclasses.replace(good, tracking_uri="http://mlflow:5000")
+    with pytest.raises(
+        ConfigError, match=r"http://mlflow:5000 refuses model versions in file:.*--artifacts.*--tracking"
+    ):
+        check_prerequisites._check_tracking(request)
+
+
 def test_several_problems_come_in_one_report(good: StepRequest, tmp_path: Path) -> None:
     config = apply_overrides(good.config, ["model.vision_base=file:///nowhere"])
     bad = dataclasses.replace(good, config=config, data_uri=(tmp_path / "gone").as_uri())

@@ -41,7 +41,7 @@ REST = [
 class PretendedRun:
     """A tracking run that remembers."""
 
-    run_id: str = "mlflow-run"
+    registered: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     tags: dict[str, Any] = dataclasses.field(default_factory=dict)
     metrics: list[tuple[int, dict[str, float]]] = dataclasses.field(default_factory=list)
 
@@ -54,7 +54,8 @@ class PretendedRun:
     def log_params(self, _: object) -> None:
         pass
 
-    log_config = log_params
+    def register(self, **version: Any) -> None:
+        self.registered.append(version)
 
     def log_dataset(self, *_: object) -> None:
         pass
@@ -102,7 +103,6 @@ class Launcher:
 def run(monkeypatch: pytest.MonkeyPatch) -> PretendedRun:
     pretended = PretendedRun()
     monkeypatch.setattr("vl3.workflow.step.StepWork.step_run", lambda self: pretended)
-    monkeypatch.setattr(train_stage, "register_checkpoint", lambda *_: 7)
     return pretended
 
 
@@ -151,7 +151,10 @@ def test_a_stage_that_was_cut_off_ends_with_each_step_once(
         (1, 3.0),
         (2, 2.0),
     ]
-    assert record.values["version"] == 7
+    assert [(one["model"], one["stage"], one["of_workflow"]) for one in run.registered] == [
+        ("vl3-tiny", "alignment", False)
+    ]
+    assert run.registered[0]["source_uri"] == record.outputs["checkpoint"].uri
     assert record.values["end"]["steps"] == 1
     assert (fetch(record.outputs["checkpoint"]) / "model.safetensors").read_bytes() == b"weights"
     assert told == ["0/2 queued: waits for quota of cpu", "0/2 preempted: by a higher priority", "2/2 loss 2.0"]

@@ -30,7 +30,6 @@ Run = Callable[..., list[dict[str, Any]]]
 def tracked(monkeypatch: pytest.MonkeyPatch) -> PretendedRun:
     pretended = PretendedRun()
     monkeypatch.setattr("vl3.workflow.step.StepWork.step_run", lambda self: pretended)
-    monkeypatch.setattr(train_stage, "register_checkpoint", lambda *_: 7)
     return pretended
 
 

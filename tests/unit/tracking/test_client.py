@@ -94,12 +94,13 @@ def test_shown_hides_password() -> None:
 def test_failing_step_is_reported_even_if_tracking_fails_too(
     tracking_uri: str, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Tracker(tracking_uri, "vl3", "r", "r", template=template).step("train")
+    tracker = Tracker(tracking_uri, "vl3", "r", "r", template=template)
+    step = tracker.step("train")
 
     def refuse(*_: object, **__: object) -> None:
         raise ClusterError("the server is gone")
 
-    monkeypatch.setattr(step, "set_tags", refuse)
+    monkeypatch.setattr(tracker, "open_step", refuse)
     with pytest.raises(ValueError, match="the step's own error"), step:
         raise ValueError("the step's own error")
 

@@ -1,5 +1,6 @@
 """Candidates, promotion as compare-and-set, rollback."""
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from vl3.errors import ClusterError, ConfigError, GateError
 from vl3.tracking.evidence import Evidence
 from vl3.tracking.gates import evaluate_gates
 from vl3.tracking.lock import file_lock
-from vl3.tracking.registry import Registry, version_table
+from vl3.tracking.registry import Registry
+from vl3.tracking.versions import version_table
 
 CONFIG = PromotionConfig(
     registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
@@ -28,6 +30,7 @@ def _register(registry: Registry, number: int) -> int:
         dataset_digest="d" * 64,
         config_digest="c" * 64,
         step=250,
+        run_id="run-7",
     )
 
 
@@ -50,13 +53,16 @@ def test_register_candidate_points_to_checkpoint_with_tags(registry: Registry) -
     newest, oldest = registry.list_versions()
     assert (newest.version, newest.aliases, oldest.aliases) == (2, ("candidate",), ())
     assert oldest.source == "file:///store/checkpoint-1"
-    assert oldest.tags == {
-        "vl3.stage": "video",
-        "vl3.checkpoint_sha256": f"{1:064x}",
-        "vl3.dataset_digest": "d" * 64,
-        "vl3.config_digest": "c" * 64,
-        "vl3.step": "250",
+    assert oldest.made_from == {
+        "checkpoint_sha256": f"{1:064x}",
+        "dataset_digest": "d" * 64,
+        "config_digest": "c" * 64,
+        "step": 250,
+        "run_id": "run-7",
     }
+    version = registry.client.get_model_version("vl3-tiny", "1")
+    assert set(version.tags) == {"stage", "vl3.made_from"}
+    assert version.description == "Stage video (250 steps, run run-7)."
     assert (oldest.decision, oldest.mean_accuracy) == ("", None)
 
 
@@ -74,9 +80,18 @@ def test_set_champion_moves_alias_and_keeps_evidence(registry: Registry, make_ev
     assert champion.version == version
     assert champion.aliases == ("candidate", "champion")
     assert (champion.decision, champion.mean_accuracy) == ("passed", 0.85)
-    assert champion.tags["vl3.promoted_by"] == "run-1"
-    assert champion.tags["vl3.gate.task_accuracy"] == (
-        '{"name": "task_accuracy", "passed": true, "value": 0.8, "threshold": 0.6, "detail": "lowest: streaming"}'
+    assert champion.promotion["by"] == "run-1"
+    assert champion.evidence["gates"]["task_accuracy"] == {
+        "name": "task_accuracy", "passed": True, "value": 0.8, "threshold": 0.6, "detail": "lowest: streaming"
+    }  # fmt: skip
+    found = registry.client.get_model_version("vl3-tiny", str(version))
+    assert {name: text for name, text in found.tags.items() if not name.startswith("vl3.")} == {
+        "stage": "video", "mean accuracy": "0.8500", "verdict": "passed"
+    }  # fmt: skip
+    assert found.description == (
+        f"Champion, promoted by run-1 at {champion.promotion['at']}, the first one.\n\n"
+        "Accuracy 0.850, the mean over 2 held-out categories. There was no champion to compare with. Every gate "
+        "passed.\n\nStage video (250 steps, run run-7)."
     )
     evidence = registry.champion_evidence()
     assert evidence.tasks == make_evidence().tasks
@@ -99,7 +114,8 @@ def test_set_champion_keeps_the_previous_and_rolls_back(registry: Registry, make
     assert registry.rollback(holder="me") == (second, first)
     assert registry.champion().version == first
     assert registry.get(second).aliases == ("candidate",)
-    assert registry.get(second).tags["vl3.rolled_back_by"] == "me"
+    assert registry.get(second).promotion["rolled_back_by"] == "me"
+    assert "Rolled back by me at" in registry.client.get_model_version("vl3-tiny", str(second)).description
     with pytest.raises(GateError, match="v1 is the first champion: there is none to roll back to"):
         registry.rollback()
 
@@ -136,9 +152,31 @@ def test_set_champion_refuses_with_the_table(registry: Registry, make_evidence: 
 def test_set_champion_refuses_when_a_gate_left_no_result(registry: Registry, make_evidence: Make) -> None:
     version = _register(registry, 1)
     _judge(registry, version, make_evidence())
-    registry.client.delete_model_version_tag("vl3-tiny", "1", "vl3.gate.beats_chance")
+    facts = dict(registry.get(version).evidence)
+    del facts["gates"]["beats_chance"]
+    registry.client.set_model_version_tag("vl3-tiny", "1", "vl3.evidence", json.dumps(facts))
     with pytest.raises(GateError, match=r"Without a result: beats_chance\."):
         registry.set_champion(version)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '{"gates": 3}', '{"gates": {"mean_accuracy": {"passed": true}}}', "{" * 9999]
+)
+def test_evidence_that_somebody_else_wrote_is_no_evidence(registry: Registry, make_evidence: Make, text: str) -> None:
+    version = _register(registry, 1)
+    _judge(registry, version, make_evidence())
+    registry.client.set_model_version_tag("vl3-tiny", "1", "vl3.evidence", text)
+    with pytest.raises(GateError, match="was never evaluated"):
+        registry.set_champion(version)
+
+
+def test_a_refusal_is_in_the_description(registry: Registry, make_evidence: Make) -> None:
+    version = _register(registry, 1)
+    _judge(registry, version, make_evidence(checkpoint_verified=None))
+    description = registry.client.get_model_version("vl3-tiny", "1").description
+    assert (
+        "Refused by:\n- checkpoint_digest: the verification of the checkpoint's digests left no result" in description
+    )
 
 
 def test_set_champion_refuses_when_champion_moved(registry: Registry, make_evidence: Make) -> None:

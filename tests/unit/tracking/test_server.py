@@ -41,13 +41,15 @@ def _register(registry: Registry, uri: str) -> int:
 
 def test_runs_through_the_server(server_uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     with Tracker(server_uri, "vl3", "run-1", "name").step("train-video", key="k") as step:
-        step.log_config({"seed": 0})
+        step.log_params({"seed": 0})
+        step.log_json({"seed": 0}, "config.json")
         step.log_metrics([(1, {"loss": 2.0})])
         step.log_dataset("tiny", "a" * 64, "s3://bucket/data")
-    client = Tracker(server_uri, "vl3", "run-1", "name").client
-    run = client.get_run(step.run_id)
+    tracker = Tracker(server_uri, "vl3", "run-1", "name")
+    client, run_id = tracker.client, tracker.reopen_step("train-video", "k").run_id
+    run = client.get_run(run_id)
     assert (run.info.status, run.data.params, run.data.metrics) == ("FINISHED", {"seed": "0"}, {"loss": 2.0})
-    assert [item.path for item in client.list_artifacts(step.run_id)] == ["config.json"]
+    assert [item.path for item in client.list_artifacts(run_id)] == ["config.json"]
     assert run.inputs.dataset_inputs[0].dataset.digest == "a" * 36
     assert "View run" not in capfd.readouterr().out
 
