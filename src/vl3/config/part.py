@@ -13,6 +13,7 @@ NO_STAGE = "none"
 """Stages of a run that trains nothing."""
 
 _SCHEMES = ("file", "s3", "hf", "models")
+_FORMS = {"file": re.compile("file:///"), "s3": re.compile("s3://[a-z0-9][a-z0-9.-]+(/|$)")}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HUB = re.compile(r"hf://([\w.-]+/)?[\w.-]+(@[\w./-]+)?")
@@ -86,6 +87,9 @@ def check_model_uri(uri: str) -> None:
     scheme = _SCHEME.match(uri)
     if scheme is None or scheme[1] not in _SCHEMES or _CONTROL.search(uri):
         raise ConfigError(f"model {uri!r} cannot be found by that name. Use {MODEL_FORMS}.")
+    if scheme[1] in _FORMS and not _FORMS[scheme[1]].match(uri):
+        shown = uri.rpartition("@")[2]  # there may be an account in front of it
+        raise ConfigError(f"model {shown!r} is not an address of a folder. Use {MODEL_FORMS}.")
     if scheme[1] == "models":
         split_registered(uri)
     if scheme[1] == "hf":

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from vl3.config.codec import to_dict
@@ -12,7 +13,7 @@ from vl3.errors import GateError, StorageError
 from vl3.evaluation.document import read_evaluation
 from vl3.steps.chain import trained_stages
 from vl3.steps.registry import open_registry, register_checkpoint
-from vl3.steps.request import Request, Work
+from vl3.steps.request import Request, Work, trained_by
 from vl3.store.artifacts import fetch
 from vl3.system.files import atomic_write_json
 from vl3.tracking.evidence import Evidence, scores_from_evaluation
@@ -52,9 +53,9 @@ def run(work: Work) -> StepOutcome:
     )
 
 
-def expected_categories(config: RunConfig) -> tuple[str, ...]:
-    """The categories that any stage trains on; each of them needs a score."""
-    named = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
+def expected_categories(config: RunConfig, stages: Iterable[str]) -> tuple[str, ...]:
+    """The categories that any of the run's stages trains on; each of them needs a score."""
+    named = {kind.partition(":")[0] for stage in stages for kind in config.stages[stage].mixture}
     return tuple(category.value for category in Category if category.value in named)
 
 
@@ -66,7 +67,7 @@ def _gather(request: Request, registry: Registry, stage: str, version: int) -> E
     return Evidence(
         tasks=tasks,
         mean_accuracy=mean,
-        expected_categories=expected_categories(config),
+        expected_categories=expected_categories(config, trained_by(request)),
         samples_per_task=config.evaluation.samples_per_task,
         champion=None if is_champion else registry.champion_evidence(),
         validation_passed=_validation_passed(request),
@@ -119,7 +120,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     return {
         "promotion": to_dict(config.promotion),
         "samples_per_task": config.evaluation.samples_per_task,
-        "categories": list(expected_categories(config)),
+        "categories": list(expected_categories(config, trained_by(request))),
         "tracking_uri": request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri,
     }
 
