@@ -7,9 +7,13 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 
 WORKFLOW ?= train
 RECIPE ?=
-RUN ?= $(or $(RECIPE),tiny)
+RUN ?= $(if $(filter evaluate,$(MAKECMDGOALS)),evaluate,$(or $(RECIPE),tiny))
 RUN_FOLDER = $(if $(findstring /,$(RUN)),$(RUN),runs/$(RUN))
 DATA ?=
+STAGES ?=
+FROM ?=
+MODEL ?=
+export STAGES FROM MODEL
 SET ?=
 TESTS ?= tests
 JOBS ?= 2
@@ -21,6 +25,7 @@ SETUP := .venv/.vl3-setup
 SAMPLE := build/data/tiny
 
 .PHONY: help run-pipeline ui submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
+.PHONY: help run-pipeline evaluate submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
 	kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
 
 help: ## Print this help
@@ -29,17 +34,23 @@ help: ## Print this help
 		/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Run
-run-pipeline: $(SETUP) ## Run the workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1"
+run-pipeline: $(SETUP) ## Run the workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1" STAGES=multitask..video FROM=model
 	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
 	@$(PYTHON_IN_VENV) -m vl3.pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
 		$(if $(TRACKING),--tracking '$(TRACKING)') $(foreach override,$(SET),--set '$(override)')
 
 ui: $(SETUP) ## Serve MLflow's pages of all runs here (runs/mlflow.db); TRACKING=sqlite:////... for another store
 	@.venv/bin/vl3 registry ui --run '$(RUN_FOLDER)' $(if $(TRACKING),--tracking '$(TRACKING)') $(if $(PORT),--port '$(PORT)')
+		--stages "$$STAGES" --from "$$FROM" $(foreach override,$(SET),--set '$(override)')
+
+evaluate: $(SETUP) ## Accuracy of a model without training: MODEL=folder|s3://...|hf://owner/name|models:/name@alias DATA=folder RUN=name
+	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
+	@$(PYTHON_IN_VENV) -m vl3.pipelines.run --workflow evaluate --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
+		--from "$$MODEL" $(foreach override,$(SET),--set '$(override)')
 
 submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
 	@.venv/bin/vl3 run submit --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
-		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' \
+		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' --stages "$$STAGES" --from "$${FROM:-$$MODEL}" \
 		$(if $(RUN_ID),--run-id '$(RUN_ID)') $(if $(NAMESPACE),--namespace '$(NAMESPACE)') $(foreach override,$(SET),--set '$(override)')
 
 report: ## Print where the report of RUN=tiny is

@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 from tests.support.workflows import TASKS, compile_train
-from vl3.pipelines.compile import compile_manifests
+from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines.compile import compile_manifests, compile_workflow
+from vl3.pipelines.workflows import get_workflow
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,6 +19,13 @@ def test_train_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], 
     lines = (tmp_path / "train.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
     # one line changes with each release of kfp
     golden("pipelines/train.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
+
+
+def test_evaluate_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], tmp_path: Path) -> None:
+    parameters = WorkflowParameters(recipe="tiny", stages="none", model_uri="s3://bucket/model")
+    compile_workflow(get_workflow("evaluate"), parameters, tmp_path / "evaluate.yaml")
+    lines = (tmp_path / "evaluate.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    golden("pipelines/evaluate.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
 
 
 def test_the_manifests_in_git_are_the_workflow_as_it_is() -> None:

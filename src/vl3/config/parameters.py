@@ -34,6 +34,19 @@ class WorkflowParameters:
     """Typed overrides of the recipe, each `path.to.field=value`."""
     data_uri: str = field(default="", metadata={"option": "--data", "help": "Folder of annotations and media."})
     """Folder of annotations and media."""
+    stages: str = field(
+        default="",
+        metadata={"option": "--stages", "help": "Stages to train, as a,b or a..b; default: all of the recipe."},
+    )
+    """Consecutive stages of the recipe (vl3.config.part)."""
+    model_uri: str = field(
+        default="",
+        metadata={
+            "option": "--from",
+            "help": "Model to start from or to evaluate: folder, s3://, hf://owner/name or models:/name@alias.",
+        },
+    )
+    """Whole model that the first stage starts from, or that is evaluated; empty starts from the recipe's bases."""
     artifacts_uri: str = field(default="", metadata={"option": "--artifacts", "help": "Root of what steps publish."})
     """Root of everything that steps publish."""
     tracking_uri: str = field(

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import digest, from_dict, to_dict
 from vl3.config.run import RunConfig
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
-from vl3.models.stored import RUN_FILE
+from vl3.models.layouts.names import Layout
+from vl3.models.preprocessing import IMAGE_FILE, Preprocessing
+from vl3.models.stored import CONFIG_FILE, RUN_FILE, read_json
 from vl3.store.bases import base_folder
 
 if TYPE_CHECKING:
@@ -93,14 +96,28 @@ def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
         config: configuration of this run, used for a model that is assembled from the bases.
 
     Raises:
-        ConfigError: the checkpoint has no usable run.json.
+        ConfigError: the checkpoint has neither a usable run.json nor preprocessor files.
     """
     if model.folder is None:
         first = next(iter(config.stages))
         folder = base_folder(config.model.language_base)
         return _candidate(model, config, first, folder)
+    if not (model.folder / RUN_FILE).is_file() and (model.folder / IMAGE_FILE).is_file():
+        return _given(model, config, model.folder)
     made_by, stage = _read_run(model.folder)
     return _candidate(model, made_by, stage, model.folder)
+
+
+def _given(model: EvaluatedModel, config: RunConfig, folder: Path) -> Candidate:
+    """A model that no stage of ours has made: merges and DiffFP from its own files, limits from this run."""
+    found = Preprocessing.read(folder, read_json(folder / CONFIG_FILE), Layout.OFFICIAL, PATCH_SIZE_PX)
+    settings = PrepareSettings(
+        image_merge_size=found.image_merge_size,
+        video_merge_size=found.video_merge_size,
+        difffp=found.difffp,
+        data=config.data,
+    )
+    return Candidate(name=model.name, folder=folder, config=config, settings=settings, tokenizer_folder=folder)
 
 
 def _candidate(model: EvaluatedModel, config: RunConfig, stage: str, tokenizer_folder: Path) -> Candidate:

@@ -26,6 +26,11 @@ def _build_at(where: str, cls: type[Config], values: dict[str, Any]) -> Config:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _require_group(data: Any, where: str) -> None:
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} is {data!r:.80}, not a group of values. Restore the file from the model's source.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisionConfig:
     """Shape of the AVT encoder: a SigLIP tower with 2D-RoPE instead of learned positions."""
@@ -79,6 +84,7 @@ class VisionConfig:
         Raises:
             ConfigError: a size is missing; the message starts with `where`, the file.
         """
+        _require_group(data, where)
         names = {field.name for field in fields(cls)}
         missing = [name for name in _REQUIRED_VISION_KEYS if name not in data]
         if missing:
@@ -139,6 +145,7 @@ class TextConfig:
             ConfigError: a size is missing, or the file asks for something that this decoder does not support.
         """
         rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+        _require_group(rope, f"{where}: rope_parameters")
         _refuse_other_decoders(data, rope, where)
         values = {"rope_theta": rope.get("rope_theta"), "tie_word_embeddings": False, **data}
         missing = [field.name for field in fields(cls) if values.get(field.name) is None]

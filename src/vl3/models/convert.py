@@ -27,6 +27,8 @@ from vl3.system.folders import whole_folder
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Size above which weights are split into several files."""
+ADAPTER_FILE = "adapter_config.json"
+"""The file by which peft knows a folder of adapters."""
 _CHUNK_BYTES = 8 << 20
 
 
@@ -73,6 +75,23 @@ def convert(source: Path, target: Path, layout: Layout, *, max_shard_bytes: int 
     return Conversion(
         source_layout=checkpoint.layout, num_tensors=len(tensors), num_files=len(shards), size_bytes=size_bytes
     )
+
+
+def check_model(folder: Path) -> VideoLlama3Config:
+    """Check that a folder is a whole model which `convert` can read; weights are not read. Returns its sizes.
+
+    Raises:
+        ConfigError: it is another model or adapters alone, is damaged, or its parts do not match.
+    """
+    if (folder / ADAPTER_FILE).is_file():
+        base = read_json(folder / ADAPTER_FILE).get("base_model_name_or_path")
+        raise ConfigError(
+            f"{folder} holds LoRA adapters{f' of {base}' if base else ''} ({ADAPTER_FILE}), not a whole model. Merge "
+            "them into their base first (peft: merge_and_unload, then save_pretrained), and give the merged folder."
+        )
+    checkpoint = _Checkpoint.open(folder)
+    SideFiles.of(folder, checkpoint.config, checkpoint.data, checkpoint.layout, Layout.OFFICIAL)
+    return checkpoint.config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

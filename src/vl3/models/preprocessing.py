@@ -1,5 +1,6 @@
 """How pictures become vision tokens, read from a checkpoint's files: official, transformers' or our run.json."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ class Preprocessing:
     difffp: bool = True
     """Whether unchanged video tokens are dropped."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that files may hold and no model has."""
+        for name in ("image_merge_size", "video_merge_size", "min_tokens", "max_tokens", "max_frames"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r:.80} is not a positive whole number")
+        if type(self.fps) not in (int, float) or not 0 < self.fps < math.inf:
+            raise ValueError(f"fps={self.fps!r:.80} is not a positive number")
+        if type(self.difffp) is not bool:
+            raise ValueError(f"use_token_compression={self.difffp!r:.80} is neither true nor false")
+
     @classmethod
     def read(cls, folder: Path, config: dict[str, Any], layout: Layout, patch_size: int) -> "Preprocessing":
         """The settings in a checkpoint folder; missing ones get the defaults.
@@ -40,12 +51,23 @@ class Preprocessing:
         Raises:
             ConfigError: a file is damaged, or its normalisation is not what the encoder expects.
         """
+        try:
+            return cls._read(folder, config, layout, patch_size)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ConfigError(
+                f"{folder}: the preprocessor's files hold a value that cannot be used ({error}). Restore them from the "
+                "model's source."
+            ) from error
+
+    @classmethod
+    def _read(cls, folder: Path, config: dict[str, Any], layout: Layout, patch_size: int) -> "Preprocessing":
         if layout == Layout.TRANSFORMERS:
             return cls._of_transformers(folder, patch_size)
         if (folder / RUN_FILE).is_file() and not (folder / IMAGE_FILE).is_file():
             return cls._of_run(folder / RUN_FILE)
         found = {**_read_if_there(folder / IMAGE_FILE), **_read_if_there(folder / PROCESSOR_FILE)}
         _require_half(found, folder / IMAGE_FILE)
+        _require_patch(found, folder / IMAGE_FILE, patch_size)
         names = {field.name for field in fields(cls)}
         values = {name: value for name, value in found.items() if name in names}
         return cls(**values | {"difffp": bool(config.get("use_token_compression", True))})
@@ -75,8 +97,9 @@ class Preprocessing:
         composite = _read_if_there(folder / PROCESSOR_FILE)
         image = composite.get("image_processor") or _read_if_there(folder / IMAGE_FILE)
         video = composite.get("video_processor") or _read_if_there(folder / VIDEO_FILE)
-        _require_half(image, folder / IMAGE_FILE)
-        _require_half(video, folder / VIDEO_FILE)
+        for settings, name in ((image, IMAGE_FILE), (video, VIDEO_FILE)):
+            _require_half(settings, folder / name)
+            _require_patch(settings, folder / name, patch_size)
         defaults = cls()
         image_merge = image.get("merge_size", defaults.image_merge_size)
         side_px = patch_size * image_merge
@@ -167,3 +190,12 @@ def _require_half(data: dict[str, Any], path: Path) -> None:
                 f"{path}: {name}={data[name]}, but the encoder was trained on pixels normalised by 0.5. The outputs "
                 "would be silently wrong. Use the preprocessor files of the checkpoint."
             )
+
+
+def _require_patch(data: dict[str, Any], path: Path, patch_size: int) -> None:
+    """Raise ConfigError unless the file's patches, if it names them, are those of the encoder in config.json."""
+    if data.get("patch_size", patch_size) != patch_size:
+        raise ConfigError(
+            f"{path}: patch_size={data['patch_size']}, but config.json gives the encoder patch_size={patch_size}. "
+            "Pictures would be cut at the wrong places. Use both files of the same checkpoint."
+        )

@@ -7,6 +7,9 @@ from vl3.errors import ConfigError
 from vl3.models.stored import read_json
 
 TOKENIZER_FILE = "tokenizer.json"
+CHAT_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+"""What the chat format needs and every Qwen2 tokenizer has."""
+_RESTORE = "Restore the file from the model's source."
 IMAGE_TOKEN = "<image>"
 METHOD_TOKENS = (IMAGE_TOKEN, "<|stream_start|>", "<|stream_end|>")
 """What VideoLLaMA3 adds to a Qwen2.5 tokenizer, in this order."""
@@ -28,12 +31,21 @@ class Vocabulary:
         model = self.data.get("model")
         words = model.get("vocab") if isinstance(model, dict) else None
         if isinstance(words, list):  # Unigram: pairs of piece and score
-            words = {piece: index for index, (piece, _) in enumerate(words)}
+            try:
+                words = {piece: index for index, (piece, _) in enumerate(words)}
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{self.path}: model.vocab is no list of pieces ({error}). {_RESTORE}") from error
         if not isinstance(words, dict) or not words:
             raise ConfigError(f"{self.path} has no model.vocab. Use the tokenizer of a Qwen2 model.")
         added = self.data.setdefault("added_tokens", [])
         self._num_words = len(words)
-        self._ids: dict[str, int] = words | {token["content"]: token["id"] for token in added}
+        try:
+            self._ids: dict[str, int] = words | {token["content"]: token["id"] for token in added}
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"{self.path}: added_tokens holds no tokens with ids ({error!r}). {_RESTORE}") from error
+        for token, token_id in self._ids.items():
+            if type(token_id) is not int or token_id < 0 or not isinstance(token, str):
+                raise ConfigError(f"{self.path}: token {token!r:.80} has the id {token_id!r:.80}. {_RESTORE}")
         self.added: dict[str, int] = {}
         """Tokens that were added, with their ids."""
 

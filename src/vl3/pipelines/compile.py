@@ -30,7 +30,7 @@ def compile_workflow(workflow: Workflow, parameters: WorkflowParameters, path: P
     """
     from kfp.compiler import Compiler
 
-    Compiler().compile(workflow.make_pipeline(effective_config(workflow, parameters)), str(path))
+    Compiler().compile(workflow.make_pipeline(effective_config(workflow, parameters), parameters), str(path))
 
 
 def ir_digest(path: Path) -> str:
@@ -65,7 +65,7 @@ def _compile_objects(workflow: Workflow, recipe: str) -> tuple[dict[str, Any], d
     from kfp.compiler import Compiler
     from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
-    compiled = workflow.make_pipeline(workflow.recipe(recipe))
+    compiled = workflow.make_pipeline(workflow.recipe(recipe), WorkflowParameters(recipe=recipe))
     with tempfile.TemporaryDirectory() as temporary:
         ir, manifest = Path(temporary) / "ir.yaml", Path(temporary) / "manifest.yaml"
         Compiler().compile(compiled, str(ir))

@@ -61,6 +61,7 @@ _SETTINGS = {
     ),
     "promote": _LIGHT,
     "report": _LIGHT,
+    "report-evaluation": _LIGHT,
     # More retries than any other task, because it frees GPUs.
     "finish": PodSettings(
         role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=1800, max_retries=4
@@ -74,6 +75,13 @@ without a message."""
 def settings_of(name: str) -> PodSettings:
     """The settings of the task `name`."""
     return _TRAINING if name.startswith("train-") else _SETTINGS[name]
+
+
+def named(task: Any, name: str) -> Any:
+    """Set a task's name and pod, and switch off KFP's cache: it would reuse results without verifying them."""
+    task.set_display_name(name)
+    task.set_caching_options(False)
+    return apply_pod_settings(task, name)
 
 
 def apply_pod_settings(task: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ progress, clean stopping, and exit codes by error family.
 """
 
 import argparse
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.tracking import check_tracking_uri, shared_store, sqlite_uri
-from vl3.errors import StorageError, Vl3Error
+from vl3.errors import ConfigError, StorageError, Vl3Error
 from vl3.pipelines.local.display import tell
 from vl3.pipelines.local.lock import run_lock
 from vl3.pipelines.local.watch import RunWatch
@@ -21,6 +22,7 @@ from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, TaskLimit, Work
 
 SAMPLE = "build/data/tiny"
 """Default data: the sample that `make run-pipeline` generates."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -31,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(arguments.run).absolute()
         workflow = get_workflow(arguments.workflow)
         parameters = local_parameters(read_arguments(arguments), workflow, folder)
-        limits = workflow.task_limits(effective_config(workflow, parameters))
+        limits = workflow.task_limits(effective_config(workflow, parameters), parameters)
         return run(folder, workflow.name, parameters, limits)
     except Vl3Error as error:
         tell(error)
@@ -65,17 +67,32 @@ def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path
     with the champion of an earlier run.
 
     Raises:
-        ConfigError: MLflow does not support the tracking URI.
+        ConfigError: MLflow does not support the tracking URI, or the model's folder does not exist.
     """
     tracking_uri = given.tracking_uri or sqlite_uri(shared_store(folder))
     check_tracking_uri(tracking_uri)
     return replace(
         given,
         recipe=given.recipe or workflow.default_recipe,
+        stages=given.stages or workflow.default_stages,
         data_uri=Path(given.data_uri or SAMPLE).absolute().as_uri(),
+        model_uri=_model_uri(given.model_uri),
         artifacts_uri=given.artifacts_uri or (folder / "artifacts").as_uri(),
         tracking_uri=tracking_uri,
     )
+
+
+def _model_uri(given: str) -> str:
+    """A model as a URI: a path becomes a file:// URI."""
+    if not given or _SCHEME.match(given):
+        return given
+    folder = Path(given).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"model {given!r}: there is no folder {folder}. Correct the path; a model of the Hugging Face hub is "
+            "written as hf://owner/name, one of the registry as models:/name@alias."
+        )
+    return folder.as_uri()
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

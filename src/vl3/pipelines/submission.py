@@ -53,11 +53,13 @@ def make_submission(workflow_name: str, given: WorkflowParameters) -> Submission
     parameters = replace(
         given,
         recipe=given.recipe or workflow.default_recipe,
+        stages=given.stages or workflow.default_stages,
         overrides=(*own, *workflow.cluster_overrides),
         data_uri=given.data_uri.rstrip("/"),
         artifacts_uri=given.artifacts_uri.rstrip("/"),
         tracking_uri=given.tracking_uri or TRACKING,
     )
+    _require_shared_model(given.model_uri)
     effective_config(workflow, parameters)  # refuses a recipe or an override here, not in a pod
     _require_scheme("data", given.data_uri, ("s3",))
     _require_scheme("artifacts", given.artifacts_uri, ("s3",))
@@ -80,6 +82,15 @@ def _require_backend(workflow: Workflow, overrides: Iterable[str]) -> None:
         raise ConfigError(
             f"{wrong[0]} does not work on a cluster: the step's pod has neither GPUs nor torch. Leave it out, or use "
             "`make run-pipeline`."
+        )
+
+
+def _require_shared_model(uri: str) -> None:
+    """Refuse a model that only this machine has."""
+    if uri and not uri.startswith(("s3://", "hf://", "models:/")):
+        raise ConfigError(
+            f"--from {uri} does not work on a cluster: the workflow's pods run on other machines and share no folder. "
+            "Use s3://bucket/key, hf://owner/name@revision or models:/name@alias."
         )
 
 

@@ -12,19 +12,12 @@ from vl3.components.promote import promote
 from vl3.components.report import report
 from vl3.components.train_stage import train_stage
 from vl3.components.validate_data import validate_data
-from vl3.pipelines.pod_settings import apply_pod_settings
+from vl3.pipelines.pod_settings import named
 from vl3.pipelines.workflows import train_task
 
 
-def named(task: Any, name: str) -> Any:
-    """Set a task's name and pod, and switch off KFP's cache: it would reuse results without verifying them."""
-    task.set_display_name(name)
-    task.set_caching_options(False)
-    return apply_pod_settings(task, name)
-
-
 def make_pipeline(stages: Sequence[str]) -> Any:
-    """The workflow for a recipe with these stages, as kfp's compiler takes it."""
+    """The workflow for a run that trains these stages, as kfp's compiler takes it."""
 
     @dsl.pipeline(name="vl3-train", description="Trains, evaluates and promotes a VideoLLaMA3-style model.")
     def train(workflow: dict) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
+from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe, recipe_names
@@ -32,12 +33,16 @@ class Workflow:
     """Class of its recipes' configuration."""
     default_recipe: str
     """Recipe of a run that sets none."""
+    default_stages: str
+    """Stages of a run that sets none (vl3.config.part)."""
     cluster_overrides: tuple[str, ...]
     """Overrides that every run on a cluster gets."""
-    make_pipeline: Callable[[Any], Any]
-    """From a configuration to the pipeline that kfp compiles; imports kfp."""
-    task_limits: Callable[[Any], dict[str, TaskLimit]]
-    """From a configuration to its tasks in the order in which they run, with the limit of each in a local run."""
+    check: Callable[[Any, WorkflowParameters], None]
+    """Raises ConfigError for parameters that contradict the configuration or that the workflow has no use for."""
+    make_pipeline: Callable[[Any, WorkflowParameters], Any]
+    """From a configuration and parameters to the pipeline that kfp compiles; imports kfp."""
+    task_limits: Callable[[Any, WorkflowParameters], dict[str, TaskLimit]]
+    """From the same to its tasks in the order in which they run, with the limit of each in a local run."""
 
     @property
     def recipes(self) -> list[str]:
@@ -67,11 +72,21 @@ _STAGE_MARGIN_SECONDS = 120.0
 """So that a stage's own limit, whose message says more, takes effect before that of its task."""
 
 
-def _train_limits(config: RunConfig) -> dict[str, TaskLimit]:
-    other = TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
+def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str, TaskLimit]:
+    other = _task_limit(config)
     before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report", "finish")
-    stages = {train_task(name): _stage_limit(config, name) for name in config.stages}
+    chosen = choose_stages(list(config.stages), parameters.stages)
+    stages = {train_task(name): _stage_limit(config, name) for name in chosen}
     return dict.fromkeys(before, other) | stages | dict.fromkeys(after, other)
+
+
+def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
+    tasks = ("check-prerequisites", "validate-data", "evaluate", "report-evaluation", "finish")
+    return dict.fromkeys(tasks, _task_limit(config))
+
+
+def _task_limit(config: RunConfig) -> TaskLimit:
+    return TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
 
 
 def _stage_limit(config: RunConfig, name: str) -> TaskLimit:
@@ -83,10 +98,33 @@ def _stage_limit(config: RunConfig, name: str) -> TaskLimit:
     return TaskLimit(stall_seconds=seconds, setting=f"stages.{name}.{setting}")
 
 
-def _train_pipeline(config: RunConfig) -> Any:
+def _check_train(config: RunConfig, parameters: WorkflowParameters) -> None:
+    stages = list(config.stages)
+    if parameters.model_uri:
+        check_model_uri(parameters.model_uri)
+    check_start(stages, choose_stages(stages, parameters.stages), parameters.model_uri)
+
+
+def _train_pipeline(config: RunConfig, parameters: WorkflowParameters) -> Any:
     from vl3.pipelines.train import make_pipeline
 
-    return make_pipeline(list(config.stages))
+    return make_pipeline(choose_stages(list(config.stages), parameters.stages))
+
+
+def _check_evaluate(_: RunConfig, parameters: WorkflowParameters) -> None:
+    if parameters.stages not in ("", NO_STAGE):
+        raise ConfigError(
+            f"STAGES={parameters.stages} has no meaning for an evaluation, which trains nothing. Leave it out."
+        )
+    if not parameters.model_uri:
+        raise ConfigError(f"there is no model to evaluate. Name one with MODEL: {MODEL_FORMS}.")
+    check_model_uri(parameters.model_uri)
+
+
+def _evaluate_pipeline(*_: Any) -> Any:
+    from vl3.pipelines.evaluate import make_pipeline
+
+    return make_pipeline()
 
 
 WORKFLOWS = {
@@ -96,9 +134,21 @@ WORKFLOWS = {
             name="train",
             config=RunConfig,
             default_recipe="tiny",
+            default_stages="",
             cluster_overrides=("launch.backend=trainjob",),
+            check=_check_train,
             make_pipeline=_train_pipeline,
             task_limits=_train_limits,
+        ),
+        Workflow(
+            name="evaluate",
+            config=RunConfig,
+            default_recipe="tiny",
+            default_stages=NO_STAGE,
+            cluster_overrides=("launch.backend=trainjob",),
+            check=_check_evaluate,
+            make_pipeline=_evaluate_pipeline,
+            task_limits=_evaluate_limits,
         ),
     )
 }
@@ -123,6 +173,8 @@ def effective_config(workflow: Workflow, parameters: WorkflowParameters) -> Any:
     """The configuration of a run: its recipe with its overrides.
 
     Raises:
-        ConfigError: the recipe is not one of the workflow's, or an override does not fit.
+        ConfigError: the recipe is not one of the workflow's, or an override or another parameter does not fit.
     """
-    return apply_overrides(workflow.recipe(parameters.recipe or workflow.default_recipe), parameters.overrides)
+    config = apply_overrides(workflow.recipe(parameters.recipe or workflow.default_recipe), parameters.overrides)
+    workflow.check(config, parameters)
+    return config

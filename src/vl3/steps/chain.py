@@ -3,7 +3,8 @@
 So a step gets only the last checkpoint and finds the others, whatever stages the recipe has.
 
 Example: stages a, b, c give checkpoints A, B, C. C was made from B, B from A, and A from the start artifact (the
-digests of the two bases), where the chain ends: trained_stages(C) is [(a, A), (b, B), (c, C)].
+digests of the two bases, or the model that the run was given), where the chain ends: trained_stages(C) is
+[(a, A), (b, B), (c, C)].
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ INITIAL = "initial"
 """Name of the input with a checkpoint's initial weights: the previous checkpoint, or the start artifact."""
 BASES_FILE = "bases.json"
 """File of the start artifact: the digest of each base."""
+MODEL = "model"
+"""Kind of the start artifact of a run that starts from a whole model, or evaluates it: the model, imported."""
+SOURCE = "source"
+"""Name of the origin of an imported model: where it came from."""
 _MAX_STAGES = 100
 
 
@@ -64,7 +69,7 @@ def trained_stages(checkpoint: Reference, artifacts_uri: str) -> list[TrainedSta
 
 
 def _parent(child: Reference, origin: Origin, artifacts_uri: str) -> Reference | None:
-    """The previous checkpoint, or None if a checkpoint was trained from bases."""
+    """The previous checkpoint, or None if a checkpoint was trained from bases or from an imported model."""
     if origin["kind"] != "checkpoint":
         return None
     uri = origin["uri"]

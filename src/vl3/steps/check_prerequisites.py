@@ -1,4 +1,7 @@
-"""Step: report everything that would stop the run later, and record the digests of the bases of stage 1."""
+"""Step: report everything that would stop the run later, and settle what the run starts from.
+
+That is the digests of the bases of stage 1, or the whole model that the run names, imported.
+"""
 
 import importlib.util
 import os
@@ -15,16 +18,19 @@ from vl3.config.codec import to_dict
 from vl3.data.sample.records import annotations_file
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
-from vl3.steps.chain import BASES_FILE
-from vl3.steps.request import Request, Work
+from vl3.steps.chain import BASES_FILE, SOURCE
+from vl3.steps.request import Request, Work, trained_by
+from vl3.steps.start_model import FoundModel, find_model, import_model, model_identity
+from vl3.store.artifacts import read_manifest
 from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import Store, open_store
+from vl3.store.reference import Reference
 from vl3.store.s3.connection import connection_from_environment
 from vl3.store.uris import file_path, scheme_of
 from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json, require_space, storage_errors
 from vl3.system.secrets import masked
-from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.step import Step, StepOutcome, is_published
 
 MIN_FREE_BYTES = 2 * 1024**3
 """Minimum space for a run's dataset, checkpoints and logs."""
@@ -40,15 +46,19 @@ _LIBRARIES = {
 }
 
 
-def check(request: Request) -> None:
-    """Run every check.
+Probe = Callable[[Request], object]
+"""Raises a Vl3Error for what is missing."""
+
+
+def check(request: Request, *start: Probe) -> None:
+    """Run every check, and those of what the run starts from.
 
     Raises:
         Vl3Error: one report of everything that is missing. Its family is that of the single problem; of several
             families the first in the order configuration, data, storage, platform.
     """
     problems: list[Vl3Error] = []
-    for probe in _PROBES:
+    for probe in (*start, *_PROBES):
         try:
             probe(request)
         except Vl3Error as error:
@@ -64,11 +74,12 @@ def _is_on_cluster(request: Request) -> bool:
 
 def _cluster_problems(request: Request) -> list[Vl3Error]:
     """What prevents the stages from running where their placements say."""
-    if not _is_on_cluster(request):
+    stages = trained_by(request)
+    if not _is_on_cluster(request) or not stages:
         return []
     from vl3.launch.check.cluster import check_cluster
 
-    return check_cluster(request.config.placements)
+    return check_cluster({stage: request.config.placements[stage] for stage in stages})
 
 
 def _check_interpreter(request: Request) -> None:
@@ -208,10 +219,9 @@ def _check_tracking(request: Request) -> None:
         )
 
 
-_PROBES: tuple[Callable[[Request], None], ...] = (
+_BASE_PROBES: tuple[Probe, ...] = (_check_vision_base, _check_language_base)
+_PROBES: tuple[Probe, ...] = (
     _check_interpreter,
-    _check_vision_base,
-    _check_language_base,
     _check_data,
     _check_artifacts,
     _check_tracking,
@@ -225,30 +235,46 @@ def base_digests(request: Request) -> dict[str, Any]:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """Only the bases: the key identifies the start artifact; the checks themselves run every time."""
-    return (
-        {"bases": {name: base["sha256"] for name, base in base_digests(request).items()}} if _has_bases(request) else {}
-    )
-
-
-def _has_bases(request: Request) -> bool:
+    """Only the bases or the model: the key identifies the start artifact; the checks themselves run every time."""
     try:
-        base_digests(request)
-    except Vl3Error:  # the checks report it, together with everything else
-        return False
-    return True
+        if request.model_uri:
+            return model_identity(request)
+        return {"bases": {name: base["sha256"] for name, base in base_digests(request).items()}}
+    except (Vl3Error, OSError):  # the checks report it, together with everything else
+        return {}
 
 
 def run(work: Work) -> StepOutcome:
-    """Check, then publish the digests (not copies) of the bases of stage 1."""
-    check(work.request)
-    bases = base_digests(work.request)
-    with work.step_run() as step_run, work.fresh_folder("start") as folder:
-        step_run.set_tags({f"vl3.{name}": base["sha256"] for name, base in bases.items()})
-        atomic_write_json(folder / BASES_FILE, {name: base["sha256"] for name, base in bases.items()})
-        start = work.publish(folder, "start", kind="start")
+    """Check, then publish what the run starts from: the digests (not copies) of the bases, or the imported model."""
+    request = work.request
+    # A model that an earlier attempt has imported is not looked for again: its name may stand for another one by now.
+    imported = is_published(work, "start") if request.model_uri else None
+    found: list[FoundModel] = []
+    if imported is not None:
+        check(request)
+    elif request.model_uri:
+        check(request, lambda asked: found.append(find_model(asked)))
+    else:
+        check(request, *_BASE_PROBES)
+    with work.step_run() as step_run:
+        if request.model_uri:
+            start = imported or import_model(work, found[0])
+            source = read_manifest(start).made_from[SOURCE]
+            values: dict[str, Any] = {"model": source}
+            step_run.set_tags({"vl3.model": source["uri"], "vl3.model_sha256": source["sha256"]})
+        else:
+            values = {"bases": base_digests(request)}
+            digests = {name: base["sha256"] for name, base in values["bases"].items()}
+            step_run.set_tags({f"vl3.{name}": sha256 for name, sha256 in digests.items()})
+            start = _publish_bases(work, digests)
     work.clear()
-    return StepOutcome(outputs={"start": start}, values={"bases": bases})
+    return StepOutcome(outputs={"start": start}, values=values)
+
+
+def _publish_bases(work: Work, digests: dict[str, str]) -> Reference:
+    with work.fresh_folder("start") as folder:
+        atomic_write_json(folder / BASES_FILE, digests)
+        return work.publish(folder, "start", kind="start")
 
 
 STEP = Step(run=run, key_parts=key_parts, reusable=False)

@@ -1,14 +1,22 @@
 """Step: held-out accuracy of every task, before training and after each stage."""
 
+import logging
 from typing import Any
 
 from vl3.config.codec import to_dict
+from vl3.config.run import RunConfig
 from vl3.evaluation.document import EVALUATION_FILE, read_evaluation
-from vl3.steps.chain import trained_stages
+from vl3.steps.chain import MODEL, trained_stages
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
+from vl3.store.reference import Reference
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import dataset_name
+
+log = logging.getLogger("vl3.step")
+
+GIVEN = "model"
+"""Name of the model of a run that trains nothing."""
 
 
 def run(work: Work) -> StepOutcome:
@@ -16,26 +24,46 @@ def run(work: Work) -> StepOutcome:
     from vl3.evaluation.runner import EvaluatedModel, evaluate_models
 
     inputs, config = work.request.inputs, work.request.config
-    models = [EvaluatedModel(name="before", folder=None)]
-    chain = trained_stages(inputs["checkpoint"], work.request.artifacts_uri)
-    models += [EvaluatedModel(name=stage.name, folder=fetch(stage.checkpoint)) for stage in chain]
+    models = [
+        EvaluatedModel(name=name, folder=None if found is None else fetch(found))
+        for name, found in _models(work.request)
+    ]
     with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
         step_run.log_params(to_dict(config.evaluation))
         dataset = inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
         evaluate_models(models, fetch(inputs["dataset"]), config, out_folder=folder, progress=work.progress)
         result = read_evaluation(folder)
-        rows = [(number, _metrics(model)) for number, model in enumerate(result["models"])]
-        step_run.log_metrics(rows)
+        step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in result["models"]])
         reference = work.publish(folder, "evaluation", kind="evaluation")
         step_run.log_text((fetch(reference) / EVALUATION_FILE).read_text(encoding="utf-8"), EVALUATION_FILE)
     work.clear()
+    for model in result["models"]:
+        log.info("%s: mean held-out accuracy %.3f", model["name"], model["mean_accuracy"])
     means = {model["name"]: model["mean_accuracy"] for model in result["models"]}
     return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})
 
 
+def _models(request: Request) -> list[tuple[str, Reference | None]]:
+    """Name and artifact of each model; None for the one that is assembled from the bases.
+
+    A run that trains nothing evaluates the model that it was given, and nothing else.
+    """
+    start, checkpoint = request.inputs["start"], request.inputs["checkpoint"]
+    given = start if start.kind == MODEL else None
+    if checkpoint.kind == MODEL:
+        return [(GIVEN, given)]
+    chain = trained_stages(checkpoint, request.artifacts_uri)
+    return [("before", given), *((stage.name, stage.checkpoint) for stage in chain)]
+
+
+def _number(config: RunConfig, name: str) -> int:
+    """The metric's step: the stage's number in the recipe, 0 for the model before training."""
+    return config.stage_number(name) if name in config.stages else 0
+
+
 def _metrics(model: dict[str, Any]) -> dict[str, float]:
-    """Accuracy by category; the metric's step is the stage's number, 0 for the model before training."""
+    """Accuracy by category."""
     values = {f"accuracy/{name}": task["accuracy"] for name, task in model["tasks"].items()}
     return {
         name: value for name, value in {"accuracy/mean": model["mean_accuracy"], **values}.items() if value is not None

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.steps.chain import BASES_FILE, INITIAL, TrainedStage
+from vl3.steps.chain import BASES_FILE, INITIAL, MODEL, SOURCE, TrainedStage
 from vl3.steps.request import Request
 from vl3.store.artifacts import fetch, read_manifest
 from vl3.store.manifest import Origin
@@ -55,10 +55,9 @@ def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, A
     samples = record_of(inputs["dataset"]).values.get("lines")
     facts = {"samples": samples, "from": request.data_uri}
     family.add(_node("data", "dataset", inputs["dataset"], facts), stands_for=inputs["dataset"].sha256)
-    digests = json.loads((fetch(inputs["start"]) / BASES_FILE).read_text(encoding="utf-8"))
-    for name, uri in to_dict(request.config.model).items():
-        base = {"kind": "base", "name": name.replace("_", " "), "sha256": digests[name], "uri": uri, "facts": {}}
+    for base in _start(request):
         family.add(base, stands_for=inputs["start"].sha256)
+    last = ""
     for stage in stages:
         parents = family.of(read_manifest(stage.checkpoint).made_from)
         last = family.add({**_checkpoint(stage, promotion), "parents": parents}, stands_for=stage.checkpoint.sha256)
@@ -66,10 +65,25 @@ def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, A
     parents = family.known([asked[role] for role in ("checkpoint", "dataset") if role in asked])
     node = {**_node("evaluation", "evaluation", inputs["evaluation"], {}), "parents": parents}
     evaluation = family.add(node)
+    if not stages:
+        return family.nodes
     facts = {"version": promotion["version"], "decision": promotion["state"]}
     model = {**_checkpoint(stages[-1], promotion), "kind": "model", "name": promotion["model"], "facts": facts}
     family.add({**model, "parents": [last, evaluation]})
     return family.nodes
+
+
+def _start(request: Request) -> list[dict[str, Any]]:
+    """What the run starts from: its bases, or the model that it was given, as the original."""
+    start = request.inputs["start"]
+    if start.kind == MODEL:
+        source = read_manifest(start).made_from[SOURCE]
+        return [{"kind": "base", "name": "given model", "sha256": source["sha256"], "uri": source["uri"], "facts": {}}]
+    digests = json.loads((fetch(start) / BASES_FILE).read_text(encoding="utf-8"))
+    return [
+        {"kind": "base", "name": name.replace("_", " "), "sha256": digests[name], "uri": uri, "facts": {}}
+        for name, uri in to_dict(request.config.model).items()
+    ]
 
 
 def _checkpoint(stage: TrainedStage, promotion: dict[str, Any]) -> dict[str, Any]:

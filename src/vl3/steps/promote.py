@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from vl3.errors import GateError, StorageError
 from vl3.evaluation.document import read_evaluation
 from vl3.steps.chain import TrainedStage, trained_stages
 from vl3.steps.registry import candidate, open_registry
-from vl3.steps.request import Request, Work
+from vl3.steps.request import Request, Work, trained_by
 from vl3.store.artifacts import fetch
 from vl3.system.files import atomic_write_json
 from vl3.system.secrets import without_account
@@ -102,9 +103,9 @@ def _promote(request: Request, measured: _Measured) -> dict[str, Any]:
     }
 
 
-def expected_categories(config: RunConfig) -> tuple[str, ...]:
-    """The categories that any stage trains on; each of them needs a score."""
-    named = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
+def expected_categories(config: RunConfig, stages: Iterable[str]) -> tuple[str, ...]:
+    """The categories that any of the run's stages trains on; each of them needs a score."""
+    named = {kind.partition(":")[0] for stage in stages for kind in config.stages[stage].mixture}
     return tuple(category.value for category in Category if category.value in named)
 
 
@@ -115,7 +116,7 @@ def _gather(request: Request, registry: Registry, measured: _Measured, version: 
     return Evidence(
         tasks=measured.tasks,
         mean_accuracy=measured.mean_accuracy,
-        expected_categories=expected_categories(config),
+        expected_categories=expected_categories(config, trained_by(request)),
         samples_per_task=config.evaluation.samples_per_task,
         champion=None if is_champion else registry.champion_evidence(),
         validation_passed=measured.validation_passed,
@@ -168,7 +169,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     return {
         "promotion": to_dict(config.promotion),
         "samples_per_task": config.evaluation.samples_per_task,
-        "categories": list(expected_categories(config)),
+        "categories": list(expected_categories(config, trained_by(request))),
         "tracking_uri": without_account(request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri),
     }
 

@@ -48,11 +48,12 @@ def run(work: Work) -> StepOutcome:
 
 def gather(request: Request) -> dict[str, Any]:
     """What the report shows of the artifacts and the run, in the renderer's schema (vl3.report.data)."""
-    promotion = _read(request.inputs["promotion"], PROMOTION_FILE)
-    validation = _read(request.inputs["validation"], RESULT_FILE)
+    inputs = request.inputs
+    promotion = _read(inputs["promotion"], PROMOTION_FILE) if "promotion" in inputs else _NO_PROMOTION
+    validation = _read(inputs["validation"], RESULT_FILE)
     run_record = _run_record(request)
-    stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
-    evaluation = fetch(request.inputs["evaluation"])
+    stages = trained_stages(inputs["checkpoint"], request.artifacts_uri) if "checkpoint" in inputs else []
+    evaluation = fetch(inputs["evaluation"])
     champion, no_champion = _champion(promotion["champion"])
     return {
         "run": _run_facts(request, run_record, stages),
@@ -67,8 +68,25 @@ def gather(request: Request) -> dict[str, Any]:
         "gates": promotion["gates"],
         "validation": _validation(validation),
         "lineage": lineage(request, stages, promotion),
-        "missing": {"champion": no_champion} if no_champion else {},
+        "missing": _missing(stages, no_champion),
     }
+
+
+_OF_TRAINING = ("champion", "gates", "curves", "throughput", "difffp", "mix")
+"""Sections of the report that only training fills."""
+_NO_PROMOTION: dict[str, Any] = {
+    "state": "none",
+    "reason": "This run evaluates a model that it was given; it trains and promotes nothing.",
+    "gates": None,
+    "champion": None,
+}
+
+
+def _missing(stages: list[TrainedStage], no_champion: str) -> dict[str, str]:
+    """Why a section is missing, by its name."""
+    if not stages:
+        return dict.fromkeys(_OF_TRAINING, _NO_PROMOTION["reason"])
+    return {"champion": no_champion} if no_champion else {}
 
 
 def _run_facts(request: Request, run_record: dict[str, Any], stages: list[TrainedStage]) -> dict[str, Any]:
@@ -90,7 +108,8 @@ def _run_facts(request: Request, run_record: dict[str, Any], stages: list[Traine
 def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Reference]:
     """One output of each task, in the order of the workflow."""
     inputs, checkpoints = request.inputs, [stage.checkpoint for stage in stages]
-    return [inputs["start"], inputs["dataset"], *checkpoints, inputs["evaluation"], inputs["promotion"]]
+    decisions = [inputs["promotion"]] if "promotion" in inputs else []
+    return [inputs["start"], inputs["dataset"], *checkpoints, inputs["evaluation"], *decisions]
 
 
 def _chain_step(request: Request, record: StepRecord) -> dict[str, Any]:

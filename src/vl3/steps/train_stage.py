@@ -238,7 +238,7 @@ def _stage_job(work: Work) -> StageJob:
         stage_order=list(request.config.stages),
         stage=request.part,
         dataset=request.inputs["dataset"].to_dict(),
-        initial_model=initial.to_dict() if initial.kind == "checkpoint" else None,
+        initial_model=None if initial.kind == "start" else initial.to_dict(),
         work_uri=work.work_uri,
         output_uri=work.output_uri("checkpoint"),
         created_by=work.created_by,

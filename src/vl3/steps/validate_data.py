@@ -10,8 +10,10 @@ from typing import Any
 from vl3.config.codec import to_dict
 from vl3.config.stages import StageConfig
 from vl3.errors import DataError
-from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch
+from vl3.models.vocabulary import TOKENIZER_FILE
+from vl3.steps.chain import MODEL
+from vl3.steps.request import Request, Work, trained_by
+from vl3.store.artifacts import fetch, fetch_file
 from vl3.store.folders import fetch_folder, folder_digest_s3
 from vl3.store.uris import file_path, scheme_of
 from vl3.validation.result import RESULT_FILE
@@ -39,13 +41,17 @@ def run(work: Work) -> StepOutcome:
 def _build(work: Work, folder: Path) -> None:
     from vl3.data.build.of_run import build_for_run
 
-    request = work.request
-    build_for_run(
-        fetch_folder(request.data_uri),
-        folder,
-        request.config,
-        progress=lambda done, total: work.progress(done, total, "samples decoded and packed"),
-    )
+    request, start = work.request, work.request.inputs["start"]
+    with work.fresh_folder("tokenizer") as tokenizer_folder:
+        if start.kind == MODEL:
+            fetch_file(start, TOKENIZER_FILE, tokenizer_folder)
+        build_for_run(
+            fetch_folder(request.data_uri),
+            folder,
+            request.config,
+            tokenizer_folder=tokenizer_folder if start.kind == MODEL else None,
+            progress=lambda done, total: work.progress(done, total, "samples decoded and packed"),
+        )
 
 
 def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
@@ -54,7 +60,7 @@ def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
 
     work.progress(1, 1, "judging the index")
     with work.fresh_folder("validation") as folder:
-        result = validate_dataset(dataset_folder, work.request.config, folder)
+        result = validate_dataset(dataset_folder, work.request.config, folder, stages=trained_by(work.request))
         docs = result.docs_folder.relative_to(folder)
         report = work.publish(folder, "validation", kind="validation-report")
     return report, dataclasses.replace(result, docs_folder=fetch(report) / docs)
@@ -67,7 +73,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     data.pop("build_workers")
     return {
         "data": data,
-        "stages": {name: _asked(stage) for name, stage in config.stages.items()},
+        "stages": {name: _asked(config.stages[name]) for name in trained_by(request)},
         "samples_per_task": config.evaluation.samples_per_task,
         "source": _source(request.data_uri),
     }

@@ -13,6 +13,7 @@ from vl3.store.manifest import (
     MANIFEST_NAME,
     Manifest,
     Origin,
+    check_file,
     list_files,
     manifest_digest,
     parse_manifest,
@@ -64,7 +65,7 @@ def find(uri: str, s3: S3Connection | None = None) -> Reference | None:
     if data is None:
         return None
     try:
-        return _reference(uri, data)
+        return parse_reference(uri, data)
     except StorageError:
         return None
 
@@ -112,6 +113,21 @@ def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection |
     return folder
 
 
+def fetch_file(reference: Reference, name: str, folder: Path) -> Path:
+    """A verified copy of one file of an artifact, in a folder: a small file of a large artifact.
+
+    Raises:
+        StorageError: the artifact is missing or another one, has no such file, or the file is damaged.
+    """
+    entry = read_manifest(reference).files.get(name)
+    if entry is None:
+        raise StorageError(f"{reference.uri}: the {reference.kind} has no {name}. Run the step that makes it again.")
+    path = folder / name
+    open_store(reference.uri).get_file(name, path)
+    check_file(path, entry)
+    return path
+
+
 def is_intact(reference: Reference, *, s3: S3Connection | None = None) -> bool:
     """Whether the artifact is there, complete and the one that the reference names.
 
@@ -153,7 +169,12 @@ def _manifest_of(reference: Reference, store: Store) -> bytes:
     return data
 
 
-def _reference(uri: str, data: bytes) -> Reference:
+def parse_reference(uri: str, data: bytes) -> Reference:
+    """The reference of the artifact at `uri`, from the bytes of its manifest.
+
+    Raises:
+        StorageError: it is not a valid manifest.
+    """
     manifest = parse_manifest(data, uri)
     sha256 = manifest_digest(data)
     return Reference(uri=uri, sha256=sha256, kind=manifest.kind, created_by=manifest.created_by)
@@ -168,7 +189,7 @@ def _publish_s3(folder: Path, uri: str, s3: S3Connection | None) -> Reference:
     """Upload the folder; returns the artifact that is there now: another writer's, if that was first."""
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder))
     set_aside_s3(uri, s3)
-    return _reference(uri, publish_s3(folder, manifest, uri, s3))
+    return parse_reference(uri, publish_s3(folder, manifest, uri, s3))
 
 
 def _publish_file(folder: Path, target: Path) -> Reference | None:

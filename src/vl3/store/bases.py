@@ -6,12 +6,14 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from vl3.config.part import split_hub
 from vl3.errors import ConfigError, StorageError
 from vl3.store.artifacts import fetch, find
+from vl3.store.hub import hub_folder
 from vl3.store.manifest import file_sha256
 from vl3.store.uris import file_path
 
-_SCHEMES = "package://<package>/<path>, file:///absolute/folder, s3://bucket/key or hf://owner/name"
+_SCHEMES = "package://<package>/<path>, file:///absolute/folder, s3://bucket/key or hf://owner/name@revision"
 
 
 def base_folder(uri: str) -> Path:
@@ -30,7 +32,7 @@ def base_folder(uri: str) -> Path:
     if parts.scheme == "file":
         return _require_folder(file_path(uri), uri)
     if parts.scheme == "hf":
-        return _hub_folder(parts.netloc + parts.path)
+        return hub_folder(*split_hub(uri))
     if parts.scheme == "s3":
         reference = find(uri)
         if reference is None:
@@ -61,15 +63,3 @@ def _require_folder(folder: Path, uri: str) -> Path:
             f"base {uri!r}: the folder {folder} does not exist. Create it with `vl3 base make` or correct the URI."
         )
     return folder
-
-
-def _hub_folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise StorageError(
-            f"hf://{name}: the base cannot be downloaded ({error}). Check the name and the network, or use file://."
-        ) from error

@@ -136,6 +136,23 @@ class Registry:
             version = self._aliases().get(CHAMPION)
         return None if version is None else self.get(version)
 
+    def named(self, name: str) -> VersionRow:
+        """The version with this number or alias.
+
+        Raises:
+            ConfigError: there is none; the message lists the aliases or the versions.
+        """
+        if name.isdecimal():
+            return self.get(int(name))
+        with platform_errors(self.tracking_uri, f"read the aliases of {self.model}"):
+            aliases = self._aliases()
+        if name not in aliases:
+            known = ", ".join(sorted(aliases)) or "none"
+            raise ConfigError(
+                f"{self.model} has no alias {name!r} at {shown(self.tracking_uri)}. Its aliases: {known}."
+            )
+        return self.get(aliases[name])
+
     def champion_evidence(self) -> ChampionEvidence | None:
         """The champion's scores at its promotion, from its tags; None if there is no champion."""
         champion = self.champion()

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from vl3.config.run import RunConfig
+from vl3.config.stages import StageTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,7 @@ def lines_frame(table: "pa.Table") -> "pd.DataFrame":
     return frame
 
 
-def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
+def samples_frame(table: "pa.Table", stages: StageTable) -> "pd.DataFrame":
     """One row per usable sample (not refused), with the derived columns.
 
     longest_tokens and visual_tokens are the values for the stage that needs most; seconds_per_frame is the gap between
@@ -117,7 +117,7 @@ def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
     frame.loc[~has_media, list(_IMAGE_COLUMNS)] = math.nan
     frame.loc[~(frame["num_frames"].fillna(0) > 0), list(_VIDEO_COLUMNS)] = math.nan
     frame["seconds_per_frame"] = frame["duration_seconds"] / frame["num_frames"]
-    _add_lengths(frame, config)
+    _add_lengths(frame, stages)
     _add_copies(frame)
     _add_unknown(frame, has_media, frame["num_frames"].fillna(0) > 0)
     return frame
@@ -140,9 +140,9 @@ def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.S
     frame["unknown_facts"] = names.str.removeprefix(", ").astype(object).where(names != "", None)
 
 
-def _add_lengths(frame: "pd.DataFrame", config: RunConfig) -> None:
+def _add_lengths(frame: "pd.DataFrame", stages: StageTable) -> None:
     """Add the tokens of each sample in the stage that needs most."""
-    settings = {(stage.image_merge_size, stage.video_merge_size, stage.difffp) for stage in config.stages.values()}
+    settings = {(stage.image_merge_size, stage.video_merge_size, stage.difffp) for stage in stages.values()}
     lengths, visuals = [], []
     for image_merge, video_merge, difffp in sorted(settings):
         images, videos = frame[f"image_tokens_m{image_merge}"], frame[f"video_tokens_m{video_merge}"]
@@ -179,7 +179,7 @@ def _add_copies(frame: "pd.DataFrame") -> None:
     frame["held_out_copy"] = held_out.groupby(level=0).first().reindex(frame.index).astype(object)
 
 
-def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
+def mixture_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
     """One row per kind of a stage's mixture.
 
     asked_share is the kind's share in the mixture, data_share its share of the stage's usable training samples, and
@@ -197,7 +197,7 @@ def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
         f"{category}:{source}" for category, source in zip(trained["category"], trained["source"], strict=True)
     )
     rows: list[dict[str, Any]] = []
-    for name, stage in config.stages.items():
+    for name, stage in stages.items():
         rows += _stage_rows(name, stage.mixture, by_category, by_kind)
     return pd.DataFrame(rows, columns=MIXTURE_COLUMNS)
 
@@ -225,24 +225,24 @@ def _stage_rows(
     return rows
 
 
-def stages_frame(mixture: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
+def stages_frame(mixture: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
     """One row per stage: stage, samples (usable training samples of all kinds of its mixture)."""
     import pandas as pd
 
     samples = Counter[str]()
     for stage, count in zip(mixture["stage"], mixture["samples"], strict=True):
         samples[stage] += int(count)
-    return pd.DataFrame([{"stage": stage, "samples": samples[stage]} for stage in config.stages])
+    return pd.DataFrame([{"stage": stage, "samples": samples[stage]} for stage in stages])
 
 
-def heldout_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
+def heldout_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
     """One row per category of a mixture or of the data: category, samples (held out), without_chance."""
     import pandas as pd
 
     held_out = samples[samples["split"] == "heldout"]
     counts = Counter(held_out["category"])
     without_chance = Counter(held_out[held_out["chance"].isna()]["category"])
-    asked = {kind.partition(":")[0] for stage in config.stages.values() for kind in stage.mixture}
+    asked = {kind.partition(":")[0] for stage in stages.values() for kind in stage.mixture}
     categories = sorted(asked | set(samples["category"].dropna()))
     rows = [{"category": name, "samples": counts[name], "without_chance": without_chance[name]} for name in categories]
     return pd.DataFrame(rows, columns=["category", "samples", "without_chance"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
+from vl3.config.stages import StageTable
 from vl3.report.data_docs import write_data_docs
 from vl3.system.files import atomic_write_json, atomic_write_text, storage_errors
 from vl3.validation import index_tables
@@ -47,20 +48,26 @@ _INDEX_COLUMNS = {
 """Columns that identify a row of each table."""
 
 
-def validate_dataset(dataset_folder: Path, config: RunConfig, out_folder: Path) -> ValidationResult:
+def validate_dataset(
+    dataset_folder: Path, config: RunConfig, out_folder: Path, *, stages: Iterable[str] | None = None
+) -> ValidationResult:
     """Check a built dataset; see `validate_index`. Raises DataError if the folder is not a complete dataset."""
     from vl3.data.build.index import DatasetIndex
 
-    return validate_index(DatasetIndex.read(dataset_folder).table, config, out_folder)
+    return validate_index(DatasetIndex.read(dataset_folder).table, config, out_folder, stages=stages)
 
 
-def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path) -> ValidationResult:
+def validate_index(
+    table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path, *, stages: Iterable[str] | None = None
+) -> ValidationResult:
     """Check the index of a dataset, one row per annotation line (columns: index_tables.COLUMN_KINDS).
 
     Args:
         table: the index, as a pyarrow table or pandas frame.
         config: the limits, mixtures and number of held-out samples to compare with.
         out_folder: gets `data_docs/index.html` and `validation.json`.
+        stages: names of the stages that will be trained on the dataset, whose mixtures it must serve; empty if it is
+            only evaluated on, None for all of the configuration's.
 
     Returns:
         The findings. A refused dataset is a result, not an error (see ValidationResult.require_passed).
@@ -72,7 +79,9 @@ def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_fold
     tables = {"schema": index_tables.schema_frame(table)}
     checks = schema_checks()
     if tables["schema"]["fits"].all():
-        tables |= _data_tables(table, config)
+        tables |= _data_tables(
+            table, config, config.stages if stages is None else {name: config.stages[name] for name in stages}
+        )
         bad_severity = _bad_severity(tables["lines"], config)
         kinds = tables["lines"]["problem_kind"].dropna().unique()
         checks = all_checks(config, bad_severity=bad_severity, kinds=map(str, kinds))
@@ -93,14 +102,15 @@ def _as_table(table: "pa.Table | pd.DataFrame") -> "pa.Table":
     return table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
 
 
-def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFrame]":
-    """The tables by name; without a usable sample there is nothing to compare with the configuration's mixtures."""
-    samples = index_tables.samples_frame(table, config)
+def _data_tables(table: "pa.Table", config: RunConfig, stages: StageTable) -> "dict[str, pd.DataFrame]":
+    """The tables by name; without a usable sample there is nothing to compare with the stages' mixtures."""
+    samples = index_tables.samples_frame(table, stages or config.stages)
     tables = {"lines": index_tables.lines_frame(table), "samples": samples}
     if len(samples):
-        mixture = index_tables.mixture_frame(samples, config)
-        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture, config)}
-        tables["heldout"] = index_tables.heldout_frame(samples, config)
+        if stages:
+            mixture = index_tables.mixture_frame(samples, stages)
+            tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture, stages)}
+        tables["heldout"] = index_tables.heldout_frame(samples, stages)
     return tables
 
 

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import chain
@@ -16,7 +16,7 @@ from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
 from vl3.recipes.catalog import get_recipe
 from vl3.store.artifacts import find, is_intact, publish
-from vl3.store.manifest import MANIFEST_NAME
+from vl3.store.manifest import MANIFEST_NAME, Origin
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path, join_uri, scheme_of
@@ -159,9 +159,12 @@ class StepWork(Generic[C]):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, folder: Path, name: str, *, kind: str) -> Reference:
+    def publish(
+        self, folder: Path, name: str, *, kind: str, made_from: Mapping[str, Origin] | None = None
+    ) -> Reference:
         """Publish a folder as the output `name`."""
-        return publish(folder, self.output_uri(name), kind=kind, created_by=self.created_by)
+        uri = self.output_uri(name)
+        return publish(folder, uri, kind=kind, created_by=self.created_by, made_from=made_from)
 
     def clear(self) -> None:
         """Delete unfinished work, after the outputs are published."""

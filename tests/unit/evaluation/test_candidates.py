@@ -71,3 +71,14 @@ def test_a_checkpoint_that_does_not_say_how_it_was_made_is_refused(
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(ConfigError, match=message):
         open_candidate(EvaluatedModel(name="video", folder=tmp_path), get_recipe("tiny"))
+
+
+def test_a_model_that_no_stage_of_ours_made_is_prepared_as_its_own_files_say(checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "given"))
+    (folder / "run.json").unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps({"patch_size": 14}))
+    (folder / "processor_config.json").write_text(json.dumps({"image_merge_size": 2, "video_merge_size": 1}))
+    config = apply_overrides(get_recipe("tiny"), ["data.max_frames=3"])
+    settings = open_candidate(EvaluatedModel(name="model", folder=folder), config).settings
+    assert (settings.image_merge_size, settings.video_merge_size, settings.difffp) == (2, 1, True)
+    assert settings.data == config.data, "the limits are this run's"

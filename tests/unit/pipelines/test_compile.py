@@ -22,11 +22,14 @@ def test_a_version_is_the_compiled_workflow_and_is_named_by_it(tmp_path: Path) -
 
 def test_the_version_belongs_to_the_pipeline() -> None:
     manifests = {name: yaml.safe_load(text) for name, text in compile_manifests().items()}
+    assert manifests["evaluate-versions.yaml"]["spec"]["pipelineName"] == "vl3-evaluate"
     pipeline, version = manifests["train-pipeline.yaml"], manifests["train-versions.yaml"]
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
     assert {pipeline["apiVersion"], version["apiVersion"]} == {"pipelines.kubeflow.org/v2beta1"}
     assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "vl3-train"
-    assert manifests["kustomization.yaml"]["resources"] == ["train-pipeline.yaml", "train-versions.yaml"]
+    assert manifests["kustomization.yaml"]["resources"] == [
+        f"{workflow}-{what}.yaml" for workflow in ("train", "evaluate") for what in ("pipeline", "versions")
+    ]
     assert all("namespace" not in manifest["metadata"] for manifest in (pipeline, version))
 
 

@@ -78,7 +78,7 @@ def test_details_come_before_the_headline(capsys) -> None:
 
 
 def test_every_task_has_a_limit() -> None:
-    limits = TRAIN.task_limits(get_recipe("tiny"))
+    limits = TRAIN.task_limits(get_recipe("tiny"), WorkflowParameters())
     assert list(limits)[:3] == ["check-prerequisites", "validate-data", "train-vision-adaptation"]
     assert list(limits) == TASKS
     assert list(limits)[-4:] == ["evaluate", "promote", "report", "finish"]
@@ -87,15 +87,15 @@ def test_every_task_has_a_limit() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_limit_names_a_setting_that_raises_it(task: str) -> None:
     tiny = get_recipe("tiny")
-    limit = TRAIN.task_limits(tiny)[task]
+    limit = TRAIN.task_limits(tiny, WorkflowParameters())[task]
     more = apply_overrides(tiny, [f"{limit.setting}={2 * limit.stall_seconds:.0f}"])
-    assert TRAIN.task_limits(more)[task].stall_seconds >= 2 * limit.stall_seconds
+    assert TRAIN.task_limits(more, WorkflowParameters())[task].stall_seconds >= 2 * limit.stall_seconds
 
 
 def test_the_step_of_a_stage_waits_longer_than_the_stage_s_own_watch() -> None:
     for overrides in ([], ["stages.video.stall_seconds=90000"], ["launch.backend=trainjob"]):
         config = apply_overrides(get_recipe("tiny"), overrides)
-        stage, limit = config.stages["video"], TRAIN.task_limits(config)["train-video"]
+        stage, limit = config.stages["video"], TRAIN.task_limits(config, WorkflowParameters())["train-video"]
         queued = config.placements["video"].queue_timeout_seconds if overrides == ["launch.backend=trainjob"] else 0
         assert limit.stall_seconds == queued + max(stage.startup_seconds, stage.stall_seconds) + 120
 
@@ -126,3 +126,23 @@ def test_plain_display_says_each_change_once(capsys) -> None:
 def test_progress_text() -> None:
     assert progress_text({"progress": {"done": 3, "total": 9, "text": "loss 0.4"}}) == "3 of 9, loss 0.4"
     assert progress_text({"progress": None}) == ""
+
+
+def test_a_models_folder_becomes_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my model#1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = local_parameters(WorkflowParameters(model_uri="my model#1"), TRAIN, tmp_path)
+    assert given.model_uri == f"{tmp_path.as_uri()}/my%20model%231"
+    for uri in ("hf://owner/name@main", "models:/vl3-tiny@champion", "s3://bucket/key", ""):
+        assert local_parameters(WorkflowParameters(model_uri=uri), TRAIN, tmp_path).model_uri == uri
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "run"
+    assert main(["--run", str(folder), "--stages", "video", "--from", "DAMO-NLP-SG/VideoLLaMA3-2B"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "model 'DAMO-NLP-SG/VideoLLaMA3-2B': there is no folder" in message
+    assert "is written as hf://owner/name" in message
+    assert main(["--run", str(folder), "--stages", "video,vidoe"]) == 2
+    assert "The nearest is 'video'" in capsys.readouterr().err
+    assert not folder.exists()

@@ -30,6 +30,8 @@ def test_a_run_goes_to_the_cluster_and_to_the_namespaces_mlflow() -> None:
         "recipe": "tiny",
         "overrides": ["seed=3", "launch.backend=trainjob"],
         "data_uri": "s3://vl3/data/tiny",
+        "stages": "",
+        "model_uri": "",
         "artifacts_uri": "s3://vl3/artifacts",
         "tracking_uri": "http://mlflow:5000",
         "run_id": submission.run_id,
@@ -61,6 +63,11 @@ def test_a_given_run_id_is_kept() -> None:
         ({"artifacts_uri": "file:///runs"}, "--artifacts file:///runs does not work on a cluster"),
         ({"artifacts_uri": "s3:///key"}, "--artifacts s3:///key does not work on a cluster"),
         ({"tracking_uri": "sqlite:///mlflow.db"}, "--tracking sqlite:///mlflow.db .* http:// or https://"),
+        ({"stages": "vidoe", "model_uri": "s3://vl3/m"}, "STAGES=vidoe names 'vidoe', .* The nearest is 'video'"),
+        ({"stages": "video"}, "stage video starts from the weights of multitask"),
+        ({"model_uri": "runs/tiny"}, "--from runs/tiny does not work on a cluster: .* share no folder"),
+        ({"model_uri": "file:///model"}, "--from file:///model does not work on a cluster"),
+        ({"model_uri": "hf://a/b/c"}, "'hf://a/b/c' does not name a model of the hub"),
         ({"run_id": "a b"}, "run id 'a b' is not valid in the store"),
         ({"run_id": "../x"}, "run id '../x' is not valid in the store"),
         ({"run_id": "it's"}, "is not valid in the store"),
@@ -84,3 +91,18 @@ def test_bad_input_is_refused_with_the_reason(changes: dict[str, str], message: 
 def test_a_wrong_override_is_refused_here_not_by_a_pod(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _make(override)
+
+
+def test_a_part_of_the_chain_is_another_run() -> None:
+    part = _make(stages="video", model_uri="models:/vl3-tiny@champion")
+    assert (part.parameters.stages, part.parameters.model_uri) == ("video", "models:/vl3-tiny@champion")
+    assert part.run_id != _make().run_id
+
+
+def test_an_evaluation_is_submitted_with_its_model() -> None:
+    given = WorkflowParameters(**(GOOD | {"model_uri": "s3://vl3/artifacts/steps/train-video/k/checkpoint"}))
+    submission = make_submission("evaluate", given)
+    assert submission.parameters.stages == "none"
+    assert submission.parameters.overrides == ("launch.backend=trainjob",)
+    with pytest.raises(ConfigError, match=r"there is no model to evaluate\. Name one with MODEL: a folder, s3://"):
+        make_submission("evaluate", replace(given, model_uri=""))

@@ -16,7 +16,7 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.pipelines.local import watch as watch_module
-from vl3.pipelines.local.watch import RunWatch, _verdict, child_environment
+from vl3.pipelines.local.watch import RunWatch, child_environment
 from vl3.recipes.catalog import get_recipe
 from vl3.system.processes import find_marked
 
@@ -42,7 +42,7 @@ def make_watch(tmp_path: Path, monkeypatch) -> Callable[[str], RunWatch]:
             return subprocess.Popen(command, env=environment, start_new_session=True)
 
         monkeypatch.setattr(RunWatch, "_start", start)
-        limits = TRAIN.task_limits(apply_overrides(get_recipe("tiny"), overrides))
+        limits = TRAIN.task_limits(apply_overrides(get_recipe("tiny"), overrides), WorkflowParameters())
         return RunWatch(tmp_path, "train", WorkflowParameters(recipe="tiny"), limits, tmp_path / "temporary")
 
     return make
@@ -198,15 +198,3 @@ def test_a_good_end(make_watch, tmp_path: Path, capsys) -> None:
     assert "succeeded in" in out
     assert _record(tmp_path)["tasks"][1]["seconds"] == 2.0
     assert not (tmp_path / "temporary").exists()
-
-
-def test_the_verdict_of_a_finished_run_is_told_in_a_line(tmp_path: Path) -> None:
-    numbers = tmp_path / "report.json"
-    scores = {"mean_accuracy": {"before": 0.1, "video": 0.9571}}
-    numbers.write_text(
-        json.dumps({"verdict": {"state": "champion", "reason": "every gate passed"}, "accuracy": scores})
-    )
-    assert _verdict(numbers) == "promotion: champion (every gate passed), mean held-out accuracy 0.957"
-
-    numbers.write_text(json.dumps({"verdict": {"state": "refused", "reason": "no evidence"}, "accuracy": None}))
-    assert _verdict(numbers) == "promotion: refused (no evidence)"

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.workflows import TRAIN
 from vl3.config.data import DataConfig
+from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
-from vl3.pipelines.workflows import get_workflow
+from vl3.pipelines.compile import compile_workflow
+from vl3.pipelines.workflows import Workflow, effective_config, get_workflow
 from vl3.recipes import catalog
 from vl3.recipes.catalog import get_recipe, recipe_names
 
@@ -34,7 +37,7 @@ def test_a_recipe_of_three_stages_compiles_to_three_stages(tmp_path: Path) -> No
     names = ["first", "second", "clips_2"]
     stages = dict.fromkeys(names, tiny.stages["video"])
     config = replace(tiny, stages=stages, placements=dict.fromkeys(names, tiny.placements["video"]))
-    Compiler().compile(TRAIN.make_pipeline(config), str(tmp_path / "ir.yaml"))
+    Compiler().compile(TRAIN.make_pipeline(config, WorkflowParameters()), str(tmp_path / "ir.yaml"))
     spec, _ = yaml.safe_load_all((tmp_path / "ir.yaml").read_text(encoding="utf-8"))
     inside = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     trained = [task for task in inside.values() if "stage" in task["inputs"]["parameters"]]
@@ -42,4 +45,61 @@ def test_a_recipe_of_three_stages_compiles_to_three_stages(tmp_path: Path) -> No
     assert sorted(given) == sorted(names)
     assert {task["taskInfo"]["name"] for task in trained} == {"train-first", "train-second", "train-clips-2"}
     names_of_tasks = [task["taskInfo"]["name"] for task in inside.values()]
-    assert set(names_of_tasks) | {"finish"} == set(TRAIN.task_limits(config))
+    assert set(names_of_tasks) | {"finish"} == set(TRAIN.task_limits(config, WorkflowParameters()))
+
+
+def _compiled_tasks(workflow: Workflow, parameters: WorkflowParameters, folder: Path) -> dict[str, Any]:
+    """Tasks of the compiled workflow by name, without the exit handler."""
+    compile_workflow(workflow, parameters, folder / "ir.yaml")
+    spec, _ = yaml.safe_load_all((folder / "ir.yaml").read_text(encoding="utf-8"))
+    inside = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    return {task["taskInfo"]["name"]: task for task in inside.values()}
+
+
+def test_part_of_a_chain_compiles_to_its_stages(tmp_path: Path) -> None:
+    parameters = WorkflowParameters(recipe="tiny", stages="multitask..video", model_uri="file:///model")
+    tasks = _compiled_tasks(TRAIN, parameters, tmp_path)
+    assert [name for name in tasks if name.startswith("train-")] == ["train-multitask", "train-video"]
+    makers = {
+        name: tasks[name]["inputs"]["artifacts"]["initial"]["taskOutputArtifact"]["producerTask"]
+        for name in ("train-multitask", "train-video")
+    }
+    assert makers == {"train-multitask": "check-prerequisites", "train-video": "train-stage"}
+    assert set(tasks) | {"finish"} == set(TRAIN.task_limits(get_recipe("tiny"), parameters))
+
+
+def test_an_evaluation_compiles_to_the_steps_that_train_nothing(tmp_path: Path) -> None:
+    evaluate = get_workflow("evaluate")
+    parameters = WorkflowParameters(recipe="tiny", stages="none", model_uri="file:///model")
+    tasks = _compiled_tasks(evaluate, parameters, tmp_path)
+    assert list(evaluate.task_limits(get_recipe("tiny"), parameters)) == [
+        "check-prerequisites",
+        "validate-data",
+        "evaluate",
+        "report-evaluation",
+        "finish",
+    ]
+    assert set(tasks) == {"check-prerequisites", "validate-data", "evaluate", "report-evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "stages", "model_uri", "message"),
+    [
+        ("train", "vidoe", "file:///m", "STAGES=vidoe names 'vidoe', which is no stage. The nearest is 'video'"),
+        ("train", "video", "", "stage video starts from the weights of multitask, which this run does not train"),
+        ("train", "none", "file:///m", "STAGES=none trains nothing"),
+        ("train", "", "gs://m", "model 'gs://m' cannot be found by that name"),
+        ("evaluate", "", "", "there is no model to evaluate"),
+        ("evaluate", "video", "file:///m", "STAGES=video has no meaning for an evaluation"),
+        ("evaluate", "", "models:/m", "does not name a version of a registered model"),
+    ],
+)
+def test_stages_and_models_that_do_not_fit_are_refused(
+    workflow: str, stages: str, model_uri: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        effective_config(get_workflow(workflow), WorkflowParameters(stages=stages, model_uri=model_uri))
+
+
+def test_a_first_part_needs_no_model() -> None:
+    effective_config(TRAIN, WorkflowParameters(stages="vision_adaptation,alignment"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vl3.errors import StorageError
-from vl3.steps.chain import INITIAL, origin_of, trained_stages
+from vl3.steps.chain import INITIAL, MODEL, origin_of, trained_stages
 from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
 
@@ -103,3 +103,11 @@ def test_a_chain_that_leads_back_to_itself_ends(train: Train, root: str, tmp_pat
     monkeypatch.setattr("vl3.steps.chain.read_manifest", lambda reference: Looped)
     with pytest.raises(StorageError, match="cannot be found"):
         trained_stages(first, root)
+
+
+def test_a_chain_ends_at_the_model_that_it_was_given(train: Train, root: str, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "weights").write_text("given")
+    given = publish(tmp_path / "m", f"{root}/steps/check-prerequisites/k/start", kind=MODEL, created_by={})
+    last = train("video", given)
+    assert [stage.name for stage in trained_stages(last, root)] == ["video"]

@@ -74,7 +74,7 @@ def test_evaluation_and_promotion_follow_their_own_groups(request_of_tiny: StepR
 
 
 def test_all_ten_categories_need_a_score(request_of_tiny: StepRequest) -> None:
-    assert len(promote.expected_categories(request_of_tiny.config)) == 10
+    assert len(promote.expected_categories(request_of_tiny.config, request_of_tiny.config.stages)) == 10
 
 
 @pytest.fixture
@@ -113,3 +113,19 @@ def test_fingerprint_takes_any_name_of_a_file(data_folder: Path) -> None:
     first = validate_data.folder_fingerprint(data_folder)
     Path(os.fsdecode(os.fsencode(data_folder) + b"/\xff.png")).write_bytes(b"x")
     assert validate_data.folder_fingerprint(data_folder) != first
+
+
+def test_only_the_stages_that_a_run_trains_judge_its_data(request_of_tiny: StepRequest, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    part = dataclasses.replace(request_of_tiny, stages="video")
+    assert list(validate_data.key_parts(part)["stages"]) == ["video"]
+    assert validate_data.key_parts(dataclasses.replace(request_of_tiny, stages="none"))["stages"] == {}
+    assert len(validate_data.key_parts(request_of_tiny)["stages"]) == 4
+    narrow = _override(part, 'stages.video.mixture={"general_video": 1}')
+    assert promote.key_parts(narrow)["categories"] == ["general_video"]
+
+
+def test_a_stage_that_is_trained_alone_keeps_its_number_and_key(training: StepRequest) -> None:
+    alone = dataclasses.replace(training, stages="alignment", model_uri="file:///model")
+    assert train_stage.key_parts(alone) == train_stage.key_parts(training)
+    assert train_stage.key_parts(alone)["stage_number"] == 2

@@ -11,7 +11,7 @@ import pytest
 
 from vl3.errors import StorageError
 from vl3.store import artifacts
-from vl3.store.artifacts import fetch, find, is_intact, note_provenance, publish, read_manifest
+from vl3.store.artifacts import fetch, fetch_file, find, is_intact, note_provenance, publish, read_manifest
 from vl3.store.manifest import MANIFEST_NAME, manifest_digest, verify_folder, write_manifest
 from vl3.store.reference import Reference
 from vl3.store.uris import file_path
@@ -163,3 +163,18 @@ def test_concurrent_publishers_agree_on_one_artifact(make_folder: Callable[..., 
     assert len({reference.sha256 for reference in references}) == 1
     verify_folder(file_path(uri), references[0].sha256)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["one"]
+
+
+def test_one_file_of_an_artifact_is_fetched_and_verified(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "small.json").write_text("{}")
+    (tmp_path / "new" / "large").write_text("x")
+    reference = publish(tmp_path / "new", (tmp_path / "made").as_uri(), kind="model", created_by={})
+    (tmp_path / "here").mkdir()
+    assert fetch_file(reference, "small.json", tmp_path / "here").read_text() == "{}"
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["small.json"]
+    with pytest.raises(StorageError, match=r"made: the model has no other\.json"):
+        fetch_file(reference, "other.json", tmp_path / "here")
+    (tmp_path / "made" / "small.json").write_text("[]")
+    with pytest.raises(StorageError, match=r"small\.json: is damaged"):
+        fetch_file(reference, "small.json", tmp_path / "here")

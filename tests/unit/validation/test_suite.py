@@ -385,3 +385,20 @@ def test_validate_index_says_why_it_cannot_write(
     blocked.write_text("a file, not a folder")
     with pytest.raises(StorageError, match="file"):
         validate_index(make_table(rows), config, blocked)
+
+
+def test_data_serve_the_stages_that_are_trained_and_no_others(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    texts = make_table([row for row in rows if row.category == "text_only"])
+    mixture = replace(config.stages["video"], mixture={"text_only": 1.0})
+    config = replace(config, stages=config.stages | {"video": mixture})
+    assert _checks(validate_index(texts, config, tmp_path / "all"))["mixture_present"] == "warning"
+    alone = validate_index(texts, config, tmp_path / "video", stages=["video"])
+    assert alone.passed
+    assert not {"mixture_present", "heldout_samples"} & set(_checks(alone)), "other stages' categories are not missed"
+    trained = [row for row in rows if row.category == "text_only" and row.split == "heldout"]
+    evaluated = validate_index(make_table(trained), config, tmp_path / "none", stages=[])
+    assert evaluated.passed
+    pages = {page.stem for page in evaluated.docs_folder.glob("*.html")}
+    assert pages == {"index", "schema", "lines", "samples", "heldout"}

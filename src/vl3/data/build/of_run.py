@@ -16,15 +16,19 @@ def build_for_run(
     config: RunConfig,
     *,
     annotations: Path | None = None,
+    tokenizer_folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuildSummary:
-    """Build the dataset of a run; see `build_dataset` for arguments and errors."""
+    """Build the dataset of a run; see `build_dataset` for arguments and errors.
+
+    `tokenizer_folder` has the tokenizer of the model that the run starts from; None uses the language base's.
+    """
     return build_dataset(
         data_folder,
         out_folder,
         annotations=annotations,
         config=config.data,
-        tokenizer=ChatTokenizer.from_folder(base_folder(config.model.language_base)),
+        tokenizer=ChatTokenizer.from_folder(tokenizer_folder or base_folder(config.model.language_base)),
         prune=keep_mask,
         workers=config.data.build_workers,
         progress=progress,

@@ -154,6 +154,8 @@ def read_config(data: dict[str, Any], layout: Layout, image_token_id: int, where
     if "patch_size" not in vision:
         raise ConfigError(f"{where}: vision_config: patch_size is missing. Copy the whole checkpoint folder again.")
     rope = vision.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise ConfigError(f"{where}: vision_config: rope_parameters={rope!r:.80} is not a group. Restore the file.")
     text = TextConfig.from_dict(data["text_config"], f"{where}: text_config")
     return VideoLlama3Config(
         vision=VisionConfig.from_dict({"rope_theta": 10000.0} | rope | vision, f"{where}: vision_config"),

@@ -17,8 +17,8 @@ from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.pipelines.local.display import open_display, tell
 from vl3.pipelines.local.lock import RUN_FOLDER_VARIABLE
 from vl3.pipelines.local.record import RunRecord
+from vl3.pipelines.local.result import result_text
 from vl3.pipelines.workflows import TaskLimit
-from vl3.system.documents import parse_object
 from vl3.system.endings import MemoryKills
 from vl3.system.files import atomic_write_json, open_to_append, storage_errors
 from vl3.system.folders import own_folder, remove
@@ -226,7 +226,7 @@ class RunWatch:
         )
         page = self._folder / "report" / "report.html"
         if state == "succeeded" and page.exists():
-            print(f"{_verdict(page.with_name('report.json'))}\nreport: {page}", flush=True)
+            print(f"{result_text(page.with_name('report.json'))}\nreport: {page}", flush=True)
         if error is not None:
             tell(error)
         elif state == "interrupted":
@@ -254,14 +254,3 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         "TMPDIR": str(temporary),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
     }
-
-
-def _verdict(numbers: Path) -> str:
-    """The promotion's result in one line, from the report's numbers."""
-    try:
-        data = parse_object(numbers.read_bytes())
-        verdict, mean = data["verdict"], (data.get("accuracy") or {}).get("mean_accuracy") or {}
-        reached = f", mean held-out accuracy {list(mean.values())[-1]:.3f}" if mean else ""
-        return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"promotion: cannot be read from {numbers} ({type(error).__name__}: {error})"

@@ -1,0 +1,34 @@
+"""The evaluation workflow: prerequisites, data, the accuracy of one model, report, clean-up. Wiring only."""
+
+from typing import Any
+
+from kfp import dsl
+
+from vl3.components.check_prerequisites import check_prerequisites
+from vl3.components.evaluate import evaluate
+from vl3.components.finish import finish
+from vl3.components.report_evaluation import report_evaluation
+from vl3.components.validate_data import validate_data
+from vl3.pipelines.pod_settings import named
+
+
+def make_pipeline() -> Any:
+    """The workflow, as kfp's compiler takes it; it is the same for every recipe."""
+
+    @dsl.pipeline(name="vl3-evaluate", description="Measures the held-out accuracy of a VideoLLaMA3-style model.")
+    def evaluation(workflow: dict) -> None:
+        """Chain the steps.
+
+        Args:
+            workflow: the parameters of the run (vl3.config.parameters).
+        """
+        last = named(finish(workflow=workflow), "finish")
+        with dsl.ExitHandler(last, name="workflow"):
+            start = named(check_prerequisites(workflow=workflow), "check-prerequisites").outputs["start"]
+            data = named(validate_data(workflow=workflow, start=start), "validate-data").outputs
+            scores = evaluate(workflow=workflow, start=start, dataset=data["dataset"], checkpoint=start)
+            measured = named(scores, "evaluate").outputs["evaluation"]
+            page = report_evaluation(workflow=workflow, start=start, **data, evaluation=measured)
+            named(page, "report-evaluation")
+
+    return evaluation

@@ -1,0 +1,31 @@
+"""What a finished run says of its result, from the numbers of its report."""
+
+from pathlib import Path
+from typing import Any
+
+from vl3.system.documents import parse_object
+
+
+def result_text(numbers: Path) -> str:
+    """The promotion's result in one line, or the accuracy of an evaluated model by category.
+
+    Args:
+        numbers: the run's report.json.
+    """
+    try:
+        data = parse_object(numbers.read_bytes())
+        verdict, accuracy = data["verdict"], data.get("accuracy") or {}
+        mean = accuracy.get("mean_accuracy") or {}
+        if verdict["state"] == "none" and mean:
+            return "\n".join(_accuracy_lines(accuracy, list(mean)[-1]))
+        reached = f", mean held-out accuracy {list(mean.values())[-1]:.3f}" if mean else ""
+        return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"the result cannot be read from {numbers} ({type(error).__name__}: {error})"
+
+
+def _accuracy_lines(accuracy: dict[str, Any], model: str) -> list[str]:
+    rows = [(row["category"], row["scores"][model]) for row in accuracy["categories"]]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:{width}}  {score['accuracy']:.3f}  {score['correct']} of {score['total']}" for name, score in rows]
+    return ["held-out accuracy", *lines, f"{'mean':{width}}  {accuracy['mean_accuracy'][model]:.3f}"]
