@@ -1,4 +1,4 @@
-"""Runs the workflow as a user does: `python -m vl3.pipelines.run` in a separate process, on a small corpus."""
+"""Runs the workflow as a user does: `vl3 run start` in a separate process, on a small corpus."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class Runner:
         ours = ("VL3_", "MLFLOW_", "_MLFLOW_")  # MLflow writes into the environment of a process that it serves in
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return subprocess.Popen(
-            [sys.executable, "-m", "vl3.pipelines.run", "--run", str(self.folder), *self.arguments],
+            [sys.executable, "-m", "vl3.cli.main", "run", "start", "--run", str(self.folder), *self.arguments],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,
@@ -129,7 +129,8 @@ def make_runner(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Calla
         settings = [f"stages.{stage}.steps={steps}" for stage in stages]
         settings += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
         folder = folder or tmp_path_factory.mktemp("runs") / "run"
-        return Runner(folder, ["--recipe", recipe, "--data", str(data), "--set", *settings, *overrides])
+        options = [f"--set={one}" for one in (*settings, *overrides)]
+        return Runner(folder, ["--recipe", recipe, "--data", str(data), *options])
 
     return make
 

@@ -21,6 +21,10 @@ UNEXPECTED = 1
 """Exit status of an error outside the families: a bug in vl3."""
 
 
+class RunEndedError(SystemExit):
+    """A command ended with this exit code and has said why itself."""
+
+
 class Terminal:
     """Context in which a command runs; handles every exception and keeps the exit status.
 
@@ -43,7 +47,9 @@ class Terminal:
             return True
         if isinstance(error, SystemExit):
             self.exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
-            if self.exit_code == INTERRUPTED:  # typer caught the KeyboardInterrupt silently
+            if self.exit_code == INTERRUPTED and not isinstance(
+                error, RunEndedError
+            ):  # typer caught the KeyboardInterrupt silently
                 self._end(INTERRUPTED, "interrupted")
         elif isinstance(error, KeyboardInterrupt):
             self._end(INTERRUPTED, "interrupted")

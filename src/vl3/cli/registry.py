@@ -3,14 +3,17 @@
 import getpass
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli.output import AsJson, print_table
 from vl3.errors import ConfigError
+from vl3.pipelines.local.folder import run_folder
 from vl3.recipes.catalog import get_recipe
+from vl3.system.uris import sqlite_uri
 
 if TYPE_CHECKING:
     from vl3.tracking.registry import Registry
@@ -26,13 +29,20 @@ Model = Annotated[str, typer.Option("--model", help="Name of the registered mode
 
 
 @app.command("list")
-def list_versions(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
+def list_versions(
+    run: Run = "tiny",
+    tracking_uri: Uri = "",
+    recipe: Recipe = "tiny",
+    model: Model = "",
+    as_json: AsJson = False,
+) -> None:
     """Print all versions, newest first, with their aliases and the decision of the gates."""
     from vl3.tracking.registry import version_table
 
     registry = _open(run, tracking_uri, recipe, model)
     rows = registry.list_versions()
-    print(aligned(version_table(rows)) if rows else f"{registry.model} has no version yet")
+    table = [asdict(row) for row in rows] if as_json else version_table(rows)
+    print_table(table, as_json=as_json, empty=f"{registry.model} has no version yet")
 
 
 @app.command()
@@ -57,13 +67,6 @@ def rollback(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny",
     print(f"{registry.model}: champion is v{now} again (before: v{left})")
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows with the same keys as aligned text columns under their keys."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
 def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
     """The registry that the options name.
 
@@ -80,14 +83,13 @@ def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
 
 
 def _database_uri(run: str) -> str:
-    folder = Path(run) if "/" in run else Path("runs", run)
-    database = folder.absolute() / "mlflow.db"
+    database = run_folder(run) / "mlflow.db"
     if not database.is_file():
         known = ", ".join(sorted(path.parent.name for path in Path("runs").glob("*/mlflow.db"))) or "none"
         raise ConfigError(
             f"run {run!r} has no tracking database {database}. Set --run to one that has ({known}), or set --tracking."
         )
-    return f"sqlite:///{database}"
+    return sqlite_uri(database)
 
 
 def _holder() -> str:

@@ -1,49 +1,88 @@
-"""Run a workflow on this machine: `python -m vl3.pipelines.run --recipe tiny --data DIR --run runs/tiny`.
+"""Run a workflow on this machine: what `vl3 run start` and `make run-pipeline` do.
 
 A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, timeouts, a record of the run,
 progress, clean stopping, and exit codes by error family.
 """
 
-import argparse
+import re
 import signal
-import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import StorageError, Vl3Error
-from vl3.pipelines.local.display import tell
+from vl3.errors import ConfigError, StorageError
+from vl3.pipelines.local.folder import NAME_RULE, is_name, new_run_folder
 from vl3.pipelines.local.lock import run_lock
 from vl3.pipelines.local.watch import RunWatch
-from vl3.pipelines.options import add_arguments, read_arguments
-from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, Workflow, effective_config, get_workflow
+from vl3.pipelines.workflows import Workflow, effective_config, get_workflow
+from vl3.system.uris import file_uri, sqlite_uri
 
-SAMPLE = "build/data/tiny"
-"""Default data: the sample that `make run-pipeline` generates."""
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, run the workflow, return the exit code."""
-    arguments = _parse(argv)
-    try:
-        folder = Path(arguments.run).absolute()
-        workflow = get_workflow(arguments.workflow)
-        parameters = local_parameters(read_arguments(arguments), workflow, folder)
-        limits_seconds = workflow.task_limits_seconds(effective_config(workflow, parameters))
-        return run(folder, workflow.name, parameters, limits_seconds)
-    except Vl3Error as error:
-        tell(error)
-        return error.exit_code
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalRun:
+    """One run on this machine, checked as far as that is possible before it starts."""
+
+    folder: Path
+    workflow: Workflow
+    parameters: WorkflowParameters
+    """With all addresses: data that was given, otherwise those in the run's folder."""
+    limits_seconds: dict[str, float]
+    """Its tasks in order, with the time limit of each."""
 
 
-def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seconds: dict[str, float]) -> int:
-    """Run the workflow in its folder, as the only run there.
+def check_run(workflow_name: str, run: str, given: WorkflowParameters) -> LocalRun:
+    """Check what a run was asked to do, without writing anything.
+
+    Args:
+        workflow_name: name of the workflow.
+        run: name below runs/, or folder; empty uses the name of the recipe.
+        given: parameters as given, with URIs for data and artifacts; those left out are in the run's folder.
+
+    Raises:
+        ConfigError: the workflow, the recipe, an override, the folder or a parameter's text is wrong.
+    """
+    workflow = get_workflow(workflow_name)
+    for text in (given.recipe, *given.overrides, given.artifacts_uri, given.tracking_uri, given.run_id):
+        if _UNPRINTABLE.search(text):
+            raise ConfigError(
+                f"{text!r} has control characters or bytes that are no text; a run's record could not hold them. "
+                "Write it without them."
+            )
+    if given.run_id and not is_name(given.run_id):
+        raise ConfigError(f"run id {given.run_id!r} cannot be part of URIs and ids. {NAME_RULE}")
+    recipe = given.recipe or workflow.default_recipe
+    config = effective_config(workflow, replace(given, recipe=recipe))
+    folder = new_run_folder(run or recipe)
+    parameters = replace(
+        given,
+        recipe=recipe,
+        artifacts_uri=given.artifacts_uri or file_uri(folder / "artifacts"),
+        tracking_uri=given.tracking_uri or sqlite_uri(folder / "mlflow.db"),
+    )
+    return LocalRun(
+        folder=folder,
+        workflow=workflow,
+        parameters=parameters,
+        limits_seconds=workflow.task_limits_seconds(config),
+    )
+
+
+def start_run(local: LocalRun, prepare: Callable[[], None]) -> int:
+    """Run the workflow in its folder, as the only run there; returns the exit code.
+
+    Args:
+        local: the run.
+        prepare: called when the folder is ours and before the first task, to make what the run needs.
 
     Raises:
         ConfigError: another run uses the folder.
         StorageError: the folder cannot be written.
     """
+    folder = local.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -51,30 +90,8 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits_seco
             f"{folder}: the run folder cannot be created ({error.strerror}). Use another RUN."
         ) from error
     with run_lock(folder) as temporary:
-        watch = RunWatch(folder, workflow, parameters, limits_seconds, temporary)
+        prepare()
+        watch = RunWatch(folder, local.workflow.name, local.parameters, local.limits_seconds, temporary)
         for number in INTERRUPTED:
             signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()
-
-
-def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path) -> WorkflowParameters:
-    """The parameters of a run on this machine: data from a local folder; defaults are in the run's folder."""
-    return replace(
-        given,
-        recipe=given.recipe or workflow.default_recipe,
-        data_uri=Path(given.data_uri or SAMPLE).absolute().as_uri(),
-        artifacts_uri=given.artifacts_uri or (folder / "artifacts").as_uri(),
-        tracking_uri=given.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
-    )
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m vl3.pipelines.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
-    parser.add_argument("--run", default="runs/tiny", help="folder of the run; start again in it to resume")
-    add_arguments(parser)
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

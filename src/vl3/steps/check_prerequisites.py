@@ -21,8 +21,9 @@ from vl3.steps.request import Request, Work
 from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import Store, open_store
 from vl3.store.s3.connection import connection_from_environment
-from vl3.store.uris import file_path, scheme_of
+from vl3.store.uris import scheme_of
 from vl3.system.files import atomic_write_json, require_space, storage_errors
+from vl3.system.uris import file_path
 from vl3.workflow.step import Step, StepOutcome
 
 MIN_FREE_BYTES = 2 * 1024**3

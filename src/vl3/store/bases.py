@@ -4,12 +4,12 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.artifacts import fetch, find
 from vl3.store.manifest import file_sha256
-from vl3.store.uris import file_path
+from vl3.store.uris import check_key
+from vl3.system.uris import file_path
 
 _SCHEMES = "package://<package>/<path>, file:///absolute/folder, s3://bucket/key or hf://owner/name"
 
@@ -24,19 +24,20 @@ def base_folder(uri: str) -> Path:
         ConfigError: the scheme is unknown or the folder does not exist.
         StorageError: the base cannot be downloaded.
     """
-    parts = urlsplit(uri)
-    if parts.scheme == "package":
-        return _require_folder(_package_folder(parts.netloc, parts.path.strip("/"), uri), uri)
-    if parts.scheme == "file":
+    scheme, separator, name = uri.partition("://")
+    if scheme == "package" and separator:
+        package, _, path = name.partition("/")
+        return _require_folder(_package_folder(package, path.strip("/"), uri), uri)
+    if scheme == "file":
         return _require_folder(file_path(uri), uri)
-    if parts.scheme == "hf":
-        return _hub_folder(parts.netloc + parts.path)
-    if parts.scheme == "s3":
+    if scheme == "hf" and separator:
+        return _hub_folder(name)
+    if scheme == "s3":
         reference = find(uri)
         if reference is None:
             raise StorageError(f"{uri}: there is no artifact with a valid manifest. Publish the base first.")
         return fetch(reference)
-    raise ConfigError(f"base {uri!r} has an unknown scheme {parts.scheme!r}. Use {_SCHEMES}.")
+    raise ConfigError(f"base {uri!r} has no scheme, or an unknown one. Use {_SCHEMES}.")
 
 
 def folder_digest(folder: Path) -> str:
@@ -48,8 +49,8 @@ def folder_digest(folder: Path) -> str:
 
 def _package_folder(package: str, path: str, uri: str) -> Path:
     try:
-        return Path(str(resources.files(package).joinpath(path)))
-    except ModuleNotFoundError as error:
+        return Path(str(resources.files(package).joinpath(check_key(path, uri))))
+    except (ModuleNotFoundError, TypeError, ValueError) as error:  # missing, a module and no package, or no name
         raise ConfigError(
             f"base {uri!r} names the package {package!r}, which is not installed. Use {_SCHEMES}."
         ) from error
@@ -65,10 +66,14 @@ def _require_folder(folder: Path, uri: str) -> Path:
 
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except HFValidationError as error:
+        raise ConfigError(
+            f"base 'hf://{name}' is not the name of a model ({error}). Write it as hf://owner/name."
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StorageError(
             f"hf://{name}: the base cannot be downloaded ({error}). Check the name and the network, or use file://."

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from vl3.errors import ClusterError, ConfigError
-from vl3.tracking.database import ensure_database, sqlite_path
+from vl3.system.uris import sqlite_path
+from vl3.tracking.database import ensure_database
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -41,7 +42,7 @@ def open_client(tracking_uri: str, *, template: Path | None = None) -> "MlflowCl
         StorageError: the SQLite file cannot be written.
         ClusterError: the server or database does not answer or refuses.
     """
-    _check_scheme(tracking_uri)
+    check_scheme(tracking_uri)
     if tracking_uri.startswith("sqlite:"):
         ensure_database(sqlite_path(tracking_uri), template)
     else:
@@ -103,13 +104,22 @@ def _has_databases() -> bool:
     return find_spec("sqlalchemy") is not None
 
 
-def _check_scheme(tracking_uri: str) -> None:
+def check_scheme(tracking_uri: str) -> None:
+    """Refuse a tracking URI that no store of MLflow has; nothing is connected.
+
+    Raises:
+        ConfigError: its scheme is unknown, it names no file or host, or its store is not installed here.
+    """
     scheme = urlsplit(tracking_uri).scheme.partition("+")[0]
     if scheme not in ("sqlite", *_DATABASE_PORTS, *_SERVER_SCHEMES):
         raise ConfigError(
             f"tracking URI {tracking_uri!r} has the scheme {scheme!r}, which MLflow does not support (since 3.13 its "
             "file store is off). Use sqlite:////absolute/path/mlflow.db, postgresql://... or http(s)://host:port."
         )
+    if scheme == "sqlite":
+        sqlite_path(tracking_uri)
+    elif is_server(tracking_uri) and not urlsplit(tracking_uri).hostname:
+        raise ConfigError(f"tracking URI {shown(tracking_uri)!r} names no host. Write it as http(s)://host:port.")
     if not is_server(tracking_uri) and not _has_databases():
         raise ConfigError(
             f"tracking URI {shown(tracking_uri)!r} names a database, but only MLflow's client for servers is installed "

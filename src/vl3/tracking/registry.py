@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.errors import ConfigError, GateError
 from vl3.system.clock import now_to_the_second
+from vl3.system.uris import sqlite_path
 from vl3.tracking.client import is_server, open_client, platform_errors, shown
-from vl3.tracking.database import sqlite_path
 from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence
 from vl3.tracking.gates import GATE_NAMES, GateResult, gate_table, is_promotable
 from vl3.tracking.lock import file_lock, name_lock

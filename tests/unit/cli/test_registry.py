@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vl3.cli.main import run
-from vl3.cli.registry import aligned
+from vl3.cli.output import aligned
 from vl3.recipes.catalog import get_recipe
 from vl3.tracking.evidence import Evidence, ScoreEvidence
 from vl3.tracking.gates import evaluate_gates

@@ -92,7 +92,7 @@ def test_list_is_a_table(vl3, pipelines_server) -> None:
     pipelines_server.add_run("night-8")
     _, out, _ = vl3("list")
     assert [line.split()[:3] for line in out] == [
-        ["RUN", "STATE", "RECIPE"],
+        ["run", "state", "recipe"],
         ["night-8", "RUNNING", "tiny"],
         ["night-7", "FAILED", "tiny"],
     ]

@@ -13,7 +13,7 @@ from vl3.errors import StorageError
 from vl3.store.artifacts import fetch, find, is_intact, publish
 from vl3.store.manifest import MANIFEST_NAME, file_sha256, verify_folder, write_manifest
 from vl3.store.reference import Reference
-from vl3.store.uris import file_path
+from vl3.system.uris import file_path
 
 
 def test_publish_moves_the_folder_and_the_reference_verifies(published: Reference, tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""Where the data, artifacts and tracking of a local run are: what was given, as URIs, checked before anything starts.
+
+Nothing but the standard library is imported: set-up checks a run by this before it installs the rest.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from vl3.config.parameters import WorkflowParameters
+from vl3.data.sample.records import annotations_file
+from vl3.errors import ConfigError
+from vl3.store.uris import scheme_of, split_s3
+from vl3.system.uris import file_path, file_uri
+from vl3.tracking.client import check_scheme
+
+SAMPLE = Path("build/data/tiny")
+"""Default data: a sample that is generated for it."""
+
+
+def with_addresses(given: WorkflowParameters) -> WorkflowParameters:
+    """The parameters with paths as URIs, and the sample's folder if no data is given.
+
+    Raises:
+        ConfigError: an address is malformed, or the data folder does not exist or has no annotations.
+    """
+    if given.tracking_uri:
+        check_scheme(given.tracking_uri)
+    return replace(
+        given,
+        data_uri=_checked_data(_as_uri(given.data_uri, "DATA")) if given.data_uri else file_uri(SAMPLE),
+        artifacts_uri=_as_uri(given.artifacts_uri, "ARTIFACTS") if given.artifacts_uri else "",
+    )
+
+
+def _as_uri(text: str, name: str) -> str:
+    """A file:// or s3:// URI, or a path as one. Nothing is special in a path, not even `#` or `%20`."""
+    if "://" not in text:
+        return file_uri(file_path(file_uri(Path(text))))
+    try:
+        if scheme_of(text) == "file":
+            return file_uri(file_path(text))
+        split_s3(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return text
+
+
+def _checked_data(uri: str) -> str:
+    """The URI, if annotations can be read there; an S3 store is not asked.
+
+    Raises:
+        ConfigError: the folder or its annotations are missing.
+    """
+    if uri.startswith("s3://"):
+        return uri
+    folder = file_path(uri)
+    annotations = folder / annotations_file("train")
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"DATA: {folder} {what}. Set DATA (--data) to a folder with {annotations_file('train')}.")
+    if not os.access(folder, os.X_OK) or (annotations.exists() and not os.access(annotations, os.R_OK)):
+        raise ConfigError(f"DATA: no permission to read {annotations}. Correct its owner or mode.")
+    if not annotations.is_file() or not annotations.stat().st_size:
+        raise ConfigError(
+            f"DATA: {annotations} is missing or empty. Write one JSON sample per line there, or set DATA (--data) to "
+            "the folder above `annotations`."
+        )
+    return uri
