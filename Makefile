@@ -60,8 +60,8 @@ clean: ## Remove build outputs and caches; keep runs/ and .venv
 ##@ Develop
 setup: $(SETUP) ## Make .venv with the pinned dependencies (all other targets do this if needed)
 
-$(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/warm_bytecode.py
-	@scripts/setup.sh
+$(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/install.py scripts/warm_bytecode.py
+	@scripts/setup.sh $(filter $(TARGETS),$(MAKECMDGOALS))
 	@touch $@
 
 format: $(SETUP) ## Rewrite the sources in the project's format

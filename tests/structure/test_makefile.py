@@ -50,7 +50,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_program(tmp_path / ".venv" / "bin" / name, STUB)
     write_program(tmp_path / "programs" / "docker", STUB)
     write_program(tmp_path / "scripts" / "setup.sh", "#!/bin/sh\n")
-    for name in ("pyproject.toml", "constraints.txt", "scripts/warm_bytecode.py"):
+    for name in ("pyproject.toml", "constraints.txt", "scripts/install.py", "scripts/warm_bytecode.py"):
         (tmp_path / name).touch()
     (tmp_path / ".venv" / ".vl3-setup").touch()
     for name in (*VARIABLES, "MAKEFLAGS", "MAKELEVEL"):

@@ -1,17 +1,19 @@
 """The one place where a path becomes a URI and back, for folders (file://) and for SQLite files (sqlite:///).
 
-The two are quoted differently: in a file URI `#`, `?` and `%` are written `%23`, `%3F` and `%25`; SQLAlchemy, which
-MLflow uses, takes the path of an SQLite URI as it is, up to a `?`.
+The two are quoted differently. In a file URI `#`, `?` and `%` are written `%23`, `%3F` and `%25`. Of an SQLite URI MLflow
+decodes the path when it opens the file, and does not when it makes the file's folder, so that only a path that both read
+alike can be used: without `?` and `%`.
 """
 
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from vl3.errors import ConfigError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_SQLITE = re.compile(r"[\x00-\x1f\x7f?%]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SQLITE = "sqlite:///"
 
@@ -51,13 +53,15 @@ def sqlite_uri(path: Path) -> str:
     """The tracking URI of an SQLite file: `/my runs/a#1/mlflow.db` gives `sqlite:////my runs/a#1/mlflow.db`.
 
     Raises:
-        ConfigError: the path has a `?`, which SQLite URIs cannot express, or control characters.
+        ConfigError: the absolute path has a `?`, a `%` or control characters.
     """
-    if "?" in str(path) or _CONTROL.search(str(path)):
+    absolute = str(path.absolute())
+    if _NOT_IN_SQLITE.search(absolute):
         raise ConfigError(
-            f"{str(path)!r} has a '?' or a control character, so no URI can name this SQLite file. Rename the folder."
+            f"{absolute!r} has a '?', a '%' or a control character, so MLflow would look for the file elsewhere. Use "
+            "a folder without them."
         )
-    return f"{_SQLITE}{path.absolute()}"
+    return f"{_SQLITE}{absolute}"
 
 
 def sqlite_path(uri: str) -> Path:
@@ -66,7 +70,7 @@ def sqlite_path(uri: str) -> Path:
     Raises:
         ConfigError: the URI names no file, so what is tracked would be lost with the process.
     """
-    path = uri.removeprefix(_SQLITE).partition("?")[0]
+    path = unquote(uri.removeprefix(_SQLITE).partition("?")[0])
     if not uri.startswith(_SQLITE) or not path or path == ":memory:" or _CONTROL.search(path):
         raise ConfigError(f"tracking URI {uri!r} names no file. Write it as sqlite:////absolute/mlflow.db.")
     return Path(path)

@@ -34,7 +34,7 @@ def write_record(folder: Path, **facts: object) -> Path:
 def test_a_name_is_below_runs_and_a_slash_makes_a_path(place: Path) -> None:
     assert run_folder("mine") == place / "runs" / "mine"
     assert run_folder("./mine/") == place / "mine"
-    assert run_folder("/a#1/b%20c/v1.2_x-3") == Path("/a#1/b%20c/v1.2_x-3")
+    assert run_folder("/a#1/b ü/v1.2_x-3") == Path("/a#1/b ü/v1.2_x-3")
 
 
 ODD_NAMES = [
@@ -68,9 +68,9 @@ def test_other_names_are_refused_with_the_rule(run: str) -> None:
         new_run_folder(run)
 
 
-@pytest.mark.parametrize("run", ["a?b/x", "/a\nb/x"])
+@pytest.mark.parametrize("run", ["a?b/x", "a%20b/x", "/a\nb/x"])
 def test_a_path_that_no_tracking_address_can_have_is_refused(run: str) -> None:
-    with pytest.raises(ConfigError, match="has a '\\?' or a control character"):
+    with pytest.raises(ConfigError, match="has a '\\?', a '%' or a control character"):
         run_folder(run)
 
 

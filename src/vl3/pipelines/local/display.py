@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, ConsoleOptions
-    from rich.table import Table
     from rich.text import Text
 
 _MARKS = {"waiting": "·", "running": "▶", "done": "✓", "reused": "↺", "failed": "✗", "interrupted": "■"}
@@ -99,9 +98,12 @@ class RunView:
         self.statuses: dict[str, dict[str, Any]] = {}
         self.is_whole = False
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text | Table]":
-        """The title, the rows around the one at work, and what is left out."""
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text]":
+        """The title, the rows around the one at work, and how many are left out: one line each."""
         from rich.text import Text
+
+        def line(text: str, style: str = "") -> Text:
+            return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
         tasks = list(self.tasks)
         states = [task["state"] for task in tasks]
@@ -109,30 +111,22 @@ class RunView:
         shown = visible_rows(states, room)
         ended = sum(state not in ("waiting", "running") for state in states)
         done = f"{progress_words(ended, len(tasks), None)}: " if tasks else ""
-        yield Text(f"{done}{self.title}", overflow="ellipsis", no_wrap=True)
-        yield self._table([tasks[index] for index in shown], options.max_width)
+        yield line(f"{done}{self.title}")
+        cells = max((len(task["name"]) for task in tasks), default=0)
+        for task in (tasks[index] for index in shown):
+            row = self._row(task, cells, has_bar=options.max_width >= _WIDE_CELLS)
+            yield line(row, _STYLES.get(task["state"], "dim"))
         if len(shown) < len(tasks):
-            yield Text(_left_out(states, shown), style="dim", overflow="ellipsis", no_wrap=True)
+            yield line(_left_out(states, shown), "dim")
 
-    def _table(self, tasks: list[dict[str, Any]], width: int) -> "Table":
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, pad_edge=False)
-        for justify in ("left", "left", "right", "left", "left"):
-            table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
-        for task in tasks:
-            progress = self.statuses.get(task["name"], {}).get("progress") if task["state"] == "running" else None
-            state = "" if task["state"] == "waiting" else task["state"]
-            table.add_row(
-                _MARKS.get(task["state"], "?"),
-                task["name"],
-                "" if task["seconds"] is None else duration_words(task["seconds"]),
-                _bar(progress) if width >= _WIDE_CELLS else "",
-                Text(progress_text(progress) if progress else state, overflow="ellipsis", no_wrap=True),
-                style=_STYLES.get(task["state"], "dim"),
-            )
-        return table
+    def _row(self, task: dict[str, Any], cells: int, *, has_bar: bool) -> str:
+        """`▶ train-video    1:15  1234 of 2000 (61 %), 12:30 left, loss 0.432`."""
+        state = task["state"]
+        progress = self.statuses.get(task["name"], {}).get("progress") if state == "running" else None
+        text = progress_text(progress) if progress else "" if state == "waiting" else state
+        bar = f"{_bar(progress):{_BAR_CELLS}}  " if has_bar else ""
+        spent = "" if task["seconds"] is None else duration_words(task["seconds"])
+        return f"{_MARKS.get(state, '?')} {task['name']:{cells}}  {spent:>7}  {bar}{text}"
 
 
 def visible_rows(states: list[str], room: int) -> range:

@@ -14,7 +14,7 @@ RECORD = "run.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_RULE = "Use up to 100 letters (a-z, A-Z), digits, '.', '_' and '-', beginning with a letter or digit."
 """What is_name allows, for messages."""
-_NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f?]")
+_NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f?%]")
 _TRACES = (RECORD, "run.lock")
 """What tells the folder of an earlier run from any other folder."""
 
@@ -39,8 +39,8 @@ def run_folder(run: str) -> Path:
     folder = path.absolute()
     if _NOT_IN_PATHS.search(str(folder)):
         raise ConfigError(
-            f"run {run!r}: the path {str(folder)!r} has a '?' or a control character, which the address of its "
-            "tracking database cannot have. Use another folder."
+            f"run {run!r}: the path {str(folder)!r} has a '?', a '%' or a control character, which the address "
+            "of a tracking database cannot have. Use another folder."
         )
     return folder
 
