@@ -71,7 +71,7 @@ def local_rows() -> list[dict[str, Any]]:
             "state": record["state"],
             "recipe": str(record["parameters"].get("recipe", "")),
             "created": record["started_at"][:16].replace("T", " "),
-            "where": str(folder),
+            "where": str(folder.absolute()),
         }
         for folder, record in local_runs()
     ]

@@ -1,8 +1,8 @@
 """The one place where a path becomes a URI and back, for folders (file://) and for SQLite files (sqlite:///).
 
-The two are quoted differently. In a file URI `#`, `?` and `%` are written `%23`, `%3F` and `%25`. Of an SQLite URI MLflow
-decodes the path when it opens the file, and does not when it makes the file's folder, so that only a path that both read
-alike can be used: without `?` and `%`.
+The two are quoted differently. In a file URI `#`, `?` and `%` are written `%23`, `%3F` and `%25`. Of an SQLite URI
+MLflow decodes the path when it opens the file, and does not when it makes the file's folder, so that only a path that
+both read alike can be used: without `?` and `%`.
 """
 
 import os
