@@ -86,6 +86,8 @@ def test_a_folder_of_something_else_is_refused(place: Path) -> None:
     assert new_run_folder("./empty") == place / "empty"
     (place / "src" / "run.lock").touch()  # killed before its record was written
     assert new_run_folder("./src") == place / "src"
+    (place / "old" / "artifacts" / "steps").mkdir(parents=True)  # its record and its lock were deleted
+    assert new_run_folder("./old") == place / "old"
 
 
 def test_runs_are_found_by_name_and_path(place: Path) -> None:

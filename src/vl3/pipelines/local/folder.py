@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_RULE = "Use up to 100 letters (a-z, A-Z), digits, '.', '_' and '-', beginning with a letter or digit."
 """What is_name allows, for messages."""
 _NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f?%]")
-_TRACES = (RECORD, "run.lock")
+_TRACES = (RECORD, "run.lock", "artifacts/steps")
 """What tells the folder of an earlier run from any other folder."""
 
 
@@ -112,7 +112,7 @@ def report_of(folder: Path) -> Path | None:
 
 
 def _has_traces(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _TRACES)
+    return any((folder / name).exists() for name in _TRACES)
 
 
 def _is_task(task: Any) -> bool:
