@@ -68,7 +68,14 @@ def run_chain(folder: Path, s3: FaultProxy, mlflow: FaultProxy, prefix: str) -> 
     said: list[str] = []
     for starts in range(1, _MOST_STARTS + 1):
         command = [sys.executable, "-m", "vl3.cli.main", "run", "start", "--recipe", "tiny"]
-        command += ["--run", str(folder / "run"), "--data", str(SCRATCH / "data"), "--artifacts", f"s3://{BUCKET}/{prefix}"]
+        command += [
+            "--run",
+            str(folder / "run"),
+            "--data",
+            str(SCRATCH / "data"),
+            "--artifacts",
+            f"s3://{BUCKET}/{prefix}",
+        ]
         overrides = [f"stages.{stage}.steps=4" for stage in STAGES]
         overrides += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
         command += ["--tracking", mlflow.endpoint, *(f"--set={one}" for one in overrides)]

@@ -43,7 +43,7 @@ def check(
     config = apply_overrides(get_recipe(recipe), overrides or [])
     report = inspect_cluster(config.placements, namespace, context)
     if as_json:
-        problems = [str(problem) for problem in report.problems]
+        problems = [f"{type(problem).__name__}: {problem}" for problem in report.problems]
         print_json({**asdict(replace(report, problems=())), "problems": problems})
     else:
         print(f"{report.server} (Kubernetes {report.version}), namespace {report.namespace}")

@@ -1,5 +1,6 @@
 """`vl3 registry` on a real SQLite store: list, promote by evidence only, roll back."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -96,3 +97,6 @@ def test_promotion_by_evidence_and_the_way_back(place: Path, capsys: pytest.Capt
     assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1"]
     assert "0.5000         refused" in lines[2]
     assert "champion" in lines[3]
+    assert run(["registry", "list", *options, "--json"]) == 0
+    versions = json.loads(capsys.readouterr().out)
+    assert [(one["version"], one["aliases"], one["mean_accuracy"]) for one in versions][2] == (1, ["champion"], 0.9)
