@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CHAIN_STEPS, TRAINING, Runner, weights_digest, workflow_run
+from tests.cli.conftest import CHAIN_STEPS, ODD_RUN, TRAINING, Runner, weights_digest, workflow_run
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 
@@ -31,7 +31,7 @@ TASKS = [
 @pytest.fixture(scope="module")
 def finished(make_runner: Callable[..., Runner], local_chain: Path) -> tuple[Runner, str, str]:
     """A run that went to its end: the runner, stdout and stderr."""
-    runner = make_runner(steps=CHAIN_STEPS, folder=local_chain / "run")
+    runner = make_runner(steps=CHAIN_STEPS, folder=local_chain / ODD_RUN)
     return runner, (local_chain / "stdout").read_text(), (local_chain / "stderr").read_text()
 
 

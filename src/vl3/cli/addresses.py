@@ -3,7 +3,6 @@
 Nothing but the standard library is imported: set-up checks a run by this before it installs the rest.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,9 +34,9 @@ def with_addresses(given: WorkflowParameters) -> WorkflowParameters:
 
 def _as_uri(text: str, name: str) -> str:
     """A file:// or s3:// URI, or a path as one. Nothing is special in a path, not even `#` or `%20`."""
-    if "://" not in text:
-        return file_uri(file_path(file_uri(Path(text))))
     try:
+        if "://" not in text:
+            return file_uri(file_path(file_uri(Path(text))))
         if scheme_of(text) == "file":
             return file_uri(file_path(text))
         split_s3(text)
@@ -54,16 +53,23 @@ def _checked_data(uri: str) -> str:
     """
     if uri.startswith("s3://"):
         return uri
-    folder = file_path(uri)
-    annotations = folder / annotations_file("train")
+    try:
+        _check_folder(file_path(uri), annotations_file("train"))
+    except OSError as error:
+        raise ConfigError(
+            f"DATA: {error.filename} cannot be read ({error.strerror}). Correct DATA (--data)."
+        ) from error
+    return uri
+
+
+def _check_folder(folder: Path, annotations: str) -> None:
+    path = folder / annotations
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise ConfigError(f"DATA: {folder} {what}. Set DATA (--data) to a folder with {annotations_file('train')}.")
-    if not os.access(folder, os.X_OK) or (annotations.exists() and not os.access(annotations, os.R_OK)):
-        raise ConfigError(f"DATA: no permission to read {annotations}. Correct its owner or mode.")
-    if not annotations.is_file() or not annotations.stat().st_size:
+        raise ConfigError(f"DATA: {folder} {what}. Set DATA (--data) to a folder with {annotations}.")
+    if not path.is_file() or not path.stat().st_size:
         raise ConfigError(
-            f"DATA: {annotations} is missing or empty. Write one JSON sample per line there, or set DATA (--data) to "
-            "the folder above `annotations`."
+            f"DATA: {path} is missing or empty. Write one JSON sample per line there, or set DATA (--data) to the "
+            "folder above `annotations`."
         )
-    return uri
+    path.open("rb").close()  # an error says that it may not be read

@@ -18,7 +18,7 @@ from vl3.pipelines.local.watch import RunWatch
 from vl3.pipelines.workflows import Workflow, effective_config, get_workflow
 from vl3.system.uris import file_uri, sqlite_uri
 
-INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -92,6 +92,6 @@ def start_run(local: LocalRun, prepare: Callable[[], None]) -> int:
     with run_lock(folder) as temporary:
         prepare()
         watch = RunWatch(folder, local.workflow.name, local.parameters, local.limits_seconds, temporary)
-        for number in INTERRUPTED:
+        for number in _INTERRUPTING:
             signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()

@@ -23,6 +23,7 @@ from vl3.config.data import Category
 from vl3.data.sample.records import annotations_file
 from vl3.errors import StorageError
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark, start_lifeline
+from vl3.system.files import read_record
 from vl3.system.folders import whole_folder
 from vl3.toy.world import DESCRIBE, Scene, ToyQuestion, draw_scene
 
@@ -80,10 +81,14 @@ def write_corpus(
     settings = {"seed": seed, "heldout_scenes": heldout_scenes, "scale": scale, "version": 1}
     finished = out / FINISHED_NAME
     if finished.exists():
-        known = json.loads(finished.read_text(encoding="utf-8"))
-        if known["settings"] == settings:
-            return known["samples"]
-        raise StorageError(f"{out} has a corpus with {known['settings']}, not {settings}. Choose another --out.")
+        known = read_record(finished)
+        samples = known.get("samples")
+        if known.get("settings") == settings and isinstance(samples, int):
+            return samples
+        raise StorageError(
+            f"{out} has a corpus with {known.get('settings', 'unknown settings')}, not {settings}. Remove it, or "
+            "choose another --out."
+        )
     with whole_folder(out) as folder:
         return _write(folder, settings, workers, progress)
 

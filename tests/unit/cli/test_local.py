@@ -90,6 +90,7 @@ def test_without_data_a_sample_is_made(place: Path, vl3: VL3, started: list[Any]
         (["--data", "file:///a#b"], "DATA: 'file:///a#b' has a '#', which has another meaning in a URI"),
         (["--data", "gs://b/x"], "DATA: artifact URI 'gs://b/x' has the scheme 'gs'. Use file:///"),
         (["--data", "s3://B/x"], "'B' is not a valid bucket name"),
+        (["--data", "x" * 300], "cannot be read (File name too long). Correct DATA (--data)."),
         (["--data", "a\nb"], "does not name a folder of this machine"),
         (["--artifacts", "ftp://x"], "ARTIFACTS: artifact URI 'ftp://x' has the scheme 'ftp'"),
         (["--tracking", "mlflow.db"], "tracking URI 'mlflow.db' has the scheme ''"),

@@ -78,8 +78,24 @@ def test_a_whole_corpus_is_kept_and_another_is_refused(corpus):
         _records(corpus, "train") + _records(corpus, "heldout")
     )
     assert (corpus / "corpus.json").stat().st_mtime_ns == before
-    with pytest.raises(StorageError, match=r"'seed': 3.*not .*'seed': 4.*Choose another --out"):
+    with pytest.raises(StorageError, match=r"'seed': 3.*not .*'seed': 4.*Remove it, or choose another --out"):
         write_corpus(corpus, seed=4, heldout_scenes=4, scale=0.01)
+
+
+@pytest.mark.parametrize("noise", ["", "[1]", "{}", '{"settings": 3}', "\x00"])
+def test_noise_where_its_settings_are_is_refused(noise, tmp_path):
+    (tmp_path / "corpus.json").write_text(noise)
+    with pytest.raises(StorageError, match="Remove it, or choose another --out"):
+        write_corpus(tmp_path, seed=0)
+
+
+def test_progress_reaches_the_total(tmp_path):
+    seen = []
+    write_corpus(
+        tmp_path / "c", seed=0, heldout_scenes=1, scale=0.001, workers=1, progress=lambda *shown: seen.append(shown)
+    )
+    assert seen[-1][0] == seen[-1][1] == seen[0][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_a_folder_that_is_no_corpus_is_not_overwritten(tmp_path):
