@@ -11,7 +11,7 @@ import sys
 
 
 def unknown_name(kind: str, given: str, known: str) -> str:
-    """The sentence about an unknown name.
+    """What is wrong with an unknown name; make adds the full stop.
 
     Args:
         kind: variable or target.
@@ -22,8 +22,8 @@ def unknown_name(kind: str, given: str, known: str) -> str:
     fold = str.lower if kind == "target" else str.upper  # `make data=x` and `make Test` are near misses, too
     folded = {fold(name): name for name in names}
     nearest = folded[difflib.get_close_matches(fold(given), folded, n=1, cutoff=0.0)[0]]
-    advice = " To pass an environment variable on, write it before `make`." if kind == "variable" else ""
-    return f"{kind} {given} is unknown. The nearest is {nearest}; all are {', '.join(names)}.{advice}"
+    advice = ". To pass an environment variable on, write it before `make`" if kind == "variable" else ""
+    return f"{kind} {given} is unknown. The nearest is {nearest}; all are {', '.join(names)}{advice}"
 
 
 if __name__ == "__main__":

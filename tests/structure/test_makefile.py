@@ -155,6 +155,8 @@ def test_an_unknown_name_is_refused_before_anything_starts(arguments: list[str],
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.endswith(".  Stop.\n")
+    assert not done.stderr.endswith("..  Stop.\n")
     assert done.stdout == ""
     assert calls(checkout) == []
     assert not (checkout / "F").exists()

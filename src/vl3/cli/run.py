@@ -14,6 +14,7 @@ from vl3.pipelines.local.folder import find_run, report_of
 from vl3.pipelines.options import with_parameters
 from vl3.pipelines.submission import make_submission
 from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS
+from vl3.store.uris import split_s3
 from vl3.system.uris import file_uri
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def submit(
 ) -> None:
     """Submit a run. The same command again resumes a failed run and does not touch an active one."""
     submission = make_submission(workflow, parameters)
+    for uri in (submission.parameters.data_uri, submission.parameters.artifacts_uri):
+        split_s3(uri)  # refuses a bucket or a key that no store would accept
     server = _server(endpoint, namespace)
     from vl3.pipelines import submit as submitting
 
