@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 VARIABLES := WORKFLOW RECIPE RUN DATA SET ENDPOINT ARTIFACTS TRACKING RUN_ID NAMESPACE TESTS JOBS FULL OVERLAY IMAGES BASE_IMAGE \
 	CACHES PYTHON KUBECONFIG
 # To add a target, write it here.
-TARGETS := help run-pipeline submit report clean setup format lint typecheck imports test check golden images lock-images \
-	test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
+TARGETS := help run-pipeline submit report clean setup format lint typecheck imports test check audit golden images \
+	lock-images licences test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
 .PHONY: $(TARGETS)
 
 TESTS ?= tests
@@ -83,8 +83,11 @@ test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/
 	set -f; $(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses="$$JOBS" --dist loadfile --no-loadscope-reorder \
 		--durations 10 --durations-min 1 -- $$TESTS
 
-check: lint typecheck imports ## Lint, types, import contracts, golden files, limits of the structure
+check: lint typecheck imports audit ## Lint, types, import contracts, vulnerabilities, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
+
+audit: $(SETUP) ## Known vulnerabilities of the pinned libraries, where the package index has a list of them
+	@$(PYTHON_IN_VENV) scripts/audit.py
 
 golden: $(SETUP) ## Rewrite the golden files; review the diff
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
@@ -95,6 +98,9 @@ images: $(SETUP) ## Build the images; IMAGES="trainer data" for some, BASE_IMAGE
 
 lock-images: $(SETUP) ## Pin the libraries of the images again (images/*/requirements.txt)
 	$(PYTHON_IN_VENV) -m images.lock
+
+licences: $(SETUP) ## Rewrite THIRD_PARTY.md, the licences of the libraries in the images
+	$(PYTHON_IN_VENV) -m images.licences
 
 test-images: $(SETUP) ## Test each image as a restricted container
 	$(PYTHON_IN_VENV) -m pytest tests/images

@@ -75,7 +75,7 @@ def vl3_tree() -> Path:
 def source_files() -> list[Path]:
     """The files that the package vl3 is built from."""
     own = [path for path in (ROOT / "src" / "vl3").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return sorted([*own, ROOT / "pyproject.toml"])
+    return sorted([*own, *(ROOT / name for name in ("LICENSE", "NOTICE", "pyproject.toml"))])
 
 
 def trimmed(role: Role) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from vl3.system.progress import LINE_EVERY_SECONDS, Pace, is_live, progress_words
+from vl3.system.progress import LINE_EVERY_SECONDS, TimeLeft, is_live, progress_words
 
 _CLEAR_LINE = "\r\033[K"
 
@@ -19,7 +19,7 @@ class SetupProgress:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._pace = Pace()
+        self._pace = TimeLeft()
         self._is_live = is_live(sys.stdout)
         self._shown_at = time.monotonic()
         self._shown = (-1, -1)

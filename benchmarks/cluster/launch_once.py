@@ -39,7 +39,7 @@ def pool_job(settings: dict[str, Any], folder: Path) -> LaunchJob:
         queue_timeout_seconds=7200.0,
         max_retries=2,
     )
-    return job_of(settings, folder, placement, timeout_seconds=7200.0)
+    return job_of(settings, folder, placement)
 
 
 def memory_mb() -> tuple[float, float]:

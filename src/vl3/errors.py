@@ -1,4 +1,4 @@
-"""One root error and five families; the family says who has to act.
+"""One root error and five families, which say who has to act, and two for an end on request.
 
 Every message follows one template: what is wrong (with the values), where, why it matters, what to do.
 """
@@ -47,7 +47,27 @@ class StorageError(Vl3Error):
     exit_code = 6
 
 
+class TerminatedError(Vl3Error):
+    """SIGTERM asked for the end: nobody has to act. What was finished is kept, and a new start continues."""
+
+    exit_code = 143
+
+
+class InterruptError(TerminatedError):
+    """Ctrl-C asked for the end (SIGINT)."""
+
+    exit_code = 130
+
+
 FAMILIES: dict[str, type[Vl3Error]] = {
     family.__name__: family for family in (ConfigError, DataError, ClusterError, GateError, StorageError)
 }
 """The families by name, for records that cross a process border as JSON."""
+ENDINGS: dict[str, type[Vl3Error]] = {ending.__name__: ending for ending in (TerminatedError, InterruptError)}
+"""The ends on request by name."""
+
+
+def family_name(error: BaseException) -> str:
+    """The name of an error's family, or of an end on request; `Vl3Error` for an error that none claims."""
+    known = FAMILIES | ENDINGS
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in known), Vl3Error.__name__)

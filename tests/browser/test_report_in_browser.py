@@ -1,20 +1,13 @@
 """The report in headless Chromium: it renders, complains about nothing and shows every figure."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.browser import VIEWS, Shown, needs_chromium, require_fit, require_quiet, show
 from vl3.report.data import SECTIONS
 from vl3.report.page import write_report
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-WIDTHS_PX = (1280, 400)
-SHOTS = os.environ.get("VL3_REPORT_SHOTS")
-"""Folder for full-page screenshots, for people; none are taken without it."""
 SIZES = """
 return [...document.querySelectorAll(arguments[0])].map(element => {
   const box = element.getBoundingClientRect();
@@ -22,18 +15,7 @@ return [...document.querySelectorAll(arguments[0])].map(element => {
 });
 """
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM or not DRIVER, reason="needs Chromium: apt-get install -y chromium chromium-driver"
-)
-
-
-class Shown(NamedTuple):
-    """The open page."""
-
-    browser: Any
-    width: int
-    scheme: str
-    logs: dict[str, list[str]]
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -42,53 +24,14 @@ def page(tmp_path_factory: pytest.TempPathFactory, load_sample) -> Path:
     return write_report(load_sample.report_data(folder), folder, evaluation_folder=folder)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(
-    scope="module", params=[(width, scheme) for width in WIDTHS_PX for scheme in ("light", "dark")], ids=str
-)
+@pytest.fixture(scope="module", params=VIEWS, ids=str)
 def shown(request, browser, page: Path) -> Shown:
     """The browser with the page open at a width and in a colour scheme."""
-    width, scheme = request.param
-    scheme_feature = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme_feature})
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 640}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    for log in ("browser", "performance"):
-        browser.get_log(log)  # what earlier pages left
-    browser.get(page.as_uri())
-    logs = {log: [entry["message"] for entry in browser.get_log(log)] for log in ("browser", "performance")}
-    if SHOTS:
-        take_screenshot(browser, Path(SHOTS) / f"report_{width}_{scheme}.png", width)
-    return Shown(browser, width, scheme, logs)
-
-
-def take_screenshot(browser, path: Path, width: int) -> None:
-    import base64
-
-    height = browser.execute_script("return document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    path.write_bytes(base64.b64decode(shot["data"]))
+    return show(browser, page, request.param)
 
 
 def test_the_console_stays_empty_and_nothing_is_requested(shown: Shown) -> None:
-    assert shown.logs["browser"] == []
-    requests = [message for message in shown.logs["performance"] if "Network.requestWillBeSent" in message]
-    assert len(requests) > 0, "the log of requests is empty, so it proves nothing"
-    assert [message for message in requests if '"url":"http' in message] == []
+    require_quiet(shown)
 
 
 def test_every_section_and_figure_has_a_size(shown: Shown) -> None:
@@ -98,7 +41,7 @@ def test_every_section_and_figure_has_a_size(shown: Shown) -> None:
         assert width > 200, name
         assert height > 60, name
     charts = browser.execute_script(SIZES, "svg.chart")
-    assert len(charts) == 10 + 4 * 3
+    assert len(charts) == 10 + 4 * 3 + 1  # accuracy, three of each stage, lineage
     assert [chart for chart in charts if chart[1] < 120 or chart[2] < 80] == []
     pictures = browser.execute_script(SIZES, ".media img")
     assert len(pictures) == 6 * (5 * 1 + 1 * 3 + 3 * 5)  # images, several images, videos
@@ -107,9 +50,23 @@ def test_every_section_and_figure_has_a_size(shown: Shown) -> None:
     assert browser.execute_script(broken) == 0
 
 
-def test_the_page_is_no_wider_than_the_window(shown: Shown) -> None:
-    browser, width, *_ = shown
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+def test_the_page_fits_into_the_window(shown: Shown) -> None:
+    require_fit(shown)
+
+
+def test_lineage_draws_every_parent(shown: Shown, load_sample, tmp_path: Path) -> None:
+    nodes = load_sample.report_data(tmp_path)["lineage"]
+    edges = shown.browser.execute_script(SIZES, ".tree .edge")
+    assert len(edges) == sum(len(node.get("parents", [])) for node in nodes)
+    assert len(shown.browser.execute_script(SIZES, ".tree .node")) == len(nodes)
+    cut_off = """
+    const tree = document.querySelector(".tree").getBoundingClientRect();
+    return [...document.querySelectorAll(".tree rect, .tree path, .tree text")].filter(one => {
+      const box = one.getBoundingClientRect();
+      return box.left < tree.left || box.right > tree.right || box.top < tree.top || box.bottom > tree.bottom;
+    }).length;
+    """
+    assert shown.browser.execute_script(cut_off) == 0
 
 
 def test_text_stands_out_from_its_background_in_both_schemes(shown: Shown) -> None:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.conftest import Runner, wait_until, workflow_run
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.system.processes import find_marked
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 STAGE = "train-vision-adaptation"
 VALIDATE = "validate-data"
 
@@ -46,7 +47,7 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
 
     process = runner.start()  # 1. the group is killed while worker processes build the dataset
     wait_until(lambda: bool(runner.status(VALIDATE).get("progress")), process)
-    _end(process, lambda: os.killpg(process.pid, signal.SIGKILL), within_seconds=20)
+    _end(process, lambda: os.killpg(process.pid, signal.SIGKILL), within_seconds=300)
     assert process.returncode == -signal.SIGKILL
     assert runner.record()["state"] == "running"  # no process was left to update it
     temporary = Path(json.loads((runner.folder / "run.lock").read_text())["temporary"])
@@ -59,18 +60,18 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
     assert second.returncode == 2
     assert f"is in use by process {process.pid}" in second.stderr.splitlines()[-1]
     assert second.stdout == ""
-    _end(process, lambda: os.kill(process.pid, signal.SIGKILL), within_seconds=20)
+    _end(process, lambda: os.kill(process.pid, signal.SIGKILL), within_seconds=300)
     reached = _trained_steps(runner)
 
     process = runner.start()  # 3. Ctrl-C
     wait_until(lambda: len(_starts(runner)) == 2 and _trained_steps(runner) >= reached + 4, process)
     assert runner.tasks()[VALIDATE] == "reused"
-    _, err = _end(process, lambda: os.kill(process.pid, signal.SIGINT), within_seconds=0.1)
+    _, err = _end(process, lambda: os.kill(process.pid, signal.SIGINT), within_seconds=5)
     _require_interrupted(runner, process, err, 130)
 
     process = runner.start()  # 4. SIGTERM
     wait_until(lambda: len(_starts(runner)) == 3, process)
-    _, err = _end(process, process.terminate, within_seconds=0.1)
+    _, err = _end(process, process.terminate, within_seconds=5)
     _require_interrupted(runner, process, err, 143)
 
     first, after_kill, after_interrupt = _starts(runner)
@@ -93,6 +94,34 @@ def test_a_step_that_is_killed_is_named_by_the_exit_handler(make_runner: Callabl
     assert (runner.tasks()[VALIDATE], runner.tasks()["finish"]) == ("failed", "done")
     state, tags = workflow_run(runner)
     assert (state, tags["vl3.failed_task"]) == ("FAILED", VALIDATE)
+
+
+def test_a_task_that_is_asked_to_end_interrupts_the_run_and_is_no_defect(make_runner: Callable[..., Runner]) -> None:
+    runner = make_runner(steps=2000)
+    process = runner.start()
+    wait_until(lambda: _trained_steps(runner) >= 4, process)
+    _, err = _end(process, lambda: os.kill(runner.status(STAGE)["pid"], signal.SIGTERM), within_seconds=5)
+    _require_ended_on_request(runner, process, err, "ended on request (SIGTERM). What was finished is kept")
+
+    process = runner.start()  # it resumes, and now a worker of the stage is asked
+    wait_until(lambda: len(_starts(runner)) == 2, process)
+    assert _starts(runner)[1] >= 4 - 2
+    _, err = _end(process, lambda: _worker(process).terminate(), within_seconds=5)
+    _require_ended_on_request(runner, process, err, "ended on request: rank ")
+
+
+def _worker(process: "subprocess.Popen[str]") -> psutil.Process:
+    marked = find_marked(f"{RUNNER_VARIABLE}={runner_mark(process.pid)}")
+    return next(one for one in marked if one.cmdline()[1:4] == ["-u", "-m", "vl3.training.worker"])
+
+
+def _require_ended_on_request(runner: Runner, process: "subprocess.Popen[str]", err: str, said: str) -> None:
+    assert process.returncode == 143
+    last = err.splitlines()[-1]
+    assert last.startswith(f"TerminatedError: {STAGE}")
+    assert said in last
+    assert "SystemExit" not in err
+    assert (runner.record()["state"], runner.record()["exit_code"]) == ("interrupted", 143)
 
 
 def _require_interrupted(runner: Runner, process: "subprocess.Popen[str]", err: str, code: int) -> None:

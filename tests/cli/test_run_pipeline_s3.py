@@ -18,7 +18,7 @@ from tests.support.weed_server import BUCKET, find_weed, join_server
 from vl3.store.objects import open_store
 from vl3.tracking.client import open_client
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 STAGES = ["looking", "reading_2", "talking"]
 """Of tests/support/three_stages: the first three of tiny under other names."""
 THREE = ["train-looking", "train-reading-2", "train-talking"]

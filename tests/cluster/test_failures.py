@@ -74,7 +74,8 @@ NewRun = Callable[[str], str]
             id="queue-missing",
         ),
         pytest.param({"placement": {"pool": "moon"}}, 2, 1, ["vl3-torch-moon"], id="pool-missing"),
-        pytest.param({"timeout_seconds": 5.0}, 4, 1, ["was still running after 5 s", "timeout_seconds"], id="deadline"),
+        pytest.param({"timeout_seconds": 5.0}, 2, 1, ["was still running after 5 s", "timeout_seconds"], id="deadline"),
+        pytest.param({"startup_seconds": 5.0}, 4, 2, ["no step was finished", "startup_seconds=10"], id="stall"),
     ],
 )
 def test_failure_is_reported_with_its_cause(

@@ -83,7 +83,6 @@ def make_job(tmp_path: Path) -> Callable[..., LaunchJob]:
             "events_path": tmp_path / "work" / "events.jsonl",
             "failure_path": tmp_path / "work" / "failure.json",
             "work_uri": f"file://{tmp_path}/store/work",
-            "timeout_seconds": 7200.5,
         }
         return LaunchJob(**{**values, **changes})
 

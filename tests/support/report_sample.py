@@ -10,13 +10,14 @@ from PIL import Image, ImageDraw
 from tests.support.workflows import STAGES
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
-from vl3.evaluation.metrics import wilson_interval
+from vl3.proportions import wilson_interval
 from vl3.recipes.catalog import get_recipe
 
 START = 1_790_000_000.0
 CHANCES = (0.167, 0.01, 0.125, 0.333, 0.167, 0.167, 0.083, 0.25, 0.042, 0.067)
 FINAL = (0.98, 0.92, 1.0, 0.83, 0.97, 0.98, 0.96, 1.0, 0.93, 0.99)
 VIDEO = (Category.GENERAL_VIDEO, Category.STREAMING, Category.TEMPORAL_GROUNDING)
+SPLITS = {"train": 1290, "heldout": 100}
 MODELS = ("before", *STAGES)
 
 
@@ -32,18 +33,33 @@ def report_data(folder: Path) -> dict[str, Any]:
             "seed": 0,
             "started_at": START,
             "overrides": ["data.max_frames=16"],
+            "ran": [_ran("this report", tree="modified"), *(_ran(stage) for stage in STAGES)],
             "versions": {"vl3": "0.1.0", "commit": "5206239", "python": "3.11.2", "torch": "2.13.0"},
             "machine": "2 cores, 24 GiB",
+            "mlflow_page": "https://mlflow.example.org/#/experiments/1/runs/5f3a",
         },
         "verdict": {"state": "champion", "reason": "All 6 gates passed; vl3-tiny version 4 is the champion."},
         "chain": _chain(),
         "wall_seconds": 447.8,
         "stages": [_stage(rng, stage, to_dict(config.stages[stage])) for stage in STAGES],
+        "settings": to_dict(config),
         "evaluation": _evaluation(rng, folder),
+        "champion": {"version": 3, "counts": {category.value: [90, 100] for category in Category}},
         "gates": _gates(),
         "validation": _validation(),
         "lineage": _lineage(rng),
         "missing": {},
+    }
+
+
+def _ran(what: str, tree: str = "clean") -> dict[str, str]:
+    return {
+        "what": what,
+        "commit": "52062393c1b0a4d2e9f8a7b6c5d4e3f2a1b0c9d8",
+        "tree": tree,
+        "command": "python -m vl3.pipelines.run --recipe tiny --set data.max_frames=16",
+        "machine": "desk: 2 cores (AMD EPYC), 24 GiB",
+        "image": "",
     }
 
 
@@ -173,7 +189,15 @@ def _gates() -> list[dict[str, Any]]:
 def _validation() -> dict[str, Any]:
     return {
         "passed": True,
-        "facts": {"samples": 13_900, "train": 12_900, "heldout": 1000, "refused": 1, "expectations": 24},
+        "facts": {
+            "samples": 13_900,
+            "train": 12_900,
+            "heldout": 1000,
+            "refused": 1,
+            "expectations": 24,
+            "by_category": {split: {one.value: number for one in Category} for split, number in SPLITS.items()},
+        },
+        "docs": "data_docs/index.html",
         "findings": [
             {
                 "severity": "warning",
@@ -188,22 +212,58 @@ def _validation() -> dict[str, Any]:
 
 
 def _lineage(rng: random.Random) -> list[dict[str, Any]]:
-    def digest() -> str:
-        return f"{rng.getrandbits(256):064x}"
-
-    nodes: list[dict[str, Any]] = [
-        {"kind": "data", "name": "dataset", "sha256": digest(), "uri": "file:///runs/tiny/artifacts/dataset"},
-        {"kind": "base", "name": "vision base", "sha256": digest(), "uri": "package://vl3.recipes/bases/tiny_vision"},
-    ]
-    nodes += [
-        {
-            "kind": "checkpoint",
-            "name": stage,
-            "sha256": digest(),
-            "uri": f"file:///runs/tiny/artifacts/checkpoints/{stage}",
-            "facts": {"model version": _number(stage), "steps": 200},
-        }
-        for stage in STAGES
-    ]
-    nodes.append({"kind": "model", "name": "vl3-tiny", "facts": {"version": 4, "alias": "champion"}})
+    """Data and two bases, the stages one after the other, an evaluation, a model version."""
+    root, last = "file:///runs/tiny/artifacts", f"checkpoint-{STAGES[-1]}"
+    bases = [("base-vision", "vision base", "tiny_vision"), ("base-language", "language base", "tiny_language")]
+    nodes = [_node(rng, "data", "data", "dataset", [], f"{root}/dataset")]
+    nodes += [_node(rng, key, "base", name, [], f"package://vl3.recipes/bases/{folder}") for key, name, folder in bases]
+    before = ["base-vision", "base-language"]
+    for stage in STAGES:
+        key = f"checkpoint-{stage}"
+        node = _node(rng, key, "checkpoint", stage, [*before, "data"], f"{root}/checkpoints/{stage}")
+        nodes.append({**node, "facts": {"model version": _number(stage), "steps": 200}})
+        before = [key]
+    nodes.append(_node(rng, "evaluation", "evaluation", "evaluation", [last, "data"], f"{root}/evaluation"))
+    model = {"key": "model", "kind": "model", "name": "vl3-tiny", "parents": [last, "evaluation"]}
+    nodes.append({**model, "facts": {"version": 4, "alias": "champion"}})
     return nodes
+
+
+def _node(rng: random.Random, key: str, kind: str, name: str, parents: list[str], uri: str) -> dict[str, Any]:
+    digest = f"{rng.getrandbits(256):064x}"
+    return {"key": key, "kind": kind, "name": name, "parents": parents, "sha256": digest, "uri": uri}
+
+
+def validation_data() -> dict[str, Any]:
+    """The content of validation.json of a refused dataset: three lines left out, a critical fact, a good one."""
+    missing = _line(5, "media file 'a.png' does not exist in the data folder")
+    unread = [_line(number, "it is not JSON") for number in (2, 3)]
+    refused = _check("refused_missing_file", "lines", "problem_kind", "No value of `problem_kind` is missing_file.")
+    refused |= {"meaning": "media files are missing. They are left out; correct or drop them", "count": 1}
+    json_lines = {**refused, "check": "refused_json", "rule": "No value of `problem_kind` is json.", "count": 2}
+    json_lines |= {"severity": "warning", "meaning": "lines are not JSON. They are left out; correct or drop them"}
+    known = _check("split_known", "samples", "split", "Every value of `split` is train or heldout, or unknown.")
+    known |= {"passed": True, "count": 0, "meaning": "samples have an unknown split. Build the dataset again"}
+    fact = _check("media_present", "samples", "media_present", "Every value of `media_present` is true, or unknown.")
+    fact |= {"meaning": "media files are missing, but the samples were kept. Correct them and build again", "count": 1}
+    kept = [{"where": "annotations/train.jsonl:7", "reason": "media_present=no"}]
+    left_out = [
+        {**line, "kind": kind} for kind, line in zip(("json", "json", "missing_file"), (*unread, missing), strict=True)
+    ]
+    return {
+        "passed": False,
+        "critical": [{**refused, "rows": [missing]}, {**fact, "rows": kept}],
+        "warnings": [{**json_lines, "rows": unread}],
+        "checks": [refused, json_lines, known, fact],
+        "left_out": left_out,
+        "facts": {"lines": 10, "refused": 3, "by_category": {"train": {"chart": 6}, "heldout": {"chart": 1}}},
+    }
+
+
+def _line(number: int, reason: str) -> dict[str, Any]:
+    return {"where": f"annotations/train.jsonl:{number}", "reason": reason}
+
+
+def _check(name: str, table: str, column: str, rule: str) -> dict[str, Any]:
+    facts = {"check": name, "table": table, "column": column, "severity": "critical", "rule": rule}
+    return {**facts, "passed": False, "total": 10 if table == "lines" else 7}

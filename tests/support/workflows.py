@@ -9,7 +9,7 @@ from vl3.recipes.catalog import get_recipe
 
 TRAIN = get_workflow("train")
 STAGES = list(get_recipe("tiny").stages)
-TASKS = list(TRAIN.task_limits_seconds(get_recipe("tiny")))
+TASKS = list(TRAIN.task_limits(get_recipe("tiny")))
 """Names of its tasks, in order."""
 
 

@@ -1,5 +1,6 @@
 """`vl3 chat`: ask a model about text, images and videos, once or in a conversation."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -118,6 +119,8 @@ def _watch(loaded: "Chat", question: "Question", settings: AnswerSettings) -> No
 def _converse(loaded: "Chat", first: "Question", settings: AnswerSettings) -> None:
     """Ask until the input ends. An error or Ctrl-C ends the answer, not the conversation."""
     is_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 then costs its question alone
     if is_terminal:
         import readline  # noqa: F401 (gives input() its line editing)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl3.cli.output import AsJson, aligned, print_json, print_table
+from vl3.cli.output import AsJson, aligned_rows, print_json, print_table
 from vl3.cli.recipe import Overrides
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ConfigError
@@ -47,7 +47,7 @@ def check(
         print_json({**asdict(replace(report, problems=())), "problems": problems})
     else:
         print(f"{report.server} (Kubernetes {report.version}), namespace {report.namespace}")
-        print(aligned([asdict(row) for row in report.rows]))
+        print(aligned_rows([asdict(row) for row in report.rows]))
         for note in report.notes:
             print(f"note: {note}")
     if report.problems:

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.errors import DataError
 from vl3.recipes.catalog import get_recipe
+
+if TYPE_CHECKING:
+    from vl3.data.build.dataset import BuildSummary
 
 app = typer.Typer(help="Datasets: sample corpus, checks, building.", no_args_is_help=True)
 
@@ -48,7 +51,8 @@ def build(
     config = apply_overrides(get_recipe(recipe), overrides or [])
     with shown_progress("samples") as report:
         summary = build_for_run(data, out, config, progress=report)
-    print_refused(out)
+    _print_findings(out, out, summary)
+    _print_split(summary, config)
     print(f"{out}: {summary.samples} of {summary.lines} lines in {summary.shards} shards")
 
 
@@ -68,8 +72,9 @@ def validate(
         dataset = Path(folder, "dataset")
         with shown_progress("samples") as report:
             summary = build_for_run(data, dataset, config, annotations=annotations, progress=report)
-        print_refused(dataset)
+        _print_findings(dataset, docs, summary)
         if annotations is None:
+            _print_split(summary, config)
             _judge(dataset, config, docs)
     refused = summary.lines - summary.samples
     if annotations is not None and refused > config.data.max_bad_fraction * summary.lines:
@@ -113,10 +118,34 @@ def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
     result.require_passed()
 
 
-def print_refused(dataset: Path) -> None:
-    """Print each line that a build refused, as `file:line: reason`."""
-    from vl3.data.build.index import DatasetIndex
+def _print_findings(dataset: Path, keep_in: Path, summary: "BuildSummary") -> None:
+    """Print what a build left out: refused lines (equal ones once), and keys that are not read.
 
-    for row in DatasetIndex.read(dataset).table.to_pylist():
-        if row["problem"] is not None:
-            print(f"{row['where']}: {row['problem']}")
+    Args:
+        dataset: the built dataset.
+        keep_in: folder that keeps the list of all refused lines; the dataset itself, or another.
+        summary: what the build found.
+    """
+    from vl3.data.build.index import REFUSED_NAME, DatasetIndex
+    from vl3.data.sample.problems import list_refusals
+    from vl3.system.files import atomic_write_bytes
+
+    table = DatasetIndex.read(dataset).table.select(["where", "problem"]).to_pylist()
+    for line in list_refusals((row["where"], row["problem"]) for row in table if row["problem"] is not None):
+        print(line)
+    if summary.problems:
+        if keep_in != dataset:
+            atomic_write_bytes(keep_in / REFUSED_NAME, (dataset / REFUSED_NAME).read_bytes())
+        print(f"{keep_in / REFUSED_NAME}: all {sum(summary.problems.values())} refused lines with their reasons")
+    if summary.unknown_keys:
+        keys = ", ".join(f"{key} ({count} lines)" for key, count in summary.unknown_keys.items())
+        print(f"keys that vl3 does not read: {keys}")
+
+
+def _print_split(summary: "BuildSummary", config: RunConfig) -> None:
+    """Say so if samples were to be held out and could not be."""
+    if config.data.holdout_fraction and summary.heldout_from == "none" and summary.samples > 1:
+        print(
+            "no sample is held out for evaluation: all share a file or their text with each other, directly or over "
+            "others"
+        )

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vl3.cli.tables import aligned
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -25,17 +27,13 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str 
     if as_json:
         print_json([dict(row) for row in rows])
     elif rows:
-        print(aligned([{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]))
+        print(
+            aligned_rows([{name: "" if value is None else str(value) for name, value in row.items()} for row in rows])
+        )
     elif empty:
         print(empty)
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+def aligned_rows(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows with the same keys as aligned text columns under their keys."""
-    return aligned_lines([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
-
-
-def aligned_lines(lines: Sequence[Sequence[str]]) -> str:
-    """Lines with the same number of columns, aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return aligned([tuple(rows[0]), *(tuple(row.values()) for row in rows)])

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vl3.system.progress import LINE_EVERY_SECONDS, Pace, duration_words, is_live, progress_words
+from vl3.system.progress import LINE_EVERY_SECONDS, TimeLeft, duration_words, is_live, progress_words
 
 Report = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -21,7 +21,7 @@ def shown_progress(title: str) -> Iterator[Report]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
-    pace = Pace()
+    pace = TimeLeft()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, words="", visible=False)
 
@@ -34,7 +34,7 @@ def shown_progress(title: str) -> Iterator[Report]:
 
 def _lines(title: str) -> Report:
     started = shown_at = time.monotonic()
-    pace = Pace()
+    pace = TimeLeft()
 
     def report(done: int, total: int) -> None:
         nonlocal shown_at

@@ -71,14 +71,16 @@ def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
     """The registry that the options name.
 
     Raises:
-        ConfigError: the run has no tracking database.
+        ConfigError: the run has no tracking database, or the model's name cannot be one.
     """
+    from vl3.config.checks import require_name
     from vl3.tracking.environment import MLFLOW_ENVIRONMENT
     from vl3.tracking.registry import Registry
 
     for variable, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     name = model or get_recipe(recipe).promotion.registered_model
+    require_name("--model", name)
     return Registry(tracking_uri or _database_uri(run), name)
 
 

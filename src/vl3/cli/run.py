@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vl3.cli import local
-from vl3.cli.output import AsJson, aligned_lines, print_json, print_table
+from vl3.cli.output import AsJson, print_json, print_table
+from vl3.cli.tables import aligned
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.pipelines.local.folder import find_run, report_of
@@ -29,10 +31,9 @@ Endpoint = Annotated[
 Namespace = Annotated[
     str, typer.Option("--namespace", envvar="VL3_KFP_NAMESPACE", help="Namespace, on a multi-user server.")
 ]
+_ANY_RUN = "Folder of a run, its name below runs/, or the id of a submitted one."
 Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a run.")]
-AnyRun = Annotated[
-    str, typer.Argument(help="Folder of a run on this machine, its name below runs/, or the id of a submitted run.")
-]
+AnyRun = Annotated[str, typer.Argument(help=_ANY_RUN)]
 
 
 @app.command()
@@ -125,7 +126,7 @@ def _print_status(now: dict[str, Any], *, as_json: bool) -> None:
         return
     rows = [(task["task"], task["state"], task["text"]) for task in now["tasks"]]
     print(f"run {now['run']}: {now['state']}  {now['where']}")
-    print(aligned_lines(rows)) if rows else None
+    print(aligned(rows)) if rows else None
     if now["report"]:
         print(f"report: {now['report']}")
 
@@ -161,7 +162,7 @@ def report(
 
 @app.command()
 def explain(
-    run: Annotated[str, typer.Argument(help="Folder of a run, its name below runs/, or the id of a submitted one.")],
+    run: AnyRun,
     task: Annotated[str, typer.Argument(help="Task of the workflow. Default: all.")] = "",
     as_json: AsJson = False,
     endpoint: Endpoint = "",
@@ -180,7 +181,29 @@ def explain(
     for preview in previews:
         rows.append((preview.task, preview.line))
         rows += [("", f"warning: {preview.warning}")] if preview.warning else []
-    print(aligned_lines(rows))
+    print(aligned(rows))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help=_ANY_RUN)],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The other run; differences are its minus the first.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the page.")] = Path("build/compare.html"),
+    as_json: AsJson = False,
+    endpoint: Endpoint = "",
+    namespace: Namespace = "",
+) -> None:
+    """Compare two finished runs: settings, loss, and which differences in accuracy are beyond chance."""
+    from vl3.cli.compare import comparison_text, finished_run
+    from vl3.report.compare import compare_runs, write_comparison
+
+    connect = (lambda: _server(endpoint, namespace)) if endpoint else None
+    comparison = compare_runs(finished_run(first, connect), finished_run(second, connect))
+    write_comparison(comparison, out)
+    if as_json:
+        print_json({**comparison, "page": str(out)})
+        return
+    print(f"{comparison_text(comparison)}\n\n{out}: the same as a page")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import cattrs
@@ -22,8 +22,13 @@ class _WrongType(ValueError):
 def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[Any, type], Any]:
     def structure(value: Any, _: type) -> Any:
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
-            raise _WrongType(f"{value!r} is not {'an' if kind is int else 'a'} {kind.__name__}")
-        return kind(value)
+            raise _WrongType(f"{value!r:.200} is not {'an' if kind is int else 'a'} {kind.__name__}")
+        try:
+            if isinstance(value, str):
+                value.encode()
+            return kind(value)
+        except (OverflowError, UnicodeEncodeError) as error:  # an int of 400 digits, half of a surrogate pair
+            raise _WrongType(f"{value!r:.200} cannot be used ({error})") from error
 
     return structure
 
@@ -80,3 +85,20 @@ def canonical_json(data: Any) -> str:
 def digest(data: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of plain data."""
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+
+
+def flatten(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested configuration as one level, by paths joined with dots.
+
+    {"optimizer": {"beta1": 0.9}, "lora": None, "mixture": {}}
+    -> {"optimizer.beta1": 0.9, "lora": None, "mixture": {}}
+    """
+    return dict(_leaves(parts, ""))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from vl3.config.checks import require_fraction, require_positive
+from vl3.config.checks import Count, Fraction, Range, Workers, check_fields
 from vl3.errors import ConfigError
 
 
@@ -35,25 +36,25 @@ class DiffFPScale(StrEnum):
 class DataConfig:
     """How annotations and media become packed rows of tokens (paper sec. 3.3 gives the big recipes' limits)."""
 
-    max_length_tokens: int
+    max_length_tokens: Count
     """Length of one packed row and of one sample, text and vision tokens together."""
-    visual_budget_tokens: int
+    visual_budget_tokens: Count
     """Vision tokens that one sample may have after merging, before DiffFP; media are resized to fit."""
-    min_item_tokens: int
+    min_item_tokens: Count
     """Vision tokens that one image or frame has at least after merging; smaller media are enlarged."""
-    video_fps: float
+    video_fps: Annotated[float, Range(above=0, at_most=1000)]
     """Frames taken from each second of a video."""
-    max_frames: int
+    max_frames: Count
     """Frames taken from one video at most; longer ones are sampled uniformly."""
-    difffp_threshold: float
+    difffp_threshold: Annotated[float, Range(at_least=0, at_most=1e6)]
     """Mean absolute difference to the frame before, in the unit of difffp_scale, above which a token is kept."""
-    difffp_min_tokens: int
+    difffp_min_tokens: Count
     """Tokens of each frame that DiffFP keeps at least."""
-    max_bad_fraction: float
+    max_bad_fraction: Fraction
     """Share of unreadable samples that is tolerated (they are named and left out); above it the data is refused."""
-    holdout_fraction: float
+    holdout_fraction: Fraction
     """Share of the training samples set aside for evaluation where a dataset brings no held-out annotations."""
-    build_workers: int
+    build_workers: Workers
     """Processes that probe and pack media when a dataset is built."""
     difffp_scale: DiffFPScale = DiffFPScale.RELEASED
     """Unit of difffp_threshold: the released code's, or RLT's, about 115 times coarser."""
@@ -61,19 +62,7 @@ class DataConfig:
     """Whether tokens that DiffFP drops are left out of the encoder too: cheaper, not what was released."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "data",
-            max_length_tokens=self.max_length_tokens,
-            visual_budget_tokens=self.visual_budget_tokens,
-            min_item_tokens=self.min_item_tokens,
-            video_fps=self.video_fps,
-            max_frames=self.max_frames,
-            difffp_min_tokens=self.difffp_min_tokens,
-            build_workers=self.build_workers,
-        )
-        require_fraction("data", max_bad_fraction=self.max_bad_fraction, holdout_fraction=self.holdout_fraction)
-        if self.difffp_threshold < 0:
-            raise ConfigError(f"data.difffp_threshold={self.difffp_threshold} is negative. Use 0 to keep all changes.")
+        check_fields(self, "data")
         if self.visual_budget_tokens >= self.max_length_tokens:
             raise ConfigError(
                 f"data.visual_budget_tokens={self.visual_budget_tokens} leaves no room for text in "

@@ -35,7 +35,7 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a ValueError also for an integer of more than 4300 digits
         return text
 
 

@@ -2,8 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
-from vl3.config.checks import require_positive
+from vl3.config.checks import Amount, Range, Seconds, Workers, check_fields
 from vl3.errors import ConfigError
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -15,40 +16,29 @@ class PlacementConfig:
 
     pool: str
     """Pool of nodes: names the training runtime `vl3-torch-<pool>` and the resource flavour."""
-    nodes: int
+    nodes: Workers
     """Pods of the stage; a pod that takes all GPUs of a node has the node to itself."""
-    processes_per_node: int
+    processes_per_node: Workers
     """Training processes of each pod: one a GPU, or one a core on a pool without GPUs."""
-    gpus_per_node: int
+    gpus_per_node: Annotated[int, Range(at_least=0, at_most=4096)]
     """GPUs of each pod; 0 on a pool without GPUs."""
-    cpus_per_node: float
+    cpus_per_node: Amount
     """CPU cores that each pod requests and may use."""
-    memory_gib: float
+    memory_gib: Amount
     """Memory of each pod in GiB; one that needs more is killed."""
-    shm_gib: float
+    shm_gib: Amount
     """Shared memory of each pod in GiB, for NCCL and the loader; it counts as memory."""
     queue: str
     """LocalQueue of the run's namespace through which the stage is admitted."""
     priority: str
     """WorkloadPriorityClass; a higher one may preempt a lower one, which later resumes from its checkpoint."""
-    queue_timeout_seconds: float
-    """Time that the stage may wait for quota; stages.<stage>.timeout_seconds limits the time that it runs."""
-    max_retries: int
+    queue_timeout_seconds: Seconds
+    """Time that the stage may wait for quota; what it may take once it runs is in `stages.<stage>`."""
+    max_retries: Annotated[int, Range(at_least=0, at_most=1000)]
     """Retries after failures of the platform: a lost node, an eviction, a crash."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "placement",
-            nodes=self.nodes,
-            processes_per_node=self.processes_per_node,
-            cpus_per_node=self.cpus_per_node,
-            memory_gib=self.memory_gib,
-            shm_gib=self.shm_gib,
-            queue_timeout_seconds=self.queue_timeout_seconds,
-        )
-        for name in ("gpus_per_node", "max_retries"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"placement.{name}={getattr(self, name)} is negative. Use 0 or more.")
+        check_fields(self, "placement")
         for name in ("pool", "queue", "priority"):
             _require_kubernetes_name(name, getattr(self, name))
         if self.gpus_per_node not in (0, self.processes_per_node):

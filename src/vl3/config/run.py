@@ -1,8 +1,19 @@
 """The configuration of one whole run: what a recipe returns and a checkpoint records."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from vl3.config.checks import require_choice, require_fraction, require_positive
+from vl3.config.checks import (
+    Count,
+    Fraction,
+    OneOf,
+    PartialFraction,
+    Range,
+    Seconds,
+    Workers,
+    check_fields,
+    require_name,
+)
 from vl3.config.data import DataConfig
 from vl3.config.placement import PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
@@ -26,105 +37,85 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW and its schedule: linear warm-up, then cosine decay (paper sec. 3.3)."""
 
-    beta1: float
+    beta1: PartialFraction
     """Decay of the first moment."""
-    beta2: float
+    beta2: PartialFraction
     """Decay of the second moment."""
-    epsilon: float
+    epsilon: Annotated[float, Range(at_least=1e-37, at_most=1)]
     """Term that keeps the division by the second moment finite."""
-    weight_decay: float
+    weight_decay: Annotated[float, Range(at_least=0, at_most=1e3)]
     """Decoupled weight decay of matrices; biases and norms have none."""
-    max_grad_norm: float
+    max_grad_norm: Annotated[float, Range(above=0, at_most=1e12)]
     """Norm over all parts to which gradients are clipped."""
-    warmup_ratio: float
+    warmup_ratio: Fraction
     """Share of a stage's steps in which the rate rises linearly from 0."""
-    min_lr_ratio: float
+    min_lr_ratio: Fraction
     """Share of the peak rate at which the cosine ends."""
 
     def __post_init__(self) -> None:
-        require_fraction(
-            "optimizer",
-            beta1=self.beta1,
-            beta2=self.beta2,
-            warmup_ratio=self.warmup_ratio,
-            min_lr_ratio=self.min_lr_ratio,
-        )
-        require_positive("optimizer", epsilon=self.epsilon, max_grad_norm=self.max_grad_norm)
+        check_fields(self, "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
     """How DeepSpeed runs the training loop."""
 
-    zero_stage: int
+    zero_stage: Annotated[int, OneOf((0, 1, 2, 3))]
     """DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 weights too."""
-    precision: str
+    precision: Annotated[str, OneOf(("fp32", "bf16"))]
     """Arithmetic of forward and backward: fp32 or bf16."""
     gradient_checkpointing: bool
     """Whether activations are recomputed in backward to save memory."""
-    checkpoint_every_steps: int
+    checkpoint_every_steps: Count
     """Steps between two resumable checkpoints."""
-    keep_checkpoints: int
+    keep_checkpoints: Count
     """Resumable checkpoints kept while a stage runs."""
-    log_every_steps: int
+    log_every_steps: Count
     """Steps between two batches of metrics."""
-    on_code_change: str
+    max_skipped_fraction: PartialFraction = 0.1
+    """Share of the last 100 steps (of all steps in a shorter stage) whose update may be left out because the gradient
+    is not finite; more end the stage."""
+    on_code_change: Annotated[str, OneOf(("resume", "restart"))]
     """What happens to a stage's checkpoints of other code: `resume` continues from them and logs it, `restart` removes
     them and starts again at step 0."""
 
     def __post_init__(self) -> None:
-        require_choice("engine", "zero_stage", self.zero_stage, (0, 1, 2, 3))
-        require_choice("engine", "precision", self.precision, ("fp32", "bf16"))
-        require_choice("engine", "on_code_change", self.on_code_change, ("resume", "restart"))
-        require_positive(
-            "engine",
-            checkpoint_every_steps=self.checkpoint_every_steps,
-            keep_checkpoints=self.keep_checkpoints,
-            log_every_steps=self.log_every_steps,
-        )
+        check_fields(self, "engine")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchConfig:
     """How the processes of a training stage are started."""
 
-    backend: str
+    backend: Annotated[str, OneOf(("local", "trainjob"))]
     """`local`: processes on this machine; `trainjob`: a Kubeflow TrainJob placed as `placements` says."""
-    processes_per_node: int
+    processes_per_node: Workers
     """Training processes on this machine (`local`): one a GPU, or one a core."""
-    threads_per_process: int
+    threads_per_process: Workers
     """CPU threads of each training process."""
+    task_stall_seconds: Seconds = 1800.0
+    """Time without progress after which a run on this machine stops a task that trains nothing; ten times the longest
+    pause of that task if that is longer."""
 
     def __post_init__(self) -> None:
-        require_choice("launch", "backend", self.backend, ("local", "trainjob"))
-        require_positive(
-            "launch",
-            processes_per_node=self.processes_per_node,
-            threads_per_process=self.threads_per_process,
-        )
+        check_fields(self, "launch")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
     """Held-out accuracy by greedy generation."""
 
-    samples_per_task: int
+    samples_per_task: Count
     """Held-out samples of each category that are evaluated."""
-    max_new_tokens: int
+    max_new_tokens: Count
     """Tokens that one answer may have."""
-    batch_size: int
+    batch_size: Count
     """Samples generated together."""
-    processes: int
+    processes: Workers
     """Processes that share the models and tasks."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "evaluation",
-            samples_per_task=self.samples_per_task,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            processes=self.processes,
-        )
+        check_fields(self, "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,20 +124,16 @@ class PromotionConfig:
 
     registered_model: str
     """Name of the model in the registry."""
-    min_mean_accuracy: float
+    min_mean_accuracy: Fraction
     """Mean held-out accuracy over all categories that a champion has at least."""
-    min_task_accuracy: float
+    min_task_accuracy: Fraction
     """Held-out accuracy that a champion has at least in every category."""
-    max_regression: float
+    max_regression: Fraction
     """How far a category may fall below the current champion."""
 
     def __post_init__(self) -> None:
-        require_fraction(
-            "promotion",
-            min_mean_accuracy=self.min_mean_accuracy,
-            min_task_accuracy=self.min_task_accuracy,
-            max_regression=self.max_regression,
-        )
+        check_fields(self, "promotion")
+        require_name("promotion.registered_model", self.registered_model)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +142,7 @@ class RunConfig:
 
     name: str
     """Name of the recipe."""
-    seed: int
+    seed: Annotated[int, Range(at_least=0, below=2**32)]
     """Seed of the sample order and of the projector's first weights."""
     model: ModelConfig
     """Where stage 1 starts from."""
@@ -177,6 +164,8 @@ class RunConfig:
     """What a champion must show."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "")
+        require_name("name", self.name)
         check_stage_names(self.stages)
         if set(self.stages) != set(self.placements):
             unplaced = [name for name in self.stages if name not in self.placements]

@@ -3,78 +3,91 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
-from vl3.config.checks import require_choice, require_positive
+from vl3.config.checks import (
+    Count,
+    LearningRate,
+    OneOf,
+    PartialFraction,
+    Range,
+    Seconds,
+    Weight,
+    check_fields,
+    require_choice,
+)
 from vl3.config.data import Category
 from vl3.errors import ConfigError
+
+STARTUP_SECONDS = 7200.0
+"""Long enough to load a base from a hub on a slow line; a person who waits sees the log."""
+STALL_SECONDS = 1800.0
+"""Longer than an outage of the object store that the loader survives, and than NCCL's own limit of a collective."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearningRates:
     """Peak learning rate of each part; None freezes the part."""
 
-    vision: float | None
+    vision: LearningRate | None
     """Peak rate of the vision encoder, or None to freeze it."""
-    projector: float | None
+    projector: LearningRate | None
     """Peak rate of the projector, or None to freeze it."""
-    language: float | None
+    language: LearningRate | None
     """Peak rate of the language model, its embeddings and head, or None to freeze it."""
 
     def __post_init__(self) -> None:
-        rates = {"vision": self.vision, "projector": self.projector, "language": self.language}
-        trained = {part: rate for part, rate in rates.items() if rate is not None}
-        if not trained:
+        check_fields(self, "learning_rates")
+        if self.vision is None and self.projector is None and self.language is None:
             raise ConfigError("learning_rates freezes every part, so nothing would train. Give one part a rate.")
-        require_positive("learning_rates", **trained)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoraConfig:
     """Low-rank adapters on the decoder's linear layers but the head; the defaults are the original's."""
 
-    rank: int = 64
+    rank: Annotated[int, Range(at_least=1, at_most=65536)] = 64
     """Width of each adapter."""
-    alpha: float = 16.0
+    alpha: Annotated[float, Range(above=0, at_most=1e6)] = 16.0
     """Adapters are scaled by alpha / rank."""
-    dropout: float = 0.05
+    dropout: PartialFraction = 0.05
     """Share of an adapter's inputs that is dropped in training."""
 
     def __post_init__(self) -> None:
-        require_positive("stage.lora", rank=self.rank, alpha=self.alpha)
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"stage.lora.dropout={self.dropout} must be at least 0 and below 1. Set such a value.")
+        check_fields(self, "stage.lora")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageConfig:
     """One row of the stage table."""
 
-    steps: int
+    steps: Count
     """Optimizer steps of the stage."""
-    packs_per_step: int
+    packs_per_step: Count
     """Packed rows of one optimizer step over all processes (the global batch)."""
     learning_rates: LearningRates
     """Peak learning rate of each part; which part is trainable follows from it."""
-    image_merge_size: int
+    image_merge_size: Annotated[int, OneOf((1, 2))]
     """Side of the square of patches that one image token stands for."""
-    video_merge_size: int
+    video_merge_size: Annotated[int, OneOf((1, 2))]
     """Side of the square of patches that one video token stands for."""
     difffp: bool
     """Whether video tokens that do not change between frames are dropped (DiffFP)."""
-    mixture: dict[str, float]
+    mixture: dict[str, Weight]
     """Weight of each kind of sample: key `category` or `category:source`, weights need not sum to 1."""
-    timeout_seconds: float
-    """Time after which a stage that is still running is stopped."""
+    startup_seconds: Seconds = STARTUP_SECONDS
+    """Time that the stage may take before its first step (loading) and again after its last one (publishing)."""
+    stall_seconds: Seconds = STALL_SECONDS
+    """Time without a finished step after which the stage is taken for hung and stopped; ten times the slowest step of
+    this launch if that is longer, so that a slow machine is never too slow."""
+    timeout_seconds: Seconds | None = None
+    """Time that the stage may run in all, whatever progress it makes; None sets no limit."""
     lora: LoraConfig | None = None
     """Adapters that train in place of the language model's own weights and are merged into them at the end of the
     stage; None trains the weights themselves."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "stage", steps=self.steps, packs_per_step=self.packs_per_step, timeout_seconds=self.timeout_seconds
-        )
-        require_choice("stage", "image_merge_size", self.image_merge_size, (1, 2))
-        require_choice("stage", "video_merge_size", self.video_merge_size, (1, 2))
+        check_fields(self, "stage")
         if self.lora is not None and self.learning_rates.language is None:
             raise ConfigError(
                 "stage.lora adapts the language model, but learning_rates.language=null freezes it, so the adapters "
@@ -87,10 +100,12 @@ def _check_mixture(mixture: dict[str, float]) -> None:
     """Raise ConfigError for an unknown category, a weight that is not positive or an empty mixture."""
     if not mixture:
         raise ConfigError("stage.mixture is empty, so no sample could be drawn. Name at least one category.")
-    require_positive("stage.mixture", **mixture)
     for key in mixture:
         require_choice("stage", "mixture key", key.partition(":")[0], tuple(Category))
 
+
+LIMITS = ("startup_seconds", "stall_seconds", "timeout_seconds")
+"""The fields of a stage that decide when it is stopped, and nothing about its result."""
 
 StageTable = dict[str, StageConfig]
 """The stages of a recipe by name, in the order in which they run."""

@@ -12,6 +12,7 @@ from typing import Any
 from vl3.errors import FAMILIES, ClusterError, Vl3Error
 from vl3.evaluation.candidates import Assignment
 from vl3.evaluation.result import Answer
+from vl3.system.endings import MemoryKills, signal_meaning
 
 STOP_SECONDS = 5.0
 """How long a process may take to end after it was asked to."""
@@ -33,12 +34,13 @@ def run_assignments(assignments: Sequence[Assignment], collect: Collect, target:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vl3.evaluation.preload"])
+    kills = MemoryKills()
     with _processes(context, assignments, target) as processes:
         running = dict(processes)
         while running:
             # A dead process closes its end of the pipe, which also ends the wait.
             for connection in wait(list(running)):
-                if _take(running[connection], connection, collect):  # type: ignore[index,arg-type]
+                if _take(running[connection], connection, collect, kills):  # type: ignore[index,arg-type]
                     del running[connection]  # type: ignore[arg-type]
 
 
@@ -85,7 +87,7 @@ def _processes(
                 process.join()
 
 
-def _take(process: BaseProcess, connection: Connection, collect: Collect) -> bool:
+def _take(process: BaseProcess, connection: Connection, collect: Collect, kills: MemoryKills) -> bool:
     """Receive one message of a process; returns True if it was the last.
 
     Raises:
@@ -95,10 +97,11 @@ def _take(process: BaseProcess, connection: Connection, collect: Collect) -> boo
         kind, *content = connection.recv()
     except (EOFError, OSError):
         process.join(STOP_SECONDS)
+        code = process.exitcode or 0
         raise ClusterError(
-            f"{process.name} (process {process.pid}) ended with exit code {process.exitcode} before it had answered "
-            "all its questions. A negative code is the signal that killed it; -9 often means that memory ran out. See "
-            "its log for details. Run the step again, with fewer evaluation.processes if memory is short."
+            f"{process.name} (process {process.pid}) ended with exit code {code} before it had answered all its "
+            f"questions{f' ({signal_meaning(-code, kills)})' if code < 0 else ''}. See its log for details. Run the "
+            "step again, with fewer evaluation.processes if memory is short."
         ) from None
     if kind == "answers":
         collect(*content)

@@ -1,9 +1,11 @@
 """The result of an evaluation: scores of each model by category, sample predictions, frequent wrong answers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vl3.evaluation.metrics import mean_chance, wilson_interval
+from vl3.evaluation.metrics import mean_chance
+from vl3.proportions import wilson_interval
 
 MAX_CONFUSIONS = 3
 """Number of wrong answers that are listed for each model and category."""
@@ -109,6 +111,33 @@ def score_answers(name: str, answers: list[Answer]) -> ModelScore:
         for category, group in by_category.items()
     }
     return ModelScore(name=name, tasks=tasks)
+
+
+def list_items(
+    answers: Mapping[str, Mapping[int, Answer]], sha256_by_row: Mapping[int, str]
+) -> dict[str, dict[str, Any]]:
+    """Which question was answered rightly by which model, so that two evaluations can be compared one by one.
+
+    Two charts, of which the model `video` answers the second one rightly, give
+
+        {"chart": {"ids": ["a", "b"], "sha256": ["...", "..."], "right": {"before": "00", "video": "01"}}}
+
+    Args:
+        answers: answers by model and row; all models answered the same rows in the same order.
+        sha256_by_row: digest of each sample, because a sample of the same id may have changed.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, answer in next(iter(answers.values())).items():
+        rows.setdefault(answer.category, []).append(row)
+    first = next(iter(answers.values()))
+    return {
+        category: {
+            "ids": [first[row].sample_id for row in chosen],
+            "sha256": [sha256_by_row[row] for row in chosen],
+            "right": {name: "".join("01"[by_row[row].correct] for row in chosen) for name, by_row in answers.items()},
+        }
+        for category, chosen in rows.items()
+    }
 
 
 def count_confusions(answers: list[Answer]) -> dict[str, list[dict[str, Any]]]:

@@ -9,10 +9,10 @@ from vl3.data.build.index import DatasetIndex
 from vl3.data.build.shards import ShardReader
 from vl3.errors import ConfigError
 from vl3.evaluation.candidates import Assignment, EvaluatedModel, open_candidate
-from vl3.evaluation.document import EVALUATION_FILE
+from vl3.evaluation.document import EVALUATION_FILE, ITEMS_FILE
 from vl3.evaluation.pictures import choose_examples, describe_examples
 from vl3.evaluation.pool import run_assignments, serve
-from vl3.evaluation.result import Answer, Evaluation, count_confusions, score_answers
+from vl3.evaluation.result import Answer, Evaluation, count_confusions, list_items, score_answers
 from vl3.evaluation.tasks import choose_rows
 from vl3.system.files import atomic_write_text
 
@@ -34,7 +34,7 @@ def evaluate_models(
         models: models with different names; the predictions to show are chosen by the last one's mistakes.
         dataset_folder: a built dataset.
         config: configuration of this run; `evaluation` has the number of samples and of processes.
-        out_folder: gets evaluation.json and the pictures that it names.
+        out_folder: gets evaluation.json, the pictures that it names, and items.json.
         progress: called as answers arrive.
 
     Raises:
@@ -44,7 +44,8 @@ def evaluate_models(
         StorageError: the result cannot be written.
     """
     _check_names(models)
-    rows_by_category = choose_rows(DatasetIndex.read(dataset_folder), config.evaluation.samples_per_task)
+    index = DatasetIndex.read(dataset_folder)
+    rows_by_category = choose_rows(index, config.evaluation.samples_per_task)
     rows = [row for chosen in rows_by_category.values() for row in chosen]
     answers = _answers(models, dataset_folder, config, rows, progress or (lambda *_: None))
     examples = choose_examples(answers[models[-1].name])
@@ -54,8 +55,10 @@ def evaluate_models(
         predictions=describe_examples(examples, answers, ShardReader(dataset_folder), settings, out_folder),
         confusions={name: count_confusions(list(by_row.values())) for name, by_row in answers.items()},
     )
-    text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
-    atomic_write_text(out_folder / EVALUATION_FILE, text + "\n")
+    digests = index.column("sha256").tolist()
+    items = list_items(answers, {row: digests[row] for row in rows})
+    for name, content in ((EVALUATION_FILE, evaluation.to_dict()), (ITEMS_FILE, items)):
+        atomic_write_text(out_folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return evaluation
 
 

@@ -1,11 +1,12 @@
 """A question with its text, images and video becomes a prepared sample, with the limits of the model's training."""
 
 import io
+import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
+from vl3.data.sample.problems import shown
 from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import open_video
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Media: TypeAlias = "str | Path | bytes | np.ndarray | Image"
+
+MIN_FPS, MAX_FPS = 0.0001, 1000
+"""Frames that a question may take per second: from one in three hours to what no camera's video exceeds."""
+MAX_FRAMES = 1_000_000
+MAX_SECONDS = 1e9
+"""Thirty years: a longer time is a mistake, and does not fit the clocks of media files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +55,50 @@ class Question:
     """Maximum number of frames to take; None for the value of the training."""
 
     def __post_init__(self) -> None:
+        check_text("the question", self.text)
         check_span(self.start_seconds, self.end_seconds)
-        for name, value in (("fps", self.fps), ("max_frames", self.max_frames)):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value} must be greater than 0. Set a positive value or leave it out.")
+        _check_limit("fps", self.fps, MIN_FPS, MAX_FPS, numbers.Real)
+        _check_limit("max_frames", self.max_frames, 1, MAX_FRAMES, numbers.Integral)
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise ConfigError unless a value is text that can be written: half of a surrogate pair cannot."""
+    if not isinstance(text, str):
+        raise ConfigError(f"{name} is a {type(text).__name__}, not a text. Pass a string.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} has bytes or characters that are not UTF-8 text (character {error.start + 1}). Remove them."
+        ) from error
+
+
+def _check_limit(name: str, value: Any, lowest: float, highest: int, kind: type) -> None:
+    if value is None:
+        return
+    if not _is_number(value, kind):
+        what = "a whole number" if kind is numbers.Integral else "a number"
+        raise ConfigError(f"{name}={shown(value)} is not {what}. Set one, or leave it out.")
+    if not value > 0:  # nor is NaN
+        raise ConfigError(f"{name}={shown(value)} must be greater than 0. Set a positive value or leave it out.")
+    if not lowest <= value <= highest:
+        raise ConfigError(f"{name}={shown(value)} is not from {lowest:g} to {highest}. Correct it or leave it out.")
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value is a number of seconds; NaN and infinity are not."""
+    return _is_number(value, numbers.Real) and -MAX_SECONDS <= value <= MAX_SECONDS
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def check_span(start_seconds: float | None, end_seconds: float | None) -> None:
-    """Raise ConfigError if the start is negative or not before the end."""
+    """Raise ConfigError if a time is no finite number, or the start is negative or not before the end."""
+    for name, seconds in (("start", start_seconds), ("end", end_seconds)):
+        if seconds is not None and not _is_time(seconds):
+            raise ConfigError(f"{name}={shown(seconds)} is not a time in seconds. Set a number, or leave it out.")
     if start_seconds is not None and start_seconds < 0:
         raise ConfigError(f"start {start_seconds:g} s is before the video. Use 0 or a later second.")
     if end_seconds is not None and end_seconds <= (start_seconds or 0.0):
@@ -99,6 +143,7 @@ def prepare_question(
     """The sample whose prompt (`input_ids_T[:answer_start]`) ends where the model's answer starts.
 
     Raises:
+        ConfigError: the system message is not text.
         DataError: a file is missing or cannot be decoded, tags do not match the media, or the prompt is too long.
     """
     data = replace(
@@ -115,6 +160,7 @@ def prepare_question(
         media[video] = _bytes(question.video, video)
     turns = [Turn(role="user", text=_tagged(question)), Turn(role="assistant", text="")]
     if system is not None:
+        check_text("the system message", system)
         turns.insert(0, Turn(role="system", text=system))
     record = Record(
         sample_id="question",
@@ -177,7 +223,7 @@ def _bytes(medium: Media, name: str) -> bytes:
     """The bytes of a file; pixels become a PNG.
 
     Raises:
-        DataError: the file does not exist or cannot be read.
+        DataError: the file does not exist or cannot be read, or the pixels are not those of a picture.
     """
     if isinstance(medium, bytes):
         return medium
@@ -190,6 +236,9 @@ def _bytes(medium: Media, name: str) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    picture = Image.fromarray(medium) if isinstance(medium, np.ndarray) else medium
-    picture.save(buffer, "PNG", compress_level=0)
+    try:
+        picture = Image.fromarray(medium) if isinstance(medium, np.ndarray) else medium
+        picture.save(buffer, "PNG", compress_level=0)
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        raise DataError(f"{name} is not a picture ({error}). Pass a file, its bytes, or uint8 (H, W, 3).") from error
     return buffer.getvalue()

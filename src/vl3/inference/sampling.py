@@ -11,6 +11,9 @@ from torch import Tensor
 
 from vl3.errors import ConfigError
 
+_MAX_TEMPERATURE = 1000.0
+_SEEDS = 2**32
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
@@ -26,6 +29,11 @@ class Sampling:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ConfigError(f"temperature={self.temperature} must not be negative. Use 0 for greedy answers.")
+        if self.temperature > _MAX_TEMPERATURE or not 0 <= self.seed < _SEEDS:
+            raise ConfigError(
+                f"temperature={self.temperature:g} must be at most {_MAX_TEMPERATURE:g}, and seed={self.seed:.6g} at "
+                f"least 0 and below {_SEEDS}. Set such values."
+            )
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p={self.top_p} must be above 0 and at most 1. Use 1 to draw from all tokens.")
 

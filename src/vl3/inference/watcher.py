@@ -16,8 +16,8 @@ from vl3.data.sample.chat import (
     Message,
     encode_messages,
     expand_images,
-    render_message,
     render_stream_frame,
+    render_text,
 )
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.geometry import fit_size
@@ -76,7 +76,7 @@ class StreamWatcher:
         Raises:
             DataError: the stream has no room for it.
         """
-        self._feed(render_message("user", text), _no_media())
+        self._feed(render_text("user", text), _no_media())
 
     @torch.inference_mode()
     def feed(self, frame_HWC: np.ndarray, seconds: float, *, said: str | None = None) -> str | None:

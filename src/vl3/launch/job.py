@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vl3.config.checks import require_choice, require_positive
+from vl3.config.checks import OneOf, Seconds, Workers, check_fields
 from vl3.config.placement import PlacementConfig
+from vl3.config.stages import STALL_SECONDS, STARTUP_SECONDS
 from vl3.errors import ConfigError
 
 BACKENDS = ("local", "trainjob")
@@ -18,7 +19,7 @@ class LaunchJob:
 
     name: str
     """Name of the task, for messages."""
-    backend: str
+    backend: Annotated[str, OneOf(BACKENDS)]
     """`local`: processes on this machine under torchrun; `trainjob`: pods of a Kubeflow TrainJob."""
     run_id: str
     """Identity of the workflow run; with the stage it determines the TrainJob's name."""
@@ -28,9 +29,9 @@ class LaunchJob:
     """Module that each local process runs, as with `python -m`; what pods run is their runtime's command."""
     document: dict[str, Any]
     """The stage's job as plain data: a file for local processes (`--job FILE`), VL3_JOB for pods."""
-    processes_per_node: int
+    processes_per_node: Workers
     """Number of local processes; for pods the placement says it."""
-    threads_per_process: int
+    threads_per_process: Workers
     """CPU threads of each process."""
     placement: PlacementConfig | None = None
     """Where the pods run; None for local processes."""
@@ -43,17 +44,15 @@ class LaunchJob:
     """File that a process writes when an error of a known family ends it."""
     work_uri: str
     """Where the stage's unfinished work is stored: checkpoints, and the events of pods."""
-    timeout_seconds: float
-    """Time after which the processes are stopped; time in a queue does not count."""
+    startup_seconds: Seconds = STARTUP_SECONDS
+    """Time that the processes may take before their first step, and again after their last one."""
+    stall_seconds: Seconds = STALL_SECONDS
+    """Time without a finished step after which the processes are stopped; longer where steps are slow (StallWatch)."""
+    timeout_seconds: Seconds | None = None
+    """Time after which the processes are stopped whatever progress they make; time in a queue does not count."""
 
     def __post_init__(self) -> None:
-        require_choice("launch", "backend", self.backend, BACKENDS)
-        require_positive(
-            "launch",
-            processes_per_node=self.processes_per_node,
-            threads_per_process=self.threads_per_process,
-            timeout_seconds=self.timeout_seconds,
-        )
+        check_fields(self, "launch")
         if self.backend == "trainjob" and self.placement is None:
             raise ConfigError(
                 f"launch.placement of {self.name} is missing: a TrainJob needs a pool, a size and a queue. Set "
@@ -89,3 +88,5 @@ class LaunchResult:
     """Time with processes, over all attempts that this launcher saw."""
     states: tuple[StateChange, ...]
     """The state changes in order."""
+    images: tuple[str, ...] = ()
+    """The images that the pods ran, by digest as their nodes say; one, unless its tag was moved meanwhile."""

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vl3.errors import ClusterError
+from vl3.errors import ClusterError, TerminatedError
 from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.stall import Overdue, StallWatch
 from vl3.launch.tail import EventTail, last_lines
 from vl3.lifeline import runner_mark
-from vl3.system.files import atomic_write_json, storage_errors
+from vl3.system.endings import MemoryKills
+from vl3.system.files import atomic_write_json, open_to_append, storage_errors
 from vl3.system.processes import end_marked
 from vl3.training.job import JOB_NAME
-from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure
+from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure, was_asked_to_end
 
 log = logging.getLogger("vl3.launch")
 
@@ -48,7 +50,9 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
 
     Raises:
         Vl3Error: the error that a process recorded in job.failure_path, in its own family.
-        ClusterError: the timeout passed, or a process failed in another way.
+        ClusterError: the stage made no progress any more, or a process failed in another way.
+        TerminatedError: somebody asked its processes to end.
+        ConfigError: it ran longer than the limit that job.timeout_seconds sets.
     """
     port = _free_port()
     token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
@@ -59,19 +63,19 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
     atomic_write_json(_job_path(job), job.document)
     log_offset = log_path.stat().st_size if log_path.is_file() else 0
     tail = EventTail(job.events_path)
-    started = time.monotonic()
+    started, kills = time.monotonic(), MemoryKills()
     # torchrun creates a folder for logs even if it redirects none.
     with tempfile.TemporaryDirectory(prefix="vl3-torchrun-") as scratch:
         try:
-            exit_code = _run(job, _command(job, port, scratch), token, tail, on_event)
+            end = _run(job, _command(job, port, scratch), token, tail, on_event)
         finally:
             end_marked(token, grace_seconds=0)
     for event in tail.read():
         on_event(event)
-    if exit_code is None:
-        raise _timeout_error(job)
-    if exit_code != 0:
-        raise _failure(job, exit_code, last_lines(log_path, log_offset, count=400))
+    if isinstance(end, Overdue):
+        raise end.family(f"{job.name}: {end.text} (log: {log_path}). {end.remedy}")
+    if end != 0:
+        raise _failure(job, end, last_lines(log_path, log_offset, count=400), kills)
     seconds = time.monotonic() - started
     log.info("%s ended after %.1f s", job.name, seconds)
     return LaunchResult(attempts=1, seconds_queued=0.0, seconds_running=seconds, states=())
@@ -87,10 +91,10 @@ def _job_path(job: LaunchJob) -> Path:
 
 def _run(
     job: LaunchJob, command: list[str], token: str, tail: EventTail, on_event: Callable[[dict[str, Any]], None]
-) -> int | None:
-    """Start torchrun and follow it; returns its exit code, or None if it was stopped at the deadline."""
-    deadline = time.monotonic() + job.timeout_seconds
-    with storage_errors(_log_path(job)), _log_path(job).open("ab") as output:
+) -> int | Overdue:
+    """Start torchrun and follow it; returns its exit code, or why it was stopped."""
+    watch = StallWatch(job, time.monotonic())
+    with os.fdopen(open_to_append(_log_path(job)), "ab") as output:
         # Its own session: Ctrl-C must reach the workers only through this process, and once.
         process = subprocess.Popen(
             command,
@@ -104,14 +108,16 @@ def _run(
         while True:
             exit_code = _wait_a_moment(process)
             for event in tail.read():
+                watch.take(event, time.monotonic())
                 on_event(event)
             if exit_code is not None:
                 return exit_code
-            if time.monotonic() >= deadline:
-                return None
+            overdue = watch.overdue(time.monotonic())
+            if overdue is not None:
+                return overdue
     finally:
         if process.poll() is None:
-            log.warning("%s was interrupted or timed out: stopping its processes", job.name)
+            log.warning("%s was interrupted or has hung: stopping its processes", job.name)
             end_marked(token, grace_seconds=_GRACE_SECONDS)
             process.wait()
 
@@ -164,14 +170,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _timeout_error(job: LaunchJob) -> ClusterError:
-    return ClusterError(
-        f"{job.name} was still running after {job.timeout_seconds:g} s and was stopped (log: {_log_path(job)}). Start "
-        "it again: it resumes from its last checkpoint. If it really needs that long, raise timeout_seconds."
-    )
-
-
-def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
+def _failure(job: LaunchJob, exit_code: int, lines: list[str], kills: MemoryKills) -> Exception:
     """The error that a process recorded, otherwise one made from the log."""
     recorded = recorded_failure(job.failure_path)
     if recorded is not None:
@@ -183,8 +182,13 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str]) -> Exception:
             f"(log: {_log_path(job)}). Start it again: it will choose another free port."
         )
     who, code = first_to_fail(text, exit_code)
+    if was_asked_to_end(code, lines):
+        return TerminatedError(
+            f"{job.name} ended on request: {who} got SIGTERM or SIGINT. Its checkpoints are kept: start the run again "
+            f"to continue (log: {_log_path(job)})."
+        )
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(
-        f"{job.name} failed: {who} ended with exit code {code}{exit_hint(who, code, lines)}. The log is "
+        f"{job.name} failed: {who} ended with exit code {code}{exit_hint(who, code, lines, kills)}. The log is "
         f"{_log_path(job)}; its last lines:\n  {shown}"
     )

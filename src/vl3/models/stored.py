@@ -1,6 +1,5 @@
 """Reads a model folder's JSON files and the headers of its safetensors files. No torch; pickles are not opened."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.errors import ConfigError
+from vl3.system.documents import parse_object
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -44,14 +44,11 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not JSON or is not an object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Give the folder of a model, with its config.json.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not JSON ({error}). Restore it from the model's source.") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} is a {type(data).__name__}, not an object. Restore it from the model's source.")
-    return data
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON ({error}). Restore it from the model's source.") from error
 
 
 def read_headers(folder: Path) -> dict[str, StoredTensor]:
@@ -138,7 +135,7 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is listed in {INDEX_FILE} but missing. Copy the whole checkpoint again.") from error
     try:
-        header = json.loads(text)
+        header = parse_object(text)
         header.pop("__metadata__", None)
         tensors = {name: _tensor_at(path, 8 + header_bytes, entry) for name, entry in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

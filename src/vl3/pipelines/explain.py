@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vl3.pipelines.server import Server
 
 _TRAINER = Path(__file__).parents[3] / "images" / "trainer" / "requirements.txt"
-"""Versions in the image in which a submitted run trains its stages."""
+"""Versions in the image in which a submitted run trains its stages; only a checkout has the file."""
 
 
 def explain(run: str, task: str, connect: Callable[[], "Server"], *, pins_file: str) -> list[TaskPreview]:
@@ -38,13 +38,31 @@ def explain(run: str, task: str, connect: Callable[[], "Server"], *, pins_file: 
     """
     local = _local_run(run)
     workflow, parameters = local or _submitted_run(run, connect())
-    pins = Path(pins_file) if pins_file else _TRAINER if local is None and _TRAINER.is_file() else None
     wiring = read_wiring(_compiled(workflow, parameters))
-    previews = preview_run(wiring, parameters, library_pins=read_pins(pins) if pins else {})
+    previews = preview_run(wiring, parameters, library_pins=_pins(pins_file, is_local=local is not None))
     if task and task not in (one.task for one in previews):
         names = ", ".join(one.task for one in previews)
         raise ConfigError(f"run {run} has no task {task!r}. Its tasks: {names}.")
     return [one for one in previews if task in ("", one.task)]
+
+
+def _pins(pins_file: str, *, is_local: bool) -> dict[str, str]:
+    """The versions in the image that trains a submitted run; none for a run on this machine, which trains with its own.
+
+    Raises:
+        ConfigError: they are not known here.
+    """
+    if pins_file:
+        return read_pins(Path(pins_file))
+    if is_local:
+        return {}
+    if not _TRAINER.is_file():
+        raise ConfigError(
+            "the library versions of the trainer image are not known outside of a checkout, and with those of this "
+            "machine every stage would seem to have changed. Set VL3_TRAINER_REQUIREMENTS to that image's "
+            "images/trainer/requirements.txt."
+        )
+    return read_pins(_TRAINER)
 
 
 def as_json(preview: TaskPreview) -> dict[str, Any]:

@@ -38,20 +38,26 @@ class PodSettings:
     shm: str | None = None
     """Size of /dev/shm; None keeps the container runtime's 64 MiB."""
     timeout_seconds: int | None = None
-    """Time that a pod may run; None if the task enforces its own limits."""
+    """Time that a pod may run, image pull included; None if the task enforces its own limits."""
     max_retries: int = 2
     """Retries after a failed pod."""
 
 
+_LAST_RESORT_SECONDS = 7 * 24 * 3600
+"""Limit of the pods whose work grows with the data. Kubernetes cannot see progress, so this is no stall limit: it is
+longer than any build, and frees the node of a pod that hangs for ever. The light tasks take minutes, whatever the
+data."""
 _LIGHT = PodSettings(role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.
     "check-prerequisites": PodSettings(
         role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600, max_retries=0
     ),
-    "validate-data": PodSettings(role="data", cpus=("4", "8"), memory=("8Gi", "16Gi"), timeout_seconds=24 * 3600),
+    "validate-data": PodSettings(
+        role="data", cpus=("4", "8"), memory=("8Gi", "16Gi"), timeout_seconds=_LAST_RESORT_SECONDS
+    ),
     "evaluate": PodSettings(
-        role="evaluator", cpus=("4", "16"), memory=("16Gi", "64Gi"), shm="4Gi", timeout_seconds=24 * 3600
+        role="evaluator", cpus=("4", "16"), memory=("16Gi", "64Gi"), shm="4Gi", timeout_seconds=_LAST_RESORT_SECONDS
     ),
     "promote": _LIGHT,
     "report": _LIGHT,

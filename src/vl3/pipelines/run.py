@@ -1,6 +1,6 @@
 """Run a workflow on this machine: what `vl3 run start` and `make run-pipeline` do.
 
-A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, timeouts, a record of the run,
+A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, limits, a record of the run,
 progress, clean stopping, and exit codes by error family.
 """
 
@@ -15,7 +15,7 @@ from vl3.errors import ConfigError, StorageError
 from vl3.pipelines.local.folder import NAME_RULE, is_name, new_run_folder
 from vl3.pipelines.local.lock import run_lock
 from vl3.pipelines.local.watch import RunWatch
-from vl3.pipelines.workflows import Workflow, effective_config, get_workflow
+from vl3.pipelines.workflows import TaskLimit, Workflow, effective_config, get_workflow
 from vl3.system.uris import file_uri, sqlite_uri
 
 _INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
@@ -30,8 +30,8 @@ class LocalRun:
     workflow: Workflow
     parameters: WorkflowParameters
     """With all addresses: data that was given, otherwise those in the run's folder."""
-    limits_seconds: dict[str, float]
-    """Its tasks in order, with the time limit of each."""
+    limits: dict[str, TaskLimit]
+    """Its tasks in order, with the limit of each."""
 
 
 def check_run(workflow_name: str, run: str, given: WorkflowParameters) -> LocalRun:
@@ -67,7 +67,7 @@ def check_run(workflow_name: str, run: str, given: WorkflowParameters) -> LocalR
         folder=folder,
         workflow=workflow,
         parameters=parameters,
-        limits_seconds=workflow.task_limits_seconds(config),
+        limits=workflow.task_limits(config),
     )
 
 
@@ -91,7 +91,7 @@ def start_run(local: LocalRun, prepare: Callable[[], None]) -> int:
         ) from error
     with run_lock(folder) as temporary:
         prepare()
-        watch = RunWatch(folder, local.workflow.name, local.parameters, local.limits_seconds, temporary)
+        watch = RunWatch(folder, local.workflow.name, local.parameters, local.limits, temporary)
         for number in _INTERRUPTING:
             signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()

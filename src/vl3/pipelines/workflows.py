@@ -13,6 +13,16 @@ from vl3.recipes.catalog import get_recipe, recipe_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TaskLimit:
+    """How long a task may be silent: one that makes progress is never stopped for its age."""
+
+    stall_seconds: float
+    """Time without progress; ten times the task's longest pause if that is longer."""
+    setting: str
+    """The field of the configuration that sets it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Workflow:
     """One workflow."""
 
@@ -26,8 +36,8 @@ class Workflow:
     """Overrides that every run on a cluster gets."""
     make_pipeline: Callable[[Any], Any]
     """From a configuration to the pipeline that kfp compiles; imports kfp."""
-    task_limits_seconds: Callable[[Any], dict[str, float]]
-    """From a configuration to its tasks in the order in which they run, with the time limit of each in a local run."""
+    task_limits: Callable[[Any], dict[str, TaskLimit]]
+    """From a configuration to its tasks in the order in which they run, with the limit of each in a local run."""
 
     @property
     def recipes(self) -> list[str]:
@@ -54,13 +64,23 @@ def train_task(stage: str) -> str:
 
 
 _STAGE_MARGIN_SECONDS = 120.0
-"""So that a stage's own limit takes effect before that of its task."""
+"""So that a stage's own limit, whose message says more, takes effect before that of its task."""
 
 
-def _train_limits_seconds(config: RunConfig) -> dict[str, float]:
-    stages = {train_task(name): stage.timeout_seconds + _STAGE_MARGIN_SECONDS for name, stage in config.stages.items()}
-    before = {"check-prerequisites": 600.0, "validate-data": 7200.0}
-    return before | stages | {"evaluate": 7200.0, "promote": 600.0, "report": 600.0, "finish": 600.0}
+def _train_limits(config: RunConfig) -> dict[str, TaskLimit]:
+    other = TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
+    before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report", "finish")
+    stages = {train_task(name): _stage_limit(config, name) for name in config.stages}
+    return dict.fromkeys(before, other) | stages | dict.fromkeys(after, other)
+
+
+def _stage_limit(config: RunConfig, name: str) -> TaskLimit:
+    """The limit of the step that launches a stage and watches it: a last resort, for a launcher that hangs itself."""
+    stage = config.stages[name]
+    setting = "startup_seconds" if stage.startup_seconds >= stage.stall_seconds else "stall_seconds"
+    queued = config.placements[name].queue_timeout_seconds if config.launch.backend == "trainjob" else 0.0
+    seconds = queued + max(stage.startup_seconds, stage.stall_seconds) + _STAGE_MARGIN_SECONDS
+    return TaskLimit(stall_seconds=seconds, setting=f"stages.{name}.{setting}")
 
 
 def _train_pipeline(config: RunConfig) -> Any:
@@ -78,7 +98,7 @@ WORKFLOWS = {
             default_recipe="tiny",
             cluster_overrides=("launch.backend=trainjob",),
             make_pipeline=_train_pipeline,
-            task_limits_seconds=_train_limits_seconds,
+            task_limits=_train_limits,
         ),
     )
 }

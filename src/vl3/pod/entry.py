@@ -28,6 +28,7 @@ from vl3.pod.sources import require_same_sources
 from vl3.pod.trainer_status import TrainerStatus
 from vl3.store.artifacts import find, is_intact
 from vl3.system.commit import code_commit
+from vl3.system.endings import MemoryKills
 from vl3.training.events import EVENTS_NAME
 from vl3.training.job import JOB_NAME, StageJob, config_of, parse_job
 from vl3.training.outcome import FAILURE_NAME, STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
@@ -37,7 +38,7 @@ JOB_VARIABLE = "VL3_JOB"
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads a container's termination message."""
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
-"""A worker was killed, most likely because memory ran out."""
+"""A worker was killed (SIGKILL)."""
 
 _GRACE_SECONDS = 105.0
 """Time for a checkpoint after SIGTERM; the pod's own grace period is 120 s."""
@@ -140,11 +141,12 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
         local.write(folder / JOB_NAME)
         variables = dict(environ) | _worker_variables(local, place, master, environ)
         output = PodOutput()
+        kills = MemoryKills()
         processes = PodProcesses(_torchrun(folder), variables, output)
         with contextlib.ExitStack() as stack:
             journal = _open_journal(stack, local, environ, output) if place.node_rank == 0 else None
             exit_code = _follow(processes, journal, stop)
-        code = _outcome(exit_code, Path(local.failure_path), output.last_lines(), stop)
+        code = _outcome(exit_code, Path(local.failure_path), output.last_lines(), stop, kills)
         if journal is not None and journal.lost is not None:
             raise journal.lost
         return code
@@ -228,7 +230,7 @@ def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSig
                     return STOPPED_EXIT_CODE
 
 
-def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSignal) -> int:
+def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSignal, kills: MemoryKills) -> int:
     """The pod's exit code.
 
     Raises:
@@ -246,7 +248,7 @@ def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSig
         return STOPPED_EXIT_CODE
     shown = "\n  ".join(lines[-_LAST_LINES:])
     raise UnexpectedEndError(
-        f"{who} ended with exit code {code}{exit_hint(who, code, lines)}. Its last lines:\n  {shown}",
+        f"{who} ended with exit code {code}{exit_hint(who, code, lines, kills)}. Its last lines:\n  {shown}",
         KILLED_EXIT_CODE if code == -signal.SIGKILL else 1,
     )
 

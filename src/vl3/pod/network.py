@@ -14,8 +14,8 @@ from typing import Self
 from vl3.errors import ClusterError, ConfigError
 
 LOOPBACK = "127.0.0.1"
-MASTER_TIMEOUT_SECONDS = 300.0
-"""Time for the name of the first pod to appear in the cluster's DNS."""
+MASTER_TIMEOUT_SECONDS = 1800.0
+"""Time for the name of the first pod to appear in the cluster's DNS: it may still wait for a node (LaunchLimits)."""
 _POLL_SECONDS = 1.0
 _SIOCGIFADDR = 0x8915
 

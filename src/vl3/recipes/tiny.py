@@ -110,5 +110,4 @@ def _stage(
         video_merge_size=2,
         difffp=difffp,
         mixture=load_mixture("tiny", name),
-        timeout_seconds=1800,
     )

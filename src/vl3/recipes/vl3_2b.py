@@ -24,7 +24,8 @@ from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_tabl
 from vl3.recipes.mixture import load_mixture
 
 _GLOBAL_BATCH = 128
-_THIRTY_DAYS_SECONDS = 30 * 24 * 3600.0
+_SIX_HOURS_SECONDS = 6 * 3600.0
+"""Ours: bases and a checkpoint are loaded from a hub or an object store, and 15 GB of weights published to one."""
 
 
 def vl3_2b() -> RunConfig:
@@ -121,7 +122,7 @@ def _stage(
         video_merge_size=2,
         difffp=difffp,
         mixture=mixture,
-        timeout_seconds=_THIRTY_DAYS_SECONDS,
+        startup_seconds=_SIX_HOURS_SECONDS,
     )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from vl3.report.text import number_text, short_number
+
 WIDTH, HEIGHT = 340, 196
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 28
 SCORE_WIDTH, SCORE_HEIGHT, SCORE_LEFT = 210, 136, 36
@@ -83,7 +85,9 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
 def tick_text(value: float) -> str:
     """A short label for an axis: 0.05, 3, 1.5k, 2e-5."""
     if value and abs(value) < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-")
+        return number_text(float(f"{value:.0e}"))
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
     if abs(value) >= 1000:
         return f"{value / 1000:g}k"
     return f"{value:g}"
@@ -156,7 +160,13 @@ def _line(series: Series, points: list[tuple[float, float]], x_scale: Scale, y_s
     dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>')
     radius = 3.5 if len(points) == 1 else 2.25
     dots = [
-        dot.format(series.css_class, x_scale(x), y_scale(y), radius, f"{series.name}: {y:.4g} at {x_label} {x:g}")
+        dot.format(
+            series.css_class,
+            x_scale(x),
+            y_scale(y),
+            radius,
+            f"{series.name}: {short_number(y)} at {x_label} {number_text(x)}",
+        )
         for x, y in points
     ]
     return line + Markup("").join(dots)

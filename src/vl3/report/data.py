@@ -1,8 +1,8 @@
 """The data of the report: the report step fills it, the renderer draws it.
 
 Only `run` is required. A part that the run did not reach is None (or empty), and `missing` has the reason under the
-section's name: `chain`, `curves`, `throughput`, `difffp`, `mix`, `accuracy`, `predictions`, `gates`, `validation`,
-`lineage`. The section then shows "Not available" and that reason.
+section's name: `accuracy`, `champion`, `gates`, `chain`, `curves`, `throughput`, `difffp`, `mix`, `predictions`,
+`validation`, `lineage`. The section then shows "Not available" and that reason.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ STEP_STATES = ("done", "reused", "failed", "running", "pending")
 VERDICTS = ("champion", "refused", "none")
 SECTIONS = (
     "accuracy",
+    "champion",
     "gates",
     "chain",
     "curves",
@@ -43,10 +44,14 @@ class RunFacts:
     """Start of the run, unix seconds."""
     overrides: list[str] = field(default_factory=list)
     """Overrides of the recipe, `path.to.field=value`."""
+    ran: list[dict[str, str]] = field(default_factory=list)
+    """What ran for this report and for each checkpoint: `what`, `commit`, `tree`, `command`, `machine` and `image`."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions by name: vl3, python, torch, deepspeed, transformers, the commit."""
+    """Versions by name: vl3, python, torch, deepspeed, transformers."""
     machine: str = ""
     """Description of the machine, for example `2 cores, 24 GiB`."""
+    mlflow_page: str = ""
+    """Address of the run's page in MLflow; empty if its store is no server."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +121,16 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChampionScores:
+    """The champion that the candidate was compared with."""
+
+    version: int
+    """Its version in the registry."""
+    counts: dict[str, list[int]]
+    """Right answers and all answers by category, on the questions that the candidate was asked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShownFinding:
     """One finding of data validation."""
 
@@ -139,12 +154,18 @@ class ValidationData:
     findings: list[ShownFinding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     """Facts about the dataset to show, for example samples, train, heldout, refused, expectations."""
+    docs: str = ""
+    """Path of the Data Docs' first page beside the report; empty if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LineageNode:
-    """One artifact in the chain from the data to the model version."""
+    """One artifact on the way from the data and the bases to the model version."""
 
+    key: str
+    """Its name in the `parents` of others."""
+    parents: list[str] = field(default_factory=list)
+    """Keys of the artifacts that it was made from."""
     kind: str
     """`data`, `base`, `checkpoint`, `evaluation` or `model`."""
     name: str
@@ -171,10 +192,15 @@ class ReportData:
     """Training stages in order."""
     evaluation: dict[str, Any] | None = None
     """Content of evaluation.json (vl3.evaluation.result.Evaluation.to_dict())."""
+    items: dict[str, Any] = field(default_factory=dict)
+    """Content of items.json (vl3.evaluation.result.list_items); empty if the evaluation kept none."""
+    champion: ChampionScores | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The effective configuration."""
     gates: list[Gate] | None = None
     validation: ValidationData | None = None
     lineage: list[LineageNode] = field(default_factory=list)
-    """From the data to the model version, in order."""
+    """From the data and the bases to the model version; each after its parents."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why a part is missing, by section name."""
 

@@ -6,8 +6,9 @@ They are rounded to six significant digits here, so that both files have exactly
 import math
 from typing import Any
 
-from vl3.config.codec import to_dict
+from vl3.config.codec import flatten, to_dict
 from vl3.report.data import ChainStep, ReportData
+from vl3.report.score_changes import Scores, score_changes, scores_of
 from vl3.report.stage_numbers import stage_numbers
 
 SIGNIFICANT_DIGITS = 6
@@ -20,7 +21,9 @@ def report_numbers(data: ReportData) -> dict[str, Any]:
         "verdict": to_dict(data.verdict),
         "chain": _chain(data),
         "stages": [stage_numbers(stage, number) for number, stage in enumerate(data.stages, 1)],
+        "settings": flatten(data.settings),
         "accuracy": _accuracy(data),
+        "champion": _champion(data),
         "predictions": (data.evaluation or {}).get("predictions") or None,
         "confusions": (data.evaluation or {}).get("confusions") or {},
         "gates": to_dict(data.gates),
@@ -80,12 +83,30 @@ def _accuracy(data: ReportData) -> dict[str, Any] | None:
         return None
     names = [model["name"] for model in models]
     categories = list(dict.fromkeys(category for model in models for category in model["tasks"]))
+    last, former = names[-1], names[-2] if len(names) > 1 else None
+    changes = score_changes(*(scores_of(models, name, data.items) for name in (former, last))) if former else None
     return {
         "models": names,
         "mean_accuracy": {model["name"]: model["mean_accuracy"] for model in models},
         "mean_chance": _mean_chance(models[-1]["tasks"]),
-        "categories": [_category_row(category, models, data) for category in categories],
+        "last_change": _without_shares(changes["mean"]) if changes and changes["mean"] else None,
+        "categories": [_category_row(category, models, data, changes) for category in categories],
     }
+
+
+def _without_shares(change: dict[str, Any]) -> dict[str, Any]:
+    """A change without the two shares, which are in the table anyway."""
+    return {name: value for name, value in change.items() if name not in ("first", "second")}
+
+
+def _champion(data: ReportData) -> dict[str, Any] | None:
+    """The last model against the champion that it was compared with."""
+    models = (data.evaluation or {}).get("models") or []
+    if data.champion is None or not models:
+        return None
+    champion = Scores(counts={name: (counts[0], counts[1]) for name, counts in data.champion.counts.items()})
+    changes = score_changes(champion, scores_of(models, models[-1]["name"]))
+    return {"version": data.champion.version, "model": models[-1]["name"], **changes}
 
 
 def _mean_chance(tasks: dict[str, Any]) -> float | None:
@@ -93,27 +114,22 @@ def _mean_chance(tasks: dict[str, Any]) -> float | None:
     return sum(chances) / len(chances) if chances and None not in chances else None
 
 
-def _category_row(category: str, models: list[dict[str, Any]], data: ReportData) -> dict[str, Any]:
+def _category_row(
+    category: str, models: list[dict[str, Any]], data: ReportData, changes: dict[str, Any] | None
+) -> dict[str, Any]:
     scores = {model["name"]: model["tasks"][category] for model in models if category in model["tasks"]}
     left_out = [stage.stage for stage in data.stages if not _trains(stage.config, category)]
-    last = models[-1]["name"]
+    change = changes["tasks"].get(category) if changes else None
     return {
         "category": category,
         "chance": next((score["chance"] for score in scores.values() if score.get("chance") is not None), None),
         "total": max(score["total"] for score in scores.values()),
         "left_out_by": left_out,
         "left_out_at_the_end": bool(data.stages) and data.stages[-1].stage in left_out,
-        "change_in_last_stage": _change(scores, [model["name"] for model in models]) if last in scores else None,
+        "last_change": _without_shares(change) if change else None,
         "scores": scores,
     }
 
 
 def _trains(config: dict[str, Any], category: str) -> bool:
     return any(kind.partition(":")[0] == category for kind in config.get("mixture", {}))
-
-
-def _change(scores: dict[str, dict[str, Any]], names: list[str]) -> float | None:
-    """Accuracy of the last model minus that of the model before it."""
-    if len(names) < 2 or names[-2] not in scores:
-        return None
-    return scores[names[-1]]["accuracy"] - scores[names[-2]]["accuracy"]

@@ -1,21 +1,17 @@
 """The report of a run: one self-contained HTML file and the same numbers as JSON."""
 
-import base64
 import datetime
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from vl3.config.codec import from_dict
 from vl3.report import view
 from vl3.report.data import ReportData
+from vl3.report.lineage_graph import lineage_graph
 from vl3.report.numbers import report_numbers
+from vl3.report.render import render
 from vl3.system.files import atomic_write_text
-
-FILTERS = ("label", "percent", "signed_percent", "duration", "plain", "exact")
 
 
 def write_report(report_data: dict[str, Any], out_folder: Path, *, evaluation_folder: Path | None = None) -> Path:
@@ -27,48 +23,35 @@ def write_report(report_data: dict[str, Any], out_folder: Path, *, evaluation_fo
         evaluation_folder: folder of the evaluation, whose pictures are embedded in the page.
 
     Returns:
-        The path of report.html, which needs no other file and makes no request.
+        The path of report.html, which needs no other file and makes no request. It may link to the Data Docs beside it.
 
     Raises:
         ConfigError: report_data has an unknown field or a value of the wrong type.
         StorageError: the files cannot be written.
     """
     numbers = report_numbers(from_dict(ReportData, report_data))
-    html = render(numbers, evaluation_folder=evaluation_folder)
+    html = report_page(numbers, evaluation_folder=evaluation_folder)
     path = out_folder / "report.html"
     atomic_write_text(out_folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     atomic_write_text(path, html)
     return path
 
 
-def render(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) -> str:
+def report_page(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) -> str:
     """The page that shows the numbers of vl3.report.numbers.report_numbers."""
-    environment = Environment(
-        loader=PackageLoader("vl3.report"),
-        autoescape=True,
-        undefined=StrictUndefined,  # a missing number fails here and is not shown as empty text
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     labels = view.StageLabels([stage["stage"] for stage in numbers["stages"]])
-    environment.filters.update({name: getattr(view, name) for name in FILTERS})
-    environment.filters.update({"model_label": labels.model_label, "short_label": labels.short_label})
-    script = _source(environment, "report.js")
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
+        title=f"{numbers['run']['run_name']} · vl3 run report",
+        script="report.js",
+        filters={"model_label": labels.model_label, "short_label": labels.short_label},
         n=numbers,
-        style=_source(environment, "report.css"),
-        script=script,
-        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         started=_date(numbers["run"]["started_at"]),
         charts=view.stage_charts(numbers["stages"]),
         accuracy_charts=view.accuracy_charts(numbers["accuracy"], labels),
+        lineage_graph=lineage_graph(numbers["lineage"] or []),
         prediction_groups=_prediction_groups(numbers, evaluation_folder),
     )
-
-
-def _source(environment: Environment, name: str) -> str:
-    """Our style sheet or script, unescaped: neither contains anything that comes from a run."""
-    return environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
 
 
 def _date(unix_seconds: float | None) -> str:

@@ -10,13 +10,9 @@ from markupsafe import Markup
 
 from vl3.report.charts import ScorePoint, Series, accuracy_chart, line_chart
 from vl3.report.stage_numbers import PARTS
+from vl3.report.text import duration_text, label, number_text, p_text, points_text, short_number, value_text
 
 NOT_AVAILABLE = Markup('<span class="muted">n/a</span>')
-
-
-def label(name: str) -> str:
-    """A name from the code as words: `scene_image:caption` becomes `scene image, caption`."""
-    return name.replace(":", ", ").replace("_", " ").replace("-", " ")
 
 
 class StageLabels:
@@ -45,7 +41,7 @@ def _stage_title(stage: dict[str, Any]) -> str:
 
 def _figure(value: Any, text: str) -> Markup:
     """A number as readable text, with its exact value in the markup for programs."""
-    return Markup('<data value="{}">{}</data>').format(value, text)
+    return Markup('<data value="{}">{}</data>').format(number_text(value), text)
 
 
 def percent(value: Any, digits: int = 1) -> Markup:
@@ -55,23 +51,17 @@ def percent(value: Any, digits: int = 1) -> Markup:
 
 def signed_percent(value: Any) -> Markup:
     """A change of accuracy in percentage points with its sign: -0.021 as `-2.1` (with a real minus sign)."""
-    return _figure(value, f"{value * 100:+.1f}".replace("-", "\u2212")) if _is_number(value) else plain(value)
+    return _figure(value, points_text(value)) if _is_number(value) else plain(value)
+
+
+def p_value(value: Any) -> Markup:
+    """A p value, such as `0.031`, `0.50` or `< 0.001`."""
+    return _figure(value, p_text(value)) if _is_number(value) else plain(value)
 
 
 def duration(value: Any) -> Markup:
     """Seconds as `12.3 s`, `2 min 12 s` or `1 h 05 min`."""
-    return _figure(value, _duration_text(value)) if _is_number(value) else plain(value)
-
-
-def _duration_text(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    return _figure(value, duration_text(value)) if _is_number(value) else plain(value)
 
 
 def plain(value: Any) -> Markup:
@@ -81,15 +71,30 @@ def plain(value: Any) -> Markup:
     if isinstance(value, bool):
         return Markup("{}").format("yes" if value else "no")
     if not _is_number(value):
-        return Markup("{}").format(value)
+        return Markup("{}").format(value_text(value))
     if isinstance(value, int) or float(value).is_integer():
         return _figure(value, f"{int(value):,}".replace(",", "\u2009"))
-    return _figure(value, f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}".replace(",", "\u2009"))
+    return _figure(value, short_number(value) if abs(value) < 10_000 else f"{value:,.0f}".replace(",", "\u2009"))
+
+
+def setting(value: Any) -> Markup:
+    """A setting with all its digits; `not set` where there is none."""
+    return _figure(value, number_text(value)) if _is_number(value) else Markup("{}").format(value_text(value))
 
 
 def exact(value: Any) -> Markup:
     """A number with all digits, as in report.json."""
-    return _figure(value, str(value)) if _is_number(value) else plain(value)
+    return _figure(value, number_text(value)) if _is_number(value) else plain(value)
+
+
+def is_table(value: Any) -> bool:
+    """Whether it is a table by column and row: {"train": {"chart": 9}, "heldout": {"chart": 1}}."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(column, dict) for column in value.values())
+
+
+def row_names(columns: dict[str, dict[str, Any]]) -> list[str]:
+    """The rows of such a table: those of all columns, each once."""
+    return list(dict.fromkeys(row for column in columns.values() for row in column))
 
 
 def _is_number(value: Any) -> bool:
@@ -120,7 +125,7 @@ def _loss_chart(stage: dict[str, Any], y_range: tuple[float, float] | None, log_
     series = Series(name="loss", css_class="s-loss", points=_points(stage["curve"], "loss"))
     progress = stage["progress"]
     ends = [value for value in (progress["first_loss"], progress["last_loss"]) if _is_number(value)]
-    story = f"The loss goes from {ends[0]:.3g} to {ends[-1]:.3g}" if ends else "No loss was logged"
+    story = f"The loss goes from {short_number(ends[0])} to {short_number(ends[-1])}" if ends else "No loss was logged"
     title = f"Loss, {_stage_title(stage)}"
     return line_chart([series], title=title, description=story, x_label="step", log_y=log_y, y_range=y_range)
 
@@ -132,7 +137,9 @@ def _rates_chart(stage: dict[str, Any]) -> Markup:
         if any(stage["curve"].get(f"lr/{part}", []))  # a frozen part logs 0
     ]
     rates = stage["settings"]["learning_rates"]
-    story = "Peak rates: " + ", ".join(f"{part} {rates[part] or 'frozen'}" for part in PARTS)
+    story = "Peak rates: " + ", ".join(
+        f"{part} {number_text(rates[part]) if rates[part] else 'frozen'}" for part in PARTS
+    )
     title = f"Learning rate, {_stage_title(stage)}"
     return line_chart(series, title=title, description=story, x_label="step", y_range=_from_zero(series))
 

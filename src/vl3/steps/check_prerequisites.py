@@ -1,7 +1,6 @@
 """Step: report everything that would stop the run later, and record the digests of the bases of stage 1."""
 
 import importlib.util
-import json
 import os
 import secrets
 import struct
@@ -22,6 +21,7 @@ from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import Store, open_store
 from vl3.store.s3.connection import connection_from_environment
 from vl3.store.uris import scheme_of
+from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json, require_space, storage_errors
 from vl3.system.uris import file_path
 from vl3.workflow.step import Step, StepOutcome
@@ -97,7 +97,7 @@ def check_base(folder: Path, field: str, names: tuple[str, ...]) -> None:
     """
     for name in names:
         try:
-            json.loads((folder / name).read_text(encoding="utf-8"))
+            parse_object((folder / name).read_bytes())
         except (OSError, ValueError) as error:
             raise StorageError(f"{field}: {folder / name} cannot be read ({error}). Make the base again.") from error
     weights = sorted(folder.glob("*.safetensors"))
@@ -117,11 +117,13 @@ def _check_safetensors(path: Path, field: str) -> None:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             if header_bytes > _MAX_HEADER_BYTES:
                 raise ValueError(f"its header would have {header_bytes} bytes")
-            header = json.loads(file.read(header_bytes))
-        data_bytes = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
+            header = parse_object(file.read(header_bytes))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if not ends or not all(isinstance(end, int) for end in ends):
+            raise ValueError("its header has no tensors with offsets")
+    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         raise StorageError(f"{field}: {path} is not a safetensors file ({error}). Make the base again.") from error
-    expected, found = 8 + header_bytes + data_bytes, path.stat().st_size
+    expected, found = 8 + header_bytes + max(ends), path.stat().st_size
     if found != expected:
         raise StorageError(f"{field}: {path} has {found} bytes and should have {expected}. Make the base again.")
 

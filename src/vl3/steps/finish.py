@@ -74,9 +74,27 @@ def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
     return freed, None
 
 
+def _images(request: Request) -> dict[str, str]:
+    """A tag with the image of each step by digest: a pod cannot see its own, but the API server tells a launcher."""
+    if request.config.launch.backend != "trainjob":
+        return {}
+    from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
+    from vl3.launch.kube.connection import connect
+    from vl3.launch.kube.owner import find_launcher_pod, images_of_run
+
+    try:
+        client = Client(connect())
+        pod = find_launcher_pod(client)
+        images = images_of_run(client, pod) if pod else {}
+    except (Vl3Error, ApiError, ApiUnreachableError) as error:  # it is only a record
+        log.warning("the images of the steps are not known: %s", error)
+        return {}
+    return {"vl3.images": ", ".join(f"{task} {image}" for task, image in sorted(images.items()))} if images else {}
+
+
 def _report(request: Request, state: str, failure: TaskFailure | None) -> None:
     # Empty tags overwrite those of an earlier attempt at the run.
-    tags = {"vl3.state": state, "vl3.failed_task": "", "vl3.error": ""}
+    tags = {"vl3.state": state, "vl3.failed_task": "", "vl3.error": "", **_images(request)}
     if failure is not None:
         tags |= {"vl3.failed_task": failure.task, "vl3.error": f"{failure.family}: {failure.message}"}
         log.info("run %s: %s in %s (%s: %s)", request.run_id, state, failure.task, failure.family, failure.message)

@@ -1,5 +1,6 @@
 """Step: let the gates decide whether the last stage's checkpoint becomes champion. A refusal is a result, too."""
 
+import dataclasses
 import json
 import logging
 from typing import Any
@@ -39,6 +40,7 @@ def run(work: Work) -> StepOutcome:
         registry.record_evidence(version, evidence, results)
         decision = _decide(registry, version, results, request.run_id)
         decision |= {"model": registry.model, "version": version, "gates": [result.to_dict() for result in results]}
+        decision["champion"] = _compared_with(evidence)
         log.info("%s version %d: %s\n%s", registry.model, version, decision["state"], gate_table(results))
         step_run.set_tags({"vl3.promotion": decision["state"], "vl3.model_version": version})
         step_run.log_json(decision, PROMOTION_FILE)
@@ -99,6 +101,16 @@ def _decide(registry: Registry, version: int, results: list[GateResult], holder:
     except GateError as error:  # the champion has changed meanwhile
         return {"state": "refused", "reason": str(error).splitlines()[0], "former_champion": None}
     return {"state": "champion", "reason": "every gate passed", "former_champion": former}
+
+
+def _compared_with(evidence: Evidence) -> dict[str, Any] | None:
+    """The champion that the gates compared the candidate with, for the report; None if there was none."""
+    champion = evidence.champion
+    if champion is None:
+        return None
+    is_comparable = champion.dataset_digest is not None and champion.dataset_digest == evidence.dataset_digest
+    tasks = {category: dataclasses.asdict(score) for category, score in champion.tasks.items()}
+    return {"version": champion.version, "is_comparable": is_comparable, "tasks": tasks}
 
 
 def key_parts(request: Request) -> dict[str, Any]:

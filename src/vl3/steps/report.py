@@ -1,46 +1,44 @@
 """Step: collect the results of every step and write the report."""
 
-import contextlib
 import json
-import os
 import time
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vl3.evaluation.document import read_evaluation
+from vl3.config.codec import to_dict
+from vl3.evaluation.document import ITEMS_FILE, read_evaluation, read_items
 from vl3.steps.chain import TrainedStage, trained_stages
 from vl3.steps.lineage import lineage
 from vl3.steps.promote import PROMOTION_FILE
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch
+from vl3.store.artifacts import fetch, read_manifest
 from vl3.store.reference import Reference
 from vl3.system.clock import is_time
-from vl3.system.files import atomic_write_bytes, read_record
+from vl3.system.files import atomic_write_bytes, atomic_write_json, read_record
+from vl3.system.folders import own_folder
+from vl3.system.provenance import in_words, provenance, versions
 from vl3.training.events import EVENTS_NAME, STAGE_FILE
-from vl3.validation.result import RESULT_FILE
+from vl3.validation.result import DOCS_FOLDER, RESULT_FILE
 from vl3.workflow.record import StepRecord, record_of
 from vl3.workflow.status import read_status
 from vl3.workflow.step import Step, StepOutcome
 
-_VERSIONS = {
-    **{name: (name,) for name in ("vl3", "torch", "transformers", "deepspeed", "kfp")},
-    "mlflow": ("mlflow", "mlflow-skinny"),
-    "great-expectations": ("great-expectations",),
-}
-"""Name in the report -> distributions to read the version from; not every image has all."""
-
 
 def run(work: Work) -> StepOutcome:
-    """Write report.html and report.json, publish them, and copy them to the run's folder."""
+    """Write report.html and report.json, publish them with the Data Docs, and copy all to the run's folder."""
     from vl3.report.page import write_report
 
     request = work.request
     with work.step_run() as step_run, work.fresh_folder("report") as folder:
         data = gather(request)
+        data["run"]["mlflow_page"] = step_run.workflow_page
+        data["validation"]["docs"] = _copy_docs(request, folder)
+        atomic_write_json(folder / ITEMS_FILE, data["items"])
         page = write_report(data, folder, evaluation_folder=fetch(request.inputs["evaluation"]))
-        step_run.log_artifact(page)
+        for path in (page, folder / DOCS_FOLDER):  # the page links to them
+            if path.exists():
+                step_run.log_artifact(path)
         reference = work.publish(folder, "report", kind="report")
     work.clear()
     _deliver(request, reference)
@@ -48,27 +46,33 @@ def run(work: Work) -> StepOutcome:
 
 
 def gather(request: Request) -> dict[str, Any]:
-    """Everything that the report shows, in the renderer's schema (vl3.report.data)."""
+    """What the report shows of the artifacts and the run, in the renderer's schema (vl3.report.data)."""
     promotion = _read(request.inputs["promotion"], PROMOTION_FILE)
     validation = _read(request.inputs["validation"], RESULT_FILE)
     run_record = _run_record(request)
     stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
+    evaluation = fetch(request.inputs["evaluation"])
+    champion, no_champion = _champion(promotion["champion"])
     return {
-        "run": _run_facts(request, run_record),
+        "run": _run_facts(request, run_record, stages),
         "verdict": {"state": promotion["state"], "reason": promotion["reason"]},
         "chain": [_chain_step(request, record_of(reference)) for reference in _one_of_each_task(request, stages)],
         "wall_seconds": _wall_seconds(run_record),
         "stages": [_stage(record_of(stage.checkpoint).output("training")) for stage in stages],
-        "evaluation": read_evaluation(fetch(request.inputs["evaluation"])),
+        "settings": to_dict(request.config),
+        "evaluation": read_evaluation(evaluation),
+        "items": read_items(evaluation),
+        "champion": champion,
         "gates": promotion["gates"],
         "validation": _validation(validation),
         "lineage": lineage(request, stages, promotion),
-        "missing": {},
+        "missing": {"champion": no_champion} if no_champion else {},
     }
 
 
-def _run_facts(request: Request, run_record: dict[str, Any]) -> dict[str, Any]:
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _run_facts(request: Request, run_record: dict[str, Any], stages: list[TrainedStage]) -> dict[str, Any]:
+    made = [(stage.name, read_manifest(stage.checkpoint).provenance) for stage in stages]
+    ran = [{"what": what, **in_words(found)} for what, found in [("this report", provenance()), *made]]
     return {
         "run_id": request.run_id,
         "run_name": request.run_folder.name if request.run_folder else request.run_id,
@@ -76,19 +80,10 @@ def _run_facts(request: Request, run_record: dict[str, Any]) -> dict[str, Any]:
         "seed": request.config.seed,
         "started_at": _unix(run_record.get("started_at")),
         "overrides": list(request.overrides),
-        "versions": _versions(request.library_pins),
-        "machine": f"{os.cpu_count()} cores, {memory_bytes / 1024**3:.0f} GiB",
+        "ran": ran,
+        "versions": versions(request.library_pins),
+        "machine": ran[0]["machine"],
     }
-
-
-def _versions(pins: dict[str, str]) -> dict[str, str]:
-    """Versions of the run's libraries: those pinned in the trainer image if known, otherwise those installed here."""
-    found: dict[str, str] = {}
-    for name, distributions in _VERSIONS.items():
-        for distribution in distributions:
-            with contextlib.suppress(PackageNotFoundError):
-                found.setdefault(name, pins.get(distribution) or version(distribution))
-    return found
 
 
 def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Reference]:
@@ -120,6 +115,28 @@ def _stage(training: Reference) -> dict[str, Any]:
     return {"stage": facts["stage"], "config": facts["config"], "events": events, "notes": notes}
 
 
+def _champion(found: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
+    """The champion's scores; or None, and why there is nothing to compare with."""
+    if found is None:
+        return None, "The candidate was compared with no champion: there was none, or it is the champion itself."
+    if not found["is_comparable"]:
+        return None, f"Champion v{found['version']} was measured on another dataset, so scores cannot be compared."
+    counts = {
+        category: [score["correct"], score["total"]]
+        for category, score in found["tasks"].items()
+        if None not in (score["correct"], score["total"])
+    }
+    return {"version": found["version"], "counts": counts}, ""
+
+
+def _copy_docs(request: Request, folder: Path) -> str:
+    """Copy the Data Docs into the report's folder, so that a link works wherever it is copied; returns the link."""
+    docs = fetch(request.inputs["validation"]) / DOCS_FOLDER
+    for path in docs.glob("*.html"):
+        atomic_write_bytes(folder / DOCS_FOLDER / path.name, path.read_bytes())
+    return f"{DOCS_FOLDER}/index.html" if (docs / "index.html").is_file() else ""
+
+
 def _validation(result: dict[str, Any]) -> dict[str, Any]:
     findings = [
         {
@@ -132,12 +149,14 @@ def _validation(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deliver(request: Request, report: Reference) -> None:
-    """Copy the report to `<run folder>/report/`."""
+    """Copy the report with its Data Docs to `<run folder>/report/`."""
     if request.run_folder is None:
         return
-    made, target = fetch(report), request.run_folder / "report"
-    for name in ("report.html", "report.json"):
-        atomic_write_bytes(target / name, (made / name).read_bytes())
+    made, target = fetch(report), own_folder(request.run_folder / "report")
+    own_folder(target / DOCS_FOLDER)
+    names = ("report.html", "report.json", ITEMS_FILE)
+    for path in (*(made / name for name in names), *made.glob(f"{DOCS_FOLDER}/*.html")):
+        atomic_write_bytes(target / path.relative_to(made), path.read_bytes())
 
 
 def _redeliver(request: Request, record: StepRecord) -> None:

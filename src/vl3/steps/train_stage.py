@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
+from vl3.config.stages import LIMITS
 from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
@@ -14,7 +15,7 @@ from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, origin_of
 from vl3.steps.registry import register_checkpoint
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch, is_intact
+from vl3.store.artifacts import fetch, is_intact, note_provenance
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
@@ -70,7 +71,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     """
     view = stage_view(request.config, request.part)
     # the digests of the bases are in the input
-    for group in ("name", "model", "launch", "evaluation", "promotion", "timeout_seconds", "placement"):
+    for group in ("name", "model", "launch", "evaluation", "promotion", "placement", *LIMITS):
         view.pop(group)
     view["engine"] = {"precision": view["engine"]["precision"]}
     view["data"].pop("build_workers")
@@ -198,7 +199,20 @@ def _train(work: Work, step_run: "StepRun") -> Reference:
             f"{work.request.task}: every process succeeded, but {work.output_uri('checkpoint')} has no complete "
             "checkpoint. Check the stage's log and start the run again."
         )
+    _note_images(checkpoint, result.images, step_run)
     return checkpoint
+
+
+def _note_images(checkpoint: Reference, images: tuple[str, ...], step_run: "StepRun") -> None:
+    """Say in the manifest and in MLflow which images trained; a pod cannot see its own, and only the launcher can."""
+    if not images:
+        return
+    text = ", ".join(images)
+    step_run.set_tags({"vl3.image": text})
+    try:
+        note_provenance(checkpoint, {"image": text})
+    except StorageError as error:  # the checkpoint is whole, and its log and MLflow name the image
+        log.warning("the manifest does not name the image %s: %s", text, error)
 
 
 def _launch_job(work: Work) -> LaunchJob:
@@ -223,7 +237,7 @@ def _launch_job(work: Work) -> LaunchJob:
         events_path=events_path,
         failure_path=failure_path,
         work_uri=work.work_uri,
-        timeout_seconds=request.config.stages[stage].timeout_seconds,
+        **{name: getattr(request.config.stages[stage], name) for name in LIMITS},
     )
 
 

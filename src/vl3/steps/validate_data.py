@@ -97,12 +97,13 @@ def folder_fingerprint(folder: Path) -> str:
         raise DataError(f"{folder}: the data folder does not exist. Correct DATA.")
     digest = hashlib.sha256()
     for path in sorted(_files(folder)):
-        name = path.relative_to(folder).as_posix()
-        if name.startswith("annotations/"):
-            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        name = os.fsencode(path.relative_to(folder))  # a file's name need not be UTF-8
+        if name.startswith(b"annotations/"):
+            with path.open("rb") as file:
+                digest.update(name + b"\0" + hashlib.file_digest(file, "sha256").digest())
         else:
             facts = path.stat()
-            digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+            digest.update(name + f"\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 

@@ -1,11 +1,11 @@
 """Artifacts: folders that appear at a URI complete or not at all, and are verified when read."""
 
-import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vl3.errors import StorageError
 from vl3.store.cache import cached_folder
@@ -14,16 +14,20 @@ from vl3.store.manifest import (
     Manifest,
     Origin,
     list_files,
+    manifest_digest,
     parse_manifest,
     verify_folder,
+    with_provenance,
     write_manifest,
 )
-from vl3.store.objects import open_store
+from vl3.store.objects import Store, open_store
 from vl3.store.reference import Reference
 from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
 from vl3.store.s3.connection import S3Connection
 from vl3.store.uris import scheme_of
-from vl3.system.files import sibling, storage_errors
+from vl3.system.files import atomic_write_bytes, sibling, storage_errors
+from vl3.system.folders import remove, scratch_folder
+from vl3.system.provenance import provenance
 from vl3.system.uris import file_path, file_uri
 
 
@@ -48,7 +52,7 @@ def publish(
     """
     existing = _valid_at(uri, s3)
     if existing is None:
-        sha256 = write_manifest(folder, kind=kind, created_by=created_by, made_from=made_from)
+        sha256 = write_manifest(folder, kind=kind, created_by=created_by, made_from=made_from, ran=provenance())
         existing = _publish_file(folder, file_path(uri)) if scheme_of(uri) == "file" else _publish_s3(folder, uri, s3)
         existing = existing or Reference(uri=uri, sha256=sha256, kind=kind, created_by=created_by)
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,14 +76,20 @@ def read_manifest(reference: Reference, s3: S3Connection | None = None) -> Manif
     Raises:
         StorageError: it is missing, or not the one that the reference names.
     """
-    data = open_store(reference.uri, s3).read(MANIFEST_NAME)
-    found = None if data is None else hashlib.sha256(data).hexdigest()
-    if data is None or found != reference.sha256:
-        raise StorageError(
-            f"{reference.uri}: the {reference.kind} is {'missing' if data is None else 'another one'} (expected sha256 "
-            f"{reference.sha256}). Run the step that makes it again."
-        )
-    return parse_manifest(data, reference.uri)
+    return parse_manifest(_manifest_of(reference, open_store(reference.uri, s3)), reference.uri)
+
+
+def note_provenance(reference: Reference, more: Mapping[str, Any], s3: S3Connection | None = None) -> None:
+    """Add to what the manifest of a published artifact says about what ran; the reference stays valid.
+
+    Raises:
+        StorageError: the artifact is missing or another one, or the store cannot be written.
+    """
+    store = open_store(reference.uri, s3)
+    data = _manifest_of(reference, store)
+    with scratch_folder(None, "manifest") as folder:
+        atomic_write_bytes(folder / MANIFEST_NAME, with_provenance(data, more))
+        store.put_file(folder / MANIFEST_NAME, MANIFEST_NAME)
 
 
 def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection | None = None) -> Path:
@@ -129,14 +139,24 @@ def delete(uri: str, *, s3: S3Connection | None = None) -> None:
         return
     folder = file_path(uri)
     with storage_errors(folder):
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        if not folder.is_symlink():  # it may lead to a folder of somebody else
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        remove(folder)
+
+
+def _manifest_of(reference: Reference, store: Store) -> bytes:
+    data = store.read(MANIFEST_NAME)
+    if data is None or manifest_digest(data) != reference.sha256:
+        raise StorageError(
+            f"{reference.uri}: the {reference.kind} is {'missing' if data is None else 'another one'} (expected sha256 "
+            f"{reference.sha256}). Run the step that makes it again."
+        )
+    return data
 
 
 def _reference(uri: str, data: bytes) -> Reference:
     manifest = parse_manifest(data, uri)
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = manifest_digest(data)
     return Reference(uri=uri, sha256=sha256, kind=manifest.kind, created_by=manifest.created_by)
 
 

@@ -1,14 +1,12 @@
 """Local copies of folders in an object store: made once per machine, complete or not at all, and verified."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from vl3.errors import StorageError
-from vl3.system.files import atomic_write_text, storage_errors
-from vl3.system.folders import filled_folder, remove
+from vl3.system.documents import parse_object
+from vl3.system.files import atomic_write_text, read_plain, storage_errors
+from vl3.system.folders import filled_folder, own_temporary_folder, remove, require_own
 from vl3.system.locks import hold
 
 
@@ -41,7 +39,7 @@ def cached_folder(name: str, fill: Callable[[Path], None], cache: Path | None = 
 def _is_sealed(folder: Path, seal: Path) -> bool:
     """Whether the folder is unchanged since it was verified: same names, sizes and times."""
     try:
-        return bool(json.loads(seal.read_text(encoding="utf-8")) == _state(folder))
+        return parse_object(read_plain(seal)) == _state(folder)
     except (OSError, ValueError):
         return False
 
@@ -54,12 +52,7 @@ def _state(folder: Path) -> dict[str, list[int]]:
 
 
 def _cache_root(cache: Path | None) -> Path:
-    root = cache or Path(tempfile.gettempdir()) / f"vl3-cache-{os.getuid()}"
-    with storage_errors(root):
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if cache is None and (root.is_symlink() or root.stat().st_uid != os.getuid()):
-            raise StorageError(
-                f"{root}: the cache belongs to another user, who could change what is trained on. "
-                "Remove it, or set TMPDIR to your own folder."
-            )
-    return root
+    if cache is None:
+        return own_temporary_folder("vl3-cache")
+    require_own(cache)
+    return cache

@@ -1,4 +1,11 @@
-"""The manifest of an artifact: every file with its size and SHA-256. Without a valid one an artifact does not exist."""
+"""The manifest of an artifact: every file with its size and SHA-256. Without a valid one an artifact does not exist.
+
+An artifact's digest is that of its manifest without `provenance`, so equal content has the same digest on every machine
+and after every commit:
+
+    {"created_by": {...}, "files": {...}, "format": 1, "kind": "checkpoint",   the digest is over these
+     "provenance": {"commit": "1b9c...", "machine": {"host": "desk", ...}}}    and not over this, which decides nothing
+"""
 
 import hashlib
 import json
@@ -10,7 +17,7 @@ from typing import Any
 from vl3.errors import ConfigError, StorageError
 from vl3.store.uris import check_key
 from vl3.system.documents import parse_object
-from vl3.system.files import atomic_write_bytes, storage_errors
+from vl3.system.files import atomic_write_bytes, read_plain, storage_errors
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
@@ -18,6 +25,7 @@ _FORMAT = 1
 Origin = dict[str, str]
 """An artifact that another was made from: uri, sha256 and kind."""
 _ORIGIN_FIELDS = {"uri", "sha256", "kind"}
+_PROVENANCE = "provenance"
 _REMEDY = "The artifact cannot be trusted. Delete its folder and run the step that makes it again."
 
 
@@ -43,6 +51,8 @@ class Manifest:
     """Every file by its path relative to the folder, with forward slashes."""
     made_from: dict[str, Origin] = field(default_factory=dict)
     """The artifacts that it was made from, by their role; empty if they need not be found again."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What ran when it was published (vl3.system.provenance), for people: anybody may have written it."""
 
 
 def file_sha256(path: Path) -> str:
@@ -51,13 +61,54 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def manifest_digest(data: bytes) -> str:
+    """The digest (SHA-256, hex) of the artifact with this manifest: of its bytes as they are without `provenance`.
+
+    Of bytes that are no manifest it is simply their own, which is that of no artifact.
+    """
+    try:
+        body = parse_object(data)
+    except ValueError:
+        body = {}
+    if _PROVENANCE in body:
+        del body[_PROVENANCE]
+        data = _as_bytes(body)
+    return hashlib.sha256(data).hexdigest()
+
+
+def with_provenance(data: bytes, more: Mapping[str, Any]) -> bytes:
+    """A manifest's bytes with more facts about what ran; the artifact's digest stays the same.
+
+    Raises:
+        StorageError: it is not a manifest.
+    """
+    manifest = parse_manifest(data, MANIFEST_NAME)
+    return _as_bytes({**parse_object(data), _PROVENANCE: {**manifest.provenance, **more}})
+
+
+def _as_bytes(body: Mapping[str, Any]) -> bytes:
+    return (json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
 def write_manifest(
-    folder: Path, *, kind: str, created_by: dict[str, str], made_from: Mapping[str, Origin] | None = None
+    folder: Path,
+    *,
+    kind: str,
+    created_by: dict[str, str],
+    made_from: Mapping[str, Origin] | None = None,
+    ran: Mapping[str, Any] | None = None,
 ) -> str:
     """Hash every file under `folder` and write manifest.json last.
 
+    Args:
+        folder: the artifact's files.
+        kind: what it is.
+        created_by: who made it.
+        made_from: the artifacts that it was made from, by their role.
+        ran: what runs (vl3.system.provenance).
+
     Returns:
-        SHA-256 (hex) of the manifest's bytes.
+        The artifact's digest (see manifest_digest).
 
     Raises:
         StorageError: the folder has a symbolic link or no file, or the manifest cannot be written.
@@ -69,12 +120,14 @@ def write_manifest(
         }
     if not files:
         raise StorageError(f"{folder}: there is no file to publish as a {kind}. The step that wrote it has a bug.")
-    body = {"format": _FORMAT, "kind": kind, "created_by": created_by, "files": files}
+    body: dict[str, Any] = {"format": _FORMAT, "kind": kind, "created_by": created_by, "files": files}
     if made_from:
         body["made_from"] = dict(made_from)
-    data = (json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    if ran:
+        body[_PROVENANCE] = dict(ran)
+    data = _as_bytes(body)
     atomic_write_bytes(folder / MANIFEST_NAME, data)
-    return hashlib.sha256(data).hexdigest()
+    return manifest_digest(data)
 
 
 def list_files(folder: Path) -> dict[str, Path]:
@@ -105,7 +158,13 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         body = parse_object(data)
         files = {name: FileEntry(**entry) for name, entry in body["files"].items()}
         made_from = {name: _origin(entry) for name, entry in body.get("made_from", {}).items()}
-        manifest = Manifest(kind=body["kind"], created_by=body["created_by"], files=files, made_from=made_from)
+        manifest = Manifest(
+            kind=body["kind"],
+            created_by=body["created_by"],
+            files=files,
+            made_from=made_from,
+            provenance=dict(body.get(_PROVENANCE, {})),
+        )
         _check_types(manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where}: not a valid manifest ({type(error).__name__}: {error}). {_REMEDY}") from error
@@ -145,10 +204,10 @@ def verify_folder(folder: Path, sha256: str) -> None:
     """
     path = folder / MANIFEST_NAME
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise StorageError(f"{path}: the manifest cannot be read ({error.strerror}). {_REMEDY}") from error
-    found = hashlib.sha256(data).hexdigest()
+    found = manifest_digest(data)
     if found != sha256:
         raise StorageError(
             f"{path}: the manifest is not the one referred to (sha256 {found}, expected {sha256}). {_REMEDY}"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from vl3.errors import StorageError
 from vl3.store.s3.connection import S3Connection, connection_from_environment
 from vl3.store.s3.store import S3Store, require_length
 from vl3.store.uris import check_key, scheme_of
-from vl3.system.files import sibling, storage_errors
+from vl3.system.files import MAX_PLAIN_BYTES, read_plain, sibling, storage_errors
 from vl3.system.uris import file_path
 
 
@@ -58,6 +59,13 @@ def open_s3(uri: str, s3: S3Connection | None = None) -> S3Store:
     return S3Store(uri, s3 or connection_from_environment())
 
 
+def _is_replaceable(path: Path) -> bool:
+    """Whether it is a thing that no store wrote and that a write replaces: a link, a pipe, a device, a huge file."""
+    facts = path.lstat()
+    is_plain = stat.S_ISREG(facts.st_mode) and facts.st_size <= MAX_PLAIN_BYTES
+    return not is_plain and not stat.S_ISDIR(facts.st_mode)
+
+
 class FileStore:
     """A folder as a store."""
 
@@ -87,10 +95,12 @@ class FileStore:
         """See Store."""
         path = self._path(key)
         try:
-            return path.read_bytes()
+            return read_plain(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if _is_replaceable(path):
+                return None
             raise StorageError(f"{path}: cannot be read ({error.strerror}). Correct its permissions.") from error
 
     def read_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:

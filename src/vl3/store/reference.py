@@ -8,7 +8,7 @@ from typing import Any
 
 from vl3.errors import StorageError
 from vl3.system.documents import parse_object
-from vl3.system.files import atomic_write_text
+from vl3.system.files import atomic_write_text, read_plain
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -20,7 +20,7 @@ class Reference:
     uri: str
     """Folder of the artifact (file:// or s3://)."""
     sha256: str
-    """SHA-256 (hex) of the bytes of its manifest.json, which holds the digest of every file."""
+    """Its digest (SHA-256, hex): that of its manifest.json, which holds the digest of every file."""
     kind: str
     """What it is: dataset, checkpoint, evaluation, ..."""
     created_by: dict[str, str]
@@ -70,7 +70,7 @@ def read_reference(path: Path) -> Reference:
         StorageError: the file is missing, is not JSON or lacks a field.
     """
     try:
-        return Reference.from_dict(parse_object(path.read_bytes()))
+        return Reference.from_dict(parse_object(read_plain(path)))
     except FileNotFoundError as error:
         raise StorageError(f"{path}: the reference file is missing. Run the step that makes it again.") from error
     except ValueError as error:

@@ -12,8 +12,9 @@ _PATIENCE_SECONDS = 5.0
 
 
 def code_commit(environ: Mapping[str, str], *, package: Path = _PACKAGE) -> str:
-    """The commit of the checkout that contains the package, with `-dirty` if files differ from it.
+    """The commit of the checkout that contains the package, with `-dirty` if other code than the commit's may run.
 
+    That is so if a file of the checkout differs from it, or if the package has a module that git does not know.
     Without a checkout it is the value of VL3_COMMIT, otherwise `unknown`. A missing or failing git is not an error.
 
     Args:
@@ -27,7 +28,8 @@ def code_commit(environ: Mapping[str, str], *, package: Path = _PACKAGE) -> str:
     if _git(package, variables, "ls-files", "--error-unmatch", "__init__.py"):
         found = _git(package, variables, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
         if found:
-            return found
+            stray = _git(package, variables, "ls-files", "--others", "--exclude-standard", "*.py")
+            return f"{found}-dirty" if stray and not found.endswith("-dirty") else found
     return environ.get(COMMIT_VARIABLE) or UNKNOWN_COMMIT
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from vl3.errors import StorageError
 from vl3.system.documents import parse_object
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+MAX_PLAIN_BYTES = 256 * 2**20
+"""More than any record, manifest or list of events has."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -79,12 +82,46 @@ def atomic_write_json(path: Path, data: Any) -> None:
     atomic_write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_plain(path: Path) -> bytes:
+    """The bytes of a small file that must be one: not a link, a pipe or a device, and no larger than a record can be.
+
+    Reading a pipe would wait for ever, /dev/zero would fill the memory, and a link may lead to somebody else's file.
+
+    Raises:
+        OSError: it is missing, cannot be read, or is something else.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        if facts.st_size > MAX_PLAIN_BYTES:
+            raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, more than any that is written here", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_PLAIN_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """An object of a JSON file that another process keeps; empty where it is missing, not whole or something else."""
     try:
-        return parse_object(path.read_bytes())
+        return parse_object(read_plain(path))
     except (OSError, ValueError):
         return {}
+
+
+def open_to_append(path: Path) -> int:
+    """A descriptor that appends to a file of the run, which is created if it is missing; a link is replaced.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            path.unlink()
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
 def require_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:

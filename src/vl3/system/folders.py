@@ -1,6 +1,8 @@
 """Folders that appear complete or not at all: filled under another name, then renamed."""
 
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +75,46 @@ def scratch_folder(beside: Path | None, name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_temporary_folder(name: str) -> Path:
+    """A folder `<name>-<user id>` in the temporary folder, which only this user can write; created if it is missing.
+
+    Raises:
+        StorageError: it cannot be created, or somebody else made it, who could change what is trained on.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    require_own(folder)
+    return folder
+
+
+def require_own(folder: Path) -> None:
+    """Create a folder for this user alone, or check that an existing one is this user's.
+
+    Raises:
+        StorageError: it cannot be created, or is a link or another user's.
+    """
+    with storage_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        raise StorageError(
+            f"{folder}: the folder is a link or belongs to another user, who could change what is trained on. "
+            "Remove it, or set TMPDIR to your own folder."
+        )
+
+
+def own_folder(path: Path) -> Path:
+    """A folder of the run, created if it is missing; a link in its place, which may lead anywhere, is removed first.
+
+    Raises:
+        StorageError: it cannot be created.
+    """
+    with storage_errors(path):
+        if path.is_symlink():
+            path.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def remove(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Find, end and measure all processes of a launch or a run, including the workers that torchrun detached.
 
 torchrun starts its workers in their own process groups, and when it is killed, init adopts them. So they are found by
-something that they cannot lose: a variable of their environment, `NAME=value`, called their mark.
+something that they cannot lose: a variable of their environment, `NAME=value`, called their mark. A mark may consist of
+several, separated by NUL; a process has it if it has all.
 """
 
 import contextlib
@@ -20,11 +21,12 @@ _KILL_SECONDS = 10.0
 
 def find_marked(mark: str) -> list[psutil.Process]:
     """Processes of this user, other than this one, whose environment has `mark`."""
-    name, _, value = mark.partition("=")
+    wanted = [part.partition("=")[::2] for part in mark.split("\0")]
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # it has ended, or belongs to another user
-            if process.environ().get(name) == value and process.pid != os.getpid():
+            environment = process.environ()
+            if process.pid != os.getpid() and all(environment.get(name) == value for name, value in wanted):
                 found.append(process)
     return found
 

@@ -9,7 +9,7 @@ LINE_EVERY_SECONDS = 15.0
 """Where there is no live display, a line of progress comes at most this often."""
 
 
-class Pace:
+class TimeLeft:
     """Estimates the time left of work that reports `done` of `total`, from its own speed so far.
 
     What was done before the first report (a resumed stage starts at step 100) says nothing about the speed. A new total

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vl3.config.run import PromotionConfig
+from vl3.proportions import wilson_interval
 from vl3.tracking.evidence import Evidence, ScoreEvidence
 
-CONFIDENCE_Z = 1.96
-"""Half the width of a 95 % confidence interval, in standard errors."""
 _TOLERANCE = 1e-6
 
 
@@ -83,16 +82,6 @@ def gate_table(results: Sequence[GateResult]) -> str:
     return "\n".join(lines)
 
 
-def wilson_lower(correct: int, total: int) -> float:
-    """Lower end of the 95 % Wilson interval of an accuracy: it is at least this, with that confidence.
-
-    wilson_lower(9, 10) is 0.596 and wilson_lower(90, 100) is 0.826: more samples with the same accuracy show more.
-    """
-    share, z_squared = correct / total, CONFIDENCE_Z**2
-    spread = CONFIDENCE_Z * math.sqrt(share * (1 - share) / total + z_squared / (4 * total**2))
-    return max(0.0, (share + z_squared / (2 * total) - spread) / (1 + z_squared / total))
-
-
 def _mean_accuracy(evidence: Evidence, minimum: float) -> GateResult:
     reasons = [reason for _, reason in _gaps(evidence)]
     mean = evidence.mean_accuracy
@@ -124,7 +113,7 @@ def _beats_chance(evidence: Evidence) -> GateResult:
     def judge(name: str, score: ScoreEvidence) -> tuple[float, str]:
         if score.chance is None or not 0 <= score.chance < 1:
             return -math.inf, f"{name}: chance is unknown" if score.chance is None else f"{name}: chance {score.chance}"
-        lower = wilson_lower(score.correct or 0, score.total or 1)
+        lower, _ = wilson_interval(score.correct or 0, score.total or 1)
         reason = f"{name} {score.accuracy:.4f} (at least {lower:.4f} with 95 % confidence) against {score.chance:.4f}"
         return lower - score.chance, "" if lower > score.chance else f"{reason} by chance"
 

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from vl3.errors import ClusterError
 from vl3.system.files import storage_errors
-from vl3.tracking.client import platform_errors
+from vl3.tracking.client import is_server, platform_errors
 from vl3.tracking.params import MAX_METRICS_PER_BATCH, MAX_PARAMS_PER_BATCH, chunks, flatten, legal_key
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class StepRun:
     ) -> None:
         self.run_id: str = run.info.run_id
         self.artifact_uri: str = run.info.artifact_uri
+        self.experiment_id: str = run.info.experiment_id
         self.is_continued = is_continued
         self._client = client
         self._uri = tracking_uri
@@ -52,6 +54,16 @@ class StepRun:
         self._parent = parent
         self._params = dict(run.data.params)
         self._last_steps: dict[str, int] = {}
+
+    @property
+    def workflow_page(self) -> str:
+        """Address of the workflow's run on the tracking server, without a password; empty for a database."""
+        run = self._parent or self
+        if not is_server(self._uri):
+            return ""
+        parts = urlsplit(self._uri)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
 
     def log_params(self, config: Mapping[str, Any]) -> None:
         """Log a flat or nested configuration as parameters.

@@ -1,6 +1,5 @@
 """Resumable checkpoints: full tensors by parameter name, published atomically; the last few are kept."""
 
-import json
 import logging
 import os
 import re
@@ -21,8 +20,9 @@ from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
 from vl3.store.uris import join_uri, scheme_of
 from vl3.system.commit import UNKNOWN_COMMIT
-from vl3.system.files import atomic_write_json, storage_errors
-from vl3.system.folders import scratch_folder
+from vl3.system.documents import parse_object
+from vl3.system.files import atomic_write_json, read_plain, storage_errors
+from vl3.system.folders import remove, scratch_folder
 from vl3.system.uris import file_path
 
 log = logging.getLogger("vl3.training")
@@ -30,6 +30,8 @@ log = logging.getLogger("vl3.training")
 CHECKPOINT_KIND = "training-state"
 _STEP_NAME = re.compile(r"step-(\d{6,})")
 _STATE_FILE = "trainer.json"
+_UNFINISHED = (".writing-*", ".step-*.tmp")
+"""What a killed run leaves: folders that were filled, and those that were on their way to their name."""
 
 State = dict[str, dict[str, Tensor]]
 
@@ -52,6 +54,8 @@ class TrainerState:
     """Commit of that code."""
     code_changes: list[str] = field(default_factory=list)
     """A sentence for each change of the code since step 0."""
+    skipped_steps: list[int] = field(default_factory=list)
+    """Steps whose update was left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +126,12 @@ class Checkpoints:
             raise StorageError(f"{uri}: there is no checkpoint with a valid manifest. Training starts without it.")
         folder = fetch(reference, cache=self._copies)
         try:
-            trainer = TrainerState(**json.loads((folder / _STATE_FILE).read_text(encoding="utf-8")))
+            trainer = _parse_state(read_plain(folder / _STATE_FILE))
             tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise StorageError(f"{uri}: the checkpoint cannot be read ({error}). Delete it.") from error
+        if trainer.step != step:
+            raise StorageError(f"{uri}: the checkpoint is one of step {trainer.step}. Delete it.")
         if trainer.fingerprint != self.fingerprint:
             raise StorageError(
                 f"{uri}: the checkpoint belongs to another configuration, dataset or initial model (fingerprint "
@@ -153,8 +159,10 @@ class Checkpoints:
                 if find(self._uri(step)) is None:
                     delete(self._uri(step))
         elif file_path(self.work_uri).is_dir():
-            for path in file_path(self.work_uri).glob(".*"):
-                shutil.rmtree(path, ignore_errors=True)
+            for pattern in _UNFINISHED:
+                for path in file_path(self.work_uri).glob(pattern):
+                    with storage_errors(path):
+                        remove(path)
 
     def drop_copies(self) -> None:
         """Remove local copies of checkpoints from an object store; each is as large as the model's state.
@@ -195,6 +203,22 @@ class Checkpoints:
 
     def _uri(self, step: int) -> str:
         return join_uri(self.work_uri, f"step-{step:06d}")
+
+
+def _parse_state(data: bytes) -> TrainerState:
+    """The content of trainer.json; ValueError if a field is missing, unknown or of another type."""
+    content = parse_object(data)
+    if set(content) != set(TrainerState.__slots__):
+        raise ValueError(f"{_STATE_FILE} has the fields {', '.join(sorted(content))[:200]}")
+    state = TrainerState(**content)
+    counts, texts = (state.step, state.optimizer_step), (state.fingerprint, state.code_version, state.commit)
+    are_counts = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**63 for one in counts)
+    are_changes = isinstance(state.code_changes, list) and all(isinstance(one, str) for one in state.code_changes)
+    if not are_counts or not all(isinstance(one, str) for one in texts) or not are_changes:
+        raise ValueError(f"{_STATE_FILE} has a value of another type")
+    if not isinstance(state.window, dict):
+        raise ValueError(f"the window of {_STATE_FILE} is a {type(state.window).__name__}")
+    return state
 
 
 def code_changes_of(changes: list[str]) -> dict[str, str]:

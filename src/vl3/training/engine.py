@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,9 @@ with lean_imports():
     import deepspeed.comm  # loads the submodule deepspeed.comm.torch; the attribute of that name is torch itself
 
 _MAX_BUCKET_NUMBERS = 500_000_000
+_COLLECTIVE_TIMEOUT = timedelta(days=30)
+"""No limit of the collectives' own, which would end a stage whose other ranks wait while one publishes the weights to a
+slow store: the launcher watches the stage's progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +43,16 @@ class StepResult:
 
     loss_sum: Tensor
     """Sum of the loss over this rank's supervised tokens; stays on the device."""
+    row_losses: tuple[Tensor, ...]
+    """The same for each row."""
+    is_applied: bool
+    """Whether the weights were updated, which they are not when the gradient is not finite; the same on every rank."""
     supervised_tokens: int
     """Number of supervised tokens of the global batch."""
     stop_requested: bool
     """Whether any rank was asked to stop; all ranks see it in the same step."""
-    forward_seconds: float
-    backward_seconds: float
-    optimizer_seconds: float
+    seconds: dict[str, float]
+    """Time of its parts: forward, backward, optimizer."""
 
 
 class RowLoss(nn.Module):
@@ -110,7 +117,7 @@ class TrainingEngine:
         counts = counts.to(self.device)
         counting = dist.all_reduce(counts, async_op=True)  # overlaps with the first forward pass
         forward_seconds = backward_seconds = optimizer_seconds = 0.0
-        loss_sum = torch.zeros((), device=self.device)
+        loss_sum, row_losses = torch.zeros((), device=self.device), []
         for row in rows:
             started = time.perf_counter()
             row_sum = self.deepspeed(row)
@@ -122,17 +129,18 @@ class TrainingEngine:
             self._clip()
             self.deepspeed.step()
             loss_sum += row_sum.detach()
+            row_losses.append(row_sum.detach())
             forward_seconds += forwarded - started
             backward_seconds += backwarded - forwarded
             optimizer_seconds += time.perf_counter() - backwarded
         supervised_tokens, stops = counts.tolist()
         return StepResult(
             loss_sum=loss_sum,
+            row_losses=tuple(row_losses),
+            is_applied=self._is_applied(),
             supervised_tokens=int(supervised_tokens),
             stop_requested=stops > 0,
-            forward_seconds=forward_seconds,
-            backward_seconds=backward_seconds,
-            optimizer_seconds=optimizer_seconds,
+            seconds={"forward": forward_seconds, "backward": backward_seconds, "optimizer": optimizer_seconds},
         )
 
     @property
@@ -142,10 +150,22 @@ class TrainingEngine:
         return 0.0 if norm is None else float(norm)
 
     def _clip(self) -> None:
-        """Clip the gradients where DeepSpeed would not report their norm (no ZeRO, fp32)."""
-        if self._clips_itself and self.deepspeed.is_gradient_accumulation_boundary():
-            parameters = [parameter for group in self._groups for parameter in group["params"]]
-            self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        """Clip the gradients where DeepSpeed would not report their norm (no ZeRO, fp32).
+
+        There it would not leave out an update whose gradient is not finite, either: AdamW does if there is no gradient.
+        """
+        if not self._clips_itself or not self.deepspeed.is_gradient_accumulation_boundary():
+            return
+        parameters = [parameter for group in self._groups for parameter in group["params"]]
+        self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        if not torch.isfinite(self._own_grad_norm):
+            for parameter in parameters:
+                parameter.grad = None
+
+    def _is_applied(self) -> bool:
+        if self._clips_itself:
+            return self._own_grad_norm is None or bool(torch.isfinite(self._own_grad_norm))
+        return bool(self.deepspeed.was_step_applied())
 
 
 def training_device() -> torch.device:
@@ -161,7 +181,12 @@ def start_process_group(*, local_rank: int, threads: int, seed: int) -> None:
     if is_cuda:
         torch.cuda.set_device(local_rank)
     _skip_shm_extension()
-    deepspeed.init_distributed(dist_backend="nccl" if is_cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if is_cuda else "gloo",
+        auto_mpi_discovery=False,
+        timeout=_COLLECTIVE_TIMEOUT,
+        verbose=False,
+    )
 
 
 def stop_process_group() -> None:

@@ -3,13 +3,14 @@
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from vl3.system.documents import parse_object
-from vl3.system.files import storage_errors
+from vl3.system.files import open_to_append, storage_errors
 
 log = logging.getLogger("vl3.training")
 
@@ -40,6 +41,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "metrics": {"step": _is_count, "time": _is_number, "values": _are_numbers},
     "progress": {"done": _is_count, "total": _is_count, "text": _is_text},
     "note": {"text": _is_text},
+    "skipped_update": {"step": _is_count},
     "state": {"state": _is_text, "text": _is_text},
 }
 """The fields that readers of an event use, by its kind. An event without them is noise that happens to be JSON."""
@@ -52,7 +54,7 @@ class EventLog:
         self._path = path
         if path is not None:
             with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(open_to_append(path))
                 _end_broken_line(path)
 
     def write(self, kind: str, **fields: Any) -> None:
@@ -125,7 +127,7 @@ def settled_events(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_beyond(event: dict[str, Any], step: int) -> bool:
     match event["type"]:
-        case "metrics":
+        case "metrics" | "skipped_update":
             return event["step"] > step
         case "progress":
             return event["done"] > step

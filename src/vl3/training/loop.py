@@ -1,6 +1,5 @@
 """The training loop. Everything except training itself (metrics, checkpoints) is a callback."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,10 @@ from vl3.training.meter import Meter
 from vl3.training.optimizer_groups import PARTS, NamedParameters
 from vl3.training.optimizer_state import optimizer_step_count, read_state
 from vl3.training.schedule import stage_factor
+from vl3.training.skipped import SkippedUpdates
 
+_BEAT_SECONDS = 10.0
+"""Slow steps are reported between two metrics, too, at most this often: to the launcher silence means a stall."""
 _PATIENCE_SECONDS = 1.0
 """How long training waits for the previous checkpoint to be written before it skips the next one."""
 
@@ -32,6 +34,8 @@ class StepDone:
     """Number of steps of the stage."""
     learning_rates: dict[str, float]
     """Learning rate of each trained part in this step."""
+    is_applied: bool
+    """Whether the weights were updated."""
     stop_requested: bool
     """Whether training stops after this step on request."""
 
@@ -43,6 +47,7 @@ def run_steps(
     engine: TrainingEngine,
     batches: Iterable[list[PackedRow]],
     meter: Meter,
+    skipped: SkippedUpdates,
     callbacks: Sequence[Callback],
     *,
     start: int,
@@ -56,6 +61,7 @@ def run_steps(
         engine: the sharded model.
         batches: this rank's rows of each step, from `start` on.
         meter: collects the measurements of each step.
+        skipped: counts the updates that are left out.
         callbacks: called after each step, in order, on every rank.
         start: number of steps already done.
         steps: number of steps of the stage.
@@ -64,6 +70,9 @@ def run_steps(
 
     Returns:
         Number of steps done, less than `steps` if asked to stop.
+
+    Raises:
+        ConfigError: training has diverged.
     """
     done, iterator = start, iter(batches)
     while done < steps:
@@ -73,15 +82,17 @@ def run_steps(
         rows = next(iterator)
         data_seconds = time.perf_counter() - waited_from
         result = engine.step(rows, stop_requested=stop_requested())
-        seconds = {
-            "data": data_seconds,
-            "forward": result.forward_seconds,
-            "backward": result.backward_seconds,
-            "optimizer": result.optimizer_seconds,
-        }
-        meter.add(rows, result.loss_sum, result.supervised_tokens, seconds)
+        meter.add(rows, result.loss_sum, result.supervised_tokens, {"data": data_seconds} | result.seconds)
         done += 1
-        event = StepDone(done=done, total=steps, learning_rates=rates, stop_requested=result.stop_requested)
+        if not result.is_applied:
+            skipped.add(done, rows, result.row_losses)
+        event = StepDone(
+            done=done,
+            total=steps,
+            learning_rates=rates,
+            is_applied=result.is_applied,
+            stop_requested=result.stop_requested,
+        )
         for callback in callbacks:
             callback(event)
         if result.stop_requested:
@@ -102,7 +113,7 @@ class StepSeed:
         self._set(step.done)
 
     def _set(self, step: int) -> None:
-        torch.manual_seed((self._seed * 1_000_003 + step) * 65_536 + self._rank)
+        torch.manual_seed(((self._seed * 1_000_003 + step) * 65_536 + self._rank) % 2**64)
 
 
 class MetricsWriter:
@@ -114,30 +125,40 @@ class MetricsWriter:
         meter: Meter,
         engine: TrainingEngine,
         *,
+        skipped: SkippedUpdates,
         every_steps: int,
         drawn: Callable[[int], dict[str, int]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`drawn` returns the number of samples of each kind drawn up to a step."""
         self._events = events
         self._meter = meter
         self._engine = engine
+        self._skipped = skipped
         self._every_steps = every_steps
         self._drawn = drawn
+        self._clock = clock
+        self._said = "training"
+        self._said_at = clock()
 
     def __call__(self, step: StepDone) -> None:
         """Write the metrics if the step is due."""
         if step.done % self._every_steps and step.done != step.total:
+            if self._clock() - self._said_at >= _BEAT_SECONDS:
+                self._progress(step, self._said)
             return
         values = self._meter.flush()
-        grad_norm = self._engine.grad_norm
-        if math.isfinite(grad_norm):
-            values["grad_norm"] = grad_norm
-        else:
-            self._events.note(f"the gradient of step {step.done} is not finite, so its update was skipped")
+        values["skipped_updates"] = len(self._skipped.steps)
+        if step.is_applied:
+            values["grad_norm"] = self._engine.grad_norm
         values |= {f"lr/{part}": step.learning_rates.get(part, 0.0) for part in PARTS}
         values |= {f"mix/{kind}": count for kind, count in self._drawn(step.done).items()}
         self._events.write("metrics", step=step.done, time=time.time(), values=values)
-        self._events.write("progress", done=step.done, total=step.total, text=f"loss {values['loss']:.3f}")
+        self._progress(step, f"loss {values['loss']:.3f}")
+
+    def _progress(self, step: StepDone, text: str) -> None:
+        self._said, self._said_at = text, self._clock()
+        self._events.write("progress", done=step.done, total=step.total, text=text)
 
 
 class CheckpointSaver:
@@ -157,6 +178,7 @@ class CheckpointSaver:
         every_steps: int,
         is_writer: bool,
         code: CodeHistory,
+        skipped: SkippedUpdates,
     ) -> None:
         """`is_writer`: whether this rank writes; the others only contribute their shards."""
         self._checkpoints = checkpoints
@@ -166,10 +188,13 @@ class CheckpointSaver:
         self._every_steps = every_steps
         self._is_writer = is_writer
         self._code = code
+        self._skipped = skipped
 
     def __call__(self, step: StepDone) -> None:
         """Save a checkpoint if the step is due; every rank must call it."""
         if step.done == step.total or (step.done % self._every_steps and not step.stop_requested):
+            return
+        if len(self._skipped.steps) == step.done:  # nothing is learned yet, and the optimizer has no state to save
             return
         window = self._meter.gather()
         tensors = read_state(self._engine.deepspeed, self._named)
@@ -183,5 +208,6 @@ class CheckpointSaver:
             code_version=self._code.version,
             commit=self._code.commit,
             code_changes=list(self._code.changes),
+            skipped_steps=list(self._skipped.steps),
         )
         self._checkpoints.save(Checkpoint(trainer=trainer, tensors=tensors))

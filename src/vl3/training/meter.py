@@ -110,7 +110,7 @@ def _require_finite(losses: list[float]) -> None:
     for back, loss in enumerate(reversed(losses)):
         if not math.isfinite(loss):
             raise ConfigError(
-                f"the loss is {loss} ({back} steps ago): training has diverged, and its weights are useless. Lower the "
-                "learning rates of the stage or optimizer.max_grad_norm, or raise optimizer.warmup_ratio. The last "
-                "checkpoint is from before the divergence."
+                f"the loss is {loss} ({back} steps ago): training has diverged, or a sample is bad (the stage's notes "
+                "name those of the step). Check them, and lower the learning rates of the stage or "
+                "optimizer.max_grad_norm, or raise optimizer.warmup_ratio. The last checkpoint is from before it."
             )

@@ -12,7 +12,7 @@ import torch
 
 from vl3.config.codec import digest
 from vl3.config.run import RunConfig
-from vl3.config.stages import StageConfig
+from vl3.config.stages import LIMITS, StageConfig
 from vl3.data.build.index import DatasetIndex
 from vl3.data.loader.stage_loader import StageLoader
 from vl3.data.plan.order import StagePlan, plan_stage
@@ -38,6 +38,7 @@ from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed
 from vl3.training.meter import Meter
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
+from vl3.training.skipped import SkipLimit, SkippedUpdates
 
 with lean_imports():
     from vl3.data.sample.difffp import keep_mask
@@ -92,7 +93,10 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         bad_samples = [sample for part in gather_json(run.bad_samples(), run.engine.device) for sample in part]
         seconds = time.monotonic() - started
         if is_finished:
-            events.write("end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples)
+            skipped = len(run.skipped.steps)
+            events.write(
+                "end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples, skipped_updates=skipped
+            )
         else:
             events.note(f"stopped on request after step {done} of {run.settings.steps}; the checkpoint is written")
     return is_finished
@@ -123,6 +127,9 @@ class StageRun:
         self.engine = self._shard(model, found)
         checkpoints.drop_copies()
         self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
+        limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.settings.steps)
+        former = found.trainer.skipped_steps if found else ()
+        self.skipped = SkippedUpdates(events, limit, self.engine.device, former)
 
     def train(self, stop_requested: Callable[[], bool]) -> int:
         """Run the remaining steps; returns the number of steps done."""
@@ -142,6 +149,7 @@ class StageRun:
             self.events,
             self.meter,
             self.engine,
+            skipped=self.skipped,
             every_steps=engine_config.log_every_steps,
             drawn=self.plan.mixture_drawn,
         )
@@ -153,6 +161,7 @@ class StageRun:
             every_steps=engine_config.checkpoint_every_steps,
             is_writer=self.rank.rank == 0,
             code=self.code,
+            skipped=self.skipped,
         )
         callbacks: list[Callback] = [metrics, saver]
         if self.settings.lora:  # only LoRA's dropout draws random numbers
@@ -161,6 +170,7 @@ class StageRun:
             self.engine,
             self.loader,
             self.meter,
+            self.skipped,
             callbacks,
             start=self.start,
             steps=self.settings.steps,
@@ -267,7 +277,7 @@ class StageRun:
 def stage_fingerprint(job: StageJob) -> str:
     """Digest of everything that determines a stage's weights, except the code and the number of processes."""
     config = job.config
-    row = {name: value for name, value in config["stages"][job.stage].items() if name != "timeout_seconds"}
+    row = {name: value for name, value in config["stages"][job.stage].items() if name not in LIMITS}
     return digest(
         {
             "stage": job.stage,

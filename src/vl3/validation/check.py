@@ -28,7 +28,7 @@ class Check:
 
 
 def among(name: str, column: str, values: list[Any], severity: str, meaning: str) -> Check:
-    """Passes if every value of a column of `samples` is in a set; nulls pass."""
+    """Passes if every value of a column of `samples` is in a set; nulls pass (`facts_known` refuses them)."""
     arguments = {"column": column, "value_set": values}
     return Check(
         name=name,
@@ -65,7 +65,10 @@ def between(
     strict_min: bool = False,
     strict_max: bool = False,
 ) -> Check:
-    """Passes if every value of a column is between two limits, either of which may be None; nulls pass."""
+    """Passes if every value of a column is between two limits, either of which may be None.
+
+    Null and NaN pass; `facts_known` refuses them where a row needs the value.
+    """
     limits = {"min_value": lowest, "max_value": highest}
     arguments: dict[str, Any] = {key: value for key, value in limits.items() if value is not None}
     arguments |= {"column": column, "strict_min": strict_min, "strict_max": strict_max}

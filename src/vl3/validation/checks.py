@@ -6,6 +6,7 @@ listed: up to `data.max_bad_fraction` of all lines they are a warning, above it 
 
 from collections.abc import Iterable
 
+from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.problems import ProblemKind
@@ -63,6 +64,7 @@ def schema_checks() -> list[Check]:
     ]
 
 
+_AGAIN = "Build the dataset again"
 _KIND_MEANINGS = {
     ProblemKind.JSON: "lines are not JSON",
     ProblemKind.STRUCTURE: "lines lack required fields or have fields of the wrong type",
@@ -83,7 +85,16 @@ _KIND_MEANINGS = {
 def _line_checks(severity: str, kinds: Iterable[str]) -> list[Check]:
     names = list(dict.fromkeys([*(kind.value for kind in ProblemKind), *kinds]))
     meanings = {kind.value: meaning for kind, meaning in _KIND_MEANINGS.items()}
-    return [
+    undecided = Check(
+        name="problem_known",
+        table="lines",
+        expectation="ExpectColumnValuesToBeNull",
+        arguments={"column": "undecided"},
+        severity=CRITICAL,
+        meaning="lines have a problem without its kind or a kind without its problem. Build the dataset again",
+        reason_columns=("problem", "problem_kind"),
+    )
+    refused = [
         Check(
             name=f"refused_{name}",
             table="lines",
@@ -95,6 +106,7 @@ def _line_checks(severity: str, kinds: Iterable[str]) -> list[Check]:
         )
         for name in names
     ]
+    return [undecided, *refused]
 
 
 def _structure_checks() -> list[Check]:
@@ -112,7 +124,22 @@ def _structure_checks() -> list[Check]:
         among(fact, fact, [True], CRITICAL, f"{meaning}, but the samples were kept. Correct them and build again")
         for fact, meaning in facts.items()
     ]
-    splits = "samples have an unknown split. Build the dataset again"
+    named = [
+        among("split_known", "split", ["train", "heldout"], CRITICAL, f"samples have an unknown split. {_AGAIN}"),
+        among(
+            "category_known",
+            "category",
+            [category.value for category in Category],
+            CRITICAL,
+            f"samples have an unknown category. {_AGAIN}",
+        ),
+    ]
+    facts_known = empty(
+        "facts_known",
+        "unknown_facts",
+        CRITICAL,
+        f"samples were kept although facts about them are unknown, so nothing says that they are good. {_AGAIN}",
+    )
     has_samples = Check(
         name="has_samples",
         table="samples",
@@ -121,7 +148,7 @@ def _structure_checks() -> list[Check]:
         severity=CRITICAL,
         meaning="there is no usable sample. Look at the refused lines",
     )
-    return [has_samples, *checks, among("split_known", "split", ["train", "heldout"], CRITICAL, splits)]
+    return [has_samples, *checks, *named, facts_known]
 
 
 def _size_checks() -> list[Check]:
@@ -245,6 +272,12 @@ def _identity_checks() -> list[Check]:
         ),
         empty("corrected", "warning", WARNING, "samples were corrected while reading. Check that this is intended"),
         empty(
+            "unknown_keys",
+            "unknown_keys",
+            WARNING,
+            "annotations have keys that vl3 does not read. Check that nothing is lost with them",
+        ),
+        empty(
             "duplicates",
             "first_copy",
             WARNING,
@@ -254,7 +287,8 @@ def _identity_checks() -> list[Check]:
             "splits_disjoint",
             "held_out_copy",
             CRITICAL,
-            "held-out samples are also trained on, so the accuracy would be too high. Drop them from one split",
+            "held-out samples are also trained on: a training line has one of their files, or the same texts and "
+            "media, so the accuracy would be too high. Drop them from one split",
         ),
         between(
             "chance",

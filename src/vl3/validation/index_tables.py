@@ -18,6 +18,9 @@ COLUMN_KINDS: dict[str, str] = {
     "where": "text",
     "shard": "text",
     "sha256": "text",
+    "media_sha256": "text",
+    "content_sha256": "text",
+    "unknown_keys": "text",
     "problem": "text",
     "problem_kind": "text",
     "warning": "text",
@@ -52,6 +55,18 @@ COLUMN_KINDS: dict[str, str] = {
 
 _IMAGE_COLUMNS = ("min_side_px", "max_side_px", "aspect_ratio")
 _VIDEO_COLUMNS = ("duration_seconds", "source_fps")
+_NAMED_COLUMNS = ("split", "category")
+_OPTIONAL_COLUMNS = ("chance", "warning", "unknown_keys", "problem", "problem_kind", *_NAMED_COLUMNS)
+KNOWN_COLUMNS = (
+    *(name for name, kind in COLUMN_KINDS.items() if kind != "truth" and name not in _OPTIONAL_COLUMNS),
+    "longest_tokens",
+    "visual_tokens",
+    "seconds_per_frame",
+)
+"""Columns of `samples` that must have a value in each row that they apply to."""
+MIXTURE_COLUMNS = ["stage", "kind", "samples", "exact_samples", "asked_share", "data_share", "oversampling"]
+UNKNOWN = "unknown"
+"""What stands for a fact that was not established, so that its check fails."""
 
 
 def schema_frame(table: "pa.Table") -> "pd.DataFrame":
@@ -66,8 +81,17 @@ def schema_frame(table: "pa.Table") -> "pd.DataFrame":
 
 
 def lines_frame(table: "pa.Table") -> "pd.DataFrame":
-    """One row per annotation line, including refused ones: where, problem_kind, problem."""
-    return table.select(["where", "problem_kind", "problem"]).to_pandas()
+    """One row per annotation line, including refused ones: where, problem_kind, problem, undecided.
+
+    undecided is set for a line with a kind of problem but no reason, or a reason without a kind: readers of the index
+    that go by the one and by the other would not agree whether it is a sample.
+    """
+    import pandas as pd
+
+    frame = table.select(["where", "problem_kind", "problem"]).to_pandas()
+    is_undecided = frame["problem"].isna() != frame["problem_kind"].isna()
+    frame["undecided"] = pd.Series(None, index=frame.index, dtype=object).mask(is_undecided, UNKNOWN)
+    return frame
 
 
 def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
@@ -75,22 +99,45 @@ def samples_frame(table: "pa.Table", config: RunConfig) -> "pd.DataFrame":
 
     longest_tokens and visual_tokens are the values for the stage that needs most; seconds_per_frame is the gap between
     two sampled frames; first_copy is the first line of the same split with the same content, if that is another line;
-    held_out_copy is, for a held-out sample, the training line with the same content.
+    held_out_copy is, for a held-out sample, a training line with the same content or one of its files.
+
+    A fact about the annotation that is null is the text `unknown` instead; unknown_facts names the KNOWN_COLUMNS that
+    have no value in the row, or one that is not finite.
     """
     import pandas as pd
 
     frame = table.to_pandas()
-    frame = frame[frame["problem"].isna()].reset_index(drop=True)
+    frame = frame[frame["problem"].isna() & frame["problem_kind"].isna()].reset_index(drop=True)
     for column, kind in COLUMN_KINDS.items():
         if kind == "number":
-            frame[column] = pd.to_numeric(frame[column])
+            frame[column] = pd.to_numeric(frame[column]).astype("float64").replace([math.inf, -math.inf], math.nan)
+        elif kind == "truth" or column in _NAMED_COLUMNS:
+            frame[column] = frame[column].astype(object).where(frame[column].notna(), UNKNOWN)
     has_media = (frame["num_images"].fillna(0) > 0) | (frame["num_frames"].fillna(0) > 0)
     frame.loc[~has_media, list(_IMAGE_COLUMNS)] = math.nan
     frame.loc[~(frame["num_frames"].fillna(0) > 0), list(_VIDEO_COLUMNS)] = math.nan
     frame["seconds_per_frame"] = frame["duration_seconds"] / frame["num_frames"]
     _add_lengths(frame, config)
     _add_copies(frame)
+    _add_unknown(frame, has_media, frame["num_frames"].fillna(0) > 0)
     return frame
+
+
+def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.Series") -> None:
+    """Add unknown_facts; a text needs no size and an image no duration.
+
+    A video without a duration and a frame rate: `duration_seconds, source_fps, seconds_per_frame`.
+    """
+    import pandas as pd
+
+    applies = dict.fromkeys(_IMAGE_COLUMNS, has_media) | dict.fromkeys(
+        (*_VIDEO_COLUMNS, "seconds_per_frame"), has_video
+    )
+    names = pd.Series("", index=frame.index, dtype=object)
+    for column in KNOWN_COLUMNS:
+        missing = frame[column].isna() & applies.get(column, True)
+        names[missing] = names[missing] + f", {column}"
+    frame["unknown_facts"] = names.str.removeprefix(", ").astype(object).where(names != "", None)
 
 
 def _add_lengths(frame: "pd.DataFrame", config: RunConfig) -> None:
@@ -100,34 +147,36 @@ def _add_lengths(frame: "pd.DataFrame", config: RunConfig) -> None:
     for image_merge, video_merge, difffp in sorted(settings):
         images, videos = frame[f"image_tokens_m{image_merge}"], frame[f"video_tokens_m{video_merge}"]
         kept = frame[f"kept_tokens_m{video_merge}"] if difffp else videos
-        visuals.append(images.fillna(0) + videos.fillna(0))
-        lengths.append(frame["text_tokens"] + images.fillna(0) + kept.fillna(0))
+        visuals.append(images + videos)
+        lengths.append(frame["text_tokens"] + images + kept)
     frame["longest_tokens"] = _row_max(lengths)
     frame["visual_tokens"] = _row_max(visuals)
 
 
 def _row_max(columns: "list[pd.Series]") -> "pd.Series":
+    """The highest of the columns in each row; unknown if one of them is."""
     highest = columns[0]
     for column in columns[1:]:
-        highest = highest.where(highest >= column, column)
+        highest = highest.where((highest >= column) | highest.isna(), column)
     return highest
 
 
 def _add_copies(frame: "pd.DataFrame") -> None:
-    """Add first_copy and held_out_copy: lines with the same content, by digest.
+    """Add first_copy and held_out_copy: lines with the same content or the same files, by digest.
 
-    Lines t:1 (train, content x), t:2 (train, x), h:1 (heldout, x): t:2 has first_copy t:1, h:1 has held_out_copy t:1.
+    t:1 (train, text x, picture p), t:2 (train, x, p), h:1 (heldout, text y, pictures q and p): t:2 has first_copy t:1,
+    and h:1 has held_out_copy t:1, because of the picture p.
     """
-    known = frame[frame["sha256"].notna()]
-    first = known.groupby(["split", "sha256"], sort=False)["where"].transform("first")
+    known = frame[frame["content_sha256"].notna()]
+    first = known.groupby(["split", "content_sha256"], sort=False)["where"].transform("first")
     frame["first_copy"] = first.where(first != known["where"])
-    by_split = {
-        split: rows.drop_duplicates("sha256").set_index("sha256")["where"] for split, rows in known.groupby("split")
-    }
-    trained = by_split.get("train")
-    is_held_out = frame["split"] == "heldout"
-    copies = frame["sha256"].map(trained) if trained is not None else frame["sha256"].where(frame["sha256"].isna())
-    frame["held_out_copy"] = copies.where(is_held_out)
+    digests = frame["media_sha256"].fillna("") + " " + frame["content_sha256"].fillna("")
+    each = digests.astype(object).str.split().explode().dropna()
+    is_held_out = (frame["split"] == "heldout").reindex(each.index)
+    trained = each[~is_held_out].drop_duplicates()
+    places = dict(zip(trained, frame["where"].reindex(trained.index), strict=True))
+    held_out = each[is_held_out].map(places).dropna()
+    frame["held_out_copy"] = held_out.groupby(level=0).first().reindex(frame.index).astype(object)
 
 
 def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
@@ -150,7 +199,7 @@ def mixture_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     for name, stage in config.stages.items():
         rows += _stage_rows(name, stage.mixture, by_category, by_kind)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=MIXTURE_COLUMNS)
 
 
 def _stage_rows(
@@ -176,9 +225,14 @@ def _stage_rows(
     return rows
 
 
-def stages_frame(mixture: "pd.DataFrame") -> "pd.DataFrame":
+def stages_frame(mixture: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":
     """One row per stage: stage, samples (usable training samples of all kinds of its mixture)."""
-    return mixture.groupby("stage", sort=False)["samples"].sum().reset_index()
+    import pandas as pd
+
+    samples = Counter[str]()
+    for stage, count in zip(mixture["stage"], mixture["samples"], strict=True):
+        samples[stage] += int(count)
+    return pd.DataFrame([{"stage": stage, "samples": samples[stage]} for stage in config.stages])
 
 
 def heldout_frame(samples: "pd.DataFrame", config: RunConfig) -> "pd.DataFrame":

@@ -4,10 +4,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vl3.data.sample.problems import list_refusals
 from vl3.errors import DataError
 
 RESULT_FILE = "validation.json"
 """The file with all findings in the folder of a validation."""
+
+DOCS_FOLDER = "data_docs"
+"""Folder of the pages for people in the folder of a validation."""
 
 MAX_NAMED_ROWS = 1000
 """Maximum number of rows that a finding lists; the count is always that of all failing rows."""
@@ -51,6 +55,28 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckOutcome:
+    """A check that was run, passed or not."""
+
+    check: str
+    """Name of the check."""
+    table: str
+    """The checked table."""
+    severity: str
+    """`critical` or `warning`."""
+    rule: str
+    """What it asks for, as a sentence; names of columns stand between backticks."""
+    meaning: str
+    """What is wrong if it fails, and what to do."""
+    passed: bool
+    """Whether every row passed."""
+    count: int
+    """Number of failing rows."""
+    total: int
+    """Number of rows of the table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
     """An annotation line that the builder refused."""
 
@@ -72,6 +98,8 @@ class ValidationResult:
     """Failures because of which the dataset is refused."""
     warnings: tuple[Finding, ...]
     """Failures that are only reported."""
+    checks: tuple[CheckOutcome, ...]
+    """Every check that was run."""
     left_out: tuple[LeftOut, ...]
     """Every refused line."""
     facts: dict[str, Any]
@@ -85,6 +113,7 @@ class ValidationResult:
             "passed": self.passed,
             "critical": [asdict(finding) for finding in self.critical],
             "warnings": [asdict(finding) for finding in self.warnings],
+            "checks": [asdict(check) for check in self.checks],
             "left_out": [asdict(line) for line in self.left_out],
             "facts": self.facts,
         }
@@ -99,13 +128,14 @@ class ValidationResult:
             raise DataError(self.summary())
 
     def summary(self) -> str:
-        """The critical findings as text, each followed by its first rows."""
+        """The critical findings as text, each followed by its first rows; equal ones are one line."""
         lines = [f"the dataset is refused by {len(self.critical)} critical check(s) ({self._counts()})."]
         for finding in self.critical:
             lines.append(f"{finding.check}: {finding.message}")
-            lines += [f"  {row.where}: {row.reason}" for row in finding.rows[:_SHOWN_LINES]]
-            if finding.count > _SHOWN_LINES:
-                lines.append(f"  ... and {finding.count - _SHOWN_LINES} more")
+            listed = list_refusals((row.where, row.reason) for row in finding.rows)
+            lines += [f"  {line}" for line in listed[:_SHOWN_LINES]]
+            if len(listed) > _SHOWN_LINES or finding.count > len(finding.rows):
+                lines.append(f"  ... and others of the {finding.count}")
         lines.append(f"All findings are in {self.docs_folder / 'index.html'}.")
         return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """Runs the checks on the dataset index with Great Expectations, writes Data Docs and returns the findings."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,11 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
-from vl3.system.files import atomic_write_json, storage_errors
+from vl3.report.data_docs import write_data_docs
+from vl3.system.files import atomic_write_json, atomic_write_text, storage_errors
 from vl3.validation import index_tables
 from vl3.validation.check import CRITICAL, WARNING, Check
 from vl3.validation.checks import all_checks, schema_checks
-from vl3.validation.result import MAX_NAMED_ROWS, RESULT_FILE, FailingRow, Finding, LeftOut, ValidationResult
+from vl3.validation.result import (
+    DOCS_FOLDER,
+    MAX_NAMED_ROWS,
+    RESULT_FILE,
+    CheckOutcome,
+    FailingRow,
+    Finding,
+    LeftOut,
+    ValidationResult,
+)
+from vl3.validation.rules import rule_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,9 +31,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DOCS_FOLDER = "data_docs"
-"""Folder of the HTML pages in the output folder."""
+EXPECTATIONS_FOLDER = "great_expectations"
+"""Folder of Great Expectations' own results, in the folder of the pages."""
 
+_Result = tuple[Check, dict[str, Any], int]
+"""A check, its result as Great Expectations' JSON data, and the number of rows of its table."""
 _INDEX_COLUMNS = {
     "schema": ("column",),
     "lines": ("where",),
@@ -66,9 +80,10 @@ def validate_index(table: "pa.Table | pd.DataFrame", config: RunConfig, out_fold
     docs_folder = out_folder / DOCS_FOLDER
     with storage_errors(docs_folder):
         docs_folder.mkdir(parents=True, exist_ok=True)
-        findings = _run(tables, checks, docs_folder)
-    result = _result(findings, tables, len(checks), docs_folder)
+        results = _run(tables, checks, docs_folder / EXPECTATIONS_FOLDER)
+    result = _result(results, tables, docs_folder)
     atomic_write_json(out_folder / RESULT_FILE, result.to_dict())
+    write_data_docs(result.to_dict(), docs_folder)
     return result
 
 
@@ -84,7 +99,7 @@ def _data_tables(table: "pa.Table", config: RunConfig) -> "dict[str, pd.DataFram
     tables = {"lines": index_tables.lines_frame(table), "samples": samples}
     if len(samples):
         mixture = index_tables.mixture_frame(samples, config)
-        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture)}
+        tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture, config)}
         tables["heldout"] = index_tables.heldout_frame(samples, config)
     return tables
 
@@ -94,36 +109,42 @@ def _bad_severity(lines: "pd.DataFrame", config: RunConfig) -> str:
     return WARNING if num_bad <= config.data.max_bad_fraction * len(lines) else CRITICAL
 
 
-def _run(tables: "Mapping[str, pd.DataFrame]", checks: Iterable[Check], docs_folder: Path) -> list[Finding]:
-    """Run the checks table by table and render the Data Docs."""
-    context = _context(docs_folder)
+def _run(tables: "Mapping[str, pd.DataFrame]", checks: Iterable[Check], json_folder: Path) -> list[_Result]:
+    """Run the checks table by table; Great Expectations' own results are kept as `<table>.json`."""
+    context = _context()
     source = context.data_sources.add_pandas("dataset_index")
     by_name = {check.name: check for check in checks}
-    findings = []
+    results: list[_Result] = []
     for name, frame in tables.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         own = [check for check in by_name.values() if check.table == name]
         outcome = _definition(context, name, batch, own).run(
             batch_parameters={"dataframe": frame}, result_format=_result_format(name, own)
         )
-        for result in outcome.results:
-            if not result.success:
-                check = by_name[result.expectation_config.meta["check"]]
-                findings.append(_finding(check, result.to_json_dict(), len(frame)))
-    context.build_data_docs()
-    return findings
+        found = outcome.to_json_dict()
+        for one in found["results"]:
+            check = by_name[one["expectation_config"]["meta"]["check"]]
+            results.append((check, one, len(frame)))
+        # No `<`, in case that somebody serves it as a page.
+        text = json.dumps(_shortened(found), indent=1, default=str).replace("<", "\\u003c")
+        atomic_write_text(json_folder / f"{name}.json", text + "\n")
+    return results
 
 
-def _context(docs_folder: Path) -> Any:
-    """A context in memory, without analytics and progress bars, that writes its only site to our folder."""
+def _shortened(value: Any) -> Any:
+    """The same data with at most MAX_NAMED_ROWS items in each list: a column may fail in millions of rows."""
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    return [_shortened(inner) for inner in value[:MAX_NAMED_ROWS]] if isinstance(value, list) else value
+
+
+def _context() -> Any:
+    """A context in memory, without analytics, progress bars and pages of its own, which load parts from other hosts."""
     import great_expectations as gx
     from great_expectations.data_context.types import base
 
-    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_folder.absolute())}
-    site = {"class_name": "SiteBuilder", "show_how_to_buttons": False, "store_backend": backend}
     project = base.DataContextConfig(
         store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
-        data_docs_sites={"vl3": {**site, "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}}},
         analytics_enabled=False,
         progress_bars=base.ProgressBarsConfig(globally=False, metric_calculations=False),
     )
@@ -184,6 +205,10 @@ def _failing_row(check: Check, column: str, row: Mapping[str, Any]) -> FailingRo
 
 
 def _short(value: Any) -> str:
+    if value is None or value != value:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -202,19 +227,33 @@ def _exception(info: Mapping[str, Any]) -> str:
     return ""
 
 
-def _result(
-    findings: list[Finding], tables: "Mapping[str, pd.DataFrame]", num_checks: int, docs_folder: Path
-) -> ValidationResult:
+def _result(results: list[_Result], tables: "Mapping[str, pd.DataFrame]", docs_folder: Path) -> ValidationResult:
+    findings = [_finding(check, outcome, total) for check, outcome, total in results if not outcome["success"]]
     critical = tuple(finding for finding in findings if finding.severity == CRITICAL)
     for finding in findings:
         log.log(logging.ERROR if finding in critical else logging.WARNING, "%s: %s", finding.check, finding.message)
+    failed = {finding.check: finding for finding in findings}
     return ValidationResult(
         passed=not critical,
         critical=critical,
         warnings=tuple(finding for finding in findings if finding.severity != CRITICAL),
+        checks=tuple(_outcome(check, failed.get(check.name), total) for check, _, total in results),
         left_out=_left_out(tables.get("lines")),
-        facts=_facts(tables, num_checks),
+        facts=_facts(tables, len(results)),
         docs_folder=docs_folder,
+    )
+
+
+def _outcome(check: Check, finding: Finding | None, total: int) -> CheckOutcome:
+    return CheckOutcome(
+        check=check.name,
+        table=check.table,
+        severity=finding.severity if finding else check.severity,
+        rule=rule_in_words(check),
+        meaning=check.meaning,
+        passed=finding is None,
+        count=finding.count if finding else 0,
+        total=total,
     )
 
 
@@ -237,4 +276,6 @@ def _facts(tables: "Mapping[str, pd.DataFrame]", num_checks: int) -> dict[str, A
     by_category = {split: dict(sorted(Counter(rows["category"]).items())) for split, rows in samples.groupby("split")}
     refused = int(lines["problem"].notna().sum())
     counts = {"lines": len(lines), "refused": refused, "train": splits["train"], "heldout": splits["heldout"]}
-    return {**facts, **counts, "by_category": by_category}
+    unread = Counter(key for keys in samples["unknown_keys"].dropna() for key in keys.split(", "))
+    unread_keys = dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))[:MAX_NAMED_ROWS])
+    return {**facts, **counts, "by_category": by_category, "unread_keys": unread_keys}

@@ -9,17 +9,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import FAMILIES, Vl3Error
+from vl3.errors import InterruptError, TerminatedError, Vl3Error, family_name
 from vl3.lifeline import start_lifeline
 from vl3.store.reference import read_reference, write_reference
 from vl3.system.commit import code_commit
-from vl3.system.files import resource_errors, storage_errors
+from vl3.system.files import open_to_append, resource_errors
 from vl3.tracking.environment import MLFLOW_ENVIRONMENT
 from vl3.workflow.code import read_pins
 from vl3.workflow.failures import note_failure, refuse_blind_retry
@@ -60,7 +60,8 @@ def run_step(
         os.environ.setdefault(variable, value)
     task = task_name(name, part)
     _set_up_logging(task)
-    signal.signal(signal.SIGTERM, _on_terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_request)
     status = StatusFile(_path_variable("VL3_RUN_FOLDER"), task)
     if os.environ.get("_KFP_RUNTIME") == "true":  # this process is kfp's executor and ends after the step
         atexit.register(_leave_quickly, status)
@@ -70,7 +71,7 @@ def run_step(
         if not status.is_kept:
             refuse_blind_retry(parameters.artifacts_uri, parameters.run_id, task)
         request = _request(task, part, parameters, inputs or {}, values or {})
-        record, is_reused = _run(name, request, status)
+        record, is_reused = _run(name, request, status, outputs or {})
         for output, path in (outputs or {}).items():
             write_reference(record.output(output), Path(path))
     except BaseException as error:
@@ -89,13 +90,13 @@ def task_name(name: str, part: str = "") -> str:
     return (f"{name.rpartition('_')[0]}-{part}" if part else name).replace("_", "-")
 
 
-def _run(name: str, request: StepRequest[Any], status: StatusFile) -> tuple[StepRecord, bool]:
+def _run(name: str, request: StepRequest[Any], status: StatusFile, outputs: Collection[str]) -> tuple[StepRecord, bool]:
     step: Step[Any] = importlib.import_module(f"vl3.steps.{name}").STEP
     log.info(
         "%s of run %s, recipe %s, overrides %s", request.task, request.run_id, request.config.name, request.overrides
     )
     with resource_errors(Path(request.artifacts_uri)):
-        return execute(step, request, status.progress)
+        return execute(step, request, status.progress, outputs=outputs)
 
 
 def _request(
@@ -121,9 +122,7 @@ def _set_up_logging(task: str) -> None:
     """Log to stderr; with a local runner all output of this process goes to the task's own log file."""
     path = _log_path(task)
     if path is not None:
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = open_to_append(path)
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(descriptor, 1)
@@ -137,9 +136,13 @@ def _set_up_logging(task: str) -> None:
 
 
 def _record_failure(status: StatusFile, task: str, parameters: WorkflowParameters | None, error: BaseException) -> None:
-    family = next((name for name, kind in FAMILIES.items() if isinstance(error, kind)), "Vl3Error")
+    family = family_name(error)
     message = str(error) if isinstance(error, Vl3Error) else f"{type(error).__name__}: {error}"
-    log.error("%s failed (%s): %s", task, family, message, exc_info=error)
+    if isinstance(error, _EndOnRequest):
+        family, message = error.family.__name__, str(error)
+        log.warning("%s %s", task, message)
+    else:
+        log.error("%s failed (%s): %s", task, family, message, exc_info=error)
     try:
         status.finish("failed", error={"family": family, "message": message})
         if parameters is not None and not status.is_kept and not isinstance(error, SystemExit):
@@ -160,9 +163,21 @@ def _leave_quickly(status: StatusFile) -> None:
         os._exit(0)
 
 
-def _on_terminate(signal_number: int, _: FrameType | None) -> None:
+class _EndOnRequest(SystemExit):
+    """A signal that asks this process to end; the exit code is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.family = InterruptError if number == signal.SIGINT else TerminatedError
+        self._name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"ended on request ({self._name}). What was finished is kept: start the run again to continue."
+
+
+def _on_request(signal_number: int, _: FrameType | None) -> None:
     """Exit through the `finally` blocks, so that a stage's processes are stopped."""
-    raise SystemExit(128 + signal_number)
+    raise _EndOnRequest(signal_number)
 
 
 def _log_path(task: str) -> Path | None:

@@ -100,7 +100,7 @@ def local_failure(run_folder: Path) -> TaskFailure | None:
             return TaskFailure(task=status["task"], family=error["family"], message=error["message"], at=at)
     for status in statuses:
         if status["state"] == "running" and status["task"] != LAST_TASK:
-            message = "the task ended without a status: its process was killed, perhaps because memory ran out"
+            message = "the task ended without a status: its process was killed, and who did it is not known"
             return TaskFailure(task=status["task"], family=Vl3Error.__name__, message=message, at=now())
     return None
 

@@ -1,6 +1,5 @@
 """The key of a step: a digest over everything that determines its result, kept in parts to compare keys."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,20 +28,3 @@ class KeyParts:
     def work_key(self, task: str) -> str:
         """Identifies the unfinished work; without modules and libraries, so that it survives a change of the code."""
         return digest({"task": task, "config": self.config, "inputs": self.inputs})[:_KEY_HEX]
-
-
-def flatten(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested configuration as one level, by paths joined with dots.
-
-    {"optimizer": {"beta1": 0.9}, "lora": None, "mixture": {}}
-    -> {"optimizer.beta1": 0.9, "lora": None, "mixture": {}}
-    """
-    return dict(_leaves(parts, ""))
-
-
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

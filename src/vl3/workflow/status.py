@@ -7,7 +7,7 @@ from typing import Any
 
 from vl3.system.clock import is_time, now
 from vl3.system.files import atomic_write_json, read_record
-from vl3.system.progress import Pace
+from vl3.system.progress import TimeLeft
 
 _PROGRESS_INTERVAL_SECONDS = 0.5
 _STATES = ("running", "done", "reused", "failed")
@@ -19,7 +19,7 @@ class StatusFile:
     def __init__(self, run_folder: Path | None, task: str) -> None:
         self._path = run_folder / "status" / f"{task}.json" if run_folder else None
         self._written_at = 0.0
-        self._pace = Pace()
+        self._pace = TimeLeft()
         self._data: dict[str, Any] = {
             "task": task,
             "state": "running",

@@ -2,16 +2,15 @@
 
 import logging
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from vl3.config.codec import to_dict
+from vl3.config.codec import flatten, to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
@@ -24,10 +23,11 @@ from vl3.store.uris import join_uri, scheme_of
 from vl3.system.clock import now
 from vl3.system.commit import UNKNOWN_COMMIT
 from vl3.system.files import storage_errors
+from vl3.system.folders import own_folder, own_temporary_folder, remove
 from vl3.system.uris import file_path
 from vl3.workflow.code import library_versions, module_digests, version_of
 from vl3.workflow.explain import judge
-from vl3.workflow.key import KeyParts, flatten
+from vl3.workflow.key import KeyParts
 from vl3.workflow.record import StepRecord, finished_records, read_record, record_uri, write_record
 
 if TYPE_CHECKING:
@@ -145,19 +145,15 @@ class StepWork(Generic[C]):
     def work_folder(self) -> Path:
         """A local folder that survives a restart if artifacts are local files, and is temporary otherwise."""
         if scheme_of(self.work_uri) == "file":
-            folder = file_path(self.work_uri)
-        else:
-            folder = Path(tempfile.gettempdir()) / "vl3-work" / self.parts.work_key(self.request.task)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+            return own_folder(file_path(self.work_uri))
+        return own_folder(own_temporary_folder("vl3-work") / self.parts.work_key(self.request.task))
 
     @contextmanager
     def fresh_folder(self, name: str) -> Iterator[Path]:
         """An empty local folder for an output; it is removed unless it was published."""
         folder = self.work_folder() / f"new-{name}"
-        shutil.rmtree(folder, ignore_errors=True)
         with storage_errors(folder):
+            remove(folder)
             folder.mkdir()
         try:
             yield folder
@@ -181,9 +177,10 @@ class StepWork(Generic[C]):
     @contextmanager
     def step_run(self) -> Iterator["StepRun"]:
         """The nested tracking run of this step, with the effective configuration; the first use imports MLflow."""
-        from vl3.workflow.tracking import open_tracker
+        from vl3.workflow.tracking import open_tracker, source_of
 
         with open_tracker(self.request).step(self.request.task, key=self.key) as step_run:
+            step_run.set_tags(source_of(self.request))
             step_run.log_config(to_dict(self.request.config))
             yield step_run
 
@@ -213,8 +210,16 @@ def key_parts(step: Step[C], request: StepRequest[C]) -> KeyParts:
     )
 
 
-def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple[StepRecord, bool]:
+def execute(
+    step: Step[C], request: StepRequest[C], progress: Progress, *, outputs: Collection[str] = ()
+) -> tuple[StepRecord, bool]:
     """Run a step, or reuse its finished result with the same key.
+
+    Args:
+        step: what to do.
+        request: what it is done to.
+        progress: told how far it is.
+        outputs: what the workflow takes from it; a record without them is not that of a finished step.
 
     Returns:
         The record, and whether it was reused.
@@ -223,6 +228,9 @@ def execute(step: Step[C], request: StepRequest[C], progress: Progress) -> tuple
     uri = record_uri(request.artifacts_uri, request.task, work.key)
     if step.reusable:
         record, is_whole = find_finished(uri)
+        if record is not None and not set(outputs) <= set(record.outputs):
+            log.warning("ignoring %s.json, which lacks outputs of %s: something else wrote it", uri, request.task)
+            record = None
         if record is not None and is_whole:
             if step.on_reuse is not None:
                 step.on_reuse(request, record)

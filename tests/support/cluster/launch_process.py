@@ -50,7 +50,7 @@ def _annotated(job: LaunchJob, **keywords: Any) -> dict[str, Any]:
     return manifest
 
 
-def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig, *, timeout_seconds: float) -> LaunchJob:
+def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig) -> LaunchJob:
     """The job of the settings' `run_id`, its pods as the settings' `annotations` say; also for the benchmarks."""
     named = {f"vl3.dev/{name}": str(value) for name, value in settings.get("annotations", {}).items()}
     _annotations[settings["run_id"]] = named
@@ -69,7 +69,9 @@ def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig, *
         events_path=folder / "events.jsonl",
         failure_path=folder / "failure.json",
         work_uri=(folder / "work").as_uri(),
-        timeout_seconds=timeout_seconds,
+        startup_seconds=settings.get("startup_seconds", 600.0),
+        stall_seconds=settings.get("stall_seconds", 600.0),
+        timeout_seconds=settings.get("timeout_seconds"),
     )
 
 
@@ -79,7 +81,7 @@ def main(folder: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
     stop_on_terminate()
     placement = replace(GPU_POD, **settings.get("placement", {}))
-    job = job_of(settings, folder, placement, timeout_seconds=settings.get("timeout_seconds", 600.0))
+    job = job_of(settings, folder, placement)
     limits = replace(QUICK, **settings.get("limits", {}))
     seen = (folder / "events_seen.jsonl").open("a", encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -70,9 +71,55 @@ def test_build_leaves_refused_lines_out_by_name(
     assert lines[0].startswith("annotations/train.jsonl:2: ")
     assert lines[1].startswith("annotations/train.jsonl:4: ")
     assert "blue.png" in lines[1]
-    assert lines[2] == f"{out}: 2 of 4 lines in 1 shards"
+    assert lines[2] == f"{out / 'refused.jsonl'}: all 2 refused lines with their reasons"
+    assert lines[3] == f"{out}: 2 of 4 lines in 1 shards"
     assert (out / "index.parquet").is_file()
     assert not Path(f"{out}.partial").exists()
+
+
+def test_equal_refusals_are_printed_once_and_unread_keys_are_named(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"image": [f"no-{n}.png"], "conversations": PICTURE, "note": n} for n in range(40)]
+    lines += [{"conversations": []}] * 5 + [{"conversations": TURNS, "note": 1, "page": 2}]
+    path = data / "annotations" / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    out = tmp_path / "dataset"
+    assert run(["data", "build", "--data", str(data), "--out", str(out), *options]) == 0
+    place = "annotations/train.jsonl"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{place}:1, {place}:2, {place}:3 and 37 more (40 lines): media file 'no-0.png' does not exist in the data "
+        "folder. Restore the file or drop the sample. (the others differ in their values)",
+        f"{place}:41, {place}:42, {place}:43 and 2 more (5 lines): conversations is empty. Add turns or drop the line.",
+        f"{out / 'refused.jsonl'}: all 45 refused lines with their reasons",
+        "keys that vl3 does not read: note (41 lines), page (1 lines)",
+        f"{out}: 1 of 46 lines in 1 shards",
+    ]
+
+
+def test_build_says_that_nothing_can_be_held_out(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"image": [path], "conversations": PICTURE} for path in ("red.png", "./red.png", "copy.png")]
+    (data / "copy.png").write_bytes((data / "red.png").read_bytes())
+    (data / "annotations" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "dataset"
+    assert run(["data", "build", "--data", str(data), "--out", str(out), *options]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "no sample is held out for evaluation: all share a file or their text with each other, directly or over others",
+        f"{out}: 3 of 3 lines in 1 shards",
+    ]
+
+
+def test_lost_pictures_are_not_good_lines(data: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"conversations": TURNS}] * 16 + [{"images": ["red.png"], "conversations": TURNS}] * 14
+    path = data / "annotations" / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    arguments = ["data", "validate", "--data", str(data), "--annotations", str(path)]
+    assert run([*arguments, *options]) == 3
+    out, err = capsys.readouterr()
+    assert "and 11 more (14 lines): 'images' is not a key of the format, but holds media (['red.png'])" in out
+    assert "14 of 30 lines are refused" in err
 
 
 def test_validate_of_one_file_names_each_refused_line(
@@ -86,7 +133,9 @@ def test_validate_of_one_file_names_each_refused_line(
     assert [line.split(": ")[0] for line in out.splitlines()] == [
         "annotations/other.jsonl:2",
         "annotations/other.jsonl:4",
+        "build/validation/refused.jsonl",
     ]
+    assert len((data.parent / "build" / "validation" / "refused.jsonl").read_text().splitlines()) == 2
     assert err == (
         f"DataError: {annotations}: 2 of 4 lines are refused, more than the share that data.max_bad_fraction=0.01 "
         "tolerates. Correct or remove them.\n"
@@ -105,6 +154,26 @@ def test_validate_judges_the_whole_dataset(
     assert err.splitlines()[-1].startswith("DataError: the dataset is refused by ")
     assert "Traceback" not in err
     assert (tmp_path / "build" / "validation" / "data_docs" / "index.html").is_file()
+
+
+@pytest.mark.slow  # Great Expectations takes seconds to import
+def test_markup_in_data_is_text_on_every_page(data: Path, options: list[str], tmp_path: Path) -> None:
+    """In ids, sources, categories, speakers, texts, names of files, and in the file of annotations itself."""
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+    Image.new("RGB", (56, 42), "red").save(data / "<img src=x onerror=alert(3)>.png")
+    picture = {"image": ["<img src=x onerror=alert(3)>.png"], "conversations": PICTURE}
+    lines: list[dict[str, Any]] = [
+        {"id": f"{evil}{number}", "source": evil, "conversations": TURNS} for number in (1, 1)
+    ]
+    lines += [picture, {**picture, "image": [f"{evil}.png"]}, {"category": evil, "conversations": TURNS}]
+    lines += [{"conversations": [{"from": evil, "value": evil}]}, {evil: evil, "conversations": TURNS}]
+    (data / "annotations" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["data", "validate", "--data", str(data), *options]) == 3
+    docs = tmp_path / "build" / "validation" / "data_docs"
+    pages = [path.read_text(encoding="utf-8") for path in docs.rglob("*") if path.is_file()]
+    assert len(pages) >= 8
+    assert any("&lt;script&gt;alert(1)" in text for text in pages)
+    assert [text for text in pages if "<script" in text or "<img" in text] == []
 
 
 def test_missing_folder_is_named(tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vl3.cli.output import aligned, print_table
+from vl3.cli.output import aligned_rows, print_table
 
 ROWS = [{"name": "a", "age": None}, {"name": "longer", "age": 12}]
 
@@ -12,7 +12,7 @@ ROWS = [{"name": "a", "age": None}, {"name": "longer", "age": 12}]
 def test_columns_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(ROWS, as_json=False)
     assert capsys.readouterr().out == "name    age\na\nlonger  12\n"
-    assert aligned([{"x": "1"}]) == "x\n1"
+    assert aligned_rows([{"x": "1"}]) == "x\n1"
 
 
 def test_json_keeps_the_types(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vl3.cli.main import run
-from vl3.cli.output import aligned
+from vl3.cli.output import aligned_rows
 from vl3.recipes.catalog import get_recipe
 from vl3.tracking.evidence import Evidence, ScoreEvidence
 from vl3.tracking.gates import evaluate_gates
@@ -38,7 +38,7 @@ def test_run_without_a_database_names_those_that_have_one(place: Path, capsys: p
 
 def test_columns_stand_under_their_names() -> None:
     rows = [{"version": "2", "aliases": "champion"}, {"version": "10", "aliases": ""}]
-    assert aligned(rows) == "version  aliases\n2        champion\n10"
+    assert aligned_rows(rows) == "version  aliases\n2        champion\n10"
 
 
 def evidence(accuracy: float) -> Evidence:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vl3.config.codec import canonical_json, digest, from_dict, to_dict
+from vl3.config.codec import canonical_json, digest, flatten, from_dict, to_dict
 from vl3.config.run import RunConfig
 from vl3.config.stages import LearningRates, StageConfig
 from vl3.errors import ConfigError
@@ -69,3 +69,10 @@ def test_digest_ignores_the_order_of_keys_and_sees_every_value() -> None:
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     assert digest({"a": 2}) != digest({"a": 3})
     assert digest({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+
+
+def test_nested_configuration_becomes_paths() -> None:
+    nested = {"optimizer": {"betas": [0.9, 0.98]}, "lora": None, "mixture": {"chart:a.b": 2.0}, "empty": {}}
+    assert flatten(nested) == {
+        "optimizer.betas": [0.9, 0.98], "lora": None, "mixture.chart:a.b": 2.0, "empty": {}
+    }  # fmt: skip

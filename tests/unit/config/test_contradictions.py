@@ -31,7 +31,7 @@ POSITIVE = [
 ]
 FRACTIONS = [
     *((f"data.{name}") for name in ("max_bad_fraction", "holdout_fraction")),
-    *((f"optimizer.{name}") for name in ("beta1", "beta2", "warmup_ratio", "min_lr_ratio")),
+    *((f"optimizer.{name}") for name in ("warmup_ratio", "min_lr_ratio")),
     *((f"promotion.{name}") for name in ("min_mean_accuracy", "min_task_accuracy", "max_regression")),
 ]
 
@@ -66,7 +66,7 @@ def test_fraction_takes_its_bounds(path: str, value: int) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("data.difffp_threshold", -0.1, "data.difffp_threshold=-0.1 is negative. Use 0 to keep all changes."),
+        ("data.difffp_threshold", -0.1, "data.difffp_threshold=-0.1 is negative. Use 0 or more."),
         (
             "data.visual_budget_tokens",
             640,

@@ -1,7 +1,7 @@
 """Scores and confusions from single answers."""
 
-from vl3.evaluation.metrics import wilson_interval
-from vl3.evaluation.result import Answer, Evaluation, count_confusions, score_answers
+from vl3.evaluation.result import Answer, Evaluation, count_confusions, list_items, score_answers
+from vl3.proportions import wilson_interval
 
 
 def answer(category: str, right: str, said: str, chance: float | None = 0.25) -> Answer:
@@ -61,3 +61,15 @@ def test_an_evaluation_without_mistakes_has_no_confusions() -> None:
     data = Evaluation(models=[score], predictions=[], confusions={"video": count_confusions([])}).to_dict()
     assert data["confusions"] == {"video": {}}
     assert data["models"][0]["mean_accuracy"] == 1.0
+
+
+def test_items_say_of_every_question_who_answered_it_rightly() -> None:
+    asked = {7: ("chart", "a"), 3: ("document", "b"), 9: ("chart", "c")}
+    answers = {
+        name: {row: answer(category, right, right if row in known else "") for row, (category, right) in asked.items()}
+        for name, known in (("before", ()), ("video", (9, 3)))
+    }
+    assert list_items(answers, {7: "x", 3: "y", 9: "z"}) == {
+        "chart": {"ids": ["chart-a-", "chart-c-"], "sha256": ["x", "z"], "right": {"before": "00", "video": "01"}},
+        "document": {"ids": ["document-b-"], "sha256": ["y"], "right": {"before": "0", "video": "1"}},
+    }

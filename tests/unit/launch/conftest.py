@@ -42,6 +42,15 @@ if behaviour == "succeed":
     if rank == 0:
         say(type="environment", **{name: os.environ.get(name) for name in names})
     print(f"hello of rank {rank}", flush=True)
+elif behaviour == "hang":
+    if rank == 0:
+        say(type="start", resumed_from_step=0)
+        say(type="progress", done=3, total=10, text="loss 1.0")
+    time.sleep(1200)
+elif behaviour == "asked" and rank == 1:
+    sys.exit(143)
+elif behaviour == "fault" and rank == 1:
+    os.kill(os.getpid(), signal.SIGSEGV)
 elif behaviour == "fail" and rank == 1:
     (folder / "failure.json").write_text(json.dumps({"family": "DataError", "message": "clip.mp4 is empty"}))
     sys.exit(3)
@@ -52,7 +61,7 @@ elif behaviour == "crash" and rank == 1:
     print("about to die", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 else:
-    time.sleep(120)
+    time.sleep(1200)
 """
 
 
@@ -75,7 +84,6 @@ def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., L
             "log_path": tmp_path / "logs" / "stage.log",
             "events_path": tmp_path / "events.jsonl",
             "failure_path": tmp_path / "failure.json",
-            "timeout_seconds": 60,
         }
         return LaunchJob(**{**values, **changes})  # type: ignore[arg-type]
 

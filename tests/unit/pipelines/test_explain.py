@@ -9,6 +9,7 @@ import pytest
 
 from vl3.cli import main
 from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines import explain
 from vl3.pipelines.local.record import RunRecord
 from vl3.steps import check_prerequisites, validate_data
 from vl3.workflow.step import Step, StepOutcome, StepWork, execute, make_request
@@ -132,6 +133,20 @@ def test_a_submitted_run_is_explained_by_the_servers_word(
     code, out, _ = vl3("one", "validate-data")
     assert (code, len(out)) == (0, 1)
     assert out[0].startswith("validate-data  reused: finished 20")
+
+
+def test_a_submitted_run_needs_the_versions_of_its_image(
+    vl3: Vl3, pipelines_server: Any, parameters: WorkflowParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"pipeline_spec": {"pipelineInfo": {"name": "vl3-train"}}}
+    pipelines_server.add_run("one", parameters={"workflow": parameters.to_dict()}, pipeline_spec=spec)
+    monkeypatch.setattr(explain, "_TRAINER", tmp_path / "site-packages" / "requirements.txt")
+    code, _, said = vl3("one")
+    assert code == 2
+    assert said.endswith("Set VL3_TRAINER_REQUIREMENTS to that image's images/trainer/requirements.txt.")
+    (tmp_path / "pins.txt").write_text("torch==2.13.0\n")
+    monkeypatch.setenv("VL3_TRAINER_REQUIREMENTS", str(tmp_path / "pins.txt"))
+    assert vl3("one", "validate-data")[0] == 0
 
 
 def test_a_task_or_a_run_that_is_not_there_is_said(vl3: Vl3, parameters: WorkflowParameters, tmp_path: Path) -> None:

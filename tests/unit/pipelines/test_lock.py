@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from vl3.errors import ConfigError, StorageError
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
-from vl3.pipelines.local.lock import _prefix, clean_up_after, run_lock
+from vl3.pipelines.local.lock import RUN_FOLDER_VARIABLE, _prefix, clean_up_after, run_lock
 from vl3.system.locks import Holder, read_holder
 
 HOLDER = """
@@ -120,7 +120,7 @@ def test_what_a_killed_runner_left_ends_before_the_next_one_goes_on(tmp_path: Pa
     program = "import os, time; from vl3.lifeline import start_lifeline; start_lifeline(os.environ, kill_group=False); "
     worker = subprocess.Popen(
         [sys.executable, "-c", f"{program}print('up', flush=True); time.sleep(60)"],
-        env={**os.environ, RUNNER_VARIABLE: mark},
+        env={**os.environ, RUNNER_VARIABLE: mark, RUN_FOLDER_VARIABLE: str(tmp_path)},
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -144,6 +144,26 @@ def test_the_mark_of_a_runner_that_runs_ends_nothing(run: Path) -> None:
         for process in (runner, worker):
             process.kill()
             process.wait()
+
+
+def test_processes_of_another_folder_are_left_alone_whatever_the_lock_says(run: Path, tmp_path: Path) -> None:
+    """A runner in a container seems to have ended, because its pid is another one there."""
+    mark = f"{os.getpid()}:1"
+    folders = {"another run": str(tmp_path / "other"), "no run": None}
+    workers = [
+        subprocess.Popen(
+            ["sleep", "60"],
+            env={**os.environ, RUNNER_VARIABLE: mark, **({RUN_FOLDER_VARIABLE: folder} if folder else {})},
+        )
+        for folder in folders.values()
+    ]
+    try:
+        clean_up_after(Holder(facts={"mark": mark}), run)
+        assert [worker.poll() for worker in workers] == [None, None]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
 
 def places(run: Path, root: Path) -> dict[str, Path]:

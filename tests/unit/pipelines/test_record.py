@@ -11,6 +11,7 @@ from tests.support import documents
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
 from vl3.pipelines.local.record import RunRecord, seconds_between
+from vl3.system.provenance import provenance
 
 PARAMETERS = WorkflowParameters(recipe="tiny", overrides=("seed=1",))
 
@@ -33,6 +34,7 @@ def test_overhead_is_what_no_step_accounts_for(tmp_path: Path) -> None:
     ]
     assert data["overhead_seconds"] == pytest.approx(data["seconds"] - 2.75)
     assert (data["state"], data["exit_code"], data["peak_memory_bytes"]) == ("succeeded", 0, 7)
+    assert {name: data[name] for name in provenance()} == provenance()
     assert set(data["versions"]) >= {"python", "torch", "kfp", "mlflow", "deepspeed"}
 
 
@@ -47,18 +49,29 @@ def test_a_restart_keeps_the_run_id_and_the_earlier_attempts(tmp_path: Path) -> 
         ("killed", None),
         ("failed", 3),
     ]
+    assert [attempt["commit"] for attempt in third.data["earlier_attempts"]] == [provenance()["commit"]] * 2
 
 
 def test_other_parameters_are_another_run(tmp_path: Path) -> None:
     first = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
-    first.data["run_id"] = "before"
     first.write()
     same = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
-    assert same.run_id == "before"
+    assert same.run_id == first.run_id
     others = {"parameters": WorkflowParameters(recipe="other"), "workflow": "curate"}
     for changed in others:
         asked = {"workflow": "train", "parameters": PARAMETERS} | {changed: others[changed]}
-        assert RunRecord(tmp_path / "run.json", **asked, tasks=[]).run_id != "before"
+        assert RunRecord(tmp_path / "run.json", **asked, tasks=[]).run_id != first.run_id
+
+
+@pytest.mark.parametrize("run_id", ["other-20260101-000000-ab12", "before", "..", "it's", ""])
+def test_the_id_of_another_run_is_not_taken_over(run_id: str, tmp_path: Path) -> None:
+    """The end of a run deletes the TrainJobs of its id."""
+    first = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
+    first.data["run_id"] = run_id
+    first.write()
+    again = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
+    assert again.run_id.startswith(f"{tmp_path.name}-")
+    assert again.data["earlier_attempts"][0]["run_id"] == run_id
 
 
 def test_a_given_run_id_is_kept(tmp_path: Path) -> None:
@@ -91,8 +104,9 @@ def test_an_unwritable_record_is_explained(tmp_path: Path) -> None:
 @given(
     data=documents.changed(
         {
-            "run_id": "before", "workflow": "train", "state": "running", "started_at": None, "seconds": 1.5,
-            "parameters": {"recipe": "tiny"}, "tasks": [{"name": "a"}], "earlier_attempts": [{"run_id": "first"}],
+            "run_id": "run-20260101-000000-ab12", "workflow": "train", "state": "running", "started_at": None,
+            "seconds": 1.5, "parameters": {"recipe": "tiny"}, "tasks": [{"name": "a"}],
+            "earlier_attempts": [{"run_id": "first"}],
         }
     )
 )  # fmt: skip
@@ -101,5 +115,6 @@ def test_a_record_of_any_content_keeps_no_run_from_starting(tmp_path: Path, data
     path.write_bytes(data)
     record = RunRecord(path, workflow="train", parameters=PARAMETERS, tasks=["a"])
     record.write()
-    assert "/" not in record.run_id
+    assert not {"/", "'"} & set(record.run_id)
+    assert record.run_id not in ("", ".", "..")
     assert json.loads(path.read_text())["run_id"] == record.run_id

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.workflows import TASKS, TRAIN
+from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError, DataError
 from vl3.pipelines.local.display import tell
@@ -76,11 +77,26 @@ def test_details_come_before_the_headline(capsys) -> None:
 
 
 def test_every_task_has_a_limit() -> None:
-    limits = TRAIN.task_limits_seconds(get_recipe("tiny"))
+    limits = TRAIN.task_limits(get_recipe("tiny"))
     assert list(limits)[:3] == ["check-prerequisites", "validate-data", "train-vision-adaptation"]
     assert list(limits) == TASKS
     assert list(limits)[-4:] == ["evaluate", "promote", "report", "finish"]
-    assert limits["train-video"] == 1800 + 120
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_limit_names_a_setting_that_raises_it(task: str) -> None:
+    tiny = get_recipe("tiny")
+    limit = TRAIN.task_limits(tiny)[task]
+    more = apply_overrides(tiny, [f"{limit.setting}={2 * limit.stall_seconds:.0f}"])
+    assert TRAIN.task_limits(more)[task].stall_seconds >= 2 * limit.stall_seconds
+
+
+def test_the_step_of_a_stage_waits_longer_than_the_stage_s_own_watch() -> None:
+    for overrides in ([], ["stages.video.stall_seconds=90000"], ["launch.backend=trainjob"]):
+        config = apply_overrides(get_recipe("tiny"), overrides)
+        stage, limit = config.stages["video"], TRAIN.task_limits(config)["train-video"]
+        queued = config.placements["video"].queue_timeout_seconds if overrides == ["launch.backend=trainjob"] else 0
+        assert limit.stall_seconds == queued + max(stage.startup_seconds, stage.stall_seconds) + 120
 
 
 def test_the_childs_environment() -> None:

@@ -42,4 +42,4 @@ def test_a_recipe_of_three_stages_compiles_to_three_stages(tmp_path: Path) -> No
     assert sorted(given) == sorted(names)
     assert {task["taskInfo"]["name"] for task in trained} == {"train-first", "train-second", "train-clips-2"}
     names_of_tasks = [task["taskInfo"]["name"] for task in inside.values()]
-    assert set(names_of_tasks) | {"finish"} == set(TRAIN.task_limits_seconds(config))
+    assert set(names_of_tasks) | {"finish"} == set(TRAIN.task_limits(config))

@@ -202,7 +202,7 @@ def test_a_killed_worker_is_named_with_its_cause(stage_inputs: Any, tmp_path: Pa
     next(p for p in found if p.environ()["RANK"] == "1").kill()
     assert pods.wait() == [137], pods.output()
     assert pods.message()["family"] == "ClusterError"
-    assert "rank 1 ended with exit code -9 (killed, most likely because memory ran out" in pods.message()["message"]
+    assert "rank 1 ended with exit code -9 (signal 9, SIGKILL; who sent it is not known: " in pods.message()["message"]
 
 
 def test_a_damaged_dataset_keeps_its_family(stage_inputs: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 
 import pytest
 
@@ -67,9 +66,7 @@ def test_waiting_ends_when_the_pod_is_taken_away() -> None:
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     place = PodPlace.from_environment(VARIABLES | {"PET_MASTER_ADDR": "nobody.invalid"})
-    started = time.monotonic()
     assert wait_for_master(place, should_stop=stop.is_set) is None
-    assert time.monotonic() - started < 30
 
 
 def test_the_interface_of_this_machines_own_address() -> None:

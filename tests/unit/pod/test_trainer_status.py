@@ -64,7 +64,7 @@ def _train(status: TrainerStatus, *steps: int, total: int = 8) -> None:
 
 
 def _wait_for_posts(server: StatusServer, count: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while len(server.posts) < count:
         assert time.monotonic() < deadline, f"{len(server.posts)} posts"
         time.sleep(0.01)

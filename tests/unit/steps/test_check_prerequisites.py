@@ -80,7 +80,11 @@ def test_a_truncated_base_is_found_without_reading_it(base: Path) -> None:
         (b"", "unpack requires a buffer of 8 bytes"),
         (b"\xff" * 9, "its header would have 18446744073709551615 bytes"),
         (b"PK\x03\x04 a pickle in a zip", r"its header would have \d+ bytes"),
-        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "maximum recursion depth exceeded"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "it is nested too deeply"),
+        ((2).to_bytes(8, "little") + b"[]", "it is a JSON list and not an object"),
+        ((2).to_bytes(8, "little") + b"{}", "its header has no tensors with offsets"),
+        ((33).to_bytes(8, "little") + b'{"a": {"data_offsets": [0, "x"]}}', "its header has no tensors with offsets"),
+        ((27).to_bytes(8, "little") + b'{"a": {"data_offsets": []}}', "list index out of range"),
     ],
 )
 def test_other_files_are_no_weights(base: Path, content: bytes, why: str) -> None:

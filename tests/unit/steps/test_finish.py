@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.errors import ClusterError
+from vl3.errors import ClusterError, ConfigError
+from vl3.launch.kube import client as kube_client
+from vl3.launch.kube import connection, owner
 from vl3.steps import finish
 from vl3.steps.finish import final_state, find_failure
 from vl3.workflow.failures import note_failure, noted_failures
@@ -24,6 +26,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was done, in order; stands for MLflow."""
     done: list[Any] = []
     monkeypatch.setattr(finish, "finish_parent_run", lambda request, state, tags: done.append((state, dict(tags))))
+    monkeypatch.setattr(connection, "connect", lambda: (_ for _ in ()).throw(ConfigError("there is no cluster")))
     return done
 
 
@@ -115,3 +118,24 @@ def test_a_cluster_that_does_not_answer_fails_the_task_after_mlflow_was_told(
     with pytest.raises(ClusterError, match="does not answer"):
         _run(request_at_end("FAILED", "launch.backend=trainjob"))
     assert [entry[0] for entry in log] == ["FAILED"]
+
+
+def test_the_images_of_the_steps_are_said_to_mlflow(
+    log: list[Any], request_at_end: Callable[..., StepRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _collector(monkeypatch, lambda run_id: [])
+    monkeypatch.setattr(connection, "connect", lambda: None)
+    monkeypatch.setattr(kube_client, "Client", lambda _: None)
+    monkeypatch.setattr(owner, "find_launcher_pod", lambda _: owner.LauncherPod("pod", {"name": "vl3-train-x7"}))
+    images = {"evaluate": "evaluator@sha256:cd", "validate-data": "data@sha256:ab"}
+    monkeypatch.setattr(owner, "images_of_run", lambda client, pod: images)
+    _run(request_at_end("SUCCEEDED", "launch.backend=trainjob"))
+    assert log[-1][1]["vl3.images"] == "evaluate evaluator@sha256:cd, validate-data data@sha256:ab"
+
+
+def test_a_cluster_that_does_not_tell_images_ends_no_run(
+    log: list[Any], request_at_end: Callable[..., StepRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _collector(monkeypatch, lambda run_id: [])
+    _run(request_at_end("SUCCEEDED", "launch.backend=trainjob"))
+    assert "vl3.images" not in log[-1][1]

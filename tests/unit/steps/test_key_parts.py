@@ -44,6 +44,9 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "engine.log_every_steps=1",
         "engine.checkpoint_every_steps=7",
         "stages.alignment.timeout_seconds=10",
+        "stages.alignment.stall_seconds=10",
+        "stages.alignment.startup_seconds=10",
+        "engine.max_skipped_fraction=0.5",
         "evaluation.samples_per_task=3",
         "promotion.min_mean_accuracy=0.1",
         "data.build_workers=1",
@@ -104,3 +107,9 @@ def test_fingerprint_follows_annotations_and_media(data_folder: Path) -> None:
 def test_fingerprint_of_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the data folder does not exist"):
         validate_data.folder_fingerprint(tmp_path / "gone")
+
+
+def test_fingerprint_takes_any_name_of_a_file(data_folder: Path) -> None:
+    first = validate_data.folder_fingerprint(data_folder)
+    Path(os.fsdecode(os.fsencode(data_folder) + b"/\xff.png")).write_bytes(b"x")
+    assert validate_data.folder_fingerprint(data_folder) != first

@@ -22,45 +22,92 @@ PROMOTION = {"model": "vl3-tiny", "version": 4, "state": "champion"}
 
 @pytest.fixture
 def artifacts(request_of_tiny: StepRequest[Any], tmp_path: Path) -> dict[str, Reference]:
-    """One artifact of each task with the record of its step; the checkpoint comes from the start artifact."""
-    root, made = request_of_tiny.artifacts_uri, {}
+    """One artifact of each task with the record of its step: two stages, the first one from the start artifact."""
+    root = request_of_tiny.artifacts_uri
+    made: dict[str, Reference] = {}
     tasks = {
-        "start": "check-prerequisites",
-        "dataset": "validate-data",
-        "checkpoint": "train-video",
-        "evaluation": "evaluate",
+        "start": ("check-prerequisites", {}),
+        "dataset": ("validate-data", {}),
+        "alignment": ("train-alignment", {INITIAL: "start", "dataset": "dataset"}),
+        "checkpoint": ("train-video", {INITIAL: "alignment", "dataset": "dataset"}),
+        "evaluation": ("evaluate", {}),
     }
-    for name, task in tasks.items():
+    for name, (task, parents) in tasks.items():
         folder = tmp_path / f"new-{name}"
         folder.mkdir()
         (folder / "bases.json").write_text(json.dumps({"vision_base": "v" * 64, "language_base": "l" * 64}))
-        uri = record_uri(root, task, PARTS.key(task))
-        made_from = {INITIAL: origin_of(made["start"], root)} if name == "checkpoint" else None
+        (folder / "name").write_text(name)
+        parts = PARTS
+        if name == "evaluation":
+            asked = {role: made[role].sha256 for role in ("checkpoint", "dataset")}
+            parts = dataclasses.replace(PARTS, inputs=asked)
+        uri, is_checkpoint = record_uri(root, task, parts.key(task)), name in ("alignment", "checkpoint")
         made[name] = publish(
-            folder, f"{uri}/{name}", kind=name, created_by={"step": task, "stage": "video"}, made_from=made_from
+            folder,
+            f"{uri}/{name}",
+            kind="checkpoint" if is_checkpoint else name,
+            created_by={"step": task, "stage": task.removeprefix("train-")},
+            made_from={role: origin_of(made[parent], root) for role, parent in parents.items()} or None,
         )
-        _record(uri, task, {name: made[name]}, {"lines": 30, "version": 4})
+        _record(uri, task, {name: made[name]}, {"lines": 30, "version": 4}, parts)
     return made
 
 
-def _record(uri: str, task: str, outputs: dict[str, Reference], values: dict[str, Any]) -> None:
+def _record(
+    uri: str, task: str, outputs: dict[str, Reference], values: dict[str, Any], parts: KeyParts = PARTS
+) -> None:
     created_at = "2026-01-01T00:00:00.000+00:00"
     record = StepRecord(
-        key=PARTS.key(task),
+        key=parts.key(task),
         name=task,
         outputs=outputs,
         values=values,
         seconds=1.0,
         created_at=created_at,
         commit="c",
-        parts=PARTS,
+        parts=parts,
     )
     write_record(uri, record)
 
 
 def _lineage(request: StepRequest[Any], artifacts: dict[str, Reference]) -> list[dict[str, Any]]:
-    stages = [TrainedStage(name="video", checkpoint=artifacts["checkpoint"])]
+    stages = [
+        TrainedStage(name="alignment", checkpoint=artifacts["alignment"]),
+        TrainedStage(name="video", checkpoint=artifacts["checkpoint"]),
+    ]
     return lineage(dataclasses.replace(request, inputs=artifacts), stages, PROMOTION)
+
+
+def _parents(nodes: list[dict[str, Any]]) -> dict[str, list[str]]:
+    names = {node["key"]: node["name"] for node in nodes}
+    assert len(names) == len(nodes)
+    return {node["name"]: [names[key] for key in node["parents"]] for node in nodes}
+
+
+def test_two_bases_and_the_data_join_in_the_first_stage(
+    request_of_tiny: StepRequest[Any], artifacts: dict[str, Reference]
+) -> None:
+    assert _parents(_lineage(request_of_tiny, artifacts)) == {
+        "dataset": [],
+        "vision base": [],
+        "language base": [],
+        "alignment": ["vision base", "language base", "dataset"],
+        "video": ["alignment", "dataset"],
+        "evaluation": ["video", "dataset"],
+        "vl3-tiny": ["video", "evaluation"],
+    }
+
+
+def test_an_origin_of_another_run_is_shown_as_it_is_named(
+    request_of_tiny: StepRequest[Any], artifacts: dict[str, Reference]
+) -> None:
+    stages = [TrainedStage(name="video", checkpoint=artifacts["checkpoint"])]  # without the stage before
+    nodes = lineage(dataclasses.replace(request_of_tiny, inputs=artifacts), stages, PROMOTION)
+    assert _parents(nodes)["video"] == [INITIAL, "dataset"]
+    (former,) = [node for node in nodes if node["name"] == INITIAL]
+    assert (former["kind"], former["sha256"]) == ("checkpoint", artifacts["alignment"].sha256)
+    places = {node["key"]: place for place, node in enumerate(nodes)}
+    assert all(places[parent] < places[node["key"]] for node in nodes for parent in node["parents"])
 
 
 def test_bases_are_named_by_the_start_artifact_and_the_configuration(
@@ -71,13 +118,14 @@ def test_bases_are_named_by_the_start_artifact_and_the_configuration(
         ("data", "dataset"),
         ("base", "vision base"),
         ("base", "language base"),
+        ("checkpoint", "alignment"),
         ("checkpoint", "video"),
         ("evaluation", "evaluation"),
         ("model", "vl3-tiny"),
     ]
     assert nodes[0]["facts"]["samples"] == 30
     assert (nodes[1]["sha256"], nodes[1]["uri"]) == ("v" * 64, "package://vl3.recipes/bases/tiny_vision")
-    assert nodes[3]["facts"] == {"steps": 7, "version": 4}
+    assert nodes[4]["facts"] == {"steps": 7, "version": 4}
 
 
 def test_a_record_of_other_values_costs_a_fact_and_no_more(
@@ -87,7 +135,7 @@ def test_a_record_of_other_values_costs_a_fact_and_no_more(
         _record(record_uri(request_of_tiny.artifacts_uri, task, PARTS.key(task)), task, {name: artifacts[name]}, {})
     nodes = _lineage(request_of_tiny, artifacts)
     assert nodes[0]["facts"]["samples"] is None
-    assert nodes[3]["facts"] == {"steps": 7, "version": None}
+    assert nodes[4]["facts"] == {"steps": 7, "version": None}
 
 
 def test_a_record_that_lacks_an_output_is_named(artifacts: dict[str, Reference]) -> None:

@@ -16,7 +16,7 @@ from vl3.errors import ClusterError, ConfigError, StorageError
 from vl3.launch.job import LaunchJob, LaunchResult, StateChange
 from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.steps import train_stage
-from vl3.store.artifacts import fetch, find, publish
+from vl3.store.artifacts import fetch, find, is_intact, publish, read_manifest
 from vl3.system.uris import file_path
 from vl3.training.events import read_events
 from vl3.workflow.code import code_version
@@ -72,6 +72,7 @@ class Launcher:
 
     jobs: list[LaunchJob] = dataclasses.field(default_factory=list)
     error: Exception | None = None
+    images: tuple[str, ...] = ()
 
     def __call__(self, job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> LaunchResult:
         self.jobs.append(job)
@@ -94,7 +95,7 @@ class Launcher:
         weights.mkdir()
         (weights / "model.safetensors").write_bytes(b"weights")
         publish(weights, job.document["output_uri"], kind="checkpoint", created_by=job.document["created_by"])
-        return LaunchResult(attempts=2, seconds_queued=5.0, seconds_running=7.0, states=states)
+        return LaunchResult(attempts=2, seconds_queued=5.0, seconds_running=7.0, states=states, images=self.images)
 
 
 @pytest.fixture
@@ -162,6 +163,19 @@ def test_a_stage_that_was_cut_off_ends_with_each_step_once(
     }  # fmt: skip
 
 
+def test_the_image_of_the_pods_is_said_in_the_manifest_and_in_mlflow(
+    make_request: Callable[[str], StepRequest], run: PretendedRun, launcher: Launcher
+) -> None:
+    request = make_request("trainjob")
+    launcher.images = ("ghcr.io/vl3/trainer@sha256:ab",)
+    checkpoint = _execute(request)[0].outputs["checkpoint"]
+    assert run.tags["vl3.image"] == "ghcr.io/vl3/trainer@sha256:ab"
+    manifest = read_manifest(checkpoint)
+    assert manifest.provenance["image"] == "ghcr.io/vl3/trainer@sha256:ab"
+    assert manifest.provenance["commit"]
+    assert is_intact(checkpoint)
+
+
 def test_local_processes_get_files_and_pods_get_nothing_of_this_machine(
     make_request: Callable[[str], StepRequest], run: PretendedRun, launcher: Launcher, tmp_path: Path
 ) -> None:
@@ -182,7 +196,7 @@ def test_pods_get_the_placement_and_nothing_of_this_machine(
     assert job.placement == request.config.placements["alignment"]
     assert (job.document["events_path"], job.document["failure_path"]) == ("", "")
     assert job.document["work_uri"] == job.work_uri
-    assert job.timeout_seconds == request.config.stages["alignment"].timeout_seconds
+    assert (job.startup_seconds, job.stall_seconds, job.timeout_seconds) == (7200, 1800, None)
 
 
 def test_what_is_published_is_not_trained_again(

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from vl3.errors import StorageError
-from vl3.store.artifacts import fetch, find, is_intact, publish
-from vl3.store.manifest import MANIFEST_NAME, file_sha256, verify_folder, write_manifest
+from vl3.store import artifacts
+from vl3.store.artifacts import fetch, find, is_intact, note_provenance, publish, read_manifest
+from vl3.store.manifest import MANIFEST_NAME, manifest_digest, verify_folder, write_manifest
 from vl3.store.reference import Reference
 from vl3.system.uris import file_path
 
@@ -20,10 +21,34 @@ def test_publish_moves_the_folder_and_the_reference_verifies(published: Referenc
     folder = fetch(published)
     assert folder == tmp_path / "store" / "one"
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", MANIFEST_NAME, "sub"]
-    assert file_sha256(folder / MANIFEST_NAME) == published.sha256
+    assert manifest_digest((folder / MANIFEST_NAME).read_bytes()) == published.sha256
     assert not (tmp_path / "work").exists()
     assert find(published.uri) == published
     assert sorted(path.name for path in folder.parent.iterdir()) == ["one"]
+
+
+def test_the_manifest_says_what_ran_and_is_the_same_artifact_after_another_run(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for host in ("desk", "node-7"):
+        monkeypatch.setattr(artifacts, "provenance", lambda host=host: {"machine": {"host": host}})
+        uri = (tmp_path / "store" / host).as_uri()
+        made.append(publish(make_folder(), uri, kind="checkpoint", created_by={"step": "test"}))
+    assert [read_manifest(one).provenance for one in made] == [{"machine": {"host": h}} for h in ("desk", "node-7")]
+    assert made[0].sha256 == made[1].sha256
+    note_provenance(made[0], {"image": "trainer@sha256:ab"})
+    assert read_manifest(made[0]).provenance == {"machine": {"host": "desk"}, "image": "trainer@sha256:ab"}
+    assert is_intact(made[0])
+
+
+def test_nothing_is_noted_in_another_artifact(published: Reference) -> None:
+    path = file_path(published.uri) / MANIFEST_NAME
+    path.write_text(path.read_text().replace("checkpoint", "another"))
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="the checkpoint is another one"):
+        note_provenance(published, {"image": "x"})
+    assert path.read_bytes() == before
 
 
 def test_publish_again_returns_the_first_artifact(published: Reference, make_folder: Callable[..., Path]) -> None:

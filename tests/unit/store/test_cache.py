@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
+from tests.support.documents import changed
 from vl3.errors import StorageError
 from vl3.store.cache import cached_folder
 
@@ -79,5 +81,22 @@ def test_a_killed_filler_is_followed_by_the_next(tmp_path: Path) -> None:
 def test_a_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    with pytest.raises(StorageError, match=r"vl3-cache-4711: the cache belongs to another user"):
+    with pytest.raises(StorageError, match=r"vl3-cache-4711: the folder is a link or belongs to another user"):
         cached_folder("name", fill)
+
+
+def test_a_cache_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match=r"cache: the folder is a link"):
+        cached_folder("name", fill, tmp_path / "cache")
+    assert list((tmp_path / "precious").iterdir()) == []
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=changed({"sub/f": [7, 1_700_000_000_000_000_000]}))
+def test_a_seal_of_any_content_costs_a_copy_at_most(data: bytes, tmp_path: Path) -> None:
+    folder = cached_folder("name", fill, tmp_path)
+    (tmp_path / ".name.sealed").write_bytes(data)
+    assert (cached_folder("name", fill, tmp_path) / "sub" / "f").read_text() == "content"
+    assert sorted(path.name for path in folder.iterdir()) == ["sub"]

@@ -1,5 +1,6 @@
 """The store interface over a folder, and URIs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,26 @@ def test_a_folder_is_a_store(tmp_path: Path) -> None:
     assert (tmp_path / "copy" / "b").read_bytes() == b"0123456789"
     store.delete("a/b")
     assert (store.exists("a/b"), store.exists("a/c")) == (False, True)
+
+
+@pytest.mark.parametrize("thing", ["a link", "a broken link", "a pipe", "a huge file"])
+def test_what_no_store_wrote_is_no_object_and_is_replaced(thing: str, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"dear")
+    path = tmp_path / "root" / "record.json"
+    path.parent.mkdir()
+    if thing == "a pipe":
+        os.mkfifo(path)
+    elif thing == "a huge file":
+        path.touch()
+        os.truncate(path, 2**40)
+    else:
+        path.symlink_to(tmp_path / ("precious" if thing == "a link" else "gone"))
+    store = open_store(path.parent.as_uri())
+    assert store.read("record.json") is None
+    (tmp_path / "new").write_bytes(b"whole")
+    store.put_file(tmp_path / "new", "record.json")
+    assert store.read("record.json") == b"whole"
+    assert (tmp_path / "precious").read_bytes() == b"dear"
 
 
 def test_a_short_read_is_refused(tmp_path: Path) -> None:

@@ -43,8 +43,13 @@ def test_commit_of_the_checkout_whatever_the_environment_says(package: Path, tmp
 
 
 def test_changed_files_are_said(package: Path) -> None:
-    (package / "stray.py").write_text("")
-    assert code_commit(environment(), package=package) == head(package), "a file that git does not know is no change"
+    (package / "notes.txt").write_text("")
+    (package.parents[1] / "script.py").write_text("")
+    assert code_commit(environment(), package=package) == head(package), "what git does not know and vl3 does not run"
+    (package / "deeper").mkdir()
+    (package / "deeper" / "stray.py").write_text("")
+    assert code_commit(environment(), package=package) == f"{head(package)}-dirty", "a module that may be imported"
+    (package / "deeper" / "stray.py").unlink()
     (package / "__init__.py").write_text("x = 1\n")
     assert code_commit(environment(), package=package) == f"{head(package)}-dirty"
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from vl3.errors import StorageError
-from vl3.system.files import atomic_write_json, atomic_write_text, read_record, require_space, storage_errors
+from vl3.system.files import (
+    atomic_write_json,
+    atomic_write_text,
+    open_to_append,
+    read_plain,
+    read_record,
+    require_space,
+    storage_errors,
+)
 
 
 def test_a_write_replaces_the_file_and_leaves_no_temporary(tmp_path: Path) -> None:
@@ -59,3 +67,38 @@ def test_a_record_is_read_and_a_missing_one_is_empty(tmp_path: Path) -> None:
     assert read_record(tmp_path / "f") == {}
     atomic_write_json(tmp_path / "f", {"a": 1})
     assert read_record(tmp_path / "f") == {"a": 1}
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+NO_FILES = {
+    "a link": lambda path: path.symlink_to(path.with_name("elsewhere")),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a pipe": _pipe,
+    "a folder": lambda path: path.mkdir(),
+    "too large": lambda path: (path.touch(), os.truncate(path, 2**40)),
+}
+
+
+@pytest.mark.parametrize("name", list(NO_FILES))
+def test_only_a_plain_file_is_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text('{"a": 1}')
+    NO_FILES[name](tmp_path / "record.json")
+    with pytest.raises(OSError, match=r"record\.json"):
+        read_plain(tmp_path / "record.json")
+    assert read_record(tmp_path / "record.json") == {}
+
+
+def test_what_is_appended_stays_in_the_run(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("dear")
+    (tmp_path / "a.log").symlink_to(tmp_path / "precious")
+    for _ in range(2):
+        with os.fdopen(open_to_append(tmp_path / "a.log"), "ab") as file:
+            file.write(b"line\n")
+    assert (tmp_path / "precious").read_text() == "dear"
+    assert (tmp_path / "a.log").read_text() == "line\nline\n"
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(StorageError, match=r"sub: cannot be written"):
+        open_to_append(tmp_path / "sub")

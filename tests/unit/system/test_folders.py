@@ -1,11 +1,13 @@
 """Folders that appear complete or not at all."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from vl3.errors import StorageError
-from vl3.system.folders import remove, scratch_folder, whole_folder
+from vl3.system.folders import own_folder, own_temporary_folder, remove, scratch_folder, whole_folder
 
 
 def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -65,3 +67,30 @@ def test_removing_takes_folders_files_and_links_but_not_what_they_point_to(tmp_p
     for name in ("folder", "file", "link", "nothing"):
         remove(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_link_in_the_place_of_a_folder_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "work").symlink_to(tmp_path / "precious")
+    for _ in range(2):
+        (own_folder(tmp_path / "work") / "file").touch()
+    assert not (tmp_path / "work").is_symlink()
+    assert list((tmp_path / "precious").iterdir()) == []
+
+
+def test_the_temporary_folder_of_a_user_is_only_that_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = own_temporary_folder("vl3-work")
+    assert (folder, folder.stat().st_mode & 0o777) == (tmp_path / f"vl3-work-{os.getuid()}", 0o700)
+    assert own_temporary_folder("vl3-work") == folder
+    folder.rmdir()
+    (tmp_path / "precious").mkdir()
+    folder.symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="the folder is a link or belongs to another user"):
+        own_temporary_folder("vl3-work")
+    folder.unlink()
+    folder.mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    (tmp_path / "vl3-work-4711").mkdir()
+    with pytest.raises(StorageError, match="vl3-work-4711: the folder is a link or belongs to another user"):
+        own_temporary_folder("vl3-work")

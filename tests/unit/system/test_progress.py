@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from vl3.system.progress import Pace, duration_words, is_live, percent, progress_words
+from vl3.system.progress import TimeLeft, duration_words, is_live, percent, progress_words
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 
 def test_time_left_is_measured_from_the_first_report() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = TimeLeft(clock)
     assert pace.left_seconds(100, 200) is None  # resumed: what was done before says nothing
     clock.seconds = 20
     assert pace.left_seconds(110, 200) == 180
@@ -27,7 +27,7 @@ def test_time_left_is_measured_from_the_first_report() -> None:
 @pytest.mark.parametrize("report", [(0, 300), (5, 200)])
 def test_a_new_total_or_a_step_back_begins_again(report: tuple[int, int]) -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = TimeLeft(clock)
     pace.left_seconds(0, 200)
     clock.seconds = 10
     assert pace.left_seconds(10, 200) == 190
@@ -38,7 +38,7 @@ def test_a_new_total_or_a_step_back_begins_again(report: tuple[int, int]) -> Non
 
 
 def test_a_clock_that_stands_still_gives_no_estimate() -> None:
-    pace = Pace(Clock())
+    pace = TimeLeft(Clock())
     pace.left_seconds(0, 10)
     assert pace.left_seconds(5, 10) is None
 

@@ -104,3 +104,15 @@ def test_a_folder_that_is_no_corpus_is_not_overwritten(tmp_path):
     with pytest.raises(StorageError, match=r"exists and is not empty\. It is never overwritten"):
         write_corpus(tmp_path, seed=0)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", '{"settings": 3}', '{"settings": {"seed": 4}, "samples": 9}', "[" * 9000]
+)
+def test_a_finished_mark_of_any_content_keeps_what_is_there(content, tmp_path):
+    out = tmp_path / "data"
+    out.mkdir()
+    (out / "corpus.json").write_text(content)
+    with pytest.raises(StorageError, match=r"data has a corpus with .*, not .*'seed': 3.* Choose another --out"):
+        write_corpus(out, seed=3, heldout_scenes=4, scale=0.01, workers=1)
+    assert [path.read_text() for path in out.iterdir()] == [content]

@@ -7,8 +7,9 @@ import pytest
 
 from vl3.config.run import PromotionConfig
 from vl3.errors import GateError
+from vl3.proportions import wilson_interval
 from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence, scores_from_evaluation
-from vl3.tracking.gates import GATE_NAMES, GateResult, evaluate_gates, gate_table, is_promotable, wilson_lower
+from vl3.tracking.gates import GATE_NAMES, GateResult, evaluate_gates, gate_table, is_promotable
 
 CONFIG = PromotionConfig(
     registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
@@ -39,7 +40,7 @@ def test_gates_pass_on_full_evidence(make_evidence: Make) -> None:
     gates = _gates(make_evidence())
     assert (gates["mean_accuracy"].value, gates["mean_accuracy"].threshold) == (0.85, 0.85)
     assert (gates["task_accuracy"].value, gates["task_accuracy"].detail) == (0.8, "lowest: streaming")
-    assert gates["beats_chance"].value == pytest.approx(wilson_lower(80, 100) - 0.3)
+    assert gates["beats_chance"].value == pytest.approx(wilson_interval(80, 100)[0] - 0.3)
     assert gates["no_regression"].detail == "there is no champion yet"
     assert gates["samples_per_task"].value == 100
 
@@ -124,7 +125,7 @@ def test_beats_chance_needs_margin_above_sampling_error(
 ) -> None:
     gate = _gates(make_evidence(tasks={"chart": score}, expected_categories=("chart",)))["beats_chance"]
     assert gate.passed is passed
-    assert gate.value == pytest.approx(wilson_lower(score.correct, score.total) - score.chance)
+    assert gate.value == pytest.approx(wilson_interval(score.correct, score.total)[0] - score.chance)
 
 
 def test_beats_chance_refuses_unknown_chance(make_evidence: Make) -> None:
@@ -132,12 +133,6 @@ def test_beats_chance_refuses_unknown_chance(make_evidence: Make) -> None:
         "beats_chance"
     ]
     assert (gate.passed, gate.detail) == (False, "chart: chance is unknown")
-
-
-def test_wilson_lower_known_values() -> None:
-    assert wilson_lower(50, 100) == pytest.approx(0.4038, abs=1e-4)  # textbook value of the 95 % interval
-    assert wilson_lower(0, 10) == 0.0
-    assert wilson_lower(100, 100) == pytest.approx(0.9630, abs=1e-4)
 
 
 def test_no_regression_allows_up_to_the_limit(make_evidence: Make) -> None:

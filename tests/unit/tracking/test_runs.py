@@ -4,11 +4,14 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.tracking.runs import Tracker
+from vl3.tracking.step_run import StepRun
 
 Make = Callable[..., Tracker]
 
@@ -171,6 +174,26 @@ def test_log_artifact_stores_files_and_folders(tracker: Make, tmp_path: Path) ->
     client = tracker().client
     assert [item.path for item in client.list_artifacts(step.run_id)] == ["report", "report.html"]
     assert [item.path for item in client.list_artifacts(step.run_id, "report")] == ["report/report.html"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "page"),
+    [
+        ("https://mlflow.example.org:8443/team/", "https://mlflow.example.org:8443/team/#/experiments/4/runs/parent"),
+        ("http://me:secret@host", "http://host/#/experiments/4/runs/parent"),
+        ("sqlite:////runs/mlflow.db", ""),
+        ("postgresql://me:secret@host/mlflow", ""),
+    ],
+)
+def test_page_of_the_workflow_is_known_on_a_server(uri: str, page: str) -> None:
+    def run(run_id: str) -> Any:
+        info = SimpleNamespace(run_id=run_id, artifact_uri="", experiment_id="4")
+        return SimpleNamespace(info=info, data=SimpleNamespace(params={}))
+
+    client: Any = None
+    parent = StepRun(client, uri, run("parent"), is_owner=True)
+    step = StepRun(client, uri, run("step"), is_owner=True, parent=parent)
+    assert step.workflow_page == parent.workflow_page == page
 
 
 def test_injected_run_is_used_and_left_to_its_owner(tracker: Make, tracking_uri: str) -> None:

@@ -1,14 +1,18 @@
 """Resumable checkpoints on disk."""
 
+import contextlib
 import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 
+from tests.support.documents import changed
 from vl3.errors import StorageError
 from vl3.store.artifacts import find
+from vl3.store.manifest import write_manifest
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
 
 
@@ -114,5 +118,60 @@ def test_what_a_killed_writer_left_is_removed(checkpoints: Checkpoints, tmp_path
     checkpoints.wait()
     (tmp_path / "work" / ".writing-abc").mkdir()
     (tmp_path / "work" / ".step-000020.123.tmp").mkdir()
+    (tmp_path / "work" / ".notes").mkdir()  # somebody else's
     checkpoints.clean()
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["step-000010"]
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == [".notes", "step-000010"]
+
+
+def test_a_link_in_the_place_of_a_checkpoint_leads_nowhere(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    for name in ("manifest.json", "weights.safetensors"):
+        (precious / name).write_text("dear")
+    (tmp_path / "work").mkdir()
+    for name in ("step-000010", ".writing-abc", ".step-000020.123.tmp"):
+        (tmp_path / "work" / name).symlink_to(precious)
+    checkpoints.clean()
+    checkpoints.drop()
+    assert list((tmp_path / "work").iterdir()) == []
+    assert {path.name: path.read_text() for path in precious.iterdir()} == dict.fromkeys(
+        ("manifest.json", "weights.safetensors"), "dear"
+    )
+
+
+STATE = {
+    "step": 10, "optimizer_step": 10, "fingerprint": "f" * 64, "window": {"losses": [0.5]}, "code_version": "ab",
+    "commit": "cd", "code_changes": ["step 5: a -> b"],
+}  # fmt: skip
+
+
+def forge(folder: Path, data: bytes) -> None:
+    """Put a state into a checkpoint, with a manifest that vouches for it."""
+    (folder / "trainer.json").write_bytes(data)
+    write_manifest(folder, kind="training-state", created_by={})
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=changed(STATE))
+def test_a_state_of_any_content_is_a_state_or_passed_over(data: bytes, tmp_path: Path) -> None:
+    with contextlib.closing(open_checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(make_checkpoint(10))
+        checkpoints.wait()
+        forge(tmp_path / "work" / "step-000010", data)
+        notes: list[str] = []
+        found = checkpoints.newest(notes.append)
+        assert (found is None) == (len(notes) == 1)
+        if found is not None:
+            state = found.trainer
+            assert (state.step, type(state.optimizer_step), type(state.commit)) == (10, int, str)
+            assert all(isinstance(change, str) for change in state.code_changes)
+        checkpoints.drop()
+
+
+def test_a_checkpoint_of_another_step_is_passed_over(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoints.save(make_checkpoint(10))
+    checkpoints.wait()
+    (tmp_path / "work" / "step-000010").rename(tmp_path / "work" / "step-000090")
+    notes: list[str] = []
+    assert checkpoints.newest(notes.append) is None
+    assert "the checkpoint is one of step 10" in notes[0]

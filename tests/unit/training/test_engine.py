@@ -138,3 +138,34 @@ def test_settings_leave_the_norm_of_plain_fp32_to_us(make_config: MakeConfig) ->
     assert mixed["data_types"] == {"grad_accum_dtype": "fp32"}
     assert mixed["zero_optimization"]["reduce_bucket_size"] == 500_000_000
     assert mixed["zero_optimization"]["contiguous_gradients"]
+
+
+def poison(model: Any, is_bad: list[bool]) -> None:
+    """Make the gradient of one parameter NaN while `is_bad[0]` is true."""
+    parameter = model.parts()["projector"][0][1]
+    parameter.register_hook(lambda gradient: gradient * float("nan") if is_bad[0] else gradient)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_update_whose_gradient_is_not_finite_is_left_out_and_told(
+    zero_stage: int, precision: str, make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig
+) -> None:
+    model, is_bad = make_model(), [False]
+    poison(model, is_bad)
+    engine, named = build(model, make_config(zero_stage=zero_stage, precision=precision), rows=1)
+    applied, moved = [], []
+    weights = None
+    for step, bad in enumerate([True, False, True, True, False, False]):
+        is_bad[0] = bad
+        engine.set_learning_rates(0.5)
+        applied.append(engine.step([make_row(step)], stop_requested=False).is_applied)
+        if True in applied:
+            now = read_state(engine.deepspeed, named)[WEIGHTS]
+            moved.append(weights is None or any(not torch.equal(weights[name], now[name]) for name in now))
+            weights = now
+    assert applied == [False, True, False, False, True, True]
+    assert moved == [True, False, False, True, True]
+    assert weights is not None
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
+    assert optimizer_step_count(engine.deepspeed) == 3

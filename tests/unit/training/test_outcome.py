@@ -1,8 +1,13 @@
 """How the processes of a stage ended."""
 
-import pytest
+from pathlib import Path
 
-from vl3.training.outcome import first_to_fail
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.support.documents import changed
+from vl3.errors import Vl3Error
+from vl3.training.outcome import first_to_fail, recorded_failure
 
 TABLE = """
 Failures:
@@ -32,3 +37,12 @@ Root Cause (first observed failure):
 )
 def test_the_process_that_brought_the_others_down_is_named(text: str, expected: tuple[str, int]) -> None:
     assert first_to_fail(text, 7) == expected
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=changed({"family": "DataError", "message": "line 7 has no answer"}))
+def test_a_recorded_failure_of_any_content_is_an_error_of_a_family_or_none(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "failure.json").write_bytes(data)
+    found = recorded_failure(tmp_path / "failure.json")
+    assert found is None or isinstance(found, Vl3Error)
+    assert recorded_failure(tmp_path / "none.json") is None

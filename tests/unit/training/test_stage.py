@@ -59,6 +59,7 @@ def test_stage_writes_events(unbroken: Path) -> None:
     assert set(values) == {
         "loss", "supervised_tokens", "tokens_per_second", "visual_tokens", "visual_tokens_kept", "kept_share",
         "seconds/step", "seconds/data", "seconds/forward", "seconds/backward", "seconds/optimizer", "grad_norm",
+        "skipped_updates",
         "lr/vision", "lr/projector", "lr/language", "mix/scene_image", "mix/text_only",
     }  # fmt: skip
     assert values["lr/language"] == 0.0
@@ -68,7 +69,7 @@ def test_stage_writes_events(unbroken: Path) -> None:
     assert 0 < values["loss"] < metrics[0]["values"]["loss"]
     drawn = {name: values[f"mix/{name}"] for name in ("scene_image", "text_only")}
     assert drawn["scene_image"] / sum(drawn.values()) == pytest.approx(2 / 3, abs=0.1)
-    assert [(e["done"], e["total"]) for e in events(unbroken, "progress")] == [(4, 8), (8, 8)]
+    assert {(4, 8), (8, 8)} <= {(e["done"], e["total"]) for e in events(unbroken, "progress")}
     assert events(unbroken, "end")[0]["steps"] == 8
     assert events(unbroken, "end")[0]["bad_samples"] == []
 

@@ -63,6 +63,8 @@ def _row(split: str, category: str, number: int) -> IndexRow:
         offset_bytes=1024 * number,
         length_bytes=1024,
         sha256=f"{number:064x}",
+        media_sha256=f"media-{number}" if is_video or has_image else "",
+        content_sha256=f"content-{number}",
         num_turns=2,
         num_images=int(has_image),
         num_frames=4 if is_video else 0,

@@ -50,8 +50,9 @@ def test_validate_index_passes_good_data_and_writes_docs(
     result.require_passed()
     assert result.docs_folder == tmp_path / "data_docs"
     assert "samples" in (result.docs_folder / "index.html").read_text()
-    pages = {page.stem.rpartition("-")[2] for page in result.docs_folder.glob("validations/**/*.html")}
-    assert pages == {"schema", "lines", "samples", "mixture", "stages", "heldout"}
+    tables = {"schema", "lines", "samples", "mixture", "stages", "heldout"}
+    assert {page.stem for page in result.docs_folder.glob("*.html")} == {"index", *tables}
+    assert {page.stem for page in result.docs_folder.glob("great_expectations/*.json")} == tables
     assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(result.to_dict()))
     out, err = capfd.readouterr()
     assert out == ""
@@ -132,8 +133,8 @@ def test_validate_index_finds_repeated_ids(validate: Validate, rows: Rows) -> No
 def test_validate_index_names_copies(validate: Validate, rows: Rows) -> None:
     charts = [row for row in rows if row.category == "chart" and row.split == "train"]
     held_out = next(row for row in rows if row.split == "heldout")
-    charts[3].sha256 = charts[0].sha256
-    held_out.sha256 = charts[5].sha256
+    charts[3].content_sha256 = charts[0].content_sha256
+    held_out.content_sha256 = charts[5].content_sha256
     result = validate(rows)
     assert _checks(result) == {"duplicates": "warning", "splits_disjoint": "critical"}
     duplicate, leak = _finding(result, "duplicates"), _finding(result, "splits_disjoint")
@@ -141,6 +142,135 @@ def test_validate_index_names_copies(validate: Validate, rows: Rows) -> None:
     assert [(row.where, row.reason) for row in leak.rows] == [(held_out.where, f"held_out_copy={charts[5].where}")]
     with pytest.raises(DataError, match=r"(?s)held-out samples are also trained on.*Drop them from one split"):
         result.require_passed()
+
+
+def test_validate_index_finds_a_shared_file(validate: Validate, rows: Rows) -> None:
+    """Another question about a picture that is trained on, whose digest is the second of two."""
+    trained = next(row for row in rows if row.category == "multi_image" and row.split == "train")
+    held_out = next(row for row in rows if row.category == "scene_image" and row.split == "heldout")
+    trained.media_sha256, held_out.media_sha256 = "one shared", "shared"
+    result = validate(rows)
+    assert not result.passed
+    assert _checks(result) == {"splits_disjoint": "critical"}
+    (leak,) = _finding(result, "splits_disjoint").rows
+    assert (leak.where, leak.reason) == (held_out.where, f"held_out_copy={trained.where}")
+
+
+FACTS = {
+    "turns_alternate": "turns_alternate",
+    "tags_match": "tags_match",
+    "timestamps_ordered": "timestamps_ordered",
+    "boxes_in_range": "boxes_in_range",
+    "path_inside": "path_inside",
+    "media_present": "media_present",
+    "media_decodable": "media_decodable",
+    "split": "split_known",
+    "category": "category_known",
+}
+"""Column -> the check of its own that fails if it is null in a sample that was kept."""
+MEASURED = {
+    "supervised_tokens": "supervised_tokens",
+    "text_tokens": "text_tokens, longest_tokens",
+    "image_tokens_m1": "image_tokens_m1, longest_tokens, visual_tokens",
+    "kept_tokens_m2": "kept_tokens_m2, longest_tokens",
+    "num_images": "num_images",
+    "min_side_px": "min_side_px",
+    "aspect_ratio": "aspect_ratio",
+    "duration_seconds": "duration_seconds, seconds_per_frame",
+    "source_fps": "source_fps",
+    "sample_id": "sample_id",
+    "source": "source",
+    "sha256": "sha256",
+    "media_sha256": "media_sha256",
+    "content_sha256": "content_sha256",
+}
+"""Column -> what `facts_known` says if it is null in a video that was kept."""
+
+
+@pytest.fixture(scope="module")
+def unknown(
+    make_rows: Callable[[], Rows], make_table: Callable[[Rows], pa.Table], config: RunConfig, tmp_path_factory
+) -> tuple[ValidationResult, dict[str, str]]:
+    """One dataset in which each needed fact is unknown in another row, and where that row is."""
+    rows, places = make_rows(), {}
+    videos = (row for row in rows if row.category in ("general_video", "streaming", "temporal_grounding"))
+    for column, row in zip((*FACTS, *MEASURED), videos, strict=False):
+        setattr(row, column, None)
+        places[column] = row.where
+    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("unknown")), places
+
+
+@pytest.mark.parametrize("column", FACTS)
+def test_validate_index_refuses_a_fact_that_was_not_established(
+    unknown: tuple[ValidationResult, dict[str, str]], column: str
+) -> None:
+    result, places = unknown
+    assert not result.passed
+    (found,) = [finding for finding in result.critical if finding.check == FACTS[column]]
+    assert [(row.where, row.reason) for row in found.rows] == [(places[column], f"{column}=unknown")]
+
+
+def test_validate_index_refuses_a_value_that_was_not_measured(
+    unknown: tuple[ValidationResult, dict[str, str]],
+) -> None:
+    result, places = unknown
+    found = _finding(result, "facts_known")
+    assert {row.where: row.reason for row in found.rows} == {
+        places[column]: f"unknown_facts={names}" for column, names in MEASURED.items()
+    }
+    assert {finding.check for finding in result.critical} == {"facts_known", *FACTS.values()}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_validate_index_refuses_what_is_not_finite(validate: Validate, rows: Rows, value: float) -> None:
+    video = next(row for row in rows if row.category == "general_video")
+    video.duration_seconds = value
+    result = validate(rows)
+    assert _checks(result) == {"facts_known": "critical"}
+
+
+def test_validate_index_refuses_a_sample_without_a_place(validate: Validate, rows: Rows) -> None:
+    rows[0].where = None
+    assert _checks(validate(rows)) == {"facts_known": "critical"}
+
+
+def test_validate_index_refuses_a_column_without_any_value(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    table = make_table(rows)
+    place = table.column_names.index("media_decodable")
+    table = table.set_column(place, "media_decodable", pa.nulls(len(rows)))
+    assert [finding.check for finding in validate_index(table, config, tmp_path).critical] == ["media_decodable"]
+
+
+def test_validate_index_refuses_a_problem_without_its_kind(validate: Validate, rows: Rows) -> None:
+    rows[3].problem_kind = "tags"
+    rows[7].problem = "no reason"
+    result = validate(rows)
+    assert not result.passed
+    found = _finding(result, "problem_known")
+    assert [row.where for row in found.rows] == [rows[3].where, rows[7].where]
+    assert result.facts["train"] == 98
+
+
+def test_validate_index_warns_about_unread_keys(validate: Validate, rows: Rows) -> None:
+    rows[0].unknown_keys, rows[1].unknown_keys = "page, licence", "licence"
+    result = validate(rows)
+    assert result.passed
+    assert _checks(result) == {"unknown_keys": "warning"}
+    assert _finding(result, "unknown_keys").rows[1].reason == "unknown_keys=licence"
+    assert result.facts["unread_keys"] == {"licence": 2, "page": 1}
+
+
+def test_a_summary_says_equal_refusals_once(validate: Validate, rows: Rows) -> None:
+    for row in rows[:30]:
+        row.refuse(ProblemKind.TAGS, "2 <image> tag(s) for 1 file(s)")
+    for number, row in enumerate(rows[30:60]):
+        row.refuse(ProblemKind.MISSING_FILE, f"media file 'p{number}.png' is missing")
+    lines = validate(rows).summary().splitlines()
+    places = ", ".join(row.where for row in rows[:3])
+    assert f"  {places} and 27 more (30 lines): 2 <image> tag(s) for 1 file(s)" in lines
+    assert sum("is missing" in line for line in lines) == 1
 
 
 def test_validate_index_tells_problem_kinds_apart(validate: Validate, rows: Rows) -> None:
@@ -194,7 +324,8 @@ def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows)
     for row in rows:
         row.source = "qa"
     clones = [
-        replace(charts[0], sample_id=f"c{n}", sha256=f"c{n}", where=f"annotations/c.jsonl:{n}") for n in range(990)
+        replace(charts[0], sample_id=f"c{n}", content_sha256=f"c{n}", where=f"annotations/c.jsonl:{n}")
+        for n in range(990)
     ]
     result = validate(rows + clones)
     assert _checks(result) == {"mixture_source_present": "warning", "mixture_share": "warning"}
@@ -229,8 +360,8 @@ def test_validate_index_refuses_missing_column_and_wrong_type(
     result = validate_index(table, config, tmp_path)
     assert not result.passed
     assert {row.where: row.reason for row in result.critical[0].rows} == {
-        "sha256": "asked=text, found=missing, fits=False",
-        "num_turns": "asked=number, found=text, fits=False",
+        "sha256": "asked=text, found=missing, fits=no",
+        "num_turns": "asked=number, found=text, fits=no",
     }
     assert result.facts == {"expectations": 1}
 

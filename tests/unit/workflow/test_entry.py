@@ -92,10 +92,17 @@ def test_a_good_step_leaves_kfps_executor_with_status_0(tmp_path: Path) -> None:
     assert _run(tmp_path / "b", "1 / 0", _KFP_RUNTIME="true").returncode == 1
 
 
-def test_termination_is_a_failure_and_ends_with_143(tmp_path: Path) -> None:
-    done = _run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
-    assert done.returncode == 143
-    assert _status(tmp_path)["error"]["message"] == "SystemExit: 143"
+@pytest.mark.parametrize(
+    ("name", "code", "family"), [("SIGTERM", 143, "TerminatedError"), ("SIGINT", 130, "InterruptError")]
+)
+def test_a_step_that_was_asked_to_end_is_no_defect(tmp_path: Path, name: str, code: int, family: str) -> None:
+    done = _run(tmp_path, f"import os, signal; os.kill(os.getpid(), signal.{name})")
+    assert done.returncode == code
+    message = f"ended on request ({name}). What was finished is kept: start the run again to continue."
+    assert _status(tmp_path)["error"] == {"family": family, "message": message}
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "SystemExit" not in done.stderr
 
 
 def test_on_a_cluster_a_failure_is_noted_and_a_blind_retry_ends_at_once(tmp_path: Path) -> None:

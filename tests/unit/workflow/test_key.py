@@ -5,18 +5,11 @@ from typing import Any
 
 import pytest
 
-from vl3.workflow.key import KeyParts, flatten
+from vl3.workflow.key import KeyParts
 
 PARTS = KeyParts(
     config={"seed": 0}, inputs={"dataset": "a" * 64}, modules={"vl3.errors": "1"}, libraries={"torch": "2.13.0"}
 )
-
-
-def test_nested_configuration_becomes_paths() -> None:
-    nested = {"optimizer": {"betas": [0.9, 0.98]}, "lora": None, "mixture": {"chart:a.b": 2.0}, "empty": {}}
-    assert flatten(nested) == {
-        "optimizer.betas": [0.9, 0.98], "lora": None, "mixture.chart:a.b": 2.0, "empty": {}
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from vl3.config.overrides import apply_overrides
 from vl3.errors import DataError, StorageError
 from vl3.store.reference import Reference
 from vl3.system.uris import file_path
-from vl3.workflow.record import record_of
+from vl3.workflow.record import record_of, record_uri, write_record
 from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, execute, key_parts
 
 Runs = list[str]
@@ -105,6 +105,34 @@ def test_a_half_written_record_is_not_trusted(step: Step, request_of_tiny: StepR
     path = file_path(request_of_tiny.artifacts_uri) / "steps" / "a-step" / f"{record.key}.json"
     path.write_text(path.read_text()[:-20])
     assert execute(step, request_of_tiny, _ignore)[1] is False
+
+
+def test_a_record_without_what_the_workflow_takes_is_not_reused(
+    step: Step, request_of_tiny: StepRequest, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A whole record with its own digest, which somebody else wrote under the key."""
+    first, _ = execute(step, request_of_tiny, _ignore)
+    uri = record_uri(request_of_tiny.artifacts_uri, "a-step", first.key)
+    write_record(uri, dataclasses.replace(first, outputs={}))
+    again, is_reused = execute(step, request_of_tiny, _ignore, outputs=["out"])
+    assert (is_reused, len(runs), again.outputs) == (False, 2, first.outputs)
+    assert "lacks outputs of a-step" in caplog.text
+    assert execute(step, request_of_tiny, _ignore, outputs=["out"])[1]
+
+
+@pytest.mark.parametrize("name", ["work/a-step/KEY", "work/a-step/KEY/new-out"])
+def test_a_link_in_the_place_of_a_working_folder_leads_nowhere(
+    name: str, step: Step, request_of_tiny: StepRequest, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("dear")
+    key = key_parts(step, request_of_tiny).work_key("a-step")
+    link = tmp_path / "artifacts" / name.replace("KEY", key)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "precious")
+    record, _ = execute(step, request_of_tiny, _ignore)
+    assert (file_path(record.outputs["out"].uri) / "seed.txt").read_text() == "0"
+    assert [path.read_text() for path in (tmp_path / "precious").iterdir()] == ["dear"]
 
 
 def test_a_failed_step_leaves_no_output(request_of_tiny: StepRequest, tmp_path: Path) -> None:

@@ -4,11 +4,10 @@ Every media file is decoded completely, in worker processes that may crash. The 
 in one step: a build that is killed leaves only `<name>.partial`, which the next build removes.
 """
 
-import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,17 +15,20 @@ from vl3.config.codec import digest, to_dict
 from vl3.config.data import DataConfig
 from vl3.data.build.pool import BuildPool
 from vl3.data.build.worker import ShardJob, WorkerSetup, new_row
-from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME, IndexRow, write_index
+from vl3.data.build.index import INDEX_NAME, REFUSED_NAME, SUMMARY_NAME, IndexRow, write_index
+from vl3.data.build.splits import group_by_content, hold_out
 from vl3.data.sample.prepare import Pruner
-from vl3.data.sample.problems import ProblemKind
-from vl3.data.sample.records import BadLine, Record, annotations_file, read_annotations
+from vl3.data.sample.problems import ProblemKind, shown
+from vl3.data.sample.records import BadLine, Record, annotations_file, default_id, read_annotations
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError, StorageError
-from vl3.system.files import atomic_write_text
+from vl3.system.files import atomic_write_text, storage_errors
 from vl3.system.folders import whole_folder
 
 SAMPLES_PER_SHARD = 128
 SAMPLE_TIMEOUT_SECONDS = 120.0
+MAX_COUNTED_KEYS = 100
+"""Data whose keys are names or numbers of their own would fill the summary otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +41,12 @@ class BuildSummary:
     categories: dict[str, int]
     problems: dict[str, int]
     warnings: int
+    unknown_keys: dict[str, int]
+    """Keys that are not read, each with the number of its lines; the most frequent MAX_COUNTED_KEYS of them."""
     shards: int
     media_bytes: int
     heldout_from: str
-    """`annotations`, `hash` or `none`: where the held-out samples come from."""
+    """`annotations`, `hash` or `none` (no share asked for, or all samples share files): where held-out ones come from."""
     config: dict[str, object]
     config_digest: str
 
@@ -92,9 +96,11 @@ def build_dataset(
         built = iter([row for rows in pool.run(jobs) for row in rows])
         rows = [next(built) if isinstance(line, Record) else line for line in lines]
         brings_heldout = annotations is None and (data_folder / annotations_file("heldout")).exists()
-        heldout_from = "annotations" if brings_heldout else _hold_out(rows, config.holdout_fraction)
+        group_by_content(rows)
+        heldout_from = "annotations" if brings_heldout else hold_out(rows, config.holdout_fraction)
         summary = _summarize(rows, len(jobs), heldout_from, config)
         write_index(folder / INDEX_NAME, rows)
+        write_refused(folder / REFUSED_NAME, rows)
         atomic_write_text(folder / SUMMARY_NAME, json.dumps(asdict(summary), indent=2, sort_keys=True) + "\n")
     return summary
 
@@ -103,35 +109,38 @@ def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | In
     """All lines in order: records to build, and finished rows for lines that are already refused."""
     train, heldout = (data_folder / annotations_file(split) for split in ("train", "heldout"))
     train = annotations or train
-    lines = list(_refuse_duplicates(read_annotations(train, "train")))
+    lines = list(read_annotations(train, "train"))
     if not lines:
         raise DataError(f"{train} has no lines. Add samples; docs/data-formats.md shows the format.")
     if annotations is None and heldout.exists():
-        known = {line.sample_id for line in lines if isinstance(line, Record)}
-        lines += _refuse_duplicates(read_annotations(heldout, "heldout"), known)
-    return lines
+        lines += read_annotations(heldout, "heldout")
+    return _refuse_duplicates(lines)
 
 
-def _refuse_duplicates(
-    lines: Iterator[Record | BadLine], known: set[str] | frozenset[str] = frozenset()
-) -> Iterator[Record | IndexRow]:
-    seen: dict[str, str] = dict.fromkeys(known, annotations_file("train"))
+def _refuse_duplicates(lines: Sequence[Record | BadLine]) -> list[Record | IndexRow]:
+    """The lines, with a finished row for each bad one and for each whose id another has.
+
+    The first line with an id keeps it. Only a line without one comes before all others with its name: `train-4` is
+    the fourth line, so the third that calls itself `train-4` is refused, not the fourth.
+    """
+    records = [line for line in lines if isinstance(line, Record)]
+    first = {line.sample_id: line.where for line in records if line.sample_id == default_id(line.split, line.where)}
+    for record in records:
+        first.setdefault(record.sample_id, record.where)
+    checked: list[Record | IndexRow] = []
     for line in lines:
         if isinstance(line, BadLine):
             row = IndexRow(sample_id=line.sample_id, split=line.sample_id.partition("-")[0], where=line.where)
             row.refuse(line.kind, line.reason)
-            yield row
-            continue
-        first = seen.setdefault(line.sample_id, line.where)
-        if first == line.where:
-            yield line
-            continue
-        row = new_row(line)
-        row.refuse(
-            ProblemKind.DUPLICATE,
-            f"id {line.sample_id!r} is already used at {first}. Give each sample its own id.",
-        )
-        yield row
+            checked.append(row)
+        elif first[line.sample_id] == line.where:
+            checked.append(line)
+        else:
+            row = new_row(line)
+            name, place = shown(line.sample_id), first[line.sample_id]
+            row.refuse(ProblemKind.DUPLICATE, f"id {name} is already used at {place}. Give each sample its own id.")
+            checked.append(row)
+    return checked
 
 
 def _shard_jobs(records: Sequence[Record]) -> list[ShardJob]:
@@ -150,25 +159,19 @@ def _shard_jobs(records: Sequence[Record]) -> list[ShardJob]:
     ]
 
 
-def _hold_out(rows: Sequence[IndexRow], holdout_fraction: float) -> str:
-    """Hold out a share by hash, samples with the same files together; returns `BuildSummary.heldout_from`.
+def write_refused(path: Path, rows: Sequence[IndexRow]) -> None:
+    """Write the refused lines as JSON, one object a line: where, id, kind, reason. Without any there is no file.
 
-    Files that hash to 0.02, 0.31 and 0.77, holdout_fraction=0.1: all samples of the first file are held out. If no
-    hash were below 0.1, the lowest would still be held out; if all were, the highest would stay in training.
+    Raises:
+        StorageError: the file cannot be written.
     """
-    groups = sorted({row.media_group for row in rows if row.problem is None}, key=_hash_fraction)
-    if holdout_fraction == 0 or len(groups) < 2:
-        return "none"
-    chosen = {group for group in groups if _hash_fraction(group) < holdout_fraction} or set(groups[:1])
-    chosen = chosen if len(chosen) < len(groups) else set(groups[:-1])
-    for row in rows:
-        if row.media_group in chosen:
-            row.split = "heldout"
-    return "hash"
-
-
-def _hash_fraction(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    refused = [row for row in rows if row.problem is not None]
+    with storage_errors(path):
+        if refused:
+            with path.open("w", encoding="utf-8") as file:
+                for row in refused:
+                    line = {"where": row.where, "id": row.sample_id, "kind": row.problem_kind, "reason": row.problem}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _summarize(rows: Sequence[IndexRow], num_shards: int, heldout_from: str, config: DataConfig) -> BuildSummary:
@@ -180,6 +183,7 @@ def _summarize(rows: Sequence[IndexRow], num_shards: int, heldout_from: str, con
         categories=_count(row.category for row in good),
         problems=_count(row.problem_kind for row in rows if row.problem_kind),
         warnings=sum(row.warning is not None for row in good),
+        unknown_keys=_count_keys(rows),
         shards=num_shards,
         media_bytes=sum(row.length_bytes or 0 for row in good),
         heldout_from=heldout_from,
@@ -188,5 +192,11 @@ def _summarize(rows: Sequence[IndexRow], num_shards: int, heldout_from: str, con
     )
 
 
-def _count(values: Iterator[str | None]) -> dict[str, int]:
+def _count_keys(rows: Sequence[IndexRow]) -> dict[str, int]:
+    """The most frequent of the keys that are not read, and how many lines have each."""
+    counts = Counter(key for row in rows if row.unknown_keys for key in row.unknown_keys.split(", "))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_COUNTED_KEYS])
+
+
+def _count(values: Iterable[str | None]) -> dict[str, int]:
     return dict(sorted(Counter(value or "unknown" for value in values).items()))

@@ -4,7 +4,6 @@ Token counts are exact: `text_tokens` plus the vision tokens of a merge is the l
 pyarrow is imported inside functions, because the workers of a build fill rows without it.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -14,13 +13,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from vl3.data.sample.prepare import PrepareSettings
-from vl3.data.sample.problems import ProblemKind
+from vl3.data.sample.problems import ProblemKind, printable
 from vl3.errors import DataError
+from vl3.system.documents import parse_object
+from vl3.system.files import read_plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 INDEX_NAME = "index.parquet"
+REFUSED_NAME = "refused.jsonl"
+"""All refused lines, one object each; only if there are any."""
 SUMMARY_NAME = "summary.json"
 """Written last: a dataset without it is incomplete."""
 MERGE_SIZES = (1, 2)
@@ -89,15 +92,22 @@ class IndexRow:
     media_present: bool | None = None
     media_decodable: bool | None = None
     media_group: str = ""
-    """The paths of the media files: samples with the same group are held out together."""
+    """What stands for the samples that share files with this one, directly or over others: they stay in one split."""
+    media_sha256: str | None = None
+    """Digests of the media files in order, with spaces between; empty for a sample without media."""
+    content_sha256: str | None = None
+    """Digest of what is learnt: texts, times and media, without id, source and place."""
+    unknown_keys: str | None = None
+    """Keys of the line that were not read, with commas between."""
 
     def refuse(self, kind: ProblemKind, reason: str) -> None:
         """Record a problem: facts checked before it are True, the one it breaks is False, later ones stay None.
 
         For a missing file `turns_alternate` to `path_inside` are True, `media_present` is False, `media_decodable` None.
         """
-        self.problem, self.problem_kind = reason, kind.value
-        self.shard = self.offset_bytes = self.length_bytes = self.sha256 = None
+        self.problem, self.problem_kind = printable(reason), kind.value
+        self.shard = self.offset_bytes = self.length_bytes = None
+        self.sha256 = self.media_sha256 = self.content_sha256 = None
         known = () if kind in _UNCHECKED else _FACT_ORDER
         broken = _BROKEN_FACT.get(kind)
         for name in known:
@@ -219,7 +229,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY_NAME
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(read_plain(path))
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a complete dataset: {SUMMARY_NAME}, which is written last, is missing. "

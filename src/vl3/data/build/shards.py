@@ -7,6 +7,7 @@ only on the content: no times, no owners.
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from vl3.errors import DataError
 from vl3.system.files import storage_errors
 
 _BLOCK_BYTES = 512
+_SHARD = re.compile(r"shard-[0-9]{6,}\.tar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,9 +48,9 @@ def shard_name(number: int) -> str:
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
-    """A record as JSON-ready data, without the split, which is in the index."""
+    """A record as JSON-ready data, without what is in the index: split and unknown keys."""
     data = asdict(record)
-    del data["split"]
+    del data["split"], data["unknown_keys"]
     return data
 
 
@@ -97,7 +99,7 @@ class ShardWriter:
         paths = list(dict.fromkeys(record.media_paths))
         annotation = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
         members = [(f"{key}.json", annotation)]
-        members += [(f"{key}.{number}{Path(path).suffix.lower()}", media[path]) for number, path in enumerate(paths)]
+        members += [(f"{key}.{number}{_suffix(path)}", media[path]) for number, path in enumerate(paths)]
         content = b"".join(_member(name, data) for name, data in members)
         with storage_errors(self._path):
             offset = self._file.tell()
@@ -142,9 +144,18 @@ class ShardReader:
                 f"{where}: its bytes in {self._folder / shard} do not match the digest in the index. The shard is "
                 "damaged; build the dataset again."
             )
-        return parse_sample(content, split=self._columns["split"][row])
+        try:
+            return parse_sample(content, split=self._columns["split"][row])
+        except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
+            raise DataError(
+                f"{where}: its bytes in {self._folder / shard} are no sample ({error}). Build the dataset again."
+            ) from error
 
     def _read_range(self, shard: str, offset: int, length: int, where: str) -> bytes:
+        if not _SHARD.fullmatch(shard):
+            raise DataError(
+                f"{where}: the index names the shard {shard!r:.200}, which is no file of this dataset. Build it again."
+            )
         path = self._folder / shard
         try:
             with path.open("rb") as file:
@@ -162,6 +173,12 @@ def parse_sample(content: bytes, *, split: str) -> tuple[Record, dict[str, bytes
         annotation, *media = [content[info.offset_data : info.offset_data + info.size] for info in archive]
     record = record_from_json(json.loads(annotation), split=split)
     return record, dict(zip(dict.fromkeys(record.media_paths), media, strict=True))
+
+
+def _suffix(path: str) -> str:
+    """The suffix of a media file if it is an ordinary one: a tar header has room for 100 bytes of name."""
+    suffix = Path(path).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
 
 
 def _member(name: str, data: bytes) -> bytes:

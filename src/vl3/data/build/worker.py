@@ -5,6 +5,8 @@ survives both, refuses that sample.
 """
 
 import dataclasses
+import hashlib
+import json
 import multiprocessing
 import os
 import threading
@@ -17,10 +19,11 @@ import numpy as np
 from vl3.conventions import IGNORED_LABEL
 from vl3.config.data import DataConfig
 from vl3.data.sample.chat import encode_messages, render_record
+from vl3.data.sample.checks import TIME_RANGE, check_times_in_video
 from vl3.data.build.index import MERGE_SIZES, IndexRow
 from vl3.data.sample.media import read_media, resolve_media_path
 from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items
-from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.data.sample.records import Record
 from vl3.data.build.shards import ShardWriter, shard_name
 from vl3.data.sample.tokenizer import ChatTokenizer
@@ -99,6 +102,7 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
             span = writer.write(f"{job.first_position + position:08d}", record, media)
             row.shard, row.sha256 = span.shard, span.sha256
             row.offset_bytes, row.length_bytes = span.offset_bytes, span.length_bytes
+            row.media_sha256, row.content_sha256 = content_digests(record, media)
             row.accept()
     return rows
 
@@ -115,8 +119,21 @@ def new_row(record: Record) -> IndexRow:
         num_images=len(record.images),
         chance=record.chance,
         warning=record.warning,
-        media_group="|".join(record.media_paths) or record.sample_id,
+        unknown_keys=", ".join(record.unknown_keys) or None,
     )
+
+
+def content_digests(record: Record, media: dict[str, bytes]) -> tuple[str, str]:
+    """`IndexRow.media_sha256` and `IndexRow.content_sha256` of a sample.
+
+    Two questions on one picture have the same first digest; the same question with another id has both.
+    """
+    by_path = {path: hashlib.sha256(data).hexdigest() for path, data in media.items()}
+    files = " ".join(by_path[path] for path in record.media_paths)
+    messages = [(turn.role, turn.text) for turn in record.turns]
+    messages += [(f"{event.role} {event.time_seconds}", event.text) for event in record.events]
+    content = json.dumps([files, record.start_seconds, record.end_seconds, messages])
+    return files, hashlib.sha256(content.encode()).hexdigest()
 
 
 def load_media(record: Record, data_folder: Path) -> dict[str, bytes]:
@@ -133,10 +150,13 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup
     """Decode a sample once and fill in its facts and token counts for every merge.
 
     Raises:
-        SampleProblem: a file cannot be decoded, or the sample exceeds the limits at every merge.
+        SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits at
+            every merge.
     """
     decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES])
     _note_media(row, decoded)
+    if decoded.video_facts is not None:
+        check_times_in_video(_annotated_times(record), decoded.video_facts.duration_seconds, record.where)
     chat = encode_messages(render_record(record, decoded.timestamps_F), setup.tokenizer)
     row.text_tokens = int((chat.input_ids_T != setup.tokenizer.image_id).sum())
     row.supervised_tokens = int((chat.labels_T != IGNORED_LABEL).sum())
@@ -149,6 +169,15 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup
         setattr(row, f"kept_tokens_m{merge}", kept_tokens)
         shortest.append((row.text_tokens + image_tokens + kept_tokens, image_tokens + video_tokens))
     _check_limits(shortest, record, setup.config)
+
+
+def _annotated_times(record: Record) -> list[tuple[str, float]]:
+    """The times that an annotation claims to be in its video: those of a stream, and of answers such as `2.0-4.5 s`."""
+    if record.is_stream:
+        messages = [("a message", event.time_seconds) for event in record.events]
+        return [*messages, ("end_time", record.end_seconds or 0.0)]
+    answers = [TIME_RANGE.fullmatch(turn.text) for turn in record.turns if turn.role == "assistant"]
+    return [(f"the answer {shown(found[0])}", float(found[2])) for found in answers if found]
 
 
 def count_vision_tokens(

@@ -1,6 +1,7 @@
 r"""The chat format: exact strings of each message, and which tokens are supervised.
 
-Each message is tokenised separately. A message has one `<image>` for each image or frame; the caller repeats it once
+Each message is tokenised separately, and only what this module puts into it becomes special tokens: a text that
+contains `<|im_end|>` keeps it as text. A message has one `<image>` for each image or frame; the caller repeats it once
 for each token that the frame has (`expand_images`).
 
 A question on an image, supervised tokens in brackets:
@@ -42,10 +43,20 @@ _TAGS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(VIDEO_TAG)})")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One rendered message: its role and the exact text to tokenise."""
+    r"""One rendered message: its role, and its text in parts.
+
+    Every second part, starting with the second, is a special token; the others are text, whatever they contain:
+
+        ("", "<|im_start|>", "user\n", "<image>", "\nWhat?", "<|im_end|>", "\n")
+    """
 
     role: str
-    text: str
+    parts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The exact text of the message."""
+        return "".join(self.parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,13 +87,31 @@ def render_record(record: Record, timestamps_F: Sequence[float] | np.ndarray = (
 def render_message(role: str, text: str, timestamps_F: Sequence[float] | np.ndarray = ()) -> Message:
     r"""One message. Text around tags is stripped; a newline comes after an image or the last frame, none before it.
 
+    Only the user shows media: in any other message a tag is text.
+
     >>> render_message("user", "A <image> B").text
     '<|im_start|>user\nA<image>\nB<|im_end|>\n'
     """
-    frames = ",".join(f"Time {float(seconds):.1f}s:{IMAGE_MARK}" for seconds in timestamps_F)
-    media = {IMAGE_TAG: f"{IMAGE_MARK}\n", VIDEO_TAG: f"{frames}\n"}
-    content = "".join(media.get(chunk) or chunk.strip() for chunk in _TAGS.split(text))
-    return Message(role=role, text=f"{MESSAGE_START}{role}\n{content}{MESSAGE_END}\n")
+    if role != "user":
+        return render_text(role, text)
+    frames = [f"{',' if index else ''}Time {float(seconds):.1f}s:" for index, seconds in enumerate(timestamps_F)]
+    parts = ["", MESSAGE_START, f"{role}\n"]
+    for chunk in _TAGS.split(text):
+        before = frames if chunk == VIDEO_TAG else [""] if chunk == IMAGE_TAG else []
+        for words in before:
+            parts[-1] += words
+            parts += [IMAGE_MARK, ""]
+        parts[-1] += "\n" if chunk in (IMAGE_TAG, VIDEO_TAG) else chunk.strip()
+    return Message(role=role, parts=(*parts, MESSAGE_END, "\n"))
+
+
+def render_text(role: str, text: str) -> Message:
+    r"""One message without media, in which `<image>` is text.
+
+    >>> render_text("user", " A <image> B").text
+    '<|im_start|>user\nA <image> B<|im_end|>\n'
+    """
+    return Message(role=role, parts=("", MESSAGE_START, f"{role}\n{text.strip()}", MESSAGE_END, "\n"))
 
 
 def _render_stream(
@@ -99,7 +128,7 @@ def _render_stream(
         while frame < len(timestamps_F) and timestamps_F[frame] <= event.time_seconds:
             yield render_stream_frame(float(timestamps_F[frame]) - start_seconds)
             frame += 1
-        yield render_message(event.role, event.text)
+        yield render_text(event.role, event.text)
 
 
 def render_stream_frame(seconds: float) -> Message:
@@ -108,8 +137,8 @@ def render_stream_frame(seconds: float) -> Message:
     >>> render_stream_frame(2.0).text
     '<|stream_start|>stream\nTime 2.0s: <image>\n<|stream_end|>'
     """
-    text = f"{STREAM_START}{STREAM_ROLE}\nTime {seconds:.1f}s: {IMAGE_MARK}\n{STREAM_END}"
-    return Message(role=STREAM_ROLE, text=text)
+    words = f"{STREAM_ROLE}\nTime {seconds:.1f}s: "
+    return Message(role=STREAM_ROLE, parts=("", STREAM_START, words, IMAGE_MARK, "\n", STREAM_END, ""))
 
 
 def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> EncodedChat:
@@ -125,7 +154,7 @@ def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> En
     labels: list[int] = []
     answer_start = 0
     for index, message in enumerate(messages):
-        tokens = tokenizer.encode(message.text)
+        tokens = _encode_message(message, tokenizer)
         targets = [IGNORED_LABEL] * len(tokens)
         if message.role == "assistant":
             first, last = _answer_span(tokens, tokenizer)
@@ -139,6 +168,13 @@ def encode_messages(messages: Sequence[Message], tokenizer: ChatTokenizer) -> En
     return EncodedChat(
         input_ids_T=np.array(ids, dtype=np.int64), labels_T=np.array(labels, dtype=np.int64), answer_start=answer_start
     )
+
+
+def _encode_message(message: Message, tokenizer: ChatTokenizer) -> list[int]:
+    ids: list[int] = []
+    for index, part in enumerate(message.parts):
+        ids += tokenizer.encode(part) if index % 2 else tokenizer.encode_text(part)
+    return ids
 
 
 def _answer_span(tokens: list[int], tokenizer: ChatTokenizer) -> tuple[int, int]:

@@ -1,23 +1,25 @@
 """Checks of a sample's texts and times; each raises a SampleProblem with its reason."""
 
+import contextlib
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.problems import ProblemKind, SampleProblem, printable, shown
 
 IMAGE_TAG = "<image>"
 VIDEO_TAG = "<video>"
-RESERVED_STRINGS = ("<|im_start|>", "<|im_end|>", "<|stream_start|>", "<|stream_end|>", "<|endoftext|>")
-"""Control tokens: inside a text they would end a message or start another one."""
 TIME_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s(?:econds)?\.?")
 """A temporal grounding answer, such as `4.0-9.5 s`."""
 BOX_LIMIT = 1000
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+TIME_TOLERANCE_SECONDS = 1.0
+TIME_TOLERANCE_SHARE = 0.01
+"""How far a time may be beyond the end of its video: annotations round it, and another encoding cuts a few frames."""
+_NUMBER = r"\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s*"
 _BOXES = re.compile(r"\[(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*)\]")
-_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]", re.IGNORECASE)
 
 
 def check_alternation(roles: Sequence[str], where: str) -> None:
@@ -38,10 +40,6 @@ def check_alternation(roles: Sequence[str], where: str) -> None:
 def check_texts(messages: Sequence[tuple[str, str]], num_images: int, num_videos: int, where: str) -> None:
     """Raise unless the tags match the media and are in user turns only, and no answer is empty."""
     for role, text in messages:
-        for reserved in RESERVED_STRINGS:
-            if reserved in text:
-                reason = f"a text contains {reserved!r}, which separates messages. Remove it from the text."
-                raise SampleProblem(ProblemKind.TAGS, reason, where)
         if role != "user" and (IMAGE_TAG in text or VIDEO_TAG in text):
             reason = f"a media tag is in a turn of the {role}; only human turns may have media. Move the tag."
             raise SampleProblem(ProblemKind.TAGS, reason, where)
@@ -85,17 +83,30 @@ def finite_seconds(data: dict[str, Any], key: str, where: str) -> float:
         SampleProblem: it is missing, negative or not a number.
     """
     value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise SampleProblem(ProblemKind.TIMES, f"{key}={value!r} is not a time in seconds. Correct it.", where)
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        with contextlib.suppress(OverflowError):  # an integer of more than 308 digits
+            return float(value)
+    raise SampleProblem(ProblemKind.TIMES, f"{key}={shown(value)} is not a time in seconds. Correct it.", where)
 
 
 def check_time_ranges(texts: Sequence[str], where: str) -> None:
     """Raise if the time range of a temporal grounding answer ends before it starts."""
     for text in texts:
         found = TIME_RANGE.fullmatch(text)
-        if found and float(found[1]) > float(found[2]):
-            reason = f"the answer {text!r} ends before it starts. Correct the times."
+        if found and not float(found[1]) <= float(found[2]) < math.inf:
+            reason = f"the answer {shown(text)} ends before it starts. Correct the times."
+            raise SampleProblem(ProblemKind.TIMES, reason, where)
+
+
+def check_times_in_video(times: Iterable[tuple[str, float]], duration_seconds: float, where: str) -> None:
+    """Raise if a time, given with a name for it, is after the end of the video and the tolerance.
+
+    A video of 6 s has 1.06 s of tolerance: an answer `2.0-6.5 s` passes, `2.0-9.5 s` does not.
+    """
+    limit = duration_seconds + TIME_TOLERANCE_SECONDS + TIME_TOLERANCE_SHARE * duration_seconds
+    for name, seconds in times:
+        if not seconds <= limit:
+            reason = f"{name} is at {seconds:g} s, but the video ends at {duration_seconds:.2f} s. Correct the times."
             raise SampleProblem(ProblemKind.TIMES, reason, where)
 
 
@@ -108,9 +119,9 @@ def check_boxes(texts: Sequence[str], where: str) -> None:
         for group in _BOXES.finditer(text):
             for box in _BOX.finditer(group[1]):
                 x0, y0, x1, y1 = (float(number) for number in box.groups())
-                if min(x0, y0) < 0 or max(x1, y1) > BOX_LIMIT or x0 > x1 or y0 > y1:
+                if not (0 <= x0 <= x1 <= BOX_LIMIT and 0 <= y0 <= y1 <= BOX_LIMIT):  # so that NaN is refused
                     reason = (
-                        f"box {box[0]} is not x0,y0,x1,y1 within 0 to {BOX_LIMIT} of width and height. "
+                        f"box {printable(box[0], 80)} is not x0,y0,x1,y1 within 0 to {BOX_LIMIT} of width and height. "
                         "Normalise its corners."
                     )
                     raise SampleProblem(ProblemKind.BOXES, reason, where)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 
 
 def resolve_media_path(root: Path, relative: str, where: str) -> Path:
@@ -14,17 +14,19 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
     folder = root.resolve()
     try:
         path = (folder / relative).resolve()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _missing(relative, where, f"is not a usable path ({error})") from error
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a circle of links, a folder without access
+        detail = getattr(error, "strerror", None) or "no system takes it as a path"
+        raise _missing(relative, where, f"is not a usable path ({detail})") from error
     if not path.is_relative_to(folder):
         raise SampleProblem(
             ProblemKind.OUTSIDE_FOLDER,
-            f"{relative!r} leads outside the data folder. A dataset may read only its own files: put the file into the "
-            "folder and write its path relative to the folder.",
+            f"{shown(relative)} leads outside the data folder. A dataset may read only its own files: put the file "
+            "into the folder and write its path relative to the folder.",
             where,
         )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist in the data folder"
+    if not is_file:
+        what = "is a folder, not a file" if is_folder else "does not exist in the data folder"
         raise _missing(relative, where, what)
     return path
 
@@ -43,5 +45,5 @@ def read_media(path: Path, relative: str, where: str) -> bytes:
 
 def _missing(relative: str, where: str, what: str) -> SampleProblem:
     return SampleProblem(
-        ProblemKind.MISSING_FILE, f"media file {relative!r} {what}. Restore the file or drop the sample.", where
+        ProblemKind.MISSING_FILE, f"media file {shown(relative)} {what}. Restore the file or drop the sample.", where
     )

@@ -16,13 +16,16 @@ from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, re
 from vl3.data.sample.geometry import ItemSize, fit_sizes
 from vl3.data.sample.image import decode_image, resize_image
 from vl3.data.sample.patches import patchify
-from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.problems import ProblemKind, SampleProblem, printable
 from vl3.data.sample.records import Record
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
 
 STREAM_MAX_FRAMES = 400
 """Maximum number of frames of a streaming sample, as in the released code."""
+
+
+MAX_PATH_CHARACTERS = 200
 
 
 class Pruner(Protocol):
@@ -119,12 +122,15 @@ def decode_media(
     """Decode a sample's media once; frames are kept only at the sizes that the (image merge, video merge) pairs need.
 
     Raises:
-        SampleProblem: a file cannot be decoded.
+        SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
-    images = tuple(decode_image(media[path], f"{record.where}: {path}") for path in record.images)
+    _check_count(record, data)
+    # A file that is shown several times is decoded once.
+    pixels = {path: decode_image(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
+    images = tuple(pixels[path] for path in record.images)
     if record.video is None:
         return DecodedSample(images=images, video_facts=None, timestamps_F=np.zeros(0), frames_by_size={})
-    with open_video(media[record.video], f"{record.where}: {record.video}") as source:
+    with open_video(media[record.video], _place(record, record.video)) as source:
         plan = _plan_frames(record, source, data)
         sizes = {_fit(images, source.facts, len(plan.timestamps_F), merge, data, patch_size)[-1] for merge in merges}
         frames = {size: np.empty((len(plan.timestamps_F), *size, 3), dtype=np.uint8) for size in sizes}
@@ -133,6 +139,21 @@ def decode_media(
                 frames_FHWC[index] = resize_image(frame_HWC, height_px, width_px)
         return DecodedSample(
             images=images, video_facts=source.facts, timestamps_F=plan.timestamps_F, frames_by_size=frames
+        )
+
+
+def _place(record: Record, path: str) -> str:
+    return f"{record.where}: {printable(path, MAX_PATH_CHARACTERS)}"
+
+
+def _check_count(record: Record, data: DataConfig) -> None:
+    """Refuse more images than a sample may have vision tokens, before they are decoded: each takes one at least."""
+    if len(record.images) > data.visual_budget_tokens:
+        raise SampleProblem(
+            ProblemKind.TOO_LONG,
+            f"the sample has {len(record.images)} images, more than its vision tokens, {data.visual_budget_tokens} "
+            "(data.visual_budget_tokens). Split the sample or raise the limit.",
+            record.where,
         )
 
 

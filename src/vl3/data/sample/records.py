@@ -1,6 +1,7 @@
 """Annotations in the VideoLLaMA3 format: each line, a JSON object, becomes a Record or a problem with its reason."""
 
-import json
+import math
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,17 @@ from typing import Any
 
 from vl3.config.data import Category
 from vl3.data.sample import checks
-from vl3.data.sample.problems import ProblemKind, SampleProblem
-from vl3.errors import DataError
+from vl3.data.sample.keys import unknown_keys
+from vl3.data.sample.lines import parse_line, read_lines
+from vl3.data.sample.problems import ProblemKind, SampleProblem, printable, shown
 
 IMAGE_TAG = checks.IMAGE_TAG
 VIDEO_TAG = checks.VIDEO_TAG
 DEFAULT_SOURCE = "default"
+MAX_NAME_CHARACTERS = 512
+"""Maximum length of an id or a source: they are printed, and kept in memory for every line."""
+_NAME_RULE = f"Write a text of 1 to {MAX_NAME_CHARACTERS} characters without control characters"
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -57,6 +63,8 @@ class Record:
     where: str
     warning: str | None = None
     """What was corrected while reading, such as a missing tag; None if nothing was."""
+    unknown_keys: tuple[str, ...] = ()
+    """Keys of the line that are not read."""
 
     @property
     def is_stream(self) -> bool:
@@ -89,11 +97,11 @@ def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
     """Read an annotation file line by line; a bad line becomes a BadLine, empty lines are skipped.
 
     Raises:
-        DataError: the file is missing or not UTF-8 text.
+        DataError: the file is missing or cannot be read.
     """
-    name = f"{path.parent.name}/{path.name}"
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
+    name = printable(f"{path.parent.name}/{path.name}")
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip(b" \t\r\n"):
             continue
         where = f"{name}:{number}"
         try:
@@ -102,7 +110,16 @@ def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
             yield BadLine(where=where, kind=problem.kind, reason=problem.reason, sample_id=f"{split}-{number}")
 
 
-def parse_record(line: str, *, where: str, split: str) -> Record:
+def default_id(split: str, where: str) -> str:
+    """The id of a line that has none.
+
+    >>> default_id("train", "annotations/train.jsonl:3")
+    'train-3'
+    """
+    return f"{split}-{where.rpartition(':')[2]}"
+
+
+def parse_record(line: str | bytes, *, where: str, split: str) -> Record:
     """Parse and check one annotation line; media files are not opened.
 
     >>> parse_record('{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}',
@@ -112,13 +129,15 @@ def parse_record(line: str, *, where: str, split: str) -> Record:
     Raises:
         SampleProblem: the line is refused; the error has the kind, the reason and the location.
     """
-    data = _parse_json(line, where)
+    data = parse_line(line, where)
+    is_stream = _is_stream(data, where)
+    unknown = unknown_keys(data, is_stream, where)
     images, video = _media_fields(data, where)
     start_seconds = end_seconds = None
     turns: tuple[Turn, ...] = ()
     events: tuple[StreamEvent, ...] = ()
     warning = None
-    if data.get("stream"):
+    if is_stream:
         events = _parse_events(data, images, video, where)
         start_seconds, end_seconds = checks.check_stream_times(data, [e.time_seconds for e in events], where)
     else:
@@ -131,10 +150,10 @@ def parse_record(line: str, *, where: str, split: str) -> Record:
     if category is Category.TEMPORAL_GROUNDING:
         checks.check_time_ranges(texts, where)
     return Record(
-        sample_id=_text_field(data, "id", f"{split}-{where.rpartition(':')[2]}", where),
+        sample_id=_sample_id(data, default_id(split, where), where),
         split=split,
         category=category,
-        source=_text_field(data, "source", DEFAULT_SOURCE, where),
+        source=_source(data, where),
         images=images,
         video=video,
         turns=turns,
@@ -144,29 +163,15 @@ def parse_record(line: str, *, where: str, split: str) -> Record:
         chance=_chance(data, where),
         where=where,
         warning=warning,
+        unknown_keys=unknown,
     )
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            yield from file
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} does not exist. A data folder needs {annotations_file('train')}; see docs/data-formats.md."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text ({error}). Restore the file.") from error
-
-
-def _parse_json(line: str, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise SampleProblem(ProblemKind.JSON, f"the line is not JSON ({error}). Correct or drop it.", where) from error
-    if not isinstance(data, dict):
-        raise _structure(where, f"the line is a {type(data).__name__}, not an object. Write one object per line.")
-    return data
+def _is_stream(data: dict[str, Any], where: str) -> bool:
+    value = data.get("stream")
+    if value is not None and not isinstance(value, bool):
+        raise _structure(where, f"stream={shown(value)} is neither true nor false. Write one of them.")
+    return bool(value)
 
 
 def _media_fields(data: dict[str, Any], where: str) -> tuple[tuple[str, ...], str | None]:
@@ -182,7 +187,7 @@ def _paths(data: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = data.get(key)
     paths = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-        raise _structure(where, f"{key}={value!r} is not a path or a list of paths. Correct it.")
+        raise _structure(where, f"{key}={shown(value)} is not a path or a list of paths. Correct it.")
     return tuple(paths)
 
 
@@ -236,10 +241,11 @@ def _parse_events(
 
 def _message(message: Any, role_key: str, text_key: str, where: str) -> tuple[str, str]:
     if not isinstance(message, dict) or not isinstance(message.get(text_key), str):
-        raise _structure(where, f"a turn is {message!r:.80}; it must have {role_key!r} and a text {text_key!r}.")
-    if message.get(role_key) not in _ROLES:
-        raise _structure(where, f"speaker {message.get(role_key)!r} is unknown. Use one of {', '.join(_ROLES)}.")
-    return _ROLES[message[role_key]], message[text_key].strip()
+        raise _structure(where, f"a turn is {shown(message)}; it must have {role_key!r} and a text {text_key!r}.")
+    role = message.get(role_key)
+    if not isinstance(role, str) or role not in _ROLES:
+        raise _structure(where, f"speaker {shown(role)} is unknown. Use one of {', '.join(_ROLES)}.")
+    return _ROLES[role], message[text_key].strip()
 
 
 def _category(
@@ -253,7 +259,7 @@ def _category(
     named = data.get("category")
     if named is not None:
         if named not in tuple(Category):
-            raise _structure(where, f"category {named!r} is unknown. Use one of {', '.join(Category)}.")
+            raise _structure(where, f"category {shown(named)} is unknown. Use one of {', '.join(Category)}.")
         return Category(named)
     if events:
         return Category.STREAMING
@@ -267,13 +273,32 @@ def _category(
     return Category.TEXT_ONLY
 
 
-def _text_field(data: dict[str, Any], key: str, default: str, where: str) -> str:
-    value = data.get(key)
+def _sample_id(data: dict[str, Any], default: str, where: str) -> str:
+    """The id, of which a number is taken as text: 7 is the same id as "7"."""
+    value = data.get("id")
     if value is None:
         return default
-    if not isinstance(value, str) or not value or (":" in value and key == "source"):
-        raise _structure(where, f"{key}={value!r} is not a name. Write a non-empty text without ':'.")
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
+        value = str(value)
+    if not _is_name(value):
+        raise _structure(where, f"id={shown(value)} is not a name. {_NAME_RULE}.")
     return value
+
+
+def _source(data: dict[str, Any], where: str) -> str:
+    value = data.get("source")
+    if value is None:
+        return DEFAULT_SOURCE
+    if not _is_name(value) or ":" in value:
+        raise _structure(where, f"source={shown(value)} is not a name. {_NAME_RULE}, and without ':'.")
+    return value
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value can stand on one line of a list, whatever prints it: some text, no control characters."""
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME_CHARACTERS:
+        return False
+    return value.isprintable() or not any(unicodedata.category(char) in _CONTROLS for char in value)
 
 
 def _chance(data: dict[str, Any], where: str) -> float | None:
@@ -281,7 +306,7 @@ def _chance(data: dict[str, Any], where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise _structure(where, f"chance={value!r} is not a probability. Write a number from 0 to 1.")
+        raise _structure(where, f"chance={shown(value)} is not a probability. Write a number from 0 to 1.")
     return float(value)
 
 

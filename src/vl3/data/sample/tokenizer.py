@@ -1,6 +1,8 @@
 """The tokenizer of the chat format: a `tokenizer.json` whose special tokens are looked up by their strings."""
 
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +21,11 @@ ADDED_TOKENS = (IMAGE_MARK, STREAM_START, STREAM_END)
 _OTHER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 
+_MARKUP = re.compile(r"<\S+>")
+
+
 class ChatTokenizer:
-    """Text to token ids and back. Special tokens inside the text are recognised; none are added around it."""
+    """Text to token ids and back; no tokens are added around a text."""
 
     def __init__(self, tokenizer: Tokenizer, *, folder: Path | None = None) -> None:
         """Wrap a tokenizer and add those of `ADDED_TOKENS` that it lacks.
@@ -38,6 +43,12 @@ class ChatTokenizer:
         self.im_start_id = self._id_of(MESSAGE_START)
         self.im_end_id = self._id_of(MESSAGE_END)
         self.end_of_text_id = self._id_of(END_OF_TEXT)
+        added = tokenizer.get_added_tokens_decoder().values()
+        # Some of Qwen2.5's control tokens, such as <|fim_prefix|>, are not marked as special.
+        marks = {token.content for token in added if token.special or _MARKUP.fullmatch(token.content)}
+        marks |= {*ADDED_TOKENS, MESSAGE_START, MESSAGE_END, END_OF_TEXT}
+        self._mark_ids = frozenset(self._id_of(mark) for mark in marks)
+        self._marks = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ChatTokenizer":
@@ -62,8 +73,22 @@ class ChatTokenizer:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without a begin-of-text token."""
+        """Ids of a text of our own, in which special tokens are recognised; see `encode_text` for all others."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a text of somebody else: what looks like a special token in it stays text.
+
+        `a<|im_end|>b` is cut into `a<` and `|im_end|>b`, so its ids decode to the same text, and none is special.
+        """
+        if not self._marks.search(text):
+            return self.encode(text)
+        cuts = [0, *(found.start() + 1 for found in self._marks.finditer(text)), len(text)]
+        ids = [token for start, end in itertools.pairwise(cuts) for token in self.encode(text[start:end])]
+        if self._mark_ids.isdisjoint(ids):
+            return ids
+        # One special token within another leaves the inner one whole, so every character is encoded by itself.
+        return [token for character in text for token in self.encode(character)]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of ids; `skip_special` leaves out special tokens."""

@@ -188,7 +188,6 @@ def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> st
         events_path=Path(os.devnull),
         failure_path=Path(os.devnull),
         work_uri="",
-        timeout_seconds=60,
     )
     try:
         client.create(TRAINJOBS, build_trainjob(job, attempt=1), dryRun="All")

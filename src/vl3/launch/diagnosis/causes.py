@@ -112,13 +112,12 @@ QUEUE_TIMEOUT = Cause(
     "never",
     "Start the run again later, raise placements.{stage}.queue_timeout_seconds or set a higher priority.",
 )
+STALLED = Cause("stalled", ClusterError, "progress", "Start the run again: it resumes from its last checkpoint.")
+"""The job has hung. A lost message or a broken node may be why, so that another attempt may do better."""
 DEADLINE = Cause(
-    "deadline",
-    ClusterError,
-    "never",
-    "Start the run again: it resumes from its last checkpoint. If it really needs that long, raise "
-    "stages.{stage}.timeout_seconds.",
+    "deadline", ConfigError, "never", 'Raise the limit or set none: SET="stages.{stage}.timeout_seconds=null".'
 )
+"""The job ran longer than the recipe allows."""
 DELETED = Cause(
     "deleted",
     ClusterError,
@@ -143,12 +142,14 @@ class AttemptFailure:
     """What is wrong and where: names of objects, values, the cluster's own message."""
     pod: str = ""
     """The pod that failed first."""
+    remedy: str = ""
+    """What to do, where that depends on more than the cause; empty for the cause's own remedy."""
 
     def error(self, task: str, stage: str, *, attempts: int, last_lines: str = "") -> Vl3Error:
         """The error that ends the launch."""
         tries = f" (attempt {attempts})" if attempts > 1 else ""
         shown = f" Last lines of {self.pod}:\n{last_lines}" if last_lines else ""
-        remedy = self.cause.remedy.format(stage=stage)
+        remedy = self.remedy or self.cause.remedy.format(stage=stage)
         return self.cause.family(f"{task}{tries}: {self.text}{_stop(self.text)} {remedy}{shown}".strip())
 
 

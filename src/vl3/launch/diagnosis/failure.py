@@ -217,6 +217,9 @@ def _of_container(end: Object) -> tuple[Cause, str]:
         return (causes.CRASH if is_crash else causes.OF_FAMILY[family]), f"ended with exit code {code}: {message}"
     if code in causes.OF_EXIT_CODE:
         return causes.OF_EXIT_CODE[code], f"ended with exit code {code}"
+    if code == 137:  # the kubelet has set the reason OOMKilled if the kernel's killer of the pod's cgroup did it
+        said = "; who sent it is not known: the kubelet reports no OOMKilled"
+        return causes.CRASH, f"ended with exit code {code} (signal 9{said})"
     signal = f" (signal {code - 128})" if 128 < code < 160 else ""
     return causes.CRASH, f"ended with exit code {code}{signal}"
 

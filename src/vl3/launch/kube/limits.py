@@ -17,7 +17,7 @@ class LaunchLimits:
     settling_seconds: float = 120.0
     """Time after an outage in which a refusal of the API server is retried: it loads rights and CRDs late."""
     image_pull_seconds: float = 1800.0
-    """Time that a pod may take to get its image."""
+    """Time that a pod may take to get its image; a kubelet tells nothing of a pull's progress."""
     image_certain_seconds: float = 30.0
     """Time that a registry must keep reporting that an image does not exist or is denied before that counts."""
     container_config_seconds: float = 20.0

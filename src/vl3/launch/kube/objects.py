@@ -9,6 +9,8 @@ Object = dict[str, Any]
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 CONTAINER = "node"
 """Name of the container that trains."""
+STEP_CONTAINER = "main"
+"""Name of the container in which Argo runs a step, beside helpers of its own."""
 
 
 def name_of(item: Object) -> str:
@@ -116,6 +118,16 @@ def image_of(pod: Object) -> str:
     containers = pod["spec"].get("containers") or ()
     chosen = next((one for one in containers if one.get("name") == CONTAINER), containers[0] if containers else {})
     return str(chosen.get("image") or "?")
+
+
+def running_image(pod: Object) -> str:
+    """Digest of the image that trains or runs a step, as the pod's node says: `ghcr.io/vl3/trainer@sha256:...`.
+
+    Empty before it runs. Some runtimes put a scheme in front of it.
+    """
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    ours: Object = next((one for one in statuses if one.get("name") in (CONTAINER, STEP_CONTAINER)), {})
+    return str(ours.get("imageID") or "").rpartition("://")[2]
 
 
 def is_ready(pod: Object) -> bool:

@@ -1,8 +1,10 @@
 """One attempt: a TrainJob followed from its creation (or adoption) to its end."""
 
 import queue
+import time
 from collections.abc import Sequence
 
+from vl3.errors import ClusterError
 from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.diagnosis.failure import classify, find_trouble
@@ -21,13 +23,14 @@ from vl3.launch.kube.objects import (
 from vl3.launch.kube.outages import until_answered
 from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS
 from vl3.launch.kube.watch import Change, ResourceWatcher
+from vl3.launch.stall import Overdue, StallWatch
 from vl3.launch.trainjob.durations import Durations, now
 from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
 from vl3.launch.trainjob.names import pod_selector
 from vl3.launch.trainjob.observed import ObservedObjects, rank_zero
 from vl3.launch.trainjob.output import LaunchOutput
 from vl3.launch.trainjob.queue_position import QueuePosition
-from vl3.launch.trainjob.state import WAITING, Observation, observe
+from vl3.launch.trainjob.state import RUNNING, WAITING, Observation, observe
 
 _TICK_SECONDS = 1.0
 
@@ -48,11 +51,13 @@ class Attempt:
         self._client = client
         self._limits = limits
         self._output = output
+        self._stall = StallWatch(job, time.monotonic())
         self._observed = ObservedObjects(trainjob)
         self._inbox: queue.SimpleQueue[Change | LogLine] = queue.SimpleQueue()
         self._followers: dict[str, LogFollower] = {}
         self._queue_position = QueuePosition(client, job.placement.queue, every_seconds=limits.place_seconds)
         self._latest_warning = LatestWarning(client, self._name, every_seconds=limits.place_seconds)
+        self._stored_step = 0
         self._said: tuple[str, str] | None = None
         self._said_at = 0.0
         self._drain_seconds = 0.0  # set when the job has ended: only then the rest of its log is worth a wait
@@ -64,6 +69,11 @@ class Attempt:
         self._watchers = [
             ResourceWatcher(client, kind, query, self._inbox.put, limits) for kind, query in queries.items()
         ]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that its pods run, by digest."""
+        return self._observed.images
 
     def follow(self) -> AttemptFailure | None:
         """Follow to the end; returns None when the job is complete, otherwise what ended it.
@@ -88,9 +98,9 @@ class Attempt:
 
     def _look(self) -> tuple[bool, AttemptFailure | None]:
         """Report what is new; returns whether the attempt is over, and why it failed."""
-        observed, time = self._observed, now()
+        observed, moment = self._observed, now()
         observation = observe(observed.trainjob, observed.workload, observed.pods, nodes=self._placement.nodes)
-        self.durations.look(observation, time)
+        self.durations.look(observation, moment)
         self._follow_logs()
         if observation.state in ("complete", "failed"):
             self._drain_seconds = self._limits.log_drain_seconds
@@ -102,31 +112,47 @@ class Attempt:
         if observation.state == "deleted":
             return True, AttemptFailure(causes.DELETED, f"TrainJob {self._name} was deleted, not by this launcher")
         trouble = find_trouble(observed.trainjob, observed.workload, observed.pods, observed.lost_pods)
-        self._say(self._with_details(observation, trouble, time))
-        failure = self._time_over(observation, time) or self.durations.lasting(trouble, time)
+        self._say(self._with_details(observation, trouble, moment))
+        failure = self._time_over(observation, moment) or self.durations.lasting(trouble, moment)
         return failure is not None, failure
 
-    def _with_details(self, observation: Observation, trouble: AttemptFailure | None, time: float) -> Observation:
+    def _with_details(self, observation: Observation, trouble: AttemptFailure | None, moment: float) -> Observation:
         """The observation with details that need a request: the place in the queue, or events."""
         details = ""
         if observation.state in WAITING:
-            details = self._queue_position.text(self._observed.workload, time)
+            details = self._queue_position.text(self._observed.workload, moment)
         else:
             self._queue_position.forget()
         if self._observed.workload is None or (trouble is not None and trouble.cause is causes.NO_PODS):
-            details += self._latest_warning.text(time)
+            details += self._latest_warning.text(moment)
         else:
             self._latest_warning.forget()
         return Observation(observation.state, observation.text + details, observation.since)
 
-    def _time_over(self, observation: Observation, time: float) -> AttemptFailure | None:
-        if self.durations.waited(time) > self._placement.queue_timeout_seconds:
-            text = f"TrainJob {self._name} waited {self.durations.waited(time):.0f} s in queue {self._placement.queue} "
+    def _time_over(self, observation: Observation, moment: float) -> AttemptFailure | None:
+        waited = self.durations.waited(moment)
+        if waited > self._placement.queue_timeout_seconds:
+            text = f"TrainJob {self._name} waited {waited:.0f} s in queue {self._placement.queue} "
             return AttemptFailure(causes.QUEUE_TIMEOUT, text + f"({observation.text}) and was withdrawn")
-        if self.durations.running_seconds > self._job.timeout_seconds:
-            text = f"TrainJob {self._name} was still running after {self._job.timeout_seconds:g} s and was stopped"
-            return AttemptFailure(causes.DEADLINE, text)
-        return None
+        if observation.state not in RUNNING:
+            self._stall.restart(time.monotonic())
+        overdue = self._stall.overdue(time.monotonic(), running_seconds=self.durations.running_seconds)
+        if overdue is None or (overdue.family is ClusterError and self._has_gone_on()):
+            return None
+        return AttemptFailure(_cause_of(overdue), f"TrainJob {self._name}: {overdue.text}", remedy=overdue.remedy)
+
+    def _has_gone_on(self) -> bool:
+        """Whether a silent job is at work, or may be: its log may be what fails, and not the job.
+
+        The pods copy their events to the store, too. A store that cannot be read proves nothing, so that the job gets
+        the same time again.
+        """
+        step = self._output.stored_step()
+        if step is not None and step <= max(self._stall.done, self._stored_step):
+            return False
+        self._stored_step = step or self._stored_step
+        self._stall.sign(time.monotonic())
+        return True
 
     def _why_failed(self) -> AttemptFailure:
         trainjob = self._observed.trainjob
@@ -161,7 +187,9 @@ class Attempt:
 
     def _take(self, message: Change | LogLine) -> None:
         if isinstance(message, LogLine):
-            self._output.line(message.text)
+            event = self._output.line(message.text)
+            if event is not None:
+                self._stall.take(event, time.monotonic())
         elif message.error is not None:
             raise message.error
         else:
@@ -191,3 +219,7 @@ class Attempt:
             message = self._inbox.get()
             if isinstance(message, LogLine):
                 self._output.line(message.text)
+
+
+def _cause_of(overdue: Overdue) -> causes.Cause:
+    return causes.STALLED if overdue.family is ClusterError else causes.DEADLINE

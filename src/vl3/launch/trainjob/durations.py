@@ -15,7 +15,7 @@ class Durations:
     States seen at 0 queued, 40 running, 100 preempted, 130 resumed, 200 complete, in seconds:
 
         queued_seconds  = 40 + 30 = 70      waited(120) = 20, which queue_timeout_seconds limits
-        running_seconds = 60 + 70 = 130     which timeout_seconds limits
+        running_seconds = 60 + 70 = 130     which timeout_seconds limits where one is set
     """
 
     limits: LaunchLimits

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vl3.launch.diagnosis.causes import CRASH, Cause
+from vl3.launch.diagnosis.causes import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,6 @@ def may_retry(cause: Cause, history: list[FailedAttempt], *, max_retries: int) -
     if cause.retry == "never" or len(history) > max_retries:
         return False
     if cause.retry == "progress":
-        crashes = [past for past in history if past.cause == CRASH.name]
-        return len(crashes) < 2 or crashes[-1].step > crashes[-2].step
+        same = [past for past in history if past.cause == cause.name]
+        return len(same) < 2 or same[-1].step > same[-2].step
     return True

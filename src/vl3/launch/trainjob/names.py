@@ -29,7 +29,7 @@ OUR_LABELS = {
 }
 
 _MAX_RUN_ID = 253
-_STAGE = re.compile(r"[a-z]([a-z_]{0,30}[a-z])?")
+_STAGE = re.compile(r"[a-z]([a-z0-9_]{0,30}[a-z0-9])?")
 
 
 def run_hash(run_id: str) -> str:
@@ -98,6 +98,7 @@ def pod_selector(job: str) -> str:
 def _checked_stage(stage: str) -> str:
     if not _STAGE.fullmatch(stage):
         raise ConfigError(
-            f"stage={stage!r} is not a valid stage name. Use up to 32 letters a-z, with '_' between them."
+            f"stage={stage!r} is not a valid stage name. Use up to 32 characters of a-z, 0-9 and '_', with "
+            "a letter first and a letter or digit last."
         )
     return stage

@@ -1,6 +1,6 @@
 """The objects of one attempt, as far as the watchers have reported them."""
 
-from vl3.launch.kube.objects import Object, is_being_deleted, labels_of, uid_of
+from vl3.launch.kube.objects import Object, is_being_deleted, labels_of, running_image, uid_of
 from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS, Resource
 from vl3.launch.kube.watch import Change
 
@@ -46,6 +46,11 @@ class ObservedObjects:
     def all_pods(self) -> list[Object]:
         """All pods since the job was last admitted, as last seen."""
         return [*self.pods, *self._gone.values()]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images of those pods, by digest."""
+        return tuple(sorted({image for image in map(running_image, self.all_pods) if image}))
 
     def take(self, change: Change) -> None:
         """Apply a watcher's change.

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from vl3.errors import Vl3Error
+from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.kube.client import ApiError, Client
@@ -84,6 +85,7 @@ class _Launch:
         self._launcher_pod: LauncherPod | None = None
         self._queued_seconds = 0.0
         self._running_seconds = 0.0
+        self._images: tuple[str, ...] = ()
 
     def run(self) -> LaunchResult:
         number, history, found = self._find()
@@ -102,6 +104,7 @@ class _Launch:
                     seconds_queued=self._queued_seconds,
                     seconds_running=self._running_seconds,
                     states=tuple(self._output.states),
+                    images=self._images,
                 )
             history = [*history, FailedAttempt(failure.cause.name, self._output.last_step)]
             if not may_retry(failure.cause, history, max_retries=self._placement.max_retries):
@@ -115,7 +118,8 @@ class _Launch:
                 )
             number += 1
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
-            has_ended = failure.cause.patience is None  # otherwise only the launcher considers it failed
+            # Otherwise only the launcher considers it failed.
+            has_ended = failure.cause.patience is None and failure.cause is not causes.STALLED
             trainjob = self._replace(trainjob, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
@@ -205,6 +209,7 @@ class _Launch:
         finally:
             self._queued_seconds += attempt.durations.queued_seconds
             self._running_seconds += attempt.durations.running_seconds
+            self._images = attempt.images
         for pod, lines in attempt.tails.items():
             self._output.tail(pod, lines)
         return failure, attempt.tails

@@ -77,8 +77,18 @@ def _spec(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
             "env": _environment(job),
         },
         "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": _patch(job, placement)}}}],
-        "activeDeadlineSeconds": math.ceil(job.timeout_seconds) + DEADLINE_MARGIN_SECONDS,
+        **_deadline(job),
     }
+
+
+def _deadline(job: LaunchJob) -> dict[str, int]:
+    """The cluster's own limit, only where the stage has one: the launcher sees progress, and Kubernetes does not.
+
+    A job whose launcher does not come back is deleted by the collector (manifests/base/gc).
+    """
+    if job.timeout_seconds is None:
+        return {}
+    return {"activeDeadlineSeconds": math.ceil(job.timeout_seconds) + DEADLINE_MARGIN_SECONDS}
 
 
 def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:

@@ -8,15 +8,21 @@ from typing import Any
 
 from vl3.errors import ConfigError
 from vl3.models.config import VideoLlama3Config
+from vl3.models.layouts.ending import Ending
 from vl3.models.layouts.names import Layout, carried_values, official_config, transformers_config
 from vl3.models.preprocessing import Preprocessing
 from vl3.models.stored import CONFIG_FILE, RUN_FILE, read_json
 from vl3.models.vocabulary import IMAGE_PAD, IMAGE_TOKEN, METHOD_TOKENS, TOKENIZER_FILE, VIDEO_PAD, Vocabulary
 from vl3.system.files import storage_errors
 
-_MESSAGE_END, _END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
-_COPIED = ("vocab.json", "merges.txt", "special_tokens_map.json", "generation_config.json", RUN_FILE)
+_COPIED = ("vocab.json", "merges.txt", RUN_FILE)
 """Files that are the same in every layout."""
+_SPECIAL_TOKENS = "special_tokens_map.json"
+_TOKENIZER_SETTINGS: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+}
+"""tokenizer_config.json for a folder without one; its class loads tokenizer.json directly."""
 _PROCESSOR_CLASSES = {Layout.OFFICIAL: "Videollama3Qwen2Processor", Layout.TRANSFORMERS: "VideoLlama3Processor"}
 
 
@@ -50,10 +56,11 @@ class SideFiles:
         """
         vocabulary = _fitting_vocabulary(source, config, data, source_layout, layout)
         preprocessing = Preprocessing.read(source, data, source_layout, config.vision.patch_size)
-        carried = carried_values(data, source_layout)
+        ending = Ending.of(vocabulary)
+        carried = ending.corrected_ids(carried_values(data, source_layout))
         contents = {name: (source / name).read_bytes() for name in _COPIED if (source / name).is_file()}
-        contents |= _tokenizer_contents(source, vocabulary, layout)
-        contents.setdefault("generation_config.json", _json(_generation(vocabulary)))
+        contents |= _tokenizer_contents(source, vocabulary, layout, ending)
+        contents["generation_config.json"] = _json(ending.generation_config(source))
         for name, content in preprocessing.files(layout, config.vision.patch_size).items():
             contents[name] = _json(content)
         return cls(
@@ -113,39 +120,26 @@ def _fitting_vocabulary(
     return vocabulary
 
 
-def _tokenizer_contents(source: Path, vocabulary: Vocabulary, layout: Layout) -> dict[str, bytes]:
+def _tokenizer_contents(source: Path, vocabulary: Vocabulary, layout: Layout, ending: Ending) -> dict[str, bytes]:
     """tokenizer.json with its settings, and the chat template of the layout."""
     path = source / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else _tokenizer_settings(vocabulary)
+    settings = (read_json(path) if path.is_file() else dict(_TOKENIZER_SETTINGS)) | ending.tokens
     for key in ("auto_map", "chat_template"):  # auto_map would need the original's code; the template has its own file
         settings.pop(key, None)
     settings["processor_class"] = _PROCESSOR_CLASSES[layout]
     if "added_tokens_decoder" in settings:
         settings["added_tokens_decoder"] |= vocabulary.decoder_entries()
-    contents = {"tokenizer_config.json": _json(settings), TOKENIZER_FILE: _json(vocabulary.data)}
+    # A base's own padding and truncation would change the prompts.
+    tokenizer = vocabulary.data | {"padding": None, "truncation": None}
+    contents = {"tokenizer_config.json": _json(settings), TOKENIZER_FILE: _json(tokenizer)}
+    if (source / _SPECIAL_TOKENS).is_file():
+        contents[_SPECIAL_TOKENS] = _json(read_json(source / _SPECIAL_TOKENS) | ending.tokens)
     if (source / "added_tokens.json").is_file():
         contents["added_tokens.json"] = _json(read_json(source / "added_tokens.json") | vocabulary.added)
     template = resources.files("vl3.models").joinpath("templates", f"{layout}.jinja").read_text(encoding="utf-8")
     if layout == Layout.TRANSFORMERS:
         return contents | {"chat_template.jinja": template.encode()}
     return contents | {"chat_template.json": _json({"chat_template": template})}
-
-
-def _tokenizer_settings(vocabulary: Vocabulary) -> dict[str, Any]:
-    """tokenizer_config.json for a folder without one; its class loads tokenizer.json directly."""
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    names = {"eos_token": _MESSAGE_END, "pad_token": _END_OF_TEXT}
-    return settings | {key: token for key, token in names.items() if vocabulary.find(token) is not None}
-
-
-def _generation(vocabulary: Vocabulary) -> dict[str, Any]:
-    """generation_config.json for a folder without one: answers end with the chat format's `<|im_end|>`."""
-    ids = {
-        "bos_token_id": vocabulary.find(_END_OF_TEXT),
-        "eos_token_id": vocabulary.find(_MESSAGE_END),
-        "pad_token_id": vocabulary.find(_END_OF_TEXT),
-    }
-    return {key: token_id for key, token_id in ids.items() if token_id is not None}
 
 
 def _json(data: dict[str, Any]) -> bytes:

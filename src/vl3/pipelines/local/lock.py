@@ -17,6 +17,8 @@ from vl3.system.locks import HeldError, Holder, hold, read_holder
 from vl3.system.processes import end_marked, wait_for
 
 _LOCK = "run.lock"
+RUN_FOLDER_VARIABLE = "VL3_RUN_FOLDER"
+"""Names the run's folder to its processes."""
 _MARK = re.compile(r"([0-9]{1,10}):[0-9]{1,20}")
 
 
@@ -48,12 +50,13 @@ def run_lock(folder: Path) -> Iterator[Path]:
 def clean_up_after(former: Holder, folder: Path) -> None:
     """Wait a moment until the lifelines have ended a killed runner's processes; then end those that are left.
 
-    The content of the lock's file is used only if it cannot belong to another run: the runner with the mark has ended,
-    and the temporary folder has a name that only a run in this folder gives it.
+    The content of the lock's file is used only if it cannot belong to another run: the runner with the mark has ended
+    (a process of its pid started at another time, or none is there), the processes say themselves that they work in
+    this folder, and the temporary folder has a name that only a run in this folder gives it.
     """
     mark = former.facts.get("mark", "")
     if _is_gone(mark):
-        marked = f"{RUNNER_VARIABLE}={mark}"
+        marked = f"{RUNNER_VARIABLE}={mark}\0{RUN_FOLDER_VARIABLE}={folder}"
         if not wait_for(marked, timeout_seconds=5.0):
             end_marked(marked, grace_seconds=1.0)
     temporary = Path(former.facts.get("temporary", ""))

@@ -1,18 +1,16 @@
-"""The record of a run, `run.json`: its parameters, the state and time of each task, the versions."""
+"""The record of a run, `run.json`: its parameters, the state and time of each task, what ran."""
 
 import os
-import platform
+import re
 import secrets
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from vl3.config.parameters import WorkflowParameters
 from vl3.system.clock import now
 from vl3.system.files import atomic_write_json, read_record
-
-_LIBRARIES = ("vl3", "torch", "transformers", "deepspeed", "kfp", "mlflow", "great-expectations")
+from vl3.system.provenance import provenance
 
 
 def seconds_between(start: str, end: str) -> float:
@@ -41,7 +39,7 @@ class RunRecord:
             "error": None,
             "parameters": asked,
             "tasks": [{"name": name, "state": "waiting", "seconds": None, "reused": False} for name in tasks],
-            "versions": versions(),
+            **provenance(),
             "earlier_attempts": _earlier(former),
         }
 
@@ -106,19 +104,13 @@ def read_former(path: Path) -> dict[str, Any]:
     return former if is_whole else {}
 
 
-def versions() -> dict[str, str]:
-    """Python, the platform and the libraries that a result depends on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _run_id(former: dict[str, Any], workflow: str, asked: dict[str, Any], name: str) -> str:
-    if former.get("run_id") and (former.get("workflow"), former.get("parameters")) == (workflow, asked):
+    """The id of the attempt that is started again, or a new one.
+
+    The end of a run deletes what its id names on a cluster, so only an id that this folder gives is taken over.
+    """
+    is_same = (former.get("workflow"), former.get("parameters")) == (workflow, asked)
+    if is_same and re.fullmatch(re.escape(name) + r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", former["run_id"]):
         return former["run_id"]
     # Not only the time: two machines may start a run with the same name in the same second, on one cluster.
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -127,7 +119,8 @@ def _run_id(former: dict[str, Any], workflow: str, asked: dict[str, Any], name: 
 def _earlier(former: dict[str, Any]) -> list[dict[str, Any]]:
     if not former:
         return []
-    attempt = {key: former.get(key) for key in ("run_id", "state", "started_at", "seconds", "exit_code", "error")}
+    kept = ("run_id", "state", "started_at", "seconds", "exit_code", "error", "commit", "tree", "command")
+    attempt = {key: former.get(key) for key in kept}
     if attempt["state"] == "running":
         attempt["state"] = "killed"
     return [*former["earlier_attempts"], attempt]

@@ -1,7 +1,9 @@
 """Watches one run: the child that runs kfp, the tasks' status files, timeouts, interruption, the end."""
 
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -10,19 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import FAMILIES, ClusterError, StorageError, Vl3Error
+from vl3.errors import ENDINGS, FAMILIES, ClusterError, InterruptError, StorageError, TerminatedError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.pipelines.local.display import open_display, tell
+from vl3.pipelines.local.lock import RUN_FOLDER_VARIABLE
 from vl3.pipelines.local.record import RunRecord
+from vl3.pipelines.workflows import TaskLimit
 from vl3.system.documents import parse_object
-from vl3.system.files import atomic_write_json
+from vl3.system.endings import MemoryKills
+from vl3.system.files import atomic_write_json, open_to_append, storage_errors
+from vl3.system.folders import own_folder, remove
+from vl3.system.pace import Pace
 from vl3.system.processes import end_marked, memory_bytes
+from vl3.system.provenance import COMMAND_VARIABLE, command_line
 from vl3.workflow.status import read_status
 
 _POLL_SECONDS = 0.1
 _MEMORY_EVERY_SECONDS = 5.0
 _GRACE_SECONDS = 15.0
-_IDLE_LIMIT_SECONDS = 300.0
+_IDLE_LIMIT_SECONDS = 1800.0
+"""Between two tasks there is no progress to see, only imports: seconds here, minutes on a machine that is very busy."""
 _FULL_DISK_BYTES = 1 << 20
 
 
@@ -34,7 +43,7 @@ class RunWatch:
         folder: Path,
         workflow: str,
         parameters: WorkflowParameters,
-        limits_seconds: dict[str, float],
+        limits: dict[str, TaskLimit],
         temporary: Path,
     ) -> None:
         """Prepare the attempt.
@@ -43,17 +52,18 @@ class RunWatch:
             folder: the run's.
             workflow: name of the workflow.
             parameters: the workflow's; the run id may be left out.
-            limits_seconds: its tasks in order, with the time limit of each.
+            limits: its tasks in order, with the limit of each.
             temporary: folder for files of this attempt only.
         """
         self._folder = folder
         self._temporary = temporary
-        self._limits_seconds = limits_seconds
-        self._record = RunRecord(
-            folder / "run.json", workflow=workflow, parameters=parameters, tasks=list(limits_seconds)
-        )
+        self._limits = limits
+        self._record = RunRecord(folder / "run.json", workflow=workflow, parameters=parameters, tasks=list(limits))
         self._mark = runner_mark(os.getpid())
         self._statuses: dict[str, dict[str, Any]] = {}
+        self._paces: dict[str, Pace] = {}
+        self._seen: dict[str, Any] = {}
+        self._kills = MemoryKills()
         self._signal = 0
         self._peak_memory_bytes = 0
         self._busy_at = self._measured_at = time.monotonic()
@@ -84,15 +94,16 @@ class RunWatch:
     def _prepare(self) -> None:
         """Remove files of an earlier attempt that only concern that attempt."""
         for name in ("status", "kfp"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+            with storage_errors(self._folder / name):
+                remove(self._folder / name)
         parameters = {**self._record.data["parameters"], "run_id": self._record.run_id}
         request = {"workflow": self._record.data["workflow"], "parameters": parameters}
         atomic_write_json(self._folder / "kfp" / "request.json", request)
-        (self._folder / "logs").mkdir(exist_ok=True)
-        (self._folder / "status").mkdir(exist_ok=True)
+        for name in ("logs", "status"):
+            own_folder(self._folder / name)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with (self._folder / "logs" / "runner.log").open("ab") as log:
+        with os.fdopen(open_to_append(self._folder / "logs" / "runner.log"), "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "vl3.pipelines.local.child", str(self._folder)],
                 cwd=self._folder,
@@ -129,30 +140,50 @@ class RunWatch:
             self._record.write()
 
     def _overdue(self) -> ClusterError | None:
-        """The error of a task that exceeded its time limit, or of a workflow in which no task starts."""
+        """The error of a task that has hung, or of a workflow in which no task starts."""
+        now = time.monotonic()
         for task in self._record.data["tasks"]:
-            limit_seconds = self._limits_seconds[task["name"]]
             if task["state"] == "running":
-                self._busy_at = time.monotonic()
-                if task["seconds"] > limit_seconds:
-                    return ClusterError(
-                        f"{task['name']} has run for {task['seconds']:.0f} s, longer than its limit of "
-                        f"{limit_seconds:.0f} s, and was stopped. Check its log, {self._log(task['name'])}; a "
-                        "stage's limit is stages.<stage>.timeout_seconds."
-                    )
-        if time.monotonic() - self._busy_at > _IDLE_LIMIT_SECONDS:
+                self._busy_at = now
+                if self._pace(task["name"], now).is_stalled(now):
+                    return self._hung(task["name"], now)
+        if now - self._busy_at > _IDLE_LIMIT_SECONDS:
             return ClusterError(
                 f"no task has started for {_IDLE_LIMIT_SECONDS:.0f} s: the workflow hung between tasks and was "
                 f"stopped. Check {self._log('runner')}."
             )
         return None
 
+    def _pace(self, name: str, now: float) -> Pace:
+        """The pace of a running task; what its status shows of its progress is the sign."""
+        seen = self._statuses.get(name, {}).get("progress")
+        if name not in self._paces:
+            self._paces[name], self._seen[name] = Pace(self._limits[name].stall_seconds, now), seen
+        elif seen != self._seen[name]:
+            self._seen[name] = seen
+            self._paces[name].sign(now)
+        return self._paces[name]
+
+    def _hung(self, name: str, now: float) -> ClusterError:
+        pace = self._paces[name]
+        return ClusterError(
+            f"{name} has made no progress for {pace.silence_seconds(now):.0f} s, so it has hung and was stopped. Check "
+            f"its log, {self._log(name)}, then start the same run again: finished work is kept. If it may take that "
+            f'long, add SET="{self._limits[name].setting}={math.ceil(2 * pace.limit_seconds)}".'
+        )
+
     def _explain(self, returncode: int) -> Vl3Error:
         """Why the child ended: the error that a task recorded, otherwise what can be seen from outside."""
-        for name in self._limits_seconds:  # in the workflow's order: the exit handler reports another's failure
+        if -returncode in (signal.SIGTERM, signal.SIGINT):
+            asked = TerminatedError if returncode == -signal.SIGTERM else InterruptError
+            return asked(
+                f"the workflow's process ended on request ({signal.Signals(-returncode).name}). Finished work is kept: "
+                "start the same run again to continue."
+            )
+        for name in self._limits:  # in the workflow's order: the exit handler reports another's failure
             status = self._statuses.get(name, {"state": "waiting"})
             if status["state"] == "failed":
-                family = FAMILIES.get(status["error"]["family"], Vl3Error)
+                family = (FAMILIES | ENDINGS).get(status["error"]["family"], Vl3Error)
                 return family(self._told(name, status["error"]["message"]))
             if status["state"] == "running":
                 if shutil.disk_usage(self._folder).free < _FULL_DISK_BYTES:
@@ -161,8 +192,9 @@ class RunWatch:
                         f"Free space there, then start the same run again. (log: {self._log(name)})"
                     )
                 return ClusterError(
-                    f"{name} ended without a status: its process was killed, perhaps because memory ran out. "
-                    f"Check {self._log(name)} and the kernel's log, then start the same run again."
+                    f"{name} ended without a status: its process was killed; who did it is not known: "
+                    f"{self._kills.evidence()}. Check {self._log(name)} and the kernel's log, then start the same run "
+                    "again."
                 )
         return Vl3Error(
             f"the workflow's process ended with status {returncode} outside of any task. Check {self._log('runner')}."
@@ -177,7 +209,8 @@ class RunWatch:
 
     def _finish(self, error: Vl3Error | None) -> int:
         exit_code = 128 + self._signal if self._signal else error.exit_code if error else 0
-        state = "interrupted" if self._signal else "failed" if error else "succeeded"
+        is_on_request = self._signal or isinstance(error, TerminatedError)
+        state = "interrupted" if is_on_request else "failed" if error else "succeeded"
         details = {"family": type(error).__name__, "message": str(error)} if error else None
         self._record.finish(state=state, exit_code=exit_code, error=details, peak_memory_bytes=self._peak_memory_bytes)
         self._print_end(state, error)
@@ -214,8 +247,9 @@ def child_environment(environ: Mapping[str, str], folder: Path, mark: str, tempo
         "OMP_NUM_THREADS": "1",
         "VL3_MLFLOW_TEMPLATE": str(Path(sys.prefix) / "share" / "vl3" / "mlflow.db"),
         **kept,
+        COMMAND_VARIABLE: command_line(sys.orig_argv),
         RUNNER_VARIABLE: mark,
-        "VL3_RUN_FOLDER": str(folder),
+        RUN_FOLDER_VARIABLE: str(folder),
         "VL3_TASK_LOG_DIR": str(folder / "logs"),
         "TMPDIR": str(temporary),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),

@@ -8,7 +8,6 @@ complete artifact. What a killed writer leaves has no manifest, so it is not an 
     s3://bucket/run/video/fedcba9876543210/model.safetensors   of a writer that came second or was killed
 """
 
-import hashlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from vl3.errors import StorageError
-from vl3.store.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
+from vl3.store.manifest import MANIFEST_NAME, FileEntry, Manifest, manifest_digest, parse_manifest
 from vl3.store.objects import open_s3
 from vl3.store.reference import Reference
 from vl3.store.s3.connection import S3Connection
@@ -76,7 +75,7 @@ def is_intact_s3(reference: Reference, s3: S3Connection | None) -> bool:
     """
     store = open_s3(reference.uri, s3)
     data = store.read(MANIFEST_NAME)
-    return data is not None and hashlib.sha256(data).hexdigest() == reference.sha256 and _is_complete(store, data)
+    return data is not None and manifest_digest(data) == reference.sha256 and _is_complete(store, data)
 
 
 def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Path], None]:
@@ -94,7 +93,7 @@ def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Pat
                 f"{reference.uri}: the {reference.kind} is missing (expected sha256 {reference.sha256}). "
                 "Run the step that makes it again."
             )
-        found = hashlib.sha256(data).hexdigest()
+        found = manifest_digest(data)
         if found != reference.sha256:
             raise StorageError(
                 f"{reference.uri}/{MANIFEST_NAME}: the manifest is not the one referred to (sha256 {found}, "
@@ -130,7 +129,7 @@ def _is_complete(store: S3Store, data: bytes) -> bool:
 
 def _place(manifest: bytes) -> str:
     """The folder of an artifact's files, relative to its URI."""
-    return hashlib.sha256(manifest).hexdigest()[:16]
+    return manifest_digest(manifest)[:16]
 
 
 def _transfer(manifest: Manifest, move: Callable[[str, FileEntry], None]) -> None:

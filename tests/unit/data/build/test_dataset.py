@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import json
 import multiprocessing
+import random
 import signal
 import time
 from pathlib import Path
@@ -11,10 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.support.line_mutations import mutate, valid_lines, write_media
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
 from vl3.data.build import dataset
-from vl3.data.build.dataset import _hold_out, build_dataset
-from vl3.data.build.index import DatasetIndex, IndexRow, read_summary
+from vl3.data.build.dataset import build_dataset
+from vl3.data.build.index import DatasetIndex, read_summary
 from vl3.data.sample.prepare import PrepareSettings, prepare_sample
 from vl3.data.build.shards import ShardReader
 from vl3.errors import DataError, StorageError
@@ -241,11 +244,95 @@ def test_a_share_is_held_out_by_hash_and_files_stay_together(build, data_folder)
     assert again.column("split").tolist() == index.column("split").tolist()
 
 
-@pytest.mark.parametrize(("fraction", "count", "heldout"), [(0.0, 4, 0), (0.0001, 4, 1), (1.0, 4, 3), (0.5, 1, 0)])
-def test_at_least_one_sample_is_held_out_and_one_kept(fraction, count, heldout):
-    rows = [IndexRow(sample_id=str(n), split="train", where="x", media_group=str(n)) for n in range(count)]
-    assert _hold_out(rows, fraction) == ("hash" if heldout else "none")
-    assert sum(row.split == "heldout" for row in rows) == heldout
+def test_what_shares_a_file_by_content_is_in_one_split(build, data_folder):
+    """One picture by two spellings, under another name, over a link, and within a pair."""
+    pictures = [image_bytes(20, 20, seed=number) for number in range(24)]
+    files = {f"m/{number}.png": picture for number, picture in enumerate(pictures)}
+    files |= {f"copies/of-{number}.png": picture for number, picture in enumerate(pictures)}
+    train = []
+    for number in range(0, 24, 2):
+        pair, other = f"m/{number}.png", f"m/{number + 1}.png"
+        spelt = [pair, f"./{pair}", f"m/../{pair}", f"copies/of-{number}.png", f"link-{number}.png", other]
+        train += [{"image": [path], "conversations": conversation("<image> What?", path)} for path in spelt]
+        train.append({"image": [other, pair], "conversations": conversation("<image><image> Same?", "No.")})
+    folder = data_folder(train=train, files=files)
+    for number in range(0, 24, 2):
+        (folder / f"link-{number}.png").symlink_to(folder / f"m/{number}.png")
+    summary, index = build(folder, holdout_fraction=0.3)
+    assert (summary.samples, summary.heldout_from) == (84, "hash")
+    splits = index.column("split").reshape(12, 7)
+    assert all(len(set(group)) == 1 for group in splits.tolist())
+    assert 0 < summary.splits["heldout"] < 60
+    held_out, trained = (
+        {digest for row in index.usable_rows(split) for digest in index.row(int(row))["media_sha256"].split()}
+        for split in ("heldout", "train")
+    )
+    assert held_out.isdisjoint(trained)
+    assert len(held_out | trained) == 24
+
+
+def test_keys_that_are_not_read_are_counted(build, data_folder):
+    known = {"conversations": conversation("Hi", "Yo")}
+    train = [{**known, "licence": "x", "a,\n b": 1}, known, {**known, "licence": None}]
+    summary, index = build(data_folder(train=train, files={}))
+    assert summary.unknown_keys == {"licence": 2, "a,\\n b": 1}
+    assert index.column("unknown_keys").tolist() == ["licence, a,\\n b", None, "licence"]
+    assert read_summary(index.folder)["unknown_keys"] == summary.unknown_keys
+
+
+def test_a_time_after_the_end_of_the_video_is_refused(build, data_folder):
+    stream = {"stream": True, "video": ["v.mp4"], "start_time": 0}
+    said = [{"role": "user", "content": "Say", "time": 0}, {"role": "assistant", "content": "A", "time": 3}]
+    late = [said[0], {**said[1], "time": 50}]
+    answers = ["0.0-4.9 s", "400.0-950.0 s", "1-6 seconds"]
+    train = [
+        {**stream, "end_time": 4.9, "conversation": said},
+        {**stream, "end_time": 1e300, "conversation": said},
+        {**stream, "end_time": 60, "conversation": late},
+        *({**video_line("v.mp4", text), "conversations": conversation("<video> When?", text)} for text in answers),
+        {"video": ["v.mp4"], "conversations": [*conversation("When?", "9-10 s"), *conversation("And?", "Yes.")]},
+    ]
+    _, index = build(data_folder(train=train, files={"v.mp4": clip(50, 50, 120, 9)}))
+    kinds = index.column("problem_kind").tolist()
+    assert kinds == [None, "times", "times", None, "times", "times", "times"]
+    assert index.row(1)["problem"] == "end_time is at 1e+300 s, but the video ends at 4.00 s. Correct the times."
+    assert index.row(4)["problem"].startswith("the answer '400.0-950.0 s' is at 950 s, but the video ends at 4.00 s")
+
+
+def test_a_name_that_another_line_gets_by_its_number_is_refused_where_it_is_written(build, data_folder):
+    line = {"conversations": conversation("Hi", "Yo")}
+    train = [{**line, "id": "train-2"}, line, {**line, "id": 5}, {**line, "id": "5"}, {**line, "id": "train-5"}]
+    _, index = build(data_folder(train=train, files={}))
+    assert index.column("problem_kind").tolist() == ["duplicate", None, None, "duplicate", None]
+    assert "'train-2' is already used at annotations/train.jsonl:2." in index.row(0)["problem"]
+
+
+def test_mutated_lines_cost_themselves_alone(build, tmp_path):
+    """A short form of `python -m benchmarks.mutated_lines`."""
+    rng, kinds = random.Random(5), valid_lines()
+    good = [json.dumps({**line, "id": f"good-{number}"}).encode() for number, line in enumerate(kinds)]
+    bad = [mutate(rng.choice(kinds), rng) for _ in range(70)]
+    write_media(tmp_path / "data")
+    (tmp_path / "data" / "annotations").mkdir()
+    rows = []
+    for name, lines in (("alone", good), ("mixed", [line for ten in zip(good, *[iter(bad)] * 10) for line in ten])):
+        (tmp_path / "data" / "annotations" / "train.jsonl").write_bytes(b"\n".join(lines))
+        _, index = build(tmp_path / "data", name=name)
+        table = index.table.drop_columns(["where", "offset_bytes", "sha256"]).to_pylist()
+        rows.append([row for row in table if row["sample_id"].startswith("good-")])
+        assert not any("the decoder" in row["problem"] for row in table if row["problem"])
+    assert rows[0] == rows[1]
+    assert [row["problem"] for row in rows[0]] == [None] * len(good)
+
+
+def test_refused_lines_are_listed_in_a_file(build, data_folder):
+    _, index = build(data_folder(train=[{"conversations": conversation("Hi", "Yo")}, "{broken", "[]"], files={}))
+    listed = [json.loads(line) for line in (index.folder / "refused.jsonl").read_text().splitlines()]
+    assert [(line["where"], line["kind"], line["id"]) for line in listed] == [
+        ("annotations/train.jsonl:2", "json", "train-2"),
+        ("annotations/train.jsonl:3", "structure", "train-3"),
+    ]
+    assert [line["reason"] for line in listed] == index.column("problem").tolist()[1:]
 
 
 def test_one_annotation_file_can_be_built_alone(tokenizer, config, mixed_folder, tmp_path):

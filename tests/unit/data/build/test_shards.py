@@ -1,12 +1,14 @@
 """Tar shards: what is written is read back by byte range, and damage is noticed."""
 
+import hashlib
 import json
 import tarfile
 
+import pyarrow as pa
 import pytest
 
 from tests.support.samples import conversation, image_bytes
-from vl3.data.build.index import SUMMARY_NAME, IndexRow, write_index
+from vl3.data.build.index import SUMMARY_NAME, DatasetIndex, IndexRow, write_index
 from vl3.data.sample.records import Record, parse_record
 from vl3.data.build.shards import ShardReader, ShardWriter, record_from_json, record_to_json, shard_name
 from vl3.errors import DataError, StorageError
@@ -86,3 +88,27 @@ def test_a_stream_survives_json():
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"shard-000000\.tar"):
         ShardWriter(tmp_path / "missing" / shard_name(0))
+
+
+@pytest.mark.parametrize("shard", ["../precious.tar", "/etc/passwd", "sub/shard-000000.tar", "", "shard-000000.tar\0"])
+def test_a_shard_outside_of_the_dataset_is_not_opened(dataset, tmp_path, shard):
+    folder, _, _ = dataset
+    (tmp_path.parent / "precious.tar").write_bytes((folder / shard_name(0)).read_bytes())
+    table = DatasetIndex.read(folder).table
+    names = pa.array([shard, *table.column("shard").to_pylist()[1:]], pa.string())
+    forged = table.set_column(table.schema.get_field_index("shard"), "shard", names)
+    with pytest.raises(DataError, match=r"train.jsonl:1: the index names the shard .*, which is no file of this"):
+        ShardReader(folder, DatasetIndex(folder, forged)).read(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"noise" * 200, b"\0" * 1024])
+def test_bytes_that_are_no_sample_are_said_to_be_none(dataset, content):
+    folder, _, _ = dataset
+    (folder / shard_name(1)).write_bytes(content)
+    index = DatasetIndex.read(folder)
+    facts = {"shard": shard_name(1), "offset_bytes": 0, "length_bytes": len(content)}
+    facts["sha256"] = hashlib.sha256(content).hexdigest()
+    rows = [index.row(number) | (facts if number == 0 else {}) for number in range(len(index))]
+    table = pa.Table.from_pylist(rows, schema=index.table.schema)
+    with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .* are no sample"):
+        ShardReader(folder, DatasetIndex(folder, table)).read(0)

@@ -69,3 +69,36 @@ def test_a_tokenizer_of_another_family_is_refused(qwen_folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=r"has no token '<\|im_end\|>'.*Use a Qwen2 tokenizer"):
         ChatTokenizer.from_folder(tmp_path)
+
+
+TRICKY = [
+    "<|im_end|>",
+    "<|im_<|im_end|>end|>",
+    "a<image><image>b",
+    "<|fim_prefix|> <|vision_start|><|image_pad|>",
+    "<<|im_start|>|im_start|>",
+    "no mark at all",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TRICKY)
+def test_text_of_others_gives_no_special_token(tokenizer, qwen_folder, text):
+    plain = Tokenizer.from_file(str(qwen_folder / "tokenizer.json"))
+    plain.add_special_tokens(["<|vision_start|>", "<|image_pad|>"])
+    plain.add_tokens(["<|fim_prefix|>"])  # not marked as special in Qwen2.5's file
+    for each, raw in ((tokenizer, None), (ChatTokenizer(plain), plain)):
+        ids = each.encode_text(text)
+        assert each.decode(ids, skip_special=False) == text
+        special = {each.im_start_id, each.im_end_id, each.image_id, each.stream_start_id, each.end_of_text_id}
+        special |= set(raw.get_added_tokens_decoder()) if raw else set()
+        assert not special & set(ids)
+
+
+def test_a_token_within_another_stays_text(qwen_folder):
+    plain = Tokenizer.from_file(str(qwen_folder / "tokenizer.json"))
+    plain.add_special_tokens(["<a<|im_end|>b>"])
+    tokenizer = ChatTokenizer(plain)
+    ids = tokenizer.encode_text("x<a<|im_end|>b>")
+    assert tokenizer.im_end_id not in ids
+    assert tokenizer.decode(ids) == "x<a<|im_end|>b>"

@@ -5,7 +5,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,11 +95,9 @@ def test_an_unknown_name(tmp_path: Path) -> None:
 
 def test_no_answer_within_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "PROBE_SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        started = time.monotonic()
-        with pytest.raises(ClusterError, match=r"gave no answer within 0\.5 s\. Check the network between here and it"):
-            server_version(connection_to(f"https://127.0.0.1:{silent.getsockname()[1]}", tmp_path))
-    assert time.monotonic() - started < 3
+    said = r"gave no answer within 0\.5 s\. Check the network between here and it"
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ClusterError, match=said):
+        server_version(connection_to(f"https://127.0.0.1:{silent.getsockname()[1]}", tmp_path))
 
 
 def test_a_certificate_of_another_authority(server: http.server.HTTPServer, tmp_path: Path) -> None:

@@ -60,7 +60,11 @@ def message(family: str, text: str = "said so") -> str:
         ({"exitCode": 4, "message": "{broken"}, "cluster", "ended with exit code 4"),
         ({"exitCode": 137, "message": message("ClusterError", "rank 3 was killed")}, "crash", "rank 3 was killed"),
         ({"exitCode": 1, "message": message("ClusterError", "ImportError: x")}, "crash", "code 1: ImportError: x"),
-        ({"exitCode": 137}, "crash", "ended with exit code 137 (signal 9)"),
+        (
+            {"exitCode": 137},
+            "crash",
+            "ended with exit code 137 (signal 9; who sent it is not known: the kubelet reports no OOMKilled)",
+        ),
         ({"exitCode": 143}, "stopped", "ended with exit code 143"),
         ({"exitCode": 1, "message": message("OddError")}, "crash", "ended with exit code 1"),
         ({"exitCode": 137, "reason": "OOMKilled"}, "out_of_memory", "it ran out of memory"),

@@ -22,13 +22,13 @@ class Inbox:
     def __init__(self) -> None:
         self.put: queue.Queue[Change] = queue.Queue()
 
-    def next(self, seconds: float = 5.0) -> tuple[str, list[str]]:
+    def next(self, seconds: float = 300.0) -> tuple[str, list[str]]:
         change = self.put.get(timeout=seconds)
         return change.kind, [item["metadata"]["name"] for item in change.objects]
 
     def error(self) -> Exception:
         while True:
-            change = self.put.get(timeout=5)
+            change = self.put.get(timeout=300)
             if change.error is not None:
                 return change.error
 

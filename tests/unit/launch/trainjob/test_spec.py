@@ -87,3 +87,12 @@ def test_names_are_the_same_for_everyone() -> None:
     assert selector() == "app.kubernetes.io/managed-by=vl3-launcher"
     assert selector("run-1", "video").endswith(",vl3.dev/run=4e65d3fbe8,vl3.dev/stage=video")
     assert stage_selector("run-1", "video") == "vl3.dev/run=4e65d3fbe8,vl3.dev/stage=video"
+
+
+def test_the_cluster_has_a_deadline_only_where_the_stage_has_a_limit(make_job: MakeJob) -> None:
+    assert "activeDeadlineSeconds" not in build_trainjob(make_job(), attempt=1)["spec"]
+    assert build_trainjob(make_job(timeout_seconds=7200.5), attempt=1)["spec"]["activeDeadlineSeconds"] == 7501
+
+
+def test_a_stage_that_the_configuration_takes_has_a_job_name() -> None:
+    assert job_name("run-1", "stage_2", 1).endswith("-stage-2-1")

@@ -16,8 +16,8 @@ import pytest
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.unit.store.conftest import PART_BYTES
 from vl3.errors import StorageError
-from vl3.store.artifacts import delete, fetch, find, is_intact, publish
-from vl3.store.manifest import MANIFEST_NAME, file_sha256
+from vl3.store.artifacts import delete, fetch, find, is_intact, note_provenance, publish, read_manifest
+from vl3.store.manifest import MANIFEST_NAME, manifest_digest
 from vl3.store.objects import open_s3
 from vl3.store.reference import Reference
 from vl3.store.s3.connection import S3Connection
@@ -48,9 +48,19 @@ def test_publish_puts_a_whole_artifact(put, s3: S3Connection, uri: str, tmp_path
     assert find(uri, s3) == reference
     assert is_intact(reference, s3=s3)
     folder = fetch(reference, cache=tmp_path / "cache", s3=s3)
-    assert file_sha256(folder / MANIFEST_NAME) == reference.sha256
+    assert manifest_digest((folder / MANIFEST_NAME).read_bytes()) == reference.sha256
     assert (folder / "sub" / "b.bin").read_bytes() == bytes(range(256))
     assert not (tmp_path / "work").exists()
+
+
+def test_what_ran_may_be_noted_later(put, s3: S3Connection, uri: str, tmp_path: Path) -> None:
+    reference = put(s3)
+    note_provenance(reference, {"image": "trainer@sha256:ab"}, s3)
+    manifest = read_manifest(reference, s3)
+    assert (manifest.provenance["image"], "commit" in manifest.provenance) == ("trainer@sha256:ab", True)
+    assert is_intact(reference, s3=s3)
+    assert (fetch(reference, cache=tmp_path / "cache", s3=s3) / "a.txt").read_text() == "weights"
+    assert put(s3, name="again") == reference
 
 
 def test_the_digest_does_not_depend_on_the_store(put, s3: S3Connection, make_folder, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Annotation files as JSON objects, line by line: whatever stands in a line costs that line alone.
+
+A line is read as bytes, so that its encoding is its own problem, and at most `MAX_LINE_BYTES` of it are ever in memory.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
+from vl3.errors import DataError
+
+MAX_LINE_BYTES = 2**20
+"""A longer line is refused unread. The longest rows take a tenth of it; tokenising a text takes 300 times its size."""
+MAX_DEPTH = 32
+"""Levels of nesting. A sample has four; the parser's own limit depends on how deep its caller is."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SKIP_BYTES = 2**20
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class _RepeatedKeyError(ValueError):
+    """A key stands twice in one object; the message is the key, quoted."""
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, each cut at MAX_LINE_BYTES + 1 bytes; a byte order mark before the first is dropped.
+
+    Raises:
+        DataError: the file is missing, is not a regular file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe without a writer would be waited for
+            raise DataError(f"{path} is not a regular file. Write the annotations to a file, one object a line.")
+        with path.open("rb") as file:
+            first = file.readline(MAX_LINE_BYTES + 1).removeprefix(_BYTE_ORDER_MARK)
+            line = first or file.readline(MAX_LINE_BYTES + 1)
+            while line:
+                yield line
+                if len(line) > MAX_LINE_BYTES:
+                    while not line.endswith(b"\n") and (line := file.readline(_SKIP_BYTES)):
+                        pass
+                line = file.readline(MAX_LINE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist. A data folder needs annotations/train.jsonl; see docs/data-formats.md."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Restore the file.") from error
+
+
+def parse_line(line: str | bytes, where: str) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Raises:
+        SampleProblem: the line is not UTF-8, not JSON, no object, too long or too deep, or has a key twice or text that
+            no file can hold (a lone surrogate).
+    """
+    if len(line) > MAX_LINE_BYTES:
+        reason = f"the line has more than {MAX_LINE_BYTES} bytes. Shorten it, or split the sample."
+        raise SampleProblem(ProblemKind.STRUCTURE, reason, where)
+    text = line if isinstance(line, str) else _decode(line, where)
+    try:
+        data = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except _RepeatedKeyError as error:
+        reason = f"the key {error} stands twice in one object, so one value would be lost. Keep one of them."
+        raise SampleProblem(ProblemKind.STRUCTURE, reason, where) from error
+    except RecursionError as error:
+        raise _too_deep(where) from error
+    except json.JSONDecodeError as error:
+        reason = f"the line is not JSON ({error.msg}, at character {error.pos + 1}). Correct or drop it."
+        raise SampleProblem(ProblemKind.JSON, reason, where) from error
+    except ValueError as error:  # a constant such as NaN, or an integer of more digits than Python reads
+        raise SampleProblem(ProblemKind.JSON, f"the line is not JSON ({error}). Correct or drop it.", where) from error
+    if not isinstance(data, dict):
+        reason = f"the line is a {type(data).__name__}, not an object. Write one object per line."
+        raise SampleProblem(ProblemKind.STRUCTURE, reason, where)
+    # Two quick looks at the text spare nearly every line the walk over its values.
+    if text.count("[") + text.count("{") > MAX_DEPTH or _SURROGATE.search(text):
+        _check_values(data, where)
+    return data
+
+
+def _decode(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"the line is not UTF-8 text (byte {error.start + 1}: {error.reason}). Save the file as UTF-8."
+        raise SampleProblem(ProblemKind.JSON, reason, where) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; json would keep the last of two equal keys without a word."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _RepeatedKeyError(shown(counts.most_common(1)[0][0]))
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_values(data: dict[str, Any], where: str) -> None:
+    """Walk over all keys and values, without recursion.
+
+    Raises:
+        SampleProblem: the line is too deep, or a text has half of a surrogate pair, which no encoding can write.
+    """
+    waiting: list[tuple[Any, int]] = [(data, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            reason = f"the text {shown(value)} has half of a surrogate pair, which is no character. Remove it."
+            raise SampleProblem(ProblemKind.STRUCTURE, reason, where)
+        inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if inside and depth > MAX_DEPTH:
+            raise _too_deep(where)
+        waiting += [(item, depth + 1) for item in inside]
+
+
+def _too_deep(where: str) -> SampleProblem:
+    reason = f"the line is nested more than {MAX_DEPTH} levels deep. Correct or drop it."
+    return SampleProblem(ProblemKind.JSON, reason, where)

@@ -1,0 +1,65 @@
+"""What the report step takes from the promotion and puts beside the report."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vl3.steps.promote import _compared_with
+from vl3.steps.report import _champion, _copy_docs
+from vl3.store.artifacts import publish
+from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence
+from vl3.workflow.step import StepRequest
+
+
+def evidence(champion: ChampionEvidence | None) -> Evidence:
+    return Evidence(
+        tasks={},
+        mean_accuracy=None,
+        expected_categories=(),
+        samples_per_task=1,
+        champion=champion,
+        validation_passed=True,
+        checkpoint_verified=True,
+        dataset_digest="d" * 64,
+    )
+
+
+def champion(digest: str | None) -> ChampionEvidence:
+    tasks = {
+        "chart": ScoreEvidence(accuracy=0.5, correct=5, total=10, chance=None),
+        "document": ScoreEvidence(accuracy=0.5, correct=None, total=None, chance=None),
+    }
+    return ChampionEvidence(version=3, tasks=tasks, dataset_digest=digest)
+
+
+def test_champion_reaches_the_report_with_the_scores_that_it_has() -> None:
+    found, reason = _champion(_compared_with(evidence(champion("d" * 64))))
+    assert (found, reason) == ({"version": 3, "counts": {"chart": [5, 10]}}, "")
+
+
+@pytest.mark.parametrize("digest", ["e" * 64, None])
+def test_champion_of_other_data_is_not_compared(digest: str | None) -> None:
+    found, reason = _champion(_compared_with(evidence(champion(digest))))
+    assert found is None
+    assert reason == "Champion v3 was measured on another dataset, so scores cannot be compared."
+
+
+def test_without_a_champion_the_report_says_so() -> None:
+    found, reason = _champion(_compared_with(evidence(None)))
+    assert found is None
+    assert reason.startswith("The candidate was compared with no champion")
+
+
+def test_data_docs_are_copied_beside_the_report(request_of_tiny: StepRequest[Any], tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "data_docs"
+    folder.mkdir(parents=True)
+    for name in ("index.html", "lines.html", "notes.txt"):
+        (folder / name).write_text(name)
+    uri = f"{request_of_tiny.artifacts_uri}/validation"
+    reference = publish(tmp_path / "new", uri, kind="validation-report", created_by={"step": "validate-data"})
+    request = dataclasses.replace(request_of_tiny, inputs={"validation": reference})
+    assert _copy_docs(request, tmp_path / "report") == "data_docs/index.html"
+    copied = sorted(path.name for path in (tmp_path / "report" / "data_docs").iterdir())
+    assert copied == ["index.html", "lines.html"]
