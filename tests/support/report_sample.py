@@ -242,9 +242,9 @@ def validation_data() -> dict[str, Any]:
     refused |= {"meaning": "media files are missing. They are left out; correct or drop them", "count": 1}
     json_lines = {**refused, "check": "refused_json", "rule": "No value of `problem_kind` is json.", "count": 2}
     json_lines |= {"severity": "warning", "meaning": "lines are not JSON. They are left out; correct or drop them"}
-    known = _check("split_known", "samples", "split", "Every value of `split` is train or heldout, or unknown.")
+    known = _check("split_known", "samples", "split", "Every value of `split` is train or heldout.")
     known |= {"passed": True, "count": 0, "meaning": "samples have an unknown split. Build the dataset again"}
-    fact = _check("media_present", "samples", "media_present", "Every value of `media_present` is true, or unknown.")
+    fact = _check("media_present", "samples", "media_present", "Every value of `media_present` is true.")
     fact |= {"meaning": "media files are missing, but the samples were kept. Correct them and build again", "count": 1}
     kept = [{"where": "annotations/train.jsonl:7", "reason": "media_present=no"}]
     left_out = [

@@ -42,7 +42,7 @@ class DataConfig:
     """Vision tokens that one sample may have after merging, before DiffFP; media are resized to fit."""
     min_item_tokens: Count
     """Vision tokens that one image or frame has at least after merging; smaller media are enlarged."""
-    video_fps: Annotated[float, Range(above=0, at_most=1000)]
+    video_fps: Annotated[float, Range(at_least=0.0001, at_most=1000)]
     """Frames taken from each second of a video."""
     max_frames: Count
     """Frames taken from one video at most; longer ones are sampled uniformly."""

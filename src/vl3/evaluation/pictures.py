@@ -93,7 +93,8 @@ def _pictures(reader: ShardReader, row: int, settings: PrepareSettings) -> list[
     decoded = decode_media(record, media, settings.data, merges)
     frames = next(iter(decoded.frames_by_size.values()), ())
     places = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
-    return [*decoded.images[:MAX_FRAMES], *(frames[place] for place in places)]
+    images = [next(iter(sizes.values())) for sizes in decoded.images_by_size[:MAX_FRAMES]]
+    return [*images, *(frames[place] for place in places)]
 
 
 def _write(picture_HWC: np.ndarray, path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from vl3.config.run import EvaluationConfig
 from vl3.data.build.shards import ShardReader
 from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.media import MediaContent
 from vl3.data.sample.prepare import PreparedSample, decode_media, prepare_decoded
 from vl3.data.sample.records import Record
 from vl3.data.sample.tokenizer import ChatTokenizer
@@ -91,7 +92,7 @@ def _questions(assignment: Assignment, candidates: Sequence[Candidate]) -> Itera
 def _prepare(
     row: int,
     record: Record,
-    media: dict[str, bytes],
+    media: dict[str, MediaContent],
     by_preparation: dict[str, Candidate],
     tokenizers: dict[str, ChatTokenizer],
 ) -> PreparedQuestion:

@@ -14,6 +14,7 @@ from vl3.config.codec import from_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.media import MediaContent, file_media
 from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
 from vl3.data.sample.problems import shown
 from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
@@ -153,11 +154,11 @@ def prepare_question(
     )
     names = [_name(image, f"image {index}") for index, image in enumerate(question.images, start=1)]
     images = [f"{index}: {name}" if names.count(name) > 1 else name for index, name in enumerate(names, start=1)]
-    media = {name: _bytes(image, name) for name, image in zip(images, question.images, strict=True)}
+    media = {name: _content(image, name) for name, image in zip(images, question.images, strict=True)}
     video = None
     if question.video is not None:
         video = _name(question.video, "video")
-        media[video] = _bytes(question.video, video)
+        media[video] = _content(question.video, video)
     turns = [Turn(role="user", text=_tagged(question)), Turn(role="assistant", text="")]
     if system is not None:
         check_text("the system message", system)
@@ -190,7 +191,7 @@ def open_frames(
     """
     assert question.video is not None
     name = _name(question.video, "video")
-    with open_video(_bytes(question.video, name), name) as source:
+    with open_video(_content(question.video, name), name) as source:
         plan = source.plan(
             fps=question.fps or settings.data.video_fps,
             max_frames=question.max_frames or min(settings.data.max_frames, STREAM_MAX_FRAMES),
@@ -219,8 +220,8 @@ def _name(medium: Media, otherwise: str) -> str:
     return str(medium) if isinstance(medium, str | Path) else otherwise
 
 
-def _bytes(medium: Media, name: str) -> bytes:
-    """The bytes of a file; pixels become a PNG.
+def _content(medium: Media, name: str) -> MediaContent:
+    """The content of a file; pixels become a PNG.
 
     Raises:
         DataError: the file does not exist or cannot be read, or the pixels are not those of a picture.
@@ -229,7 +230,7 @@ def _bytes(medium: Media, name: str) -> bytes:
         return medium
     if isinstance(medium, str | Path):
         try:
-            return Path(medium).read_bytes()
+            return file_media(Path(medium))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{name}: {reason[:1].lower()}{reason[1:]}. Check the path.") from error

@@ -206,11 +206,15 @@ class Checkpoints:
 
 
 def _parse_state(data: bytes) -> TrainerState:
-    """The content of trainer.json; ValueError if a field is missing, unknown or of another type."""
+    """The content of trainer.json; ValueError if a field is missing, unknown or of another type.
+
+    What is known of the code may be missing: older checkpoints did not note it.
+    """
     content = parse_object(data)
-    if set(content) != set(TrainerState.__slots__):
-        raise ValueError(f"{_STATE_FILE} has the fields {', '.join(sorted(content))[:200]}")
-    state = TrainerState(**content)
+    try:
+        state = TrainerState(**content)
+    except TypeError as error:
+        raise ValueError(f"{_STATE_FILE} has the fields {', '.join(sorted(content))[:200]}") from error
     counts, texts = (state.step, state.optimizer_step), (state.fingerprint, state.code_version, state.commit)
     are_counts = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**63 for one in counts)
     are_changes = isinstance(state.code_changes, list) and all(isinstance(one, str) for one in state.code_changes)

@@ -14,7 +14,7 @@ def rule_in_words(check: Check) -> str:
 
 
 def _in_set(arguments: dict[str, Any]) -> str:
-    return f"Every value of {_column(arguments)} is {_either(arguments['value_set'])}, or unknown."
+    return f"Every value of {_column(arguments)} is {_either(arguments['value_set'])}."
 
 
 def _not_in_set(arguments: dict[str, Any]) -> str:

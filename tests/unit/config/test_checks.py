@@ -108,7 +108,7 @@ def test_a_weight_of_a_mixture_is_a_positive_number(value: float) -> None:
         ("optimizer.beta2=1.0", "optimizer.beta2=1.0 must be at least 0 and below 1. Set such a value."),
         ("optimizer.warmup_ratio=NaN", "optimizer.warmup_ratio=nan is not a fraction. Set a value from 0 to 1."),
         ("data.difffp_threshold=NaN", "data.difffp_threshold=nan must be at least 0 and at most 1,000,000."),
-        ("data.video_fps=Infinity", "data.video_fps=inf must be greater than 0 and at most 1,000."),
+        ("data.video_fps=Infinity", "data.video_fps=inf must be at least 0.0001 and at most 1,000."),
         ("stages.video.mixture.chart=Infinity", "stage.mixture.chart=inf must be greater than 0 and at most"),
         ("stages.video.steps=1" + "0" * 40, "must be at least 1 and at most 1,000,000,000. Set such a value."),
         ("seed=-1", "seed=-1 must be at least 0 and below 4,294,967,296."),

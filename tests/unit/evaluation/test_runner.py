@@ -120,7 +120,7 @@ def test_predictions_show_question_answer_and_pictures(result) -> None:
     assert shown[unknown]["prompt"] == QUESTIONS[int(unknown[-1])]
     assert shown[unknown]["correct"] == {"before": False, "video": False}
     assert shown[unknown]["media"] == []
-    assert Image.open(folder / shown["image-0"]["media"][0]).size == (60, 40)
+    assert Image.open(folder / shown["image-0"]["media"][0]).size == (84, 56)
     stream = shown["stream-2"]
     assert stream["answer"] == "3.0 s: now"
     assert len(stream["media"]) == 4

@@ -22,12 +22,12 @@ def check(expectation: str, **arguments: Any) -> Check:
         (
             "ExpectColumnValuesToBeInSet",
             {"column": "split", "value_set": ["train", "heldout"]},
-            "Every value of `split` is train or heldout, or unknown.",
+            "Every value of `split` is train or heldout.",
         ),
         (
             "ExpectColumnValuesToBeInSet",
             {"column": "fits", "value_set": [True]},
-            "Every value of `fits` is true, or unknown.",
+            "Every value of `fits` is true.",
         ),
         ("ExpectColumnValuesToNotBeInSet", {"column": "a", "value_set": ["json"]}, "No value of `a` is json."),
         ("ExpectColumnValuesToBeNull", {"column": "a"}, "`a` is empty in every row."),

@@ -5,17 +5,17 @@ only on the content: no times, no owners.
 """
 
 import hashlib
-import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vl3.config.data import Category
 from vl3.data.build.index import DatasetIndex
+from vl3.data.sample.media import WHOLE_BYTES, FileRange, MediaContent, media_bytes, media_chunks, open_media
 from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.errors import DataError
 from vl3.system.files import storage_errors
@@ -85,30 +85,30 @@ class ShardWriter:
             self._file.write(bytes(2 * _BLOCK_BYTES))
             self._file.close()
 
-    def write(self, key: str, record: Record, media: Mapping[str, bytes]) -> ShardSpan:
+    def write(self, key: str, record: Record, media: Mapping[str, MediaContent]) -> ShardSpan:
         """Append a sample.
 
         Args:
             key: unique name of the sample within the dataset, without a dot.
             record: the annotation.
-            media: bytes of each of `record.media_paths`.
+            media: content of each of `record.media_paths`.
 
         Raises:
             StorageError: the disk is full or the file cannot be written.
         """
         paths = list(dict.fromkeys(record.media_paths))
         annotation = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
-        members = [(f"{key}.json", annotation)]
+        members: list[tuple[str, MediaContent]] = [(f"{key}.json", annotation)]
         members += [(f"{key}.{number}{_suffix(path)}", media[path]) for number, path in enumerate(paths)]
-        content = b"".join(_member(name, data) for name, data in members)
+        digest, length = hashlib.sha256(), 0
         with storage_errors(self._path):
             offset = self._file.tell()
-            self._file.write(content)
+            for chunk in (chunk for name, content in members for chunk in _member(name, content)):
+                self._file.write(chunk)
+                digest.update(chunk)
+                length += len(chunk)
         return ShardSpan(
-            shard=self._path.name,
-            offset_bytes=offset,
-            length_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
+            shard=self._path.name, offset_bytes=offset, length_bytes=length, sha256=digest.hexdigest()
         )
 
 
@@ -126,8 +126,8 @@ class ShardReader:
         names = ("shard", "offset_bytes", "length_bytes", "sha256", "split", "where", "problem")
         self._columns: dict[str, list[Any]] = {name: index.table.column(name).to_pylist() for name in names}
 
-    def read(self, row: int) -> tuple[Record, dict[str, bytes]]:
-        """The record and the media bytes by path.
+    def read(self, row: int) -> tuple[Record, dict[str, MediaContent]]:
+        """The record and the media by path.
 
         Raises:
             DataError: the line was refused when the dataset was built, or the shard is missing or damaged.
@@ -138,41 +138,49 @@ class ShardReader:
                 f"{where}: the line was refused and has no sample ({self._columns['problem'][row]}). "
                 "Read only rows of DatasetIndex.usable_rows."
             )
-        content = self._read_range(shard, self._columns["offset_bytes"][row], self._columns["length_bytes"][row], where)
-        if hashlib.sha256(content).hexdigest() != self._columns["sha256"][row]:
-            raise DataError(
-                f"{where}: its bytes in {self._folder / shard} do not match the digest in the index. The shard is "
-                "damaged; build the dataset again."
-            )
-        try:
-            return parse_sample(content, split=self._columns["split"][row])
-        except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
-            raise DataError(
-                f"{where}: its bytes in {self._folder / shard} are no sample ({error}). Build the dataset again."
-            ) from error
-
-    def _read_range(self, shard: str, offset: int, length: int, where: str) -> bytes:
         if not _SHARD.fullmatch(shard):
             raise DataError(
                 f"{where}: the index names the shard {shard!r:.200}, which is no file of this dataset. Build it again."
             )
-        path = self._folder / shard
+        span = FileRange(
+            path=self._folder / shard,
+            offset_bytes=self._columns["offset_bytes"][row],
+            length_bytes=self._columns["length_bytes"][row],
+        )
         try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                return file.read(length)
+            content = span if span.length_bytes > WHOLE_BYTES else b"".join(media_chunks(span))
+            digest = hashlib.sha256()
+            for chunk in media_chunks(content):
+                digest.update(chunk)
         except OSError as error:
             raise DataError(
-                f"{where}: {path} cannot be read ({error.strerror}). Restore the shard or build the dataset again."
+                f"{where}: {span.path} cannot be read ({error.strerror}). Restore the shard or build the dataset again."
+            ) from error
+        if digest.hexdigest() != self._columns["sha256"][row]:
+            raise DataError(
+                f"{where}: its bytes in {span.path} do not match the digest in the index. The shard is damaged; build "
+                "the dataset again."
+            )
+        try:
+            return _parse_sample(content, split=self._columns["split"][row])
+        except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
+            raise DataError(
+                f"{where}: its bytes in {span.path} are no sample ({error}). Build the dataset again."
             ) from error
 
 
-def parse_sample(content: bytes, *, split: str) -> tuple[Record, dict[str, bytes]]:
-    """The record and the media bytes by path, from the bytes of a sample."""
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        annotation, *media = [content[info.offset_data : info.offset_data + info.size] for info in archive]
-    record = record_from_json(json.loads(annotation), split=split)
+def _parse_sample(content: MediaContent, *, split: str) -> tuple[Record, dict[str, MediaContent]]:
+    """The record and the media by path; of a sample that is large, the places of its media."""
+    with open_media(content) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        annotation, *media = [_part(content, info.offset_data, info.size) for info in archive]
+    record = record_from_json(json.loads(b"".join(media_chunks(annotation))), split=split)
     return record, dict(zip(dict.fromkeys(record.media_paths), media, strict=True))
+
+
+def _part(content: MediaContent, offset: int, length: int) -> MediaContent:
+    if isinstance(content, bytes):
+        return content[offset : offset + length]
+    return FileRange(path=content.path, offset_bytes=content.offset_bytes + offset, length_bytes=length)
 
 
 def _suffix(path: str) -> str:
@@ -181,10 +189,11 @@ def _suffix(path: str) -> str:
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ""
 
 
-def _member(name: str, data: bytes) -> bytes:
+def _member(name: str, content: MediaContent) -> Iterator[bytes]:
     """One tar member: header, content, padding."""
     info = tarfile.TarInfo(name)
-    info.size = len(data)
+    info.size = media_bytes(content)
     info.mode = 0o644
-    header = info.tobuf(format=tarfile.USTAR_FORMAT)
-    return header + data + bytes(-len(data) % _BLOCK_BYTES)
+    yield info.tobuf(format=tarfile.USTAR_FORMAT)
+    yield from media_chunks(content)
+    yield bytes(-info.size % _BLOCK_BYTES)

@@ -9,6 +9,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
+import sys
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,13 +23,17 @@ from vl3.config.data import DataConfig
 from vl3.data.sample.chat import encode_messages, render_record
 from vl3.data.sample.checks import TIME_RANGE, check_times_in_video
 from vl3.data.build.index import MERGE_SIZES, IndexRow
-from vl3.data.sample.media import read_media, resolve_media_path
+from vl3.data.sample.media import MediaContent, media_digest, read_media, resolve_media_path
 from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.data.sample.records import Record
 from vl3.data.build.shards import ShardWriter, shard_name
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import FAMILIES, Vl3Error
+
+PROCESS_BYTES = 1 << 30
+"""Memory of a process of the build."""
+_DROP = ". Replace the file with a smaller one or drop the sample."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +60,7 @@ class ShardJob:
 
 def run_worker(connection: Connection, setup: WorkerSetup) -> None:
     """Run shard jobs until None is received or the parent is gone."""
+    _limit_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (job := connection.recv()) is not None:
@@ -67,6 +74,20 @@ def run_worker(connection: Connection, setup: WorkerSetup) -> None:
             connection.send(("done", rows))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _limit_memory() -> None:
+    """Let allocations fail before the process has more than `PROCESS_BYTES` in memory.
+
+    A header of a few bytes can make a library allocate gigabytes. Counted is what is reserved for writing (`VmData`), of
+    which only a part is in memory: with 200 MiB reserved and 50 MiB in memory, 1024 - 50 more may be reserved.
+    """
+    if sys.platform != "linux":
+        return
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    reserved, used = (int(status[name].split()[0]) << 10 for name in ("VmData", "VmRSS"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (reserved + PROCESS_BYTES - used, hard))
 
 
 def _end_with_parent() -> None:
@@ -99,6 +120,9 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
             except SampleProblem as problem:
                 row.refuse(problem.kind, str(problem).removeprefix(f"{record.where}: "))
                 continue
+            except MemoryError:
+                row.refuse(ProblemKind.UNDECODABLE, f"its media need more memory than {PROCESS_BYTES >> 20} MiB{_DROP}")
+                continue
             span = writer.write(f"{job.first_position + position:08d}", record, media)
             row.shard, row.sha256 = span.shard, span.sha256
             row.offset_bytes, row.length_bytes = span.offset_bytes, span.length_bytes
@@ -123,12 +147,12 @@ def new_row(record: Record) -> IndexRow:
     )
 
 
-def content_digests(record: Record, media: dict[str, bytes]) -> tuple[str, str]:
+def content_digests(record: Record, media: dict[str, MediaContent]) -> tuple[str, str]:
     """`IndexRow.media_sha256` and `IndexRow.content_sha256` of a sample.
 
     Two questions on one picture have the same first digest; the same question with another id has both.
     """
-    by_path = {path: hashlib.sha256(data).hexdigest() for path, data in media.items()}
+    by_path = {path: media_digest(content) for path, content in media.items()}
     files = " ".join(by_path[path] for path in record.media_paths)
     messages = [(turn.role, turn.text) for turn in record.turns]
     messages += [(f"{event.role} {event.time_seconds}", event.text) for event in record.events]
@@ -136,8 +160,8 @@ def content_digests(record: Record, media: dict[str, bytes]) -> tuple[str, str]:
     return files, hashlib.sha256(content.encode()).hexdigest()
 
 
-def load_media(record: Record, data_folder: Path) -> dict[str, bytes]:
-    """Bytes of each media file of a record.
+def load_media(record: Record, data_folder: Path) -> dict[str, MediaContent]:
+    """Content of each media file of a record.
 
     Raises:
         SampleProblem: a path leads outside the data folder, or a file is missing.
@@ -146,14 +170,14 @@ def load_media(record: Record, data_folder: Path) -> dict[str, bytes]:
     return {path: read_media(found, path, record.where) for path, found in paths.items()}
 
 
-def measure_sample(row: IndexRow, record: Record, media: dict[str, bytes], setup: WorkerSetup) -> None:
+def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent], setup: WorkerSetup) -> None:
     """Decode a sample once and fill in its facts and token counts for every merge.
 
     Raises:
         SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits at
             every merge.
     """
-    decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES])
+    decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES], whole=True)
     _note_media(row, decoded)
     if decoded.video_facts is not None:
         check_times_in_video(_annotated_times(record), decoded.video_facts.duration_seconds, record.where)
@@ -185,7 +209,7 @@ def count_vision_tokens(
 ) -> tuple[int, int, int]:
     """Number of image tokens, and of video tokens before and after DiffFP, with the settings' merges."""
     items, merges = resized_items(record, decoded, settings)
-    num_images = len(decoded.images)
+    num_images = len(decoded.image_sizes)
     everything = dataclasses.replace(settings, difffp=False)
     counts = [keep_tokens(frames, merge, everything, prune).size for frames, merge in zip(items, merges, strict=True)]
     kept = [
@@ -196,7 +220,7 @@ def count_vision_tokens(
 
 
 def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
-    sizes = [image.shape[:2] for image in decoded.images]
+    sizes = list(decoded.image_sizes)
     facts = decoded.video_facts
     row.num_frames = decoded.num_frames
     if facts is not None:

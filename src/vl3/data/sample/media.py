@@ -1,8 +1,118 @@
-"""Paths of media files: relative to the data folder and never outside it."""
+"""Media files: their paths, relative to the data folder and never outside it, and their bytes.
 
+A small file is read at once. A large one is named by its place (`FileRange`) and read as it is decoded, so that the
+memory of a process does not grow with the size of a video.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
+WHOLE_BYTES = 16 << 20
+"""Files up to this size are read at once."""
+MAX_BYTES = (8 << 30) - 1
+"""A member of a tar shard cannot be larger."""
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRange:
+    """`length_bytes` bytes of a file from `offset_bytes` on: a media file, or a member of a shard."""
+
+    path: Path
+    offset_bytes: int
+    length_bytes: int
+
+
+MediaContent: TypeAlias = bytes | FileRange
+
+
+def file_media(path: Path) -> MediaContent:
+    """The content of a file: its bytes, or its place if it is large.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(WHOLE_BYTES + 1)
+        if len(data) <= WHOLE_BYTES:
+            return data
+        return FileRange(path=path, offset_bytes=0, length_bytes=file.seek(0, io.SEEK_END))
+
+
+def open_media(media: MediaContent) -> BinaryIO:
+    """A readable file over the media's bytes and nothing else.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    return io.BytesIO(media) if isinstance(media, bytes) else io.BufferedReader(_RangeReader(media))
+
+
+def media_bytes(media: MediaContent) -> int:
+    """Size in bytes."""
+    return len(media) if isinstance(media, bytes) else media.length_bytes
+
+
+def media_chunks(media: MediaContent) -> Iterator[bytes]:
+    """The content in pieces of a megabyte at most.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_media(media) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def media_digest(media: MediaContent) -> str:
+    """SHA-256 of the content.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for chunk in media_chunks(media):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+class _RangeReader(io.RawIOBase):
+    """Reads a part of a file: of bytes 100 to 149 it is at 0 when the file is at 100, and ends after 50."""
+
+    def __init__(self, part: FileRange) -> None:
+        super().__init__()
+        self._file, self._part, self._at = part.path.open("rb", buffering=0), part, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._part.length_bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: "Buffer") -> int:
+        view = memoryview(buffer)[: max(0, self._part.length_bytes - self._at)]
+        self._file.seek(self._part.offset_bytes + self._at)
+        read = self._file.readinto(view) or 0
+        self._at += read
+        return read
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def resolve_media_path(root: Path, relative: str, where: str) -> Path:
@@ -31,16 +141,20 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
     return path
 
 
-def read_media(path: Path, relative: str, where: str) -> bytes:
-    """Bytes of a resolved media file.
+def read_media(path: Path, relative: str, where: str) -> MediaContent:
+    """Content of a resolved media file.
 
     Raises:
         SampleProblem: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        media = file_media(path)
     except OSError as error:
         raise _missing(relative, where, f"cannot be read ({error.strerror})") from error
+    if media_bytes(media) > MAX_BYTES:
+        reason = f"media file {relative!r} has {media_bytes(media)} bytes, more than a shard's {MAX_BYTES}. Shorten it."
+        raise SampleProblem(ProblemKind.TOO_LONG, reason, where)
+    return media
 
 
 def _missing(relative: str, where: str, what: str) -> SampleProblem:

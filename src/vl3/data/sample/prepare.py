@@ -13,8 +13,10 @@ import numpy as np
 from vl3.config.data import DataConfig, DiffFPScale
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
+from vl3.data.sample.container import check_picture
 from vl3.data.sample.geometry import ItemSize, fit_sizes
-from vl3.data.sample.image import decode_image, resize_image
+from vl3.data.sample.image import decode_image, image_size, resize_image
+from vl3.data.sample.media import MediaContent
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.problems import ProblemKind, SampleProblem, printable
 from vl3.data.sample.records import Record
@@ -62,9 +64,11 @@ class PrepareSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedSample:
-    """The media of a sample as pixels: images at their own size, frames at each requested size."""
+    """The media of a sample as pixels, each image and the frames at every requested (height, width)."""
 
-    images: tuple[np.ndarray, ...]
+    image_sizes: tuple[tuple[int, int], ...]
+    """Height and width of each image in its file."""
+    images_by_size: tuple[dict[tuple[int, int], np.ndarray], ...]
     video_facts: VideoFacts | None
     timestamps_F: np.ndarray
     frames_by_size: dict[tuple[int, int], np.ndarray]
@@ -93,13 +97,17 @@ class PreparedSample:
 
 
 def prepare_sample(
-    record: Record, media: Mapping[str, bytes], tokenizer: ChatTokenizer, settings: PrepareSettings, prune: Pruner
+    record: Record,
+    media: Mapping[str, MediaContent],
+    tokenizer: ChatTokenizer,
+    settings: PrepareSettings,
+    prune: Pruner,
 ) -> PreparedSample:
     """Decode, resize, cut into patches, prune and tokenise one sample.
 
     Args:
         record: the annotation.
-        media: bytes of each of `record.media_paths`.
+        media: content of each of `record.media_paths`.
         tokenizer: the language model's tokenizer.
         settings: merges, DiffFP and limits.
         prune: DiffFP; called only for videos of several frames, and only if `settings.difffp` is set.
@@ -114,32 +122,57 @@ def prepare_sample(
 
 def decode_media(
     record: Record,
-    media: Mapping[str, bytes],
+    media: Mapping[str, MediaContent],
     data: DataConfig,
     merges: Sequence[tuple[int, int]],
     patch_size: int = PATCH_SIZE_PX,
+    *,
+    whole: bool = False,
 ) -> DecodedSample:
-    """Decode a sample's media once; frames are kept only at the sizes that the (image merge, video merge) pairs need.
+    """Decode a sample's media once; pixels are kept only at the sizes that the (image merge, video merge) pairs need.
+
+    One image or frame at a time has its full size: what a sample takes in memory follows from the token budget.
+
+    Args:
+        record: the annotation.
+        media: content of each of `record.media_paths`.
+        data: limits on frames and tokens.
+        merges: the pairs.
+        patch_size: side of a patch in pixels.
+        whole: look for damage also where no frame is taken; for the build, which decides what is trained on.
 
     Raises:
         SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
     _check_count(record, data)
-    # A file that is shown several times is decoded once.
-    pixels = {path: decode_image(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
-    images = tuple(pixels[path] for path in record.images)
-    if record.video is None:
-        return DecodedSample(images=images, video_facts=None, timestamps_F=np.zeros(0), frames_by_size={})
-    with open_video(media[record.video], _place(record, record.video)) as source:
-        plan = _plan_frames(record, source, data)
-        sizes = {_fit(images, source.facts, len(plan.timestamps_F), merge, data, patch_size)[-1] for merge in merges}
-        frames = {size: np.empty((len(plan.timestamps_F), *size, 3), dtype=np.uint8) for size in sizes}
-        for index, frame_HWC in enumerate(source.frames(plan)):
-            for (height_px, width_px), frames_FHWC in frames.items():
-                frames_FHWC[index] = resize_image(frame_HWC, height_px, width_px)
-        return DecodedSample(
-            images=images, video_facts=source.facts, timestamps_F=plan.timestamps_F, frames_by_size=frames
-        )
+    measured = {path: image_size(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
+    sizes = tuple(measured[path] for path in record.images)
+    fitted = [_fit(sizes, None, 0, merge, data, patch_size) for merge in merges] if sizes else []
+    resized: dict[str, dict[tuple[int, int], np.ndarray]] = {}
+    for path in measured:  # a file that is shown several times is decoded once
+        image_HWC = decode_image(media[path], _place(record, path))
+        if whole:
+            check_picture(media[path], _place(record, path))
+        place = record.images.index(path)
+        resized[path] = {size: resize_image(image_HWC, *size) for size in {fit[place] for fit in fitted}}
+    frames: dict[tuple[int, int], np.ndarray] = {}
+    facts, timestamps_F = None, np.zeros(0)
+    if record.video is not None:
+        with open_video(media[record.video], _place(record, record.video)) as source:
+            plan = _plan_frames(record, source, data)
+            facts, timestamps_F = source.facts, plan.timestamps_F
+            wanted = {_fit(sizes, facts, len(timestamps_F), merge, data, patch_size)[-1] for merge in merges}
+            frames = {size: np.empty((len(timestamps_F), *size, 3), dtype=np.uint8) for size in wanted}
+            for index, frame_HWC in enumerate(source.frames(plan, whole=whole)):
+                for (height_px, width_px), frames_FHWC in frames.items():
+                    frames_FHWC[index] = resize_image(frame_HWC, height_px, width_px)
+    return DecodedSample(
+        image_sizes=sizes,
+        images_by_size=tuple(resized[path] for path in record.images),
+        video_facts=facts,
+        timestamps_F=timestamps_F,
+        frames_by_size=frames,
+    )
 
 
 def _place(record: Record, path: str) -> str:
@@ -241,7 +274,7 @@ def _plan_frames(record: Record, source: VideoSource, data: DataConfig) -> Frame
 
 
 def _fit(
-    images: Sequence[np.ndarray],
+    images: Sequence[tuple[int, int]],
     video: VideoFacts | None,
     num_frames: int,
     merges: tuple[int, int],
@@ -251,8 +284,8 @@ def _fit(
     """Size of each image, then of the video's frames."""
     image_merge, video_merge = merges
     items = [
-        ItemSize(height_px=image.shape[0], width_px=image.shape[1], num_frames=1, merge_size=image_merge)
-        for image in images
+        ItemSize(height_px=height_px, width_px=width_px, num_frames=1, merge_size=image_merge)
+        for height_px, width_px in images
     ]
     if video is not None:
         items.append(
@@ -268,8 +301,10 @@ def resized_items(
 ) -> tuple[list[np.ndarray], list[int]]:
     """Each item as frames (F, H, W, 3) at its final size, and the merge of each; images first."""
     merges = (settings.image_merge_size, settings.video_merge_size)
-    sizes = _fit(decoded.images, decoded.video_facts, decoded.num_frames, merges, settings.data, settings.patch_size)
-    items = [resize_image(image, *size)[None] for image, size in zip(decoded.images, sizes, strict=False)]
+    sizes = _fit(
+        decoded.image_sizes, decoded.video_facts, decoded.num_frames, merges, settings.data, settings.patch_size
+    )
+    items = [images[size][None] for images, size in zip(decoded.images_by_size, sizes, strict=False)]
     merge_sizes = [settings.image_merge_size] * len(items)
     if record.video is not None:
         items.append(decoded.frames_by_size[sizes[-1]])

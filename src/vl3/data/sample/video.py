@@ -1,8 +1,9 @@
 """Videos: which frames to take, by the rule of the released code, and their pixels.
 
 The released code takes frames with ffmpeg's `fps` filter (round=down): frame k is the last source frame of the
-interval [k/fps, (k+1)/fps) and gets the timestamp `start + k/fps`. All packets are read once, so that the frames to
-take are known before anything is decoded; only those are converted to RGB.
+interval [k/fps, (k+1)/fps) and gets the timestamp k/fps. Seconds count from the start of the file, as in ffmpeg's
+program and in a player: if the sound starts first, the first frame is later than 0 s. All packets are read once, so
+that the frames to take are known before they are decoded; only those are converted to RGB.
 
 A video of 5 s at 4 frames per second (source frames 0 to 19), sampled at 1 frame per second:
 
@@ -12,7 +13,6 @@ A video of 5 s at 4 frames per second (source frames 0 to 19), sampled at 1 fram
 Legend: F frames, H height, W width, C channels.
 """
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,20 +20,39 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import av.error
-import av.video.reformatter
 import numpy as np
 
+from vl3.data.sample.container import (
+    choose_stream,
+    open_container,
+    read_packets,
+    refuse_damage,
+    time_base,
+    undecodable,
+)
+from vl3.data.sample.display import FrameDisplay, look_of
+from vl3.data.sample.frames import FrameReader
+from vl3.data.sample.media import MediaContent, file_media
 from vl3.data.sample.problems import ProblemKind, SampleProblem
+
+WHOLE_PX = 6_000_000_000
+"""A video with fewer pixels is checked to its end: 2 minutes of 1920x1080 at 24 frames per second, a minute of work."""
+MAX_SECONDS = 10**9
+"""Times beyond 31 years are taken for damage."""
+
+_INT64_SAFE = 2**62
+_BROADCAST = ("mpegts", "mpeg", "ogg")
+"""Formats that libav flags as having discontinuous times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFacts:
-    """What the container reports about a video, without decoding."""
+    """What is known about a video before its frames are taken."""
 
     duration_seconds: float
     fps: float
     width_px: int
+    """As shown: after turning, with square pixels."""
     height_px: int
     num_frames: int
 
@@ -60,22 +79,26 @@ class VideoFrames:
 
 
 @contextmanager
-def open_video(data: bytes | Path, where: str) -> Iterator["VideoSource"]:
+def open_video(data: MediaContent | Path, where: str) -> Iterator["VideoSource"]:
     """Open a video to read its facts, plan and decode frames; a context manager that closes it.
 
     Raises:
-        SampleProblem: the bytes are not a video with frames, or the file is truncated. The message starts with `where`.
+        SampleProblem: the bytes are not a video with frames, or the file is damaged. The message starts with `where`.
     """
     try:
-        container = av.open(io.BytesIO(data) if isinstance(data, bytes) else str(data), mode="r")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _undecodable(where, f"the file cannot be opened as a video ({_short(error)})") from error
-    with container:
-        yield VideoSource(container, where)
+        media = file_media(data) if isinstance(data, Path) else data
+    except OSError as error:
+        raise undecodable(where, f"the file cannot be read ({error.strerror})") from error
+    with open_container(media, where) as container:
+        source = VideoSource(container, media, where)
+        try:
+            yield source
+        finally:
+            source.close()
 
 
 def decode_video(
-    data: bytes | Path,
+    data: MediaContent | Path,
     *,
     fps: float,
     max_frames: int,
@@ -94,28 +117,27 @@ def decode_video(
 
 
 class VideoSource:
-    """An open video whose packets have been read. Use `open_video`."""
+    """An open video whose packets have been read and whose first frame is decoded. Use `open_video`."""
 
-    def __init__(self, container: av.container.InputContainer, where: str) -> None:
-        """Read all packets of the first video stream.
+    def __init__(self, container: av.container.InputContainer, media: MediaContent, where: str) -> None:
+        """Read all packets of the video stream, and decode its first frame.
 
         Raises:
-            SampleProblem: there is no video stream or no frame, or the file ends before its last frame.
+            SampleProblem: there is no video stream or no frame, or the file is damaged or cut short.
         """
-        if not container.streams.video:
-            raise _undecodable(where, "the file has no video stream")
         self._where = where
-        self._stream = container.streams.video[0]
-        self._stream.codec_context.thread_count = 1
-        try:
-            self._packets = list(container.demux(self._stream))
-        except (av.error.FFmpegError, OSError) as error:
-            raise _undecodable(where, f"the container cannot be read to its end ({_short(error)})") from error
-        self._time_base = self._stream.time_base or Fraction(1, av.time_base)
-        self._pts = np.array(sorted(_pts(packet) for packet in self._packets if packet.size), dtype=np.int64)
-        self._check_complete()
-        self._decoder = _Decoder(self._stream, self._packets)
+        self._stream = choose_stream(container, where)
+        self._time_base = time_base(self._stream)
+        self._table = read_packets(container, self._stream, where)
+        self._times = self._table.times_F
+        self._origin = self._find_origin(container)
+        self._reader = FrameReader(media, where, self._stream, self._table)
+        self._display = FrameDisplay(self._time_base)
         self.facts = self._facts()
+
+    def close(self) -> None:
+        """Release what decoding holds."""
+        self._reader.close()
 
     def plan(
         self,
@@ -137,12 +159,12 @@ class VideoSource:
         """
         start_seconds = start_seconds or 0.0
         rate = Fraction(fps).limit_denominator(100_000)
-        origin = self._origin_pts + self._ticks(start_seconds)
-        inside = self._pts >= origin
+        origin = self._origin + self._ticks(start_seconds)
+        inside = self._times >= (origin if start_seconds else self._times[0])
         if end_seconds is not None:
-            inside &= self._pts < self._origin_pts + self._ticks(end_seconds)
-        pts = self._pts[inside]
-        if not len(pts):
+            inside &= self._times < self._origin + self._ticks(end_seconds)
+        times = self._times[inside]
+        if not len(times):
             until = "the end" if end_seconds is None else f"{end_seconds} s"
             raise SampleProblem(
                 ProblemKind.TIMES,
@@ -151,137 +173,93 @@ class VideoSource:
                 self._where,
             )
         scale = self._time_base * rate
-        slots = (pts - origin) * scale.numerator // scale.denominator
-        end_slot = (int(pts[-1]) + self._last_frame_ticks() - origin) * scale.numerator // scale.denominator
+        phase = self._table.phase_ticks
+        slots = _slots(times - origin + phase, scale)
+        end_ticks = int(times[-1]) + self._last_frame_ticks() - origin + phase
+        first_slot, end_slot = int(slots[0]), end_ticks * scale.numerator // scale.denominator
         # A window shorter than one slot gives its first frame.
-        wanted = np.arange(slots[0], max(end_slot, slots[0] + 1))
-        chosen = np.searchsorted(slots, wanted, side="right") - 1 if end_slot > slots[0] else np.zeros(1, np.int64)
-        timestamps = start_seconds + wanted / float(rate)
-        if len(wanted) > max_frames:
-            spread = np.linspace(0, len(wanted) - 1, max_frames).astype(np.int64)
-            chosen, timestamps = chosen[spread], timestamps[spread]
-        return FramePlan(pts_F=pts[chosen], timestamps_F=timestamps)
+        count = max(end_slot - first_slot, 1)
+        wanted = np.linspace(0, count - 1, max_frames).astype(np.int64) if count > max_frames else np.arange(count)
+        wanted = wanted + first_slot
+        chosen = np.searchsorted(slots, wanted, side="right") - 1 if end_slot > first_slot else np.zeros(1, np.int64)
+        timestamps = start_seconds + (wanted - phase * scale.numerator // scale.denominator) / float(rate)
+        return FramePlan(pts_F=times[chosen], timestamps_F=timestamps)
 
-    def frames(self, plan: FramePlan) -> Iterator[np.ndarray]:
-        """The planned frames in order, uint8 RGB (H, W, 3), all with the size in the container. Call it only once.
+    def frames(self, plan: FramePlan, *, whole: bool = False) -> Iterator[np.ndarray]:
+        """The planned frames in order, uint8 RGB (H, W, 3), all with the size of `facts`. Call it only once.
+
+        Args:
+            plan: which frames.
+            whole: decode all other frames as well, to find damage (of a video of less than `WHOLE_PX` pixels).
 
         Raises:
             SampleProblem: a packet up to a planned frame cannot be decoded, or a planned frame is damaged.
         """
-        reformatter = av.video.reformatter.VideoReformatter()
-        width_px, height_px = self.facts.width_px, self.facts.height_px
+        whole = whole and self.facts.num_frames * self.facts.width_px * self.facts.height_px < WHOLE_PX
         for pts, repeats in zip(*np.unique(plan.pts_F, return_counts=True), strict=True):
-            # One thread: starting swscale's thread pool takes ten times longer than converting a small frame.
-            frame = reformatter.reformat(self._frame_at(int(pts)), width_px, height_px, "rgb24", threads=1)
-            yield from [frame.to_ndarray()] * int(repeats)
+            yield from [self._shown(int(pts), jump=not whole)] * int(repeats)
+        if whole:
+            self._reader.decode_rest()
 
-    def _frame_at(self, pts: int) -> av.VideoFrame:
-        """The frame shown at `pts`; decodes from the current position, or from a later keyframe if one is nearer."""
-        try:
-            frame = self._decoder.frame_at(pts)
-        except (av.error.FFmpegError, OSError) as error:
-            raise _undecodable(
-                self._where, f"the frame at {self._seconds(pts):.2f} s cannot be decoded ({_short(error)})"
-            ) from error
-        if frame is None or frame.is_corrupt:
-            raise _undecodable(self._where, f"the frame at {self._seconds(pts):.2f} s is damaged or missing")
-        return frame
-
-    def _check_complete(self) -> None:
-        if not len(self._pts):
-            raise _undecodable(self._where, "the video has no frames")
-        if len(self._pts) < self._stream.frames:
-            found, promised = len(self._pts), self._stream.frames
-            raise _undecodable(self._where, f"the file is truncated: it has {found} of {promised} frames")
-        context = self._stream.codec_context
-        if not context.width or not context.height:
-            raise _undecodable(self._where, f"the video has no size ({context.width}x{context.height} px)")
+    def _shown(self, time: int, *, jump: bool) -> np.ndarray:
+        found = self._reader.frame_at(time, jump=jump)
+        with refuse_damage(self._where, f"the frame at {self._seconds(time):.2f} s cannot be shown"):
+            look = look_of(found.frame, self._pixel_aspect())
+            if look.shown_size != (self.facts.height_px, self.facts.width_px):
+                raise ValueError("it is turned or stretched otherwise than the first one")
+            if not found.frame.interlaced_frame:
+                return self._display.rgb(found.frame, look)
+        neighbours, place = self._reader.neighbours(time)
+        with refuse_damage(self._where, f"the frame at {self._seconds(time):.2f} s cannot be deinterlaced"):
+            return self._display.deinterlaced_rgb(neighbours, place, look)
 
     def _facts(self) -> VideoFacts:
-        end_pts = int(self._pts[-1]) + self._last_frame_ticks()
-        duration = self._seconds(end_pts)
+        first = self._reader.first()
+        with refuse_damage(self._where, "the video cannot be shown"):
+            height_px, width_px = look_of(first, self._pixel_aspect()).shown_size
+        duration = self._seconds(int(self._times[-1]) + self._last_frame_ticks())
+        if abs(duration) > MAX_SECONDS:
+            raise undecodable(self._where, f"it would last {duration:.0f} s, which is not plausible")
         rate = self._stream.average_rate
         return VideoFacts(
             duration_seconds=duration,
-            fps=float(rate) if rate else len(self._pts) / max(duration, 1e-6),
-            width_px=self._stream.codec_context.width,
-            height_px=self._stream.codec_context.height,
-            num_frames=len(self._pts),
+            fps=float(rate) if rate else len(self._times) / max(duration, 1e-6),
+            width_px=width_px,
+            height_px=height_px,
+            num_frames=len(self._times),
         )
 
-    @property
-    def _origin_pts(self) -> int:
-        return self._stream.start_time or 0
+    def _find_origin(self, container: av.container.InputContainer) -> int:
+        """Second 0 in the stream's time base, as in ffmpeg's program: where the file's first sound or picture starts.
 
-    def _seconds(self, pts: int) -> float:
-        return float((pts - self._origin_pts) * self._time_base)
+        Sound from 0.00 s and frames from 0.08 s on: 0, so the first frame is at 0.08 s. In a broadcast format, whose
+        times start anywhere, the video alone counts.
+        """
+        if container.format.name in _BROADCAST or container.start_time is None:
+            return self._stream.start_time if self._stream.start_time is not None else int(self._times[0])
+        return round(Fraction(container.start_time, av.time_base) / self._time_base)
+
+    def _pixel_aspect(self) -> Fraction | None:
+        """Width by height of a pixel; what the container says goes before what the codec says."""
+        return self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+
+    def _seconds(self, time: int) -> float:
+        return float((time - self._origin) * self._time_base)
 
     def _ticks(self, seconds: float) -> int:
         return round(Fraction(seconds) / self._time_base)
 
     def _last_frame_ticks(self) -> int:
         """How long the last frame is shown, in the stream's time base."""
-        durations = [packet.duration for packet in self._packets if packet.size and _pts(packet) == self._pts[-1]]
-        if durations and durations[0]:
-            return durations[0]
-        if len(self._pts) > 1:
-            return int(np.median(np.diff(self._pts)))
+        if self._table.last_ticks:
+            return self._table.last_ticks
+        if len(self._times) > 1:
+            return int(np.median(np.diff(self._times)))
         return round(1 / (self._stream.average_rate or Fraction(1)) / self._time_base)
 
 
-class _Decoder:
-    """Decodes forward, one packet at a time, and skips to a later keyframe when one is nearer to the wanted frame.
-
-    Keyframes at 0, 4 and 8 s, now at 1 s: for the frame at 3 s it decodes on, for the frame at 9 s it skips to 8 s.
-    """
-
-    def __init__(self, stream: av.VideoStream, packets: list[av.Packet]) -> None:
-        self._context = stream.codec_context
-        self._packets = packets
-        self._next_packet = 0
-        self._ready: list[av.VideoFrame] = []
-        self._latest: av.VideoFrame | None = None
-        keyframes = [
-            (_pts(packet), index) for index, packet in enumerate(packets) if packet.size and packet.is_keyframe
-        ]
-        self._keyframe_pts = np.array([pts for pts, _ in keyframes], dtype=np.int64)
-        self._keyframe_packets = [index for _, index in keyframes]
-
-    def frame_at(self, pts: int) -> av.VideoFrame | None:
-        """The last frame with a time up to `pts`; successive calls must pass increasing times."""
-        self._jump(pts)
-        while True:
-            while self._ready:
-                if self._ready[0].pts is not None and self._ready[0].pts > pts:
-                    return self._latest
-                self._latest = self._ready.pop(0)
-                if self._latest.pts == pts:
-                    return self._latest
-            if self._next_packet >= len(self._packets):
-                return self._latest
-            self._ready += self._context.decode(self._packets[self._next_packet])
-            self._next_packet += 1
-
-    def _jump(self, pts: int) -> None:
-        nearest = int(np.searchsorted(self._keyframe_pts, pts, side="right")) - 1
-        if nearest < 0 or self._keyframe_packets[nearest] <= self._next_packet:
-            return
-        if any(frame.pts is not None and frame.pts >= pts for frame in self._ready):
-            return
-        self._context.flush_buffers()
-        self._next_packet, self._ready, self._latest = self._keyframe_packets[nearest], [], None
-
-
-def _pts(packet: av.Packet) -> int:
-    return packet.pts if packet.pts is not None else packet.dts or 0
-
-
-def _short(error: BaseException) -> str:
-    """FFmpeg's message without the error number that PyAV adds."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _undecodable(where: str, what: str) -> SampleProblem:
-    return SampleProblem(
-        ProblemKind.UNDECODABLE, f"{what}. Replace the file with an intact video or drop the sample.", where
-    )
+def _slots(ticks_F: np.ndarray, scale: Fraction) -> np.ndarray:
+    """Which interval each time is in: 0, 30 and 61 ticks at 1/20 of an interval a tick are in 0, 1 and 3."""
+    if int(np.abs(ticks_F).max()) * scale.numerator < _INT64_SAFE:
+        return ticks_F * scale.numerator // scale.denominator
+    return np.array([int(tick) * scale.numerator // scale.denominator for tick in ticks_F], dtype=np.int64)

@@ -124,7 +124,7 @@ def test_an_image_and_a_one_frame_video_agree(prepare, config):
     frame = decode_image(pixels, "x")
     image = prepare({"image": ["a"], "conversations": conversation("<image> What?", "A.")}, {"a": pixels})
     assert np.array_equal(image.pixels_PC, patchify(frame[None], 1)[0])
-    video = prepare(VIDEO, {"v.mp4": image_bytes(56, 56, suffix="jpg")}, video_merge_size=1)
+    video = prepare(VIDEO, {"v.mp4": video_bytes([frame])}, video_merge_size=1)
     assert video.grid_thw_I3.tolist() == image.grid_thw_I3.tolist()
 
 
