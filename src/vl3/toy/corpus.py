@@ -86,8 +86,8 @@ def write_corpus(
         if known.get("settings") == settings and isinstance(samples, int):
             return samples
         raise StorageError(
-            f"{out} has a corpus with {known.get('settings', 'unknown settings')}, not {settings}. Remove it, or "
-            "choose another --out."
+            f"{out} has a corpus with {known.get('settings', 'unknown settings')}, not {settings}. Choose another "
+            "--out. To make it again, remove the folder first."
         )
     with whole_folder(out) as folder:
         return _write(folder, settings, workers, progress)
