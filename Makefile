@@ -5,28 +5,36 @@ MAKEFLAGS += --no-print-directory
 # Without bytecode every process of a run compiles its libraries again: 15 s each instead of 3.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 
-WORKFLOW ?= train
-RECIPE ?=
-RUN ?= $(if $(filter evaluate,$(MAKECMDGOALS)),evaluate,$(or $(RECIPE),tiny))
-RUN_FOLDER = $(if $(findstring /,$(RUN)),$(RUN),runs/$(RUN))
-DATA ?=
-STAGES ?=
-FROM ?=
-MODEL ?=
-export STAGES FROM MODEL
-SET ?=
+# To add a variable, write it here; $(call option,NAME,name) then passes it on as --name.
+VARIABLES := WORKFLOW RECIPE RUN DATA SET STAGES FROM MODEL ENDPOINT ARTIFACTS TRACKING RUN_ID NAMESPACE PORT TESTS JOBS FULL \
+	OVERLAY IMAGES BASE_IMAGE CACHES PYTHON KUBECONFIG
+# To add a target, write it here.
+TARGETS := help run-pipeline evaluate submit report ui clean setup format lint typecheck imports test check audit golden images \
+	lock-images licences test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
+.PHONY: $(TARGETS)
+
 TESTS ?= tests
 JOBS ?= 2
-FULL ?=
 OVERLAY ?= kind
 
 PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.vl3-setup
-SAMPLE := build/data/tiny
 
-.PHONY: help run-pipeline ui submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
-.PHONY: help run-pipeline evaluate submit report clean setup format lint typecheck imports test check audit golden images lock-images licences test-images \
-	kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
+# A variable's text is data: neither make nor a shell runs any part of it. Make takes it unexpanded ($(value)) and exports
+# it; a recipe never contains it, only "$$NAME", which the shell replaces by one word.
+$(foreach one,$(VARIABLES),$(if $(filter undefined,$(origin $(one))),,$(eval export override $(one) := $$(value $(one)))))
+override option = $${$1:+--$2="$$$1"}
+override overrides = set -f; set --; for one in $$SET; do set -- "$$@" --set="$$one"; done;
+
+# Refuse what nobody reads: a misspelt variable would silently leave a default in place.
+override quoted = '$(subst ','\'',$1)'
+override refuse = $(error $(or $(shell python3 scripts/nearest_name.py $1 $(call quoted,$2) $(call quoted,$3) 2> /dev/null),$1 $2 \
+	is unknown; all are $3))
+override GIVEN := $(foreach one,$(.VARIABLES),$(if $(filter command,$(origin $(one))),$(one)))
+$(foreach one,$(filter-out $(VARIABLES),$(GIVEN)),$(call refuse,variable,$(one),$(VARIABLES)))
+$(foreach one,$(filter-out $(TARGETS) $(SETUP),$(MAKECMDGOALS)),$(call refuse,target,$(one),$(TARGETS)))
+override OVERLAYS := $(notdir $(patsubst %/,%,$(wildcard manifests/overlays/*/)))
+$(if $(filter-out $(OVERLAYS),$(OVERLAY))$(word 2,$(OVERLAY)),$(call refuse,overlay,$(OVERLAY),$(OVERLAYS)))
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "; printf "Usage: make TARGET [NAME=value ...]\n"} \
@@ -34,28 +42,25 @@ help: ## Print this help
 		/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Run
-run-pipeline: $(SETUP) ## Run the workflow here: WORKFLOW=train RECIPE=tiny DATA=folder RUN=name SET="data.max_frames=64 seed=1" STAGES=multitask..video FROM=model
-	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
-	@$(PYTHON_IN_VENV) -m vl3.pipelines.run --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
-		$(if $(TRACKING),--tracking '$(TRACKING)') $(foreach override,$(SET),--set '$(override)')
+run-pipeline: $(SETUP) ## Run the workflow here: RECIPE=tiny DATA=folder RUN=name STAGES=multitask..video FROM=model SET="data.max_frames=64 seed=1"
+	@$(overrides) exec .venv/bin/vl3 run start $(call option,WORKFLOW,workflow) $(call option,RECIPE,recipe) $(call option,RUN,run) \
+		$(call option,DATA,data) $(call option,STAGES,stages) $(call option,FROM,from) $(call option,TRACKING,tracking) "$$@"
 
-ui: $(SETUP) ## Serve MLflow's pages of all runs here (runs/mlflow.db); TRACKING=sqlite:////... for another store
-	@.venv/bin/vl3 registry ui --run '$(RUN_FOLDER)' $(if $(TRACKING),--tracking '$(TRACKING)') $(if $(PORT),--port '$(PORT)')
-		--stages "$$STAGES" --from "$$FROM" $(foreach override,$(SET),--set '$(override)')
-
-evaluate: $(SETUP) ## Accuracy of a model without training: MODEL=folder|s3://...|hf://owner/name|models:/name@alias DATA=folder RUN=name
-	@$(if $(DATA),,.venv/bin/vl3 data sample --out $(SAMPLE) --seed 0)
-	@$(PYTHON_IN_VENV) -m vl3.pipelines.run --workflow evaluate --recipe '$(RECIPE)' --data '$(or $(DATA),$(SAMPLE))' --run '$(RUN_FOLDER)' \
-		--from "$$MODEL" $(foreach override,$(SET),--set '$(override)')
+evaluate: $(SETUP) ## Measure a model, train nothing: MODEL=folder|s3://...|hf://owner/name|models:/name@alias DATA=folder RUN=name
+	@$(overrides) exec .venv/bin/vl3 run start --workflow=evaluate $(call option,RECIPE,recipe) --run="$${RUN:-evaluate}" \
+		$(call option,DATA,data) $(call option,MODEL,from) $(call option,TRACKING,tracking) "$$@"
 
 submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://...
-	@.venv/bin/vl3 run submit --workflow '$(WORKFLOW)' --recipe '$(RECIPE)' $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') --data '$(DATA)' \
-		--artifacts '$(ARTIFACTS)' --tracking '$(TRACKING)' --stages "$$STAGES" --from "$${FROM:-$$MODEL}" \
-		$(if $(RUN_ID),--run-id '$(RUN_ID)') $(if $(NAMESPACE),--namespace '$(NAMESPACE)') $(foreach override,$(SET),--set '$(override)')
+	@$(overrides) exec .venv/bin/vl3 run submit $(call option,WORKFLOW,workflow) $(call option,RECIPE,recipe) \
+		$(call option,DATA,data) $(call option,ARTIFACTS,artifacts) $(call option,TRACKING,tracking) \
+		$(call option,STAGES,stages) $(call option,FROM,from) $(call option,ENDPOINT,endpoint) \
+		$(call option,NAMESPACE,namespace) $(call option,RUN_ID,run-id) "$$@"
 
-report: ## Print where the report of RUN=tiny is
-	@test -f '$(RUN_FOLDER)/report/report.html' && echo "file://$(abspath $(RUN_FOLDER))/report/report.html" \
-		|| { echo "$(RUN_FOLDER) has no report yet. Make it with: make run-pipeline RUN=$(RUN)" >&2; exit 2; }
+report: $(SETUP) ## Print where the report of RUN=tiny is
+	@exec .venv/bin/vl3 run report -- "$${RUN:-$${RECIPE:-tiny}}"
+
+ui: $(SETUP) ## Serve MLflow's pages of all runs here (runs/mlflow.db); TRACKING=sqlite:////... for another store, PORT=5000
+	@exec .venv/bin/vl3 registry ui $(call option,RUN,run) $(call option,TRACKING,tracking) $(call option,PORT,port)
 
 clean: ## Remove build outputs and caches; keep runs/ and .venv
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
@@ -63,8 +68,8 @@ clean: ## Remove build outputs and caches; keep runs/ and .venv
 ##@ Develop
 setup: $(SETUP) ## Make .venv with the pinned dependencies (all other targets do this if needed)
 
-$(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/warm_bytecode.py
-	@scripts/setup.sh
+$(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/install.py scripts/warm_bytecode.py
+	@scripts/setup.sh $(filter $(TARGETS),$(MAKECMDGOALS))
 	@touch $@
 
 format: $(SETUP) ## Rewrite the sources in the project's format
@@ -83,8 +88,8 @@ imports: $(SETUP) ## Who may import whom (import-linter)
 
 test: export OMP_NUM_THREADS ?= 1
 test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one process
-	$(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
-		--durations 10 --durations-min 1 $(TESTS)
+	set -f; $(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses="$$JOBS" --dist loadfile --no-loadscope-reorder \
+		--durations 10 --durations-min 1 -- $$TESTS
 
 check: lint typecheck imports audit ## Lint, types, import contracts, vulnerabilities, golden files, limits of the structure
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden tests/structure
@@ -97,7 +102,7 @@ golden: $(SETUP) ## Rewrite the golden files; review the diff
 
 ##@ Cluster
 images: $(SETUP) ## Build the images; IMAGES="trainer data" for some, BASE_IMAGE=python:3.11-slim-bookworm to use that base
-	@BASE_IMAGE='$(BASE_IMAGE)' $(PYTHON_IN_VENV) -m images.build $(IMAGES)
+	@set -f; $(PYTHON_IN_VENV) -m images.build -- $$IMAGES
 
 lock-images: $(SETUP) ## Pin the libraries of the images again (images/*/requirements.txt)
 	$(PYTHON_IN_VENV) -m images.lock
@@ -121,17 +126,17 @@ kind-down: $(SETUP) ## Delete the cluster; CACHES=1 also removes the caches
 	@$(PYTHON_IN_VENV) -m kind down $(if $(CACHES),--caches)
 
 diff-manifests: $(SETUP) ## Print what applying OVERLAY=kind|staging|prod would change on the cluster of KUBECONFIG
-	@.venv/bin/kubectl diff --server-side --force-conflicts -k manifests/overlays/$(OVERLAY) || test $$? = 1
+	@.venv/bin/kubectl diff --server-side --force-conflicts -k "manifests/overlays/$$OVERLAY" || test $$? = 1
 
 apply: $(SETUP) ## Apply OVERLAY=kind|staging|prod to the cluster of KUBECONFIG
-	.venv/bin/kubectl apply --server-side --force-conflicts --field-manager=vl3 -k manifests/overlays/$(OVERLAY)
+	.venv/bin/kubectl apply --server-side --force-conflicts --field-manager=vl3 -k "manifests/overlays/$$OVERLAY"
 
 pin-images: $(SETUP) ## Write the digests of the pushed images into the production overlay
 	@docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' \
 		$$($(PYTHON_IN_VENV) manifests/pin_images.py --images) | $(PYTHON_IN_VENV) manifests/pin_images.py
 
 render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
-	@.venv/bin/kubectl kustomize manifests/overlays/$(OVERLAY)
+	@.venv/bin/kubectl kustomize "manifests/overlays/$$OVERLAY"
 
 pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflows
 	$(PYTHON_IN_VENV) -m vl3.pipelines.compile --manifests manifests/pipelines

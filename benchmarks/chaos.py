@@ -29,6 +29,7 @@ from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.pipelines.workflows import train_task
 from vl3.recipes.catalog import get_recipe
 from vl3.system.processes import end_marked, find_marked
+from vl3.system.uris import sqlite_uri
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / "build" / "chaos"
@@ -69,10 +70,10 @@ class Chain:
 
     def start(self) -> "subprocess.Popen[str]":
         """Start the run, or start it again."""
-        command = [sys.executable, "-m", "vl3.pipelines.run", "--recipe", "tiny", "--run", str(self.run)]
-        command += ["--data", str(self.folder / "data"), "--tracking", f"sqlite:///{self.database}"]
+        command = [sys.executable, "-m", "vl3.cli.main", "run", "start", "--recipe", "tiny", "--run", str(self.run)]
+        command += ["--data", str(self.folder / "data"), "--tracking", sqlite_uri(self.database)]
         return subprocess.Popen(
-            [*command, "--set", *self.overrides],
+            [*command, *(f"--set={one}" for one in self.overrides)],
             cwd=ROOT,
             env=os.environ | {"TMPDIR": str(self.folder / "tmp")},
             stdout=subprocess.DEVNULL,

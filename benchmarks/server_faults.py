@@ -67,10 +67,18 @@ def run_chain(folder: Path, s3: FaultProxy, mlflow: FaultProxy, prefix: str) -> 
     """Run, and run again after a clear error; returns the number of starts and what was said."""
     said: list[str] = []
     for starts in range(1, _MOST_STARTS + 1):
-        command = [sys.executable, "-m", "vl3.pipelines.run", "--recipe", "tiny", "--run", str(folder / "run")]
-        command += ["--data", str(SCRATCH / "data"), "--artifacts", f"s3://{BUCKET}/{prefix}"]
-        command += ["--tracking", mlflow.endpoint, "--set", *(f"stages.{stage}.steps=4" for stage in STAGES)]
-        command += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
+        command = [sys.executable, "-m", "vl3.cli.main", "run", "start", "--recipe", "tiny"]
+        command += [
+            "--run",
+            str(folder / "run"),
+            "--data",
+            str(SCRATCH / "data"),
+            "--artifacts",
+            f"s3://{BUCKET}/{prefix}",
+        ]
+        overrides = [f"stages.{stage}.steps=4" for stage in STAGES]
+        overrides += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
+        command += ["--tracking", mlflow.endpoint, *(f"--set={one}" for one in overrides)]
         account = ACCOUNTS["admin"]
         variables = {"AWS_ENDPOINT_URL": s3.endpoint, "AWS_REGION": "us-east-1"}
         variables |= {"AWS_ACCESS_KEY_ID": account.key, "AWS_SECRET_ACCESS_KEY": account.secret}

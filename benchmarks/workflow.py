@@ -39,7 +39,10 @@ def run_workflow(name: str) -> tuple[dict[str, Any], float]:
     """Run the tiny recipe in the folder of that name; its record and the seconds seen from outside."""
     folder = SCRATCH / name
     seconds = timed(
-        [sys.executable, "-m", "vl3.pipelines.run", "--recipe", "tiny", "--data", str(DATA), "--run", str(folder)]
+        [
+            *(sys.executable, "-m", "vl3.cli.main", "run", "start"),
+            *("--recipe", "tiny", "--data", str(DATA), "--run", str(folder)),
+        ]
     )
     return json.loads((folder / "run.json").read_text(encoding="utf-8")), seconds
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with the pinned dependencies and vl3 itself. `make setup` calls it, and so does every target that needs it.
-# PYTHON=/path/to/python3 chooses the interpreter. A CPU build of torch satisfies the pin as well.
+# PYTHON=/path/to/python3 chooses the interpreter. A CPU build of torch satisfies the pin as well. The arguments are the
+# targets that wait for it: what run-pipeline was asked to do is checked before minutes of installation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -17,7 +18,12 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> 
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
+    if [ -n "${PYTHON:-}" ]; then
+        is_new_enough "$PYTHON" || fail "PYTHON=$PYTHON is not a Python 3.11 or newer. Name one, or leave PYTHON out."
+        command -v -- "$PYTHON"
+        return
+    fi
+    for candidate in python3.11 python3.12 python3.13 python3; do
         if is_new_enough "$candidate"; then command -v "$candidate"; return; fi
     done
     fail "no Python 3.11 or newer is on the PATH. Install one (Debian: apt-get install python3.11 python3.11-venv)" \
@@ -56,16 +62,22 @@ make_venv() {
     "$python" -m venv .venv
 }
 
-install_with() { # prints the command that installs into .venv: uv where it can be had, else pip
-    if command -v uv > /dev/null && uv --version > /dev/null 2>&1; then
-        echo "uv pip install --quiet --python .venv/bin/python"
-    elif .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv 2> /dev/null; then
-        echo ".venv/bin/uv pip install --quiet --python .venv/bin/python"
+install_packages() { # install into .venv: with uv where it can be had, else with pip, which shows its own progress
+    local uv=uv
+    if ! uv --version > /dev/null 2>&1; then
+        uv=.venv/bin/uv
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv 2> /dev/null || uv=
+    fi
+    if [ -n "$uv" ]; then
+        retry .venv/bin/python scripts/install.py "$uv" .venv/bin/python "$@"
     else
-        echo ".venv/bin/python -m pip install --quiet --disable-pip-version-check"
+        retry .venv/bin/python -m pip install --disable-pip-version-check "$@"
     fi
 }
 
+for target; do
+    if [ "$target" = run-pipeline ]; then python=$(find_python); "$python" scripts/preflight.py; fi
+done
 need_program git "a run records the commit it was made from"
 need_program g++ "DeepSpeed looks for a C++ compiler"
 mkdir -p build
@@ -73,12 +85,10 @@ exec 9> build/setup.lock
 flock -n 9 || { say "another set-up is running in this checkout: waiting for it"; flock 9; }
 
 if ! is_new_enough .venv/bin/python; then make_venv; fi
-read -ra install <<< "$(install_with)"
 say "installing the pinned dependencies (a first time downloads some 3 GB and takes minutes)"
-retry "${install[@]}" -c constraints.txt -e '.[dev]' \
+install_packages -c constraints.txt -e '.[dev]' \
     || fail "the dependencies could not be installed: see the reason above; then start again with: make setup"
 
-say "compiling bytecode"
 .venv/bin/python scripts/warm_bytecode.py
 say "making the empty tracking database that runs start from"
 .venv/bin/python -c 'from pathlib import Path; import sys

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from setup_progress import SetupProgress
+
 GROUPS = (
     ("torch", "torch.distributed.run", "deepspeed", "transformers.models.qwen2.modeling_qwen2"),
     ("great_expectations", "pandas", "pyarrow.parquet", "av", "PIL.Image", "tokenizers"),
@@ -24,8 +26,12 @@ def compile_group(modules: tuple[str, ...]) -> str:
 
 def main() -> int:
     """Print the modules that cannot be imported and return 1 if there are any: the environment is broken."""
+    progress, problems = SetupProgress("compiling bytecode"), []
     with ThreadPoolExecutor(2) as pool:
-        problems = [problem for problem in pool.map(compile_group, GROUPS) if problem]
+        for done, problem in enumerate(pool.map(compile_group, GROUPS), start=1):
+            problems += [problem] if problem else []
+            progress.report(done, len(GROUPS))
+    progress.close()
     for problem in problems:
         print(f"[setup] the installation is broken: {problem}", file=sys.stderr)
     return 1 if problems else 0

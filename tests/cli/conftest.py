@@ -1,4 +1,4 @@
-"""Runs the workflow as a user does: `python -m vl3.pipelines.run` in a separate process, on a small corpus."""
+"""Runs the workflow as a user does: `vl3 run start` in a separate process, on a small corpus."""
 
 import hashlib
 import json
@@ -22,6 +22,8 @@ from vl3.store.reference import Reference
 REPOSITORY = Path(__file__).parents[2]
 STAGES = ("vision_adaptation", "alignment", "multitask", "video")
 TRAINING = tuple(f"train-{stage}".replace("_", "-") for stage in STAGES)
+ODD_DATA, ODD_RUN = "my data#1 %20 é", "runs #1 ü/run"
+"""Folders with characters that URIs quote: a file that is written beside them is missed."""
 CHAIN_STEPS = 4
 """Steps of each stage in the runs that go to their end."""
 
@@ -38,7 +40,7 @@ class Runner:
         ours = ("VL3_", "MLFLOW_", "_MLFLOW_")  # MLflow writes into the environment of a process that it serves in
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return subprocess.Popen(
-            [sys.executable, "-m", "vl3.pipelines.run", "--run", str(self.folder), *self.arguments],
+            [sys.executable, "-m", "vl3.cli.main", "run", "start", "--run", str(self.folder), *self.arguments],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,
@@ -107,11 +109,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few hundred generated samples of all ten categories."""
 
     def make(folder: Path) -> None:
-        command = ["data", "sample", "--out", str(folder / "data"), "--seed", "3", "--heldout", "4", "--scale", "0.02"]
+        command = ["data", "sample", "--out", str(folder / ODD_DATA)]
+        command += ["--seed", "3", "--heldout", "4", "--scale", "0.02"]
         program = "import sys; from vl3.cli.main import main; sys.exit(main())"
         subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True)
 
-    return make_once(tmp_path_factory, "corpus", make) / "data"
+    return make_once(tmp_path_factory, "corpus", make) / ODD_DATA
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +132,8 @@ def make_runner(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Calla
         settings = [f"stages.{stage}.steps={steps}" for stage in stages]
         settings += ["engine.log_every_steps=2", "engine.checkpoint_every_steps=2", "evaluation.samples_per_task=4"]
         folder = folder or tmp_path_factory.mktemp("runs") / "run"
-        return Runner(folder, ["--recipe", recipe, "--data", str(data), "--set", *settings, *overrides])
+        options = [f"--set={one}" for one in (*settings, *overrides)]
+        return Runner(folder, ["--recipe", recipe, "--data", str(data), *options])
 
     return make
 
@@ -138,12 +142,12 @@ def make_runner(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Calla
 def local_chain(tmp_path_factory: pytest.TempPathFactory, make_runner: Callable[..., Runner]) -> Path:
     """A run on local files that went to its end, one for the session.
 
-    The folder holds `run`, what it said (`stdout`, `stderr`) and, as tests damage the run, the digests of the weights
-    as they came (`weights.json`).
+    The folder holds the run (ODD_RUN), what it said (`stdout`, `stderr`) and, as tests damage the run, the digests of
+    the weights as they came (`weights.json`).
     """
 
     def make(folder: Path) -> None:
-        runner = make_runner(steps=CHAIN_STEPS, folder=folder / "run")
+        runner = make_runner(steps=CHAIN_STEPS, folder=folder / ODD_RUN)
         done = runner.run()
         assert done.returncode == 0, done.stderr
         (folder / "stdout").write_text(done.stdout)

@@ -134,8 +134,8 @@ def test_the_whole_workflow_runs_where_there_is_no_checkout(
     installed: dict[str, str], corpus: Path, tmp_path: Path
 ) -> None:
     settings = [f"stages.{stage}.steps=1" for stage in STAGES] + ["evaluation.samples_per_task=1"]
-    arguments = ["-m", "vl3.pipelines.run", "--run", "run", "--data", str(corpus), "--set", *settings]
-    done = _run(arguments, installed, tmp_path)
+    arguments = ["run", "start", "--run", "./run", "--data", str(corpus), *(f"--set={one}" for one in settings)]
+    done = _run(["-c", COMMAND, *arguments], installed, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "elsewhere" / "run" / "report" / "report.html").is_file()
     assert not (tmp_path / "opened").exists(), (tmp_path / "opened").read_text()

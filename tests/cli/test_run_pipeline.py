@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CHAIN_STEPS, TRAINING, Runner, weights_digest, workflow_run
+from tests.cli.conftest import CHAIN_STEPS, ODD_RUN, TRAINING, Runner, weights_digest, workflow_run
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 
@@ -31,7 +31,7 @@ TASKS = [
 @pytest.fixture(scope="module")
 def finished(make_runner: Callable[..., Runner], local_chain: Path) -> tuple[Runner, str, str]:
     """A run that went to its end: the runner, stdout and stderr."""
-    runner = make_runner(steps=CHAIN_STEPS, folder=local_chain / "run")
+    runner = make_runner(steps=CHAIN_STEPS, folder=local_chain / ODD_RUN)
     return runner, (local_chain / "stdout").read_text(), (local_chain / "stderr").read_text()
 
 
@@ -111,14 +111,14 @@ def test_a_second_run_makes_what_is_damaged_and_reuses_the_rest(
     assert {task: weights_digest((runner.folder / "artifacts").as_uri(), task) for task in TRAINING} == before
 
 
-def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[..., Runner], tmp_path: Path) -> None:
-    runner = make_runner("model.vision_base=file:///nowhere", steps=2, data=tmp_path / "gone")
+def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[..., Runner]) -> None:
+    runner = make_runner("model.vision_base=file:///nowhere", "model.language_base=hf://a#b", steps=2)
     done = runner.run()
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert lines[-1].startswith("ConfigError: check-prerequisites: 2 prerequisites are missing")
     assert "file:///nowhere" in lines[0]
-    assert "the data folder does not exist" in lines[1]
+    assert "'hf://a#b' is not the name of a model" in lines[1]
     assert "Traceback" not in done.stderr
     assert "Traceback" in (runner.folder / "logs" / "check-prerequisites.log").read_text()
     assert runner.record()["error"]["family"] == "ConfigError"

@@ -55,7 +55,10 @@ class Finished:
 def _run(folder: Path, data: Path, overrides: list[str], environment: dict[str, str], *options: str) -> Finished:
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "vl3.pipelines.run", "--data", data, "--run", folder, *options, "--set", *overrides],
+        [
+            *(sys.executable, "-m", "vl3.cli.main", "run", "start", "--data", data, "--run", folder, *options),
+            *(f"--set={one}" for one in overrides),
+        ],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli.output import AsJson, aligned_rows, print_json, print_table
 from vl3.cli.recipe import Overrides
-from vl3.cli.registry import aligned
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
@@ -34,6 +34,7 @@ def check(
     overrides: Overrides = None,
     namespace: Namespace = None,
     context: Context = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check whether the cluster can run a recipe, and list everything that is missing. Changes nothing."""
     from vl3.launch.check.cluster import inspect_cluster
@@ -41,23 +42,29 @@ def check(
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     report = inspect_cluster(config.placements, namespace, context)
-    print(f"{report.server} (Kubernetes {report.version}), namespace {report.namespace}")
-    print(aligned([asdict(row) for row in report.rows]))
-    for note in report.notes:
-        print(f"note: {note}")
+    if as_json:
+        problems = [f"{type(problem).__name__}: {problem}" for problem in report.problems]
+        print_json({**asdict(replace(report, problems=())), "problems": problems})
+    else:
+        print(f"{report.server} (Kubernetes {report.version}), namespace {report.namespace}")
+        print(aligned_rows([asdict(row) for row in report.rows]))
+        for note in report.notes:
+            print(f"note: {note}")
     if report.problems:
         raise combined(report.problems, "problems of the cluster, listed above, prevent the run")
-    print("ok")
+    if not as_json:
+        print("ok")
 
 
 @app.command()
-def jobs(run: Run = None, namespace: Namespace = None, context: Context = None) -> None:
+def jobs(run: Run = None, namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """Print the TrainJobs of vl3 in a namespace with their state, oldest first."""
     from vl3.launch.trainjob.listing import list_jobs
 
     client = _client(namespace, context)
     found = list_jobs(client, run)
-    print(aligned(_table(found)) if found else f"no TrainJob of vl3 in namespace {client.namespace}")
+    table = [asdict(job) for job in found] if as_json else _table(found)
+    print_table(table, as_json=as_json, empty=f"no TrainJob of vl3 in namespace {client.namespace}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.cli.tables import aligned, printable
 from vl3.errors import ConfigError
-from vl3.pipelines.explain import RUNS
+from vl3.pipelines.local.folder import RUNS
 from vl3.pipelines.local.record import read_former
 from vl3.report.finished_run import REPORT_JSON, FinishedRun, read_finished_run
 from vl3.report.text import label, p_text, points_text, short_number, value_text

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli.progress import shown_progress
 from vl3.cli.recipe import Overrides
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
@@ -32,7 +33,8 @@ def sample(
     """Write a corpus of image and video files with annotations; an existing one with the same options is kept."""
     from vl3.toy.corpus import write_corpus
 
-    samples = write_corpus(out, seed=seed, heldout_scenes=heldout, scale=scale, workers=workers)
+    with shown_progress("scenes") as report:
+        samples = write_corpus(out, seed=seed, heldout_scenes=heldout, scale=scale, workers=workers, progress=report)
     print(f"{out}: {samples} samples of ten categories")
 
 
@@ -47,7 +49,8 @@ def build(
     from vl3.data.build.of_run import build_for_run
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    summary = build_for_run(data, out, config)
+    with shown_progress("samples") as report:
+        summary = build_for_run(data, out, config, progress=report)
     _print_findings(out, out, summary)
     _print_split(summary, config)
     print(f"{out}: {summary.samples} of {summary.lines} lines in {summary.shards} shards")
@@ -67,7 +70,8 @@ def validate(
     config = apply_overrides(get_recipe(recipe), overrides or [])
     with tempfile.TemporaryDirectory(prefix="vl3-validate-") as folder:
         dataset = Path(folder, "dataset")
-        summary = build_for_run(data, dataset, config, annotations=annotations)
+        with shown_progress("samples") as report:
+            summary = build_for_run(data, dataset, config, annotations=annotations, progress=report)
         _print_findings(dataset, docs, summary)
         if annotations is None:
             _print_split(summary, config)

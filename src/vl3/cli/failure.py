@@ -22,6 +22,10 @@ UNEXPECTED = 1
 """Exit status of an error outside the families: a bug in vl3."""
 
 
+class RunEndedError(SystemExit):
+    """A command ended with this exit code and has said why itself."""
+
+
 class _MaskingFormatter(logging.Formatter):
     """Hides passwords and tokens of addresses, which arguments and other programs' errors may have."""
 
@@ -51,7 +55,9 @@ class Terminal:
             return True
         if isinstance(error, SystemExit):
             self.exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
-            if self.exit_code == INTERRUPTED:  # typer caught the KeyboardInterrupt silently
+            if self.exit_code == INTERRUPTED and not isinstance(
+                error, RunEndedError
+            ):  # typer caught the KeyboardInterrupt silently
                 self._end(INTERRUPTED, "interrupted")
         elif isinstance(error, KeyboardInterrupt):
             self._end(INTERRUPTED, "interrupted")

@@ -1,7 +1,9 @@
 """The command `vl3 <noun> <verb>`: parse, one call, print. Heavy imports are inside the commands."""
 
+import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -9,12 +11,13 @@ import typer
 from vl3.cli import base, chat, cluster, convert, data, recipe, registry, stages
 from vl3.cli.failure import Terminal, set_up_logging
 from vl3.cli.run import app as run_app
+from vl3.system.commit import code_commit
 
 app = typer.Typer(
     name="vl3",
     help="Train, promote and evaluate VideoLLaMA3-style models.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -29,10 +32,19 @@ app.command("convert")(convert.convert)
 app.command("chat")(chat.chat)
 
 
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"vl3 {version('vl3')} ({code_commit(os.environ)})")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error on the terminal.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print version and commit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     context.obj.debug = debug
 
@@ -49,3 +61,7 @@ def main() -> None:
     """Entry point of the `vl3` script."""
     set_up_logging()
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,10 @@
 """`vl3 recipe`: list recipes, and show one with overrides applied."""
 
-import json
 from typing import Annotated
 
 import typer
 
+from vl3.cli.output import AsJson, print_json
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.recipes.catalog import get_recipe, recipe_names
@@ -18,10 +18,10 @@ Overrides = Annotated[
 
 
 @app.command("list")
-def list_recipes() -> None:
+def list_recipes(as_json: AsJson = False) -> None:
     """Print the names of the recipes."""
-    for name in recipe_names():
-        print(name)
+    names = recipe_names()
+    print_json(names) if as_json else print("\n".join(names))
 
 
 @app.command()
@@ -32,4 +32,4 @@ def show(
 ) -> None:
     """Print the effective configuration of a recipe as JSON."""
     config = apply_overrides(get_recipe(name), overrides or [])
-    print(json.dumps(to_dict(config) if stage is None else stage_view(config, stage), indent=2))
+    print_json(to_dict(config) if stage is None else stage_view(config, stage))

@@ -3,16 +3,18 @@
 import getpass
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli.output import AsJson, print_table
 from vl3.config.parameters import refuse_secret
-from vl3.config.tracking import check_tracking_uri, is_server, shared_store, sqlite_uri
+from vl3.config.tracking import check_tracking_uri, is_server, shared_store
 from vl3.errors import ConfigError
+from vl3.pipelines.local.folder import run_folder
 from vl3.recipes.catalog import get_recipe
+from vl3.system.uris import sqlite_uri
 
 if TYPE_CHECKING:
     from vl3.tracking.registry import Registry
@@ -31,13 +33,20 @@ Model = Annotated[str, typer.Option("--model", help="Name of the registered mode
 
 
 @app.command("list")
-def list_versions(run: Run = "tiny", tracking_uri: Uri = "", recipe: Recipe = "tiny", model: Model = "") -> None:
+def list_versions(
+    run: Run = "tiny",
+    tracking_uri: Uri = "",
+    recipe: Recipe = "tiny",
+    model: Model = "",
+    as_json: AsJson = False,
+) -> None:
     """Print all versions, newest first, with their aliases and the decision of the gates."""
     from vl3.tracking.versions import version_table
 
     registry = _open(run, tracking_uri, recipe, model)
     rows = registry.list_versions()
-    print(aligned(version_table(rows)) if rows else f"{registry.model} has no version yet")
+    table = [asdict(row) for row in rows] if as_json else version_table(rows)
+    print_table(table, as_json=as_json, empty=f"{registry.model} has no version yet")
 
 
 @app.command()
@@ -82,13 +91,6 @@ def ui(
         server.communicate()
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows with the same keys as aligned text columns under their keys."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
 def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
     """The registry that the options name.
 
@@ -118,7 +120,7 @@ def _tracking_uri(run: str, tracking_uri: str) -> str:
         refuse_secret("--tracking", tracking_uri, is_address=True)
         check_tracking_uri(tracking_uri)
         return tracking_uri
-    folder = (Path(run) if "/" in run else Path("runs", run)).absolute()
+    folder = run_folder(run)
     database, own = shared_store(folder), folder / "mlflow.db"
     if not database.is_file():
         older = (

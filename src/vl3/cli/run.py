@@ -1,23 +1,29 @@
-"""`vl3 run`: the workflow on a Kubeflow Pipelines server. A command imports kfp only when it needs the server."""
+"""`vl3 run`: the workflow, on this machine or on a Kubeflow Pipelines server; kfp is imported only for the server."""
 
-import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vl3.cli import local
+from vl3.cli.output import AsJson, print_json, print_table
 from vl3.cli.tables import aligned
 from vl3.config.parameters import WorkflowParameters
-from vl3.errors import ClusterError, Vl3Error
+from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.pipelines.local.folder import find_run, report_of
 from vl3.pipelines.options import with_parameters
 from vl3.pipelines.submission import make_submission
 from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS
+from vl3.store.uris import split_s3
+from vl3.system.uris import file_uri
 
 if TYPE_CHECKING:
     from vl3.pipelines.server import Server
 
-app = typer.Typer(help="Runs of the workflow on Kubeflow Pipelines.", no_args_is_help=True)
+app = typer.Typer(help="Runs of the workflow: on this machine and on Kubeflow Pipelines.", no_args_is_help=True)
+app.command("start")(local.start)
 
 Endpoint = Annotated[
     str, typer.Option("--endpoint", envvar="VL3_KFP_ENDPOINT", help="Address of the Kubeflow Pipelines server.")
@@ -27,6 +33,7 @@ Namespace = Annotated[
 ]
 _ANY_RUN = "Folder of a run, its name below runs/, or the id of a submitted one."
 Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a run.")]
+AnyRun = Annotated[str, typer.Argument(help=_ANY_RUN)]
 
 
 @app.command()
@@ -42,6 +49,8 @@ def submit(
 ) -> None:
     """Submit a run. The same command again resumes a failed run and does not touch an active one."""
     submission = make_submission(workflow, parameters)
+    for uri in (submission.parameters.data_uri, submission.parameters.artifacts_uri):
+        split_s3(uri)  # refuses a bucket or a key that no store would accept
     server = _server(endpoint, namespace)
     from vl3.pipelines import submit as submitting
 
@@ -54,56 +63,108 @@ def submit(
 
 @app.command("list")
 def list_runs(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of runs to search.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of submitted runs to search.")] = 50,
+    as_json: AsJson = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Print the runs of this workflow, newest first."""
-    server = _server(endpoint, namespace)
+    """Print the runs below runs/ and, if an endpoint is set, the submitted ones; of each the newest first."""
+    rows = local.local_rows()
+    if endpoint:
+        rows += _submitted_rows(_server(endpoint, namespace), limit)
+    print_table(rows, as_json=as_json, empty="no run of this workflow yet")
+
+
+def _submitted_rows(server: "Server", limit: int) -> list[dict[str, Any]]:
     from vl3.pipelines.submit import our_runs
     from vl3.pipelines.tasks import run_parameters
 
-    rows: list[tuple[str, ...]] = [("RUN", "STATE", "RECIPE", "CREATED", "ID")]
-    for run in our_runs(server, limit=limit):
-        created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else ""
-        parameters = run_parameters(run)
-        rows.append((parameters["run_id"], str(run.state), parameters.get("recipe", ""), created, run.run_id))
-    print("no run of this workflow yet" if len(rows) == 1 else aligned(rows))
+    return [
+        {
+            "run": (parameters := run_parameters(run))["run_id"],
+            "state": str(run.state),
+            "recipe": parameters.get("recipe", ""),
+            "created": f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "",
+            "where": server.link(run.run_id),
+        }
+        for run in our_runs(server, limit=limit)
+    ]
 
 
 @app.command()
 def status(
-    run: Run,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the run until it has ended.")] = False,
+    run: AnyRun,
+    is_followed: Annotated[bool, typer.Option("--follow", "-f", help="Follow the run until it has ended.")] = False,
+    as_json: AsJson = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
     """Print the states of a run and its tasks. With --follow the exit code is 0 only if the run succeeded."""
-    server = _server(endpoint, namespace)
+    folder = find_run(run)
+    if folder is None and not endpoint:
+        local.require_run(run)
+    states = local.follow(folder) if folder is not None else _submitted_states(_server(endpoint, namespace), run)
+    if not is_followed:
+        _print_status(next(states), as_json=as_json)
+        return
+    shown: dict[str, str] = {}
+    now: dict[str, Any] = {}
+    for now in states:
+        for name, state in {**{task["task"]: task["state"] for task in now["tasks"]}, "run": now["state"]}.items():
+            if not as_json and shown.get(name, "WAITING").upper() != state.upper():
+                print(f"{name}: {state}", flush=True)
+                shown[name] = state
+    if as_json:
+        print_json(now)
+    if now["state"].upper() != "SUCCEEDED":
+        raise local.failure_of(now) if folder is not None else _failure(now)
+
+
+def _print_status(now: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(now)
+        return
+    rows = [(task["task"], task["state"], task["text"]) for task in now["tasks"]]
+    print(f"run {now['run']}: {now['state']}  {now['where']}")
+    print(aligned(rows)) if rows else None
+    if now["report"]:
+        print(f"report: {now['report']}")
+
+
+def _submitted_states(server: "Server", name: str) -> Iterator[dict[str, Any]]:
+    """The status of a submitted run, every few seconds until the run has ended."""
     from vl3.pipelines import submit as submitting
     from vl3.pipelines.tasks import task_states
 
-    found = submitting.find_run(server, run)
-    if not follow:
-        rows: list[tuple[str, ...]] = [(task.name, task.state, task.error) for task in task_states(found)]
-        print(f"run {found.display_name}: {found.state}  {server.link(found.run_id)}\n{aligned(rows)}")
-        return
-    shown: dict[str, str] = {}
-    for now in submitting.follow(server, found):
-        for name, state in {**{task.name: task.state for task in task_states(now)}, "run": now.state}.items():
-            if shown.get(name, "WAITING") != state:
-                print(f"{name}: {state}", flush=True)
-                shown[name] = state
-        found = now
-    if found.state != "SUCCEEDED":
-        raise _failure(server, found)
+    for now in submitting.follow(server, submitting.find_run(server, name)):
+        yield {
+            "run": now.display_name,
+            "state": str(now.state),
+            "where": server.link(now.run_id),
+            "report": None,
+            "tasks": [{"task": task.name, "state": task.state, "text": task.error} for task in task_states(now)],
+        }
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Folder of a run on this machine, or its name below runs/.")] = "tiny",
+    as_json: AsJson = False,
+) -> None:
+    """Print the address of a run's report."""
+    page = report_of(local.require_run(run))
+    if page is None:
+        raise ConfigError(
+            f"run {run!r} has no report yet. `vl3 run status` shows its tasks; start it again to finish it."
+        )
+    print_json({"run": run, "report": file_uri(page)}) if as_json else print(file_uri(page))
 
 
 @app.command()
 def explain(
-    run: Annotated[str, typer.Argument(help=_ANY_RUN)],
+    run: AnyRun,
     task: Annotated[str, typer.Argument(help="Task of the workflow. Default: all.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every difference.")] = False,
+    as_json: AsJson = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
@@ -114,7 +175,7 @@ def explain(
         run, task, lambda: _server(endpoint, namespace), pins_file=os.environ.get("VL3_TRAINER_REQUIREMENTS", "")
     )
     if as_json:
-        print(json.dumps([explaining.as_json(preview) for preview in previews], indent=1, ensure_ascii=False))
+        print_json([explaining.as_json(preview) for preview in previews])
         return
     rows: list[tuple[str, ...]] = []
     for preview in previews:
@@ -128,7 +189,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help=_ANY_RUN)],
     second: Annotated[str, typer.Argument(metavar="RUN", help="The other run; differences are its minus the first.")],
     out: Annotated[Path, typer.Option("--out", help="File for the page.")] = Path("build/compare.html"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
@@ -140,7 +201,7 @@ def compare(
     comparison = compare_runs(finished_run(first, connect), finished_run(second, connect))
     write_comparison(comparison, out)
     if as_json:
-        print(json.dumps({**comparison, "page": str(out)}, indent=1, ensure_ascii=False))
+        print_json({**comparison, "page": str(out)})
         return
     print(f"{comparison_text(comparison)}\n\n{out}: the same as a page")
 
@@ -212,14 +273,16 @@ def cancel_jobs(run_id: str, namespace: str | None) -> list[str]:
     return cancel_run(run_id, client=Client(connect(namespace)))
 
 
-def _failure(server: "Server", run: Any) -> Vl3Error:
-    from vl3.pipelines.submit import failed_tasks
-
-    failed = [state.name + (f" ({state.error})" if state.error else "") for state in failed_tasks(run)]
+def _failure(now: dict[str, Any]) -> Vl3Error:
+    failed = [
+        task["task"] + (f" ({task['text']})" if task["text"] else "")
+        for task in now["tasks"]
+        if task["state"] == "FAILED"
+    ]
     what = f" in {', '.join(failed)}" if failed else ""
     return Vl3Error(
-        f"run {run.display_name} ended as {run.state}{what}. `vl3 run logs {run.display_name} TASK` and "
-        f"{server.link(run.run_id)} show why; submitted again, it resumes where it stopped."
+        f"run {now['run']} ended as {now['state']}{what}. `vl3 run logs {now['run']} TASK` and {now['where']} show "
+        "why; submitted again, it resumes where it stopped."
     )
 
 

@@ -1,10 +1,11 @@
 """The address of the MLflow store: which kinds there are, and how a wrong one is refused before anything starts."""
 
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from vl3.errors import ConfigError
 from vl3.system.secrets import masked
+from vl3.system.uris import sqlite_path
 
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """Databases that MLflow supports beside SQLite, with their usual ports."""
@@ -17,11 +18,6 @@ def shared_store(run_folder: Path) -> Path:
     return run_folder.absolute().parent / "mlflow.db"
 
 
-def sqlite_uri(path: Path) -> str:
-    """The URI of a database file: `/data/a#1/mlflow.db` is `sqlite:////data/a%231/mlflow.db`."""
-    return f"sqlite:///{quote(str(path))}"
-
-
 def is_server(tracking_uri: str) -> bool:
     """Whether the URI names a tracking server and not a database."""
     return urlsplit(tracking_uri).scheme in SERVER_SCHEMES
@@ -31,7 +27,7 @@ def check_tracking_uri(tracking_uri: str) -> None:
     """Check what can be checked without a connection.
 
     Raises:
-        ConfigError: MLflow does not support the scheme here, or the host or the port is missing or not valid.
+        ConfigError: MLflow does not support the scheme here, or the file, host or port is missing or not valid.
     """
     try:
         parts = urlsplit(tracking_uri)
@@ -48,5 +44,7 @@ def check_tracking_uri(tracking_uri: str) -> None:
             "3.13 its file store is off). Use sqlite:////absolute/path/mlflow.db, postgresql://... or "
             "http(s)://host:port."
         )
+    if scheme == "sqlite":
+        sqlite_path(tracking_uri)
     if scheme in SERVER_SCHEMES and not host:
         raise ConfigError(f"tracking URI {masked(tracking_uri)!r} names no host. Write it as http(s)://host:port.")

@@ -6,6 +6,7 @@ memory at a time.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -22,13 +23,13 @@ from vl3.evaluation.metrics import is_exact_match
 from vl3.evaluation.result import Answer
 from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
 from vl3.inference.generate import generate_answers
-from vl3.inference.streaming import watch_streams
+from vl3.inference.streaming import StreamResult, watch_streams
 from vl3.models.model import VideoLlama3
 
 PREPARED_BYTES = 1 << 30
 """Prepared pixels that a process keeps in memory; a larger share of samples is asked in several portions."""
 SAMPLES_A_CALL = 256
-"""Samples passed to generation at once: enough for full batches of similar length, few enough for steady progress."""
+"""Samples passed to generation at once: enough for full batches of similar length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,8 @@ class PreparedQuestion:
 
 Report = Callable[[str, Sequence[tuple[int, Answer]]], None]
 """Takes a model's name and its answers by row."""
+Tell = Callable[[Sequence[tuple[int, Answer]]], None]
+"""Takes the answers of a model as each batch is answered."""
 
 
 def answer_all(assignment: Assignment, report: Report) -> None:
@@ -110,10 +113,11 @@ def _ask(candidate: Candidate, questions: Sequence[PreparedQuestion], config: Ev
     model, tokenizer, key = candidate.load(), candidate.tokenizer(), candidate.preparation
     streams = [question for question in questions if question.right is not None]
     others = [question for question in questions if question.right is None]
+    tell = partial(report, candidate.name)
     for group in _groups(others):
-        report(candidate.name, _answer(model, tokenizer, group, key, config))
+        _answer(model, tokenizer, group, key, config, tell)
     for group in _groups(streams):
-        report(candidate.name, _watch(model, tokenizer, group, key, config))
+        _watch(model, tokenizer, group, key, config, tell)
 
 
 def _groups(questions: Iterable[PreparedQuestion]) -> Iterator[list[PreparedQuestion]]:
@@ -123,35 +127,60 @@ def _groups(questions: Iterable[PreparedQuestion]) -> Iterator[list[PreparedQues
 
 
 def _answer(
-    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[PreparedQuestion], key: str, config: EvaluationConfig
-) -> list[tuple[int, Answer]]:
+    model: VideoLlama3,
+    tokenizer: ChatTokenizer,
+    questions: list[PreparedQuestion],
+    key: str,
+    config: EvaluationConfig,
+    tell: Tell,
+) -> None:
+    def take(batch: Sequence[int], texts: Sequence[str]) -> None:
+        answers = []
+        for question, text in zip((questions[index] for index in batch), texts, strict=True):
+            right = question.record.answer
+            answers.append((question.row, _entry(question.record, right, text, is_exact_match(text, right))))
+        tell(answers)
+
     samples = [question.prepared[key] for question in questions]
-    texts = generate_answers(
-        model, samples, tokenizer, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
+    generate_answers(
+        model,
+        samples,
+        tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        on_batch=take,
     )
-    answers = []
-    for question, text in zip(questions, texts, strict=True):
-        right = question.record.answer
-        answers.append((question.row, _entry(question.record, right, text, is_exact_match(text, right))))
-    return answers
 
 
 def _watch(
-    model: VideoLlama3, tokenizer: ChatTokenizer, questions: list[PreparedQuestion], key: str, config: EvaluationConfig
-) -> list[tuple[int, Answer]]:
+    model: VideoLlama3,
+    tokenizer: ChatTokenizer,
+    questions: list[PreparedQuestion],
+    key: str,
+    config: EvaluationConfig,
+    tell: Tell,
+) -> None:
+    def take(batch: Sequence[int], results: Sequence[StreamResult]) -> None:
+        tell([_watched(questions[index], result) for index, result in zip(batch, results, strict=True)])
+
     samples = [question.prepared[key] for question in questions]
-    results = watch_streams(
-        model, samples, tokenizer, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
+    watch_streams(
+        model,
+        samples,
+        tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        on_batch=take,
     )
-    answers = []
-    for question, result in zip(questions, results, strict=True):
-        record, right = question.record, question.right
-        clock = (question.timestamps_F, record.start_seconds or 0.0)
-        wanted = spoken(right.frame_index, right.text, *clock)  # type: ignore[union-attr]
-        said = spoken(result.frame_index, result.text, *clock)
-        correct = is_right_moment(result.frame_index, result.text, right)  # type: ignore[arg-type]
-        answers.append((question.row, _entry(record, wanted, said, correct)))
-    return answers
+
+
+def _watched(question: PreparedQuestion, result: StreamResult) -> tuple[int, Answer]:
+    record, right = question.record, question.right
+    clock = (question.timestamps_F, record.start_seconds or 0.0)
+    wanted = spoken(right.frame_index, right.text, *clock)  # type: ignore[union-attr]
+    said = spoken(result.frame_index, result.text, *clock)
+    correct = is_right_moment(result.frame_index, result.text, right)  # type: ignore[arg-type]
+    return question.row, _entry(record, wanted, said, correct)
 
 
 def _entry(record: Record, answer: str, prediction: str, correct: bool) -> Answer:

@@ -3,7 +3,7 @@
 Shapes: B samples · T packed text+vision tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +26,7 @@ def generate_answers(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     batch_size: int = 64,
+    on_batch: Callable[[Sequence[int], Sequence[str]], None] = lambda *_: None,
 ) -> list[str]:
     """The model's answer to each sample's last question, in the samples' order.
 
@@ -36,6 +37,7 @@ def generate_answers(
         max_new_tokens: maximum tokens of an answer.
         sampling: how tokens are chosen.
         batch_size: maximum number of samples generated together.
+        on_batch: called after each batch with the samples' numbers and their answers.
 
     Raises:
         DataError: a sample's `<image>` tokens do not match its media.
@@ -45,8 +47,10 @@ def generate_answers(
     answers = [""] * len(samples)
     for batch in similar_batches([len(prompt.ids_T) for prompt in prompts], batch_size, BATCH_TOKENS):
         decoding = Decoding(model, [prompts[index] for index in batch], max_new_tokens)
-        for index, text in zip(batch, answer(decoding, batch, tokenizer, max_new_tokens, choose), strict=True):
+        texts = answer(decoding, batch, tokenizer, max_new_tokens, choose)
+        for index, text in zip(batch, texts, strict=True):
             answers[index] = text
+        on_batch(batch, texts)
     return answers
 
 

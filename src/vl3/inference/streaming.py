@@ -7,7 +7,7 @@ all frames gives the same decisions as if the frames had come one by one.
 Shapes: T text+vision tokens of a sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,7 @@ def watch_streams(
     *,
     max_new_tokens: int,
     batch_size: int = 64,
+    on_batch: Callable[[Sequence[int], Sequence[StreamResult]], None] = lambda *_: None,
 ) -> list[StreamResult]:
     """When the model first speaks in each stream, and what it says, with greedy decoding; in the samples' order.
 
@@ -65,6 +66,7 @@ def watch_streams(
         tokenizer: the model's tokenizer.
         max_new_tokens: maximum tokens of an answer.
         batch_size: maximum number of samples run together.
+        on_batch: called after each batch with the samples' numbers and their results.
 
     Raises:
         DataError: a sample has no stream message, or its `<image>` tokens do not match its media.
@@ -75,6 +77,7 @@ def watch_streams(
         spoken = _watch_batch(model, [watches[index] for index in batch], tokenizer, max_new_tokens)
         for index, result in zip(batch, spoken, strict=True):
             results[index] = result
+        on_batch(batch, spoken)
     return results
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
+from vl3.pipelines.local.folder import RECORD, find_run
 from vl3.pipelines.local.record import read_former
 from vl3.pipelines.wiring import read_wiring
 from vl3.pipelines.workflows import Workflow, get_workflow
@@ -18,8 +19,6 @@ from vl3.workflow.preview import TaskPreview, preview_run
 if TYPE_CHECKING:
     from vl3.pipelines.server import Server
 
-RUNS = Path("runs")
-"""Folder of the runs on this machine, by name."""
 _TRAINER = Path(__file__).parents[3] / "images" / "trainer" / "requirements.txt"
 """Versions in the image in which a submitted run trains its stages; only a checkout has the file."""
 
@@ -81,20 +80,20 @@ def as_json(preview: TaskPreview) -> dict[str, Any]:
 
 def _local_run(run: str) -> tuple[Workflow, WorkflowParameters] | None:
     """Workflow and parameters of a run on this machine, from its run.json; None if there is no such run."""
-    for folder in (Path(run), RUNS / run):
-        record = read_former(folder / "run.json")
-        if record:
-            given = record.get("parameters")
-            asked = {**given, "run_id": record["run_id"]} if isinstance(given, dict) else given
-            return get_workflow(str(record.get("workflow"))), WorkflowParameters.from_dict(asked)
-    return None
+    folder = find_run(run)
+    if folder is None:
+        return None
+    record = read_former(folder / RECORD)
+    given = record.get("parameters")
+    asked = {**given, "run_id": record["run_id"]} if isinstance(given, dict) else given
+    return get_workflow(str(record.get("workflow"))), WorkflowParameters.from_dict(asked)
 
 
 def _submitted_run(run: str, server: "Server") -> tuple[Workflow, WorkflowParameters]:
-    from vl3.pipelines.submit import find_run
+    from vl3.pipelines import submit
     from vl3.pipelines.tasks import run_parameters
 
-    found = find_run(server, run)
+    found = submit.find_run(server, run)
     spec = found.pipeline_spec or {}
     name = (spec.get("pipeline_spec") or spec).get("pipelineInfo", {}).get("name", "")
     return get_workflow(name.removeprefix("vl3-")), WorkflowParameters.from_dict(run_parameters(found))

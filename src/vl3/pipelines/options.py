@@ -1,6 +1,5 @@
 """The workflow's parameters as options of a command, made from the fields: a new parameter is only a new field."""
 
-import argparse
 import functools
 import inspect
 from collections.abc import Callable
@@ -10,23 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from vl3.config.parameters import WorkflowParameters
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one option for each parameter to a parser."""
-    for one in fields(WorkflowParameters):
-        option, text = one.metadata["option"], one.metadata["help"]
-        if one.name == "overrides":
-            parser.add_argument(
-                option, dest=one.name, default=[], nargs="*", action="extend", metavar="KEY=VALUE", help=text
-            )
-        else:
-            parser.add_argument(option, dest=one.name, default="", metavar="TEXT", help=text)
-
-
-def read_arguments(arguments: argparse.Namespace) -> WorkflowParameters:
-    """The parameters from the options of add_arguments."""
-    return WorkflowParameters.from_dict({one.name: getattr(arguments, one.name) for one in fields(WorkflowParameters)})
 
 
 def with_parameters(command: Callable[..., None]) -> Callable[..., None]:

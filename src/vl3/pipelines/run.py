@@ -1,52 +1,95 @@
-"""Run a workflow on this machine: `python -m vl3.pipelines.run --recipe tiny --data DIR --run runs/tiny`.
+"""Run a workflow on this machine: what `vl3 run start` and `make run-pipeline` do.
 
 A thin runner around kfp.local that adds what it lacks: a lock, a log file per task, limits, a record of the run,
 progress, clean stopping, and exit codes by error family.
 """
 
-import argparse
 import re
 import signal
-import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vl3.config.parameters import WorkflowParameters
-from vl3.config.tracking import check_tracking_uri, shared_store, sqlite_uri
-from vl3.errors import ConfigError, StorageError, Vl3Error
-from vl3.pipelines.local.display import tell
+from vl3.config.tracking import check_tracking_uri, shared_store
+from vl3.errors import ConfigError, StorageError
+from vl3.pipelines.local.folder import NAME_RULE, is_name, new_run_folder
 from vl3.pipelines.local.lock import run_lock
 from vl3.pipelines.local.watch import RunWatch
-from vl3.pipelines.options import add_arguments, read_arguments
-from vl3.pipelines.workflows import DEFAULT_WORKFLOW, WORKFLOWS, TaskLimit, Workflow, effective_config, get_workflow
+from vl3.pipelines.workflows import TaskLimit, Workflow, effective_config, get_workflow
+from vl3.system.uris import file_uri, sqlite_uri
 
-SAMPLE = "build/data/tiny"
-"""Default data: the sample that `make run-pipeline` generates."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments, run the workflow, return the exit code."""
-    arguments = _parse(argv)
-    try:
-        folder = Path(arguments.run).absolute()
-        workflow = get_workflow(arguments.workflow)
-        parameters = local_parameters(read_arguments(arguments), workflow, folder)
-        limits = workflow.task_limits(effective_config(workflow, parameters), parameters)
-        return run(folder, workflow.name, parameters, limits)
-    except Vl3Error as error:
-        tell(error)
-        return error.exit_code
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalRun:
+    """One run on this machine, checked as far as that is possible before it starts."""
+
+    folder: Path
+    workflow: Workflow
+    parameters: WorkflowParameters
+    """With all addresses: data that was given, otherwise those in the run's folder."""
+    limits: dict[str, TaskLimit]
+    """Its tasks in order, with the limit of each."""
 
 
-def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits: dict[str, TaskLimit]) -> int:
-    """Run the workflow in its folder, as the only run there.
+def check_run(workflow_name: str, run: str, given: WorkflowParameters) -> LocalRun:
+    """Check what a run was asked to do, without writing anything.
+
+    Runs beside each other share one tracking store and registry, `runs/mlflow.db`, so that a candidate is compared
+    with the champion of an earlier run.
+
+    Args:
+        workflow_name: name of the workflow.
+        run: name below runs/, or folder; empty uses the name of the recipe.
+        given: parameters as given, with URIs for data and artifacts; those left out are in the run's folder.
+
+    Raises:
+        ConfigError: the workflow, the recipe, an override, the folder or a parameter's text is wrong.
+    """
+    workflow = get_workflow(workflow_name)
+    texts = (given.recipe, given.stages, given.model_uri, given.artifacts_uri, given.tracking_uri, given.run_id)
+    for text in (*texts, *given.overrides):
+        if _UNPRINTABLE.search(text):
+            raise ConfigError(
+                f"{text!r} has control characters or bytes that are no text; a run's record could not hold them. "
+                "Write it without them."
+            )
+    if given.run_id and not is_name(given.run_id):
+        raise ConfigError(f"run id {given.run_id!r} cannot be part of URIs and ids. {NAME_RULE}")
+    if given.tracking_uri:
+        check_tracking_uri(given.tracking_uri)
+    recipe = given.recipe or workflow.default_recipe
+    given = replace(given, recipe=recipe, stages=given.stages or workflow.default_stages)
+    config = effective_config(workflow, given)
+    folder = new_run_folder(run or recipe)
+    parameters = replace(
+        given,
+        artifacts_uri=given.artifacts_uri or file_uri(folder / "artifacts"),
+        tracking_uri=given.tracking_uri or sqlite_uri(shared_store(folder)),
+    )
+    return LocalRun(
+        folder=folder,
+        workflow=workflow,
+        parameters=parameters,
+        limits=workflow.task_limits(config, parameters),
+    )
+
+
+def start_run(local: LocalRun, prepare: Callable[[], None]) -> int:
+    """Run the workflow in its folder, as the only run there; returns the exit code.
+
+    Args:
+        local: the run.
+        prepare: called when the folder is ours and before the first task, to make what the run needs.
 
     Raises:
         ConfigError: another run uses the folder.
         StorageError: the folder cannot be written.
     """
+    folder = local.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -54,54 +97,8 @@ def run(folder: Path, workflow: str, parameters: WorkflowParameters, limits: dic
             f"{folder}: the run folder cannot be created ({error.strerror}). Use another RUN."
         ) from error
     with run_lock(folder) as temporary:
-        watch = RunWatch(folder, workflow, parameters, limits, temporary)
-        for number in INTERRUPTED:
+        prepare()
+        watch = RunWatch(folder, local.workflow.name, local.parameters, local.limits, temporary)
+        for number in _INTERRUPTING:
             signal.signal(number, lambda received, _: watch.interrupt(received))
         return watch.run()
-
-
-def local_parameters(given: WorkflowParameters, workflow: Workflow, folder: Path) -> WorkflowParameters:
-    """The parameters of a run on this machine: data from a local folder, artifacts in the run's folder by default.
-
-    Runs beside each other share one tracking store and registry, `runs/mlflow.db`, so that a candidate is compared
-    with the champion of an earlier run.
-
-    Raises:
-        ConfigError: MLflow does not support the tracking URI, or the model's folder does not exist.
-    """
-    tracking_uri = given.tracking_uri or sqlite_uri(shared_store(folder))
-    check_tracking_uri(tracking_uri)
-    return replace(
-        given,
-        recipe=given.recipe or workflow.default_recipe,
-        stages=given.stages or workflow.default_stages,
-        data_uri=Path(given.data_uri or SAMPLE).absolute().as_uri(),
-        model_uri=_model_uri(given.model_uri),
-        artifacts_uri=given.artifacts_uri or (folder / "artifacts").as_uri(),
-        tracking_uri=tracking_uri,
-    )
-
-
-def _model_uri(given: str) -> str:
-    """A model as a URI: a path becomes a file:// URI."""
-    if not given or _SCHEME.match(given):
-        return given
-    folder = Path(given).expanduser().absolute()
-    if not folder.is_dir():
-        raise ConfigError(
-            f"model {given!r}: there is no folder {folder}. Correct the path; a model of the Hugging Face hub is "
-            "written as hf://owner/name, one of the registry as models:/name@alias."
-        )
-    return folder.as_uri()
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m vl3.pipelines.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--workflow", default=DEFAULT_WORKFLOW, help=f"one of {', '.join(WORKFLOWS)}")
-    parser.add_argument("--run", default="runs/tiny", help="folder of the run; start again in it to resume")
-    add_arguments(parser)
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

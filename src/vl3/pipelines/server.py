@@ -199,8 +199,12 @@ class _Answer:
 
 def _checked(endpoint: str) -> str:
     refuse_secret("--endpoint", endpoint, is_address=True)
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(endpoint)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # `http://[x`, or a port that is no number
+        is_url = False
+    if not is_url:
         reason = f"endpoint {endpoint!r} is not a URL" if endpoint else "no endpoint of Kubeflow Pipelines is set"
         raise ConfigError(
             f"{reason}. Set it with --endpoint https://pipelines.example.org or in {ENDPOINT_VARIABLE}; for a server "

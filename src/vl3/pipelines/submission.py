@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from vl3.config.codec import digest
 from vl3.config.parameters import WorkflowParameters
@@ -95,8 +94,8 @@ def _require_shared_model(uri: str) -> None:
 
 
 def _require_scheme(name: str, uri: str, schemes: tuple[str, ...]) -> None:
-    parts = urlsplit(uri)
-    if parts.scheme not in schemes or not parts.netloc:
+    scheme, separator, rest = uri.partition("://")
+    if scheme not in schemes or not separator or rest[:1] in ("", "/"):
         kinds = " or ".join(f"{scheme}://" for scheme in schemes)
         problem = f"--{name} {uri} does not work on a cluster" if uri else f"--{name} is missing"
         raise ConfigError(

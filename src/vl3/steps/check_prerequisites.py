@@ -26,10 +26,11 @@ from vl3.store.bases import base_folder, folder_digest
 from vl3.store.objects import Store, open_store
 from vl3.store.reference import Reference
 from vl3.store.s3.connection import connection_from_environment
-from vl3.store.uris import file_path, scheme_of
+from vl3.store.uris import scheme_of
 from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json, require_space, storage_errors
 from vl3.system.secrets import masked
+from vl3.system.uris import file_path
 from vl3.workflow.step import Step, StepOutcome, is_published
 
 MIN_FREE_BYTES = 2 * 1024**3

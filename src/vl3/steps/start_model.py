@@ -125,7 +125,7 @@ def _registered(request: Request) -> FoundModel:
     name, wanted = split_registered(request.model_uri)
     tracking_uri = request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri
     version = Registry(tracking_uri, name, template=request.tracking_template).named(wanted)
-    expected = version.tags.get("vl3.checkpoint_sha256", "")
+    expected = str(version.made_from.get("checkpoint_sha256", ""))
     found = _stored(version.source)
     if expected and found.sha256 != expected:
         raise StorageError(

@@ -15,7 +15,8 @@ from vl3.steps.chain import MODEL
 from vl3.steps.request import Request, Work, trained_by
 from vl3.store.artifacts import fetch, fetch_file
 from vl3.store.folders import fetch_folder, folder_digest_s3
-from vl3.store.uris import file_path, scheme_of
+from vl3.store.uris import scheme_of
+from vl3.system.uris import file_path
 from vl3.validation.result import RESULT_FILE
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import dataset_name

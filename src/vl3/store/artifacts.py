@@ -25,10 +25,11 @@ from vl3.store.objects import Store, open_store
 from vl3.store.reference import Reference
 from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
 from vl3.store.s3.connection import S3Connection
-from vl3.store.uris import file_path, scheme_of
+from vl3.store.uris import scheme_of
 from vl3.system.files import atomic_write_bytes, sibling, storage_errors
 from vl3.system.folders import remove, scratch_folder
 from vl3.system.provenance import provenance
+from vl3.system.uris import file_path, file_uri
 
 
 def publish(
@@ -223,7 +224,7 @@ def _rename(staged: Path, target: Path) -> Reference | None:
         except OSError:
             if not target.exists():
                 raise
-            first = _valid_at(target.as_uri(), None)
+            first = _valid_at(file_uri(target), None)
             if first is not None:
                 return first
             _set_aside(target)

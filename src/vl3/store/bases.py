@@ -4,14 +4,14 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from vl3.config.part import split_hub
 from vl3.errors import ConfigError, StorageError
 from vl3.store.artifacts import fetch, find
 from vl3.store.hub import hub_folder
 from vl3.store.manifest import file_sha256
-from vl3.store.uris import file_path
+from vl3.store.uris import check_key
+from vl3.system.uris import file_path
 
 _SCHEMES = "package://<package>/<path>, file:///absolute/folder, s3://bucket/key or hf://owner/name@revision"
 
@@ -26,19 +26,20 @@ def base_folder(uri: str) -> Path:
         ConfigError: the scheme is unknown or the folder does not exist.
         StorageError: the base cannot be downloaded.
     """
-    parts = urlsplit(uri)
-    if parts.scheme == "package":
-        return _require_folder(_package_folder(parts.netloc, parts.path.strip("/"), uri), uri)
-    if parts.scheme == "file":
+    scheme, separator, name = uri.partition("://")
+    if scheme == "package" and separator:
+        package, _, path = name.partition("/")
+        return _require_folder(_package_folder(package, path.strip("/"), uri), uri)
+    if scheme == "file":
         return _require_folder(file_path(uri), uri)
-    if parts.scheme == "hf":
+    if scheme == "hf" and separator:
         return hub_folder(*split_hub(uri))
-    if parts.scheme == "s3":
+    if scheme == "s3":
         reference = find(uri)
         if reference is None:
             raise StorageError(f"{uri}: there is no artifact with a valid manifest. Publish the base first.")
         return fetch(reference)
-    raise ConfigError(f"base {uri!r} has an unknown scheme {parts.scheme!r}. Use {_SCHEMES}.")
+    raise ConfigError(f"base {uri!r} has no scheme, or an unknown one. Use {_SCHEMES}.")
 
 
 def folder_digest(folder: Path) -> str:
@@ -50,8 +51,8 @@ def folder_digest(folder: Path) -> str:
 
 def _package_folder(package: str, path: str, uri: str) -> Path:
     try:
-        return Path(str(resources.files(package).joinpath(path)))
-    except ModuleNotFoundError as error:
+        return Path(str(resources.files(package).joinpath(check_key(path, uri))))
+    except (ModuleNotFoundError, TypeError, ValueError) as error:  # missing, a module and no package, or no name
         raise ConfigError(
             f"base {uri!r} names the package {package!r}, which is not installed. Use {_SCHEMES}."
         ) from error

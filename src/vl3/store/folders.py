@@ -14,8 +14,9 @@ from vl3.store.objects import open_s3
 from vl3.store.s3.connection import S3Connection
 from vl3.store.s3.store import S3Store
 from vl3.store.s3.transfer import in_parallel
-from vl3.store.uris import check_key, file_path, scheme_of
+from vl3.store.uris import check_key, scheme_of
 from vl3.system.files import require_space, storage_errors
+from vl3.system.uris import file_path
 
 _FILES_AT_ONCE = 8
 

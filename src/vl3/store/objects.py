@@ -9,8 +9,9 @@ from typing import Protocol
 from vl3.errors import StorageError
 from vl3.store.s3.connection import S3Connection, connection_from_environment
 from vl3.store.s3.store import S3Store, require_length
-from vl3.store.uris import check_key, file_path, scheme_of
+from vl3.store.uris import check_key, scheme_of
 from vl3.system.files import MAX_PLAIN_BYTES, read_plain, sibling, storage_errors
+from vl3.system.uris import file_path
 
 
 class Store(Protocol):

@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from vl3.errors import ConfigError
+from vl3.system.uris import file_path, file_uri
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -25,20 +26,6 @@ def scheme_of(uri: str) -> str:
     return scheme
 
 
-def file_path(uri: str) -> Path:
-    """The absolute path of a file:// URI.
-
-    Raises:
-        ConfigError: the URI names a host or a relative path, or the path is not valid.
-    """
-    parts = _split(uri)
-    path = Path(unquote(parts.path))
-    is_local = parts.scheme == "file" and parts.netloc in ("", "localhost")
-    if not is_local or not path.is_absolute() or _CONTROL.search(str(path)):
-        raise ConfigError(f"{uri!r} does not name a folder of this machine. Write it as file:///absolute/folder.")
-    return path
-
-
 def _split(uri: str) -> SplitResult:
     try:
         return urlsplit(uri)
@@ -47,7 +34,12 @@ def _split(uri: str) -> SplitResult:
 
 
 def join_uri(uri: str, *parts: str) -> str:
-    """`uri` with path parts appended."""
+    """`uri` with path parts appended; in a file URI they are quoted, in an S3 key nothing is special.
+
+    `file:///runs` and `a#1` give `file:///runs/a%231`; `s3://bucket/runs` and `a#1` give `s3://bucket/runs/a#1`.
+    """
+    if scheme_of(uri) == "file":
+        return file_uri(Path("/".join([str(file_path(uri)), *parts])))
     return "/".join([uri.rstrip("/"), *parts])
 
 

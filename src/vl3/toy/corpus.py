@@ -7,8 +7,10 @@ splits have no scene in common: a digest of a scene's pixels and questions decid
 import hashlib
 import io
 import json
+import os
 import random
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +22,7 @@ from PIL import Image
 from vl3.config.data import Category
 from vl3.data.sample.records import annotations_file
 from vl3.errors import StorageError
+from vl3.lifeline import RUNNER_VARIABLE, runner_mark, start_lifeline
 from vl3.system.files import read_record
 from vl3.system.folders import whole_folder
 from vl3.toy.world import DESCRIBE, Scene, ToyQuestion, draw_scene
@@ -53,7 +56,15 @@ class _Job:
     indices: range
 
 
-def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: float = 1.0, workers: int = 2) -> int:
+def write_corpus(
+    out: Path,
+    *,
+    seed: int,
+    heldout_scenes: int = 100,
+    scale: float = 1.0,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> int:
     """Write the corpus into `out`, unless it already has the same one; returns the number of samples.
 
     Args:
@@ -62,6 +73,7 @@ def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: floa
         heldout_scenes: number of held-out scenes per category.
         scale: factor on the number of training scenes, for quick trials.
         workers: number of processes that draw and encode.
+        progress: called with the number of scenes that are drawn and the total.
 
     Raises:
         StorageError: `out` exists with other content, or cannot be written.
@@ -70,22 +82,37 @@ def write_corpus(out: Path, *, seed: int, heldout_scenes: int = 100, scale: floa
     finished = out / FINISHED_NAME
     if finished.exists():
         known = read_record(finished)
-        if known.get("settings") == settings and isinstance(known.get("samples"), int):
-            return known["samples"]
-        found = known.get("settings", "unknown settings")
-        raise StorageError(f"{out} has a corpus with {found}, not {settings}. Choose another --out.")
+        samples = known.get("samples")
+        if known.get("settings") == settings and isinstance(samples, int):
+            return samples
+        raise StorageError(
+            f"{out} has a corpus with {known.get('settings', 'unknown settings')}, not {settings}. Choose another "
+            "--out. To make it again, remove the folder first."
+        )
     with whole_folder(out) as folder:
-        return _write(folder, settings, workers)
+        return _write(folder, settings, workers, progress)
 
 
-def _write(folder: Path, settings: dict, workers: int) -> int:
+def _write(folder: Path, settings: dict, workers: int, progress: Callable[[int, int], None]) -> int:
     jobs = list(_jobs(folder, settings["seed"], settings["heldout_scenes"], settings["scale"]))
-    with ProcessPoolExecutor(workers) as pool:
-        written = list(zip(jobs, pool.map(_write_scenes, jobs), strict=True))
+    done, total = 0, sum(len(job.indices) for job in jobs)
+    written = []
+    environment = {RUNNER_VARIABLE: runner_mark(os.getpid())}
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(environment,)) as pool:
+        for job, records in zip(jobs, pool.map(_write_scenes, jobs), strict=True):
+            written.append((job, records))
+            done += len(job.indices)
+            progress(done, total)
     samples = _write_annotations(folder, written)
     text = json.dumps({"settings": settings, "samples": samples}, indent=2)
     (folder / FINISHED_NAME).write_text(text + "\n", encoding="utf-8")
     return samples
+
+
+def _start_worker(environment: dict[str, str]) -> None:
+    """Leave Ctrl-C to the parent, which ends the workers, and end when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_lifeline(environment, kill_group=False)
 
 
 def _jobs(out: Path, seed: int, heldout_scenes: int, scale: float) -> Iterator[_Job]:

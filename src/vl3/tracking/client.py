@@ -17,7 +17,8 @@ from vl3.config.tracking import DATABASE_PORTS, check_tracking_uri, is_server
 from vl3.errors import ClusterError, ConfigError
 from vl3.system.retry import Pauses, retry
 from vl3.system.secrets import masked, without_account
-from vl3.tracking.database import ensure_database, sqlite_path
+from vl3.system.uris import sqlite_path
+from vl3.tracking.database import ensure_database
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

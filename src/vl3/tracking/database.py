@@ -11,24 +11,12 @@ import sqlite3
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import unquote
 
-from vl3.errors import ConfigError, StorageError
+from vl3.errors import StorageError
 from vl3.system.files import sibling, storage_errors
+from vl3.system.uris import file_uri, sqlite_uri
 
 log = logging.getLogger(__name__)
-
-
-def sqlite_path(tracking_uri: str) -> Path:
-    """The file of a `sqlite:///path` URI.
-
-    Raises:
-        ConfigError: the URI names no file, so what is tracked would be lost with the process.
-    """
-    path = unquote(tracking_uri.partition(":///")[2].partition("?")[0])  # `#` is part of a path, as in SQLAlchemy
-    if not path or path == ":memory:":
-        raise ConfigError(f"tracking URI {tracking_uri!r} names no file. Write it as sqlite:////absolute/mlflow.db.")
-    return Path(path)
 
 
 def make_template(path: Path) -> Path:
@@ -45,7 +33,7 @@ def make_template(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             fresh = Path(folder) / "mlflow.db"
-            uri = f"sqlite:///{fresh}"
+            uri = sqlite_uri(fresh)
             MlflowClient(uri, uri).search_experiments(max_results=1)
             _write_mark(fresh)
             fresh.replace(path)
@@ -113,7 +101,7 @@ def _version_mark() -> int:
 
 def _read_mark(path: Path) -> int:
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{file_uri(path)}?mode=ro", uri=True)
         try:
             return int(connection.execute("PRAGMA user_version").fetchone()[0])
         finally:

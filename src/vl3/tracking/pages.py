@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vl3.errors import ClusterError, ConfigError
-from vl3.tracking.database import ensure_database, sqlite_path
+from vl3.system.uris import sqlite_path
+from vl3.tracking.database import ensure_database
 
 _ADDRESS = "127.0.0.1"
 _PORTS = range(5000, 5100)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from vl3.errors import ConfigError, GateError
 from vl3.system.clock import now_to_the_second
+from vl3.system.uris import sqlite_path
 from vl3.tracking.client import is_server, open_client, platform_errors, require_answer, shown
-from vl3.tracking.database import sqlite_path
 from vl3.tracking.evidence import ChampionEvidence, Evidence
 from vl3.tracking.gates import GateResult
 from vl3.tracking.lock import file_lock, name_lock

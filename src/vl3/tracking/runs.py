@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.config.tracking import is_server
 from vl3.errors import ConfigError
+from vl3.system.uris import file_uri, sqlite_path
 from vl3.tracking import leftovers
 from vl3.tracking.client import open_client, platform_errors, require_answer
-from vl3.tracking.database import sqlite_path
 from vl3.tracking.lock import file_lock
 from vl3.tracking.outbox import FILE_PATIENCE_SECONDS, SERVER_PATIENCE_SECONDS, Call, Outbox
 from vl3.tracking.sender import Sender
@@ -228,7 +228,7 @@ class Tracker:
         """Where the artifacts of a new experiment go: next to the file for SQLite, otherwise the server decides."""
         if not self.tracking_uri.startswith("sqlite:"):
             return None
-        return (sqlite_path(self.tracking_uri).absolute().parent / "mlartifacts").as_uri()
+        return file_uri(sqlite_path(self.tracking_uri).parent / "mlartifacts")
 
     def _lock(self) -> AbstractContextManager[None]:
         """Keeps two processes that start at once from creating two parents; with a server, steps start one by one."""

@@ -18,11 +18,12 @@ from torch import Tensor
 from vl3.errors import StorageError
 from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
-from vl3.store.uris import file_path, join_uri, scheme_of
+from vl3.store.uris import join_uri, scheme_of
 from vl3.system.commit import UNKNOWN_COMMIT
 from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json, read_plain, storage_errors
 from vl3.system.folders import remove, scratch_folder
+from vl3.system.uris import file_path
 
 log = logging.getLogger("vl3.training")
 

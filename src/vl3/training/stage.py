@@ -23,10 +23,11 @@ from vl3.models.stored import RUN_FILE
 from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
-from vl3.store.uris import file_path, scheme_of
+from vl3.store.uris import scheme_of
 from vl3.system.files import atomic_write_json
 from vl3.system.folders import scratch_folder
 from vl3.system.imports import lean_imports
+from vl3.system.uris import file_path
 from vl3.training.checkpoint import Checkpoint, Checkpoints, code_changes_of
 from vl3.training.code_change import CodeHistory, code_history, restart_note, resume_note
 from vl3.training.collectives import from_rank_zero, gather_json

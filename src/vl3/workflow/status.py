@@ -7,6 +7,7 @@ from typing import Any
 
 from vl3.system.clock import is_time, now
 from vl3.system.files import atomic_write_json, read_record
+from vl3.system.progress import TimeLeft
 
 _PROGRESS_INTERVAL_SECONDS = 0.5
 _STATES = ("running", "done", "reused", "failed")
@@ -18,6 +19,7 @@ class StatusFile:
     def __init__(self, run_folder: Path | None, task: str) -> None:
         self._path = run_folder / "status" / f"{task}.json" if run_folder else None
         self._written_at = 0.0
+        self._pace = TimeLeft()
         self._data: dict[str, Any] = {
             "task": task,
             "state": "running",
@@ -31,7 +33,8 @@ class StatusFile:
 
     def progress(self, done: int, total: int, text: str) -> None:
         """Record the step's progress; written at most twice a second."""
-        self._data["progress"] = {"done": done, "total": total, "text": text}
+        left_seconds = self._pace.left_seconds(done, total)
+        self._data["progress"] = {"done": done, "total": total, "left_seconds": left_seconds, "text": text}
         if time.monotonic() - self._written_at >= _PROGRESS_INTERVAL_SECONDS:
             self._write()
 
@@ -84,5 +87,11 @@ def _is_error(error: Any) -> bool:
 def _is_progress(progress: Any) -> bool:
     if not isinstance(progress, dict) or not isinstance(progress.get("text"), str):
         return False
-    counts = (progress.get("done"), progress.get("total"))
+    counts, left_seconds = (progress.get("done"), progress.get("total")), progress.get("left_seconds")
+    if left_seconds is not None and not (_is_number(left_seconds) and 0 <= left_seconds < 2**63):
+        return False
     return all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**63 for count in counts)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

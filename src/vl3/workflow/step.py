@@ -19,11 +19,12 @@ from vl3.store.artifacts import find, is_intact, publish
 from vl3.store.manifest import MANIFEST_NAME, Origin
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
-from vl3.store.uris import file_path, join_uri, scheme_of
+from vl3.store.uris import join_uri, scheme_of
 from vl3.system.clock import now
 from vl3.system.commit import UNKNOWN_COMMIT
 from vl3.system.files import storage_errors
 from vl3.system.folders import own_folder, own_temporary_folder, remove
+from vl3.system.uris import file_path
 from vl3.workflow.code import library_versions, module_digests, version_of
 from vl3.workflow.explain import judge
 from vl3.workflow.key import KeyParts

@@ -1,8 +1,10 @@
 """`vl3 cluster`: what a person reads and which exit code a program gets."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,17 @@ def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.Capture
         "ok\n"
     )
     assert asked[0][1:] == ("team", "prod")
+
+
+def test_a_check_as_json_has_the_problems_too(inspected: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    inspected([ConfigError("no such queue.")], notes=["something to know"])
+    assert run(["cluster", "check", "--json"]) == 2
+    out, err = capsys.readouterr()
+    shown = json.loads(out)
+    assert shown["problems"] == ["ConfigError: no such queue."]
+    assert shown["notes"] == ["something to know"]
+    assert [row["stage"] for row in shown["rows"]] == ["vision_adaptation", "alignment", "multitask", "video"]
+    assert err == "ConfigError: no such queue.\n"
 
 
 @pytest.mark.parametrize(
@@ -182,9 +195,11 @@ def test_jobs_are_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "job                     run      stage  attempt  state   age\n"
         "vl3-0123456789-video-2  nightly  video  2        queued  2h   in queue h200: QuotaReserved\n"
     )
+    assert run(["cluster", "jobs", "--run", "nightly", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [asdict(job)]
     assert run(["cluster", "jobs", "--namespace", "team"]) == 0
     assert capsys.readouterr().out == "no TrainJob of vl3 in namespace team\n"
-    assert asked == [("vl3", "nightly"), ("team", None)]
+    assert asked == [("vl3", "nightly"), ("vl3", "nightly"), ("team", None)]
 
 
 @pytest.mark.usefixtures("connected")

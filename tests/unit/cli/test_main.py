@@ -1,17 +1,22 @@
 """The command line from the outside: what it prints, what it answers to mistakes, what it does not import."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
-from vl3.cli.main import run
+from vl3.cli.main import app, run
 from vl3.config.codec import to_dict
 from vl3.recipes.catalog import get_recipe
 from vl3.recipes.effective import stage_view
 from vl3.recipes.stage_table import stage_page
+from vl3.system.commit import code_commit
 
 HEAVY = (
     "torch",
@@ -57,6 +62,39 @@ print(code, [name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def commands(app: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command and group of the command line, as words."""
+    below = getattr(app, "commands", {})
+    return [words, *(found for name, one in below.items() for found in commands(one, (*words, name)))]
+
+
+@pytest.mark.parametrize("words", commands(typer.main.get_command(app)), ids=" ".join)
+def test_every_level_has_short_and_long_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for option in ("-h", "--help"):
+        assert run([*words, option]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert shown[0].startswith(f"Usage: {' '.join(('vl3', *words))}")
+
+
+def test_version_names_the_commit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"vl3 {version('vl3')} ({code_commit(os.environ)})\n"
+
+
+def test_completion_knows_the_commands() -> None:
+    environment = {**os.environ, "_VL3_COMPLETE": "complete_bash", "COMP_WORDS": "vl3 run st", "COMP_CWORD": "2"}
+    program = "from vl3.cli.main import app; app(prog_name='vl3')"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["start", "status"]
+
+
+def test_recipe_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recipe", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == ["tiny", "vl3_2b", "vl3_7b"]
 
 
 def test_recipe_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """`vl3 registry` on a real SQLite store: list, promote by evidence only, roll back."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vl3.cli.main import run
-from vl3.cli.registry import aligned
+from vl3.cli.output import aligned_rows
 from vl3.recipes.catalog import get_recipe
 from vl3.tracking.evidence import Evidence, ScoreEvidence
 from vl3.tracking.gates import evaluate_gates
@@ -64,7 +65,7 @@ def test_the_pages_of_a_server_are_where_it_runs(capsys: pytest.CaptureFixture[s
 
 def test_columns_stand_under_their_names() -> None:
     rows = [{"version": "2", "aliases": "champion"}, {"version": "10", "aliases": ""}]
-    assert aligned(rows) == "version  aliases\n2        champion\n10"
+    assert aligned_rows(rows) == "version  aliases\n2        champion\n10"
 
 
 def evidence(accuracy: float) -> Evidence:
@@ -123,3 +124,6 @@ def test_promotion_by_evidence_and_the_way_back(place: Path, capsys: pytest.Capt
     assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1"]
     assert "0.5000         refused" in lines[2]
     assert "champion" in lines[3]
+    assert run(["registry", "list", *options, "--json"]) == 0
+    versions = json.loads(capsys.readouterr().out)
+    assert [(one["version"], one["aliases"], one["mean_accuracy"]) for one in versions][2] == (1, ["champion"], 0.9)

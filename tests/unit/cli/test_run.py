@@ -14,7 +14,7 @@ from vl3.cli import main
 from vl3.cli import run as run_noun
 from vl3.errors import ClusterError
 
-S3 = ("--data", "s3://b/data", "--artifacts", "s3://b/artifacts")
+S3 = ("--data", "s3://bucket/data", "--artifacts", "s3://bucket/artifacts")
 
 
 @pytest.fixture
@@ -67,6 +67,12 @@ def test_submit_says_where_the_run_is_and_not_twice(pipelines_server, vl3) -> No
         (["submit"], "ConfigError: --data is missing"),
         (["submit", *S3, "--recipe", "tinny"], "The nearest is 'tiny'"),
         (["submit", *S3, "--run-id", "a/b"], "run id 'a/b' is not valid in the store"),
+        (["submit", "--data", "s3://[b/x", *S3[2:]], "'[b' is not a valid bucket name"),
+        (["submit", "--data", "s3:///x", *S3[2:]], "--data s3:///x does not work on a cluster"),
+        (["submit", *S3[:2], "--artifacts", "s3://b/../x"], "is not a valid bucket name"),
+        (["submit", *S3[:2], "--artifacts", "s3://bucket/../x"], "has an empty part, '.' or '..'"),
+        (["submit", *S3, "--endpoint", "http://[x"], "endpoint 'http://[x' is not a URL"),
+        (["submit", *S3, "--endpoint", "http://x:port"], "endpoint 'http://x:port' is not a URL"),
         (["submit", *S3, "--endpoint", "nowhere"], "endpoint 'nowhere' is not a URL"),
         (["status", "night-7"], "run 'night-7' is not known to"),
         (["logs", "night-7", "report"], "run 'night-7' is not known to"),
@@ -92,7 +98,7 @@ def test_list_is_a_table(vl3, pipelines_server) -> None:
     pipelines_server.add_run("night-8")
     _, out, _ = vl3("list")
     assert [line.split()[:3] for line in out] == [
-        ["RUN", "STATE", "RECIPE"],
+        ["run", "state", "recipe"],
         ["night-8", "RUNNING", "tiny"],
         ["night-7", "FAILED", "tiny"],
     ]

@@ -23,8 +23,17 @@ def test_answers_equal_those_of_each_sample_alone(model, questions, tokenizer, n
     wanted = [generate_alone(sample, tokenizer, next_scores, 8) for sample in questions]
     lengths = {len(answer) for answer in wanted}
     assert len(lengths) > 2, "the samples should end at different steps"
-    answers = generate_answers(model, questions, tokenizer, max_new_tokens=8, batch_size=batch_size)
+    told: dict[int, str] = {}
+    answers = generate_answers(
+        model,
+        questions,
+        tokenizer,
+        max_new_tokens=8,
+        batch_size=batch_size,
+        on_batch=lambda batch, texts: told.update(zip(batch, texts, strict=True)),
+    )
     assert answers == [tokenizer.decode(ids).strip() for ids in wanted]
+    assert [told[index] for index in range(len(questions))] == answers
 
 
 def test_the_prompt_ends_before_the_answer(model, questions, tokenizer):

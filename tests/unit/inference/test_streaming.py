@@ -43,7 +43,17 @@ def test_results_equal_those_of_frame_by_frame_watching(watcher, streams, tokeni
     frames = {result.frame_index for result in wanted}
     assert None in frames
     assert len(frames) > 2, "the model should speak at different frames"
-    assert watch_streams(watcher, streams, tokenizer, max_new_tokens=6, batch_size=batch_size) == wanted
+    told = {}
+    results = watch_streams(
+        watcher,
+        streams,
+        tokenizer,
+        max_new_tokens=6,
+        batch_size=batch_size,
+        on_batch=lambda batch, found: told.update(zip(batch, found, strict=True)),
+    )
+    assert results == wanted
+    assert [told[index] for index in range(len(streams))] == wanted
 
 
 def test_answers_are_taken_out_and_every_frame_is_a_decision(streams, tokenizer):

@@ -17,7 +17,7 @@ from vl3.launch.job import LaunchJob, LaunchResult, StateChange
 from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.steps import train_stage
 from vl3.store.artifacts import fetch, find, is_intact, publish, read_manifest
-from vl3.store.uris import file_path
+from vl3.system.uris import file_path
 from vl3.training.events import read_events
 from vl3.workflow.code import code_version
 from vl3.workflow.record import StepRecord

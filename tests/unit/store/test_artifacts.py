@@ -14,7 +14,7 @@ from vl3.store import artifacts
 from vl3.store.artifacts import fetch, fetch_file, find, is_intact, note_provenance, publish, read_manifest
 from vl3.store.manifest import MANIFEST_NAME, manifest_digest, verify_folder, write_manifest
 from vl3.store.reference import Reference
-from vl3.store.uris import file_path
+from vl3.system.uris import file_path
 
 
 def test_publish_moves_the_folder_and_the_reference_verifies(published: Reference, tmp_path: Path) -> None:

@@ -19,7 +19,13 @@ def test_package_and_file_bases_are_found(tmp_path: Path) -> None:
         ("package://vl3.nothing/x", "which is not installed"),
         ("package://vl3.recipes/nothing", "does not exist"),
         ("file:///nowhere/at/all", "does not exist"),
-        ("gs://bucket/x", "has an unknown scheme 'gs'"),
+        ("gs://bucket/x", "'gs://bucket/x' has no scheme, or an unknown one"),
+        ("/plain/path", "'/plain/path' has no scheme"),
+        ("file:///nowhere#at", "has a '#', which has another meaning in a URI than in a path. Write it as %23"),
+        ("package:///x", "names the package '', which is not installed"),
+        ("package://vl3.recipes/../../x", "has an empty part, '.' or '..'"),
+        ("hf://owner/name#part", "is not the name of a model"),
+        ("hf://owner/name?revision=x", "is not the name of a model"),
     ],
 )
 def test_a_wrong_base_is_explained(uri: str, message: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from vl3.errors import ConfigError, StorageError
 from vl3.store.objects import open_store
-from vl3.store.uris import file_path, join_uri, split_s3
+from vl3.store.uris import join_uri, split_s3
+from vl3.system.uris import file_path
 
 
 def test_a_folder_is_a_store(tmp_path: Path) -> None:
@@ -63,6 +64,8 @@ def test_other_schemes_are_refused(uri: str) -> None:
 def test_uris_keep_odd_paths(tmp_path: Path) -> None:
     folder = tmp_path / "a folder with #, ? and %20"
     assert file_path(join_uri(folder.as_uri(), "x")) == folder / "x"
+    assert file_path(join_uri(folder.as_uri(), "a#1?%20", "y")) == folder / "a#1?%20" / "y"
+    assert join_uri("s3://bucket/a", "b#1?%20") == "s3://bucket/a/b#1?%20"  # nothing in a key is special
     assert split_s3("s3://bucket/a/b/") == ("bucket", "a/b")
     with pytest.raises(ConfigError, match="names no bucket"):
         split_s3("s3:///a")

@@ -53,7 +53,7 @@ def test_the_processes_of_a_run_name_the_command_and_the_image_that_they_are_tol
     ("arguments", "line"),
     [
         (["/v/bin/python", "/v/bin/vl3", "run", "start", "--set", "a=b c"], "vl3 run start --set 'a=b c'"),
-        (["/v/bin/python3", "-m", "vl3.pipelines.run", "--run", "r"], "python -m vl3.pipelines.run --run r"),
+        (["/v/bin/python3", "-m", "benchmarks.chaos", "--seed", "1"], "python -m benchmarks.chaos --seed 1"),
         (["python", "/v/bin/vl3", "--tracking", "http://me:geheim@host/x"], "vl3 --tracking 'http://***@host/x'"),
         (["python"], "python"),
         ([], "python"),

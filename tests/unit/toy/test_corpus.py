@@ -82,6 +82,15 @@ def test_a_whole_corpus_is_kept_and_another_is_refused(corpus):
         write_corpus(corpus, seed=4, heldout_scenes=4, scale=0.01)
 
 
+def test_progress_reaches_the_total(tmp_path):
+    seen = []
+    write_corpus(
+        tmp_path / "c", seed=0, heldout_scenes=1, scale=0.001, workers=1, progress=lambda *shown: seen.append(shown)
+    )
+    assert seen[-1][0] == seen[-1][1] == seen[0][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
 def test_a_folder_that_is_no_corpus_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from vl3.errors import ConfigError, StorageError
+from vl3.errors import StorageError
+from vl3.system.uris import sqlite_uri
 from vl3.tracking import database
 from vl3.tracking.client import open_client
-from vl3.tracking.database import ensure_database, is_template_current, make_template, sqlite_path
+from vl3.tracking.database import ensure_database, is_template_current, make_template
 
 
 def test_make_template_is_made_once(template: Path) -> None:
@@ -80,12 +81,12 @@ def test_ensure_database_names_folder_that_cannot_be_made(tmp_path: Path) -> Non
         ensure_database(tmp_path / "file" / "mlflow.db")
 
 
-def test_sqlite_path_reads_absolute_and_relative() -> None:
-    assert sqlite_path("sqlite:////a/b%20c/mlflow.db") == Path("/a/b c/mlflow.db")
-    assert sqlite_path("sqlite:///mlflow.db") == Path("mlflow.db")
-
-
-@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:"])
-def test_sqlite_path_refuses_memory(uri: str) -> None:
-    with pytest.raises(ConfigError, match="names no file"):
-        sqlite_path(uri)
+@pytest.mark.parametrize("name", ["a b", "a#b", "a+b", "ü", "a'b", "a;b"])
+def test_mlflow_opens_the_file_that_the_uri_was_made_from(name: str, tmp_path: Path) -> None:
+    """Also no folder is made beside it, as MLflow does for a quoted URI."""
+    path = tmp_path / name / "mlflow.db"
+    client = open_client(sqlite_uri(path))
+    client.create_experiment("here", artifact_location=tmp_path.as_uri())
+    with sqlite3.connect(path) as connection:
+        assert ("here",) in connection.execute("SELECT name FROM experiments").fetchall()
+    assert [found.name for found in tmp_path.iterdir()] == [name]

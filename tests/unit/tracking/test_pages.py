@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vl3.config.tracking import sqlite_uri
 from vl3.errors import ConfigError, StorageError
+from vl3.system.uris import sqlite_uri
 from vl3.tracking.database import ensure_database
 from vl3.tracking.pages import served
 

@@ -56,7 +56,7 @@ def test_a_good_step_writes_status_reference_and_log(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     status = _status(tmp_path)
     assert (status["task"], status["state"], status["error"]) == ("probe", "done", None)
-    assert status["progress"] == {"done": 1, "total": 2, "text": "half"}
+    assert status["progress"] == {"done": 1, "total": 2, "left_seconds": None, "text": "half"}
     assert json.loads((tmp_path / "out.json").read_text())["kind"] == "test"
     log = (tmp_path / "logs" / "probe.log").read_text()
     assert "said on stdout" in log

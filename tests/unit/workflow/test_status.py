@@ -28,7 +28,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (found["task"], found["state"], found["error"]) == (
         "evaluate", "failed", {"family": "DataError", "message": "bad"}
     )  # fmt: skip
-    assert found["progress"] == {"done": 1, "total": 2, "text": "half"}
+    assert found["progress"] == {"done": 1, "total": 2, "left_seconds": None, "text": "half"}
     assert is_time(found["ended_at"])
 
 
@@ -38,6 +38,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         {"state": "asleep"}, {"state": ["failed"]}, {"task": 5}, {"started_at": "then"}, {"ended_at": 5},
         {"error": None}, {"error": {"family": "DataError"}}, {"error": "bad"},
         {"progress": {"done": 1, "total": "2", "text": ""}}, {"progress": {"done": 10**400, "total": 1, "text": ""}},
+        *({"progress": {"done": 1, "total": 2, "text": "", "left_seconds": value}} for value in ("3", -1, True, 1e300)),
     ],
 )  # fmt: skip
 def test_what_is_no_status_is_none(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from vl3.config.overrides import apply_overrides
 from vl3.errors import DataError, StorageError
 from vl3.store.reference import Reference
-from vl3.store.uris import file_path
+from vl3.system.uris import file_path
 from vl3.workflow.record import record_of, record_uri, write_record
 from vl3.workflow.step import Step, StepOutcome, StepRequest, StepWork, execute, key_parts
 

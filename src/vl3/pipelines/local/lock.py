@@ -13,9 +13,10 @@ from pathlib import Path
 
 from vl3.errors import ConfigError
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
-from vl3.system.locks import HeldError, Holder, hold
+from vl3.system.locks import HeldError, Holder, hold, read_holder
 from vl3.system.processes import end_marked, wait_for
 
+_LOCK = "run.lock"
 RUN_FOLDER_VARIABLE = "VL3_RUN_FOLDER"
 """Names the run's folder to its processes."""
 _MARK = re.compile(r"([0-9]{1,10}):[0-9]{1,20}")
@@ -36,7 +37,7 @@ def run_lock(folder: Path) -> Iterator[Path]:
     temporary = Path(tempfile.gettempdir()) / f"{_prefix(folder)}{secrets.token_hex(4)}"
     mark = runner_mark(os.getpid())
     try:
-        with hold(folder / "run.lock", wait_seconds=0, mark=mark, temporary=str(temporary)) as former:
+        with hold(folder / _LOCK, wait_seconds=0, mark=mark, temporary=str(temporary)) as former:
             clean_up_after(former, folder)
             yield temporary
     except HeldError as error:
@@ -61,6 +62,12 @@ def clean_up_after(former: Holder, folder: Path) -> None:
     temporary = Path(former.facts.get("temporary", ""))
     if _is_ours(temporary, folder):
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether the runner that the lock of a run folder names is still running."""
+    mark = read_holder(folder / _LOCK).facts.get("mark", "")
+    return _MARK.fullmatch(mark) is not None and not _is_gone(mark)
 
 
 def _is_gone(mark: str) -> bool:
