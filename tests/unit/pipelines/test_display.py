@@ -151,7 +151,9 @@ def test_on_a_terminal_of_8_lines_the_row_at_work_is_always_there(tmp_path: Path
     assert status == 0
     at_work = [[line for line in screen if line.startswith("▶")] for screen in screens if len(screen) == 7]
     assert all(len(rows) == 1 for rows in at_work)
-    assert list(dict.fromkeys(row.split()[1] for (row,) in at_work)) == NAMES
+    seen = list(dict.fromkeys(row.split()[1] for (row,) in at_work))
+    assert seen == [name for name in NAMES if name in seen]  # a busy reader may get several screens in one piece
+    assert seen[-1] == "finish"
     assert screens[-1][-1] == "succeeded in 9 s"
     assert [line.split()[1] for line in screens[-1][:-1]] == NAMES[-6:]  # the whole table stays, and has scrolled
 
