@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CHAIN_STEPS, Runner, weights_digest
+from tests.cli.conftest import CHAIN_STEPS, ODD_RUN, Runner, weights_digest
 from tests.support.hub_server import hub_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -29,7 +29,7 @@ def _scores(runner: Runner) -> dict[str, dict[str, int]]:
 @pytest.fixture(scope="module")
 def source(local_chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of the third stage of a whole run, at a place of its own: other tests damage the run."""
-    return Path(shutil.copytree(_checkpoint(local_chain / "run", "multitask"), tmp_path_factory.mktemp("m") / "c"))
+    return Path(shutil.copytree(_checkpoint(local_chain / ODD_RUN, "multitask"), tmp_path_factory.mktemp("m") / "c"))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_given_model_is_the_one_before_training_and_the_parent(
     part: tuple[Runner, str], local_chain: Path, source: Path, make_runner: Callable[..., Runner]
 ) -> None:
     runner, _ = part
-    whole = _scores(Runner(local_chain / "run", []))
+    whole = _scores(Runner(local_chain / ODD_RUN, []))
     assert _scores(runner) == {"before": whole["multitask"], "video": whole["video"]}
     manifest = json.loads((_checkpoint(runner.folder, "video") / "manifest.json").read_text())
     start = manifest["made_from"]["initial"]
@@ -76,7 +76,7 @@ def test_a_model_is_evaluated_alone(
 ) -> None:
     trained, _ = part
     runner = make_runner(steps=CHAIN_STEPS, folder=tmp_path / "evaluation")
-    version = ["--from", "models:/vl3-tiny/1", "--tracking", f"sqlite:///{trained.folder / 'mlflow.db'}"]
+    version = ["--from", "models:/vl3-tiny/1", "--tracking", f"sqlite:///{trained.folder.parent / 'mlflow.db'}"]
     runner.arguments += ["--workflow", "evaluate", *version]
     done = runner.run()
     assert done.returncode == 0, done.stderr
