@@ -10,7 +10,8 @@ VARIABLES := WORKFLOW RECIPE RUN DATA SET STAGES FROM MODEL ENDPOINT ARTIFACTS T
 	OVERLAY IMAGES BASE_IMAGE CACHES PYTHON KUBECONFIG
 # To add a target, write it here.
 TARGETS := help run-pipeline evaluate submit report ui clean setup format lint typecheck imports test check audit golden images \
-	lock-images licences test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table benchmarks-page
+	lock-images licences test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table commands-page \
+	benchmarks-page
 .PHONY: $(TARGETS)
 
 TESTS ?= tests
@@ -145,6 +146,10 @@ pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflows
 stages-table: $(SETUP) ## Rewrite docs/stages.md from the recipes
 	.venv/bin/vl3 stages table > build/stages.md
 	mv build/stages.md docs/stages.md
+
+commands-page: $(SETUP) ## Rewrite docs/commands.md from the command's own help
+	$(PYTHON_IN_VENV) -m typer vl3.cli.main utils docs --name vl3 --title Commands > build/commands.md
+	mv build/commands.md docs/commands.md
 
 benchmarks-page: $(SETUP) ## Rewrite docs/benchmarks.md from benchmarks/results
 	$(PYTHON_IN_VENV) -m benchmarks.make_page

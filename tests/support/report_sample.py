@@ -57,7 +57,7 @@ def _ran(what: str, tree: str = "clean") -> dict[str, str]:
         "what": what,
         "commit": "52062393c1b0a4d2e9f8a7b6c5d4e3f2a1b0c9d8",
         "tree": tree,
-        "command": "python -m vl3.pipelines.run --recipe tiny --set data.max_frames=16",
+        "command": "vl3 run start --recipe tiny --set data.max_frames=16",
         "machine": "desk: 2 cores (AMD EPYC), 24 GiB",
         "image": "",
     }

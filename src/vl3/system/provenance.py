@@ -1,6 +1,6 @@
 """What ran: the commit, the command, the versions and the machine. For people who ask later: part of no key.
 
-{"commit": "1b9c...", "tree": "clean", "command": "python -m vl3.pipelines.run --recipe tiny",
+{"commit": "1b9c...", "tree": "clean", "command": "vl3 run start --recipe tiny",
  "versions": {"vl3": "0.1.0", "python": "3.11.7", "torch": "2.13.0", ...},
  "machine": {"host": "desk", "os": "Debian GNU/Linux 12 (bookworm)", "kernel": "6.1.0", "cpu": "AMD EPYC 9354",
              "cores": "2", "memory": "24 GiB", "gpus": "1 x NVIDIA H200"},

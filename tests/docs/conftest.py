@@ -1,0 +1,39 @@
+"""A folder in which the documentation's commands run as a reader would run them."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ODD_RUN, REPOSITORY, corpus, local_chain, make_runner
+from tests.support.samples import grey_frames, image_bytes, video_bytes
+
+__all__ = ["corpus", "local_chain", "make_runner"]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The folder, and the environment of its commands."""
+
+    folder: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory, local_chain: Path, corpus: Path) -> Desk:
+    """A folder with a finished run, a few media, and data of one's own; runs of tiny are short in it."""
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.copytree(local_chain / ODD_RUN, folder / "runs" / "tiny", symlinks=True)
+    shutil.copy(local_chain / ODD_RUN / ".." / "mlflow.db", folder / "runs")
+    shutil.copytree(corpus, folder / "mine")
+    for name in ("cat.jpg", "city.jpg", "plate.jpg"):
+        (folder / name).write_bytes(image_bytes(56, 84, suffix="jpeg"))
+    (folder / "clip.mp4").write_bytes(video_bytes(grey_frames([0, 60, 120, 180] * 3)))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("VL3_", "MLFLOW_", "_MLFLOW_"))}
+    search = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
+    short = str(REPOSITORY / "tests" / "support" / "short_tiny")
+    path = os.pathsep.join(filter(None, [short, kept.get("PYTHONPATH")]))
+    return Desk(folder, kept | {"PATH": search, "PYTHONPATH": path, "TERM": "dumb"})
