@@ -118,7 +118,7 @@ def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[...,
     lines = done.stderr.splitlines()
     assert lines[-1].startswith("ConfigError: check-prerequisites: 2 prerequisites are missing")
     assert "file:///nowhere" in lines[0]
-    assert "'hf://a#b' is not the name of a model" in lines[1]
+    assert "'hf://a#b' does not name a model of the hub" in lines[1]
     assert "Traceback" not in done.stderr
     assert "Traceback" in (runner.folder / "logs" / "check-prerequisites.log").read_text()
     assert runner.record()["error"]["family"] == "ConfigError"
@@ -137,10 +137,10 @@ def test_a_bad_line_refuses_the_data_by_name(make_runner: Callable[..., Runner],
     done = runner.run()
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].startswith("DataError: validate-data: the dataset is refused")
-    assert "annotations/train.jsonl:7" in done.stderr
+    assert "annotations/train.jsonl:1" in done.stderr
     assert runner.tasks()["train-vision-adaptation"] == "waiting"
     state, tags = workflow_run(runner)
     assert (state, tags["vl3.failed_task"]) == ("FAILED", "validate-data")
     (page,) = runner.folder.glob("artifacts/steps/validate-data/*/validation/data_docs/lines.html")
-    assert "annotations/train.jsonl:7" in page.read_text()
+    assert "annotations/train.jsonl:1" in page.read_text()
     assert not list(runner.folder.glob("artifacts/steps/validate-data/*/dataset"))

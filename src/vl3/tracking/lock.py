@@ -149,10 +149,12 @@ def _is_abandoned(found: "RegisteredModel") -> bool:
 
 
 def _remove_lock(client: "MlflowClient", name: str, description: str) -> None:
-    """Remove the lock if it still has this description, and so is not another client's."""
+    """Remove the lock if it still has this description, and so is not another client's; look whether it is gone."""
     found = _lock_of(client, name)
     if found is not None and found.description == description:
         client.delete_registered_model(name)
+        left = _lock_of(client, name)
+        require_answer(left is None or left.description != description, f"removal of lock {name}")
 
 
 def _held_message(name: str, found: "RegisteredModel | None") -> str:

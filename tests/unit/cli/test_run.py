@@ -92,7 +92,8 @@ def test_a_server_that_is_away_ends_with_4(vl3) -> None:
     assert err.startswith("ClusterError: http://127.0.0.1:9 cannot be reached")
 
 
-def test_list_is_a_table(vl3, pipelines_server) -> None:
+def test_list_is_a_table(vl3, pipelines_server, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no run is
     assert vl3("list") == (0, ["no run of this workflow yet"], "")
     pipelines_server.add_run("night-7", "FAILED")
     pipelines_server.add_run("night-8")

@@ -77,7 +77,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 def test_json_that_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"config.json does not exist"):
         read_json(tmp_path / "config.json")
-    for content, message in (("{", "is not JSON"), ("[]", "is a list, not an object")):
+    for content, message in (("{", "cannot be read as JSON"), ("[]", "it is a JSON list and not an object")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ConfigError, match=message):
             read_json(tmp_path / "config.json")

@@ -73,7 +73,7 @@ def test_several_problems_come_in_one_report(good: StepRequest, tmp_path: Path) 
     config = apply_overrides(good.config, ["model.vision_base=file:///nowhere"])
     bad = dataclasses.replace(good, config=config, data_uri=(tmp_path / "gone").as_uri())
     with pytest.raises(ConfigError) as caught:
-        check(bad)
+        check(bad, *check_prerequisites._BASE_PROBES)
     lines = str(caught.value).splitlines()
     assert lines[0] == "2 prerequisites are missing, listed above. Fix all of them."
     assert "ConfigError: base 'file:///nowhere'" in lines[1]

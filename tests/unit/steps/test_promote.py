@@ -41,7 +41,7 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
             return publish(folder, f"{root}/steps/{what}/k/{kind}", kind=kind, created_by=created_by, **settings)
 
         score = {"accuracy": correct / 100, "correct": correct, "total": 100, "chance": 0.25}
-        tasks = dict.fromkeys(CATEGORIES(request_of_tiny.config), score)
+        tasks = dict.fromkeys(CATEGORIES(request_of_tiny.config, request_of_tiny.config.stages), score)
         start = published("start", {"bases.json": {}}, "start")
         parent = start
         for stage in ("multitask", "video"):

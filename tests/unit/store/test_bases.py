@@ -24,8 +24,8 @@ def test_package_and_file_bases_are_found(tmp_path: Path) -> None:
         ("file:///nowhere#at", "has a '#', which has another meaning in a URI than in a path. Write it as %23"),
         ("package:///x", "names the package '', which is not installed"),
         ("package://vl3.recipes/../../x", "has an empty part, '.' or '..'"),
-        ("hf://owner/name#part", "is not the name of a model"),
-        ("hf://owner/name?revision=x", "is not the name of a model"),
+        ("hf://owner/name#part", "does not name a model of the hub"),
+        ("hf://owner/name?revision=x", "does not name a model of the hub"),
     ],
 )
 def test_a_wrong_base_is_explained(uri: str, message: str) -> None:

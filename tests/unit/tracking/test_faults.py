@@ -66,9 +66,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs is given up within seconds, no failure is repeated by MLflow's client, and at the end the
     outbox waits longer: a busy machine answers late.
     """
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "6")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(client_module, "PROBE_TIMEOUT_SECONDS", 6.0)
+    monkeypatch.setattr(client_module, "PROBE_TIMEOUT_SECONDS", 3.0)
     monkeypatch.setattr(outbox, "_DOWN_SHARE", 1.0)
     monkeypatch.setattr(runs, "SERVER_PATIENCE_SECONDS", 60.0)
 
