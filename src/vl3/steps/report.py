@@ -49,7 +49,7 @@ def run(work: Work) -> StepOutcome:
 def gather(request: Request) -> dict[str, Any]:
     """What the report shows of the artifacts and the run, in the renderer's schema (vl3.report.data)."""
     inputs = request.inputs
-    promotion = _read(inputs["promotion"], PROMOTION_FILE) if "promotion" in inputs else _NO_PROMOTION
+    promotion = _promotion(request)
     validation = _read(inputs["validation"], RESULT_FILE)
     run_record = _run_record(request)
     stages = trained_stages(inputs["checkpoint"], request.artifacts_uri) if "checkpoint" in inputs else []
@@ -188,14 +188,14 @@ def _redeliver(request: Request, record: StepRecord) -> None:
 
 def _note_results(request: Request, notes: RunNotes, report: Reference) -> None:
     """Note on the workflow's run in MLflow what the report shows first: scores, verdict, dataset, model, the page."""
-    promotion = _read(request.inputs["promotion"], PROMOTION_FILE)
+    promotion = _promotion(request)
     first, *trained = read_evaluation(fetch(request.inputs["evaluation"]))["models"]
     last, dataset = (trained or [first])[-1], request.inputs["dataset"]
     results = Results(
         state=promotion["state"],
         reason=promotion["reason"],
-        model=promotion["model"],
-        version=promotion["version"],
+        model=promotion.get("model", request.model_uri),
+        version=promotion.get("version"),
         before=first["mean_accuracy"],
         after={model["name"]: model["mean_accuracy"] for model in trained},
         categories={name: task["accuracy"] for name, task in last["tasks"].items()},
@@ -206,6 +206,12 @@ def _note_results(request: Request, notes: RunNotes, report: Reference) -> None:
     for path in (made / "report.html", *sorted(made.glob(f"{DOCS_FOLDER}/*.html"))):  # the page links to them
         notes.log_text(path.read_text(encoding="utf-8"), path.relative_to(made).as_posix())
     note_results(request, notes, results)
+
+
+def _promotion(request: Request) -> dict[str, Any]:
+    """The decision; _NO_PROMOTION in a run that only evaluates."""
+    inputs = request.inputs
+    return _read(inputs["promotion"], PROMOTION_FILE) if "promotion" in inputs else _NO_PROMOTION
 
 
 def _read(reference: Reference, name: str) -> dict[str, Any]:

@@ -25,13 +25,13 @@ class Results:
     """What a run has to show at its end."""
 
     state: str
-    """`champion` or `refused`."""
+    """`champion`, `refused`, or `none` of a run that only evaluates."""
     reason: str
     """Why."""
     model: str
-    """Name of the registered model."""
-    version: int
-    """The model version of its last stage."""
+    """Name of the registered model; of a run that only evaluates, the address of the model that it was given."""
+    version: int | None
+    """The model version of its last stage; None if nothing was trained."""
     before: float | None
     """Mean held-out accuracy before training."""
     after: Mapping[str, float | None]
@@ -43,8 +43,8 @@ class Results:
 
     @property
     def mean(self) -> float | None:
-        """Mean held-out accuracy of the last stage."""
-        return list(self.after.values())[-1] if self.after else None
+        """Mean held-out accuracy of the last stage, or of the model that was given."""
+        return list(self.after.values())[-1] if self.after else self.before
 
 
 def changes(recipe: Mapping[str, object], run: Mapping[str, object]) -> list[ChangedSetting]:
@@ -75,15 +75,18 @@ def describe_failure(state: str, task: str, error: str) -> str:
 
 def describe_end(start: str, results: Results) -> str:
     """The description of a run that came to its end: the verdict first."""
+    where = f"The report is `report.html` among the artifacts, and at `{results.report}`."
+    mean = f"Mean held-out accuracy **{_shown(results.mean)}** over {len(results.categories)} categories"
+    if results.version is None:
+        return "\n\n".join([f"Evaluates {_cell(results.model)}; nothing is trained.", f"{mean}.", where, start])
     version = f"[{results.model} version {results.version}](#/models/{results.model}/versions/{results.version})"
     verdict = "is the **champion**" if results.state == "champion" else "was **refused**"
     stages = ", ".join(f"{stage} {_shown(mean)}" for stage, mean in results.after.items())
     return "\n\n".join(
         [
             f"{version} {verdict}: {results.reason}.",
-            f"Mean held-out accuracy **{_shown(results.mean)}** over {len(results.categories)} categories "
-            f"(before training {_shown(results.before)}; after each stage: {stages}).",
-            f"The report is `report.html` among the artifacts, and at `{results.report}`.",
+            f"{mean} (before training {_shown(results.before)}; after each stage: {stages}).",
+            where,
             start,
         ]
     )

@@ -105,7 +105,8 @@ def note_results(request: "StepRequest[Any]", notes: "RunNotes", results: Result
     """Note on the workflow's run what it has to show: scores, verdict, model version."""
     scores = {"accuracy/mean": results.mean, **{f"accuracy/{name}": one for name, one in results.categories.items()}}
     notes.log_metrics([(NEXT_STEP, {name: value for name, value in scores.items() if value is not None})])
-    notes.set_tags({"verdict": results.state, "model version": f"{results.model} v{results.version}"})
+    version = {} if results.version is None else {"model version": f"{results.model} v{results.version}"}
+    notes.set_tags({"verdict": results.state, **version})
     notes.describe(describe_end(_start(request), results))
 
 

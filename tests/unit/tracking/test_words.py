@@ -48,3 +48,21 @@ def test_a_failure_names_task_and_error() -> None:
         "The run **failed** in **train-video**: ClusterError: gone"
     )
     assert describe_failure("KILLED", "", "") == "The run **was stopped**"
+
+
+def test_a_run_that_only_evaluates_names_the_model_and_promotes_nothing() -> None:
+    results = Results(
+        state="none",
+        reason="it evaluates",
+        model="hf://owner/a|b",
+        version=None,
+        before=0.5,
+        after={},
+        categories={"chart": 0.5},
+        report="/r/report.html",
+    )
+    text = describe_end("Recipe **tiny**.", results)
+    assert text.startswith(
+        "Evaluates `hf://owner/a\\|b`; nothing is trained.\n\nMean held-out accuracy **0.500** over 1"
+    )
+    assert "version" not in text
