@@ -30,7 +30,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, local_chain: Path, corpus: Pa
     shutil.copy(local_chain / ODD_RUN / ".." / "mlflow.db", folder / "runs")
     shutil.copytree(corpus, folder / "mine")
     for name in ("cat.jpg", "city.jpg", "plate.jpg"):
-        (folder / name).write_bytes(image_bytes(56, 84, suffix="jpeg"))
+        (folder / name).write_bytes(image_bytes(56, 84, suffix="jpg"))
     (folder / "clip.mp4").write_bytes(video_bytes(grey_frames([0, 60, 120, 180] * 3)))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("VL3_", "MLFLOW_", "_MLFLOW_"))}
     search = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
