@@ -167,6 +167,12 @@ def kill_in(chain: Chain, task: str, seconds: float, draw: random.Random) -> str
             return f"ended with {process.returncode} before {task}: {last_line(err)}"
         time.sleep(0.02)
     time.sleep(draw.uniform(0, seconds))
+    if process.poll() is not None:
+        _, err = process.communicate()
+        require_clear(process.returncode, err)
+        if process.returncode:
+            return f"ended with {process.returncode} in {task}: {last_line(err)}"
+        return f"too late in {task}: the run had ended well"
     victim = draw.choice(VICTIMS)
     kill(process, mark, victim, chain, task, draw)
     _, err = process.communicate()
@@ -269,6 +275,9 @@ def attack(chain: Chain, durations: dict[str, float], draw: random.Random) -> in
                 chain.note(f"     refused: {said}; {undo[0]} restored")
                 undo[1]()
                 undo, remedies = None, remedies + 1
+                continue
+            if said.startswith("too late"):
+                undo = None
                 continue
             hits, number = hits + 1, number + 1
             chain.note(f"{number:3} killed in {task}: {said}")

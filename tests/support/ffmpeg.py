@@ -21,7 +21,9 @@ def run_ffmpeg(*arguments: str | Path) -> bytes:
     return done.stdout
 
 
-def make_video(path: Path, *codec: str, size: str = "96x64", rate: int = 10, seconds: float = 2, filters: str = "null"):
+def make_video(
+    path: Path, *codec: str, size: str = "96x64", rate: int = 10, seconds: float = 2, filters: str = "null"
+) -> Path:
     """A moving test picture, coded as the arguments say."""
     source = f"testsrc2=size={size}:rate={rate}:duration={seconds}"
     run_ffmpeg("-f", "lavfi", "-i", source, "-vf", filters, *codec, path)

@@ -106,10 +106,9 @@ def mutate(line: dict[str, Any], rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2))):
         rng.choice(_STRUCTURE)(data, rng)
     text = json.dumps(data, ensure_ascii=rng.random() < 0.8 or _has_surrogate(data))
-    for change, odds in ((_change_text, 0.2), (_change_bytes, 0.35)):
-        if rng.random() < odds:
-            text = change(text, rng)
-    return text if isinstance(text, bytes) else text.encode("utf-8")
+    if rng.random() < 0.2:
+        text = _change_text(text, rng)
+    return _change_bytes(text, rng) if rng.random() < 0.35 else text.encode("utf-8")
 
 
 def _has_surrogate(data: Any) -> bool:
