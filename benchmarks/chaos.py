@@ -219,7 +219,7 @@ def require_clear(code: int, err: str) -> None:
         raise RuntimeError(f"exit {code} with: {err[-3000:]}")
 
 
-def damage(chain: Chain, draw: random.Random) -> tuple[str, Callable[[], None]]:
+def damage(chain: Chain, draw: random.Random) -> tuple[str, Callable[[], None] | None]:
     """Damage one thing; returns its name and the remedy that a person would apply after a clear refusal."""
     kinds: dict[str, list[Path]] = {
         "record": list(chain.run.glob("artifacts/steps/*/*.json")),
@@ -245,7 +245,8 @@ def damage(chain: Chain, draw: random.Random) -> tuple[str, Callable[[], None]]:
     def remedy() -> None:
         path.write_bytes(whole)
 
-    return f"{kind} {path.relative_to(chain.folder)}", remedy
+    # Only what a run is given needs a person; what it made itself, it makes again.
+    return f"{kind} {path.relative_to(chain.folder)}", remedy if kind in ("base", "mlflow.db") else None
 
 
 def damaged(whole: bytes, draw: random.Random, kinds: tuple[str, ...]) -> bytes:
@@ -261,43 +262,41 @@ def damaged(whole: bytes, draw: random.Random, kinds: tuple[str, ...]) -> bytes:
 
 
 def attack(chain: Chain, durations: dict[str, float], draw: random.Random) -> int:
-    """All kills, with damage after each; returns the number of refusals that needed a person's remedy."""
-    remedies = 0
-    undo: tuple[str, Callable[[], None]] | None = None
-    number = 0
+    """All kills, with damage after each, and a run to the end; returns the refusals that needed a person's remedy."""
+    refusals, number = 0, 0
+    waiting: list[Callable[[], None]] = []
     for task, times in KILLS.items():
         hits = 0
         while hits < times:
             said = kill_in(chain, task, 0.9 * durations.get(task, 2.0), draw)
-            if said.startswith("ended with"):  # damage stopped the run before the kill
-                if undo is None:
-                    raise RuntimeError(f"a run without damage ended: {said}")
-                chain.note(f"     refused: {said}; {undo[0]} restored")
-                undo[1]()
-                undo, remedies = None, remedies + 1
-                continue
             if said.startswith("too late"):
-                undo = None
+                continue
+            if said.startswith("ended with"):  # damage stopped the run before the kill
+                restore(chain, said, waiting)
+                refusals += 1
                 continue
             hits, number = hits + 1, number + 1
             chain.note(f"{number:3} killed in {task}: {said}")
-            undo = damage(chain, draw)
-            chain.note(f"     damaged: {undo[0]}")
-    return remedies + last_run(chain, undo)
-
-
-def last_run(chain: Chain, undo: tuple[str, Callable[[], None]] | None) -> int:
-    """Run to the end; a last damage may need its remedy first."""
+            what, remedy = damage(chain, draw)
+            waiting += [remedy] if remedy else []
+            chain.note(f"     damaged: {what}")
     try:
         finish(chain)
     except RuntimeError as error:
-        if undo is None:
-            raise
-        chain.note(f"     refused: {last_line(str(error))}; {undo[0]} restored")
-        undo[1]()
+        restore(chain, last_line(str(error)), waiting)
         finish(chain)
-        return 1
-    return 0
+        refusals += 1
+    return refusals
+
+
+def restore(chain: Chain, said: str, waiting: list[Callable[[], None]]) -> None:
+    """Do what the refusal asks for. RuntimeError if nothing that a run is given was damaged."""
+    if not waiting:
+        raise RuntimeError(f"refused without a reason: {said}")
+    chain.note(f"     refused: {said}; restored")
+    for remedy in reversed(waiting):
+        remedy()
+    waiting.clear()
 
 
 def main() -> None:
@@ -317,13 +316,13 @@ def main() -> None:
     print(f"the run left alone took {undisturbed:.0f} s: {durations}", flush=True)
     killed = prepare(SCRATCH / "killed", arguments.steps)
     started = time.monotonic()
-    remedies = attack(killed, durations, random.Random(arguments.seed))
+    refusals = attack(killed, durations, random.Random(arguments.seed))
     seconds = time.monotonic() - started
     wanted, got = results(alone), results(killed)
     rows = [
         [name, "same" if got[name] == wanted[name] else f"{got[name]} instead of {wanted[name]}"] for name in wanted
     ]
-    rows += [["left over", ", ".join(left_over(killed)) or "nothing"], ["refusals that needed a person", str(remedies)]]
+    rows += [["left over", ", ".join(left_over(killed)) or "nothing"], ["refusals that needed a person", str(refusals)]]
     rows += [["seconds", f"{seconds:.0f} against {undisturbed:.0f} left alone"]]
     for row in rows:
         print(*row, sep=": ", flush=True)
