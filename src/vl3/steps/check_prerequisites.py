@@ -248,7 +248,7 @@ def key_parts(request: Request) -> dict[str, Any]:
 def run(work: Work) -> StepOutcome:
     """Check, then publish what the run starts from: the digests (not copies) of the bases, or the imported model."""
     request = work.request
-    # A model that an earlier attempt has imported is not looked for again: its name may stand for another one by now.
+    # A model that an earlier attempt has imported is not looked for again: its name may mean another one by now.
     imported = is_published(work, "start") if request.model_uri else None
     found: list[FoundModel] = []
     if imported is not None:

@@ -81,7 +81,7 @@ def model_identity(request: Request) -> dict[str, Any]:
     """What identifies the model in the key of its import.
 
     A folder is known by its content. A name on the hub or in the registry may move, even by this run's own promotion:
-    what it stands for is settled once for each run, which a restart keeps.
+    what it means is settled once for each run, which a restart keeps.
     """
     uri = request.model_uri
     if uri.startswith(("hf://", "models:/")):

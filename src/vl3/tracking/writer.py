@@ -91,7 +91,7 @@ class RunWriter:
             rows for the steps 30, 40 and 50: sends 40 and 50
 
         Args:
-            rows: the values by step; a negative one stands for the step after the metric's last.
+            rows: the values by step; a negative one means the step after the metric's last.
             times_seconds: Unix time of each row; None uses the current time.
 
         Returns:

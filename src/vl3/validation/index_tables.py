@@ -66,7 +66,7 @@ KNOWN_COLUMNS = (
 """Columns of `samples` that must have a value in each row that they apply to."""
 MIXTURE_COLUMNS = ["stage", "kind", "samples", "exact_samples", "asked_share", "data_share", "oversampling"]
 UNKNOWN = "unknown"
-"""What stands for a fact that was not established, so that its check fails."""
+"""Value of a fact that was not established, so that its check fails."""
 
 
 def schema_frame(table: "pa.Table") -> "pd.DataFrame":

@@ -92,7 +92,7 @@ class IndexRow:
     media_present: bool | None = None
     media_decodable: bool | None = None
     media_group: str = ""
-    """What stands for the samples that share files with this one, directly or over others: they stay in one split."""
+    """Digest that all samples have in common that share a file, directly or through others: they stay in one split."""
     media_sha256: str | None = None
     """Digests of the media files in order, with spaces between; empty for a sample without media."""
     content_sha256: str | None = None

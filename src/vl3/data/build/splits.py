@@ -17,13 +17,13 @@ from vl3.data.build.index import IndexRow
 
 
 class _Groups:
-    """Joined names (union-find): the least name of a group stands for it, whatever the order of the joins."""
+    """Joined names (union-find). A group is known by its least name, so the order of the joins does not matter."""
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
 
     def find(self, name: str) -> str:
-        """The name that stands for a group; a new name is a group of its own."""
+        """The least name of a name's group; a new name is a group of its own."""
         path = []
         while (parent := self._parents.setdefault(name, name)) != name:
             path.append(name)
@@ -33,7 +33,7 @@ class _Groups:
         return name
 
     def join(self, names: Iterable[str]) -> str:
-        """Make one group of all names; returns the one that stands for it."""
+        """Make one group of all names; returns its least name."""
         found = {self.find(name) for name in names}
         least = min(found)
         for name in found:

@@ -1,4 +1,4 @@
-"""Annotation files as JSON objects, line by line: whatever stands in a line costs that line alone.
+"""Annotation files as JSON objects, line by line: a bad line is refused alone, whatever is in it.
 
 A line is read as bytes, so that its encoding is its own problem, and at most `MAX_LINE_BYTES` of it are ever in memory.
 """
