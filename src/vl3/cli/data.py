@@ -146,6 +146,6 @@ def _print_split(summary: "BuildSummary", config: RunConfig) -> None:
     """Say so if samples were to be held out and could not be."""
     if config.data.holdout_fraction and summary.heldout_from == "none" and summary.samples > 1:
         print(
-            "no sample is held out for evaluation: all share a file or their text with each other, directly or over "
+            "no sample is held out for evaluation: all share a file or their text with each other, directly or through "
             "others"
         )

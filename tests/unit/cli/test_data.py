@@ -106,7 +106,8 @@ def test_build_says_that_nothing_can_be_held_out(
     out = tmp_path / "dataset"
     assert run(["data", "build", "--data", str(data), "--out", str(out), *options]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "no sample is held out for evaluation: all share a file or their text with each other, directly or over others",
+        "no sample is held out for evaluation: all share a file or their text with each other, directly or through "
+        "others",
         f"{out}: 3 of 3 lines in 1 shards",
     ]
 
