@@ -24,6 +24,8 @@ class PipelinesServer:
     endpoint: str = ""
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    pipelines: list[dict[str, Any]] = field(default_factory=list)
+    versions: list[dict[str, Any]] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, list[str]]]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -51,6 +53,27 @@ class PipelinesServer:
         self.runs.append(run)
         return run
 
+    def add_version(self, manifests: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """A Pipeline and a PipelineVersion as if they had been applied; their ids are the objects' UIDs."""
+        pipeline, version = (manifest["metadata"]["name"] for manifest in manifests)
+        known = [one for one in self.pipelines if one["name"] == pipeline]
+        if not known:
+            known = [{"pipeline_id": str(UUID(int=900 + len(self.pipelines))), "name": pipeline, "namespace": "vl3"}]
+            self.pipelines += known
+        number = len(self.versions) + 1
+        spec = manifests[1]["spec"]
+        added = {
+            "pipeline_id": known[0]["pipeline_id"],
+            "pipeline_version_id": str(UUID(int=1000 + number)),
+            "name": version,
+            "display_name": version,
+            "created_at": f"2026-01-01T00:{number:02d}:00Z",
+            "pipeline_spec": _as_sent({"pipeline_spec": spec["pipelineSpec"], "platform_spec": spec["platformSpec"]}),
+            **more,
+        }
+        self.versions.append(added)
+        return added
+
     def paths(self, method: str) -> list[str]:
         """Paths asked with a method."""
         return [path for asked, path, _ in self.requests if asked == method]
@@ -66,6 +89,8 @@ class PipelinesServer:
             return (200, self.logs[pod]) if pod in self.logs else (500, {"error": "pod is gone"})
         if path.endswith("/runs"):
             return 200, self._page(query)
+        if "/pipelines" in path:
+            return self._pipelines(path, query)
         return self._read(path.rpartition("/")[2])
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -78,7 +103,7 @@ class PipelinesServer:
                 run |= {"state": "CANCELING", "left": self.polls_until_end}
                 return 200, {}
             return status, run
-        more = {key: body[key] for key in ("pipeline_spec", "experiment_id", "service_account") if key in body}
+        more = {key: body[key] for key in _OF_A_RUN if key in body}
         run = self.add_run(body["display_name"], "PENDING", parameters=body["runtime_config"]["parameters"], **more)
         return 200, run
 
@@ -91,6 +116,25 @@ class PipelinesServer:
                 return 200, run
         return 404, {"error": "Run not found", "code": 5}
 
+    def _pipelines(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        """As the store of Kubernetes objects answers: no filter but a substring, an empty object for nothing."""
+        if "filter" in query:
+            return 400, {"error": "Filter eq is not supported", "code": 3}
+        _, _, rest = path.partition("/pipelines")
+        _, *names = rest.split("/")
+        if len(names) == 3:
+            found = [one for one in self.versions if one["pipeline_version_id"] == names[2]]
+            return (200, found[0]) if found else (404, {"error": f"PipelineVersion {names[2]} not found", "code": 5})
+        if not names:
+            return 200, {"pipelines": self.pipelines, "total_size": len(self.pipelines)} if self.pipelines else {}
+        mine = [one for one in self.versions if one["pipeline_id"] == names[0]]
+        assert query["sort_by"] == ["created_at desc"]
+        mine.sort(key=lambda one: one["created_at"], reverse=True)
+        start = int(query.get("page_token", ["0"])[0] or 0)
+        end = start + min(self.page_size, int(query["page_size"][0]))
+        more = {"next_page_token": str(end)} if end < len(mine) else {}
+        return 200, {"pipeline_versions": mine[start:end], "total_size": len(mine), **more} if mine else {}
+
     def _page(self, query: dict[str, list[str]]) -> dict[str, Any]:
         name = _wanted(query)
         newest = sorted(self.runs, key=lambda run: run["created_at"], reverse=True)
@@ -98,6 +142,18 @@ class PipelinesServer:
         start = int(query.get("page_token", ["0"])[0] or 0)
         end = start + min(self.page_size, int(query["page_size"][0]))
         return {"runs": found[start:end], "next_page_token": str(end) if end < len(found) else ""}
+
+
+_OF_A_RUN = ("pipeline_spec", "pipeline_version_reference", "experiment_id", "service_account")
+
+
+def _as_sent(value: Any) -> Any:
+    """A workflow as it comes back: the server knows only one kind of number and writes 4.0 as 4."""
+    if isinstance(value, dict):
+        return {key: _as_sent(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_as_sent(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _wanted(query: dict[str, list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,13 @@ Run = Annotated[str, typer.Argument(help="Run id, or the server's own id of a ru
 AnyRun = Annotated[str, typer.Argument(help=_ANY_RUN)]
 
 
+class Version(StrEnum):
+    """Which copy of the workflow a submitted run has."""
+
+    UPLOADED = "uploaded"
+    GIT = "git"
+
+
 @app.command()
 @with_parameters
 def submit(
@@ -44,6 +52,10 @@ def submit(
     account: Annotated[
         str, typer.Option("--service-account", help="Service account of the pods; default: the server's.")
     ] = "",
+    version: Annotated[
+        Version,
+        typer.Option("--version", help="Upload the workflow with the run, or run the server's version from git."),
+    ] = Version.UPLOADED,
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
@@ -53,10 +65,14 @@ def submit(
         split_s3(uri)  # refuses a bucket or a key that no store would accept
     server = _server(endpoint, namespace)
     from vl3.pipelines import submit as submitting
+    from vl3.pipelines.compile import version_name
 
-    run, digest = submitting.submit(server, submission, account=account)
+    is_from_git = version is Version.GIT
+    run, digest = submitting.submit(server, submission, account=account, is_from_git=is_from_git)
     if digest:
-        print(f"submitted run {submission.run_id} (workflow {digest[:10]}): {server.link(run.run_id)}")
+        name = version_name(submission.workflow, digest)
+        source = f"pipeline version {name} from git" if is_from_git else f"workflow {digest[:10]} uploaded with the run"
+        print(f"submitted run {submission.run_id} ({source}): {server.link(run.run_id)}")
     else:
         print(f"run {submission.run_id} is active ({run.state}), not submitted again: {server.link(run.run_id)}")
 

@@ -35,8 +35,42 @@ def compile_workflow(workflow: Workflow, parameters: WorkflowParameters, path: P
 
 def ir_digest(path: Path) -> str:
     """Digest of a compiled workflow's content, independent of its layout as text."""
-    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    return hashlib.sha256(json.dumps(documents, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _digest(list(yaml.safe_load_all(path.read_text(encoding="utf-8"))))
+
+
+def spec_digest(spec: Any) -> str:
+    """The same digest of a workflow as a server answers it: {"pipeline_spec": ..., "platform_spec": ...}.
+
+    The server writes the number 4.0 as 4, so both are compared as kfp's own messages.
+
+    Raises:
+        ValueError: this is no workflow, or one of a newer kfp.
+    """
+    from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+    from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
+
+    try:
+        pipeline = ParseDict(spec["pipeline_spec"], PipelineSpec())
+        platform = ParseDict(spec["platform_spec"], PlatformSpec())
+    except (ParseError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("no workflow that this release of kfp can read") from error
+    return _digest([MessageToDict(pipeline), MessageToDict(platform)])
+
+
+def version_name(workflow: Workflow, digest: str) -> str:
+    """Name of the PipelineVersion with this content: `vl3-train-0123456789`."""
+    return f"{workflow.pipeline_name}-{digest[:_DIGEST_HEX]}"
+
+
+def git_digests(workflow: Workflow) -> dict[str, list[str]]:
+    """Digest of each version of a workflow that git holds -> the recipes that it is for."""
+    digests: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for recipe in workflow.recipes:
+            ir = Path(temporary) / "ir.yaml"
+            _compile_for_git(workflow, recipe, ir)
+            digests.setdefault(ir_digest(ir), []).append(recipe)
+    return digests
 
 
 def compile_manifests() -> dict[str, str]:
@@ -65,12 +99,11 @@ def _compile_objects(workflow: Workflow, recipe: str) -> tuple[dict[str, Any], d
     from kfp.compiler import Compiler
     from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
-    compiled = workflow.make_pipeline(workflow.recipe(recipe), WorkflowParameters(recipe=recipe))
     with tempfile.TemporaryDirectory() as temporary:
         ir, manifest = Path(temporary) / "ir.yaml", Path(temporary) / "manifest.yaml"
-        Compiler().compile(compiled, str(ir))
+        compiled = _compile_for_git(workflow, recipe, ir)
         digest = ir_digest(ir)
-        name = f"{compiled.name}-{digest[:_DIGEST_HEX]}"
+        name = version_name(workflow, digest)
         options = KubernetesManifestOptions(pipeline_version_name=name, include_pipeline_manifest=True)
         options.pipeline_version_display_name = name
         Compiler().compile(
@@ -82,6 +115,19 @@ def _compile_objects(workflow: Workflow, recipe: str) -> tuple[dict[str, Any], d
     annotations = {"argocd.argoproj.io/sync-options": "Prune=false", "vl3.dev/ir-sha256": digest}
     version["metadata"] |= {"labels": _LABELS, "annotations": annotations}
     return pipeline, version
+
+
+def _compile_for_git(workflow: Workflow, recipe: str, path: Path) -> Any:
+    """Write the IR that git holds for a recipe, which is without the parameters of any run; returns kfp's pipeline."""
+    from kfp.compiler import Compiler
+
+    compiled = workflow.make_pipeline(workflow.recipe(recipe), WorkflowParameters(recipe=recipe))
+    Compiler().compile(compiled, str(path))
+    return compiled
+
+
+def _digest(documents: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(documents, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _text(manifest: dict[str, Any]) -> str:

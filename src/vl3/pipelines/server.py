@@ -8,7 +8,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -30,6 +30,7 @@ _TOKEN_PATH_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
 _SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
 _TIMEOUT_SECONDS = 30.0
 _PAGE_SIZE = 100
+_VERSIONS_PAGE = 10  # each has its whole workflow; the one that is looked for is mostly the newest
 
 
 class _Rest(RESTClientObject):
@@ -69,6 +70,7 @@ class Server:
         self.namespace = namespace
         self._ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
         self._cookies = environ.get(_COOKIES_VARIABLE) or None
+        self._specs: dict[str, Any] = {}  # by the id of their pipeline version
         token_path = environ.get(_TOKEN_PATH_VARIABLE, _SERVICE_ACCOUNT_TOKEN)
         with self._errors("connect"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -82,18 +84,42 @@ class Server:
             )
             self._require_answer()
 
-    def submit(self, ir: Path, *, name: str, experiment: str, parameters: dict[str, Any], account: str) -> Any:
-        """Start a run of a compiled workflow.
+    def submit(self, workflow: Any, *, name: str, experiment: str, parameters: dict[str, Any], account: str) -> Any:
+        """Start a run of a compiled workflow: the Path of one to upload, or a pipeline version of the server.
 
         Raises:
             Vl3Error: the server refuses the workflow, the namespace or our credentials.
         """
         silent = contextlib.redirect_stdout(io.StringIO())  # kfp prints its own links
+        if isinstance(workflow, Path):
+            source = {"pipeline_package_path": str(workflow)}
+        else:
+            source = {"pipeline_id": workflow.pipeline_id, "version_id": workflow.pipeline_version_id}
         with self._errors(f"submit the run {name!r}"), silent:
             home = self._client.create_experiment(experiment, namespace=self.namespace or None)
             return self._client.run_pipeline(
-                home.experiment_id, name, str(ir), params=parameters, service_account=account or None
+                home.experiment_id, name, params=parameters, service_account=account or None, **source
             )
+
+    def versions(self, pipeline: str) -> Iterator[Any]:
+        """Versions of a pipeline by its name, the newest first.
+
+        Nothing is asked by filter: a server that keeps pipelines as Kubernetes objects refuses kfp's EQUALS.
+        """
+        with self._errors(f"list the versions of the pipeline {pipeline}"):
+            pipelines = _items(
+                lambda token: self._client.list_pipelines(
+                    page_token=token, page_size=_PAGE_SIZE, namespace=self.namespace or None
+                ),
+                "pipelines",
+            )
+            for found in [one for one in pipelines if one.name == pipeline]:
+                yield from _items(
+                    lambda token, found=found: self._client.list_pipeline_versions(
+                        found.pipeline_id, page_token=token, page_size=_VERSIONS_PAGE, sort_by="created_at desc"
+                    ),
+                    "pipeline_versions",
+                )
 
     def runs(self, name: str = "", *, limit: int = _PAGE_SIZE) -> list[Any]:
         """Runs, newest first; only those called `name`, if given."""
@@ -118,7 +144,10 @@ class Server:
     def run(self, kfp_id: str) -> Any:
         """A run with all its tasks, by the server's own id."""
         with self._errors(f"read the run {kfp_id}", missing=f"run {kfp_id} is not known"):
-            return self._client.get_run(kfp_id)
+            run = self._client.get_run(kfp_id)
+            if not run.pipeline_spec and run.pipeline_version_reference:
+                run.pipeline_spec = self._spec_of(run.pipeline_version_reference)
+            return run
 
     def terminate(self, kfp_id: str) -> None:
         """Ask the server to stop a run."""
@@ -138,6 +167,21 @@ class Server:
     def link(self, kfp_id: str) -> str:
         """Address of a run's page."""
         return f"{self.endpoint}/#/runs/details/{kfp_id}"
+
+    def _spec_of(self, version: Any) -> Any:
+        """The workflow of a pipeline version, which the server leaves out of the version's runs.
+
+        A version never changes, so it is asked once. None if it has been deleted: its runs outlive it.
+        """
+        key = version.pipeline_version_id
+        if key not in self._specs:
+            try:
+                self._specs[key] = self._client.get_pipeline_version(version.pipeline_id, key).pipeline_spec
+            except kfp_server_api.ApiException as error:
+                if error.status != 404:
+                    raise
+                self._specs[key] = None
+        return self._specs[key]
 
     def _require_answer(self) -> None:
         """Check that this is a Kubeflow Pipelines server that accepts us: kfp takes a login page for an empty answer.
@@ -187,6 +231,16 @@ class Server:
                 f"There may be a login page in front of it: check the endpoint, or set {_COOKIES_VARIABLE} or "
                 f"{_TOKEN_VARIABLE}."
             ) from error
+
+
+def _items(page_of: Callable[[str], Any], name: str) -> Iterator[Any]:
+    """What all pages hold, each asked when the one before is used up; a page without items is the last."""
+    token = ""
+    while items := getattr(page := page_of(token), name):
+        yield from items
+        token = page.next_page_token or ""
+        if not token:
+            return
 
 
 class _Answer:

@@ -12,15 +12,25 @@ from vl3.pipelines.compile import compile_workflow, ir_digest
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import Submission
 from vl3.pipelines.tasks import ENDED, TaskState, pod_of, run_parameters, task_states
+from vl3.pipelines.versions import require_version
 
 _POLL_SECONDS = 5.0
 
 
-def submit(server: Server, submission: Submission, *, account: str = "") -> tuple[Any, str]:
+def submit(server: Server, submission: Submission, *, account: str = "", is_from_git: bool = False) -> tuple[Any, str]:
     """Submit a run, unless one with its id is active.
+
+    Args:
+        server: where it shall run.
+        submission: the run.
+        account: service account of its pods; empty: the server's.
+        is_from_git: run the server's pipeline version with this content, instead of uploading the workflow.
 
     Returns:
         The server's run, and the digest of the submitted workflow; empty if an active run was found.
+
+    Raises:
+        ConfigError: the server has no version from git with this content.
     """
     active = [run for run in _runs_of(server, submission.run_id) if run.state not in ENDED]
     if active:
@@ -28,14 +38,15 @@ def submit(server: Server, submission: Submission, *, account: str = "") -> tupl
     with tempfile.TemporaryDirectory() as temporary:
         ir = Path(temporary) / "workflow.yaml"
         compile_workflow(submission.workflow, submission.parameters, ir)
+        digest = ir_digest(ir)
         run = server.submit(
-            ir,
+            require_version(server, submission.workflow, digest) if is_from_git else ir,
             name=submission.run_id,
             experiment=submission.experiment,
             parameters={"workflow": submission.parameters.to_dict()},
             account=account,
         )
-        return run, ir_digest(ir)
+        return run, digest
 
 
 def our_runs(server: Server, *, limit: int) -> list[Any]:

@@ -45,6 +45,11 @@ class Workflow:
     """From the same to its tasks in the order in which they run, with the limit of each in a local run."""
 
     @property
+    def pipeline_name(self) -> str:
+        """Name of its Pipeline on a server, under which its versions are found; the compiled workflow's own."""
+        return f"vl3-{self.name}"
+
+    @property
     def recipes(self) -> list[str]:
         """Names of the recipes that it can run."""
         return [name for name in recipe_names() if isinstance(get_recipe(name), self.config)]

@@ -13,6 +13,7 @@ from tests.support.workflows import compile_train
 from vl3.cli import main
 from vl3.cli import run as run_noun
 from vl3.errors import ClusterError
+from vl3.pipelines.compile import compile_manifests
 
 S3 = ("--data", "s3://bucket/data", "--artifacts", "s3://bucket/artifacts")
 
@@ -50,7 +51,7 @@ def test_submit_says_where_the_run_is_and_not_twice(pipelines_server, vl3) -> No
     (kept,) = pipelines_server.runs
     run_id = kept["runtime_config"]["parameters"]["workflow"]["run_id"]
     link = f"{pipelines_server.endpoint}/#/runs/details/{kept['run_id']}"
-    assert re.fullmatch(rf"submitted run {run_id} \(workflow [0-9a-f]{{10}}\): {link}", out[0])
+    assert re.fullmatch(rf"submitted run {run_id} \(workflow [0-9a-f]{{10}} uploaded with the run\): {link}", out[0])
     assert kept["runtime_config"]["parameters"]["workflow"]["overrides"] == [
         "seed=3",
         "data.max_frames=8",
@@ -59,6 +60,33 @@ def test_submit_says_where_the_run_is_and_not_twice(pipelines_server, vl3) -> No
     code, out, _ = vl3("submit", *S3, "--set", "seed=3", "--set", "data.max_frames=8")
     assert (code, out) == (0, [f"run {run_id} is active (PENDING), not submitted again: {link}"])
     assert len(pipelines_server.runs) == 1
+
+
+def test_submit_says_that_the_version_of_git_is_run(pipelines_server, vl3) -> None:
+    manifests = compile_manifests()
+    pipeline = yaml.safe_load(manifests["train-pipeline.yaml"])
+    version = next(yaml.safe_load_all(manifests["train-versions.yaml"]))
+    name = version["metadata"]["name"]
+    code, _, err = vl3("submit", *S3, "--version", "git")
+    assert code == 2
+    assert f"has no pipeline version {name}" in err
+    pipelines_server.add_version([pipeline, version])
+    code, out, err = vl3("submit", *S3, "--version", "git", "--run-id", "night-7")
+    assert (code, err) == (0, "")
+    link = f"{pipelines_server.endpoint}/#/runs/details/{pipelines_server.runs[0]['run_id']}"
+    assert out == [f"submitted run night-7 (pipeline version {name} from git): {link}"]
+    code, out, _ = vl3("status", "night-7")
+    assert code == 0
+    assert [line.split() for line in out if "check-prerequisites" in line] == [["check-prerequisites", "WAITING"]]
+
+
+@pytest.mark.parametrize("version", ["", "GIT", "main", "vl3-train-a35b08ed5a"])
+def test_another_version_is_refused_before_the_server_is_asked(pipelines_server, vl3, version: str) -> None:
+    code, _, err = vl3("submit", *S3, f"--version={version}")
+    assert code == 2
+    assert "'uploaded'" in err
+    assert "'git'" in err
+    assert pipelines_server.requests == []
 
 
 @pytest.mark.parametrize(
