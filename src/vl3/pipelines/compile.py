@@ -62,15 +62,12 @@ def version_name(workflow: Workflow, digest: str) -> str:
     return f"{workflow.pipeline_name}-{digest[:_DIGEST_HEX]}"
 
 
-def git_digests(workflow: Workflow) -> dict[str, list[str]]:
-    """Digest of each version of a workflow that git holds -> the recipes that it is for."""
-    digests: dict[str, list[str]] = {}
+def git_digest(workflow: Workflow, recipe: str) -> str:
+    """Digest of the version that git holds for a recipe."""
     with tempfile.TemporaryDirectory() as temporary:
-        for recipe in workflow.recipes:
-            ir = Path(temporary) / "ir.yaml"
-            _compile_for_git(workflow, recipe, ir)
-            digests.setdefault(ir_digest(ir), []).append(recipe)
-    return digests
+        ir = Path(temporary) / "ir.yaml"
+        _compile_for_git(workflow, recipe, ir)
+        return ir_digest(ir)
 
 
 def compile_manifests() -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -107,19 +108,9 @@ class Server:
         Nothing is asked by filter: a server that keeps pipelines as Kubernetes objects refuses kfp's EQUALS.
         """
         with self._errors(f"list the versions of the pipeline {pipeline}"):
-            pipelines = _items(
-                lambda token: self._client.list_pipelines(
-                    page_token=token, page_size=_PAGE_SIZE, namespace=self.namespace or None
-                ),
-                "pipelines",
-            )
+            pipelines = _items(self._pipelines, "pipelines")
             for found in [one for one in pipelines if one.name == pipeline]:
-                yield from _items(
-                    lambda token, found=found: self._client.list_pipeline_versions(
-                        found.pipeline_id, page_token=token, page_size=_VERSIONS_PAGE, sort_by="created_at desc"
-                    ),
-                    "pipeline_versions",
-                )
+                yield from _items(partial(self._versions, found.pipeline_id), "pipeline_versions")
 
     def runs(self, name: str = "", *, limit: int = _PAGE_SIZE) -> list[Any]:
         """Runs, newest first; only those called `name`, if given."""
@@ -167,6 +158,14 @@ class Server:
     def link(self, kfp_id: str) -> str:
         """Address of a run's page."""
         return f"{self.endpoint}/#/runs/details/{kfp_id}"
+
+    def _pipelines(self, token: str) -> Any:
+        return self._client.list_pipelines(page_token=token, page_size=_PAGE_SIZE, namespace=self.namespace or None)
+
+    def _versions(self, pipeline_id: str, token: str) -> Any:
+        return self._client.list_pipeline_versions(
+            pipeline_id, page_token=token, page_size=_VERSIONS_PAGE, sort_by="created_at desc"
+        )
 
     def _spec_of(self, version: Any) -> Any:
         """The workflow of a pipeline version, which the server leaves out of the version's runs.

@@ -40,7 +40,7 @@ def submit(server: Server, submission: Submission, *, account: str = "", is_from
         compile_workflow(submission.workflow, submission.parameters, ir)
         digest = ir_digest(ir)
         run = server.submit(
-            require_version(server, submission.workflow, digest) if is_from_git else ir,
+            require_version(server, submission, digest) if is_from_git else ir,
             name=submission.run_id,
             experiment=submission.experiment,
             parameters={"workflow": submission.parameters.to_dict()},

@@ -3,23 +3,24 @@
 from typing import Any
 
 from vl3.errors import ConfigError
-from vl3.pipelines.compile import git_digests, spec_digest, version_name
+from vl3.pipelines.compile import git_digest, spec_digest, version_name
 from vl3.pipelines.server import Server
-from vl3.pipelines.workflows import Workflow
+from vl3.pipelines.submission import Submission
 
 
-def require_version(server: Server, workflow: Workflow, digest: str) -> Any:
+def require_version(server: Server, submission: Submission, digest: str) -> Any:
     """The server's PipelineVersion with the content of a run's workflow.
 
     Args:
         server: where it is looked for.
-        workflow: the run's workflow.
-        digest: digest of that workflow as compiled for the run.
+        submission: the run.
+        digest: digest of its workflow as compiled for it.
 
     Raises:
         ConfigError: git holds no such version, the server has none, or its content is another.
     """
-    _require_in_git(workflow, digest)
+    _require_in_git(submission, digest)
+    workflow = submission.workflow
     name = version_name(workflow, digest)
     newest = None
     for version in server.versions(workflow.pipeline_name):
@@ -29,15 +30,16 @@ def require_version(server: Server, workflow: Workflow, digest: str) -> Any:
     raise ConfigError(_not_applied(server, name, newest))
 
 
-def _require_in_git(workflow: Workflow, digest: str) -> None:
+def _require_in_git(submission: Submission, digest: str) -> None:
     """Refuse a run whose steps no version has: another part of the chain is another workflow."""
-    in_git = git_digests(workflow)
-    if digest not in in_git:
-        held = ", ".join(f"{version_name(workflow, one)} ({', '.join(recipes)})" for one, recipes in in_git.items())
+    workflow, recipe = submission.workflow, submission.parameters.recipe
+    in_git = git_digest(workflow, recipe)
+    if digest != in_git:
         raise ConfigError(
-            f"git holds no version for this run: it needs {version_name(workflow, digest)}, and manifests/pipelines "
-            f"has {held}. Those are compiled for all stages of a recipe as it is. Leave out what changes the steps or "
-            "their pods (--stages, --set), or leave out --version git: then the workflow is uploaded with the run."
+            f"git holds no version for this run: it needs {version_name(workflow, digest)}, and the one of the recipe "
+            f"{recipe} is {version_name(workflow, in_git)}, for all its stages as they are. Leave out what changes the "
+            "steps or their pods (--stages, --set), or leave out --version git: then the workflow is uploaded with the "
+            "run."
         )
 
 

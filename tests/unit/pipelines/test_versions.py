@@ -15,14 +15,16 @@ from vl3.pipelines.submission import Submission, make_submission
 from vl3.pipelines.submit import find_run, submit, task_log
 from vl3.pipelines.tasks import task_states
 
-MANIFESTS = compile_manifests()
+MANIFESTS = {
+    name: next(yaml.safe_load_all(text))  # of several versions that of the first recipe, tiny
+    for name, text in compile_manifests().items()
+}
 PIPELINES = "/apis/v2beta1/pipelines"
 
 
 def _manifests(workflow: str = "train") -> list[dict[str, Any]]:
     """Pipeline and PipelineVersion that git has for the tiny recipe; a copy, to be changed."""
-    version = next(yaml.safe_load_all(MANIFESTS[f"{workflow}-versions.yaml"]))
-    return [yaml.safe_load(MANIFESTS[f"{workflow}-pipeline.yaml"]), version]
+    return [copy.deepcopy(MANIFESTS[f"{workflow}-{what}.yaml"]) for what in ("pipeline", "versions")]
 
 
 def _submission(workflow: str = "train", **more: Any) -> Submission:
@@ -32,7 +34,7 @@ def _submission(workflow: str = "train", **more: Any) -> Submission:
 
 def _older(name: str) -> list[dict[str, Any]]:
     """A version of another content, as git had it before."""
-    pipeline, version = copy.deepcopy(_manifests())
+    pipeline, version = _manifests()
     version["metadata"]["name"] = name
     version["spec"]["pipelineSpec"]["sdkVersion"] = "kfp-2.16.0"
     return [pipeline, version]
@@ -157,7 +159,7 @@ def test_a_version_without_a_workflow_is_refused(pipelines_server, server, spec:
 
 def test_another_part_of_the_chain_is_another_workflow(pipelines_server, server) -> None:
     version = pipelines_server.add_version(_manifests())
-    with pytest.raises(ConfigError, match=rf"git holds no version for this run.* has {version['name']} \(.*--stages"):
+    with pytest.raises(ConfigError, match=rf"git holds no version for this run.*tiny is {version['name']}, .*--stages"):
         submit(server, _submission(stages="vision_adaptation..alignment"), is_from_git=True)
     assert pipelines_server.runs == []
 
