@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 
 # To add a variable, write it here; $(call option,NAME,name) then passes it on as --name.
-VARIABLES := WORKFLOW RECIPE RUN DATA SET STAGES FROM MODEL ENDPOINT ARTIFACTS TRACKING RUN_ID NAMESPACE VERSION PORT TESTS JOBS \
+VARIABLES := WORKFLOW RECIPE RUN DATA SET STAGES FROM MODEL ENDPOINT ARTIFACTS TRACKING RUN_ID NAMESPACE PIPELINE_VERSION PORT TESTS JOBS \
 	FULL OVERLAY IMAGES BASE_IMAGE CACHES PYTHON KUBECONFIG
 # To add a target, write it here.
 TARGETS := help run-pipeline evaluate submit report ui clean setup format lint typecheck imports test check audit golden images \
@@ -51,11 +51,11 @@ evaluate: $(SETUP) ## Measure a model, train nothing: MODEL=folder|s3://...|hf:/
 	@$(overrides) exec .venv/bin/vl3 run start --workflow=evaluate $(call option,RECIPE,recipe) --run="$${RUN:-evaluate}" \
 		$(call option,DATA,data) $(call option,MODEL,from) $(call option,TRACKING,tracking) "$$@"
 
-submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://... VERSION=git
+submit: $(SETUP) ## Submit it to Kubeflow Pipelines: ENDPOINT=https://... DATA=s3://... ARTIFACTS=s3://... TRACKING=https://... PIPELINE_VERSION=git
 	@$(overrides) exec .venv/bin/vl3 run submit $(call option,WORKFLOW,workflow) $(call option,RECIPE,recipe) \
 		$(call option,DATA,data) $(call option,ARTIFACTS,artifacts) $(call option,TRACKING,tracking) \
 		$(call option,STAGES,stages) $(call option,FROM,from) $(call option,ENDPOINT,endpoint) \
-		$(call option,NAMESPACE,namespace) $(call option,RUN_ID,run-id) $(call option,VERSION,version) "$$@"
+		$(call option,NAMESPACE,namespace) $(call option,RUN_ID,run-id) $(call option,PIPELINE_VERSION,version) "$$@"
 
 report: $(SETUP) ## Print where the report of RUN=tiny is
 	@exec .venv/bin/vl3 run report -- "$${RUN:-$${RECIPE:-tiny}}"

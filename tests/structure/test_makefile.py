@@ -108,7 +108,7 @@ def test_every_override_is_an_option(checkout: Path) -> None:
 def test_what_is_not_given_is_no_option(checkout: Path) -> None:
     make(checkout, "run-pipeline")
     make(checkout, "run-pipeline", "RUN=", "SET=")
-    make(checkout, "submit", "DATA=s3://b/d", "RUN_ID=r", "ENDPOINT=http://k", "VERSION=git")
+    make(checkout, "submit", "DATA=s3://b/d", "RUN_ID=r", "ENDPOINT=http://k", "PIPELINE_VERSION=git")
     assert calls(checkout) == [
         ["vl3", "run", "start"],
         ["vl3", "run", "start"],
