@@ -1,18 +1,24 @@
 """A real Kubeflow Pipelines server, named by VL3_TEST_KFP_ENDPOINT; without one these tests are skipped.
 
 What the server's cluster must hold is what docs/submission.md says: the namespace's settings and secrets, the images,
-the launcher's rights, and a bucket with the data of the tiny recipe. Three more variables name them.
+the launcher's rights, and a bucket with the data of the tiny recipe. More variables name them.
 """
 
+import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
 from vl3.config.parameters import WorkflowParameters
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.connection import connect
+from vl3.launch.kube.resources import Resource
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import Submission, make_submission
 from vl3.pipelines.submit import cancel, find_run
@@ -35,6 +41,8 @@ class Pipelines:
     data: str
     artifacts: str
     tracking: str
+    mlflow: str
+    """Address of that MLflow server from here; empty if it cannot be reached from here."""
     submitted: list[str] = field(default_factory=list)
 
     def submission(self, *overrides: str, name: str = "") -> Submission:
@@ -71,7 +79,8 @@ def pipelines() -> Iterator[Pipelines]:
     data = _variable("VL3_TEST_KFP_DATA", "the tiny recipe's data, s3://bucket/folder")
     artifacts = _variable("VL3_TEST_KFP_ARTIFACTS", "where test runs may write, s3://bucket/folder")
     server = Server(endpoint, os.environ.get("VL3_KFP_NAMESPACE", ""), os.environ)
-    known = Pipelines(server, data, artifacts, os.environ.get("VL3_TEST_KFP_TRACKING", ""))
+    tracking, mlflow = (os.environ.get(f"VL3_TEST_KFP_{name}", "") for name in ("TRACKING", "MLFLOW"))
+    known = Pipelines(server, data, artifacts, tracking, mlflow)
     yield known
     for run_id in known.submitted:
         known.end(run_id)
@@ -87,3 +96,38 @@ def wait_for(states: Iterator[Any], condition: Any) -> Any:
         if condition(run):
             return run
     raise AssertionError(f"the run ended as {run.state} before")
+
+
+def argo_retries(server_id: str) -> Counter[tuple[str, str]]:
+    """How often tasks of a run's Argo Workflow have which number of retries and longest time in seconds.
+
+    Args:
+        server_id: the server's own id of the run.
+    """
+    workflows = Resource("apis/argoproj.io/v1alpha1", "workflows")
+    client = Client(connect(os.environ.get("VL3_KFP_NAMESPACE") or None))
+    (workflow,) = client.list(workflows, labelSelector=f"pipeline/runid={server_id}")["items"]
+    names = ("retry-max-count", "retry-backoff-max-duration")
+    tasks = [task for template in workflow["spec"]["templates"] for task in template.get("dag", {}).get("tasks", [])]
+    given = [{one["name"]: one.get("value", "") for one in task["arguments"].get("parameters", [])} for task in tasks]
+    found = [tuple(values[name] for name in names) for values in given if set(names) <= set(values)]
+    return Counter(pair for pair in found if not any("{{" in text for text in pair))
+
+
+def mlflow_states(address: str, run_id: str) -> dict[str, str]:
+    """The states of a run and its steps in MLflow, by the step's name; `workflow` is the run itself."""
+    experiments = _mlflow(address, "experiments/search", {"max_results": 1000})["experiments"]
+    ids = [experiment["experiment_id"] for experiment in experiments]
+    query = {"experiment_ids": ids, "filter": f"tags.`vl3.run_id` = '{run_id}'", "max_results": 100}
+    states = {}
+    for run in _mlflow(address, "runs/search", query).get("runs", []):
+        tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+        states[tags.get("vl3.step", "workflow")] = run["info"]["status"]
+    return states
+
+
+def _mlflow(address: str, call: str, body: dict[str, Any]) -> dict[str, Any]:
+    content = json.dumps(body).encode()
+    request = Request(f"{address}/api/2.0/mlflow/{call}", content, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=30) as answer:
+        return json.load(answer)

@@ -1,11 +1,12 @@
 """Submit, follow, read logs, cancel and retry on a real Kubeflow Pipelines server."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.kfp.conftest import Pipelines, wait_for
+from tests.kfp.conftest import Pipelines, argo_retries, mlflow_states, wait_for
 from tests.support.workflows import TASKS
 from vl3.errors import ConfigError
 from vl3.pipelines.compile import version_name
@@ -52,12 +53,27 @@ def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(pipelines: Pipeli
     ended, was_active = cancel(pipelines.server, running, timeout_seconds=300)
     assert was_active
     assert ended.state in ("CANCELED", "FAILED")
+    end = "\n".join(task_log(pipelines.server, ended, "finish", follow=False))
+    assert f"run {submission.run_id}: KILLED" in end, "the exit handler runs after a cancel"
+    if pipelines.mlflow:
+        states_in_mlflow = mlflow_states(pipelines.mlflow, submission.run_id)
+        assert states_in_mlflow["workflow"] == states_in_mlflow["train-vision-adaptation"] == "KILLED"
+        assert states_in_mlflow["validate-data"] == "FINISHED"
 
     submit(pipelines.server, submission)
     states = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
     again = wait_for(states, lambda run: state(run) == "RUNNING")
     log = list(task_log(pipelines.server, again, "validate-data", follow=False))
     assert any("validate-data is reused" in line for line in log)
+
+
+def test_the_servers_workflow_leaves_time_for_the_retries_of_a_long_step(pipelines: Pipelines) -> None:
+    """Argo has the last word: what counts is in the Workflow that the server makes of the compiled file."""
+    submission = pipelines.submission("model.vision_base=s3://no-such-bucket-of-ours/base")
+    run, _ = submit(pipelines.server, submission)
+    found = argo_retries(run.run_id)
+    year = str(365 * 24 * 3600)
+    assert found == Counter([("0", year), ("4", year), *[("2", year)] * (len(TASKS) - 2)])
 
 
 def test_a_failed_run_is_reported_by_the_exit_handler_and_retried_with_the_same_id(pipelines: Pipelines) -> None:

@@ -245,7 +245,7 @@ def cancel(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Stop a run, wait until it has ended, and delete its TrainJobs."""
+    """Stop a run, wait until it has ended, and make sure that its GPUs are free."""
     server = _server(endpoint, namespace)
     from vl3.pipelines import submit as submitting
     from vl3.pipelines.tasks import run_parameters
@@ -255,13 +255,15 @@ def cancel(
         print(f"run {found.display_name} has already ended ({found.state}); nothing to cancel")
         return
     print(
-        f"run {found.display_name} has ended ({found.state}). Its launchers were asked to free their GPUs.", flush=True
+        f"run {found.display_name} has ended ({found.state}). Its exit handler was to free its GPUs; looking whether "
+        "they are.",
+        flush=True,
     )
     _free(str(run_parameters(found).get("run_id") or found.display_name), namespace)
 
 
 def _free(run_id: str, namespace: str) -> None:
-    """Make sure that no TrainJob is left: a killed launcher may have had no time to delete its own.
+    """Make sure that no TrainJob is left: neither the killed launchers nor the exit handler may have come to it.
 
     Raises:
         ClusterError: the cluster could not be checked.
@@ -270,8 +272,8 @@ def _free(run_id: str, namespace: str) -> None:
         freed = cancel_jobs(run_id, namespace or None)
     except Vl3Error as error:
         raise ClusterError(
-            f"run {run_id} has ended, but it could not be checked whether its TrainJobs are gone: {error} The "
-            "namespace's collector deletes them later; to check now: kubectl get trainjobs."
+            f"run {run_id} has ended, but it could not be checked whether its TrainJobs are gone: {error} Its exit "
+            "handler deletes them, otherwise the namespace's collector; to check now: kubectl get trainjobs."
         ) from error
     print(f"deleted {', '.join(freed)}; its GPUs are free" if freed else "it has no TrainJobs left; its GPUs are free")
 

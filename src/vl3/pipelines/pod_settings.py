@@ -40,13 +40,18 @@ class PodSettings:
     timeout_seconds: int | None = None
     """Time that a pod may run, image pull included; None if the task enforces its own limits."""
     max_retries: int = 2
-    """Retries after a failed pod."""
+    """Retries after a failed pod; which failures count is the server's setting (docs/submission.md, "Retries")."""
 
 
 _LAST_RESORT_SECONDS = 7 * 24 * 3600
 """Limit of the pods whose work grows with the data. Kubernetes cannot see progress, so this is no stall limit: it is
 longer than any build, and frees the node of a pod that hangs for ever. The light tasks take minutes, whatever the
 data."""
+_RETRY_SECONDS = 365 * 24 * 3600
+"""Age of a task's first pod after which it gets no other one (Argo's `backoff.maxDuration`). No limit is wanted here:
+the number of tries is one already, and each try has its own deadline. So it is longer than any step, also than a
+launcher that waits for quota and trains for weeks and has no deadline. It counts the time in which a pod waits for a
+node, which a deadline does not, so a multiple of the deadlines would not do."""
 _LIGHT = PodSettings(role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.
@@ -91,8 +96,10 @@ def apply_pod_settings(task: Any, name: str) -> Any:
     task.set_memory_request(settings.memory[0]).set_memory_limit(settings.memory[1])
     kubernetes.set_security_context(task, run_as_user=USER_ID, run_as_group=USER_ID, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")  # tags are never moved
-    if settings.max_retries:
-        task.set_retry(settings.max_retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
+    # Also for none: a task that says nothing gets the server's own number (two, in Kubeflow Pipelines 2.17).
+    task.set_retry(
+        settings.max_retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=f"{_RETRY_SECONDS}s"
+    )
     if settings.timeout_seconds is not None:
         kubernetes.set_timeout(task, settings.timeout_seconds)
     _mount(task, settings)

@@ -1,6 +1,6 @@
 """Step: clean-up at the end of the workflow. Frees what the run holds on the cluster and ends its MLflow run.
 
-It is the exit handler, so it runs after the last step and also after a failed one.
+It is the exit handler, so it runs after the last step, after a failed one, and on a server also after a cancel.
 """
 
 import logging
@@ -16,7 +16,8 @@ log = logging.getLogger("vl3.step")
 
 _GOOD = ("SUCCEEDED", "COMPLETE", "COMPLETED", "CACHED")
 """States that mean success: kfp.local's and the server's, which changed between its releases."""
-_STOPPED = ("CANCELLED", "CANCELED", "CANCELLING", "CANCELING")
+_BAD = ("FAILED", "FAILURE", "ERROR")
+"""States that mean failure."""
 
 
 def run(work: Work) -> StepOutcome:
@@ -35,10 +36,15 @@ def run(work: Work) -> StepOutcome:
 
 
 def final_state(word: str) -> str:
-    """MLflow's FINISHED, KILLED or FAILED for the workflow engine's state; an unknown state counts as failed."""
+    """MLflow's FINISHED, FAILED or KILLED for the workflow engine's state.
+
+    After a cancel the server still says RUNNING: the state is what the steps have reported, and a killed one reports
+    nothing. That is also so if a step's whole container was killed, say for its memory. KILLED is true of both, so an
+    earlier try's failure note does not make FAILED of it; it is only told beside it.
+    """
     if word.upper() in _GOOD:
         return "FINISHED"
-    return "KILLED" if word.upper() in _STOPPED else "FAILED"
+    return "FAILED" if word.upper() in _BAD else "KILLED"
 
 
 def find_failure(request: Request) -> TaskFailure | None:

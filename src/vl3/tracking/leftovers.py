@@ -50,13 +50,18 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_status(value: Any) -> bool:
+    return value in ("FINISHED", "FAILED", "KILLED")
+
+
 _ARGUMENTS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "log_params": {"values": _is_texts},
     "log_metrics": {"rows": _is_rows, "times_seconds": lambda value: value is None or _is_numbers(value)},
     "log_dataset": dict.fromkeys(("name", "digest", "uri", "context"), _is_text),
     "log_text": {"text": _is_text, "file_name": lambda value: _is_text(value) and _FILE.fullmatch(value) is not None},
     "set_tags": {"tags": _is_texts},
-    "finish": {"status": lambda value: value in ("FINISHED", "FAILED", "KILLED")},
+    "finish": {"status": _is_status},
+    "finish_steps": {"status": _is_status},
 }
 """The calls that are kept, with the check of each argument. A registration is not kept: the step that promotes
 registers what is missing."""

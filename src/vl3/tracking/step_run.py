@@ -68,6 +68,10 @@ class RunNotes:
         """End the run as FINISHED, FAILED or KILLED."""
         self._put("finish", status=status)
 
+    def finish_steps(self, status: str) -> None:
+        """End the runs below this one that are still open."""
+        self._put("finish_steps", status=status)
+
     def _put(self, name: str, /, **arguments: Any) -> None:
         self._outbox.put(Call(self._target, name, arguments))
 

@@ -68,6 +68,8 @@ def describe_start(recipe: str, data_uri: str, changed: list[ChangedSetting]) ->
 
 def describe_failure(state: str, task: str, error: str) -> str:
     """The first paragraph of a run that did not come to its end."""
+    if state == "KILLED" and not error:
+        error = "it was cancelled, or a pod was killed before it could say why"
     word = "was stopped" if state == "KILLED" else "failed"
     where = f" in **{task}**" if task else ""
     return f"The run **{word}**{where}{f': {error}' if error else ''}"

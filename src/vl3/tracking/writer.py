@@ -154,6 +154,15 @@ class RunWriter:
             with platform_errors(self._uri, f"end the run {self.run_id}"):
                 self._client.set_terminated(self.run_id, status)
 
+    def finish_steps(self, status: str) -> None:
+        """End the nested runs that are still open, up to 1000; those of an injected run are ended by its owner."""
+        if not self._is_owner:
+            return
+        nested = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'RUNNING'"
+        with platform_errors(self._uri, f"end the open runs below the run {self.run_id}"):
+            for run in self._client.search_runs([self.experiment_id], filter_string=nested, max_results=1000):
+                self._client.set_terminated(run.info.run_id, status)
+
     def _last_logged_step(self, key: str) -> int:
         """The last step of a metric that an earlier attempt logged; -1 if none."""
         if not self.is_continued:

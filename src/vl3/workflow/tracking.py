@@ -92,12 +92,16 @@ def submit_command(parameters: WorkflowParameters) -> str:
 
 
 def finish_parent_run(request: "StepRequest[Any]", status: str, tags: Mapping[str, str]) -> None:
-    """End the workflow's run as FINISHED, FAILED or KILLED; tags say more."""
+    """End the workflow's run as FINISHED, FAILED or KILLED; tags say more.
+
+    No other step is at work by now, so the run of a step that is still open is that of a killed one.
+    """
     with open_tracker(request).notes(request.task) as notes:
         notes.set_tags(tags)
         if status != "FINISHED":
             failure = describe_failure(status, tags["vl3.failed_task"], tags["vl3.error"])
             notes.describe(f"{failure}\n\n{_start(request)}")
+        notes.finish_steps("KILLED")
         notes.finish(status)
 
 

@@ -167,7 +167,7 @@ def test_cancel_waits_then_sees_that_the_gpus_are_free(vl3, pipelines_server, fr
     code, out, _ = vl3("cancel", "night-7", "--namespace", "team-a")
     assert code == 0
     assert out == [
-        "run night-7 has ended (CANCELED). Its launchers were asked to free their GPUs.",
+        "run night-7 has ended (CANCELED). Its exit handler was to free its GPUs; looking whether they are.",
         "it has no TrainJobs left; its GPUs are free",
     ]
     assert freed == [("night-7", "team-a")]
@@ -193,7 +193,7 @@ def test_cancel_says_when_it_cannot_see_the_cluster(vl3, pipelines_server, monke
     pipelines_server.add_run("night-7")
     code, _, err = vl3("cancel", "night-7")
     assert code == 4
-    assert "it could not be checked whether its TrainJobs are gone: no kubeconfig. The namespace's collector" in err
+    assert "it could not be checked whether its TrainJobs are gone: no kubeconfig. Its exit handler deletes" in err
 
 
 def test_the_command_is_found_without_kfp() -> None:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from tests.support import documents
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError
-from vl3.pipelines.local.record import RunRecord, seconds_between
+from vl3.pipelines.local.record import REQUEST, RunRecord, seconds_between
+from vl3.system.files import atomic_write_json
 from vl3.system.provenance import provenance
 
 PARAMETERS = WorkflowParameters(recipe="tiny", overrides=("seed=1",))
@@ -50,6 +51,34 @@ def test_a_restart_keeps_the_run_id_and_the_earlier_attempts(tmp_path: Path) -> 
         ("failed", 3),
     ]
     assert [attempt["commit"] for attempt in third.data["earlier_attempts"]] == [provenance()["commit"]] * 2
+
+
+def _request(folder: Path, record: RunRecord) -> None:
+    """What the runner writes beside the record (watch.py)."""
+    request = {"workflow": "train", "parameters": {**record.data["parameters"], "run_id": record.run_id}}
+    atomic_write_json(folder / REQUEST, request)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"run_id": 3}', None], ids=str)
+def test_a_damaged_record_does_not_lose_the_run_id(damage: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    first = RunRecord(path, workflow="train", parameters=PARAMETERS, tasks=[])
+    _request(tmp_path, first)
+    if damage is not None:
+        path.write_bytes(damage)
+    again = RunRecord(path, workflow="train", parameters=PARAMETERS, tasks=[])
+    assert (again.run_id, again.data["earlier_attempts"]) == (first.run_id, [])
+    other = RunRecord(path, workflow="train", parameters=replace(PARAMETERS, overrides=("seed=2",)), tasks=[])
+    assert other.run_id != first.run_id
+
+
+@pytest.mark.parametrize("change", [{"run_id": "night-7"}, {"run_id": ["a"]}, {"run_id": "../x-20260101-000000-ab12"}])
+def test_a_damaged_request_gives_no_run_id(change: dict, tmp_path: Path) -> None:
+    first = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
+    atomic_write_json(tmp_path / REQUEST, {"workflow": "train", "parameters": {**first.data["parameters"], **change}})
+    again = RunRecord(tmp_path / "run.json", workflow="train", parameters=PARAMETERS, tasks=[])
+    assert again.run_id.startswith(f"{tmp_path.name}-2")
+    assert again.run_id != first.run_id
 
 
 def test_other_parameters_are_another_run(tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_a_task_that_has_hung_is_stopped(make_watch, tmp_path: Path, capsys) -> 
     _require_nothing_left()
 
 
+def test_a_damaged_record_does_not_make_another_run(make_watch, tmp_path: Path) -> None:
+    """The MLflow run of its id would stay open for ever."""
+    make_watch("raise SystemExit(1)").run()
+    run_id = _record(tmp_path)["run_id"]
+    (tmp_path / "run.json").write_bytes((tmp_path / "run.json").read_bytes()[:100])
+    make_watch("status('done', ended_at='2026-01-01T00:00:01+00:00')").run()
+    assert _record(tmp_path)["run_id"] == run_id
+    assert json.loads((tmp_path / "kfp" / "request.json").read_text())["parameters"]["run_id"] == run_id
+
+
 def test_a_task_is_never_stopped_for_its_age(make_watch, tmp_path: Path) -> None:
     """It has been running since January, longer than any limit."""
     program = "status('running'); time.sleep(1); status('done', ended_at='2026-03-01T00:00:00+00:00')"

@@ -59,10 +59,10 @@ def _collector(monkeypatch: pytest.MonkeyPatch, collect: Callable[[str], list[st
         ("SUCCEEDED", "FINISHED"),
         ("COMPLETE", "FINISHED"),
         ("FAILED", "FAILED"),
+        ("Error", "FAILED"),
         ("CANCELED", "KILLED"),
-        ("CANCELLED", "KILLED"),
-        ("RUNNING", "FAILED"),
-        ("None", "FAILED"),
+        ("RUNNING", "KILLED"),
+        ("None", "KILLED"),
     ],
 )
 def test_the_engines_word_becomes_mlflows(word: str, state: str) -> None:
@@ -83,6 +83,15 @@ def test_a_failed_run_names_the_task_by_its_note_and_drops_the_note(request_at_e
     state, tags = log[0]
     assert (state, tags["vl3.failed_task"], tags["vl3.error"]) == ("FAILED", "train-video", "ClusterError: node lost")
     assert noted_failures(uri, request.run_id) == []
+
+
+def test_a_cancelled_run_is_killed_even_if_an_earlier_try_of_a_step_failed(request_at_end, log: list[Any]) -> None:
+    request = request_at_end("RUNNING")
+    assert _run(request).values == {"state": "KILLED", "failed_task": None, "freed": []}
+    assert log == [("KILLED", {"vl3.state": "KILLED", "vl3.failed_task": "", "vl3.error": ""})]
+    note_failure(request.artifacts_uri, request.run_id, task="train-video", family="ClusterError", message="node lost")
+    assert _run(request).values["failed_task"] == "train-video"
+    assert (log[1][0], log[1][1]["vl3.error"]) == ("KILLED", "ClusterError: node lost")
 
 
 def test_without_a_note_the_engines_own_message_has_to_do(request_at_end) -> None:

@@ -58,6 +58,7 @@ def test_calls_come_back_with_neighbouring_metrics_in_one(tmp_path: Path) -> Non
         ],
         [HEAD, {"target": "step", "name": "log_metrics", "arguments": {"rows": [[1, {}]], "times_seconds": [1, 2]}}],
         [HEAD, {"target": "step", "name": "finish", "arguments": {"status": "GREAT"}}],
+        [HEAD, {"target": "workflow", "name": "finish_steps", "arguments": {"status": "RUNNING"}}],
     ],
 )
 def test_a_file_with_other_content_is_dropped(lines: list[object], tmp_path: Path) -> None:

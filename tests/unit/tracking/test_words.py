@@ -47,7 +47,12 @@ def test_a_failure_names_task_and_error() -> None:
     assert describe_failure("FAILED", "train-video", "ClusterError: gone") == (
         "The run **failed** in **train-video**: ClusterError: gone"
     )
-    assert describe_failure("KILLED", "", "") == "The run **was stopped**"
+    assert describe_failure("KILLED", "", "") == (
+        "The run **was stopped**: it was cancelled, or a pod was killed before it could say why"
+    )
+    assert describe_failure("KILLED", "evaluate", "ClusterError: gone") == (
+        "The run **was stopped** in **evaluate**: ClusterError: gone"
+    )
 
 
 def test_a_run_that_only_evaluates_names_the_model_and_promotes_nothing() -> None:

@@ -85,6 +85,22 @@ def test_the_results_are_on_the_parent_and_a_failure_says_where(request_here: St
     )
 
 
+def test_the_runs_of_killed_steps_end_with_the_workflows(request_here: StepRequest) -> None:
+    done, killed = open_tracker(request_here), open_tracker(request_here)
+    with done.step("validate-data", key="a"):
+        pass
+    run_ids = [done.reopen_step("validate-data", "a").run_id]
+    run_ids += [killed.open_step("train-video", key).run_id for key in ("b", "of an earlier attempt")]
+    other = open_tracker(replace(request_here, run_id="another")).open_step("train-video", "c").run_id
+    finish_parent_run(request_here, "KILLED", {"vl3.state": "KILLED", "vl3.failed_task": "", "vl3.error": ""})
+    states = [done.client.get_run(run_id).info.status for run_id in (*run_ids, other)]
+    assert states == ["FINISHED", "KILLED", "KILLED", "RUNNING"]
+    run = _parent(request_here)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["mlflow.note.content"].startswith("The run **was stopped**: it was cancelled, or a pod was")
+    assert killed.open_step("train-video", "b").run_id == run_ids[1], "a later attempt continues it"
+
+
 def test_a_step_does_not_repeat_the_configuration(request_here: StepRequest, tmp_path: Path) -> None:
     request = replace(request_here, run_folder=tmp_path / "run")
     work = StepWork(request=request, parts=NO_PARTS, progress=lambda *_: None)

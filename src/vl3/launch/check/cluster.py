@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vl3.errors import Vl3Error
 from vl3.launch.check.facts import ClusterFacts
@@ -12,6 +12,7 @@ from vl3.launch.check.placement import Placements, judge_names
 from vl3.launch.check.platform import judge_platform
 from vl3.launch.check.reach import server_version
 from vl3.launch.check.read import read_facts
+from vl3.launch.check.retries import judge_retries, read_workflow_defaults
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
 
@@ -42,6 +43,8 @@ def judge(placements: Placements, facts: ClusterFacts) -> CheckReport:
     judge_platform(facts, findings)
     judge_names(placements, facts, findings)
     rows = judge_fit(placements, facts, findings)
+    if facts.workflow_defaults is not None:
+        judge_retries(facts.workflow_defaults, findings)
     return CheckReport(
         server=facts.server,
         version=facts.version,
@@ -64,20 +67,30 @@ def inspect_cluster(placements: Placements, namespace: str | None = None, contex
         ConfigError: no cluster is configured, or it rejects our credentials.
         ClusterError: it cannot be reached.
     """
-    connection = connect(namespace, context=context)
-    version = server_version(connection)
-    return judge(placements, read_facts(Client(connection), version, placements))
+    client, facts = _look(placements, namespace, context)
+    return judge(placements, replace(facts, workflow_defaults=read_workflow_defaults(client)))
 
 
 def check_cluster(placements: Placements) -> list[Vl3Error]:
     """Everything that prevents these placements from running on the cluster; notes go to the log.
 
-    A cluster that cannot be reached is returned as a problem, too.
+    A cluster that cannot be reached is returned as a problem, too. This is for a step and for its account, which sees
+    only its own namespace, so what concerns the server of the pipelines is left to `inspect_cluster`.
     """
     try:
-        report = inspect_cluster(placements)
+        _, facts = _look(placements)
+        report = judge(placements, facts)
     except Vl3Error as error:
         return [error]
     for note in report.notes:
         log.warning("cluster: %s", note)
     return list(report.problems)
+
+
+def _look(
+    placements: Placements, namespace: str | None = None, context: str | None = None
+) -> tuple[Client, ClusterFacts]:
+    connection = connect(namespace, context=context)
+    version = server_version(connection)
+    client = Client(connection)
+    return client, read_facts(client, version, placements)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from vl3.launch.check.retries import WorkflowDefaults
+
 Object = Mapping[str, Any]
 """A Kubernetes object as the API gives it."""
 
@@ -68,6 +70,8 @@ class ClusterFacts:
     """Objects by name, of the kinds that could be read."""
     unreadable: Mapping[ObjectKind, str]
     """Why objects of a kind could not be read."""
+    workflow_defaults: WorkflowDefaults | None = None
+    """Defaults of the cluster's workflow controller; None if nobody asked."""
 
     def known(self, kind: ObjectKind) -> Mapping[str, Object]:
         """Objects of a kind by name; empty if they could not be read."""

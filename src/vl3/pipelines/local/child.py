@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vl3.config.parameters import WorkflowParameters
 from vl3.lifeline import start_lifeline
+from vl3.pipelines.local.record import REQUEST
 from vl3.pipelines.workflows import get_workflow
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(folder: Path) -> None:
-    """Compile the workflow of `kfp/request.json`, then run the compiled file with its parameters.
+    """Compile the workflow that the request names, then run the compiled file with its parameters.
 
     Raises:
         RuntimeError: a task failed; kfp names the task, and its status file says why.
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
 
     from vl3.pipelines.compile import compile_workflow
 
-    request = json.loads((folder / "kfp" / "request.json").read_text(encoding="utf-8"))
+    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     parameters = WorkflowParameters.from_dict(request["parameters"])
     compile_workflow(get_workflow(request["workflow"]), parameters, folder / "pipeline.yaml")
     workflow = components.load_component_from_file(str(folder / "pipeline.yaml"))

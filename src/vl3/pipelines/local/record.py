@@ -18,6 +18,10 @@ def seconds_between(start: str, end: str) -> float:
     return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
 
 
+REQUEST = Path("kfp", "request.json")
+"""In a run's folder: the workflow and its parameters, for the process that runs it."""
+
+
 class RunRecord:
     """`run.json` of a run folder, updated while it runs."""
 
@@ -25,8 +29,9 @@ class RunRecord:
         self._path = path
         asked = {name: value for name, value in parameters.to_dict().items() if name != "run_id"}
         former = read_former(path)
+        known = former or _read_request(path.parent / REQUEST)
         self.data: dict[str, Any] = {
-            "run_id": parameters.run_id or _run_id(former, workflow, asked, path.parent.name),
+            "run_id": parameters.run_id or _run_id(known, workflow, asked, path.parent.name),
             "workflow": workflow,
             "state": "running",
             "pid": os.getpid(),
@@ -104,14 +109,27 @@ def read_former(path: Path) -> dict[str, Any]:
     return former if is_whole else {}
 
 
-def _run_id(former: dict[str, Any], workflow: str, asked: dict[str, Any], name: str) -> str:
+def _read_request(path: Path) -> dict[str, Any]:
+    """What the last attempt was asked to do, in the form of a record: the id is not lost with a damaged record.
+
+    Its MLflow run would stay open for ever otherwise.
+    """
+    request = read_record(path)
+    parameters = request.get("parameters")
+    if not isinstance(parameters, dict) or not isinstance(parameters.get("run_id"), str):
+        return {}
+    asked = {name: value for name, value in parameters.items() if name != "run_id"}
+    return {"run_id": parameters["run_id"], "workflow": request.get("workflow"), "parameters": asked}
+
+
+def _run_id(known: dict[str, Any], workflow: str, asked: dict[str, Any], name: str) -> str:
     """The id of the attempt that is started again, or a new one.
 
     The end of a run deletes what its id names on a cluster, so only an id that this folder gives is taken over.
     """
-    is_same = (former.get("workflow"), former.get("parameters")) == (workflow, asked)
-    if is_same and re.fullmatch(re.escape(name) + r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", former["run_id"]):
-        return former["run_id"]
+    is_same = (known.get("workflow"), known.get("parameters")) == (workflow, asked)
+    if is_same and re.fullmatch(re.escape(name) + r"-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", known["run_id"]):
+        return known["run_id"]
     # Not only the time: two machines may start a run with the same name in the same second, on one cluster.
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 

@@ -16,7 +16,7 @@ from vl3.errors import ENDINGS, FAMILIES, ClusterError, InterruptError, StorageE
 from vl3.lifeline import RUNNER_VARIABLE, runner_mark
 from vl3.pipelines.local.display import open_display, tell
 from vl3.pipelines.local.lock import RUN_FOLDER_VARIABLE
-from vl3.pipelines.local.record import RunRecord
+from vl3.pipelines.local.record import REQUEST, RunRecord
 from vl3.pipelines.local.result import result_text
 from vl3.pipelines.workflows import TaskLimit
 from vl3.system.endings import MemoryKills
@@ -98,7 +98,7 @@ class RunWatch:
                 remove(self._folder / name)
         parameters = {**self._record.data["parameters"], "run_id": self._record.run_id}
         request = {"workflow": self._record.data["workflow"], "parameters": parameters}
-        atomic_write_json(self._folder / "kfp" / "request.json", request)
+        atomic_write_json(self._folder / REQUEST, request)
         for name in ("logs", "status"):
             own_folder(self._folder / name)
 
