@@ -345,8 +345,8 @@ def _parts(path: str) -> tuple[str, str, str]:
 def _matches(item: Object, query: dict[str, str]) -> bool:
     labels = item["metadata"].get("labels") or {}
     for wanted in filter(None, query.get("labelSelector", "").split(",")):
-        key, _, value = wanted.partition("=")
-        if labels.get(key) != value:
+        key, has_value, value = wanted.partition("=")
+        if key not in labels or (has_value and labels[key] != value):
             return False
     field_selector = query.get("fieldSelector", "")
     if field_selector.startswith("metadata.name="):

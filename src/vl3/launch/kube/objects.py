@@ -11,6 +11,8 @@ CONTAINER = "node"
 """Name of the container that trains."""
 STEP_CONTAINER = "main"
 """Name of the container in which Argo runs a step, beside helpers of its own."""
+TASK_LABEL = "vl3.dev/task"
+"""Label of a step's pod with its task's name."""
 
 
 def name_of(item: Object) -> str:

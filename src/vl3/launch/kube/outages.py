@@ -10,6 +10,8 @@ from typing import TypeVar
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.kube.limits import LaunchLimits
+from vl3.launch.kube.objects import Object
+from vl3.launch.kube.resources import Resource
 from vl3.system.retry import retry
 
 log = logging.getLogger("vl3.launch")
@@ -105,6 +107,17 @@ def may_pass(error: ApiError, client: Client, limits: LaunchLimits) -> bool:
     """Whether an error is transient, because the server is busy or has only just started."""
     is_refusal = error.status != 401 and refusal(error, client) is not None
     return error.is_passing or (is_refusal and client.is_settling(limits.settling_seconds))
+
+
+def list_now(client: Client, resource: Resource, limits: LaunchLimits, **query: str) -> list[Object]:
+    """All objects that a query selects, for a person who waits.
+
+    Raises:
+        ConfigError: we have no right to list them.
+        ClusterError: the API server does not answer for limits.api_outage_seconds, or does not know the resource.
+    """
+    answer = outage_as_error(lambda: until_answered(lambda: client.list(resource, **query), client, limits))
+    return list(answer.get("items") or ())
 
 
 def outage_as_error(call: Callable[[], Result]) -> Result:

@@ -7,13 +7,12 @@ from typing import Any
 
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.kube.connection import NAMESPACE_FILE
-from vl3.launch.kube.objects import labels_of, running_image
+from vl3.launch.kube.objects import TASK_LABEL, labels_of, running_image
 from vl3.launch.kube.resources import PODS
 
 POD_NAME_VARIABLE = "KFP_POD_NAME"
 """Name of a step's pod, set by Kubeflow Pipelines."""
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
-_TASK_LABEL = "vl3.dev/task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def images_of_run(client: Client, pod: LauncherPod) -> dict[str, str]:
     if pod.owner is None:
         return {}
     answer = client.list(PODS, labelSelector=f"{_WORKFLOW_LABEL}={pod.owner['name']}")
-    found = {labels_of(item).get(_TASK_LABEL, ""): running_image(item) for item in answer.get("items") or ()}
+    found = {labels_of(item).get(TASK_LABEL, ""): running_image(item) for item in answer.get("items") or ()}
     return {task: image for task, image in found.items() if task and image}
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, labels_of, name_of, uid_of, unix_time
-from vl3.launch.kube.outages import outage_as_error, until_answered
-from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS, Resource
+from vl3.launch.kube.outages import list_now
+from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, RUN_ID_ANNOTATION, STAGE_LABEL, selector
 from vl3.launch.trainjob.state import observe
 
@@ -39,16 +39,16 @@ def list_jobs(client: Client, run_id: str | None = None) -> list[ListedJob]:
         ConfigError: we have no right to list them, or the run id is not valid.
         ClusterError: the API server does not answer.
     """
-    jobs = _items(client, TRAINJOBS, labelSelector=selector(run_id))
+    jobs = list_now(client, TRAINJOBS, _LIMITS, labelSelector=selector(run_id))
     if not jobs:
         return []
     workloads = {
         owner["uid"]: item
-        for item in _items(client, WORKLOADS)
+        for item in list_now(client, WORKLOADS, _LIMITS)
         for owner in item["metadata"].get("ownerReferences") or ()
     }
     pods: dict[str, list[Object]] = {}
-    for pod in _items(client, PODS, labelSelector=_JOBSET_LABEL):
+    for pod in list_now(client, PODS, _LIMITS, labelSelector=_JOBSET_LABEL):
         pods.setdefault(labels_of(pod)[_JOBSET_LABEL], []).append(pod)
     listed = [_listed(job, workloads.get(uid_of(job)), pods.get(name_of(job), [])) for job in jobs]
     return sorted(listed, key=lambda job: -job.age_seconds)
@@ -66,7 +66,3 @@ def _listed(job: Object, workload: Object | None, pods: list[Object]) -> ListedJ
         text=seen.text,
         age_seconds=max(0.0, time.time() - created),
     )
-
-
-def _items(client: Client, resource: Resource, **query: str) -> list[Object]:
-    return outage_as_error(lambda: until_answered(lambda: client.list(resource, **query), client, _LIMITS))["items"]
