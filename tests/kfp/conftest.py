@@ -1,7 +1,8 @@
 """A real Kubeflow Pipelines server, named by VL3_TEST_KFP_ENDPOINT; without one these tests are skipped.
 
 What the server's cluster must hold is what docs/submission.md says: the namespace's settings and secrets, the images,
-the launcher's rights, and a bucket with the data of the tiny recipe. More variables name them.
+the launcher's rights, and a bucket with the data of the tiny recipe. More variables name them. Pods and their logs are
+read with the kubeconfig.
 """
 
 import json
@@ -15,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from vl3.cli.step_logs import log_lines
 from vl3.config.parameters import WorkflowParameters
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
@@ -58,6 +60,14 @@ class Pipelines:
             run_id=run_id,
         )
         return make_submission("train", parameters)
+
+    def client(self) -> Client:
+        """The API server of the kubeconfig's cluster, where the server's pods run."""
+        return Client(connect(self.server.namespace or None))
+
+    def log(self, run: Any, task: str, *, follow: bool = False) -> list[str]:
+        """The log of a task's latest attempt, as `vl3 run logs` prints it."""
+        return list(log_lines(self.server, run.run_id, task, self.server.namespace or None, follow=follow))
 
     def end(self, run_id: str) -> None:
         """Leave nothing of a test's run at work."""

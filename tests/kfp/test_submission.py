@@ -9,8 +9,10 @@ import pytest
 from tests.kfp.conftest import Pipelines, argo_retries, mlflow_states, wait_for
 from tests.support.workflows import TASKS
 from vl3.errors import ConfigError
+from vl3.launch.step_pods import find_step_pods
 from vl3.pipelines.compile import version_name
-from vl3.pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
+from vl3.pipelines.pod_names import pod_name
+from vl3.pipelines.submit import archived_log, cancel, find_run, follow, our_runs, submit
 from vl3.pipelines.tasks import task_states
 
 pytestmark = [pytest.mark.kfp, pytest.mark.slow, pytest.mark.timeout(5400)]
@@ -30,17 +32,22 @@ def test_a_run_goes_to_its_end_and_again_reuses_everything(pipelines: Pipelines)
     states = {state.name: state for state in task_states(ended)}
     assert list(states) == TASKS
     assert {state.state for state in states.values()} == {"SUCCEEDED"}
-    assert all(state.pods for state in states.values())
+    newest = {pod.task: pod for pod in find_step_pods(pipelines.client(), run.run_id)}
+    assert {task: (pod.phase, pod.reason) for task, pod in newest.items()} == dict.fromkeys(TASKS, ("Succeeded", ""))
+    assert {task: pod_name(ended, task) for task in TASKS} == {task: pod.name for task, pod in newest.items()}
     assert submission.run_id in [run.display_name for run in our_runs(pipelines.server, limit=100)]
-    log = list(task_log(pipelines.server, ended, "finish", follow=False))
+    log = pipelines.log(ended, "finish")
     assert any("FINISHED" in line for line in log)
+    assert pipelines.log(ended, "finish", follow=True) == log, "of a task that has ended, following is reading"
+    own = list(archived_log(pipelines.server, ended, "finish"))
+    assert own[: len(log)] == log, "the server knows the pod by the name that is derived"
 
     again, _ = submit(pipelines.server, submission)
     assert again.run_id != run.run_id
     *_, second = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
     assert second.state == "SUCCEEDED"
     for task in ("validate-data", "train-video", "evaluate"):
-        log = list(task_log(pipelines.server, second, task, follow=False))
+        log = pipelines.log(second, task)
         assert any(f"{task} is reused" in line for line in log), log[-5:]
 
 
@@ -53,7 +60,7 @@ def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(pipelines: Pipeli
     ended, was_active = cancel(pipelines.server, running, timeout_seconds=300)
     assert was_active
     assert ended.state in ("CANCELED", "FAILED")
-    end = "\n".join(task_log(pipelines.server, ended, "finish", follow=False))
+    end = "\n".join(pipelines.log(ended, "finish"))
     assert f"run {submission.run_id}: KILLED" in end, "the exit handler runs after a cancel"
     if pipelines.mlflow:
         states_in_mlflow = mlflow_states(pipelines.mlflow, submission.run_id)
@@ -63,7 +70,7 @@ def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(pipelines: Pipeli
     submit(pipelines.server, submission)
     states = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
     again = wait_for(states, lambda run: state(run) == "RUNNING")
-    log = list(task_log(pipelines.server, again, "validate-data", follow=False))
+    log = pipelines.log(again, "validate-data")
     assert any("validate-data is reused" in line for line in log)
 
 
@@ -83,9 +90,13 @@ def test_a_failed_run_is_reported_by_the_exit_handler_and_retried_with_the_same_
     states = {state.name: state for state in task_states(failed)}
     assert failed.state == "FAILED"
     assert states["check-prerequisites"].state == "FAILED"
-    assert len(states["check-prerequisites"].pods) == 1, "what no retry cures is not retried"
+    tries = [pod for pod in find_step_pods(pipelines.client(), failed.run_id) if pod.task == "check-prerequisites"]
+    assert [pod.reason for pod in tries] == ["its container main ended with exit code 1"], (
+        "what no retry cures is not retried"
+    )
+    assert any("no-such-bucket-of-ours" in line for line in pipelines.log(failed, "check-prerequisites"))
     assert states["finish"].state == "SUCCEEDED"
-    log = "\n".join(task_log(pipelines.server, failed, "finish", follow=False))
+    log = "\n".join(pipelines.log(failed, "finish"))
     assert f"run {bad.run_id}: FAILED in check-prerequisites" in log
 
     good = pipelines.submission(name=bad.run_id)
@@ -114,3 +125,12 @@ def test_what_is_not_there_is_refused(pipelines: Pipelines) -> None:
         find_run(pipelines.server, "vl3-test-never-submitted")
     with pytest.raises(ConfigError, match="is not known to"):
         find_run(pipelines.server, "00000000-0000-0000-0000-000000000000")
+
+
+def test_the_log_of_a_running_task_is_followed_to_its_end(pipelines: Pipelines) -> None:
+    submission = pipelines.submission()
+    run, _ = submit(pipelines.server, submission)
+    log = pipelines.log(run, "validate-data", follow=True)
+    assert any("validate-data of run" in line for line in log)
+    assert log == pipelines.log(run, "validate-data")
+    cancel(pipelines.server, find_run(pipelines.server, run.run_id), timeout_seconds=300)

@@ -289,6 +289,10 @@ class _Handler(BaseHTTPRequestHandler):
         lines = streams.pop(0) if len(streams) > 1 else streams[0]
         self._begin_stream()
         for line in lines:
+            if line == "cut":  # in the middle of a line
+                self._chunk(b"2026-01-01T00:00:00Z half of a li")
+                self.close_connection = True
+                return
             self._chunk(line.encode() + b"\n")
         if lines and lines[-1] == "unended":
             with self.server_state._news:

@@ -230,11 +230,11 @@ def logs(
     endpoint: Endpoint = "",
     namespace: Namespace = "",
 ) -> None:
-    """Print the log of a task."""
+    """Print the log of a task's latest attempt, from its pod or, if that is gone, from the server's archive."""
     server = _server(endpoint, namespace)
-    from vl3.pipelines.submit import find_run, task_log
+    from vl3.cli.step_logs import log_lines
 
-    for line in task_log(server, find_run(server, run), task, follow=follow):
+    for line in log_lines(server, run, task, namespace or None, follow=follow):
         print(line, flush=follow)
 
 

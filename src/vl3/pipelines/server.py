@@ -145,15 +145,27 @@ class Server:
         with self._errors(f"cancel the run {kfp_id}", missing=f"run {kfp_id} is not known"):
             self._client.terminate_run(kfp_id)
 
-    def log(self, kfp_id: str, pod: str, *, follow: bool) -> Iterator[str]:
-        """Lines of a pod's log; kfp's client has no call for this route.
+    def log(self, kfp_id: str, pod: str) -> Iterator[str]:
+        """Lines of a pod's log as far as it is written; kfp's client has no call for this route, which cannot follow.
 
         Raises:
-            Vl3Error: the pod is gone and the server keeps no archive.
+            ConfigError: the server refuses.
+            ClusterError: the pod is gone and the server has no archive of its log, or the server cannot be reached.
         """
         path = f"/apis/v1alpha1/runs/{quote(kfp_id, safe='')}/nodes/{quote(pod, safe='')}/log"
         with self._errors(f"read the log of {pod}"):
-            yield from _lines(self._get(path + ("?follow=true" if follow else ""), is_endless=follow))
+            response = self._get(path)
+            if "html" in response.headers.get("content-type", ""):
+                raise ValueError("it sends a page")
+            for line in _lines(response):
+                if reason := _failure_in(line):
+                    raise ClusterError(
+                        f"{self.endpoint} has no log of pod {pod}: the pod is gone, and so is its log, or was never "
+                        f"archived ({reason}). `vl3 run status` and the run's page in MLflow say how its task ended; "
+                        "for later runs, let the server archive logs (archiveLogs in its workflow controller's "
+                        "settings)."
+                    )
+                yield line
 
     def link(self, kfp_id: str) -> str:
         """Address of a run's page."""
@@ -188,12 +200,9 @@ class Server:
         Raises:
             ValueError: something else answers.
         """
-        answer = self._get("/apis/v2beta1/healthz")
-        if 300 <= answer.status < 400:
-            raise ValueError(f"it redirects to {answer.headers.get('location', 'another address')}")
-        json.loads(answer.data)
+        json.loads(self._get("/apis/v2beta1/healthz").data)
 
-    def _get(self, path: str, *, is_endless: bool = False) -> urllib3.BaseHTTPResponse:
+    def _get(self, path: str) -> urllib3.BaseHTTPResponse:
         """One request outside of kfp's client, with its credentials."""
         configuration = self._client._existing_config
         headers = {"cookie": self._cookies} if self._cookies else {}
@@ -202,7 +211,7 @@ class Server:
         if key := configuration.get_api_key_with_prefix("authorization"):
             headers["authorization"] = key
         pool = urllib3.PoolManager(ca_certs=self._ca) if self._ca else urllib3.PoolManager()
-        timeout = urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=None if is_endless else _TIMEOUT_SECONDS)
+        timeout = urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS)
         response = pool.request(
             "GET",
             f"{self.endpoint}{path}",
@@ -214,6 +223,8 @@ class Server:
         )
         if response.status >= 400:
             raise kfp_server_api.ApiException(http_resp=_Answer(response))
+        if response.status >= 300:
+            raise ValueError(f"it redirects to {response.headers.get('location', 'another address')}")
         return response
 
     @contextlib.contextmanager
@@ -321,3 +332,14 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
             yield line.decode(errors="replace")
     if rest:
         yield rest.decode(errors="replace")
+
+
+def _failure_in(line: str) -> str:
+    """The reason in a line that is not of a log but of the server, which sends its errors with status 200."""
+    if not line.startswith('{"error_message":'):
+        return ""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return ""
+    return _short(said["error_message"]) if said.keys() == {"error_message", "error_details"} else ""

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from vl3.errors import ClusterError, ConfigError
 from vl3.pipelines.compile import compile_workflow, ir_digest
+from vl3.pipelines.pod_names import pod_name
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import Submission
-from vl3.pipelines.tasks import ENDED, TaskState, pod_of, run_parameters, task_states
+from vl3.pipelines.tasks import ENDED, TaskState, run_parameters, task_states
 from vl3.pipelines.versions import require_version
 
 _POLL_SECONDS = 5.0
@@ -100,9 +101,37 @@ def cancel(server: Server, run: Any, *, timeout_seconds: float) -> tuple[Any, bo
     return run, True
 
 
-def task_log(server: Server, run: Any, task: str, *, follow: bool) -> Iterator[str]:
-    """Lines of a task's log."""
-    return server.log(run.run_id, pod_of(run, task), follow=follow)
+def is_ended(run: Any, task: str) -> bool:
+    """Whether a task has ended for good, so that no retry makes another pod.
+
+    Raises:
+        ConfigError: the workflow has no such task.
+    """
+    return run.state in ENDED or _state_of(run, task) in ENDED
+
+
+def archived_log(server: Server, run: Any, task: str) -> Iterator[str]:
+    """Lines of the log of a task's latest attempt, as far as the server itself has it.
+
+    Raises:
+        ConfigError: the workflow has no such task, or it has not started; or the server refuses.
+        ClusterError: the server has no log of its pod, or cannot be reached.
+    """
+    state = _state_of(run, task)
+    pod = pod_name(run, task)
+    if not pod:
+        raise ConfigError(
+            f"task {task} of run {run.display_name} has no log: it has not started ({state}). `vl3 run logs --follow` "
+            "waits for it."
+        )
+    return server.log(run.run_id, pod)
+
+
+def _state_of(run: Any, task: str) -> str:
+    states = {state.name: state.state for state in task_states(run)}
+    if task not in states:
+        raise ConfigError(f"run {run.display_name} has no task {task!r}. Its tasks: {', '.join(states)}.")
+    return states[task]
 
 
 def failed_tasks(run: Any) -> list[TaskState]:

@@ -3,12 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.api_server import ApiServer, Fault
 from tests.support.workflows import compile_train
 from vl3.cli import main
 from vl3.cli import run as run_noun
@@ -160,6 +161,82 @@ def test_status_follow_ends_with_the_runs_end(vl3, pipelines_server, tmp_path) -
     code, out, err = vl3("status", "bad", "--follow")
     assert (code, out) == (1, ["validate-data: FAILED", "run: FAILED"])
     assert err.startswith("Vl3Error: run bad ended as FAILED in validate-data (exit code 1). `vl3 run logs bad TASK`")
+
+
+def _logged_run(pipelines_server, tmp_path, state: str = "RUNNING") -> str:
+    """A run whose server knows the pod of `train-vision-adaptation` (tests/unit/pipelines/test_submit.py)."""
+    details = [
+        {"display_name": "train-stage", "state": state},
+        {"display_name": "executor", "state": state, "child_tasks": [{"pod_name": "w-2555505217"}]},
+    ]
+    spec = _spec(tmp_path)
+    run = pipelines_server.add_run("night-7", pipeline_spec=spec, run_details={"task_details": details})
+    pipelines_server.logs["w-retry-system-container-impl-2555505217"] = "of the server"
+    return run["run_id"]
+
+
+def _pod(kfp_id: str, phase: str) -> dict[str, Any]:
+    labels = {"pipeline/runid": kfp_id, "vl3.dev/task": "train-vision-adaptation"}
+    containers = [{"name": "main", "state": {"terminated": {"exitCode": 0}}}]
+    return {
+        "metadata": {"name": "p", "labels": labels, "creationTimestamp": "2026-11-28T19:00:00Z"},
+        "status": {"phase": phase, "containerStatuses": containers},
+    }
+
+
+@pytest.fixture
+def api_server(tmp_path, monkeypatch) -> Iterator[ApiServer]:
+    """A cluster that the kubeconfig names."""
+    server = ApiServer(tmp_path)
+    monkeypatch.setattr("kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION", str(server.kubeconfig))
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]])
+def test_logs_come_from_the_pod(vl3, pipelines_server, api_server: ApiServer, tmp_path, follow: list[str]) -> None:
+    api_server.put("pods", _pod(_logged_run(pipelines_server, tmp_path), "Succeeded"))
+    api_server.logs["p"] = [["2026-11-28T19:00:00Z a", "2026-11-28T19:00:01Z b"]]
+    assert vl3("logs", "night-7", "train-vision-adaptation", *follow) == (0, ["a", "b"], "")
+    assert not any(path.endswith("/log") for path in pipelines_server.paths("GET"))
+
+
+@pytest.mark.usefixtures("api_server")
+def test_logs_of_a_pod_that_is_gone_come_from_the_server(vl3, pipelines_server, tmp_path) -> None:
+    _logged_run(pipelines_server, tmp_path, "SUCCEEDED")
+    for follow in ([], ["--follow"]):
+        assert vl3("logs", "night-7", "train-vision-adaptation", *follow) == (0, ["of the server"], "")
+    code, _, err = vl3("logs", "night-7", "report")
+    assert (code, err.startswith("ConfigError: task report of run night-7 has no log: it has not started")) == (2, True)
+    code, _, err = vl3("logs", "night-7", "train")
+    assert code == 2
+    assert err.startswith(
+        "ConfigError: run night-7 has no task 'train'. Its tasks: check-prerequisites, validate-data,"
+    )
+
+
+def test_logs_without_a_cluster_are_the_servers(vl3, pipelines_server, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    _logged_run(pipelines_server, tmp_path)
+    code, out, err = vl3("logs", "night-7", "train-vision-adaptation")
+    assert (code, out) == (0, ["of the server"])
+    assert err.startswith("note: the log is the server's own copy, because the pods cannot be read: no cluster is")
+    code, out, err = vl3("logs", "night-7", "train-vision-adaptation", "--follow")
+    assert (code, out) == (2, [])
+    assert err.startswith(
+        "ConfigError: the log of train-vision-adaptation cannot be followed, because its pods cannot be read: no "
+        "cluster is configured"
+    )
+
+
+def test_logs_of_a_hidden_namespace_say_so(vl3, pipelines_server, api_server: ApiServer, tmp_path) -> None:
+    _logged_run(pipelines_server, tmp_path)
+    said = 'pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "team"'
+    api_server.faults.append(Fault("GET pods", status=403, message=said))
+    code, out, err = vl3("logs", "night-7", "train-vision-adaptation")
+    assert (code, out) == (0, ["of the server"])
+    assert "not allowed to list pods in namespace team" in err
+    assert err.endswith("to bind it to this identity.")
 
 
 def test_cancel_waits_then_sees_that_the_gpus_are_free(vl3, pipelines_server, freed: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """Submitting, finding, following and cancelling runs, over HTTP against a server of the test's own."""
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,13 +16,16 @@ from vl3.pipelines import submit as submit_module
 from vl3.pipelines.compile import ir_digest
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import make_submission
-from vl3.pipelines.submit import cancel, find_run, follow, our_runs, submit, task_log
+from vl3.pipelines.submit import archived_log, cancel, find_run, follow, is_ended, our_runs, submit
 
 PARAMETERS = WorkflowParameters(
     recipe="tiny", overrides=("seed=3",), data_uri="s3://b/data", artifacts_uri="s3://b/artifacts", run_id="night-7"
 )
 SUBMISSION = make_submission("train", PARAMETERS)
 RUNS = "/apis/v2beta1/runs"
+RECORDED = Path(__file__).parents[2] / "kfp" / "recorded"
+_NODE = 2555505217
+"""Hash of `w.root.exit-handler-1.train-stage.executor`."""
 
 
 def _server(known: Any, namespace: str = "", **environ: str) -> Server:
@@ -133,29 +137,83 @@ def test_a_run_that_does_not_end_is_told(pipelines_server, monkeypatch) -> None:
         cancel(server, find_run(server, "night-7"), timeout_seconds=0)
 
 
-def test_the_log_of_a_task(pipelines_server, tmp_path) -> None:
+def _with_node(pipelines_server, tmp_path) -> str:
+    """A run of which the server knows the pod of `train-vision-adaptation`; returns the pod's name."""
     compile_train(tmp_path / "train.yaml")
     spec, platform = yaml.safe_load_all((tmp_path / "train.yaml").read_text(encoding="utf-8"))
     details = [
-        {"display_name": "train-stage", "state": "RUNNING", "pod_name": "w-1", "child_tasks": [{"pod_name": "w-2"}]},
-        {"display_name": "executor", "state": "RUNNING", "pod_name": "w-impl-2"},
+        {"display_name": "train-stage", "state": "RUNNING"},
+        {"display_name": "executor", "state": "RUNNING", "child_tasks": [{"pod_name": f"w-{_NODE}"}]},
     ]
     pipelines_server.add_run(
         "night-7",
         pipeline_spec={"pipeline_spec": spec, "platform_spec": platform},
         run_details={"task_details": details},
     )
-    pipelines_server.logs["w-impl-2"] = "step 1\nstep 2 caf\u00e9"
+    return f"w-metadata-1-5-retry-system-container-impl-{_NODE}"
+
+
+def test_the_servers_own_log_of_a_task(pipelines_server, tmp_path) -> None:
+    pod = _with_node(pipelines_server, tmp_path)
+    pipelines_server.logs[pod] = 'step 1\n{"error_message": "of the step"}\nstep 2 caf\u00e9'
     server = _server(pipelines_server, VL3_KFP_TOKEN="abc")
     run = find_run(server, "night-7")
-    assert list(task_log(server, run, "train-vision-adaptation", follow=True)) == ["step 1", "step 2 caf\u00e9"]
+    lines = list(archived_log(server, run, "train-vision-adaptation"))
+    assert lines == ["step 1", '{"error_message": "of the step"}', "step 2 caf\u00e9"]
     method, path, query = pipelines_server.requests[-1]
-    assert (method, path) == ("GET", f"/apis/v1alpha1/runs/{run.run_id}/nodes/w-impl-2/log")
-    assert query == {"follow": ["true"]}
+    assert (method, path) == ("GET", f"/apis/v1alpha1/runs/{run.run_id}/nodes/{pod}/log")
+    assert query == {}
     assert pipelines_server.headers[-1]["authorization"] == "Bearer abc"
-    del pipelines_server.logs["w-impl-2"]
-    with pytest.raises(ClusterError, match=r"failed to read the log of w-impl-2 \(500: pod is gone\)"):
-        list(task_log(server, run, "train-vision-adaptation", follow=False))
+
+
+def test_the_recorded_answer_for_a_pod_that_is_gone_is_an_error(pipelines_server, tmp_path) -> None:
+    pod = _with_node(pipelines_server, tmp_path)
+    text = (RECORDED / "log-of-a-pod-that-is-gone.txt").read_text()
+    pipelines_server.logs[pod] = text.partition("\n\n")[2]
+    server = _server(pipelines_server)
+    with pytest.raises(
+        ClusterError, match=rf"has no log of pod {pod}: .*\(BadRequestError: Failed to read logs.*archive"
+    ):
+        list(archived_log(server, find_run(server, "night-7"), "train-vision-adaptation"))
+
+
+def test_the_recorded_log_of_a_pod_is_taken_whole(pipelines_server, tmp_path) -> None:
+    pod = _with_node(pipelines_server, tmp_path)
+    text = (RECORDED / "log-of-a-pod.txt").read_text()
+    pipelines_server.logs[pod] = text
+    server = _server(pipelines_server)
+    lines = list(archived_log(server, find_run(server, "night-7"), "train-vision-adaptation"))
+    assert "\n".join(lines) == text.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "family", "said"),
+    [
+        (404, '{"code": 5, "message": "Not Found"}', ConfigError, r"refuses to read the log.*2\.17 or newer"),
+        (403, "{}", ConfigError, "no permission to read the log"),
+        (302, "", ClusterError, "does not answer like Kubeflow Pipelines .* it redirects to another address"),
+        (500, "{}", ClusterError, "failed to read the log"),
+    ],
+)
+def test_other_answers_for_a_log_have_one_sentence(
+    pipelines_server, tmp_path, status: int, body: str, family: type[Exception], said: str
+) -> None:
+    _with_node(pipelines_server, tmp_path)
+    pipelines_server.refusals["/apis/v1alpha1"] = (status, body)
+    server = _server(pipelines_server)
+    with pytest.raises(family, match=said):
+        list(archived_log(server, find_run(server, "night-7"), "train-vision-adaptation"))
+
+
+def test_a_task_without_a_log_is_told(pipelines_server, tmp_path) -> None:
+    _with_node(pipelines_server, tmp_path)
+    server = _server(pipelines_server)
+    run = find_run(server, "night-7")
+    with pytest.raises(ConfigError, match=r"task report of run night-7 has no log: it has not started \(WAITING\)"):
+        archived_log(server, run, "report")
+    with pytest.raises(ConfigError, match=r"has no task 'train'. Its tasks: check-prerequisites, validate-data"):
+        archived_log(server, run, "train")
+    assert not is_ended(run, "report")
 
 
 def test_token_cookies_and_namespace_reach_the_server(pipelines_server) -> None:

@@ -43,6 +43,10 @@ class ExpiredError(Exception):
     """The server does not keep the version to resume from any more; the objects have to be listed again."""
 
 
+class BrokenOffError(ApiUnreachableError):
+    """A stream ended before its end."""
+
+
 class ResourceWatcher(threading.Thread):
     """A thread that reports every change of the objects that a query selects."""
 
@@ -158,18 +162,33 @@ def lines_of(response: "urllib3.BaseHTTPResponse") -> Iterator[bytes]:
 
     The chunks "ab NEWLINE c" and "d NEWLINE" give the lines "ab" and "cd".
     """
+    try:
+        yield from whole_lines_of(response)
+    except BrokenOffError as error:
+        log.debug("%s", error)
+
+
+def whole_lines_of(response: "urllib3.BaseHTTPResponse") -> Iterator[bytes]:
+    """The same, for a caller who has to know whether the stream was whole.
+
+    Raises:
+        BrokenOffError: the connection broke; the line that it cut is left out.
+    """
     import urllib3
 
     rest = b""
-    try:
-        for chunk in response.stream(None):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from lines
-            if len(rest) > _MAX_LINE_BYTES:
-                return
-    except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:  # the last two: closed by stop
-        log.debug("a stream broke off: %s", error)
-        return
+    chunks = response.stream(None)
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:  # the last two: hung up
+            raise BrokenOffError(f"a stream broke off: {error}") from error
+        if chunk is None:
+            break
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > _MAX_LINE_BYTES:
+            raise BrokenOffError(f"a stream has a line of more than {_MAX_LINE_BYTES} bytes")
     if rest:
         yield rest
 

@@ -1,24 +1,13 @@
-"""Logs: each line once over several streams, and never a reason to fail."""
+"""Logs of training pods: followed over several streams, and never a reason to fail."""
 
 import queue
 
 from tests.support.api_server import ApiServer
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.trainjob.logs import LogFollower, LogLine, LogReader, last_lines
+from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
 
 T = "2026-11-23T14:00:0"
-
-
-def test_reader_takes_each_line_once() -> None:
-    reader = LogReader()
-    assert reader.since() == {}
-    first = [f"{T}1.5Z a", f"{T}2.25Z b", f"{T}2.25Z c"]
-    assert [reader.take(line.encode()) for line in first] == ["a", "b", "c"]
-    assert reader.since() == {"sinceTime": f"{T}2Z"}
-    again = [f"{T}2Z before", f"{T}2.25Z b", f"{T}2.25Z c", f"{T}2.25Z d", f"{T}2.250000001Z e", f"{T}3Z "]
-    assert [reader.take(line.encode()) for line in again] == [None, None, None, "d", "e", ""]
-    assert reader.take(b"a line of the API server itself") == "a line of the API server itself"
 
 
 def follow(client: Client, limits: LaunchLimits) -> tuple[LogFollower, "queue.Queue[LogLine]"]:
