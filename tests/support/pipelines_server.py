@@ -4,6 +4,7 @@ It stands for the shape of requests and answers and for refusals; whether a real
 tests/kfp.
 """
 
+import contextlib
 import json
 import ssl
 import threading
@@ -207,25 +208,25 @@ def make_pipelines_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     """Starts servers, with TLS where a context is given; nothing of the user's own kfp settings is seen."""
     for name in ("VL3_KFP_ENDPOINT", "VL3_KFP_NAMESPACE", "VL3_KFP_TOKEN", "VL3_KFP_COOKIES", "KF_PIPELINES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    started: list[tuple[PipelinesServer, ThreadingHTTPServer, threading.Thread]] = []
+    with contextlib.ExitStack() as started:
+        yield lambda context=None: started.enter_context(serve(context))
 
-    def make(context: ssl.SSLContext | None = None) -> PipelinesServer:
-        known = PipelinesServer()
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(known))
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        known.endpoint = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        started.append((known, server, thread))
-        return known
 
-    yield make
-    for known, server, thread in started:
-        known.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+@contextlib.contextmanager
+def serve(context: ssl.SSLContext | None = None) -> Iterator[PipelinesServer]:
+    """A server at work, with TLS if a context is given."""
+    known = PipelinesServer()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(known))
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    known.endpoint = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield known
+    known.closing.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture
