@@ -1,7 +1,7 @@
 """How soon `vl3 run logs` prints what a step's pod writes.
 
-`make kind-up`, then `python -m benchmarks.step_logs`: about two minutes. The pods are on the kind cluster, whose clock is
-this machine's; Kubeflow Pipelines is a double. Each line has the time at which it was written.
+`make kind-up`, then `python -m benchmarks.step_logs`: about a minute. The pods are on the kind cluster, whose clock
+is this machine's; Kubeflow Pipelines is a double. Each line has the time at which it was written.
 """
 
 import os
@@ -42,8 +42,8 @@ def main() -> None:
         columns=["pod and line", "samples", "median, s", "longest, s", "limit, s"],
         rows=rows,
         notes=[
-            "The pods run on the kind cluster of this machine, which has other work; Kubeflow Pipelines is a double that "
-            "answers at once.",
+            "The pods run on the kind cluster of this machine, which has other work; Kubeflow Pipelines is a double "
+            "that answers at once.",
             "The command's start imports the Kubeflow Pipelines client, finds the run and then its pod.",
         ],
         libraries=["kubernetes", "kfp"],
