@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.cluster.logged import LogsCommand, add_run, step_pod, writes
 from tests.support.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, Cluster
-from tests.support.cluster.simulated import wait_until
 from tests.support.pipelines_server import PipelinesServer, serve
 
 pytestmark = pytest.mark.slow
@@ -153,7 +152,7 @@ class Proxy:
 
     def start(self) -> None:
         """Serve, at the same port after the first time."""
-        command = [KUBECTL, "--kubeconfig", KUBECONFIG, "proxy", f"--port={self._port}"]
+        command = [str(KUBECTL), "--kubeconfig", str(KUBECONFIG), "proxy", f"--port={self._port}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline().rpartition(":")[2])
@@ -164,4 +163,3 @@ class Proxy:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        wait_until(lambda: self._process is None or self._process.returncode is not None, "the proxy ends")

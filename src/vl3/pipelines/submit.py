@@ -130,7 +130,9 @@ def archived_log(server: Server, run: Any, task: str) -> Iterator[str]:
 def _state_of(run: Any, task: str) -> str:
     states = {state.name: state.state for state in task_states(run)}
     if task not in states:
-        raise ConfigError(f"run {run.display_name} has no task {task!r}. Its tasks: {', '.join(states)}.")
+        raise ConfigError(
+            f"run {run.display_name} has no task {task!r}. Its tasks: {', '.join(states) or 'not known'}."
+        )
     return states[task]
 
 

@@ -24,10 +24,10 @@ def state(kind: str, **more: Any) -> list[dict[str, Any]]:
     return [{"name": "main", "state": {kind: more}}, {"name": "wait", "state": {"running": {}}}]
 
 
-WAITING = {"phase": "Pending", "conditions": [NO_NODE]}
-RUNNING = {"phase": "Running", "containerStatuses": state("running")}
-SUCCEEDED = {"phase": "Succeeded", "containerStatuses": state("terminated", exitCode=0)}
-FAILED = {"phase": "Failed", "containerStatuses": state("terminated", exitCode=1)}
+WAITING: dict[str, Any] = {"phase": "Pending", "conditions": [NO_NODE]}
+RUNNING: dict[str, Any] = {"phase": "Running", "containerStatuses": state("running")}
+SUCCEEDED: dict[str, Any] = {"phase": "Succeeded", "containerStatuses": state("terminated", exitCode=0)}
+FAILED: dict[str, Any] = {"phase": "Failed", "containerStatuses": state("terminated", exitCode=1)}
 
 
 @pytest.fixture(autouse=True)

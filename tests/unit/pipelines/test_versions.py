@@ -12,7 +12,7 @@ from vl3.errors import ClusterError, ConfigError
 from vl3.pipelines.compile import compile_manifests
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import Submission, make_submission
-from vl3.pipelines.submit import find_run, submit, task_log
+from vl3.pipelines.submit import archived_log, find_run, submit
 from vl3.pipelines.tasks import task_states
 
 MANIFESTS = {
@@ -214,8 +214,8 @@ def test_a_run_outlives_its_version(pipelines_server, server) -> None:
     pipelines_server.versions.clear()
     run = find_run(server, "night-7")
     assert (run.state, task_states(run)) == ("PENDING", [])
-    with pytest.raises(ConfigError, match="has no task 'evaluate'"):
-        list(task_log(server, run, "evaluate", follow=False))
+    with pytest.raises(ConfigError, match=r"has no task 'evaluate'\. Its tasks: not known"):
+        archived_log(server, run, "evaluate")
 
 
 def test_a_version_that_may_not_be_read_is_told(pipelines_server, server) -> None:
