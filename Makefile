@@ -126,17 +126,17 @@ test-kind: $(SETUP) ## Tests on that cluster; FULL=1 adds chaos, scale and the w
 kind-down: $(SETUP) ## Delete the cluster; CACHES=1 also removes the caches
 	@$(PYTHON_IN_VENV) -m kind down $(if $(CACHES),--caches)
 
-diff-manifests: $(SETUP) ## Print what applying OVERLAY=kind|staging|prod would change on the cluster of KUBECONFIG
+diff-manifests: $(SETUP) ## Print what applying OVERLAY=kind|staging|prod|single-user would change on the cluster of KUBECONFIG
 	@.venv/bin/kubectl diff --server-side --force-conflicts -k "manifests/overlays/$$OVERLAY" || test $$? = 1
 
-apply: $(SETUP) ## Apply OVERLAY=kind|staging|prod to the cluster of KUBECONFIG
+apply: $(SETUP) ## Apply OVERLAY=kind|staging|prod|single-user to the cluster of KUBECONFIG
 	.venv/bin/kubectl apply --server-side --force-conflicts --field-manager=vl3 -k "manifests/overlays/$$OVERLAY"
 
 pin-images: $(SETUP) ## Write the digests of the pushed images into the production overlay
 	@docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' \
 		$$($(PYTHON_IN_VENV) manifests/pin_images.py --images) | $(PYTHON_IN_VENV) manifests/pin_images.py
 
-render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod
+render: $(SETUP) ## Print the manifests of OVERLAY=kind|staging|prod|single-user
 	@.venv/bin/kubectl kustomize "manifests/overlays/$$OVERLAY"
 
 pipeline-manifests: $(SETUP) ## Rewrite manifests/pipelines from the workflows

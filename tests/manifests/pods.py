@@ -18,13 +18,14 @@ _VOLUME_TYPES = {
 }
 _ACCOUNTS_WITH_RIGHTS = {"vl3-launcher"}
 _PATHS = {
-    "Pod": ("spec",),
-    "Deployment": ("spec", "template", "spec"),
-    "StatefulSet": ("spec", "template", "spec"),
-    "DaemonSet": ("spec", "template", "spec"),
-    "Job": ("spec", "template", "spec"),
-    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+    "Pod": (),
+    "Deployment": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "DaemonSet": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
+"""Where each kind has its pod, with metadata and spec."""
 _RUNTIMES = ("ClusterTrainingRuntime", "TrainingRuntime", "JobSet")
 
 
@@ -33,6 +34,7 @@ class PodTemplate:
     """The specification of a pod that some object makes."""
 
     spec: Spec
+    labels: dict[str, str]
 
     @property
     def containers(self) -> list[Mapping[str, Any]]:
@@ -66,14 +68,18 @@ def pod_templates(obj: Mapping[str, Any]) -> list[PodTemplate]:
     """The pod templates of an object of any kind."""
     kind = obj["kind"]
     if kind in _PATHS:
-        spec: Any = obj
+        pod: Any = obj
         for key in _PATHS[kind]:
-            spec = spec[key]
-        return [PodTemplate(spec)]
+            pod = pod[key]
+        return [_template(pod)]
     if kind in _RUNTIMES:
         job_set = obj["spec"] if kind == "JobSet" else obj["spec"]["template"]["spec"]
-        return [PodTemplate(job["template"]["spec"]["template"]["spec"]) for job in job_set["replicatedJobs"]]
+        return [_template(job["template"]["spec"]["template"]) for job in job_set["replicatedJobs"]]
     return []
+
+
+def _template(pod: dict[str, Any]) -> PodTemplate:
+    return PodTemplate(pod["spec"], pod.get("metadata", {}).get("labels", {}))
 
 
 def pod_problems(template: PodTemplate) -> Iterator[str]:

@@ -13,6 +13,7 @@ from tests.manifests.pods import PodTemplate, container_problems, pod_problems, 
 
 Object = Mapping[str, Any]
 
+_OURS = ("app.kubernetes.io/part-of", "vl3")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|credential)")
 _SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{12}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@|eyJ[\w-]{20,}\.eyJ")
@@ -169,6 +170,57 @@ def namespaces_deny_by_default(objects: Sequence[Object]) -> Iterator[Finding]:
         )
 
 
+def namespaces_keep_their_labels(objects: Sequence[Object]) -> Iterator[Finding]:
+    """A namespace may be a profile of Kubeflow, whose own labels decide what may reach Pipelines."""
+    ours = ("vl3.dev/", "pod-security.kubernetes.io/")
+    for namespace in of_kind(objects, "Namespace"):
+        for label in namespace["metadata"].get("labels", {}):
+            if not label.startswith(ours):
+                yield Finding(
+                    name_of(namespace), "others-label", f"sets {label}, which may be its owner's. Leave it out."
+                )
+
+
+def bindings_stay_in_the_namespace(objects: Sequence[Object]) -> Iterator[Finding]:
+    """A binding to an account of another namespace gives rights to a stranger, and none to ours."""
+    used = {obj["metadata"]["namespace"] for obj in objects if obj["metadata"].get("namespace")}
+    for binding in of_kind(objects, "RoleBinding", "ClusterRoleBinding"):
+        for subject in binding["subjects"]:
+            if subject.get("namespace") not in used:
+                yield Finding(
+                    name_of(binding),
+                    "other-namespace",
+                    f"binds {subject['name']} of namespace {subject.get('namespace')}; the objects are in "
+                    f"{', '.join(sorted(used))}. Set it in the overlay's namespace/namespace.yaml.",
+                )
+
+
+def pods_are_ours_by_label(objects: Sequence[Object]) -> Iterator[Finding]:
+    """In a namespace with others the network policies find our pods by this label."""
+    for where, template in _templates(objects):
+        if template.labels.get(_OURS[0]) != _OURS[1]:
+            yield Finding(where, "unlabelled", f"makes pods without the label {_OURS[0]}: {_OURS[1]}. Add it.")
+
+
+def others_are_left_alone(objects: Sequence[Object]) -> Iterator[Finding]:
+    """A namespace in which others run: nothing of ours selects, limits, admits or owns what is theirs."""
+    for policy in of_kind(objects, "NetworkPolicy"):
+        peers = [
+            peer["podSelector"]
+            for direction, side in (("ingress", "from"), ("egress", "to"))
+            for rule in policy["spec"].get(direction) or []
+            for peer in rule.get(side) or []
+            if "podSelector" in peer and "namespaceSelector" not in peer
+        ]
+        for selector in (policy["spec"]["podSelector"], *peers):
+            if not selector.get("matchLabels", {}).keys() & {_OURS[0], "app.kubernetes.io/name"}:
+                yield Finding(name_of(policy), "others-pods", f"selects {selector}, also pods of others.")
+        if policy["spec"]["podSelector"].get("matchLabels", {}).get(_OURS[0]) != _OURS[1]:
+            yield Finding(name_of(policy), "others-pods", f"isolates pods without {_OURS[0]}: {_OURS[1]}, of others.")
+    for obj in of_kind(objects, "LimitRange", "ResourceQuota", "Namespace"):
+        yield Finding(name_of(obj), "others-namespace", f"a {obj['kind']} is for everybody there. Leave it out.")
+
+
 def openings_are_narrow(objects: Sequence[Object]) -> Iterator[Finding]:
     """A rule without peers and without ports opens everything again."""
     for policy in of_kind(objects, "NetworkPolicy"):
@@ -309,19 +361,23 @@ def references_exist(objects: Sequence[Object]) -> Iterator[Finding]:
                 )
 
 
-EVERYWHERE: tuple[Policy, ...] = (
+ANYWHERE: tuple[Policy, ...] = (
     pods_are_restricted,
+    pods_are_ours_by_label,
     resources_are_set,
     images_have_versions,
     values_are_no_secrets,
-    namespaces_deny_by_default,
     openings_are_narrow,
+    namespaces_keep_their_labels,
+    bindings_stay_in_the_namespace,
     roles_are_least,
     queues_lead_to_quota,
     runtimes_never_repeat,
     references_exist,
 )
-SHARED_CLUSTERS: tuple[Policy, ...] = (*EVERYWHERE, secrets_are_references, services_stay_inside)
+OWN_NAMESPACE: tuple[Policy, ...] = (*ANYWHERE, namespaces_deny_by_default)
+SHARED_CLUSTERS: tuple[Policy, ...] = (*OWN_NAMESPACE, secrets_are_references, services_stay_inside)
+SHARED_NAMESPACE: tuple[Policy, ...] = (*ANYWHERE, secrets_are_references, services_stay_inside, others_are_left_alone)
 PRODUCTION: tuple[Policy, ...] = (*SHARED_CLUSTERS, images_have_digests)
 
 

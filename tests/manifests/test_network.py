@@ -138,3 +138,49 @@ def test_kind_keeps_to_itself(source: str, target: str, port: int, expected: boo
 def test_without_default_deny_all_is_open(production: Objects) -> None:
     objects = [obj for obj in deepcopy(production) if obj["kind"] != "NetworkPolicy"]
     assert _is_open(objects, "stranger", "mlflow", 5000)
+
+
+SINGLE_USER = {
+    "database": Pod("kubeflow", {"app": "mysql"}),
+    "pipelines": Pod("kubeflow", {"app": "ml-pipeline"}),
+    "other step": Pod("kubeflow", {"workflows.argoproj.io/workflow": "other", "app.kubernetes.io/component": "data"}),
+    "step": Pod(
+        "kubeflow",
+        {
+            "workflows.argoproj.io/workflow": "vl3-train-x",
+            "app.kubernetes.io/part-of": "vl3",
+            "app.kubernetes.io/component": "data",
+        },
+    ),
+    "mlflow": Pod("kubeflow", {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/part-of": "vl3"}),
+    "dns": ENDS["dns"],
+    "s3": ENDS["s3"],
+    "api server": ENDS["api server"],
+    "gateway": Pod("istio-system", {"app": "gateway"}),
+    "anywhere": ENDS["anywhere"],
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "expected"),
+    [
+        ("pipelines", "database", 3306, True),
+        ("gateway", "pipelines", 8888, True),
+        ("other step", "anywhere", 80, True),
+        ("other step", "pipelines", 8887, True),
+        ("step", "pipelines", 8887, True),
+        ("step", "dns", 53, True),
+        ("step", "s3", 443, True),
+        ("step", "api server", 6443, True),
+        ("step", "mlflow", 5000, True),
+        ("step", "anywhere", 80, False),
+        ("other step", "mlflow", 5000, False),
+        ("pipelines", "mlflow", 5000, False),
+        ("pipelines", "step", 22, False),
+    ],
+)
+def test_single_user_shuts_our_pods_alone(
+    source: str, target: str, port: int, expected: bool, single_user: Objects
+) -> None:
+    policies, protocol = of_kind(single_user, "NetworkPolicy"), "UDP" if port == 53 else "TCP"
+    assert is_allowed(policies, SINGLE_USER[source], SINGLE_USER[target], port, protocol) is expected

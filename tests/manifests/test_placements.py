@@ -15,6 +15,7 @@ from vl3.recipes.catalog import get_recipe, recipe_names
 
 # The tiny recipe is what kind runs; the large ones are placed on clusters with GPUs.
 _RUNS_ON = {"kind": ("tiny",), "staging": tuple(recipe_names()), "prod": tuple(recipe_names())}
+_RUNS_ON["single-user"] = _RUNS_ON["staging"]
 _BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 

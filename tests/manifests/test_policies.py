@@ -13,7 +13,12 @@ from tests.manifests.policies import Policy, findings, of_kind
 from tests.support.manifests import load, overlay_text
 
 Objects = list[dict[str, Any]]
-OF_OVERLAY = {"kind": policies.EVERYWHERE, "staging": policies.SHARED_CLUSTERS, "prod": policies.PRODUCTION}
+OF_OVERLAY = {
+    "kind": policies.OWN_NAMESPACE,
+    "staging": policies.SHARED_CLUSTERS,
+    "prod": policies.PRODUCTION,
+    "single-user": policies.SHARED_NAMESPACE,
+}
 
 
 def test_overlay_keeps_its_policies(overlay: tuple[str, Objects]) -> None:
@@ -164,6 +169,22 @@ BROKEN: dict[str, tuple[Policy, Callable[[Objects], Any], str]] = {
         lambda o: _named(o, "NetworkPolicy", "default-deny")["spec"].update(policyTypes=["Ingress"]),
         "Namespace vl3: [default-deny]",
     ),
+    "another owner's label": (
+        policies.namespaces_keep_their_labels,
+        lambda o: _named(o, "Namespace", "vl3")["metadata"]["labels"].update({"app.kubernetes.io/part-of": "vl3"}),
+        "Namespace vl3: [others-label] sets app.kubernetes.io/part-of, which may be its owner's. Leave it out.",
+    ),
+    "account of another namespace": (
+        policies.bindings_stay_in_the_namespace,
+        lambda o: _named(o, "RoleBinding", "vl3-launcher")["subjects"][0].update(namespace="kubeflow"),
+        "RoleBinding vl3/vl3-launcher: [other-namespace] binds vl3-launcher of namespace kubeflow; the objects are in "
+        "vl3. Set it",
+    ),
+    "pod without our label": (
+        policies.pods_are_ours_by_label,
+        lambda o: pod_templates(_named(o, *MLFLOW))[0].labels.pop("app.kubernetes.io/part-of"),
+        "Deployment vl3/mlflow: [unlabelled] makes pods without the label app.kubernetes.io/part-of: vl3.",
+    ),
     "everything open": (
         policies.openings_are_narrow,
         lambda o: _named(o, "NetworkPolicy", "allow-dns")["spec"].update(egress=[{}]),
@@ -264,3 +285,44 @@ def test_policy_names_what_is_broken(production: Objects, case: str) -> None:
 
 def test_every_policy_has_a_broken_variant() -> None:
     assert {policy.__name__ for policy in policies.PRODUCTION} == {policy.__name__ for policy, _, _ in BROKEN.values()}
+
+
+def _policy(objects: Objects, name: str) -> dict[str, Any]:
+    return _named(objects, "NetworkPolicy", name)["spec"]
+
+
+IN_THE_WAY: dict[str, tuple[Callable[[Objects], Any], str]] = {
+    "every pod denied": (
+        lambda o: _policy(o, "default-deny").update(podSelector={}),
+        "NetworkPolicy kubeflow/default-deny: [others-pods] isolates pods without app.kubernetes.io/part-of: vl3",
+    ),
+    "steps of all pipelines isolated": (
+        lambda o: _policy(o, "allow-pipeline-steps")["podSelector"].pop("matchLabels"),
+        "NetworkPolicy kubeflow/allow-pipeline-steps: [others-pods] isolates pods",
+    ),
+    "every pod let in": (
+        lambda o: _policy(o, "allow-mlflow-server")["ingress"][0].update({"from": [{"podSelector": {}}]}),
+        "NetworkPolicy kubeflow/allow-mlflow-server: [others-pods] selects {}, also pods of others.",
+    ),
+    "limits for all": (
+        lambda o: o.append({"kind": "LimitRange", "metadata": {"name": "vl3", "namespace": "kubeflow"}}),
+        "LimitRange kubeflow/vl3: [others-namespace] a LimitRange is for everybody there. Leave it out.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_WAY)
+def test_what_is_in_the_way_of_others_is_named(single_user: Objects, case: str) -> None:
+    break_it, expected = IN_THE_WAY[case]
+    break_it(single_user)
+    found = findings(single_user, [policies.others_are_left_alone])
+    assert any(expected in line for line in found), found
+
+
+def test_nothing_of_the_single_user_overlay_names_the_other_namespace(manifest_copies: Path) -> None:
+    text = overlay_text("single-user", manifest_copies)
+    assert "namespace: vl3" not in text
+    assert 'namespace="vl3"' not in text
+    assert "mlflow.vl3" not in text
+    pipelines = load(overlay_text("single-user/pipelines", manifest_copies))
+    assert {obj["metadata"]["namespace"] for obj in pipelines} == {"kubeflow"}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def _cluster() -> None:
         pytest.skip(f"the kind cluster is not ready ({probe.stderr.strip()}): create it again with `make kind-up`")
 
 
+@pytest.fixture(scope="module")
+def _namespace_of_pipelines() -> Iterator[None]:
+    is_new = _kubectl("create", "namespace", "kubeflow").returncode == 0
+    yield
+    if is_new:
+        _kubectl("delete", "namespace", "kubeflow")
+
+
+@pytest.mark.usefixtures("_namespace_of_pipelines")
 def test_overlay_is_accepted(overlay: tuple[str, list[dict[str, Any]]]) -> None:
     _, objects = overlay
     known = [obj for obj in objects if obj["kind"] not in LEFT_OUT]

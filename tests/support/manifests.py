@@ -14,7 +14,7 @@ from manifests.pin_images import REQUIRED, main
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
-OVERLAYS = ("kind", "staging", "prod")
+OVERLAYS = ("kind", "staging", "prod", "single-user")
 THIRD_PARTY = ("jobset", "trainer", "kueue", "kwok")
 
 
