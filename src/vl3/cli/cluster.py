@@ -30,7 +30,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Option(help="Recipe whose placements are checked.")] = "tiny",
+    recipe: Annotated[str, typer.Option(help="Recipe whose placements and step pods are checked.")] = "tiny",
     overrides: Overrides = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -41,7 +41,7 @@ def check(
     from vl3.launch.check.findings import combined
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    report = inspect_cluster(config.placements, namespace, context)
+    report = inspect_cluster(config.placements, namespace, context, step_pods=config.step_pods)
     if as_json:
         problems = [f"{type(problem).__name__}: {problem}" for problem in report.problems]
         print_json({**asdict(replace(report, problems=())), "problems": problems})

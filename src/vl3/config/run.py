@@ -1,6 +1,6 @@
 """The configuration of one whole run: what a recipe returns and a checkpoint records."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from vl3.config.checks import (
@@ -17,6 +17,7 @@ from vl3.config.checks import (
 from vl3.config.data import DataConfig
 from vl3.config.placement import PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
+from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
 
 _SEEDS_PER_RUN = 4
@@ -158,6 +159,8 @@ class RunConfig:
     """How a stage's processes are started."""
     placements: PlacementTable
     """Where each stage runs on a cluster, by its name."""
+    step_pods: StepPodsConfig = field(default_factory=StepPodsConfig)
+    """What the pods of the workflow's own steps take on a cluster."""
     evaluation: EvaluationConfig
     """How held-out accuracy is measured."""
     promotion: PromotionConfig

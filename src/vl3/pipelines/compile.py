@@ -77,7 +77,7 @@ def compile_manifests() -> dict[str, str]:
     recipes. A version's spec is immutable on the cluster, so its name has a digest of its content:
 
         train-pipeline.yaml   Pipeline vl3-train
-        train-versions.yaml   PipelineVersion vl3-train-0123456789, one for all recipes with the same stage names
+        train-versions.yaml   PipelineVersion vl3-train-0123456789, one for all recipes with the same stages and sizes
     """
     files: dict[str, str] = {}
     for workflow in WORKFLOWS.values():

@@ -9,11 +9,12 @@ from vl3.components.evaluate import evaluate
 from vl3.components.finish import finish
 from vl3.components.report_evaluation import report_evaluation
 from vl3.components.validate_data import validate_data
+from vl3.config.step_pods import StepPodsConfig
 from vl3.pipelines.pod_settings import named
 
 
-def make_pipeline() -> Any:
-    """The workflow, as kfp's compiler takes it; it is the same for every recipe."""
+def make_pipeline(pods: StepPodsConfig) -> Any:
+    """The workflow with its steps in pods of these sizes, as kfp's compiler takes it."""
 
     @dsl.pipeline(name="vl3-evaluate", description="Measures the held-out accuracy of a VideoLLaMA3-style model.")
     def evaluation(workflow: dict) -> None:
@@ -22,13 +23,13 @@ def make_pipeline() -> Any:
         Args:
             workflow: the parameters of the run (vl3.config.parameters).
         """
-        last = named(finish(workflow=workflow), "finish")
+        last = named(finish(workflow=workflow), "finish", pods)
         with dsl.ExitHandler(last, name="workflow"):
-            start = named(check_prerequisites(workflow=workflow), "check-prerequisites").outputs["start"]
-            data = named(validate_data(workflow=workflow, start=start), "validate-data").outputs
+            start = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods).outputs["start"]
+            data = named(validate_data(workflow=workflow, start=start), "validate-data", pods).outputs
             scores = evaluate(workflow=workflow, start=start, dataset=data["dataset"], checkpoint=start)
-            measured = named(scores, "evaluate").outputs["evaluation"]
+            measured = named(scores, "evaluate", pods).outputs["evaluation"]
             page = report_evaluation(workflow=workflow, start=start, **data, evaluation=measured)
-            named(page, "report-evaluation")
+            named(page, "report-evaluation", pods)
 
     return evaluation

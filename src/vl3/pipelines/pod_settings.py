@@ -9,6 +9,8 @@ from typing import Any
 
 from kfp import kubernetes
 
+from vl3.config.step_pods import PodSize, StepPodsConfig, cpu_quantity, memory_quantity
+
 SETTINGS = "vl3-settings"
 """ConfigMap of the namespace with the settings of every pod."""
 CREDENTIALS = "vl3-s3"
@@ -27,16 +29,10 @@ _OPTIONAL_CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_SESSION_TOKEN",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PodSettings:
-    """Settings of a task's pod."""
+    """Settings of a task's pod that are the same for every recipe."""
 
     role: str
-    """Value of the label app.kubernetes.io/component; names the image."""
-    cpus: tuple[str, str]
-    """Cores, request and limit."""
-    memory: tuple[str, str]
-    """Memory, request and limit; shared memory counts as memory."""
-    shm: str | None = None
-    """Size of /dev/shm; None keeps the container runtime's 64 MiB."""
+    """Value of the label app.kubernetes.io/component; names the image, and the size in the recipe's `step_pods`."""
     timeout_seconds: int | None = None
     """Time that a pod may run, image pull included; None if the task enforces its own limits."""
     max_retries: int = 2
@@ -52,27 +48,19 @@ _RETRY_SECONDS = 365 * 24 * 3600
 the number of tries is one already, and each try has its own deadline. So it is longer than any step, also than a
 launcher that waits for quota and trains for weeks and has no deadline. It counts the time in which a pod waits for a
 node, which a deadline does not, so a multiple of the deadlines would not do."""
-_LIGHT = PodSettings(role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600)
+_LIGHT = PodSettings(role="launcher", timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.
-    "check-prerequisites": PodSettings(
-        role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=3600, max_retries=0
-    ),
-    "validate-data": PodSettings(
-        role="data", cpus=("4", "8"), memory=("8Gi", "16Gi"), timeout_seconds=_LAST_RESORT_SECONDS
-    ),
-    "evaluate": PodSettings(
-        role="evaluator", cpus=("4", "16"), memory=("16Gi", "64Gi"), shm="4Gi", timeout_seconds=_LAST_RESORT_SECONDS
-    ),
+    "check-prerequisites": PodSettings(role="launcher", timeout_seconds=3600, max_retries=0),
+    "validate-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
+    "evaluate": PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS),
     "promote": _LIGHT,
     "report": _LIGHT,
     "report-evaluation": _LIGHT,
     # More retries than any other task, because it frees GPUs.
-    "finish": PodSettings(
-        role="launcher", cpus=("250m", "2"), memory=("1Gi", "4Gi"), timeout_seconds=1800, max_retries=4
-    ),
+    "finish": PodSettings(role="launcher", timeout_seconds=1800, max_retries=4),
 }
-_TRAINING = PodSettings(role="launcher", cpus=("250m", "1"), memory=("512Mi", "2Gi"))
+_TRAINING = PodSettings(role="launcher")
 """The launcher enforces the stage's limits for queueing and running itself; a timeout of its pod would only kill it
 without a message."""
 
@@ -82,18 +70,20 @@ def settings_of(name: str) -> PodSettings:
     return _TRAINING if name.startswith("train-") else _SETTINGS[name]
 
 
-def named(task: Any, name: str) -> Any:
+def named(task: Any, name: str, pods: StepPodsConfig) -> Any:
     """Set a task's name and pod, and switch off KFP's cache: it would reuse results without verifying them."""
     task.set_display_name(name)
     task.set_caching_options(False)
-    return apply_pod_settings(task, name)
+    return apply_pod_settings(task, name, pods)
 
 
-def apply_pod_settings(task: Any, name: str) -> Any:
-    """Apply the pod settings to a task of the workflow."""
+def apply_pod_settings(task: Any, name: str, pods: StepPodsConfig) -> Any:
+    """Apply the pod settings to a task of the workflow, with the size that the recipe gives to its kind."""
     settings = settings_of(name)
-    task.set_cpu_request(settings.cpus[0]).set_cpu_limit(settings.cpus[1])
-    task.set_memory_request(settings.memory[0]).set_memory_limit(settings.memory[1])
+    size: PodSize = getattr(pods, settings.role)
+    memory = memory_quantity(size.memory_gib)
+    task.set_cpu_request(cpu_quantity(size.cpus)).set_cpu_limit(cpu_quantity(size.cpu_limit))
+    task.set_memory_request(memory).set_memory_limit(memory)
     kubernetes.set_security_context(task, run_as_user=USER_ID, run_as_group=USER_ID, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")  # tags are never moved
     # Also for none: a task that says nothing gets the server's own number (two, in Kubeflow Pipelines 2.17).
@@ -102,19 +92,19 @@ def apply_pod_settings(task: Any, name: str) -> Any:
     )
     if settings.timeout_seconds is not None:
         kubernetes.set_timeout(task, settings.timeout_seconds)
-    _mount(task, settings)
+    _mount(task, size)
     _pass_environment(task)
     _label(task, name, settings.role)
     return task
 
 
-def _mount(task: Any, settings: PodSettings) -> None:
+def _mount(task: Any, size: PodSize) -> None:
     """Mount a writable /tmp for downloads: the images run with a read-only root. Also certificates and /dev/shm."""
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")  # noqa: S108 - the pod's own
     kubernetes.use_config_map_as_volume(task, AUTHORITY, mount_path=_AUTHORITY_FOLDER, optional=True)
-    if settings.shm is not None:
-        path = "/dev/shm"  # noqa: S108
-        kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=path, medium="Memory", size_limit=settings.shm)
+    if size.shm_gib:
+        path, limit = "/dev/shm", memory_quantity(size.shm_gib)  # noqa: S108
+        kubernetes.empty_dir_mount(task, volume_name="shm", mount_path=path, medium="Memory", size_limit=limit)
 
 
 def _pass_environment(task: Any) -> None:

@@ -12,12 +12,13 @@ from vl3.components.promote import promote
 from vl3.components.report import report
 from vl3.components.train_stage import train_stage
 from vl3.components.validate_data import validate_data
+from vl3.config.step_pods import StepPodsConfig
 from vl3.pipelines.pod_settings import named
 from vl3.pipelines.workflows import train_task
 
 
-def make_pipeline(stages: Sequence[str]) -> Any:
-    """The workflow for a run that trains these stages, as kfp's compiler takes it."""
+def make_pipeline(stages: Sequence[str], pods: StepPodsConfig) -> Any:
+    """The workflow for a run that trains these stages, its steps in pods of these sizes, as kfp's compiler takes it."""
 
     @dsl.pipeline(name="vl3-train", description="Trains, evaluates and promotes a VideoLLaMA3-style model.")
     def train(workflow: dict) -> None:
@@ -26,19 +27,19 @@ def make_pipeline(stages: Sequence[str]) -> Any:
         Args:
             workflow: the parameters of the run (vl3.config.parameters).
         """
-        last = named(finish(workflow=workflow), "finish")
+        last = named(finish(workflow=workflow), "finish", pods)
         with dsl.ExitHandler(last, name="workflow"):
-            start = named(check_prerequisites(workflow=workflow), "check-prerequisites").outputs["start"]
-            data = named(validate_data(workflow=workflow, start=start), "validate-data").outputs
+            start = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods).outputs["start"]
+            data = named(validate_data(workflow=workflow, start=start), "validate-data", pods).outputs
             checkpoint = start
             for stage in stages:
                 task = train_stage(workflow=workflow, stage=stage, initial=checkpoint, dataset=data["dataset"])
-                checkpoint = named(task, train_task(stage)).outputs["checkpoint"]
+                checkpoint = named(task, train_task(stage), pods).outputs["checkpoint"]
             scores = evaluate(workflow=workflow, start=start, dataset=data["dataset"], checkpoint=checkpoint)
-            evaluation = named(scores, "evaluate").outputs["evaluation"]
+            evaluation = named(scores, "evaluate", pods).outputs["evaluation"]
             decision = promote(workflow=workflow, **data, checkpoint=checkpoint, evaluation=evaluation)
-            promotion = named(decision, "promote").outputs["promotion"]
+            promotion = named(decision, "promote", pods).outputs["promotion"]
             made = {"checkpoint": checkpoint, "evaluation": evaluation, "promotion": promotion}
-            named(report(workflow=workflow, start=start, **data, **made), "report")
+            named(report(workflow=workflow, start=start, **data, **made), "report", pods)
 
     return train

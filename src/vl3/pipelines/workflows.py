@@ -113,7 +113,7 @@ def _check_train(config: RunConfig, parameters: WorkflowParameters) -> None:
 def _train_pipeline(config: RunConfig, parameters: WorkflowParameters) -> Any:
     from vl3.pipelines.train import make_pipeline
 
-    return make_pipeline(choose_stages(list(config.stages), parameters.stages))
+    return make_pipeline(choose_stages(list(config.stages), parameters.stages), config.step_pods)
 
 
 def _check_evaluate(_: RunConfig, parameters: WorkflowParameters) -> None:
@@ -126,10 +126,10 @@ def _check_evaluate(_: RunConfig, parameters: WorkflowParameters) -> None:
     check_model_uri(parameters.model_uri)
 
 
-def _evaluate_pipeline(*_: Any) -> Any:
+def _evaluate_pipeline(config: RunConfig, _: WorkflowParameters) -> Any:
     from vl3.pipelines.evaluate import make_pipeline
 
-    return make_pipeline()
+    return make_pipeline(config.step_pods)
 
 
 WORKFLOWS = {

@@ -8,7 +8,7 @@ from vl3.errors import ConfigError
 
 
 def stage_view(config: RunConfig, stage: str) -> dict[str, Any]:
-    """The effective configuration of one stage as plain data: the other stages' rows are left out.
+    """The effective configuration of one stage as plain data, without other stages' rows and other steps' pods.
 
     Raises:
         ConfigError: the configuration has no such stage.
@@ -16,5 +16,6 @@ def stage_view(config: RunConfig, stage: str) -> dict[str, Any]:
     if stage not in config.stages:
         raise ConfigError(f"recipe {config.name} has no stage {stage!r}. Its stages: {', '.join(config.stages)}.")
     data = to_dict(config)
+    del data["step_pods"]
     row, placement = (data.pop(table)[stage] for table in ("stages", "placements"))
     return {"stage": stage, "stage_number": config.stage_number(stage), **row, **data, "placement": placement}

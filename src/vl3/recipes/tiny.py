@@ -14,6 +14,7 @@ from vl3.config.run import (
     RunConfig,
 )
 from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_table
+from vl3.config.step_pods import PodSize, StepPodsConfig
 from vl3.recipes.mixture import load_mixture
 
 
@@ -59,6 +60,7 @@ def tiny() -> RunConfig:
         ),
         launch=LaunchConfig(backend="local", processes_per_node=2, threads_per_process=1),
         placements=_placements(),
+        step_pods=_step_pods(),
         evaluation=EvaluationConfig(samples_per_task=100, max_new_tokens=16, batch_size=64, processes=2),
         promotion=PromotionConfig(
             registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
@@ -76,7 +78,7 @@ def _placements() -> PlacementTable:
         nodes=1,
         processes_per_node=2,
         gpus_per_node=0,
-        cpus_per_node=1.4,
+        cpus_per_node=1.2,
         memory_gib=4.0,
         shm_gib=0.5,
         queue="cpu",
@@ -84,8 +86,17 @@ def _placements() -> PlacementTable:
         queue_timeout_seconds=600.0,
         max_retries=2,
     )
-    two_pods = replace(one_pod, nodes=2, processes_per_node=1, cpus_per_node=0.7, memory_gib=3.0)
+    two_pods = replace(one_pod, nodes=2, processes_per_node=1, cpus_per_node=0.6, memory_gib=3.0)
     return {"vision_adaptation": two_pods, "alignment": one_pod, "multitask": one_pod, "video": one_pod}
+
+
+def _step_pods() -> StepPodsConfig:
+    """Each fits on a node of two cores that other pods share; a launcher also beside the stage that it watches."""
+    return StepPodsConfig(
+        launcher=PodSize(cpus=0.1, cpu_limit=2.0, memory_gib=1.0),
+        data=PodSize(cpus=1.0, cpu_limit=2.0, memory_gib=2.0),
+        evaluator=PodSize(cpus=1.0, cpu_limit=2.0, memory_gib=4.0, shm_gib=0.5),
+    )
 
 
 def _stages() -> StageTable:

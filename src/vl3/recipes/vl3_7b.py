@@ -15,9 +15,12 @@ def vl3_7b() -> RunConfig:
     `model.vision_base` is the released 2B model; set it to the checkpoint of a 2B run of your own to start from that.
     """
     base = vl3_2b()
+    # Ours: each of the eight processes of an evaluation holds the 16 GB of a model.
+    evaluator = replace(base.step_pods.evaluator, memory_gib=192.0)
     return replace(
         base,
         name="vl3_7b",
         model=ModelConfig(vision_base="hf://DAMO-NLP-SG/VideoLLaMA3-2B", language_base="hf://Qwen/Qwen2.5-7B-Instruct"),
+        step_pods=replace(base.step_pods, evaluator=evaluator),
         promotion=replace(base.promotion, registered_model="vl3-7b"),
     )

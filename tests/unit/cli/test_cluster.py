@@ -33,8 +33,8 @@ def inspected(monkeypatch: pytest.MonkeyPatch) -> Any:
     asked: list[Any] = []
 
     def arrange(problems: Sequence[Vl3Error] = (), notes: Sequence[str] = ()) -> list[Any]:
-        def inspect(placements: Any, namespace: str | None, context: str | None) -> CheckReport:
-            asked.append((placements, namespace, context))
+        def inspect(placements: Any, namespace: str | None, context: str | None, *, step_pods: Any) -> CheckReport:
+            asked.append((placements, namespace, context, step_pods.evaluator.cpus))
             rows = [
                 PlacementRow(
                     stage=stage,
@@ -64,6 +64,7 @@ def inspected(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.CaptureFixture[str]) -> None:
     asked = inspected(notes=["something to know"])
     arguments = ["--set", "placements.video.queue=night", "--namespace", "team", "--context", "prod"]
+    arguments += ["--set", "step_pods.evaluator.cpus=0.5"]
     assert run(["cluster", "check", *arguments]) == 0
     assert capsys.readouterr().out == (
         "https://10.0.0.1:6443 (Kubernetes v1.36.3), namespace vl3\n"
@@ -75,7 +76,7 @@ def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.Capture
         "note: something to know\n"
         "ok\n"
     )
-    assert asked[0][1:] == ("team", "prod")
+    assert asked[0][1:] == ("team", "prod", 0.5)
 
 
 def test_a_check_as_json_has_the_problems_too(inspected: Any, capsys: pytest.CaptureFixture[str]) -> None:

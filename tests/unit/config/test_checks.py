@@ -32,6 +32,7 @@ OBJECTS = [
     TINY.engine,
     TINY.launch,
     TINY.placements["video"],
+    TINY.step_pods.evaluator,
     TINY.evaluation,
     TINY.promotion,
 ]

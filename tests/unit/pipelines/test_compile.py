@@ -12,16 +12,23 @@ def test_a_version_is_the_compiled_workflow_and_is_named_by_it(tmp_path: Path) -
     ir = tmp_path / "train.yaml"
     compile_train(ir)
     spec, platform = yaml.safe_load_all(ir.read_text(encoding="utf-8"))
-    version = yaml.safe_load(compile_manifests()["train-versions.yaml"])
+    versions = {one["metadata"]["name"]: one for one in yaml.safe_load_all(compile_manifests()["train-versions.yaml"])}
+    version = versions[f"vl3-train-{ir_digest(ir)[:10]}"]
     assert version["spec"]["pipelineSpec"] == spec
     assert version["spec"]["platformSpec"] == platform
-    assert version["metadata"]["name"] == f"vl3-train-{ir_digest(ir)[:10]}"
     assert version["metadata"]["annotations"]["vl3.dev/ir-sha256"] == ir_digest(ir)
     assert version["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] == "Prune=false"
 
 
+def test_each_recipe_has_its_version_with_its_sizes() -> None:
+    versions = list(yaml.safe_load_all(compile_manifests()["evaluate-versions.yaml"]))
+    executors = [one["spec"]["pipelineSpec"]["deploymentSpec"]["executors"] for one in versions]
+    sizes = [one["exec-evaluate"]["container"]["resources"]["resourceMemoryRequest"] for one in executors]
+    assert sizes == ["4096Mi", "65536Mi", "196608Mi"]
+
+
 def test_the_version_belongs_to_the_pipeline() -> None:
-    manifests = {name: yaml.safe_load(text) for name, text in compile_manifests().items()}
+    manifests = {name: next(yaml.safe_load_all(text)) for name, text in compile_manifests().items()}
     assert manifests["evaluate-versions.yaml"]["spec"]["pipelineName"] == "vl3-evaluate"
     pipeline, version = manifests["train-pipeline.yaml"], manifests["train-versions.yaml"]
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")

@@ -1,12 +1,15 @@
 """What the compiled workflow asks of a cluster, for every task."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.workflows import TASKS, compile_train
+from tests.support.workflows import TASKS, TRAIN, compile_train
 from vl3.components import images
+from vl3.config.parameters import WorkflowParameters
+from vl3.pipelines.compile import compile_workflow
 from vl3.pipelines.pod_settings import settings_of
 
 MONTH_SECONDS = 31 * 24 * 3600
@@ -115,8 +118,34 @@ def test_images_by_role(pods: dict[str, dict[str, Any]]) -> None:
         assert pod["podMetadata"]["labels"]["app.kubernetes.io/component"] == settings_of(name).role
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_pod_has_the_size_of_the_recipe(pods: dict[str, dict[str, Any]], name: str) -> None:
+    cpu, memory = {"validate-data": ("1000m", "2048Mi"), "evaluate": ("1000m", "4096Mi")}.get(name, ("100m", "1024Mi"))
+    found = {key: value for key, value in pods[name]["container"]["resources"].items() if key.startswith("resource")}
+    assert found == {
+        "resourceCpuRequest": cpu,
+        "resourceCpuLimit": "2000m",
+        "resourceMemoryRequest": memory,
+        "resourceMemoryLimit": memory,
+    }
+
+
+def test_an_override_sizes_the_pods_of_its_kind_alone(tmp_path: Path) -> None:
+    overrides = ("step_pods.data.cpus=0.25", "step_pods.data.memory_gib=0.5", "step_pods.data.shm_gib=0.125")
+    compile_workflow(TRAIN, WorkflowParameters(recipe="tiny", overrides=overrides), tmp_path / "train.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "train.yaml").read_text(encoding="utf-8"))
+    executors = spec["deploymentSpec"]["executors"]
+    resources = executors["exec-validate-data"]["container"]["resources"]
+    assert (resources["resourceCpuRequest"], resources["resourceMemoryLimit"]) == ("250m", "512Mi")
+    assert executors["exec-evaluate"]["container"]["resources"]["resourceCpuRequest"] == "1000m"
+    settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-validate-data"]
+    assert {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "128Mi"} in settings[
+        "emptyDirMounts"
+    ]
+
+
 def test_evaluation_has_shared_memory(pods: dict[str, dict[str, Any]]) -> None:
-    shm = {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "4Gi"}
+    shm = {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "512Mi"}
     assert [name for name, pod in pods.items() if shm in pod["emptyDirMounts"]] == ["evaluate"]
 
 

@@ -51,6 +51,7 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "promotion.min_mean_accuracy=0.1",
         "data.build_workers=1",
         "placements.alignment.queue=other",
+        "step_pods.launcher.memory_gib=3",
         "launch.backend=trainjob",
         "launch.processes_per_node=1",
         "launch.threads_per_process=2",

@@ -31,7 +31,7 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacementRow:
-    """A stage in the table of `vl3 cluster check`."""
+    """A stage, or a kind of step pod, in the table of `vl3 cluster check`; a step pod has no pool, queue and quota."""
 
     stage: str
     pool: str
@@ -41,7 +41,7 @@ class PlacementRow:
     quota: str
     """Requested, and the maximum that the queue can have, `16 of 32 GPUs`; `?` if not known."""
     nodes: str
-    """Number of nodes in the pool, `4`; `?` if not known."""
+    """Number of nodes in the pool, `4`, or of those that hold such a step pod; `?` if not known."""
 
 
 def placement_field(stages: Iterable[str], name: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """Whether a placement can ever run: within the most that Kueue can give it, and on the existing nodes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
@@ -9,7 +9,7 @@ from vl3.config.placement import PlacementConfig
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, PlacementRow, amount, joined, listed, placement_field
-from vl3.launch.check.nodes import PodShape, allocatable, is_ready, nodes_of, pods_on, why_not_flavor
+from vl3.launch.check.nodes import PodShape, is_ready, nodes_of, pods_on, shortages, why_not_flavor
 from vl3.launch.check.placement import Placements, pod_template
 from vl3.launch.check.quota import Amounts, QuotaTree, cohort_of
 from vl3.launch.trainjob.names import RUNTIME_PREFIX
@@ -264,20 +264,13 @@ def _no_node(fit: PlacementFit, flavor: str, facts: ClusterFacts) -> ClusterErro
 def _no_node_that_big(fit: PlacementFit, flavor: str, nodes: Sequence[Object]) -> ConfigError:
     small = [
         f"{amount(name, each)}, the largest has {amount(name, largest)}"
-        for name, each, largest in _shortages(fit, nodes)
+        for name, each, largest in shortages(fit.pod, nodes)
     ] or ["a combination that none of them has"]
     return ConfigError(
         f"{fit.where}: no node of flavour {flavor} holds even one of its pods. A pod requests {'; '.join(small)} "
         f"allocatable ({len(nodes)} nodes checked). Lower the requests per node and raise {fit.where}.nodes, or set a "
         "pool of larger nodes."
     )
-
-
-def _shortages(fit: PlacementFit, nodes: Sequence[Object]) -> Iterator[tuple[str, Decimal, Decimal]]:
-    for name, each in fit.pod.requests.items():
-        largest = max(allocatable(node, name) for node in nodes)
-        if each > largest:
-            yield name, each, largest
 
 
 def _row(

@@ -1,6 +1,6 @@
 """Which flavours and nodes suit a pod, and how many pods a node holds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -92,6 +92,14 @@ def pods_on(node: Object, pod: PodShape) -> int:
     200 GiB.
     """
     return min((int(allocatable(node, name) // each) for name, each in pod.requests.items() if each), default=0)
+
+
+def shortages(pod: PodShape, nodes: Sequence[Object]) -> Iterator[tuple[str, Decimal, Decimal]]:
+    """Each resource of which no node has as much as the pod requests: its name, the request, the most that one has."""
+    for name, each in pod.requests.items():
+        largest = max(allocatable(node, name) for node in nodes)
+        if each > largest:
+            yield name, each, largest
 
 
 def allocatable(node: Object, resource: str) -> Decimal:

@@ -33,20 +33,21 @@ _TRIES = 6
 _REVIEWS = Resource("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", is_namespaced=False)
 
 
-def read_facts(client: Client, version: str, placements: Placements) -> ClusterFacts:
+def read_facts(client: Client, version: str, placements: Placements, *, of_all_nodes: bool = False) -> ClusterFacts:
     """Take the snapshot that the checks judge.
 
     Args:
         client: client of a reachable server.
         version: the server's version.
-        placements: the placements to judge; nodes of other pools are not read.
+        placements: the placements to judge.
+        of_all_nodes: whether to read nodes of other pools, too.
 
     Raises:
         ConfigError: the server rejects our credentials.
         ClusterError: the server failed during the requests.
     """
     try:
-        return _read(client, version, placements)
+        return _read(client, version, placements, of_all_nodes=of_all_nodes)
     except ApiUnreachableError as error:
         raise ClusterError(f"{error}: it stopped answering during the check. Check again when it is back.") from error
     except ApiError as error:
@@ -71,7 +72,7 @@ def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> 
     )
 
 
-def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:
+def _read(client: Client, version: str, placements: Placements, *, of_all_nodes: bool) -> ClusterFacts:
     apis = _served(client)
     reading = _Reading(client, apis)
     reading.read_one(ObjectKind.NAMESPACE, client.namespace)
@@ -87,7 +88,10 @@ def _read(client: Client, version: str, placements: Placements) -> ClusterFacts:
     if has_namespace:
         reading.read_all(ObjectKind.LOCAL_QUEUE)
         _read_companions(reading, placements)
-    _read_nodes(reading, placements)
+    if of_all_nodes:
+        reading.read_all(ObjectKind.NODE)
+    else:
+        _read_nodes(reading, placements)
     denied = tuple(_denied(client)) if has_namespace else ()
     fields = _trainjob_fields(client) if TRAINER in apis else None
     may_try = has_namespace and not denied and fields is not None and fields.issuperset(TRAINJOB_FIELDS)

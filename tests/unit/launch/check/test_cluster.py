@@ -92,7 +92,7 @@ def test_a_cluster_with_everything_has_no_problem(facts: ClusterFacts) -> None:
 
 def test_a_pool_without_gpus_is_counted_in_cores(facts: ClusterFacts) -> None:
     first = judge(placed("tiny"), facts).rows[0]
-    assert (first.pods, first.quota, first.nodes) == ("2 x 0.7 cores", "1.4 of 4 cores", "1")
+    assert (first.pods, first.quota, first.nodes) == ("2 x 0.6 cores", "1.2 of 4 cores", "1")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_a_pool_without_gpus_is_counted_in_cores(facts: ClusterFacts) -> None:
         ),
         pytest.param(
             ["placements.video.nodes=12"],
-            "placements.video requests more from ClusterQueue vl3-cpu than it can ever give: 16.8 cores (12 pods of "
-            "1.4 cores, can have 4 cores at most) and 48 GiB of memory (12 pods of 4 GiB of memory, can have 16 GiB "
+            "placements.video requests more from ClusterQueue vl3-cpu than it can ever give: 14.4 cores (12 pods of "
+            "1.2 cores, can have 4 cores at most) and 48 GiB of memory (12 pods of 4 GiB of memory, can have 16 GiB "
             "of memory at most). The job would wait forever. Lower placements.video.nodes or the requests per node, "
             "set a larger queue, or have the quota of flavour cpu raised.",
             id="more than the quota",

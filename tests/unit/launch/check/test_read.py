@@ -124,6 +124,12 @@ def test_only_nodes_of_the_placements_pools_are_read(client: RecordedClient, pla
     assert {node["metadata"]["labels"]["vl3.dev/pool"] for node in facts.objects[ObjectKind.NODE].values()} == {"cpu"}
 
 
+def test_nodes_of_all_pools_are_read_for_the_step_pods(client: RecordedClient, placements: Placements) -> None:
+    facts = read_facts(client, "v1.36.3", placements, of_all_nodes=True)  # type: ignore[arg-type]
+    assert [asked for asked in client.asked if asked.startswith("nodes")] == ["nodes"]
+    assert len(facts.objects[ObjectKind.NODE]) == 5
+
+
 def test_long_lists_come_page_by_page(client: RecordedClient, placements: Placements) -> None:
     client.page_size = 1
     facts = read(client, placements)
