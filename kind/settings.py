@@ -20,8 +20,8 @@ KUEUE_IMAGE = "registry.k8s.io/kueue/kueue:v0.18.4"
 KWOK_IMAGE = "registry.k8s.io/kwok/kwok:v0.7.0"
 SEAWEEDFS_IMAGE = "vl3/seaweedfs:kind"
 POSTGRES_IMAGE = "vl3/postgres:kind"
-PROJECT_IMAGES = ("ghcr.io/vl3/launcher:0.1.0", "ghcr.io/vl3/trainer:0.1.0", "ghcr.io/vl3/mlflow:0.1.0")
-"""Built by `make images`; loaded into the cluster if Docker has them."""
+PROJECT_IMAGES = tuple(f"ghcr.io/vl3/{role}:0.1.0" for role in ("launcher", "trainer", "mlflow", "data", "evaluator"))
+"""Built by `make images`; loaded into the cluster if Docker has them. All that the whole workflow runs in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
