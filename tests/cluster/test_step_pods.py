@@ -125,7 +125,7 @@ def test_a_step_s_pod_starts_restricted_with_its_requests_and_does_its_work(ran:
     assert container["resources"]["limits"] == {"cpu": "2", "memory": memory}
     (status,) = pod["status"]["containerStatuses"]
     assert status["restartCount"] == 0
-    assert status["user"]["linux"]["uid"] == 65532
+    assert container["securityContext"]["runAsUser"] == 65532
 
 
 def test_the_stages_ran_as_trainjobs_beside_their_launchers(ran: dict[str, Ran]) -> None:

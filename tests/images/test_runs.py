@@ -1,6 +1,7 @@
 """Each image at its work: the steps as KFP starts them, a stage of training, an evaluation, the tracking server."""
 
 import json
+import shutil
 import time
 import urllib.parse
 from dataclasses import asdict
@@ -36,6 +37,22 @@ import vl3.steps.check_prerequisites, vl3.steps.finish, vl3.steps.promote, vl3.s
 import vl3.launch.check.cluster, vl3.report.page
 import kubernetes.client, minio, mlflow.tracking
 assert "torch" not in sys.modules and "sqlalchemy" not in sys.modules
+"""
+DOWNLOAD = f"""
+import os, pathlib, sys
+sys.path.insert(0, "{DATA}")
+from hub_server import hub_server
+
+model = pathlib.Path("/tmp/model")
+model.mkdir()
+(model / "config.json").write_text("{{}}")
+(model / "model.safetensors").write_bytes(bytes(3_000_000))
+with hub_server() as hub:
+    hub.models["owner/model", "main"] = model
+    os.environ["HF_ENDPOINT"] = hub.endpoint
+    from vl3.store.bases import base_folder
+    folder = base_folder("hf://owner/model")
+print({{path.name: path.stat().st_size for path in sorted(folder.iterdir())}})
 """
 EVALUATE = """
 import json, pathlib, sys
@@ -154,6 +171,12 @@ def test_launcher_imports_the_light_steps_and_offers_the_commands(containers: Co
     assert "Train, promote and evaluate" in help_text
     requirements = containers.output("launcher", "sh", "-c", 'cat "$VL3_TRAINER_REQUIREMENTS"')
     assert requirements == (ROOT / "images/trainer/requirements.txt").read_text(encoding="utf-8")
+
+
+def test_launcher_downloads_a_base_from_a_hub(containers: Containers) -> None:
+    shutil.copy(ROOT / "tests/support/hub_server.py", containers.folder)
+    printed = containers.output("launcher", "python", "-c", DOWNLOAD, environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    assert printed == "{'config.json': 2, 'model.safetensors': 3000000}\n"
 
 
 def test_launcher_runs_the_prerequisites_and_names_all_that_is_missing(
