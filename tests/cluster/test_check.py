@@ -194,7 +194,7 @@ def test_the_kind_overlay_has_all_that_tiny_needs_and_the_launcher_may_see_it(
     lines = answer.out.splitlines()
     assert re.fullmatch(r"https://127\.0\.0\.1:\d+ \(Kubernetes v1\.\d+\.\d+\), namespace vl3", lines[0])
     assert lines[1].split() == ["stage", "pool", "pods", "queue", "quota", "nodes"]
-    assert lines[2].split()[:6] == ["vision_adaptation", "cpu", "2", "x", "0.7", "cores"]
+    assert lines[2].split()[:6] == ["vision_adaptation", "cpu", "2", "x", "0.6", "cores"]
     assert lines[-1] == "ok"
     (note,) = [line for line in lines if line.startswith("note")]
     assert note.startswith("note: not checked: which failed steps Kubeflow Pipelines retries"), "it is not on kind"
