@@ -81,7 +81,7 @@ def test_the_exit_handler_frees_what_a_killed_launcher_left_and_names_the_failed
     run = workflow_run(run_id)
     assert (run["status"], run["vl3.failed_task"]) == ("FAILED", "train-video")
     assert run["vl3.error"] == "ClusterError: the node was lost"
-    assert noted_failures(_artifacts(run_id), run_id) == []
+    assert [note.message for note in noted_failures(_artifacts(run_id), run_id)] == ["the node was lost"]
 
 
 @pytest.mark.slow

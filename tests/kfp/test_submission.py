@@ -1,19 +1,24 @@
 """Submit, follow, read logs, cancel and retry on a real Kubeflow Pipelines server."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kfp.conftest import Pipelines, argo_retries, mlflow_states, wait_for
 from tests.support.workflows import TASKS
+from vl3.cli import submitted
+from vl3.components.images import DATA
 from vl3.errors import ConfigError
 from vl3.launch.step_pods import find_step_pods
-from vl3.pipelines.compile import version_name
+from vl3.pipelines.compile import compile_workflow, version_name
 from vl3.pipelines.pod_names import pod_name
+from vl3.pipelines.server import Server
 from vl3.pipelines.submit import archived_log, cancel, find_run, follow, our_runs, submit
-from vl3.pipelines.tasks import task_states
+from vl3.pipelines.tasks import run_state, task_states
 
 pytestmark = [pytest.mark.kfp, pytest.mark.slow, pytest.mark.timeout(5400)]
 
@@ -28,7 +33,7 @@ def test_a_run_goes_to_its_end_and_again_reuses_everything(pipelines: Pipelines)
     assert len(digest) == 64
     assert submit(pipelines.server, submission)[0].run_id == run.run_id, "an active run is not submitted twice"
     *_, ended = follow(pipelines.server, find_run(pipelines.server, submission.run_id))
-    assert ended.state == "SUCCEEDED", [(state.name, state.state, state.error) for state in task_states(ended)]
+    assert ended.state == "SUCCEEDED", submitted.status_of(pipelines.server, ended)
     states = {state.name: state for state in task_states(ended)}
     assert list(states) == TASKS
     assert {state.state for state in states.values()} == {"SUCCEEDED"}
@@ -59,7 +64,15 @@ def test_a_cancelled_run_ends_and_goes_on_when_submitted_again(pipelines: Pipeli
     running = wait_for(states, lambda run: state(run) == "RUNNING")
     ended, was_active = cancel(pipelines.server, running, timeout_seconds=300)
     assert was_active
-    assert ended.state in ("CANCELED", "FAILED")
+    assert (ended.state, run_state(ended)) == ("FAILED", "CANCELED"), "what the server says, and what is meant"
+    before = ["check-prerequisites", "validate-data"]
+    states_at_end = dict.fromkeys(TASKS, "SKIPPED") | dict.fromkeys(before, "SUCCEEDED") | {"finish": "SUCCEEDED"}
+    assert {one.name: one.state for one in task_states(ended)} == states_at_end | {
+        "train-vision-adaptation": "CANCELED"
+    }
+    listed = {run.run_id: run_state(run) for run in our_runs(pipelines.server, limit=100)}
+    assert listed[ended.run_id] == "CANCELED", "the list has the history, too"
+    assert cancel(pipelines.server, ended, timeout_seconds=1)[1] is False
     end = "\n".join(pipelines.log(ended, "finish"))
     assert f"run {submission.run_id}: KILLED" in end, "the exit handler runs after a cancel"
     if pipelines.mlflow:
@@ -88,8 +101,12 @@ def test_a_failed_run_is_reported_by_the_exit_handler_and_retried_with_the_same_
     submit(pipelines.server, bad)
     *_, failed = follow(pipelines.server, find_run(pipelines.server, bad.run_id))
     states = {state.name: state for state in task_states(failed)}
-    assert failed.state == "FAILED"
+    assert (failed.state, run_state(failed)) == ("FAILED", "FAILED")
     assert states["check-prerequisites"].state == "FAILED"
+    assert {states[task].state for task in TASKS[1:-1]} == {"SKIPPED"}
+    told = submitted.status_of(pipelines.server, failed)
+    assert "no-such-bucket-of-ours" in told["tasks"][0]["text"], "the note outlives the exit handler"
+    assert told["remarks"] == []
     tries = [pod for pod in find_step_pods(pipelines.client(), failed.run_id) if pod.task == "check-prerequisites"]
     assert [pod.reason for pod in tries] == ["its container main ended with exit code 1"], (
         "what no retry cures is not retried"
@@ -103,6 +120,32 @@ def test_a_failed_run_is_reported_by_the_exit_handler_and_retried_with_the_same_
     submit(pipelines.server, good)
     *_, ended = follow(pipelines.server, find_run(pipelines.server, good.run_id))
     assert ended.state == "SUCCEEDED"
+
+
+def test_a_step_that_cannot_start_is_told_with_the_clusters_reason(pipelines: Pipelines, tmp_path: Path) -> None:
+    submission = pipelines.submission()
+    ir, missing = tmp_path / "workflow.yaml", f"{DATA.partition(':')[0]}:no-such-tag"
+    compile_workflow(submission.workflow, submission.parameters, ir)
+    ir.write_text(ir.read_text(encoding="utf-8").replace(DATA, missing), encoding="utf-8")
+    parameters = {"workflow": submission.parameters.to_dict()}
+    run = pipelines.server.submit(
+        ir, name=submission.run_id, experiment=submission.experiment, parameters=parameters, account=""
+    )
+    for now in follow(pipelines.server, run):
+        task = submitted.status_of(pipelines.server, now)["tasks"][1]
+        if "no-such-tag" in task["text"]:
+            break
+    assert (task["task"], task["state"]) == ("validate-data", "PENDING"), now.state
+    assert task["text"].startswith("its container main cannot start: ")
+    ended, _ = cancel(pipelines.server, now, timeout_seconds=300)
+    assert run_state(ended) == "CANCELED"
+
+
+def test_a_server_of_several_teams_asks_for_the_namespace(pipelines: Pipelines) -> None:
+    if not pipelines.server.is_multi_user:
+        pytest.skip("the server serves one team")
+    with pytest.raises(ConfigError, match="set --namespace to yours"):
+        Server(pipelines.server.endpoint, "", os.environ).runs()
 
 
 def test_the_version_of_git_is_run_or_told_with_the_command(pipelines: Pipelines) -> None:

@@ -1,6 +1,6 @@
 """A small HTTP server that speaks the few routes of Kubeflow Pipelines that `vl3 run` uses.
 
-It stands for the shape of requests and answers and for refusals; whether a real server takes what we send is asked in
+It answers as a real server was recorded to (tests/kfp/recorded); whether a real server takes what we send is asked in
 tests/kfp.
 """
 
@@ -11,11 +11,39 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
+
+RECORDED = Path(__file__).parents[1] / "kfp" / "recorded"
+_NO_ROUTE = {"code": 5, "message": "Not Found", "details": []}
+
+
+def recorded(name: str) -> Any:
+    """A recorded JSON document."""
+    return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def recorded_refusal(name: str) -> tuple[int, str]:
+    """Status and body of a recorded refusal, of which the last line is `HTTP <status>`."""
+    body, _, status = (RECORDED / f"{name}.txt").read_text(encoding="utf-8").strip().rpartition("\n")
+    return int(status.removeprefix("HTTP ")), body
+
+
+def recorded_log(name: str) -> str:
+    """A pod's log as the server sent it, without the headers that a recording may begin with."""
+    text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
+    return text.partition("\n\n")[2] if text.startswith("HTTP/") else text
+
+
+def recorded_run(moment: str, pipeline_spec: dict[str, Any]) -> dict[str, Any]:
+    """A run at a recorded moment, with what the recording lacks: the IR, and the parameters as one value."""
+    run = recorded(f"run-{moment}")
+    parameters = {"workflow": run["runtime_config"]["parameters"]}
+    return run | {"pipeline_spec": pipeline_spec, "runtime_config": {"parameters": parameters}}
 
 
 @dataclass
@@ -34,8 +62,16 @@ class PipelinesServer:
     """Path prefix -> (status, body) to answer with."""
     silent: str = ""
     """Path that takes requests and does not answer."""
+    closes: str = ""
+    """Path prefix at which connections are closed without an answer."""
+    version: str = "unknown"
+    """What the greeting says: the release, or `unknown` for a build without a tag."""
+    is_multi_user: bool = False
+    """Whether requests need a namespace and credentials."""
+    ends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Run id -> how a run is described once it was terminated."""
     polls_until_end: int = 2
-    """Reads of a terminated run until it is CANCELED."""
+    """Reads of a terminated run until it has ended; it ends as FAILED."""
     page_size: int = 100
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -47,11 +83,20 @@ class PipelinesServer:
             "run_id": str(UUID(int=number)),
             "display_name": name,
             "state": state,
+            "state_history": [_entry(word, number) for word in dict.fromkeys(["PENDING", state])],
             "created_at": f"2026-01-01T00:{number:02d}:00Z",
             "runtime_config": {"parameters": parameters},
             **more,
         }
         self.runs.append(run)
+        return run
+
+    def add_recorded_run(self, moment: str, pipeline_spec: dict[str, Any]) -> dict[str, Any]:
+        """A run as it was at a recorded moment; the one at work becomes the cancelled one when it is terminated."""
+        run = recorded_run(moment, pipeline_spec)
+        self.runs.append(run)
+        if moment == "step-cannot-be-pulled":
+            self.ends[run["run_id"]] = recorded_run("cancelled", pipeline_spec)
         return run
 
     def add_version(self, manifests: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -80,14 +125,16 @@ class PipelinesServer:
         return [path for asked, path, _ in self.requests if asked == method]
 
     def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        if path.endswith("/log"):
+            return self._log(path)
+        if not path.startswith("/apis/v2beta1/"):
+            return 404, _NO_ROUTE
         if path.endswith("/healthz"):
-            return 200, {"multi_user": False}
+            return 200, recorded("healthz") | {"multi_user": self.is_multi_user, "tag_name": self.version}
         if path.endswith("/experiments"):
             name = _wanted(query)
-            return 200, {"experiments": [item for item in self.experiments if item["display_name"] == name]}
-        if path.endswith("/log"):
-            pod = path.split("/")[-2]
-            return (200, self.logs[pod]) if pod in self.logs else (500, {"error": "pod is gone"})
+            found = [item for item in self.experiments if item["display_name"] == name]
+            return 200, {"experiments": found, "total_size": len(found)} if found else {}
         if path.endswith("/runs"):
             return 200, self._page(query)
         if "/pipelines" in path:
@@ -100,22 +147,40 @@ class PipelinesServer:
             return 200, self.experiments[-1]
         if path.endswith(":terminate"):
             status, run = self._read(path.rpartition("/")[2].removesuffix(":terminate"))
-            if status == 200:
-                run |= {"state": "CANCELING", "left": self.polls_until_end}
-                return 200, {}
-            return status, run
+            if status != 200:
+                return status, run
+            run |= {"state": "CANCELING", "left": self.polls_until_end}
+            run["state_history"].append(_entry("CANCELING", len(run["state_history"])))
+            return recorded_refusal("terminate")
         more = {key: body[key] for key in _OF_A_RUN if key in body}
         run = self.add_run(body["display_name"], "PENDING", parameters=body["runtime_config"]["parameters"], **more)
         return 200, run
+
+    def refusal(self, path: str, query: dict[str, list[str]], headers: dict[str, str]) -> tuple[int, str] | None:
+        """How a server with a namespace for each team refuses who gives none, or no credentials."""
+        if not self.is_multi_user or not path.endswith(("/runs", "/experiments")):
+            return None
+        if not {"authorization", "cookie"} & {name.lower() for name in headers}:
+            return recorded_refusal("runs-without-token")
+        return None if query.get("namespace") else recorded_refusal("runs-without-namespace")
+
+    def _log(self, path: str) -> tuple[int, Any]:
+        pod = path.split("/")[-2]
+        if not path.startswith("/apis/v1alpha1/"):
+            return 404, _NO_ROUTE
+        return 200, self.logs.get(pod, recorded_log("log-of-a-pod-that-is-gone").replace("gone-123", pod))
 
     def _read(self, kfp_id: str) -> tuple[int, Any]:
         for run in self.runs:
             if run["run_id"] == kfp_id:
                 if run["state"] == "CANCELING":
                     run["left"] -= 1
-                    run["state"] = "CANCELING" if run["left"] > 0 else "CANCELED"
+                    if run["left"] <= 0:
+                        run["state_history"].append(_entry("FAILED", len(run["state_history"])))
+                        run |= {"state": "FAILED"} | self.ends.get(kfp_id, {})
                 return 200, run
-        return 404, {"error": "Run not found", "code": 5}
+        status, body = recorded_refusal("run-not-found")
+        return status, body.replace(str(UUID(int=0)), kfp_id)
 
     def _pipelines(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         """As the store of Kubernetes objects answers: no filter but a substring, an empty object for nothing."""
@@ -142,7 +207,12 @@ class PipelinesServer:
         found = [run for run in newest if name in ("", run["display_name"])]
         start = int(query.get("page_token", ["0"])[0] or 0)
         end = start + min(self.page_size, int(query["page_size"][0]))
-        return {"runs": found[start:end], "next_page_token": str(end) if end < len(found) else ""}
+        page = {"runs": found[start:end], "total_size": len(found)} if found else {}
+        return page | ({"next_page_token": str(end)} if end < len(found) else {})
+
+
+def _entry(state: str, minute: int) -> dict[str, str]:
+    return {"state": state, "update_time": f"2026-01-01T00:{minute:02d}:00Z"}
 
 
 _OF_A_RUN = ("pipeline_spec", "pipeline_version_reference", "experiment_id", "service_account")
@@ -186,7 +256,11 @@ def _handler(known: PipelinesServer) -> type[BaseHTTPRequestHandler]:
             if parts.path == known.silent:
                 known.closing.wait()
                 return
+            if known.closes and parts.path.startswith(known.closes):
+                self.close_connection = True
+                return
             refusal = next((known.refusals[path] for path in known.refusals if parts.path.startswith(path)), None)
+            refusal = refusal or (known.refusal(parts.path, query, dict(self.headers)) if method == "GET" else None)
             if refusal is not None:
                 status, data = refusal
             elif method == "GET":

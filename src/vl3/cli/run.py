@@ -1,16 +1,15 @@
 """`vl3 run`: the workflow, on this machine or on a Kubeflow Pipelines server; kfp is imported only for the server."""
 
 import os
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl3.cli import local
+from vl3.cli import local, submitted
 from vl3.cli.output import AsJson, print_json, print_table
-from vl3.cli.tables import aligned
+from vl3.cli.tables import aligned, printable
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.pipelines.local.folder import find_run, report_of
@@ -93,12 +92,12 @@ def list_runs(
 
 def _submitted_rows(server: "Server", limit: int) -> list[dict[str, Any]]:
     from vl3.pipelines.submit import our_runs
-    from vl3.pipelines.tasks import run_parameters
+    from vl3.pipelines.tasks import run_parameters, run_state
 
     return [
         {
             "run": (parameters := run_parameters(run))["run_id"],
-            "state": str(run.state),
+            "state": run_state(run),
             "recipe": parameters.get("recipe", ""),
             "created": f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "",
             "where": server.link(run.run_id),
@@ -119,21 +118,19 @@ def status(
     folder = find_run(run)
     if folder is None and not endpoint:
         local.require_run(run)
-    states = local.follow(folder) if folder is not None else _submitted_states(_server(endpoint, namespace), run)
+    states = local.follow(folder) if folder is not None else submitted.follow(_server(endpoint, namespace), run)
     if not is_followed:
         _print_status(next(states), as_json=as_json)
         return
-    shown: dict[str, str] = {}
+    shown: dict[str, tuple[str, bool]] = {}
     now: dict[str, Any] = {}
     for now in states:
-        for name, state in {**{task["task"]: task["state"] for task in now["tasks"]}, "run": now["state"]}.items():
-            if not as_json and shown.get(name, "WAITING").upper() != state.upper():
-                print(f"{name}: {state}", flush=True)
-                shown[name] = state
+        if not as_json:
+            _print_changes(now, shown)
     if as_json:
         print_json(now)
     if now["state"].upper() != "SUCCEEDED":
-        raise local.failure_of(now) if folder is not None else _failure(now)
+        raise local.failure_of(now) if folder is not None else submitted.failure_of(now)
 
 
 def _print_status(now: dict[str, Any], *, as_json: bool) -> None:
@@ -143,23 +140,27 @@ def _print_status(now: dict[str, Any], *, as_json: bool) -> None:
     rows = [(task["task"], task["state"], task["text"]) for task in now["tasks"]]
     print(f"run {now['run']}: {now['state']}  {now['where']}")
     print(aligned(rows)) if rows else None
+    for remark in now.get("remarks", ()):
+        print(f"note: {printable(remark)}")
     if now["report"]:
         print(f"report: {now['report']}")
 
 
-def _submitted_states(server: "Server", name: str) -> Iterator[dict[str, Any]]:
-    """The status of a submitted run, every few seconds until the run has ended."""
-    from vl3.pipelines import submit as submitting
-    from vl3.pipelines.tasks import task_states
+def _print_changes(now: dict[str, Any], shown: dict[str, tuple[str, bool]]) -> None:
+    """Print the states that are not shown yet, why a pod waits, and what could not be read.
 
-    for now in submitting.follow(server, submitting.find_run(server, name)):
-        yield {
-            "run": now.display_name,
-            "state": str(now.state),
-            "where": server.link(now.run_id),
-            "report": None,
-            "tasks": [{"task": task.name, "state": task.state, "text": task.error} for task in task_states(now)],
-        }
+    A reason is printed once: that of a missing image changes to and fro between two.
+    """
+    for remark in now.get("remarks", ()):
+        if remark not in shown:
+            print(f"note: {printable(remark)}", flush=True)
+            shown[remark] = ("", True)
+    for task in (*now["tasks"], {"task": "run", "state": now["state"], "text": ""}):
+        why = task["text"] if task["state"] == "PENDING" else ""
+        change = (task["state"].upper(), bool(why))
+        if shown.get(task["task"], ("WAITING", False)) != change:
+            print(f"{task['task']}: {task['state']}" + (f" ({printable(why)})" if why else ""), flush=True)
+            shown[task["task"]] = change
 
 
 @app.command()
@@ -248,32 +249,39 @@ def cancel(
     """Stop a run, wait until it has ended, and make sure that its GPUs are free."""
     server = _server(endpoint, namespace)
     from vl3.pipelines import submit as submitting
-    from vl3.pipelines.tasks import run_parameters
+    from vl3.pipelines.tasks import run_parameters, run_state, task_states
 
     found, was_active = submitting.cancel(server, submitting.find_run(server, run), timeout_seconds=timeout)
     if not was_active:
-        print(f"run {found.display_name} has already ended ({found.state}); nothing to cancel")
+        print(f"run {found.display_name} has already ended ({run_state(found)}); nothing to cancel")
         return
-    print(
-        f"run {found.display_name} has ended ({found.state}). Its exit handler was to free its GPUs; looking whether "
-        "they are.",
-        flush=True,
-    )
-    _free(str(run_parameters(found).get("run_id") or found.display_name), namespace)
+    last = next((task.state for task in task_states(found) if task.name == "finish"), "unknown")
+    said = "has freed its GPUs" if last == "SUCCEEDED" else f"did not end well ({last})"
+    print(f"run {found.display_name} has ended ({run_state(found)}). Its exit handler {said}.", flush=True)
+    run_id = str(run_parameters(found).get("run_id") or found.display_name)
+    _free(run_id, namespace, is_freed=last == "SUCCEEDED")
 
 
-def _free(run_id: str, namespace: str) -> None:
-    """Make sure that no TrainJob is left: neither the killed launchers nor the exit handler may have come to it.
+def _free(run_id: str, namespace: str, *, is_freed: bool) -> None:
+    """Make sure that no TrainJob is left.
+
+    Args:
+        run_id: the run.
+        namespace: its namespace; empty for the kubeconfig's.
+        is_freed: whether the exit handler has deleted them: then it is no failure that we cannot look.
 
     Raises:
-        ClusterError: the cluster could not be checked.
+        ClusterError: the cluster could not be checked, and the exit handler has not done it.
     """
     try:
         freed = cancel_jobs(run_id, namespace or None)
     except Vl3Error as error:
+        if is_freed:
+            print(f"note: this was not checked from here: {printable(str(error))}")
+            return
         raise ClusterError(
-            f"run {run_id} has ended, but it could not be checked whether its TrainJobs are gone: {error} Its exit "
-            "handler deletes them, otherwise the namespace's collector; to check now: kubectl get trainjobs."
+            f"run {run_id} has ended, but it could not be checked whether its TrainJobs are gone: {error} The "
+            "namespace's collector deletes them later; to check now: kubectl get trainjobs."
         ) from error
     print(f"deleted {', '.join(freed)}; its GPUs are free" if freed else "it has no TrainJobs left; its GPUs are free")
 
@@ -289,19 +297,6 @@ def cancel_jobs(run_id: str, namespace: str | None) -> list[str]:
     from vl3.launch.trainjob.collect import cancel_run
 
     return cancel_run(run_id, client=Client(connect(namespace)))
-
-
-def _failure(now: dict[str, Any]) -> Vl3Error:
-    failed = [
-        task["task"] + (f" ({task['text']})" if task["text"] else "")
-        for task in now["tasks"]
-        if task["state"] == "FAILED"
-    ]
-    what = f" in {', '.join(failed)}" if failed else ""
-    return Vl3Error(
-        f"run {now['run']} ended as {now['state']}{what}. `vl3 run logs {now['run']} TASK` and {now['where']} show "
-        "why; submitted again, it resumes where it stopped."
-    )
 
 
 def _server(endpoint: str, namespace: str) -> "Server":

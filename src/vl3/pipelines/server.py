@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,14 +33,19 @@ _SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
 _TIMEOUT_SECONDS = 30.0
 _PAGE_SIZE = 100
 _VERSIONS_PAGE = 10  # each has its whole workflow; the one that is looked for is mostly the newest
+_OLDEST = (2, 17)
+"""The release for which the workflow is compiled."""
 
 
 class _Rest(RESTClientObject):
-    """Adds timeouts to requests: kfp sets none, so a hanging server would hang the command."""
+    """Adds what kfp's client does not do: timeouts, and a look at the answer, of which it makes an empty object."""
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         limits = (_TIMEOUT_SECONDS, _TIMEOUT_SECONDS)  # to connect, between two bytes
-        return super().request(*args, **kwargs | {"_request_timeout": limits})
+        answer = super().request(*args, **kwargs | {"_request_timeout": limits})
+        if not isinstance(json.loads(answer.data), dict):
+            raise ValueError("the answer is not a JSON object")
+        return answer
 
 
 class _Client(kfp.Client):
@@ -69,6 +75,10 @@ class Server:
     def __init__(self, endpoint: str, namespace: str, environ: "os._Environ[str] | dict[str, str]") -> None:
         self.endpoint = _checked(endpoint)
         self.namespace = namespace
+        self.version = ""
+        """What the server says of its release; empty or `unknown` for a build without a tag."""
+        self.is_multi_user: bool | None = None
+        """Whether it has a namespace for each team; None before it has answered."""
         self._ca = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
         self._cookies = environ.get(_COOKIES_VARIABLE) or None
         self._specs: dict[str, Any] = {}  # by the id of their pipeline version
@@ -89,8 +99,9 @@ class Server:
         """Start a run of a compiled workflow: the Path of one to upload, or a pipeline version of the server.
 
         Raises:
-            Vl3Error: the server refuses the workflow, the namespace or our credentials.
+            Vl3Error: the server is too old, or refuses the workflow, the namespace or our credentials.
         """
+        self._require_release()
         silent = contextlib.redirect_stdout(io.StringIO())  # kfp prints its own links
         if isinstance(workflow, Path):
             source = {"pipeline_package_path": str(workflow)}
@@ -197,10 +208,23 @@ class Server:
     def _require_answer(self) -> None:
         """Check that this is a Kubeflow Pipelines server that accepts us: kfp takes a login page for an empty answer.
 
+        The API server and the user interface in front of it name its release differently.
+
         Raises:
-            ValueError: something else answers.
+            ValueError, AttributeError: something else answers.
         """
-        json.loads(self._get("/apis/v2beta1/healthz").data)
+        facts = json.loads(self._get("/apis/v2beta1/healthz").data)
+        self.version = str(facts.get("tag_name") or facts.get("apiServerTagName") or "")
+        self.is_multi_user = bool(facts.get("multi_user"))
+
+    def _require_release(self) -> None:
+        found = re.match(r"v?(\d+)\.(\d+)", self.version)
+        if found and tuple(map(int, found.groups())) < _OLDEST:
+            wanted = ".".join(map(str, _OLDEST))
+            raise ConfigError(
+                f"{self.endpoint} is Kubeflow Pipelines {self.version}; the workflow is compiled for {wanted} and "
+                "newer. Have the server upgraded, or name another with --endpoint."
+            )
 
     def _get(self, path: str) -> urllib3.BaseHTTPResponse:
         """One request outside of kfp's client, with its credentials."""
@@ -227,12 +251,38 @@ class Server:
             raise ValueError(f"it redirects to {response.headers.get('location', 'another address')}")
         return response
 
+    def _refusal(self, error: kfp_server_api.ApiException, action: str, missing: str) -> Vl3Error:
+        status, said = int(error.status or 0), _said(error)
+        where = f"namespace {self.namespace!r} of {self.endpoint}" if self.namespace else self.endpoint
+        if status == 401:
+            return ConfigError(
+                f"{self.endpoint} rejects our credentials (401, tried to {action}: {said}). The token is missing, "
+                f"wrong or has expired: set {_TOKEN_VARIABLE} or {_COOKIES_VARIABLE} again."
+            )
+        if status == 403:
+            return ConfigError(f"{where}: no permission to {action} (403: {said}). {self._namespace_advice()}")
+        if status == 404 and missing:
+            return ConfigError(f"{missing} to {where}. `vl3 run list` shows its runs.")
+        if 400 <= status < 500 and status != 429:
+            return ConfigError(
+                f"{where} refuses to {action} ({status}: {said}). {self._namespace_advice()} The server must be "
+                f"{'.'.join(map(str, _OLDEST))} or newer."
+            )
+        return ClusterError(f"{where} failed to {action} ({status}: {said}). Try again, or check its log.")
+
+    def _namespace_advice(self) -> str:
+        if self.is_multi_user and not self.namespace:
+            return "The server has a namespace for each team: set --namespace to yours."
+        if self.is_multi_user is False and self.namespace:
+            return "The server serves one team and knows no namespaces: leave out --namespace."
+        return "Check --namespace, or ask its owner for permission."
+
     @contextlib.contextmanager
     def _errors(self, action: str, *, missing: str = "") -> Iterator[None]:
         try:
             yield
         except kfp_server_api.ApiException as error:
-            raise _refusal(error, self.endpoint, self.namespace, action, missing) from error
+            raise self._refusal(error, action, missing) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _unreachable(error, self.endpoint, action) from error
         except (ValueError, TypeError, AttributeError) as error:
@@ -275,28 +325,6 @@ def _checked(endpoint: str) -> str:
             "inside a cluster: kubectl port-forward -n kubeflow svc/ml-pipeline 8888, then http://localhost:8888."
         )
     return endpoint.rstrip("/")
-
-
-def _refusal(error: kfp_server_api.ApiException, endpoint: str, namespace: str, action: str, missing: str) -> Vl3Error:
-    status, said = int(error.status or 0), _said(error)
-    where = f"namespace {namespace!r} of {endpoint}" if namespace else endpoint
-    if status == 401:
-        return ConfigError(
-            f"{endpoint} rejects our credentials (401, tried to {action}: {said}). The token is missing, wrong or "
-            f"has expired: set {_TOKEN_VARIABLE} or {_COOKIES_VARIABLE} again."
-        )
-    if status == 403:
-        return ConfigError(
-            f"{where}: no permission to {action} (403: {said}). Check --namespace, or ask its owner for permission."
-        )
-    if status == 404 and missing:
-        return ConfigError(f"{missing} to {where}. `vl3 run list` shows its runs.")
-    if 400 <= status < 500 and status != 429:
-        return ConfigError(
-            f"{where} refuses to {action} ({status}: {said}). Check --namespace (none on a single-user server), "
-            "and that the server is 2.17 or newer."
-        )
-    return ClusterError(f"{where} failed to {action} ({status}: {said}). Try again, or check its log.")
 
 
 def _unreachable(error: Exception, endpoint: str, action: str) -> ClusterError:

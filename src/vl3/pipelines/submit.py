@@ -12,7 +12,7 @@ from vl3.pipelines.compile import compile_workflow, ir_digest
 from vl3.pipelines.pod_names import pod_name
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import Submission
-from vl3.pipelines.tasks import ENDED, TaskState, run_parameters, task_states
+from vl3.pipelines.tasks import ENDED, run_parameters, task_states
 from vl3.pipelines.versions import require_version
 
 _POLL_SECONDS = 5.0
@@ -134,11 +134,6 @@ def _state_of(run: Any, task: str) -> str:
             f"run {run.display_name} has no task {task!r}. Its tasks: {', '.join(states) or 'not known'}."
         )
     return states[task]
-
-
-def failed_tasks(run: Any) -> list[TaskState]:
-    """Tasks that failed, in the workflow's order."""
-    return [state for state in task_states(run) if state.state == "FAILED"]
 
 
 def _runs_of(server: Server, run_id: str) -> list[Any]:

@@ -1,15 +1,15 @@
-"""The states of a submitted run's tasks, from the server's description of the run. Pure functions."""
+"""The states of a submitted run and of its tasks, from the server's description of the run. Pure functions.
 
-import re
-from collections.abc import Iterator
+The server's words are not always what a person would say (tests/kfp/recorded): a cancelled run ends as FAILED, and a
+task that never ran has no state, or stays PENDING.
+"""
+
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-
-from vl3.errors import ConfigError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 """Final states of a run."""
-_EXECUTOR = re.compile(r"executor(\(\d+\))?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,11 +19,9 @@ class TaskState:
     name: str
     """Name in the workflow: `train-video`."""
     state: str
-    """The server's state; WAITING before it knows the task."""
-    pods: tuple[str, ...]
-    """Its pods, the latest last."""
-    error: str
-    """The server's error message."""
+    """WAITING (for others), PENDING, RUNNING, SUCCEEDED, FAILED, CANCELED, or SKIPPED: it will not run."""
+    text: str
+    """What the server's description says beyond that."""
 
 
 def run_parameters(run: Any) -> dict[str, Any]:
@@ -33,52 +31,52 @@ def run_parameters(run: Any) -> dict[str, Any]:
     return dict(parameters) if isinstance(parameters, dict) else {}
 
 
+def run_state(run: Any) -> str:
+    """The state of a run; CANCELED for one that was cancelled, which the server calls FAILED."""
+    return "CANCELED" if run.state == "FAILED" and _cancelled_at(run) is not None else str(run.state)
+
+
 def task_states(run: Any) -> list[TaskState]:
     """The tasks of a run, in the order of its workflow."""
-    details = list(run.run_details.task_details or []) if run.run_details else []
-    tasks = ordered_tasks(run.pipeline_spec or {})
-    return [_task_state(task.get("taskInfo", {}).get("name", key), key, details) for key, task in tasks]
+    details = (run.run_details.task_details or []) if run.run_details else []
+    nodes = {str(detail.display_name): detail for detail in details if detail is not None}
+    return [
+        _task_state(task.get("taskInfo", {}).get("name", key), key, nodes, run)
+        for key, task in ordered_tasks(run.pipeline_spec or {})
+    ]
 
 
-def pod_of(run: Any, task: str) -> str:
-    """The pod whose log is the task's.
+def _task_state(name: str, key: str, nodes: dict[str, Any], run: Any) -> TaskState:
+    """The state of one task, from the node that is called like its key in the IR.
 
-    Raises:
-        ConfigError: the workflow has no such task, or it has not started.
+    `train-stage-2` is the task; `train-stage-2(0)` is its first try, `train-stage-2-driver` what prepares its pod.
     """
-    states = {state.name: state for state in task_states(run)}
-    if task not in states:
-        raise ConfigError(f"run {run.display_name} has no task {task!r}. Its tasks: {', '.join(states)}.")
-    if not states[task].pods:
-        raise ConfigError(f"task {task} of run {run.display_name} has no pod yet ({states[task].state}). Wait for it.")
-    return states[task].pods[-1]
+    node, driver, text = nodes.get(key), nodes.get(f"{key}-driver"), ""
+    if driver is not None and driver.state == "FAILED":
+        node, text = driver, "its driver failed, the pod in which Kubeflow Pipelines prepares it"
+    state = "WAITING" if node is None else node.state or "SKIPPED"
+    is_over, cancelled_at = run.state in ENDED, _cancelled_at(run)
+    if cancelled_at is not None and _was_at_work(node, cancelled_at) and (is_over or state == "FAILED"):
+        state, text = "CANCELED", ""
+    elif is_over and state in ("WAITING", "PENDING"):
+        state = "SKIPPED"
+    return TaskState(name=name, state=state, text=text)
 
 
-def _task_state(name: str, key: str, details: list[Any]) -> TaskState:
-    """The state of one task: of several nodes the last one, because a node's retries come after it."""
-    mine = [detail for detail in details if detail.display_name in (key, name)]
-    pods = tuple(dict.fromkeys(pod for detail in mine for pod in _pods(detail, details)))
-    errors = [detail.error.message for detail in mine if detail.error is not None and detail.error.message]
-    state = str(mine[-1].state or "PENDING") if mine else "WAITING"
-    return TaskState(name=name, state=state, pods=pods, error=errors[-1] if errors else "")
+def _cancelled_at(run: Any) -> datetime | None:
+    """When the run was cancelled; None if it was not, or has been retried since.
 
-
-def _pods(detail: Any, details: list[Any]) -> Iterator[str]:
-    """Pods of the executors below a task's node.
-
-    A node names its children by Argo's node ids, which end in the same hash as the pods' names: the child
-    `run-abc-2893112` is the node whose pod is `run-abc-system-container-impl-2893112`.
+    PENDING, RUNNING, CANCELING, FAILED: at the third; PENDING, RUNNING, CANCELING, FAILED, RUNNING, FAILED: None.
     """
-    by_hash = {_hash(other.pod_name): other for other in details if other.pod_name}
-    for child in detail.child_tasks or []:
-        node = by_hash.get(_hash(child.pod_name or ""))
-        if node is not None and node is not detail and _EXECUTOR.fullmatch(node.display_name or ""):
-            below = list(_pods(node, details))
-            yield from below or [node.pod_name]
+    active = [entry for entry in run.state_history or () if entry is not None and entry.state not in ENDED]
+    return active[-1].update_time if active and active[-1].state == "CANCELING" else None
 
 
-def _hash(name: str | None) -> str:
-    return (name or "").rpartition("-")[2]
+def _was_at_work(node: Any, moment: datetime) -> bool:
+    """Whether a node had begun and did not end well; the end of one at work is in the year 1."""
+    if node is None or node.state not in ("RUNNING", "FAILED") or node.start_time is None or node.start_time >= moment:
+        return False
+    return node.end_time is None or node.end_time < node.start_time or node.end_time >= moment
 
 
 def ordered_tasks(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vl3.errors import Vl3Error
 from vl3.steps.request import Request, Work
-from vl3.workflow.failures import TaskFailure, drop_notes, local_failure, noted_failures
+from vl3.workflow.failures import TaskFailure, local_failure, noted_failures
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import finish_parent_run
 
@@ -29,8 +29,6 @@ def run(work: Work) -> StepOutcome:
     _report(request, state, failure)
     if problem is not None:
         raise problem
-    if request.run_folder is None:
-        drop_notes(request.artifacts_uri, request.run_id)
     values = {"state": state, "failed_task": failure.task if failure else None, "freed": freed}
     return StepOutcome(outputs={}, values=values)
 

@@ -1,8 +1,8 @@
-"""Notes about failed tasks, kept in the store while a run is active.
+"""Notes about failed tasks, kept in the store until the next attempt at the run begins.
 
-On a cluster a task has no other way to learn how another one ended: Kubeflow Pipelines gives its exit handler a state
-without the task's name or its error. A note also avoids useless retries: the platform retries every failure, and a task
-whose error a retry cannot solve fails again at once.
+On a cluster nothing else says how a task ended: Kubeflow Pipelines gives its exit handler a state without the task's
+name or its error, and sends `vl3 run status` no error at all. A note also avoids useless retries: a task whose error a
+retry cannot solve fails again at once.
 """
 
 import logging
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vl3.errors import FAMILIES, Vl3Error
 from vl3.store.objects import open_store
+from vl3.store.s3.connection import S3Connection
 from vl3.store.uris import join_uri
 from vl3.system.clock import now
 from vl3.system.documents import parse_object
@@ -71,20 +72,31 @@ def refuse_blind_retry(artifacts_uri: str, run_id: str, task: str) -> None:
         except Vl3Error as error:  # this task checks the store itself, and reports all problems together
             log.warning("cannot delete the notes of an earlier attempt: %s", error)
         return
-    failure = _read(artifacts_uri, run_id, f"{task}.json")
+    data = open_store(_notes_uri(artifacts_uri, run_id)).read(f"{task}.json")
+    failure = None if data is None else _parse(data)
     if failure is not None and failure.family in _FINAL_FAMILIES:
         raise FAMILIES[failure.family](failure.message)
 
 
-def noted_failures(artifacts_uri: str, run_id: str) -> list[TaskFailure]:
-    """The notes of a run, the latest first, without those of the exit handler, which is running again."""
-    keys = [key for key in open_store(_notes_uri(artifacts_uri, run_id)).list() if key != f"{LAST_TASK}.json"]
-    notes = [failure for key in keys if (failure := _read(artifacts_uri, run_id, key)) is not None]
+def noted_failures(artifacts_uri: str, run_id: str, s3: S3Connection | None = None) -> list[TaskFailure]:
+    """The notes of a run, the latest first, without those of the exit handler, which is running again.
+
+    Args:
+        artifacts_uri: where the run keeps its artifacts.
+        run_id: the run.
+        s3: how to reach the service; None for the environment's.
+
+    Raises:
+        Vl3Error: the store cannot be read.
+    """
+    store = open_store(_notes_uri(artifacts_uri, run_id), s3)
+    contents = [store.read(key) for key in store.list() if key != f"{LAST_TASK}.json"]
+    notes = [failure for data in contents if data is not None and (failure := _parse(data)) is not None]
     return sorted(notes, key=lambda failure: failure.at, reverse=True)
 
 
 def drop_notes(artifacts_uri: str, run_id: str) -> None:
-    """Delete the notes: a new attempt at the run starts, or this one has been reported."""
+    """Delete the notes: a new attempt at the run starts."""
     store = open_store(_notes_uri(artifacts_uri, run_id))
     for key in store.list():
         store.delete(key)
@@ -107,11 +119,6 @@ def local_failure(run_folder: Path) -> TaskFailure | None:
 
 def _notes_uri(artifacts_uri: str, run_id: str) -> str:
     return join_uri(artifacts_uri, "runs", run_id, "failures")
-
-
-def _read(artifacts_uri: str, run_id: str, key: str) -> TaskFailure | None:
-    data = open_store(_notes_uri(artifacts_uri, run_id)).read(key)
-    return None if data is None else _parse(data)
 
 
 def _parse(data: bytes) -> TaskFailure | None:

@@ -1,5 +1,6 @@
 """Submitting, finding, following and cancelling runs, over HTTP against a server of the test's own."""
 
+import json
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from vl3.pipelines.compile import ir_digest
 from vl3.pipelines.server import Server
 from vl3.pipelines.submission import make_submission
 from vl3.pipelines.submit import archived_log, cancel, find_run, follow, is_ended, our_runs, submit
+from vl3.pipelines.tasks import run_state
 
 PARAMETERS = WorkflowParameters(
     recipe="tiny", overrides=("seed=3",), data_uri="s3://b/data", artifacts_uri="s3://b/artifacts", run_id="night-7"
@@ -57,7 +59,7 @@ def test_an_active_run_is_not_submitted_twice(pipelines_server, state: str) -> N
     assert len(pipelines_server.runs) == 2
 
 
-@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SUCCEEDED"])
+@pytest.mark.parametrize("state", ["FAILED", "SUCCEEDED"])
 def test_a_run_that_has_ended_is_submitted_anew_with_the_same_id(pipelines_server, state: str) -> None:
     pipelines_server.experiments.append({"experiment_id": "e7", "display_name": "vl3-tiny"})
     pipelines_server.add_run("night-7", state)
@@ -117,7 +119,7 @@ def test_cancelling_waits_for_the_runs_end(pipelines_server, monkeypatch) -> Non
     pipelines_server.add_run("night-7")
     server = _server(pipelines_server)
     run, was_active = cancel(server, find_run(server, "night-7"), timeout_seconds=60)
-    assert (run.state, was_active) == ("CANCELED", True)
+    assert (run.state, run_state(run), was_active) == ("FAILED", "CANCELED", True)
     assert pipelines_server.paths("POST") == [f"{RUNS}/{run.run_id}:terminate"]
 
 
@@ -247,7 +249,12 @@ def test_on_a_server_for_one_user_no_namespace_is_sent(pipelines_server) -> None
             ConfigError,
             r"namespace 'team-a' of http://.*: no permission to .*\(403: no role\)",
         ),
-        (400, '{"error": "invalid spec"}', ConfigError, r"refuses to .*\(400: invalid spec\)\. Check --namespace"),
+        (
+            400,
+            '{"error": "invalid spec"}',
+            ConfigError,
+            r"refuses to .*\(400: invalid spec\)\. .* leave out --namespace",
+        ),
         (404, "<html>nothing</html>", ConfigError, r"refuses to .*\(404: <html>nothing</html>\)"),
         (500, '{"error": "database is away"}', ClusterError, r"failed to .*\(500: database is away\)\. Try again"),
         (503, "", ClusterError, r"failed to .*\(503: Service Unavailable\)"),
@@ -270,6 +277,91 @@ def test_a_workflow_that_the_server_refuses_is_told_in_its_words(pipelines_serve
     monkeypatch.setattr(pipelines_server, "post", lambda path, body: (400, refused))
     with pytest.raises(ConfigError, match=r"submit the run 'night-7' \(400: Failed to create a new run: unknown templ"):
         submit(server, SUBMISSION)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "environ", "path", "message"),
+    [
+        (
+            "",
+            {"VL3_KFP_TOKEN": "abc"},
+            RUNS,
+            r"\(400: .*empty namespace in multi-user mode\)\. .*: set --namespace",
+        ),
+        ("team-a", {}, RUNS, r"rejects our credentials \(401, .*User identity is empty.*set VL3_KFP_TOKEN or"),
+        ("team-a", {"VL3_KFP_TOKEN": "abc"}, f"{RUNS}/1", r"run 1 is not known to namespace 'team-a' of http"),
+    ],
+)
+def test_a_server_with_several_teams_says_what_is_missing(
+    pipelines_server, namespace: str, environ: dict[str, str], path: str, message: str
+) -> None:
+    pipelines_server.is_multi_user = True
+    server = _server(pipelines_server, namespace, **environ)
+    with pytest.raises(ConfigError, match=message) as raised:
+        server.runs() if path == RUNS else server.run("1")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_hidden_namespace_is_told_with_whom_to_ask(pipelines_server) -> None:
+    pipelines_server.is_multi_user = True
+    server = _server(pipelines_server, "team-b", VL3_KFP_TOKEN="abc")
+    pipelines_server.refusals[RUNS] = (403, '{"code": 7, "message": "User is not authorized to list runs"}')
+    with pytest.raises(ConfigError, match=r"namespace 'team-b' of .*\(403: User is not.*Check --namespace, or ask"):
+        server.runs()
+
+
+def test_a_namespace_on_a_server_of_one_team_is_to_be_left_out(pipelines_server) -> None:
+    server = _server(pipelines_server, "team-a")
+    pipelines_server.refusals[RUNS] = (400, '{"message": "In single-user mode, runs have no namespace"}')
+    with pytest.raises(ConfigError, match=r"serves one team and knows no namespaces: leave out --namespace"):
+        server.runs()
+
+
+@pytest.mark.parametrize("version", ["2.16.1", "v1.18.0"])
+def test_an_older_server_is_refused_before_a_run_is_submitted(pipelines_server, version: str) -> None:
+    pipelines_server.version = version
+    pipelines_server.add_run("night-6")
+    server = _server(pipelines_server)
+    assert server.runs(), "what it has can be looked at and cancelled"
+    with pytest.raises(ConfigError, match=rf"is Kubeflow Pipelines {version}; .* 2\.17 and newer\. Have the"):
+        submit(server, SUBMISSION)
+    assert pipelines_server.paths("POST") == []
+
+
+@pytest.mark.parametrize("version", ["v2.17.0-rc.1", "3.0.0", "unknown"])
+def test_a_server_that_is_new_or_does_not_say_its_release_is_taken(pipelines_server, version: str) -> None:
+    pipelines_server.version = version
+    assert submit(_server(pipelines_server), SUBMISSION)[1]
+
+
+def test_the_release_is_also_read_from_the_user_interface_in_front(pipelines_server) -> None:
+    greeting = {"apiServerTagName": "2.15.2", "frontendTagName": "2.15.2", "multi_user": False}
+    pipelines_server.refusals["/apis/v2beta1/healthz"] = (200, json.dumps(greeting))
+    with pytest.raises(ConfigError, match=r"is Kubeflow Pipelines 2\.15\.2"):
+        submit(_server(pipelines_server), SUBMISSION)
+
+
+def test_a_server_without_our_api_is_too_old(pipelines_server) -> None:
+    pipelines_server.refusals["/apis/v2beta1"] = (404, '{"code": 5, "message": "Not Found", "details": []}')
+    with pytest.raises(ConfigError, match=r"refuses to connect \(404: Not Found\)\. .*must be 2\.17 or newer"):
+        _server(pipelines_server)
+
+
+@pytest.mark.parametrize("body", ["<html>Log in</html>", "[1]", '"text"', "null", "{half"])
+@pytest.mark.parametrize("path", ["/", RUNS, f"{RUNS}/1"])
+def test_an_answer_that_is_none_of_ours_is_told_wherever_it_comes(pipelines_server, path: str, body: str) -> None:
+    """As from a login page whose session ends between two requests."""
+    pipelines_server.refusals[path] = (200, body)
+    with pytest.raises(ClusterError, match=r"does not answer like Kubeflow Pipelines .*login page"):
+        _ask(_server(pipelines_server))
+
+
+@pytest.mark.parametrize(("path", "action"), [("/", "connect"), (RUNS, "list runs"), (f"{RUNS}/1", "read the run 1")])
+def test_a_server_that_closes_the_connection_is_told(pipelines_server, path: str, action: str) -> None:
+    pipelines_server.closes = path
+    with pytest.raises(ClusterError, match=rf"cannot be reached \(tried to {action}: .*Check the address") as raised:
+        _ask(_server(pipelines_server))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(200, "Expecting value"), (302, "it redirects to another address")])

@@ -75,14 +75,14 @@ def test_a_good_run_is_finished_and_says_nothing_of_failures(request_at_end, log
     assert outcome.values == {"state": "FINISHED", "failed_task": None, "freed": []}
 
 
-def test_a_failed_run_names_the_task_by_its_note_and_drops_the_note(request_at_end, log: list[Any]) -> None:
+def test_a_failed_run_names_the_task_by_its_note_and_keeps_the_note(request_at_end, log: list[Any]) -> None:
     request = request_at_end("FAILED")
     uri = request.artifacts_uri
     note_failure(uri, request.run_id, task="train-video", family="ClusterError", message="node lost")
     assert _run(request).values["failed_task"] == "train-video"
     state, tags = log[0]
     assert (state, tags["vl3.failed_task"], tags["vl3.error"]) == ("FAILED", "train-video", "ClusterError: node lost")
-    assert noted_failures(uri, request.run_id) == []
+    assert [note.task for note in noted_failures(uri, request.run_id)] == ["train-video"], "`vl3 run status` reads it"
 
 
 def test_a_cancelled_run_is_killed_even_if_an_earlier_try_of_a_step_failed(request_at_end, log: list[Any]) -> None:
