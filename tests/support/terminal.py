@@ -3,11 +3,14 @@
 import fcntl
 import os
 import re
+import select
 import struct
 import termios
 from collections.abc import Mapping, Sequence
 from subprocess import Popen
 
+_QUIET_SECONDS = 0.1
+"""A program that writes nothing for so long has finished what it draws; a terminal passes on a drawing in pieces."""
 _SEQUENCE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|\x1b\][^\x07]*\x07|([\r\n])|([^\x1b\r\n]+)")
 
 
@@ -66,7 +69,7 @@ class Screen:
 def screens_of(
     command: Sequence[str], *, rows: int = 8, columns: int = 80, environment: Mapping[str, str]
 ) -> tuple[list[list[str]], int]:
-    """Run a program on a terminal; returns what the screen showed after each piece of output, and the exit status."""
+    """Run a program on a terminal; returns what the screen showed whenever the program paused, and the exit status."""
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = Popen(
@@ -83,9 +86,10 @@ def screens_of(
             break
         whole, rest = _whole(rest + data)
         screen.feed(whole)
-        seen.append(screen.lines)
+        if not select.select([leader], [], [], _QUIET_SECONDS)[0]:
+            seen.append(screen.lines)
     os.close(leader)
-    return seen, process.wait()
+    return [*seen, screen.lines], process.wait()
 
 
 def _whole(data: bytes) -> tuple[str, bytes]:
