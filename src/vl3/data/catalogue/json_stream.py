@@ -17,6 +17,8 @@ MAX_VALUE_CHARACTERS = 64 << 20
 """A value must fit into memory; a COCO annotation has a thousandth of this."""
 _CHUNK_CHARACTERS = 1 << 16
 _SPACE = " \t\r\n"
+_AFTER = tuple(f"{_SPACE},:]}}")
+"""What can follow a value."""
 
 
 def values(path: Path) -> Iterator[Any]:
@@ -84,20 +86,21 @@ class _Stream:
     def value(self) -> Any:
         """The next value.
 
-        The window may end within it: `12` may go on as `123`, so a value counts only if a character follows, or the
-        file's end.
+        The window may end within it: `12` may go on as `12.5` or `123`, so a number counts only if what follows it
+        cannot belong to it, or the file has ended.
         """
         self.peek()
         while True:
             try:
                 found, end = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
+                place = self._passed + error.pos
                 if not self._more():
-                    raise self._damaged(error.msg, error.pos) from error
+                    raise self._damaged(error.msg, place) from error
             except (RecursionError, ValueError) as error:
-                raise self._damaged(str(error), self._at) from error
+                raise self._damaged(str(error), self._passed + self._at) from error
             else:
-                if end < len(self._text) or not self._more():
+                if self._text[end : end + 1] in _AFTER or not self._more():
                     self._at = end
                     return found
 
@@ -141,7 +144,7 @@ class _Stream:
         while self.peek() != "}":
             key = self.value()
             if not isinstance(key, str):
-                raise self._damaged("a key is not a text", self._at)
+                raise self._damaged("a key is not a text", self._passed + self._at)
             self._expect(":")
             yield key
             if self.peek() != "}":
@@ -150,7 +153,7 @@ class _Stream:
 
     def _expect(self, character: str) -> None:
         if self.peek() != character:
-            raise self._damaged(f"expected {character!r}", self._at)
+            raise self._damaged(f"expected {character!r}", self._passed + self._at)
         self._at += 1
 
     def _more(self) -> bool:
@@ -159,15 +162,19 @@ class _Stream:
             return False
         waiting = self._text[self._at :]
         if len(waiting) > MAX_VALUE_CHARACTERS:
-            raise self._damaged(f"one value has more than {MAX_VALUE_CHARACTERS} characters", self._at)
+            raise self._damaged(f"one value has more than {MAX_VALUE_CHARACTERS} characters", self._passed + self._at)
         try:
             new = self._file.read(max(_CHUNK_CHARACTERS, len(waiting)))
         except (OSError, UnicodeDecodeError) as error:
-            raise self._damaged(str(error), len(self._text)) from error
+            raise self._damaged(str(error), self._passed + len(self._text)) from error
+        if not new:  # the window stays as it is
+            self._ended = True
+            return False
         self._passed += self._at
-        self._text, self._at, self._ended = waiting + new, 0, not new
-        return bool(new)
+        self._text, self._at = waiting + new, 0
+        return True
 
-    def _damaged(self, what: str, at: int) -> DataError:
-        place = self._passed + at + 1
-        return DataError(f"{self._path} is not JSON at character {place} ({what}). Restore the file from its source.")
+    def _damaged(self, what: str, place: int) -> DataError:
+        return DataError(
+            f"{self._path} is not JSON at character {place + 1} ({what}). Restore the file from its source."
+        )
