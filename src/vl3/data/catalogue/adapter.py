@@ -133,7 +133,8 @@ class Folder:
         `a/7.jpg` and `a/7.seg.txt` make one sample `a/7` with the members `jpg` and `seg.txt`.
         """
         for name in self.files(pattern):
-            key, members = None, {}
+            key: str | None = None
+            members: dict[str, bytes] = {}
             for found, suffix, content in _tar_members(self.path(name), name):
                 if found != key and members:
                     yield Item(where=f"{name}:{printable(key or '', 80)}", data=members)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.errors import DataError
@@ -69,12 +69,12 @@ def _open_lines(path: Path) -> Iterator[BinaryIO]:
         file.seek(0)
         if magic.startswith(_GZIP):
             with gzip.GzipFile(fileobj=file) as unpacked:
-                yield io.BufferedReader(unpacked)  # type: ignore[arg-type]
+                yield io.BufferedReader(unpacked)
         elif magic == _ZSTD:
             import pyarrow
 
             with pyarrow.CompressedInputStream(file, "zstd") as unpacked:
-                yield io.BufferedReader(unpacked)  # type: ignore[arg-type]
+                yield io.BufferedReader(cast(io.RawIOBase, unpacked))
         else:
             yield file
 

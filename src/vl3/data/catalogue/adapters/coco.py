@@ -35,7 +35,8 @@ class CocoBoxes:
 
     def lines(self, item: Item, folder: Folder) -> Iterable[dict[str, Any]]:
         """One line for each image that has objects."""
-        image, by_name = item.data, {}
+        image = item.data
+        by_name: dict[str, list[str]] = {}
         for name, (x, y, width, height) in image["objects"]:
             box = box_text([x, y, x + width, y + height], image["width"], image["height"])
             by_name.setdefault(name, []).append(box)

@@ -91,6 +91,7 @@ def _parts(kind: str, data: dict[str, Any]) -> list[tuple[float, float, str]]:
 
     ViTT's tags at 0.3, 16 and 24 s are parts from 0.3 to 16 and from 16 to 24 s; where the last one ends is not known.
     """
+    pairs: Iterable[tuple[Any, str]]
     if kind == "activitynet":
         pairs = zip(data["timestamps"], data["sentences"], strict=True)
     elif kind == "youcook2":

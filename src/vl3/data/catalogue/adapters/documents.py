@@ -33,7 +33,8 @@ class Documents:
 
     def lines(self, item: Item, folder: Folder) -> Iterable[dict[str, Any]]:
         """One line for each question."""
-        data, pages = item.data, []
+        data = item.data
+        pages: list[str] = []
         while True:
             page = self.images.format(split=self.split, doc=data["docId"], page=self.first_page + len(pages))
             if not (folder.root / page).is_file():

@@ -34,7 +34,8 @@ class GroundedCaptions:
 
     def lines(self, item: Item, folder: Folder) -> Iterable[dict[str, Any]]:
         """One line for each caption."""
-        image, by_range = item.data, {}
+        image = item.data
+        by_range: dict[tuple[int, int], list[str]] = {}
         for ranges, (x, y, width, height) in image["objects"]:
             box = box_text([x, y, x + width, y + height], image["width"], image["height"])
             for start, end in ranges:

@@ -3,10 +3,11 @@ r"""Parquet with embedded pictures, as Hugging Face's `datasets` writes it, with
     image       {"bytes": ..., "path": "a.png"} or a list of them, or a path
     question    "What?"      answer  "A cat."   (or answers ["A cat.", "cat"], of which the first is taken)
     ground_truth  "{\"gt_parse\": {\"text_sequence\": \"..\"}}"                  (SynthDoG)
+    questions   {"question": ["What?", ..], "answer": ["A cat.", ..]}         (PixMo-Docs)
     texts       [{"user": "What?", "assistant": "A cat."}]   (the Cauldron and Docmatix)
 
 Layouts: HuggingFaceM4/Docmatix and HuggingFaceM4/the_cauldron, dataset cards;
-naver-clova-ix/synthdog-en, dataset card; `datasets.Image` in the documentation of
+naver-clova-ix/synthdog-en, dataset card; allenai/pixmo-docs as NVIDIA's Megatron-LM reads it; `datasets.Image` in the documentation of
 `datasets`.
 """
 
@@ -32,6 +33,8 @@ class Parquet:
     """Where the answer is within the column if that has JSON, such as `gt_parse`, `text_sequence`."""
     texts: str = ""
     """Column with a list of turns `{"user", "assistant"}`, instead of question and answer."""
+    questions: str = ""
+    """Column with lists of equal length, `{"question": [..], "answer": [..]}`, instead of question and answer."""
     conversations: str = ""
     """Column with a list of turns `{"from", "value"}`, instead of question and answer."""
     prompt: str = "Describe the image."
@@ -51,6 +54,9 @@ class Parquet:
     def _turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
         if self.conversations:
             return row[self.conversations]
+        if self.questions:
+            pairs = zip(row[self.questions]["question"], row[self.questions]["answer"], strict=True)
+            return turns(*(text for pair in pairs for text in pair))
         if self.texts:
             return turns(*(turn[role] for turn in row[self.texts] for role in ("user", "assistant")))
         answer = row[self.answer]

@@ -111,3 +111,11 @@ def test_every_entry_with_a_format_has_options_that_its_adapter_takes():
         if entry.format is not None:
             make_adapter(entry)
     assert isinstance(find_entry("coin"), Entry)
+
+
+def test_sharegpt4o(imported):
+    """Layout: huggingface/smollm, vision data scripts; OpenGVLab/ShareGPT-4o, dataset card."""
+    item = {"image": "1.jpg", "width": 80, "height": 40, "conversations": TURNS}
+    files = {"image_conversations/gpt-4o.jsonl": json.dumps(item), "images/1.jpg": PICTURE}
+    lines, _ = imported("sharegpt4o_image", files)
+    assert (lines[0]["image"], lines[0]["conversations"]) == (["images/1.jpg"], TURNS)

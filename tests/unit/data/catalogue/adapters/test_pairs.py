@@ -121,3 +121,12 @@ def test_idl_has_pages_as_tiff(imported, tmp_path):
     with Image.open(tmp_path / "out" / lines[1]["image"][0]) as page:
         assert (page.size, page.getpixel((0, 0))) == ((60, 80), 250)
     assert card.refused == 1
+
+
+def test_pixmo_docs_has_lists_of_questions(imported):
+    """Layout: allenai/pixmo-docs as NVIDIA/Megatron-LM, examples/multimodal_dev/data/pixmo_docs.py reads it."""
+    row = {"image": {"bytes": PICTURE, "path": None}, "questions": {"question": ["Max?", "Min?"], "answer": ["9", "1"]}}
+    uneven = {**row, "questions": {"question": ["Max?"], "answer": ["9", "1"]}}
+    lines, card = imported("pixmo", {"charts/train-00000-of-00001.parquet": [row, uneven]})
+    assert talk(lines[0]) == ["Max?", "9", "Min?", "1"]
+    assert (len(lines), card.refused) == (1, 1)

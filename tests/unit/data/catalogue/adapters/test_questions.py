@@ -115,3 +115,10 @@ def test_dude_shows_all_pages(imported):
     assert lines[0]["image"] == [f"{folder}/a1_0.jpg", f"{folder}/a1_1.jpg"]
     assert [talk(line) for line in lines] == [["Who?", "Ada"], ["Who?", "The document does not answer this question."]]
     assert (card.items, card.refused) == (3, 1)
+
+
+def test_lrv_asks_for_whole_sentences(imported):
+    """Layout: TRI-ML/prismatic-vlms, scripts/additional-datasets/lrv_instruct.py."""
+    data = [{"image_id": "1.png", "question": "What rises?", "answer": "Sales rise."}]
+    lines, _ = imported("lrv_instruction", {"chart_release_update.json": data, "chart_image/1.png": PICTURE})
+    assert (lines[0]["image"], talk(lines[0])) == (["chart_image/1.png"], ["What rises?", "Sales rise."])
