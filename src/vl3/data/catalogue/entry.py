@@ -91,7 +91,7 @@ class Catalogue:
 @cache
 def read_catalogue() -> Catalogue:
     """The catalogue that is part of vl3."""
-    data = yaml.safe_load(files("vl3.data.catalogue").joinpath("datasets.yaml").read_text(encoding="utf-8"))
+    data = yaml.safe_load(files("vl3.data.catalogue").joinpath("templates/datasets.yaml").read_text(encoding="utf-8"))
     datasets = {name: from_dict(Entry, {"name": name, **values}) for name, values in data["datasets"].items()}
     return Catalogue(rows=data["rows"], datasets=datasets)
 

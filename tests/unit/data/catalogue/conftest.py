@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.support.samples import image_bytes
+from tests.support.training import s3_endpoint, s3_root  # noqa: F401  # fixtures
 from vl3.data.catalogue.entry import Entry, find_entry
 from vl3.data.catalogue.importer import Card, import_dataset
 from vl3.system.uris import file_uri

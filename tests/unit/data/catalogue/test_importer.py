@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 
+import pyarrow.parquet
 import pytest
 
 from tests.unit.data.catalogue.conftest import PICTURE, read_lines, read_refused
@@ -13,6 +14,7 @@ from vl3.data.catalogue.importer import import_dataset
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.records import Record, find_annotations, read_annotations
 from vl3.errors import ConfigError, DataError, StorageError
+from vl3.store.objects import open_store
 from vl3.system.uris import file_uri
 
 ENTRY = Entry(name="own", licence="ours", format="llava", options={"files": ["a.json"]})
@@ -115,6 +117,20 @@ def test_a_failed_import_leaves_nothing(root, tmp_path):
         import_dataset(ENTRY, root, file_uri(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_an_import_into_an_object_store_is_the_same_folder(root, tmp_path, s3_root):
+    rows = [{"image": {"bytes": PICTURE, "path": None}, "answer": "A."}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), root / "b.parquet")
+    write(root, [line("pics/a.png"), line("pics/none.png")])
+    embedded = Entry(name="own", format="parquet", options={"files": ["b.parquet"], "answer": "answer"})
+    for name, entry in (("files", ENTRY), ("embedded", embedded)):
+        import_dataset(entry, root, f"{s3_root}/{name}")
+        import_dataset(entry, root, file_uri(tmp_path / name))
+        store, folder = open_store(f"{s3_root}/{name}"), tmp_path / name
+        keys = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        assert store.list() == keys
+        assert all(store.read(key) == (folder / key).read_bytes() for key in keys)
 
 
 @pytest.mark.parametrize("pattern", ["../*.json", "/etc/*.json", "none.json"])

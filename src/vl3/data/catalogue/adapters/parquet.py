@@ -2,13 +2,12 @@ r"""Parquet with embedded pictures, as Hugging Face's `datasets` writes it, with
 
     image       {"bytes": ..., "path": "a.png"} or a list of them, or a path
     question    "What?"      answer  "A cat."   (or answers ["A cat.", "cat"], of which the first is taken)
-    ground_truth  "{\"gt_parse\": {\"text_sequence\": \"..\"}}"                  (SynthDoG)
-    questions   {"question": ["What?", ..], "answer": ["A cat.", ..]}         (PixMo-Docs)
+    ground_truth  "{\"gt_parse\": {\"text_sequence\": \"..\"}}"   (SynthDoG)
+    questions   {"question": ["What?", ..], "answer": ["A cat.", ..]}   (PixMo-Docs)
     texts       [{"user": "What?", "assistant": "A cat."}]   (the Cauldron and Docmatix)
 
-Layouts: HuggingFaceM4/Docmatix and HuggingFaceM4/the_cauldron, dataset cards;
-naver-clova-ix/synthdog-en, dataset card; allenai/pixmo-docs as NVIDIA's Megatron-LM reads it; `datasets.Image` in the documentation of
-`datasets`.
+Layouts: HuggingFaceM4/Docmatix and HuggingFaceM4/the_cauldron, dataset cards; naver-clova-ix/synthdog-en, dataset card;
+allenai/pixmo-docs as NVIDIA's Megatron-LM reads it; `datasets.Image` in the documentation of `datasets`.
 """
 
 import json
