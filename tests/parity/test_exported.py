@@ -96,7 +96,7 @@ def test_exported_processor_prepares_a_video_as_we_do(exported):
     )
     keep_M = keep_mask(frames, patch_size=14, merge_size=2, threshold=0.1, min_tokens=1)
     assert inputs["video_compression_mask"].tolist() == keep_M.tolist()
-    ids = tokenizer.encode(render_message("user", "<video>What?", [0, 1, 2, 3]).text + ASSISTANT_HEADER)
+    ids = tokenizer.encode(render_message("user", "<video>What?", [[0, 1, 2, 3]]).text + ASSISTANT_HEADER)
     counts = iter(keep_M.reshape(4, -1).sum(1).tolist())
     expected = [i for token in ids for i in ([94] * next(counts) if token == IMAGE_ID else [token])]
     assert inputs["input_ids"][0].tolist() == expected

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli.output import AsJson, print_json, print_table
 from vl3.cli.progress import shown_progress
 from vl3.cli.recipe import Overrides
 from vl3.config.overrides import apply_overrides
@@ -83,6 +84,49 @@ def validate(
             f"data.max_bad_fraction={config.data.max_bad_fraction:g} tolerates. Correct or remove them."
         )
     print(f"{annotations or data}: {summary.samples} of {summary.lines} lines are good")
+
+
+@app.command()
+def catalogue(
+    name: Annotated[str | None, typer.Argument(help="A dataset, to see its layout and how it is read.")] = None,
+    stage: Annotated[int | None, typer.Option(help="Only datasets of this stage of the paper.", min=1, max=4)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the datasets of the paper's tables, and which of them can be imported; or show one."""
+    from vl3.data.catalogue.entry import find_entry, read_catalogue
+    from vl3.data.catalogue.listing import details, overview
+
+    if name is not None:
+        found = details(find_entry(name), read_catalogue())
+        print_json(found) if as_json else print_table(
+            [{"what": key, "value": value} for key, value in found.items()], as_json=False
+        )
+        return
+    print_table(overview(read_catalogue(), stage), as_json=as_json)
+
+
+@app.command(name="import")
+def import_(
+    name: Annotated[
+        str, typer.Argument(help="A dataset of the catalogue, or a YAML file with a format and its options.")
+    ],
+    root: Annotated[Path, typer.Option(help="Folder with the dataset's files as they are published.")],
+    out: Annotated[str, typer.Option(help="Data folder to make: a path, file:// or s3://; or the root itself.")],
+    stage: Annotated[int | None, typer.Option(help="Stage whose options count, such as its caption.", min=1)] = None,
+) -> None:
+    """Turn a published dataset into a data folder: annotations, media and a card with what was refused and why."""
+    from vl3.data.catalogue.entry import find_entry
+    from vl3.data.catalogue.importer import REFUSED_NAME, import_dataset
+    from vl3.system.uris import file_uri
+
+    out_uri = out if "://" in out else file_uri(Path(out))
+    with shown_progress("items") as report:
+        card = import_dataset(find_entry(name), root, out_uri, stage=stage, progress=lambda done: report(done, 0))
+    for kind, (count, (place, reason)) in card.reasons.items():
+        print(f"{kind}: {count} refused, first {place}: {reason}")
+    if card.refused:
+        print(f"{out}/{REFUSED_NAME}: all {card.refused} refused with their reasons")
+    print(f"{out}: {card.samples} samples of {card.items} items of {card.title}")
 
 
 @app.command()

@@ -87,14 +87,13 @@ def _describe(
 
 
 def _pictures(reader: ShardReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
-    """The images, or up to six evenly spaced frames of the video: of 10 frames 0, 2, 4, 5, 7 and 9."""
+    """Up to six evenly spaced pictures of all images and frames: of 10 the numbers 0, 2, 4, 5, 7 and 9."""
     record, media = reader.read(row)
     merges = [(settings.image_merge_size, settings.video_merge_size)]
     decoded = decode_media(record, media, settings.data, merges)
-    frames = next(iter(decoded.frames_by_size.values()), ())
+    frames = [frame_HWC for item in decoded.items for frame_HWC in next(iter(item.frames_by_size.values()))]
     places = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
-    images = [next(iter(sizes.values())) for sizes in decoded.images_by_size[:MAX_FRAMES]]
-    return [*images, *(frames[place] for place in places)]
+    return [frames[place] for place in places]
 
 
 def _write(picture_HWC: np.ndarray, path: Path) -> None:

@@ -104,7 +104,7 @@ def _prepare(
         decoded = decode_media(record, media, data, merges)
         for key, settings in same.items():
             prepared[key] = prepare_decoded(record, decoded, tokenizers[key], settings, keep_mask)
-    timestamps_F = decoded.timestamps_F
+    timestamps_F = decoded.clip_times[0] if record.is_stream else np.zeros(0)
     right = right_moment(record, timestamps_F) if record.is_stream else None
     return PreparedQuestion(row=row, record=record, prepared=prepared, timestamps_F=timestamps_F, right=right)
 
@@ -176,7 +176,7 @@ def _watch(
 
 def _watched(question: PreparedQuestion, result: StreamResult) -> tuple[int, Answer]:
     record, right = question.record, question.right
-    clock = (question.timestamps_F, record.start_seconds or 0.0)
+    clock = (question.timestamps_F, record.start_seconds)
     wanted = spoken(right.frame_index, right.text, *clock)  # type: ignore[union-attr]
     said = spoken(result.frame_index, result.text, *clock)
     correct = is_right_moment(result.frame_index, result.text, right)  # type: ignore[arg-type]

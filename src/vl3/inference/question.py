@@ -13,6 +13,7 @@ import numpy as np
 from vl3.config.codec import from_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
+from vl3.data.sample.clips import Clip, in_prompt_order
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.media import MediaContent, file_media
 from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
@@ -155,10 +156,11 @@ def prepare_question(
     names = [_name(image, f"image {index}") for index, image in enumerate(question.images, start=1)]
     images = [f"{index}: {name}" if names.count(name) > 1 else name for index, name in enumerate(names, start=1)]
     media = {name: _content(image, name) for name, image in zip(images, question.images, strict=True)}
-    video = None
+    clips = []
     if question.video is not None:
         video = _name(question.video, "video")
         media[video] = _content(question.video, video)
+        clips = [Clip(path=video, start_seconds=question.start_seconds, end_seconds=question.end_seconds)]
     turns = [Turn(role="user", text=_tagged(question)), Turn(role="assistant", text="")]
     if system is not None:
         check_text("the system message", system)
@@ -168,12 +170,9 @@ def prepare_question(
         split="chat",
         category=Category.TEXT_ONLY,
         source="chat",
-        images=tuple(images),
-        video=video,
+        media=in_prompt_order([turn.text for turn in turns if turn.role == "user"], images, clips),
         turns=tuple(turns),
         events=(),
-        start_seconds=question.start_seconds,
-        end_seconds=question.end_seconds,
         chance=None,
         where="question",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.data.sample.records import annotations_file
+from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
 from vl3.steps.chain import BASES_FILE, SOURCE
@@ -142,14 +142,15 @@ def _check_safetensors(path: Path, field: str) -> None:
 
 def _check_data(request: Request) -> None:
     if scheme_of(request.data_uri) == "s3":
-        if not _open_bucket(request.data_uri).exists(annotations_file("train")):
+        bucket = _open_bucket(request.data_uri)
+        if not any(bucket.exists(name) for name in annotations_names("train")):
             raise DataError(
                 f"{request.data_uri}/{annotations_file('train')}: the annotations are missing. Correct DATA, or write "
                 "one JSON sample per line there."
             )
         return
     folder = file_path(request.data_uri)
-    path = folder / annotations_file("train")
+    path = find_annotations(folder, "train")
     if not folder.is_dir():
         raise DataError(
             f"{folder}: the data folder does not exist. Correct DATA, or make a sample with "

@@ -13,6 +13,7 @@ import numpy as np
 from vl3.config.data import Category
 from vl3.conventions import IGNORED_LABEL, PATCH_SIZE_PX
 from vl3.data.sample.chat import encode_messages, expand_images, render_record
+from vl3.data.sample.clips import Clip
 from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.toy.canvas import CELL_NAMES, COLOURS, DIGITS, SHAPES, WORDS, cells
@@ -104,7 +105,7 @@ class ExerciseBook:
         merge_size = 2 if is_video else rng.choice((1, 1, 2))
         maps = self._maps(scene, merge_size=merge_size, prune=is_video and rng.random() < 0.6)
         seconds = [float(second) for second in range(len(scene.frames))]
-        messages = render_record(_record(scene, rng), seconds if is_video else ())
+        messages = render_record(_record(scene, rng), [seconds] if is_video else [])
         counts = [len(item) for item in maps]
         chat = expand_images(encode_messages(messages, self._tokenizer), counts, self._tokenizer.image_id)
         tokens_T = chat.input_ids_T.copy()
@@ -172,12 +173,9 @@ def _record(scene: Scene, rng: random.Random) -> Record:
         split="train",
         category=scene.category,
         source="qa",
-        images=() if is_video else tuple(str(index) for index in range(len(scene.frames))),
-        video="video" if is_video else None,
+        media=(Clip(path="video"),) if is_video else tuple(str(index) for index in range(len(scene.frames))),
         turns=tuple(turns),
         events=events,
-        start_seconds=None,
-        end_seconds=None,
         chance=None,
         where="exercise",
     )

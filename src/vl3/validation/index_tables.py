@@ -145,8 +145,20 @@ def _add_lengths(frame: "pd.DataFrame", stages: StageTable) -> None:
     settings = {(stage.image_merge_size, stage.video_merge_size, stage.difffp) for stage in stages.values()}
     lengths, visuals = [], []
     for image_merge, video_merge, difffp in sorted(settings):
-        images, videos = frame[f"image_tokens_m{image_merge}"], frame[f"video_tokens_m{video_merge}"]
-        kept = frame[f"kept_tokens_m{video_merge}"] if difffp else videos
+        images, videos, kept = (
+            frame[f"{name}_m{merge}"]
+            for name, merge in (
+                ("image_tokens", image_merge),
+                ("video_tokens", video_merge),
+                ("kept_tokens", video_merge),
+            )
+        )
+        if image_merge != video_merge:  # samples with images and clips have counts of their own for two merges
+            images, videos, kept = (
+                frame[f"{name}_m{image_merge}{video_merge}"].fillna(plain)
+                for name, plain in (("image_tokens", images), ("video_tokens", videos), ("kept_tokens", kept))
+            )
+        kept = kept if difffp else videos
         visuals.append(images + videos)
         lengths.append(frame["text_tokens"] + images + kept)
     frame["longest_tokens"] = _row_max(lengths)

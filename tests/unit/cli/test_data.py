@@ -90,7 +90,7 @@ def test_equal_refusals_are_printed_once_and_unread_keys_are_named(
     assert capsys.readouterr().out.splitlines() == [
         f"{place}:1, {place}:2, {place}:3 and 37 more (40 lines): media file 'no-0.png' does not exist in the data "
         "folder. Restore the file or drop the sample. (the others differ in their values)",
-        f"{place}:41, {place}:42, {place}:43 and 2 more (5 lines): conversations is empty. Add turns or drop the line.",
+        f"{place}:41, {place}:42, {place}:43 and 2 more (5 lines): conversations: empty. Add turns or drop the line.",
         f"{out / 'refused.jsonl'}: all 45 refused lines with their reasons",
         "keys that vl3 does not read: note (41 lines), page (1 lines)",
         f"{out}: 1 of 46 lines in 1 shards",
@@ -184,3 +184,31 @@ def test_missing_folder_is_named(tmp_path: Path, options: list[str], capsys: pyt
     assert err.splitlines()[-1].startswith("DataError: ")
     assert str(missing) in err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_catalogue_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "catalogue", "--stage", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert "vl3_syn7m" in {row["name"] for row in rows}
+    assert run(["data", "catalogue", "charades_sta"]) == 0
+    out = capsys.readouterr().out
+    assert "charades_sta_train.txt, lines `ID start end##sentence`; Charades_v1_480/ID.mp4" in out
+    assert run(["data", "catalogue", "cats"]) != 0
+    assert "'cats' is no dataset of the catalogue" in capsys.readouterr().err
+
+
+def test_import_says_what_it_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]
+    items = [{"conversations": talk}, {"conversations": talk, "image": "none.jpg"}]
+    (root / "llava_v1_5_mix665k.json").write_text(json.dumps(items))
+    assert run(["data", "import", "llava_sft_665k", "--root", str(root), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "missing_file: 1 refused, first llava_v1_5_mix665k.json:2: media file 'none.jpg' does not exist in the data "
+        "folder. Restore the file or drop the sample.",
+        f"{out}/refused.jsonl: all 1 refused with their reasons",
+        f"{out}: 1 samples of 2 items of LLaVA-SFT-665K",
+    ]
+    assert run(["data", "import", "pdfa_eng", "--root", str(root), "--out", str(tmp_path / "b")]) != 0
+    assert "pdfa_eng cannot be imported: its pages are PDF" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 
 from vl3.config.data import Category
 from vl3.data.build.index import DatasetIndex
+from vl3.data.sample.clips import Clip
 from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.errors import DataError
 from vl3.evaluation.tasks import (
@@ -68,12 +69,9 @@ def make_record(**changes: object) -> Record:
         "split": "heldout",
         "category": Category.STREAMING,
         "source": "qa",
-        "images": (),
-        "video": None,
+        "media": (),
         "turns": (),
         "events": (),
-        "start_seconds": None,
-        "end_seconds": None,
         "chance": None,
         "where": "annotations/heldout.jsonl:1",
     }
@@ -97,7 +95,7 @@ def stream_record() -> Record:
         StreamEvent(role="assistant", text="Red", time_seconds=13.0),
         StreamEvent(role="assistant", text="Blue", time_seconds=15.0),
     )
-    return make_record(events=events, start_seconds=10.0)
+    return make_record(events=events, media=(Clip(path="v.mp4", start_seconds=10.0),))
 
 
 def test_the_right_moment_is_the_last_frame_before_the_first_answer() -> None:

@@ -78,7 +78,7 @@ def questions(make_sample):
         words = " ".join(["circle"] * (1 + seed % 5))
         question = ["{}", "<image>{}", "<image><image>{}", "<video>{}"][seed % 4].format(words)
         messages = [
-            render_message("user", question, np.arange(3.0)),
+            render_message("user", question, [np.arange(3.0)]),
             render_message("assistant", "red"),
         ]
         samples.append(make_sample(messages, seed, is_video=seed % 4 == 3, kept_share=0.6 if seed % 4 == 3 else 1.0))

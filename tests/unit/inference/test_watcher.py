@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vl3.config.data import Category
+from vl3.data.sample.clips import Clip
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import prepare_sample
 from vl3.data.sample.records import Record, StreamEvent
@@ -39,12 +40,9 @@ def make_stream(clip, tokenizer):
             split="train",
             category=Category.STREAMING,
             source="default",
-            images=(),
-            video="clip.mp4",
+            media=(Clip(path="clip.mp4", start_seconds=float(start)),),
             turns=(),
             events=events,
-            start_seconds=float(start),
-            end_seconds=None,
             chance=None,
             where="test",
         )

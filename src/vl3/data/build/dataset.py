@@ -19,7 +19,7 @@ from vl3.data.build.index import INDEX_NAME, REFUSED_NAME, SUMMARY_NAME, IndexRo
 from vl3.data.build.splits import group_by_content, hold_out
 from vl3.data.sample.prepare import Pruner
 from vl3.data.sample.problems import ProblemKind, shown
-from vl3.data.sample.records import BadLine, Record, annotations_file, default_id, read_annotations
+from vl3.data.sample.records import BadLine, Record, default_id, find_annotations, read_annotations
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError, StorageError
 from vl3.system.files import atomic_write_text, storage_errors
@@ -95,7 +95,7 @@ def build_dataset(
         # Refused lines were never jobs; they get back their place among the built ones, so the index keeps the order.
         built = iter([row for rows in pool.run(jobs) for row in rows])
         rows = [next(built) if isinstance(line, Record) else line for line in lines]
-        brings_heldout = annotations is None and (data_folder / annotations_file("heldout")).exists()
+        brings_heldout = annotations is None and find_annotations(data_folder, "heldout").exists()
         group_by_content(rows)
         heldout_from = "annotations" if brings_heldout else hold_out(rows, config.holdout_fraction)
         summary = _summarize(rows, len(jobs), heldout_from, config)
@@ -107,7 +107,7 @@ def build_dataset(
 
 def _read_lines(data_folder: Path, annotations: Path | None) -> list[Record | IndexRow]:
     """All lines in order: records to build, and finished rows for lines that are already refused."""
-    train, heldout = (data_folder / annotations_file(split) for split in ("train", "heldout"))
+    train, heldout = (find_annotations(data_folder, split) for split in ("train", "heldout"))
     train = annotations or train
     lines = list(read_annotations(train, "train"))
     if not lines:

@@ -28,6 +28,9 @@ SUMMARY_NAME = "summary.json"
 """Written last: a dataset without it is incomplete."""
 MERGE_SIZES = (1, 2)
 """Merge sizes for which vision tokens are counted."""
+MIXED_MERGES = ((1, 2), (2, 1))
+"""Pairs of an image merge and another video merge: images and clips of one sample share its budget, so that the tokens
+of each depend on both merges. They are counted for samples that have both."""
 _FACT_ORDER = (
     "turns_alternate",
     "tags_match",
@@ -75,6 +78,13 @@ class IndexRow:
     video_tokens_m2: int | None = None
     kept_tokens_m1: int | None = None
     kept_tokens_m2: int | None = None
+    image_tokens_m12: int | None = None
+    """With image merge 1 and video merge 2; this one and the next five only of samples with images and clips."""
+    image_tokens_m21: int | None = None
+    video_tokens_m12: int | None = None
+    video_tokens_m21: int | None = None
+    kept_tokens_m12: int | None = None
+    kept_tokens_m21: int | None = None
     min_side_px: int | None = None
     max_side_px: int | None = None
     aspect_ratio: float | None = None
@@ -195,18 +205,21 @@ class DatasetIndex:
 
     def length_tokens(self, settings: PrepareSettings) -> np.ndarray:
         """Tokens of each sample in a packed row with a stage's settings, int64 (rows,)."""
-        video = "kept_tokens" if settings.difffp else "video_tokens"
-        return (
-            self.column("text_tokens")
-            + self.column(f"image_tokens_m{settings.image_merge_size}")
-            + self.column(f"{video}_m{settings.video_merge_size}")
-        )
+        video = self.vision_column("kept_tokens" if settings.difffp else "video_tokens", settings)
+        return self.column("text_tokens") + self.vision_column("image_tokens", settings) + video
 
     def visual_tokens(self, settings: PrepareSettings) -> np.ndarray:
         """Vision tokens of each sample after merging and before DiffFP, int64 (rows,)."""
-        return self.column(f"image_tokens_m{settings.image_merge_size}") + self.column(
-            f"video_tokens_m{settings.video_merge_size}"
-        )
+        return self.vision_column("image_tokens", settings) + self.vision_column("video_tokens", settings)
+
+    def vision_column(self, name: str, settings: PrepareSettings) -> np.ndarray:
+        """`image_tokens`, `video_tokens` or `kept_tokens` of each sample with a stage's merges, int64 (rows,)."""
+        image_merge, video_merge = settings.image_merge_size, settings.video_merge_size
+        counts = self.column(f"{name}_m{image_merge if name == 'image_tokens' else video_merge}")
+        if image_merge == video_merge:
+            return counts
+        is_mixed = self.column(f"image_tokens_m{image_merge}{video_merge}") > 0
+        return np.where(is_mixed, self.column(f"{name}_m{image_merge}{video_merge}"), counts)
 
 
 def _to_numpy(values: "pa.ChunkedArray") -> np.ndarray:

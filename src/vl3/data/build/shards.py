@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from vl3.config.data import Category
 from vl3.data.build.index import DatasetIndex
+from vl3.data.sample.clips import Clip
 from vl3.data.sample.media import WHOLE_BYTES, FileRange, MediaContent, media_bytes, media_chunks, open_media
 from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.errors import DataError
@@ -58,7 +59,9 @@ def record_from_json(data: Mapping[str, Any], *, split: str) -> Record:
     """The inverse of `record_to_json`."""
     values = dict(data)
     values["category"] = Category(values["category"])
-    values["images"] = tuple(values["images"])
+    values["media"] = tuple(
+        item if isinstance(item, str) else Clip(**{**item, "frames": tuple(item["frames"])}) for item in values["media"]
+    )
     values["turns"] = tuple(Turn(**turn) for turn in values["turns"])
     values["events"] = tuple(StreamEvent(**event) for event in values["events"])
     return Record(split=split, **values)

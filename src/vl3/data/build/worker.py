@@ -21,9 +21,10 @@ import numpy as np
 from vl3.conventions import IGNORED_LABEL
 from vl3.config.data import DataConfig
 from vl3.data.sample.chat import encode_messages, render_record
-from vl3.data.sample.checks import TIME_RANGE, check_times_in_video
-from vl3.data.build.index import MERGE_SIZES, IndexRow
-from vl3.data.sample.media import MediaContent, media_digest, read_media, resolve_media_path
+from vl3.data.sample.checks import check_times_in_video, time_ranges
+from vl3.data.sample.clips import Medium, list_frames
+from vl3.data.build.index import MERGE_SIZES, MIXED_MERGES, IndexRow
+from vl3.data.sample.media import MediaContent, media_digest, read_all_media
 from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.data.sample.records import Record
@@ -106,7 +107,8 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
     """
     rows = []
     with ShardWriter(setup.out_folder / shard_name(job.number)) as writer:
-        for position, record in enumerate(job.records):
+        for position, annotated in enumerate(job.records):
+            record = annotated
             row = new_row(record)
             rows.append(row)
             if position in job.poisoned:
@@ -115,7 +117,8 @@ def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None
             if connection is not None:  # a decoder may kill this process: the parent must know which sample it was
                 connection.send(("at", position))
             try:
-                media = load_media(record, setup.data_folder)
+                record = dataclasses.replace(record, media=list_frames(record.media, setup.data_folder, record.where))
+                media = read_all_media(setup.data_folder, record.media_paths, record.where)
                 measure_sample(row, record, media, setup)
             except SampleProblem as problem:
                 row.refuse(problem.kind, str(problem).removeprefix(f"{record.where}: "))
@@ -156,18 +159,13 @@ def content_digests(record: Record, media: dict[str, MediaContent]) -> tuple[str
     files = " ".join(by_path[path] for path in record.media_paths)
     messages = [(turn.role, turn.text) for turn in record.turns]
     messages += [(f"{event.role} {event.time_seconds}", event.text) for event in record.events]
-    content = json.dumps([files, record.start_seconds, record.end_seconds, messages])
+    content = json.dumps([files, [_interval(item) for item in record.media], messages])
     return files, hashlib.sha256(content.encode()).hexdigest()
 
 
-def load_media(record: Record, data_folder: Path) -> dict[str, MediaContent]:
-    """Content of each media file of a record.
-
-    Raises:
-        SampleProblem: a path leads outside the data folder, or a file is missing.
-    """
-    paths = {path: resolve_media_path(data_folder, path, record.where) for path in record.media_paths}
-    return {path: read_media(found, path, record.where) for path, found in paths.items()}
+def _interval(item: Medium) -> list[float | int | None]:
+    """What of a medium is shown, beside its bytes: nothing to say of a picture."""
+    return [] if isinstance(item, str) else [item.start_seconds, item.end_seconds, item.frames_fps, len(item.files)]
 
 
 def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent], setup: WorkerSetup) -> None:
@@ -177,20 +175,26 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent]
         SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits at
             every merge.
     """
-    decoded = decode_media(record, media, setup.config, [(merge, merge) for merge in MERGE_SIZES], whole=True)
+    is_mixed = bool(record.images and record.clips)
+    pairs = [(merge, merge) for merge in MERGE_SIZES] + (list(MIXED_MERGES) if is_mixed else [])
+    decoded = decode_media(record, media, setup.config, pairs, whole=True)
     _note_media(row, decoded)
-    if decoded.video_facts is not None:
-        check_times_in_video(_annotated_times(record), decoded.video_facts.duration_seconds, record.where)
-    chat = encode_messages(render_record(record, decoded.timestamps_F), setup.tokenizer)
+    durations = [item.facts.duration_seconds for item in decoded.items if item.facts is not None]
+    if durations:
+        check_times_in_video(_annotated_times(record), max(durations), record.where)
+    chat = encode_messages(render_record(record, decoded.clip_times), setup.tokenizer)
     row.text_tokens = int((chat.input_ids_T != setup.tokenizer.image_id).sum())
     row.supervised_tokens = int((chat.labels_T != IGNORED_LABEL).sum())
     shortest = []
-    for merge in MERGE_SIZES:
-        settings = PrepareSettings(image_merge_size=merge, video_merge_size=merge, difffp=True, data=setup.config)
-        image_tokens, video_tokens, kept_tokens = count_vision_tokens(record, decoded, settings, setup.prune)
-        setattr(row, f"image_tokens_m{merge}", image_tokens)
-        setattr(row, f"video_tokens_m{merge}", video_tokens)
-        setattr(row, f"kept_tokens_m{merge}", kept_tokens)
+    for image_merge, video_merge in pairs:
+        settings = PrepareSettings(
+            image_merge_size=image_merge, video_merge_size=video_merge, difffp=True, data=setup.config
+        )
+        counts = count_vision_tokens(decoded, settings, setup.prune)
+        suffix = f"m{image_merge}" if image_merge == video_merge else f"m{image_merge}{video_merge}"
+        for name, count in zip(("image_tokens", "video_tokens", "kept_tokens"), counts, strict=True):
+            setattr(row, f"{name}_{suffix}", count)
+        image_tokens, video_tokens, kept_tokens = counts
         shortest.append((row.text_tokens + image_tokens + kept_tokens, image_tokens + video_tokens))
     _check_limits(shortest, record, setup.config)
 
@@ -199,35 +203,35 @@ def _annotated_times(record: Record) -> list[tuple[str, float]]:
     """The times that an annotation claims to be in its video: those of a stream, and of answers such as `2.0-4.5 s`."""
     if record.is_stream:
         messages = [("a message", event.time_seconds) for event in record.events]
-        return [*messages, ("end_time", record.end_seconds or 0.0)]
-    answers = [TIME_RANGE.fullmatch(turn.text) for turn in record.turns if turn.role == "assistant"]
-    return [(f"the answer {shown(found[0])}", float(found[2])) for found in answers if found]
+        return [*messages, ("end_time", record.clips[0].end_seconds or 0.0)]
+    answers = [turn.text for turn in record.turns if turn.role == "assistant"]
+    intervals = [(f"the answer {shown(text)}", end) for text in answers for _, end in time_ranges(text)]
+    return intervals + [(f"the end of {clip.name}", clip.end_seconds) for clip in record.clips if clip.end_seconds]
 
 
-def count_vision_tokens(
-    record: Record, decoded: DecodedSample, settings: PrepareSettings, prune: Pruner
-) -> tuple[int, int, int]:
+def count_vision_tokens(decoded: DecodedSample, settings: PrepareSettings, prune: Pruner) -> tuple[int, int, int]:
     """Number of image tokens, and of video tokens before and after DiffFP, with the settings' merges."""
-    items, merges = resized_items(record, decoded, settings)
-    num_images = len(decoded.image_sizes)
+    image_tokens = video_tokens = kept_tokens = 0
     everything = dataclasses.replace(settings, difffp=False)
-    counts = [keep_tokens(frames, merge, everything, prune).size for frames, merge in zip(items, merges, strict=True)]
-    kept = [
-        int(keep_tokens(frames, merge, settings, prune).sum())
-        for frames, merge in zip(items[num_images:], merges[num_images:], strict=True)
-    ]
-    return sum(counts[:num_images]), sum(counts[num_images:]), sum(kept)
+    for item, frames, merge in zip(decoded.items, *resized_items(decoded, settings), strict=True):
+        count = keep_tokens(frames, merge, everything, prune).size
+        if item.facts is None:
+            image_tokens += count
+        else:
+            video_tokens += count
+            kept_tokens += int(keep_tokens(frames, merge, settings, prune).sum())
+    return image_tokens, video_tokens, kept_tokens
 
 
 def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
-    sizes = list(decoded.image_sizes)
-    facts = decoded.video_facts
+    """Fill in the facts of the media; those of a video are of the longest clip."""
     row.num_frames = decoded.num_frames
-    if facts is not None:
-        sizes.append((facts.height_px, facts.width_px))
-        row.duration_seconds, row.source_fps = facts.duration_seconds, facts.fps
-    if sizes:
-        sides = np.array(sizes, dtype=np.int64)
+    clips = [item.facts for item in decoded.items if item.facts is not None]
+    if clips:
+        longest = max(clips, key=lambda facts: facts.duration_seconds)
+        row.duration_seconds, row.source_fps = longest.duration_seconds, longest.fps
+    if decoded.items:
+        sides = np.array([(item.height_px, item.width_px) for item in decoded.items], dtype=np.int64)
         row.min_side_px, row.max_side_px = int(sides.min()), int(sides.max())
         row.aspect_ratio = float((sides.max(axis=1) / sides.min(axis=1)).max())
 

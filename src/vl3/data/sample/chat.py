@@ -17,6 +17,10 @@ A video has one `<image>` per frame, each after its time. Several images are on 
     <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nWhat?<|im_end|>\n<|im_start|>assistant\n[Rain.<|im_end|>]\n
     <|im_start|>user\n<image>\n<image>\nWhich?<|im_end|>\n<|im_start|>assistant\n[The first.<|im_end|>]\n
 
+Two clips, the second from 3 s on; each has the times of its own file, and a picture may stand between them:
+
+    <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>\nand<image>\nor Time 3.0s:<image>\nWhich?<|im_end|>\n
+
 In a stream, the first token of the message after each frame is supervised too: it is the model's decision to keep
 watching or to speak. (A user's turn is not the model's decision, so it is not supervised.)
 
@@ -27,7 +31,7 @@ Legend: F frames, T tokens.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,37 +76,44 @@ class EncodedChat:
     answer_start: int
 
 
-def render_record(record: Record, timestamps_F: Sequence[float] | np.ndarray = ()) -> list[Message]:
-    r"""The messages of a sample; `timestamps_F` are the times of its video's frames in seconds.
+def render_record(record: Record, clip_times: Iterable[Sequence[float] | np.ndarray] = ()) -> list[Message]:
+    r"""The messages of a sample; `clip_times` are the times of the frames of each clip, in seconds of its file.
 
     A question about three frames:
 
         <|im_start|>user\nTime 0.0s:<image>,Time 1.0s:<image>,Time 2.0s:<image>\nWhat?<|im_end|>\n
     """
+    waiting = iter(clip_times)
     if record.is_stream:
-        return list(_render_stream(record.events, timestamps_F, record.start_seconds or 0.0))
-    return [render_message(turn.role, turn.text, timestamps_F) for turn in record.turns]
+        return list(_render_stream(record.events, next(waiting), record.start_seconds))
+    return [render_message(turn.role, turn.text, waiting) for turn in record.turns]
 
 
-def render_message(role: str, text: str, timestamps_F: Sequence[float] | np.ndarray = ()) -> Message:
+def render_message(role: str, text: str, clip_times: Iterable[Sequence[float] | np.ndarray] = ()) -> Message:
     r"""One message. Text around tags is stripped; a newline comes after an image or the last frame, none before it.
 
-    Only the user shows media: in any other message a tag is text.
+    Only the user shows media: in any other message a tag is text. Of `clip_times` as many are taken as the text has
+    `<video>` tags, so that an iterator goes on with the next message.
 
     >>> render_message("user", "A <image> B").text
     '<|im_start|>user\nA<image>\nB<|im_end|>\n'
     """
     if role != "user":
         return render_text(role, text)
-    frames = [f"{',' if index else ''}Time {float(seconds):.1f}s:" for index, seconds in enumerate(timestamps_F)]
+    waiting = iter(clip_times)
     parts = ["", MESSAGE_START, f"{role}\n"]
     for chunk in _TAGS.split(text):
-        before = frames if chunk == VIDEO_TAG else [""] if chunk == IMAGE_TAG else []
+        before = _times(next(waiting)) if chunk == VIDEO_TAG else [""] if chunk == IMAGE_TAG else []
         for words in before:
             parts[-1] += words
             parts += [IMAGE_MARK, ""]
         parts[-1] += "\n" if chunk in (IMAGE_TAG, VIDEO_TAG) else chunk.strip()
     return Message(role=role, parts=(*parts, MESSAGE_END, "\n"))
+
+
+def _times(timestamps_F: Sequence[float] | np.ndarray) -> list[str]:
+    """What stands before each frame of a clip: 0 and 1 s give `Time 0.0s:` and `,Time 1.0s:`."""
+    return [f"{',' if index else ''}Time {float(seconds):.1f}s:" for index, seconds in enumerate(timestamps_F)]
 
 
 def render_text(role: str, text: str) -> Message:

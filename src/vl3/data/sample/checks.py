@@ -11,15 +11,16 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem, printable, show
 
 IMAGE_TAG = "<image>"
 VIDEO_TAG = "<video>"
-TIME_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s(?:econds)?\.?")
-"""A temporal grounding answer, such as `4.0-9.5 s`."""
 BOX_LIMIT = 1000
 TIME_TOLERANCE_SECONDS = 1.0
 TIME_TOLERANCE_SHARE = 0.01
 """How far a time may be beyond the end of its video: annotations round it, and another encoding cuts a few frames."""
+_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*s(?:econds)?\.?")
+_RANGES = re.compile(rf"{_RANGE.pattern}(?:\s*(?:,|and)\s*{_RANGE.pattern})*")
 _NUMBER = r"\s*([-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?))\s*"
 _BOXES = re.compile(r"\[(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*)\]")
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]", re.IGNORECASE)
+_POINT = re.compile(rf"\[{_NUMBER},{_NUMBER}\]", re.IGNORECASE)
 
 
 def check_alternation(roles: Sequence[str], where: str) -> None:
@@ -89,11 +90,21 @@ def finite_seconds(data: dict[str, Any], key: str, where: str) -> float:
     raise SampleProblem(ProblemKind.TIMES, f"{key}={shown(value)} is not a time in seconds. Correct it.", where)
 
 
+def time_ranges(text: str) -> list[tuple[float, float]]:
+    """The intervals of a temporal grounding answer, in seconds; empty if the text is anything else.
+
+    >>> time_ranges("4.0-9.5 s"), time_ranges("1-2 s, 3-4 s"), time_ranges("At 4.0-9.5 s.")
+    ([(4.0, 9.5)], [(1.0, 2.0), (3.0, 4.0)], [])
+    """
+    if not _RANGES.fullmatch(text):
+        return []
+    return [(float(start), float(end)) for start, end in _RANGE.findall(text)]
+
+
 def check_time_ranges(texts: Sequence[str], where: str) -> None:
-    """Raise if the time range of a temporal grounding answer ends before it starts."""
+    """Raise if an interval of a temporal grounding answer ends before it starts."""
     for text in texts:
-        found = TIME_RANGE.fullmatch(text)
-        if found and not float(found[1]) <= float(found[2]) < math.inf:
+        if not all(start <= end < math.inf for start, end in time_ranges(text)):
             reason = f"the answer {shown(text)} ends before it starts. Correct the times."
             raise SampleProblem(ProblemKind.TIMES, reason, where)
 
@@ -110,18 +121,25 @@ def check_times_in_video(times: Iterable[tuple[str, float]], duration_seconds: f
             raise SampleProblem(ProblemKind.TIMES, reason, where)
 
 
-def check_boxes(texts: Sequence[str], where: str) -> None:
-    """Raise if a box has a coordinate outside 0 to 1000 or its corners in the wrong order.
+def check_boxes(texts: Sequence[str], where: str, *, points: bool) -> None:
+    """Raise if a box has a coordinate outside 0 to 1000 or its corners in the wrong order, or a point is outside.
 
-    `[[0,0,500,900]]` and `[[0,0,10,10],[5,5,9,9]]` pass; `[[0,0,500,1200]]` and `[[500,0,100,900]]` do not.
+    `[[0,0,500,900]]` and `[[0,0,10,10],[5,5,9,9]]` pass; `[[0,0,500,1200]]` and `[[500,0,100,900]]` do not. Pairs are
+    looked at only if `points` says so: outside of grounding, `[[1,-2],[3,4]]` is a matrix.
     """
-    for text in texts:
-        for group in _BOXES.finditer(text):
-            for box in _BOX.finditer(group[1]):
-                x0, y0, x1, y1 = (float(number) for number in box.groups())
-                if not (0 <= x0 <= x1 <= BOX_LIMIT and 0 <= y0 <= y1 <= BOX_LIMIT):  # so that NaN is refused
-                    reason = (
-                        f"box {printable(box[0], 80)} is not x0,y0,x1,y1 within 0 to {BOX_LIMIT} of width and height. "
-                        "Normalise its corners."
-                    )
-                    raise SampleProblem(ProblemKind.BOXES, reason, where)
+    for group in (found[1] for text in texts for found in _BOXES.finditer(text)):
+        for box in _BOX.finditer(group):
+            x0, y0, x1, y1 = (float(number) for number in box.groups())
+            if not (0 <= x0 <= x1 <= BOX_LIMIT and 0 <= y0 <= y1 <= BOX_LIMIT):  # so that NaN is refused
+                reason = (
+                    f"box {printable(box[0], 80)} is not x0,y0,x1,y1 within 0 to {BOX_LIMIT} of width and height. "
+                    "Normalise its corners."
+                )
+                raise SampleProblem(ProblemKind.BOXES, reason, where)
+        for point in _POINT.finditer(group) if points else ():
+            if not all(0 <= float(number) <= BOX_LIMIT for number in point.groups()):
+                reason = (
+                    f"point {printable(point[0], 80)} is not x,y within 0 to {BOX_LIMIT} of width and height. "
+                    "Normalise it."
+                )
+                raise SampleProblem(ProblemKind.BOXES, reason, where)

@@ -3,12 +3,16 @@
 A line is read as bytes, so that its encoding is its own problem, and at most `MAX_LINE_BYTES` of it are ever in memory.
 """
 
+import gzip
+import io
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.errors import DataError
@@ -19,6 +23,8 @@ MAX_DEPTH = 32
 """Levels of nesting. A sample has four; the parser's own limit depends on how deep its caller is."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SKIP_BYTES = 2**20
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -32,13 +38,15 @@ def read_lines(path: Path) -> Iterator[bytes]:
     Raises:
         DataError: the file is missing, is not a regular file, or cannot be read.
     """
+    number = 0
     try:
         if path.exists() and not path.is_file():  # a pipe without a writer would be waited for
             raise DataError(f"{path} is not a regular file. Write the annotations to a file, one object a line.")
-        with path.open("rb") as file:
+        with _open_lines(path) as file:
             first = file.readline(MAX_LINE_BYTES + 1).removeprefix(_BYTE_ORDER_MARK)
             line = first or file.readline(MAX_LINE_BYTES + 1)
             while line:
+                number += 1
                 yield line
                 if len(line) > MAX_LINE_BYTES:
                     while not line.endswith(b"\n") and (line := file.readline(_SKIP_BYTES)):
@@ -48,8 +56,27 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise DataError(
             f"{path} does not exist. A data folder needs annotations/train.jsonl; see docs/data-formats.md."
         ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). Restore the file.") from error
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file that is cut or damaged
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path} cannot be read after line {number} ({reason}). Restore the file.") from error
+
+
+@contextmanager
+def _open_lines(path: Path) -> Iterator[BinaryIO]:
+    """A file to read lines from, unpacked as it is read if its first bytes are those of gzip or zstd."""
+    with path.open("rb") as file:
+        magic = file.read(len(_ZSTD))
+        file.seek(0)
+        if magic.startswith(_GZIP):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield io.BufferedReader(unpacked)
+        elif magic == _ZSTD:
+            import pyarrow
+
+            with pyarrow.CompressedInputStream(file, "zstd") as unpacked:
+                yield io.BufferedReader(cast(io.RawIOBase, unpacked))
+        else:
+            yield file
 
 
 def parse_line(line: str | bytes, where: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ memory of a process does not grow with the size of a video.
 
 import hashlib
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
@@ -35,15 +36,15 @@ class FileRange:
 MediaContent: TypeAlias = bytes | FileRange
 
 
-def file_media(path: Path) -> MediaContent:
-    """The content of a file: its bytes, or its place if it is large.
+def file_media(path: Path, whole_bytes: int = WHOLE_BYTES) -> MediaContent:
+    """The content of a file: its bytes, or its place if it has more than `whole_bytes`.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        data = file.read(WHOLE_BYTES + 1)
-        if len(data) <= WHOLE_BYTES:
+        data = file.read(whole_bytes + 1)
+        if len(data) <= whole_bytes:
             return data
         return FileRange(path=path, offset_bytes=0, length_bytes=file.seek(0, io.SEEK_END))
 
@@ -121,6 +122,32 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
     Raises:
         SampleProblem: the path leaves the data folder (`..`, an absolute path or a link), or there is no such file.
     """
+    path, is_file, is_folder = _inside(root, relative, where)
+    if not is_file:
+        what = "is a folder, not a file" if is_folder else "does not exist in the data folder"
+        raise _missing(relative, where, what)
+    return path
+
+
+def resolve_media_folder(root: Path, relative: str, where: str) -> Iterator[str]:
+    """The names of what is in a folder of pictures, in no order.
+
+    Raises:
+        SampleProblem: the path leaves the data folder, or there is no such folder.
+    """
+    path, is_file, is_folder = _inside(root, relative, where)
+    if not is_folder:
+        what = "is a file, not a folder of frames" if is_file else "does not exist in the data folder"
+        raise _missing(relative, where, what)
+    try:
+        with os.scandir(path) as entries:
+            yield from (entry.name for entry in entries)
+    except OSError as error:
+        raise _missing(relative, where, f"cannot be read ({error.strerror})") from error
+
+
+def _inside(root: Path, relative: str, where: str) -> tuple[Path, bool, bool]:
+    """A path of an annotation, resolved; and whether it is a file, and a folder."""
     folder = root.resolve()
     try:
         path = (folder / relative).resolve()
@@ -135,20 +162,32 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
             "into the folder and write its path relative to the folder.",
             where,
         )
-    if not is_file:
-        what = "is a folder, not a file" if is_folder else "does not exist in the data folder"
-        raise _missing(relative, where, what)
-    return path
+    return path, is_file, is_folder
 
 
-def read_media(path: Path, relative: str, where: str) -> MediaContent:
-    """Content of a resolved media file.
+def read_all_media(root: Path, paths: Iterable[str], where: str) -> dict[str, MediaContent]:
+    """Content of each file that an annotation names, by its path; no more than WHOLE_BYTES of all is in memory.
+
+    Raises:
+        SampleProblem: a path leaves the data folder, or a file is missing, too large or cannot be read.
+    """
+    resolved = {path: resolve_media_path(root, path, where) for path in dict.fromkeys(paths)}
+    media: dict[str, MediaContent] = {}
+    room = WHOLE_BYTES
+    for path, file in resolved.items():
+        media[path] = content = read_media(file, path, where, whole_bytes=room)
+        room -= len(content) if isinstance(content, bytes) else 0
+    return media
+
+
+def read_media(path: Path, relative: str, where: str, *, whole_bytes: int = WHOLE_BYTES) -> MediaContent:
+    """Content of a resolved media file: its bytes, or its place if it has more than `whole_bytes`.
 
     Raises:
         SampleProblem: the file cannot be read.
     """
     try:
-        media = file_media(path)
+        media = file_media(path, whole_bytes)
     except OSError as error:
         raise _missing(relative, where, f"cannot be read ({error.strerror})") from error
     if media_bytes(media) > MAX_BYTES:

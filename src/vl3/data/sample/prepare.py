@@ -1,24 +1,27 @@
 """One sample from bytes to the model's input: tokens, labels, patches, and which of them DiffFP keeps.
 
-Legend: F frames, H height, W width, C channels or the 588 values of a patch, P patches, I items (images or one video),
+Legend: F frames, H height, W width, C channels or the 588 values of a patch, P patches, I items (images and clips),
 M merged tokens, T tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from vl3.config.data import DataConfig, DiffFPScale
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
+from vl3.data.sample.clips import Clip
 from vl3.data.sample.container import check_picture
+from vl3.data.sample.frame_files import FrameFiles
 from vl3.data.sample.geometry import ItemSize, fit_sizes
 from vl3.data.sample.image import decode_image, image_size, resize_image
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.patches import patchify
-from vl3.data.sample.problems import ProblemKind, SampleProblem, printable
+from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SampleProblem, printable
 from vl3.data.sample.records import Record
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
@@ -26,8 +29,7 @@ from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
 STREAM_MAX_FRAMES = 400
 """Maximum number of frames of a streaming sample, as in the released code."""
 
-
-MAX_PATH_CHARACTERS = 200
+ClipSource: TypeAlias = "VideoSource | FrameFiles"
 
 
 class Pruner(Protocol):
@@ -63,20 +65,39 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedSample:
-    """The media of a sample as pixels, each image and the frames at every requested (height, width)."""
+class DecodedItem:
+    """A picture, which is one frame, or a clip, as pixels at every requested (height, width)."""
 
-    image_sizes: tuple[tuple[int, int], ...]
-    """Height and width of each image in its file."""
-    images_by_size: tuple[dict[tuple[int, int], np.ndarray], ...]
-    video_facts: VideoFacts | None
-    timestamps_F: np.ndarray
+    height_px: int
+    """Height of the file."""
+    width_px: int
     frames_by_size: dict[tuple[int, int], np.ndarray]
+    facts: VideoFacts | None = None
+    """Of a clip's file; None for a picture."""
+    timestamps_F: np.ndarray | None = None
+    """Of a clip: the time of each frame in seconds of the file."""
 
     @property
     def num_frames(self) -> int:
-        """Number of frames of the video, 0 without a video."""
-        return len(self.timestamps_F)
+        """Number of frames; 1 for a picture."""
+        return 1 if self.timestamps_F is None else len(self.timestamps_F)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedSample:
+    """The media of a sample as pixels, in the order of `Record.media`."""
+
+    items: tuple[DecodedItem, ...]
+
+    @property
+    def clip_times(self) -> list[np.ndarray]:
+        """The times of the frames of each clip."""
+        return [item.timestamps_F for item in self.items if item.timestamps_F is not None]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of all clips."""
+        return sum(len(times) for times in self.clip_times)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,33 +166,55 @@ def decode_media(
         SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
     _check_count(record, data)
-    measured = {path: image_size(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
-    sizes = tuple(measured[path] for path in record.images)
-    fitted = [_fit(sizes, None, 0, merge, data, patch_size) for merge in merges] if sizes else []
-    resized: dict[str, dict[tuple[int, int], np.ndarray]] = {}
-    for path in measured:  # a file that is shown several times is decoded once
-        image_HWC = decode_image(media[path], _place(record, path))
-        if whole:
-            check_picture(media[path], _place(record, path))
-        place = record.images.index(path)
-        resized[path] = {size: resize_image(image_HWC, *size) for size in {fit[place] for fit in fitted}}
-    frames: dict[tuple[int, int], np.ndarray] = {}
-    facts, timestamps_F = None, np.zeros(0)
-    if record.video is not None:
-        with open_video(media[record.video], _place(record, record.video)) as source:
-            plan = _plan_frames(record, source, data)
-            facts, timestamps_F = source.facts, plan.timestamps_F
-            wanted = {_fit(sizes, facts, len(timestamps_F), merge, data, patch_size)[-1] for merge in merges}
-            frames = {size: np.empty((len(timestamps_F), *size, 3), dtype=np.uint8) for size in wanted}
+    pictures = {path: image_size(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
+    with ExitStack() as opened:
+        items: list[DecodedItem] = []
+        clips: list[tuple[DecodedItem, ClipSource, FramePlan]] = []
+        for medium in record.media:
+            if isinstance(medium, str):
+                height_px, width_px = pictures[medium]
+                items.append(DecodedItem(height_px=height_px, width_px=width_px, frames_by_size={}))
+            else:
+                source = opened.enter_context(_open_clip(record, medium, media))
+                plan = _plan_frames(record, medium, source, data)
+                items.append(_clip_item(source, plan))
+                clips.append((items[-1], source, plan))
+        wanted = [set(sizes) for sizes in zip(*(_fit(items, merge, data, patch_size) for merge in merges), strict=True)]
+        for path in pictures:  # a file that is shown several times is decoded once
+            image_HWC = decode_image(media[path], _place(record, path))
+            if whole:
+                check_picture(media[path], _place(record, path))
+            places = [place for place, medium in enumerate(record.media) if medium == path]
+            sizes = set().union(*(wanted[place] for place in places))
+            resized = {size: resize_image(image_HWC, *size)[None] for size in sizes}
+            for place in places:
+                items[place].frames_by_size.update(resized)
+        wanted_of_clips = [sizes for item, sizes in zip(items, wanted, strict=True) if item.facts is not None]
+        for (item, source, plan), sizes in zip(clips, wanted_of_clips, strict=True):
+            for size in sizes:
+                item.frames_by_size[size] = np.empty((item.num_frames, *size, 3), dtype=np.uint8)
             for index, frame_HWC in enumerate(source.frames(plan, whole=whole)):
-                for (height_px, width_px), frames_FHWC in frames.items():
-                    frames_FHWC[index] = resize_image(frame_HWC, height_px, width_px)
-    return DecodedSample(
-        image_sizes=sizes,
-        images_by_size=tuple(resized[path] for path in record.images),
-        video_facts=facts,
-        timestamps_F=timestamps_F,
-        frames_by_size=frames,
+                for size, frames_FHWC in item.frames_by_size.items():
+                    frames_FHWC[index] = resize_image(frame_HWC, *size)
+    return DecodedSample(items=tuple(items))
+
+
+@contextmanager
+def _open_clip(record: Record, clip: Clip, media: Mapping[str, MediaContent]) -> Iterator[ClipSource]:
+    if clip.frames_fps is not None:
+        yield FrameFiles(clip, media, record.where)
+    else:
+        with open_video(media[clip.path], _place(record, clip.path)) as source:
+            yield source
+
+
+def _clip_item(source: ClipSource, plan: FramePlan) -> DecodedItem:
+    return DecodedItem(
+        height_px=source.facts.height_px,
+        width_px=source.facts.width_px,
+        frames_by_size={},
+        facts=source.facts,
+        timestamps_F=plan.timestamps_F,
     )
 
 
@@ -180,11 +223,11 @@ def _place(record: Record, path: str) -> str:
 
 
 def _check_count(record: Record, data: DataConfig) -> None:
-    """Refuse more images than a sample may have vision tokens, before they are decoded: each takes one at least."""
-    if len(record.images) > data.visual_budget_tokens:
+    """Refuse more media than a sample may have vision tokens, before they are decoded: each takes one at least."""
+    if len(record.media) > data.visual_budget_tokens:
         raise SampleProblem(
             ProblemKind.TOO_LONG,
-            f"the sample has {len(record.images)} images, more than its vision tokens, {data.visual_budget_tokens} "
+            f"the sample has {len(record.media)} media, more than its vision tokens, {data.visual_budget_tokens} "
             "(data.visual_budget_tokens). Split the sample or raise the limit.",
             record.where,
         )
@@ -198,11 +241,11 @@ def prepare_decoded(
     Two frames of four tokens each, of which DiffFP keeps 4 and 1: the counts are 4 and 1, so the first `<image>` of
     the text becomes four tokens and the second one token, and `keep_M` has 8 entries, 5 of them True.
     """
-    items, merge_sizes = resized_items(record, decoded, settings)
+    items, merge_sizes = resized_items(decoded, settings)
     patches = [patchify(frames, merge, settings.patch_size) for frames, merge in zip(items, merge_sizes, strict=True)]
     keep = [keep_tokens(frames, merge, settings, prune) for frames, merge in zip(items, merge_sizes, strict=True)]
     counts = [mask.reshape(len(frames), -1).sum(axis=1) for mask, frames in zip(keep, items, strict=True)]
-    chat = encode_messages(render_record(record, decoded.timestamps_F), tokenizer)
+    chat = encode_messages(render_record(record, decoded.clip_times), tokenizer)
     chat = expand_images(chat, np.concatenate(counts) if counts else np.zeros(0, np.int64), tokenizer.image_id)
     _check_length(record, chat, settings.data)
     pixels = [pixels_PC for pixels_PC, _ in patches]
@@ -249,24 +292,20 @@ def kept_patches(pixels_PC: np.ndarray, keep_M: np.ndarray, merge_size: int) -> 
     return pixels_PC if keep_M.all() else pixels_PC[np.repeat(keep_M, merge_size**2)]
 
 
-def _plan_frames(record: Record, source: VideoSource, data: DataConfig) -> FramePlan:
-    """Which frames of a record's video to take; a stream ends with its last message.
+def _plan_frames(record: Record, clip: Clip, source: ClipSource, data: DataConfig) -> FramePlan:
+    """Which frames of a record's clip to take; a stream ends with its last message.
 
     At 1 frame per second, a stream from 0 to 10 s whose last message is at 3.5 s has the frames at 0, 1, 2 and 3 s.
     """
-    if not record.is_stream:
-        return source.plan(
-            fps=data.video_fps,
-            max_frames=data.max_frames,
-            start_seconds=record.start_seconds,
-            end_seconds=record.end_seconds,
-        )
     plan = source.plan(
         fps=data.video_fps,
-        max_frames=min(data.max_frames, STREAM_MAX_FRAMES),
-        start_seconds=record.start_seconds,
-        end_seconds=record.end_seconds,
-    ).until(record.events[-1].time_seconds)
+        max_frames=min(data.max_frames, STREAM_MAX_FRAMES) if record.is_stream else data.max_frames,
+        start_seconds=clip.start_seconds,
+        end_seconds=clip.end_seconds,
+    )
+    if not record.is_stream:
+        return plan
+    plan = plan.until(record.events[-1].time_seconds)
     if not len(plan.timestamps_F):
         reason = f"no frame comes before the last message at {record.events[-1].time_seconds} s. Correct the times."
         raise SampleProblem(ProblemKind.TIMES, reason, record.where)
@@ -274,42 +313,29 @@ def _plan_frames(record: Record, source: VideoSource, data: DataConfig) -> Frame
 
 
 def _fit(
-    images: Sequence[tuple[int, int]],
-    video: VideoFacts | None,
-    num_frames: int,
-    merges: tuple[int, int],
-    data: DataConfig,
-    patch_size: int,
+    items: Sequence[DecodedItem], merges: tuple[int, int], data: DataConfig, patch_size: int
 ) -> list[tuple[int, int]]:
-    """Size of each image, then of the video's frames."""
-    image_merge, video_merge = merges
-    items = [
-        ItemSize(height_px=height_px, width_px=width_px, num_frames=1, merge_size=image_merge)
-        for height_px, width_px in images
-    ]
-    if video is not None:
-        items.append(
-            ItemSize(height_px=video.height_px, width_px=video.width_px, num_frames=num_frames, merge_size=video_merge)
+    """Size of each item, with an (image merge, video merge)."""
+    sizes = [
+        ItemSize(
+            height_px=item.height_px,
+            width_px=item.width_px,
+            num_frames=item.num_frames,
+            merge_size=merges[item.facts is not None],
         )
+        for item in items
+    ]
     return fit_sizes(
-        items, patch_size=patch_size, min_tokens=data.min_item_tokens, max_tokens=data.visual_budget_tokens
+        sizes, patch_size=patch_size, min_tokens=data.min_item_tokens, max_tokens=data.visual_budget_tokens
     )
 
 
-def resized_items(
-    record: Record, decoded: DecodedSample, settings: PrepareSettings
-) -> tuple[list[np.ndarray], list[int]]:
-    """Each item as frames (F, H, W, 3) at its final size, and the merge of each; images first."""
+def resized_items(decoded: DecodedSample, settings: PrepareSettings) -> tuple[list[np.ndarray], list[int]]:
+    """Each item as frames (F, H, W, 3) at its final size, and the merge of each, in the order of the media."""
     merges = (settings.image_merge_size, settings.video_merge_size)
-    sizes = _fit(
-        decoded.image_sizes, decoded.video_facts, decoded.num_frames, merges, settings.data, settings.patch_size
-    )
-    items = [images[size][None] for images, size in zip(decoded.images_by_size, sizes, strict=False)]
-    merge_sizes = [settings.image_merge_size] * len(items)
-    if record.video is not None:
-        items.append(decoded.frames_by_size[sizes[-1]])
-        merge_sizes.append(settings.video_merge_size)
-    return items, merge_sizes
+    sizes = _fit(decoded.items, merges, settings.data, settings.patch_size)
+    frames = [item.frames_by_size[size] for item, size in zip(decoded.items, sizes, strict=True)]
+    return frames, [merges[item.facts is not None] for item in decoded.items]
 
 
 def _check_length(record: Record, chat: EncodedChat, data: DataConfig) -> None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from vl3.errors import DataError
 
 MAX_REASON_CHARACTERS = 1000
+MAX_PATH_CHARACTERS = 200
+"""Of a path, as the place of a refusal."""
 _MAX_SHOWN_CHARACTERS = 120
 _MAX_PLACES = 3
 _SHORT = reprlib.Repr()
@@ -53,6 +55,11 @@ class SampleProblem(DataError):
     def __reduce__(self) -> tuple[type, tuple[ProblemKind, str, str]]:
         """Keep the three parts when the error is pickled and sent to another process."""
         return type(self), (self.kind, self.reason, self.where)
+
+
+def field_problem(where: str, field: str, reason: str) -> SampleProblem:
+    """The refusal of a line for the value of one field, in the form `file:line: field: reason`."""
+    return SampleProblem(ProblemKind.STRUCTURE, f"{field}: {reason}", where)
 
 
 def shown(value: object) -> str:

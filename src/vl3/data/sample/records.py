@@ -3,15 +3,17 @@
 import math
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vl3.config.data import Category
 from vl3.data.sample import checks
+from vl3.data.sample.clips import Clip, Medium, in_prompt_order, parse_media
 from vl3.data.sample.keys import unknown_keys
 from vl3.data.sample.lines import parse_line, read_lines
-from vl3.data.sample.problems import ProblemKind, SampleProblem, printable, shown
+from vl3.data.sample.problems import ProblemKind, SampleProblem, field_problem, printable, shown
+from vl3.errors import DataError
 
 IMAGE_TAG = checks.IMAGE_TAG
 VIDEO_TAG = checks.VIDEO_TAG
@@ -24,8 +26,25 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 
 
 def annotations_file(split: str) -> str:
-    """Path of a split's annotations within a data folder."""
+    """Path of a split's annotations within a data folder, unless the file is packed (`annotations_names`)."""
     return f"annotations/{split}.jsonl"
+
+
+def annotations_names(split: str) -> tuple[str, ...]:
+    """Paths that a split's annotations may have within a data folder: plain, or packed by gzip or zstd."""
+    return tuple(annotations_file(split) + suffix for suffix in ("", ".gz", ".zst"))
+
+
+def find_annotations(folder: Path, split: str) -> Path:
+    """The annotation file of a split within a data folder; the plain one's path if there is none.
+
+    Raises:
+        DataError: there are two of them.
+    """
+    found = [name for name in annotations_names(split) if (folder / name).exists()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has both {found[0]} and {found[1]}, and only one can be read. Keep one of them.")
+    return folder / (found or annotations_names(split))[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +72,10 @@ class Record:
     split: str
     category: Category
     source: str
-    images: tuple[str, ...]
-    video: str | None
+    media: tuple[Medium, ...]
+    """In the order in which the prompt shows them. A stream has one clip, whose interval is the stream."""
     turns: tuple[Turn, ...]
     events: tuple[StreamEvent, ...]
-    start_seconds: float | None
-    end_seconds: float | None
     chance: float | None
     where: str
     warning: str | None = None
@@ -72,9 +89,24 @@ class Record:
         return bool(self.events)
 
     @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of the pictures."""
+        return tuple(item for item in self.media if isinstance(item, str))
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The clips in order."""
+        return tuple(item for item in self.media if isinstance(item, Clip))
+
+    @property
     def media_paths(self) -> tuple[str, ...]:
-        """Paths of all media, images first."""
-        return self.images + ((self.video,) if self.video else ())
+        """Paths of all files in order; a file that is shown twice stands there twice."""
+        return tuple(path for item in self.media for path in ((item,) if isinstance(item, str) else item.files))
+
+    @property
+    def start_seconds(self) -> float:
+        """Second of its video at which a stream starts."""
+        return self.clips[0].start_seconds or 0.0
 
     @property
     def answer(self) -> str:
@@ -132,21 +164,23 @@ def parse_record(line: str | bytes, *, where: str, split: str) -> Record:
     data = parse_line(line, where)
     is_stream = _is_stream(data, where)
     unknown = unknown_keys(data, is_stream, where)
-    images, video = _media_fields(data, where)
-    start_seconds = end_seconds = None
+    images, clips = parse_media(data, where)
     turns: tuple[Turn, ...] = ()
     events: tuple[StreamEvent, ...] = ()
     warning = None
+    media: tuple[Medium, ...]
     if is_stream:
-        events = _parse_events(data, images, video, where)
-        start_seconds, end_seconds = checks.check_stream_times(data, [e.time_seconds for e in events], where)
+        events = _parse_events(data, images, clips, where)
+        start, end = checks.check_stream_times(data, [event.time_seconds for event in events], where)
+        media = (replace(clips[0], start_seconds=start, end_seconds=end),)
     else:
-        parsed, warning = _parse_turns(data, len(images), int(video is not None), where)
+        parsed, warning = _parse_turns(data, len(images), len(clips), where)
         turns = tuple(parsed)
+        media = in_prompt_order([turn.text for turn in turns if turn.role == "user"], images, clips)
     texts = [turn.text for turn in turns] + [event.text for event in events]
-    if images or video:
-        checks.check_boxes(texts, where)
-    category = _category(data, images, video, turns, events, where)
+    category = _category(data, media, turns, events, where)
+    if media:
+        checks.check_boxes(texts, where, points=category is Category.FINE_GRAINED)
     if category is Category.TEMPORAL_GROUNDING:
         checks.check_time_ranges(texts, where)
     return Record(
@@ -154,12 +188,9 @@ def parse_record(line: str | bytes, *, where: str, split: str) -> Record:
         split=split,
         category=category,
         source=_source(data, where),
-        images=images,
-        video=video,
+        media=media,
         turns=turns,
         events=events,
-        start_seconds=start_seconds,
-        end_seconds=end_seconds,
         chance=_chance(data, where),
         where=where,
         warning=warning,
@@ -170,25 +201,8 @@ def parse_record(line: str | bytes, *, where: str, split: str) -> Record:
 def _is_stream(data: dict[str, Any], where: str) -> bool:
     value = data.get("stream")
     if value is not None and not isinstance(value, bool):
-        raise _structure(where, f"stream={shown(value)} is neither true nor false. Write one of them.")
+        raise field_problem(where, "stream", f"{shown(value)} is neither true nor false. Write one of them.")
     return bool(value)
-
-
-def _media_fields(data: dict[str, Any], where: str) -> tuple[tuple[str, ...], str | None]:
-    images, videos = (_paths(data, key, where) for key in ("image", "video"))
-    if len(videos) > 1:
-        raise _structure(where, f"video names {len(videos)} files, but a sample has at most one. Split the sample.")
-    if images and videos:
-        raise _structure(where, "the sample has both image and video; the format allows only one of them. Split it.")
-    return images, videos[0] if videos else None
-
-
-def _paths(data: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    value = data.get(key)
-    paths = [] if value is None else [value] if isinstance(value, str) else value
-    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-        raise _structure(where, f"{key}={shown(value)} is not a path or a list of paths. Correct it.")
-    return tuple(paths)
 
 
 def _parse_turns(data: dict[str, Any], num_images: int, num_videos: int, where: str) -> tuple[list[Turn], str | None]:
@@ -199,10 +213,10 @@ def _parse_turns(data: dict[str, Any], num_images: int, num_videos: int, where: 
     """
     raw = data.get("conversations")
     if not isinstance(raw, list):
-        raise _structure(where, f"conversations is {type(raw).__name__}, not a list of turns. Correct the line.")
+        raise field_problem(where, "conversations", f"{type(raw).__name__}, not a list of turns. Correct the line.")
     if not raw:
-        raise SampleProblem(ProblemKind.NO_TURNS, "conversations is empty. Add turns or drop the line.", where)
-    turns = [Turn(role=role, text=text) for role, text in (_message(turn, "from", "value", where) for turn in raw)]
+        raise SampleProblem(ProblemKind.NO_TURNS, "conversations: empty. Add turns or drop the line.", where)
+    turns = [Turn(role=role, text=text) for role, text in _messages(raw, "conversations", "from", "value", where)]
     notes = []
     system, rest = (turns[:1], turns[1:]) if turns[0].role == "system" else ([], turns)
     first_user = next((index for index, turn in enumerate(rest) if turn.role == "user"), len(rest))
@@ -219,18 +233,20 @@ def _parse_turns(data: dict[str, Any], num_images: int, num_videos: int, where: 
 
 
 def _parse_events(
-    data: dict[str, Any], images: tuple[str, ...], video: str | None, where: str
+    data: dict[str, Any], images: tuple[str, ...], clips: tuple[Clip, ...], where: str
 ) -> tuple[StreamEvent, ...]:
-    if video is None or images:
-        raise _structure(where, "a stream needs one video and no image. Name the video.")
+    if len(clips) != 1 or images:
+        raise field_problem(where, "video", "a stream needs one video and no image. Name the video.")
+    if clips[0].start_seconds is not None or clips[0].end_seconds is not None:
+        raise field_problem(where, "video", "a stream has its interval in start_time and end_time. Write it there.")
     raw = data.get("conversation")
     if not isinstance(raw, list):
-        raise _structure(where, f"conversation is {type(raw).__name__}, not a list of messages. Correct the line.")
+        raise field_problem(where, "conversation", f"{type(raw).__name__}, not a list of messages. Correct the line.")
     if not raw:
-        raise SampleProblem(ProblemKind.NO_TURNS, "conversation is empty. Add messages or drop the line.", where)
+        raise SampleProblem(ProblemKind.NO_TURNS, "conversation: empty. Add messages or drop the line.", where)
     events = []
-    for message in raw:
-        role, text = _message(message, "role", "content", where)
+    messages = _messages(raw, "conversation", "role", "content", where)
+    for message, (role, text) in zip(raw, messages, strict=True):
         events.append(StreamEvent(role=role, text=text, time_seconds=checks.finite_seconds(message, "time", where)))
     if events[-1].role != "assistant":
         reason = "the last message of the stream is not an answer, so nothing is learnt from it. End with an answer."
@@ -239,19 +255,23 @@ def _parse_events(
     return tuple(events)
 
 
-def _message(message: Any, role_key: str, text_key: str, where: str) -> tuple[str, str]:
-    if not isinstance(message, dict) or not isinstance(message.get(text_key), str):
-        raise _structure(where, f"a turn is {shown(message)}; it must have {role_key!r} and a text {text_key!r}.")
-    role = message.get(role_key)
-    if not isinstance(role, str) or role not in _ROLES:
-        raise _structure(where, f"speaker {shown(role)} is unknown. Use one of {', '.join(_ROLES)}.")
-    return _ROLES[role], message[text_key].strip()
+def _messages(raw: list[Any], field: str, role_key: str, text_key: str, where: str) -> Iterator[tuple[str, str]]:
+    """Role and text of each message."""
+    for index, message in enumerate(raw):
+        name = f"{field}[{index}]"
+        if not isinstance(message, dict) or not isinstance(message.get(text_key), str):
+            reason = f"a turn is {shown(message)}; it must have {role_key!r} and a text {text_key!r}."
+            raise field_problem(where, name, reason)
+        role = message.get(role_key)
+        if not isinstance(role, str) or role not in _ROLES:
+            reason = f"speaker {shown(role)} is unknown. Use one of {', '.join(_ROLES)}."
+            raise field_problem(where, f"{name}.{role_key}", reason)
+        yield _ROLES[role], message[text_key].strip()
 
 
 def _category(
     data: dict[str, Any],
-    images: tuple[str, ...],
-    video: str | None,
+    media: tuple[Medium, ...],
     turns: tuple[Turn, ...],
     events: tuple[StreamEvent, ...],
     where: str,
@@ -259,16 +279,16 @@ def _category(
     named = data.get("category")
     if named is not None:
         if named not in tuple(Category):
-            raise _structure(where, f"category {shown(named)} is unknown. Use one of {', '.join(Category)}.")
+            reason = f"category {shown(named)} is unknown. Use one of {', '.join(Category)}."
+            raise field_problem(where, "category", reason)
         return Category(named)
     if events:
         return Category.STREAMING
-    if video:
-        is_range = checks.TIME_RANGE.fullmatch(turns[-1].text)
-        return Category.TEMPORAL_GROUNDING if is_range else Category.GENERAL_VIDEO
-    if len(images) > 1:
+    if any(isinstance(item, Clip) for item in media):
+        return Category.TEMPORAL_GROUNDING if checks.time_ranges(turns[-1].text) else Category.GENERAL_VIDEO
+    if len(media) > 1:
         return Category.MULTI_IMAGE
-    if images:
+    if media:
         return Category.FINE_GRAINED if any("[[" in turn.text for turn in turns) else Category.SCENE_IMAGE
     return Category.TEXT_ONLY
 
@@ -281,7 +301,7 @@ def _sample_id(data: dict[str, Any], default: str, where: str) -> str:
     if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
         value = str(value)
     if not _is_name(value):
-        raise _structure(where, f"id={shown(value)} is not a name. {_NAME_RULE}.")
+        raise field_problem(where, "id", f"{shown(value)} is not a name. {_NAME_RULE}.")
     return value
 
 
@@ -290,7 +310,7 @@ def _source(data: dict[str, Any], where: str) -> str:
     if value is None:
         return DEFAULT_SOURCE
     if not _is_name(value) or ":" in value:
-        raise _structure(where, f"source={shown(value)} is not a name. {_NAME_RULE}, and without ':'.")
+        raise field_problem(where, "source", f"{shown(value)} is not a name. {_NAME_RULE}, and without ':'.")
     return value
 
 
@@ -306,9 +326,5 @@ def _chance(data: dict[str, Any], where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise _structure(where, f"chance={shown(value)} is not a probability. Write a number from 0 to 1.")
+        raise field_problem(where, "chance", f"{shown(value)} is not a probability. Write a number from 0 to 1.")
     return float(value)
-
-
-def _structure(where: str, reason: str) -> SampleProblem:
-    return SampleProblem(ProblemKind.STRUCTURE, reason, where)

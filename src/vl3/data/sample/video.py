@@ -34,6 +34,7 @@ from vl3.data.sample.display import FrameDisplay, look_of
 from vl3.data.sample.frames import FrameReader
 from vl3.data.sample.media import MediaContent, file_media
 from vl3.data.sample.problems import ProblemKind, SampleProblem
+from vl3.data.sample.sampling import choose_frames
 
 WHOLE_PX = 6_000_000_000
 """A video with fewer pixels is checked to its end: 2 minutes of 1920x1080 at 24 frames per second, a minute of work."""
@@ -147,12 +148,7 @@ class VideoSource:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> FramePlan:
-        """Choose the frames: `fps` per second between start and end, or `max_frames` spread evenly if that is fewer.
-
-        Five source frames at 0.0, 0.2, 0.4, 0.6 and 0.8 s, sampled at fps=2; a slot is an interval of 0.5 s:
-
-            slots   0 0 0 1 1       wanted 0 1       chosen 2 4, called 0.0 s and 0.5 s
-            20 wanted frames and max_frames=6 give the wanted frames 0, 3, 7, 11, 15 and 19
+        """Choose the frames: `fps` per second from start to end (`choose_frames`), or `max_frames` if that is fewer.
 
         Raises:
             SampleProblem: there is no frame between start and end.
@@ -176,12 +172,8 @@ class VideoSource:
         phase = self._table.phase_ticks
         slots = _slots(times - origin + phase, scale)
         end_ticks = int(times[-1]) + self._last_frame_ticks() - origin + phase
-        first_slot, end_slot = int(slots[0]), end_ticks * scale.numerator // scale.denominator
-        # A window shorter than one slot gives its first frame.
-        count = max(end_slot - first_slot, 1)
-        wanted = np.linspace(0, count - 1, max_frames).astype(np.int64) if count > max_frames else np.arange(count)
-        wanted = wanted + first_slot
-        chosen = np.searchsorted(slots, wanted, side="right") - 1 if end_slot > first_slot else np.zeros(1, np.int64)
+        end_slot = end_ticks * scale.numerator // scale.denominator
+        chosen, wanted = choose_frames(slots, end_slot, max_frames)
         timestamps = start_seconds + (wanted - phase * scale.numerator // scale.denominator) / float(rate)
         return FramePlan(pts_F=times[chosen], timestamps_F=timestamps)
 

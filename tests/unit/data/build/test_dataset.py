@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import multiprocessing
 import random
@@ -410,3 +411,30 @@ def test_real_media_build_whole(build, shared_media):
     assert summary.splits["heldout"] >= 1
     assert np.all(index.column("text_tokens") > 0)
     assert index.row(8)["num_frames"] == 10
+
+
+def test_counts_of_mixed_media_are_exact_at_every_pair_of_merges(build, data_folder, tokenizer, config, tmp_path):
+    """Images and clips share a budget too small for them, so that the tokens of each depend on both merges."""
+    frames = {f"f/{number}.png": image_bytes(120, 90, seed=number) for number in range(4)}
+    turns = [*conversation("<video> <image> <video>?", "A."), *conversation("And <video>?", "2.0-3.0 s")]
+    videos = ["v.mp4", {"path": "v.mp4", "start": 1.0, "end": 3.0}, {"frames": "f", "fps": 1.0}]
+    folder = data_folder(
+        train=[{"image": ["a.png"], "video": videos, "conversations": turns}, video_line("v.mp4", "plain")],
+        files={"a.png": image_bytes(300, 200), "v.mp4": clip(10, 80, 160, 240), **frames},
+    )
+    _, index = build(folder, visual_budget_tokens=90)
+    assert index.is_usable.all()
+    record, media = ShardReader(tmp_path / "dataset", index).read(0)
+    assert record.clips[-1].frames == tuple(frames)
+    assert index.row(1)["image_tokens_m12"] is None
+    limits = dataclasses.replace(config, visual_budget_tokens=90)
+    for image_merge, video_merge, difffp in itertools.product((1, 2), (1, 2), (False, True)):
+        settings = PrepareSettings(
+            image_merge_size=image_merge, video_merge_size=video_merge, difffp=difffp, data=limits
+        )
+        sample = prepare_sample(record, media, tokenizer, settings, keep_mask)
+        assert index.length_tokens(settings)[0] == len(sample.input_ids_T)
+        assert index.visual_tokens(settings)[0] == len(sample.keep_M)
+    # The counts of equal merges would be wrong for unequal ones.
+    counts = [index.row(0)[f"{kind}_tokens_{merges}"] for merges in ("m1", "m2", "m12") for kind in ("image", "video")]
+    assert counts == [6, 48, 6, 48, 54, 10]

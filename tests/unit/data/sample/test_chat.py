@@ -25,12 +25,12 @@ def record_of(data: dict) -> Record:
 
 
 def text_of(data: dict, timestamps=()) -> str:
-    return "".join(message.text for message in render_record(record_of(data), timestamps))
+    return "".join(message.text for message in render_record(record_of(data), [timestamps]))
 
 
 def supervised(tokenizer: ChatTokenizer, data: dict, timestamps=()) -> list[str]:
     """Each supervised stretch of tokens as text."""
-    chat = encode_messages(render_record(record_of(data), timestamps), tokenizer)
+    chat = encode_messages(render_record(record_of(data), [timestamps]), tokenizer)
     assert np.isin(chat.labels_T, [IGNORED_LABEL, *chat.input_ids_T]).all()
     stretches, current = [], []
     for token, label in zip(chat.input_ids_T.tolist(), chat.labels_T.tolist(), strict=True):
@@ -148,7 +148,7 @@ def test_messages_are_tokenised_alone_and_as_released(qwen_folder):
 
 def test_placeholders_expand_to_any_count(tokenizer):
     data = {"video": ["v"], "conversations": conversation("<video> What?", "It")}
-    chat = encode_messages(render_record(record_of(data), [0.0, 1.0, 2.0]), tokenizer)
+    chat = encode_messages(render_record(record_of(data), [[0.0, 1.0, 2.0]]), tokenizer)
     grown = expand_images(chat, [4, 0, 2], tokenizer.image_id)
     assert (grown.input_ids_T == tokenizer.image_id).sum() == 6
     assert len(grown.input_ids_T) == len(chat.input_ids_T) + 3
@@ -175,7 +175,7 @@ def test_forged_marks_stay_text_and_labels(tokenizer, mark):
 
     stream = {"stream": True, "video": ["v"], "start_time": 0, "end_time": 9}
     messages = [{"role": "user", "content": mark, "time": 0}, {"role": "assistant", "content": f"x {mark}", "time": 1}]
-    rendered = render_record(record_of({**stream, "conversation": messages}), [0.0, 1.0])
+    rendered = render_record(record_of({**stream, "conversation": messages}), [[0.0, 1.0]])
     ids = encode_messages(rendered, tokenizer).input_ids_T.tolist()
     assert [ids.count(token) for token in (tokenizer.im_start_id, tokenizer.im_end_id)] == [2, 2]
     assert [ids.count(token) for token in (tokenizer.stream_start_id, tokenizer.image_id)] == [2, 2]

@@ -1,10 +1,13 @@
 """Lines of annotations as JSON objects: each costs itself alone, with its kind and reason."""
 
+import gzip
 import json
 import os
+import random
 import tracemalloc
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 from vl3.data.sample.lines import MAX_DEPTH, MAX_LINE_BYTES, parse_line, read_lines
@@ -107,3 +110,40 @@ def test_what_is_no_file_is_refused(tmp_path: Path):
             list(read_lines(path))
     with pytest.raises(DataError, match="cannot be read"):
         list(read_lines(tmp_path / ("n" * 300)))
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_packed_file_is_named_after_its_last_line(tmp_path, kind, damage):
+    lines = [f"{number:04d} {random.Random(number).random()}\n".encode() for number in range(20_000)]
+    packed = (
+        gzip.compress(b"".join(lines)) if kind == "gzip" else pyarrow.compress(b"".join(lines), "zstd", asbytes=True)
+    )
+    half = len(packed) // 2
+    packed = packed[:half] if damage == "cut" else packed[:half] + bytes(64) + packed[half + 64 :]
+    path = tmp_path / "train.jsonl.gz"
+    path.write_bytes(packed)
+    with pytest.raises(DataError, match=r"train\.jsonl\.gz cannot be read after line \d+ \(.*\)\. Restore the file"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_a_packed_file_is_unpacked_piece_by_piece(tmp_path, kind):
+    """256 MiB of zeros in one line, packed into less than a megabyte: the line is cut, the next one is read."""
+    path = tmp_path / "train.jsonl"
+    if kind == "gzip":
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            for _ in range(256):
+                file.write(bytes(1 << 20))
+            file.write(b"\nlast\n")
+    else:
+        with pyarrow.CompressedOutputStream(str(path), "zstd") as file:
+            for _ in range(256):
+                file.write(bytes(1 << 20))
+            file.write(b"\nlast\n")
+    tracemalloc.start()
+    first, last = read_lines(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(first), last) == (MAX_LINE_BYTES + 1, b"last\n")
+    assert peak < 16 << 20

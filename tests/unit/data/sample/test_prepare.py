@@ -1,13 +1,16 @@
 """One sample from bytes to tokens, labels and patches."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.failing_pruners import keep_all
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
+from tests.unit.data.conftest import DATA_CONFIG
 from vl3.config.data import DiffFPScale
 from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.difffp import keep_mask
@@ -41,6 +44,19 @@ VIDEO = {"video": ["v.mp4"], "conversations": conversation("<video>\nWhat?", "It
 def still_then_changing() -> bytes:
     """Four seconds: two alike, then two others."""
     return video_bytes([frame for frame in grey_frames([50, 50, 120, 200]) for _ in range(4)], fps=4)
+
+
+def png(pixels_HWC: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HWC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def gif(levels: list[int], *, seconds_each: float) -> bytes:
+    first, *rest = [Image.fromarray(frame) for frame in grey_frames(levels)]
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=int(1000 * seconds_each))
+    return buffer.getvalue()
 
 
 def test_images_are_resized_and_cut(prepare, tokenizer):
@@ -161,16 +177,75 @@ def test_a_long_video_is_spread_and_fits_the_budget(prepare, config):
     assert len(sample.keep_M) == 24
 
 
-def test_image_and_video_together_share_one_scale(tokenizer, settings):
-    record = dataclasses.replace(record_of(VIDEO), images=("a.png",))
-    record = dataclasses.replace(
-        record, turns=(dataclasses.replace(record.turns[0], text="<image>\n<video>\nWhat?"), record.turns[1])
-    )
+MIXED = {"image": ["a.png"], "video": ["v.mp4"], "conversations": conversation("<video> or <image>\nWhich?", "A.")}
+
+
+def test_image_and_video_together_are_in_the_order_of_their_tags(prepare, tokenizer):
     media = {"a.png": image_bytes(56, 56), "v.mp4": still_then_changing()}
     # 16 + 4 * 4 tokens fit: sizes are rounded only.
-    sample = prepare_sample(record, media, tokenizer, settings, keep_all)
-    assert sample.grid_thw_I3.tolist() == [[1, 4, 4], [4, 4, 4]]
-    assert sample.merge_sizes_I.tolist() == [1, 2]
+    sample = prepare(MIXED, media)
+    assert sample.grid_thw_I3.tolist() == [[4, 4, 4], [1, 4, 4]]
+    assert sample.merge_sizes_I.tolist() == [2, 1]
+    first = resize_image(decode_image(media["a.png"], "x"), 56, 56)
+    assert np.array_equal(sample.pixels_PC[64:], patchify(first[None], 1)[0])
+    text = tokenizer.decode(sample.input_ids_T, skip_special=False)
+    assert "Time 3.0s:<image><image><image><image>\nor<image><image>" in text
+
+
+def test_image_and_video_together_share_one_scale(prepare):
+    media = {"a.png": image_bytes(112, 112), "v.mp4": video_bytes(grey_frames([50] * 16, side_px=112))}
+    # 8 * 8 + 4 * 4 * 4 = 128 tokens, twice the budget: sides shrink by sqrt(2), 79 px, which is 70 and 56.
+    sample = prepare(MIXED, media, data=dataclasses.replace(DATA_CONFIG, visual_budget_tokens=64))
+    assert sample.grid_thw_I3.tolist() == [[4, 4, 4], [1, 5, 5]]
+    assert len(sample.keep_M) == 16 + 25
+
+
+def test_clips_of_one_file_have_their_own_times(prepare, tokenizer):
+    parts = [{"path": "v.mp4", "end": 2}, {"path": "v.mp4", "start": 2.0, "end": 4}]
+    data = {"video": parts, "conversations": conversation("<video> or <video>?", "A.")}
+    sample = prepare(data, {"v.mp4": still_then_changing()})
+    assert sample.grid_thw_I3.tolist() == [[2, 4, 4], [2, 4, 4]]
+    four = "<image>" * 4
+    text = tokenizer.decode(sample.input_ids_T, skip_special=False)
+    assert f"Time 0.0s:{four},Time 1.0s:{four}\nor Time 2.0s:{four},Time 3.0s:{four}\n" in text.replace(
+        "orTime", "or Time"
+    )
+    levels = [int(item.mean()) for item in np.split(sample.pixels_PC, 4)]
+    assert np.allclose(levels, [50, 50, 120, 200], atol=3)
+
+
+def test_pictures_at_a_rate_are_a_clip(prepare, tokenizer):
+    """Eight pictures at 2 per second, of which the last of each second is taken."""
+    levels = [10, 20, 30, 40, 50, 60, 70, 80]
+    media = {f"f/{n}.png": png(frame) for n, frame in enumerate(grey_frames(levels), start=1)}
+    whole = {"video": {"frames": list(media), "fps": 2.0}, "conversations": conversation("<video> What?", "A.")}
+    sample = prepare(whole, media)
+    assert sample.grid_thw_I3.tolist() == [[4, 4, 4]]
+    assert sample.merge_sizes_I.tolist() == [2]
+    assert [int(item.mean()) for item in np.split(sample.pixels_PC, 4)] == [20, 40, 60, 80]
+    part = {**whole, "video": {"frames": list(media), "fps": 2.0, "start": 1.0, "end": 3.0}}
+    sample = prepare(part, media)
+    assert [int(item.mean()) for item in np.split(sample.pixels_PC, 2)] == [40, 60]
+    assert "Time 1.0s:" in tokenizer.decode(sample.input_ids_T, skip_special=False)
+
+
+def test_pictures_of_two_sizes_are_no_clip(prepare):
+    media = {"1.png": image_bytes(56, 56), "2.png": image_bytes(56, 84)}
+    data = {"video": {"frames": list(media), "fps": 1}, "conversations": conversation("<video> What?", "A.")}
+    with pytest.raises(SampleProblem, match=r"2\.png: the frame has 84x56 px, the first one 56x56\. Give all"):
+        prepare(data, media)
+    data["video"]["start"] = 9
+    with pytest.raises(SampleProblem, match=r"the 2 pictures, 2\.00 s, have none between 9 s and the end"):
+        prepare(data, media)
+
+
+def test_an_animated_gif_is_a_clip_and_a_picture(prepare):
+    media = {"a.gif": gif([40, 160, 240], seconds_each=1.0)}
+    clip = prepare({"video": ["a.gif"], "conversations": conversation("<video> What?", "A.")}, media)
+    assert [int(item.mean()) for item in np.split(clip.pixels_PC, 3)] == [40, 160, 240]
+    picture = prepare({"image": ["a.gif"], "conversations": conversation("<image> What?", "A.")}, media)
+    assert picture.grid_thw_I3.tolist() == [[1, 4, 4]]
+    assert int(picture.pixels_PC.mean()) == 40
 
 
 def test_a_sample_longer_than_a_row_is_refused(prepare, config):

@@ -1,16 +1,19 @@
 """Annotation lines: what is read, what is derived, what is refused and why."""
 
+import gzip
 import json
 import random
 from dataclasses import asdict
 
+import pyarrow
 import pytest
 
 from tests.support.line_mutations import mutate, valid_lines
 from tests.support.samples import conversation
 from vl3.config.data import Category
+from vl3.data.sample.clips import Clip
 from vl3.data.sample.problems import ProblemKind, SampleProblem
-from vl3.data.sample.records import BadLine, Record, Turn, parse_record, read_annotations
+from vl3.data.sample.records import BadLine, Record, Turn, find_annotations, parse_record, read_annotations
 from vl3.errors import DataError
 
 STREAM = {
@@ -40,7 +43,7 @@ def refused(data: dict | str) -> SampleProblem:
 def test_an_image_question():
     record = parse({"image": ["a.png"], "conversations": conversation("<image>\nWhat? ", " A cat.\n")})
     assert record.sample_id == "train-7"
-    assert (record.category, record.source, record.images, record.video) == ("scene_image", "default", ("a.png",), None)
+    assert (record.category, record.source, record.media) == ("scene_image", "default", ("a.png",))
     assert record.turns == (Turn(role="user", text="<image>\nWhat?"), Turn(role="assistant", text="A cat."))
     assert (record.answer, record.warning, record.is_stream, record.chance) == ("A cat.", None, False, None)
 
@@ -74,6 +77,12 @@ def test_control_tokens_in_a_text_are_text():
         ({"image": ["a", "b"], "conversations": conversation("<image><image> Which?", "A")}, "multi_image"),
         ({"video": ["v"], "conversations": conversation("<video> What?", "Runs.")}, "general_video"),
         ({"video": ["v"], "conversations": conversation("<video> When?", "2.0-4.5 s")}, "temporal_grounding"),
+        (
+            {"video": ["v"], "conversations": conversation("<video> When?", "2-4 s, 6.5-7 seconds")},
+            "temporal_grounding",
+        ),
+        ({"image": ["a"], "conversations": conversation("<image> Where?", "[[10,20]]")}, "fine_grained"),
+        ({"video": ["v", "w"], "conversations": conversation("<video><video> Which?", "A")}, "general_video"),
         (STREAM, "streaming"),
     ],
 )
@@ -87,7 +96,8 @@ def test_a_stream_has_events_with_times():
         ("user", "Say when.", 1.0),
         ("assistant", "Now.", 4.5),
     ]
-    assert (record.start_seconds, record.end_seconds, record.turns, record.answer) == (1.0, 9.0, (), "Now.")
+    assert record.media == (Clip(path=STREAM["video"][0], start_seconds=1.0, end_seconds=9.0),)
+    assert (record.start_seconds, record.turns, record.answer) == (1.0, (), "Now.")
 
 
 def test_missing_tags_are_put_before_the_first_turn_and_noted():
@@ -113,44 +123,57 @@ def test_a_system_turn_stays_a_system_turn():
     [
         ("{this is not json", "json", "the line is not JSON (Expecting property name"),
         ("[1, 2]", "structure", "the line is a list, not an object"),
-        ({"image": 3, "conversations": []}, "structure", "image=3 is not a path"),
-        ({"video": ["a", "b"], "conversations": []}, "structure", "video names 2 files"),
-        ({"image": ["a"], "video": ["b"], "conversations": []}, "structure", "both image and video"),
-        ({"conversations": "Hi"}, "structure", "conversations is str, not a list"),
-        ({"conversations": []}, "no_turns", "conversations is empty"),
+        ({"image": 3, "conversations": []}, "structure", "image: 3 is not a path"),
+        ({"video": ["v"] * 17, "conversations": []}, "structure", "video: 17 clips, a sample has at most 16"),
+        ({"video": ["v", 3], "conversations": []}, "structure", "video[1]: 3 is neither a path nor an object"),
+        ({"video": {"path": ""}, "conversations": []}, "structure", "video.path: '' is not a path"),
+        ({"video": [{"path": "v", "strat": 1}], "conversations": []}, "structure", "video[0].strat: unknown. A clip"),
+        ({"video": {"path": "v", "start": "1"}, "conversations": []}, "times", "start='1' is not a time in seconds"),
+        ({"video": {"path": "v", "start": 2, "end": 2.0}, "conversations": []}, "times", "video.end: 2 s is not after"),
+        ({"video": {"frames": [], "fps": 1}, "conversations": []}, "structure", "video.frames: [] is neither a folder"),
+        ({"video": {"frames": [3], "fps": 1}, "conversations": []}, "structure", "video.frames: [3] is neither"),
+        ({"video": {"frames": "d"}, "conversations": []}, "structure", "video.fps: None is not a number of pictures"),
+        ({"video": {"frames": "d", "fps": 0}, "conversations": []}, "structure", "video.fps: 0 is not a number"),
+        ({"video": {"frames": "d", "fps": True}, "conversations": []}, "structure", "video.fps: True is not a number"),
+        ({"conversations": "Hi"}, "structure", "conversations: str, not a list"),
+        ({"conversations": []}, "no_turns", "conversations: empty"),
         ({"conversations": [{"from": "human", "value": "Hi"}]}, "no_answer", "1 turn(s) and no answer"),
         ({"conversations": [{"from": "gpt", "value": "Hi"}]}, "no_answer", "0 turn(s) and no answer"),
         ({"conversations": [*conversation("a", "b"), {"from": "human", "value": "c"}]}, "no_answer", "last of 3 turns"),
         ({"conversations": conversation("Hi", "  ")}, "no_answer", "an answer is empty"),
         ({"conversations": [*conversation("a", "b"), {"from": "gpt", "value": "c"}]}, "turns", "turn 3 is from assist"),
-        ({"conversations": [{"from": "bot", "value": "a"}]}, "structure", "speaker 'bot' is unknown"),
+        (
+            {"conversations": [{"from": "bot", "value": "a"}]},
+            "structure",
+            "conversations[0].from: speaker 'bot' is unknown",
+        ),
         ({"conversations": [{"from": "human"}]}, "structure", "it must have 'from' and a text 'value'"),
         ({"video": ["v"], "conversations": conversation("<video><video> x", "y")}, "tags", "2 <video> tag(s) for 1"),
         ({"conversations": conversation("<image> x", "y")}, "tags", "1 <image> tag(s) for 0 file(s)"),
         ({"image": ["a"], "conversations": conversation("x", "<image>")}, "tags", "a turn of the assistant"),
         ({"category": "cats", "conversations": conversation("x", "y")}, "structure", "category 'cats' is unknown"),
-        ({"chance": 1.5, "conversations": conversation("x", "y")}, "structure", "chance=1.5 is not a probability"),
-        ({"source": "a:b", "conversations": conversation("x", "y")}, "structure", "source='a:b'"),
-        ({"id": True, "conversations": conversation("x", "y")}, "structure", "id=True is not a name"),
-        ({"id": "a\nb", "conversations": conversation("x", "y")}, "structure", r"id='a\nb' is not a name"),
-        ({"id": " ", "conversations": conversation("x", "y")}, "structure", "id=' ' is not a name"),
+        ({"chance": 1.5, "conversations": conversation("x", "y")}, "structure", "chance: 1.5 is not a probability"),
+        ({"source": "a:b", "conversations": conversation("x", "y")}, "structure", "source: 'a:b'"),
+        ({"id": True, "conversations": conversation("x", "y")}, "structure", "id: True is not a name"),
+        ({"id": "a\nb", "conversations": conversation("x", "y")}, "structure", r"id: 'a\nb' is not a name"),
+        ({"id": " ", "conversations": conversation("x", "y")}, "structure", "id: ' ' is not a name"),
         ({"id": "a" * 600, "conversations": conversation("x", "y")}, "structure", "1 to 512 characters"),
         (
             '{"id": 1e999, "conversations": [{"from": "user", "value": "a"}, {"from": "gpt", "value": "b"}]}',
             "structure",
-            "id=inf",
+            "id: inf",
         ),
-        ({"source": "a\x1b[2J", "conversations": conversation("x", "y")}, "structure", r"source='a\x1b[2J'"),
-        ({"source": ["a"], "conversations": conversation("x", "y")}, "structure", "source=['a'] is not a name"),
+        ({"source": "a\x1b[2J", "conversations": conversation("x", "y")}, "structure", r"source: 'a\x1b[2J'"),
+        ({"source": ["a"], "conversations": conversation("x", "y")}, "structure", "source: ['a'] is not a name"),
         ({"category": ["chart"], "conversations": conversation("x", "y")}, "structure", "category ['chart'] is unk"),
-        ({"stream": "false", "conversations": conversation("x", "y")}, "structure", "stream='false' is neither"),
+        ({"stream": "false", "conversations": conversation("x", "y")}, "structure", "stream: 'false' is neither"),
         ({"conversations": [{"from": ["human"], "value": "a"}]}, "structure", "speaker ['human'] is unknown"),
         ({"conversations": [{"from": {}, "value": "a"}]}, "structure", "speaker {} is unknown"),
-        ({"conversations": [[]]}, "structure", "a turn is []"),
-        ({"chance": 10**400, "conversations": conversation("x", "y")}, "structure", "chance=1000"),
+        ({"conversations": [[]]}, "structure", "conversations[0]: a turn is []"),
+        ({"chance": 10**400, "conversations": conversation("x", "y")}, "structure", "chance: 1000"),
         ({**STREAM, "end_time": 10**400}, "times", "is not a time in seconds"),
         ({**STREAM, "start_time": "1e999"}, "times", "start_time='1e999' is not a time"),
-        ('{"stream": true, "video": "v", "start_time": 1e999}', "structure", "conversation is NoneType"),
+        ('{"stream": true, "video": "v", "start_time": 1e999}', "structure", "conversation: NoneType"),
         ({"images": ["a.png"], "conversations": conversation("x", "y")}, "structure", "Call it 'image'"),
         ({"image": ["a"], "conversations": conversation("<image> x", "[[1,2,3,1e4]]")}, "boxes", "box [1,2,3,1e4]"),
         ({"image": ["a"], "conversations": conversation("<image> x", "[[nan,2,3,4]]")}, "boxes", "box [nan,2,3,4]"),
@@ -168,8 +191,12 @@ def test_a_system_turn_stays_a_system_turn():
             "times",
             "a message at 4.5 s follows one at 6.0 s",
         ),
-        ({**STREAM, "conversation": []}, "no_turns", "conversation is empty"),
-        ({**STREAM, "video": None}, "structure", "a stream needs one video"),
+        ({**STREAM, "conversation": []}, "no_turns", "conversation: empty"),
+        ({**STREAM, "video": None}, "structure", "video: a stream needs one video"),
+        ({**STREAM, "video": ["v", "w"]}, "structure", "video: a stream needs one video"),
+        ({**STREAM, "video": {"path": "v", "end": 3}}, "structure", "a stream has its interval in start_time"),
+        ({"image": ["a"], "conversations": conversation("<image> x", "[[1,1001]]")}, "boxes", "point [1,1001] is not"),
+        ({"video": ["v"], "conversations": conversation("<video> When?", "1-2 s, 5-4 s")}, "times", "ends before it"),
     ],
 )
 def test_bad_lines_are_refused_with_kind_and_reason(data, kind, words):
@@ -181,6 +208,48 @@ def test_bad_lines_are_refused_with_kind_and_reason(data, kind, words):
 @pytest.mark.parametrize("text", ["Answer in [[x0,y0,x1,y1]] format.", "matrix [[1,2],[3,4]]", "[[0, 0, 1000, 1000]]"])
 def test_what_is_no_bad_box_passes(text):
     assert parse({"image": ["a"], "conversations": conversation("<image>\n" + text, "ok")}).answer == "ok"
+
+
+def test_a_matrix_outside_of_grounding_is_no_point():
+    data = {"image": ["a"], "category": "chart", "conversations": conversation("<image>\nSolve.", "[[1,-2],[3,4]]")}
+    assert parse(data).answer == "[[1,-2],[3,4]]"
+
+
+def test_media_are_in_the_order_of_their_tags():
+    clips = ["v.mp4", {"path": "v.mp4", "start": 3, "end": 9.5}, {"frames": "dir/", "fps": 2.0}]
+    turns = [
+        *conversation("<video> like <image> or <video>?", "The first."),
+        *conversation("And <image> or <video>?", "The last."),
+    ]
+    record = parse({"image": ["p.png", "q.png"], "video": clips, "conversations": turns})
+    whole, part = Clip(path="v.mp4"), Clip(path="v.mp4", start_seconds=3.0, end_seconds=9.5)
+    assert record.media == (whole, "p.png", part, "q.png", Clip(path="dir/", frames_fps=2.0))
+    assert (record.images, record.clips) == (("p.png", "q.png"), (whole, part, record.media[4]))
+    assert record.category == "general_video"
+
+
+def test_frames_listed_one_by_one_are_the_files_of_a_clip():
+    record = parse({"video": {"frames": ["b.jpg", "a.jpg"], "fps": 4}, "conversations": conversation("What?", "A")})
+    assert record.media == (Clip(path="", frames=("b.jpg", "a.jpg"), frames_fps=4.0),)
+    assert record.media_paths == ("b.jpg", "a.jpg")
+    assert record.clips[0].name == "b.jpg"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_annotations_may_be_packed(tmp_path, suffix):
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / f"train.jsonl{suffix}"
+    lines = (json.dumps({"conversations": conversation("Hi", "Yo")}) + "\n").encode() * 3
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pyarrow.compress(data, "zstd", asbytes=True)}[suffix]
+    path.write_bytes(pack(lines))
+    assert find_annotations(tmp_path, "train") == path
+    assert [record.where for record in read_annotations(path, "train")] == [
+        f"annotations/{path.name}:{n}" for n in (1, 2, 3)
+    ]
+    (tmp_path / "annotations" / "train.jsonl.gz").write_bytes(b"")
+    (tmp_path / "annotations" / "train.jsonl.zst").write_bytes(b"")
+    with pytest.raises(DataError, match=r"has both annotations/train\.jsonl.* and only one can be read"):
+        find_annotations(tmp_path, "train")
 
 
 def test_a_bad_line_does_not_hide_the_next(tmp_path):

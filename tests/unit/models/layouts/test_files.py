@@ -42,7 +42,7 @@ def test_the_official_template_gives_our_strings(converted):
     cases = [
         ([{"role": "user", "content": "Hi"}], render_message("user", "Hi")),
         ([{"role": "user", "content": [{"type": "image"}, text]}], render_message("user", "<image>What?")),
-        ([{"role": "user", "content": [video, text]}], render_message("user", "<video>What?", [0, 1.04])),
+        ([{"role": "user", "content": [video, text]}], render_message("user", "<video>What?", [[0, 1.04]])),
         ([{"role": "stream", "content": [{"type": "image", "timestamp": 3}]}], render_stream_frame(3.0)),
     ]
     for messages, ours in cases:
