@@ -41,7 +41,8 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
             for file_name, content in files.items():
                 (folder / file_name).write_text(json.dumps(content))
             created_by = settings.pop("created_by", {})
-            return publish(folder, f"{root}/steps/{what}/{PARTS.key(what)}/{kind}", kind=kind, created_by=created_by, **settings)
+            uri = f"{root}/steps/{what}/{PARTS.key(what)}/{kind}"
+            return publish(folder, uri, kind=kind, created_by=created_by, **settings)
 
         score = {"accuracy": correct / 100, "correct": correct, "total": 100, "chance": 0.25}
         tasks = dict.fromkeys(CATEGORIES(request_of_tiny.config, request_of_tiny.config.stages), score)
