@@ -20,6 +20,7 @@ of 60, 90, 120 or 169 tokens each, 10240 at most, of which 80 to 100 % are kept,
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,16 +54,17 @@ def _batch(rng: np.random.Generator, like: str, first: int, count: int) -> pa.Ta
     names = list(MIXTURES[like])
     codes = rng.choice(len(names), count, p=list(MIXTURES[like].values())).astype(np.int32)
     text, image, video, kept, frames = _stage_2(rng, names, codes) if like == "stage 2" else _stage_4(rng, names, codes)
-    numbers = np.arange(first, first + count)
-    columns = {
+    last = first + count
+    numbers = np.arange(first, last)
+    columns: dict[str, Any] = {
         "sample_id": pa.array([f"s{number}" for number in numbers.tolist()]),
         "split": _one_text("train", count),
         "where": _one_text("train.jsonl:1", count),
-        "category": pa.DictionaryArray.from_arrays(codes, names).cast(pa.string()),
+        "category": pa.DictionaryArray.from_arrays(codes, pa.array(names)).cast(pa.string()),
         "source": _one_text("synthetic", count),
         "shard": pa.DictionaryArray.from_arrays(
             (numbers // _PER_SHARD - first // _PER_SHARD).astype(np.int32),
-            [f"shard-{number:06d}.tar" for number in range(first // _PER_SHARD, (first + count) // _PER_SHARD + 1)],
+            pa.array([f"shard-{number:06d}.tar" for number in range(first // _PER_SHARD, last // _PER_SHARD + 1)]),
         ).cast(pa.string()),
         "offset_bytes": numbers % _PER_SHARD * 200_192,
         "length_bytes": np.full(count, 200_192),
@@ -110,11 +112,11 @@ def _log_normal(rng: np.random.Generator, median: float, sigma: float, count: in
 
 
 def _one_text(text: str, count: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), [text]).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), pa.array([text])).cast(pa.string())
 
 
 def _digests(rng: np.random.Generator, count: int) -> pa.Array:
     """Random digests as hexadecimal text."""
     digits = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[rng.integers(0, 16, 64 * count, dtype=np.uint8)]
     starts = np.arange(0, 64 * count + 1, 64, dtype=np.int32)
-    return pa.StringArray.from_buffers(count, pa.py_buffer(starts), pa.py_buffer(digits.tobytes()))
+    return pa.StringArray.from_buffers(count, pa.py_buffer(starts.tobytes()), pa.py_buffer(digits.tobytes()))

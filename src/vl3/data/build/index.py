@@ -222,8 +222,13 @@ def integers(column: "pa.Array") -> np.ndarray:
     if str(column.type) not in ("int32", "int64"):
         raise ValueError(f"it has a column of {column.type} where integers are expected")
     part = slice(column.offset, column.offset + len(column))
-    numbers = np.frombuffer(values or b"", dtype=str(column.type))[part].astype(np.int64)
+    numbers = buffer_items(values, str(column.type))[part].astype(np.int64)
     return numbers * is_valid(column) if valid is not None else numbers
+
+
+def buffer_items(buffer: Any, dtype: str) -> np.ndarray:
+    """The items of one of pyarrow's buffers, which is None where there is nothing, without a copy."""
+    return np.frombuffer(b"" if buffer is None else buffer, dtype=dtype)
 
 
 def is_valid(column: "pa.Array") -> np.ndarray:
@@ -231,7 +236,7 @@ def is_valid(column: "pa.Array") -> np.ndarray:
     bits = column.buffers()[0]
     if bits is None:
         return np.ones(len(column), dtype=np.bool_)
-    unpacked = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little")
+    unpacked = np.unpackbits(buffer_items(bits, "uint8"), bitorder="little")
     return unpacked[column.offset : column.offset + len(column)].astype(np.bool_)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vl3.data.build.index import INDEX_NAME, integers, is_valid, read_summary
+from vl3.data.build.index import INDEX_NAME, buffer_items, integers, is_valid, read_summary
 from vl3.data.plan.facts import PlannedDataset
 from vl3.errors import DataError
 
@@ -253,11 +253,11 @@ def _distinct(batch: "pa.RecordBatch", name: str, usable: np.ndarray) -> tuple[l
 def _digests(column: "pa.Array", usable: np.ndarray) -> np.ndarray:
     """The bytes of the usable rows' hexadecimal digests, V32 (S)."""
     _, starts, text = column.buffers()
-    offsets = np.frombuffer(starts, dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+    offsets = buffer_items(starts, "int32")[column.offset : column.offset + len(column) + 1]
     lengths = np.diff(offsets)
     if (lengths[usable] != 64).any() or not np.isin(lengths, (0, 64)).all():
         raise ValueError("its column sha256 has no digest for some usable sample")
-    digits = _HEX[np.frombuffer(text or b"", dtype=np.uint8)[offsets[0] : offsets[-1]]].reshape(-1, 64)
+    digits = _HEX[buffer_items(text, "uint8")[offsets[0] : offsets[-1]]].reshape(-1, 64)
     digits = digits[(np.cumsum(lengths) // 64 - 1)[usable]]
     if digits.max(initial=0) > 15:
         raise ValueError("its column sha256 has a text that is no digest")
