@@ -39,6 +39,7 @@ NETWORK_CALL = re.compile(r"\b(socket\(AF_INET|socket\(AF_NETLINK|connect\(|bind
 CONFIG = DataConfig(
     max_length_tokens=4096,
     visual_budget_tokens=2048,
+    max_row_visual_tokens=2048,
     min_item_tokens=4,
     video_fps=1.0,
     max_frames=16,

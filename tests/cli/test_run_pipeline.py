@@ -17,6 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 TASKS = [
     "check-prerequisites",
     "validate-data",
+    "plan-vision-adaptation",
+    "plan-alignment",
+    "plan-multitask",
+    "plan-video",
     "train-vision-adaptation",
     "train-alignment",
     "train-multitask",

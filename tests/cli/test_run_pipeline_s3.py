@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 STAGES = ["looking", "reading_2", "talking"]
 """Of tests/support/three_stages: the first three of tiny under other names."""
 THREE = ["train-looking", "train-reading-2", "train-talking"]
+PLANS = ["plan-looking", "plan-reading-2", "plan-talking"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def test_every_step_finds_the_three_stages(finished: Runner, servers: Servers) -
     assert list(finished.tasks()) == [
         "check-prerequisites",
         "validate-data",
+        *PLANS,
         *THREE,
         "evaluate",
         "promote",
@@ -119,7 +121,9 @@ def test_another_machine_reuses_every_step(
     done = other.run()
     assert done.returncode == 0, done.stderr
     states = other.tasks()
-    assert [states[task] for task in ("validate-data", *THREE, "evaluate", "promote", "report")] == ["reused"] * 7
+    assert [states[task] for task in ("validate-data", *PLANS, *THREE, "evaluate", "promote", "report")] == [
+        "reused"
+    ] * 10
     assert (other.folder / "report" / "report.html").is_file()
 
 

@@ -137,13 +137,23 @@ def dataset(containers: Containers, mlflow_server: str) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def trained(containers: Containers, dataset: Reference, config: RunConfig) -> list[dict[str, Any]]:
+def plan(containers: Containers, dataset: Reference) -> Reference:
+    """The plan of the first stage, made by the step in its image."""
+    parameters = workflow() | {"stage": "vision_adaptation"}
+    result = containers.run("data", *step_command("plan-data", parameters, inputs=("dataset",), outputs=("plan",)))
+    assert result.returncode == 0, result.stderr[-4000:]
+    return read_reference(containers.folder / "plan")
+
+
+@pytest.fixture(scope="session")
+def trained(containers: Containers, dataset: Reference, plan: Reference, config: RunConfig) -> list[dict[str, Any]]:
     """Events of the first stage, trained for three steps by the pod's own command."""
     job = StageJob(
         config=to_dict(config),
         stage_order=list(config.stages),
         stage="vision_adaptation",
         dataset=dataset.to_dict(),
+        plan=plan.to_dict(),
         initial_model=None,
         work_uri=f"file://{DATA}/work",
         output_uri=f"file://{DATA}/model",

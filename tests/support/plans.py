@@ -1,16 +1,16 @@
-"""Indexes made of numbers alone, for tests of the order and of packing."""
+"""Indexes made of numbers alone, and plans of them, for tests of the order and of packing."""
 
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from tests.unit.data.conftest import DATA_CONFIG
-from vl3.data.build.index import DatasetIndex, IndexRow, index_schema
-from vl3.data.plan.order import StagePlan, plan_stage
-from vl3.data.sample.prepare import PrepareSettings
+from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME, IndexRow, write_index
+from vl3.data.plan.planner import PlanRequest, plan_stage
+from vl3.data.plan.samples import SizeRule
+from vl3.data.plan.stage_plan import StagePlan
+from vl3.system.files import atomic_write_json
 
-SETTINGS = PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=DATA_CONFIG)
+SIZES = SizeRule(image_merge_size=1, video_merge_size=2, difffp=True, prune_before_encoder=False)
 KINDS = (
     ("scene_image", "caption"),
     ("scene_image", "qa"),
@@ -20,7 +20,7 @@ KINDS = (
 )
 
 
-def make_index(num_rows: int = 600, *, seed: int = 0) -> DatasetIndex:
+def make_rows(num_rows: int = 600, *, seed: int = 0) -> list[IndexRow]:
     """Samples of five kinds with realistic lengths; every 20th is held out, every 31st is bad."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -28,6 +28,8 @@ def make_index(num_rows: int = 600, *, seed: int = 0) -> DatasetIndex:
         category, source = KINDS[number % len(KINDS)]
         row = IndexRow(sample_id=f"s{number}", split="train" if number % 20 else "heldout", where=f"t:{number}")
         row.category, row.source = category, source
+        row.shard, row.offset_bytes, row.length_bytes = f"shard-{number // 200:06d}.tar", 512 * number, 512
+        row.sha256 = f"{number:064x}"
         row.text_tokens = int(rng.lognormal(3.2, 0.6)) + 8
         is_video, is_text = category == "general_video", category == "text_only"
         tokens = 0 if is_text else int(rng.choice([16, 24, 36]))
@@ -37,20 +39,43 @@ def make_index(num_rows: int = 600, *, seed: int = 0) -> DatasetIndex:
             setattr(row, f"video_tokens_m{merge}", 6 * tokens // merge**2 if is_video else 0)
             setattr(row, f"kept_tokens_m{merge}", 3 * tokens // merge**2 if is_video else 0)
         if number % 31 == 30:
-            row.problem, row.problem_kind = "broken", "undecodable"
+            row.problem, row.problem_kind, row.shard, row.sha256 = "broken", "undecodable", None, None
         rows.append(row)
-    columns = [{name: getattr(row, name) for name in index_schema().names} for row in rows]
-    return DatasetIndex(Path("dataset"), pa.Table.from_pylist(columns, schema=index_schema()))
+    return rows
 
 
-def make_plan(index: DatasetIndex | None = None, **changes) -> StagePlan:
+def length_of(row: IndexRow) -> int:
+    """Tokens of a sample in a row with SIZES."""
+    return row.text_tokens + row.image_tokens_m1 + row.kept_tokens_m2
+
+
+def write_dataset(folder: Path, rows: list[IndexRow]) -> Path:
+    """What a plan reads of a built dataset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_index(folder / INDEX_NAME, rows)
+    atomic_write_json(folder / SUMMARY_NAME, {})
+    return folder
+
+
+def make_request(**changes) -> PlanRequest:
     options = {
         "mixture": {"scene_image": 2.0, "chart": 1.0, "general_video": 1.0},
         "seed": 3,
         "steps": 60,
+        "epochs": None,
         "packs_per_step": 4,
+        "samples_per_step": None,
+        "packs_divisible_by": 1,
         "max_length_tokens": 640,
-        "visual_budget_tokens": 256,
-        "settings": SETTINGS,
+        "max_row_visual_tokens": 256,
+        "sizes": SIZES,
     }
-    return plan_stage(index or make_index(), **{**options, **changes})
+    return PlanRequest(**{**options, **changes})
+
+
+def make_plan(folder: Path, rows: list[IndexRow] | None = None, **changes) -> StagePlan:
+    """A plan in an empty folder; its dataset is beside it."""
+    dataset = write_dataset(folder / "dataset", rows or make_rows())
+    (folder / "plan").mkdir()
+    plan_stage([dataset], folder / "plan", make_request(**changes))
+    return StagePlan(folder / "plan")

@@ -88,7 +88,30 @@ def _stage(rng: random.Random, stage: str, config: dict[str, Any]) -> dict[str, 
     ]
     events += [_metrics(rng, stage, config, step) for step in range(10, steps + 1, 10)]
     events.append({"type": "end", "seconds": 50.0 + 11 * _number(stage), "steps": steps, "bad_samples": []})
-    return {"stage": stage, "config": config, "events": events, "notes": []}
+    return {"stage": stage, "config": config, "plan": _plan(config), "events": events, "notes": []}
+
+
+def _plan(config: dict[str, Any]) -> dict[str, Any]:
+    samples, total = 16 * config["steps"], sum(config["mixture"].values())
+    return {
+        "steps": config["steps"],
+        "packs_per_step": config["packs_per_step"],
+        "samples": samples,
+        "samples_per_step": 16.0,
+        "kinds": [
+            {
+                "key": kind,
+                "share": weight / total,
+                "available": 320,
+                "drawn": round(samples * weight / total),
+                "epochs": samples * weight / total / 320,
+            }
+            for kind, weight in config["mixture"].items()
+        ],
+        "notes": [],
+        "fill": {"length": 0.71, "visual": 0.97, "binding": 0.985},
+        "balance": [{"ranks": 2, "mean": 0.02, "worst": 0.06}],
+    }
 
 
 def _metrics(rng: random.Random, stage: str, config: dict[str, Any], step: int) -> dict[str, Any]:
@@ -97,8 +120,7 @@ def _metrics(rng: random.Random, stage: str, config: dict[str, Any], step: int) 
     rates = {f"lr/{part}": _rate(peak, done) for part, peak in config["learning_rates"].items() if peak}
     visual = rng.uniform(520, 610)
     kept = visual * (rng.uniform(0.55, 0.7) if config["difffp"] else 1.0)
-    total = sum(config["mixture"].values())
-    drawn = {f"mix/{kind}": round(16 * step * weight / total) for kind, weight in config["mixture"].items()}
+    drawn = {f"mix/{kind['key']}": round(kind["drawn"] * done) for kind in _plan(config)["kinds"]}
     phases = {"data": 0.004, "forward": 0.081, "backward": 0.139, "optimizer": 0.031}
     values = {
         "loss": loss,

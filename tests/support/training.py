@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.shared import session_folder
 from tests.support.weed_server import BUCKET, find_weed, join_server
-from vl3.config.codec import to_dict
+from vl3.config.codec import digest, to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.data.loader.rows import PackedRow
@@ -110,6 +110,18 @@ class StageInputs:
     vision: Path
     language: Path
 
+    def plan(self, folder: Path, config: RunConfig) -> Reference:
+        """The plan of the first stage, published below a folder under a name of its own."""
+        from vl3.data.plan.of_run import plan_request
+        from vl3.data.plan.planner import plan_stage
+        from vl3.store.artifacts import fetch
+
+        request = plan_request(config, "vision_adaptation")
+        made = folder / "making-a-plan"
+        made.mkdir(parents=True)
+        plan_stage([fetch(self.dataset)], made, request)
+        return publish(made, (folder / f"plan-{digest(asdict(request))[:12]}").as_uri(), kind="plan", created_by={})
+
     def job(self, folder: Path, *, initial_model: Reference | None = None, **overrides: object) -> StageJob:
         """A job of the first stage that leaves its files in a folder."""
         values = {
@@ -125,6 +137,7 @@ class StageInputs:
         } | overrides
         config = apply_overrides(get_recipe("tiny"), [f"{path}={json.dumps(value)}" for path, value in values.items()])
         return StageJob(
+            plan=self.plan(folder, config).to_dict(),
             config=to_dict(config),
             stage_order=list(config.stages),
             stage="vision_adaptation",

@@ -1,4 +1,4 @@
-"""`vl3 data`: make a sample corpus, check annotations, build a dataset."""
+"""`vl3 data`: make a sample corpus, check annotations, build a dataset, plan the stages on it."""
 
 import tempfile
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from vl3.cli.output import AsJson, print_json, print_table
 from vl3.cli.progress import shown_progress
 from vl3.cli.recipe import Overrides
+from vl3.cli.tables import aligned
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.errors import DataError
@@ -16,8 +17,9 @@ from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
     from vl3.data.build.dataset import BuildSummary
+    from vl3.data.plan.facts import PlanFacts
 
-app = typer.Typer(help="Datasets: sample corpus, checks, building.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: sample corpus, checks, building, planning.", no_args_is_help=True)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose limits apply.")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with annotations/train.jsonl and the media.")]
@@ -130,6 +132,28 @@ def import_(
 
 
 @app.command()
+def plan(
+    dataset: Annotated[Path, typer.Option(help="Dataset that `vl3 data build` wrote.")],
+    recipe: Recipe = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plan every stage of a recipe on a dataset: steps, samples a step, epochs of each source, how full rows are."""
+    from vl3.data.plan.of_run import plan_request
+    from vl3.data.plan.planner import plan_stage
+
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    plans = {}
+    for stage in config.stages:
+        with tempfile.TemporaryDirectory(prefix="vl3-plan-") as folder:
+            plans[stage] = plan_stage([dataset], Path(folder), plan_request(config, stage))
+    if as_json:
+        print_json({stage: facts.summary() for stage, facts in plans.items()})
+    else:
+        print("\n\n".join([_plan_table(plans, config), *(_kind_table(stage, facts) for stage, facts in plans.items())]))
+
+
+@app.command()
 def difffp(
     files: Annotated[list[Path], typer.Argument(help="Videos to study.")],
     out: Annotated[Path, typer.Option(help="SVG file for the plot.")] = Path("build/difffp.svg"),
@@ -146,6 +170,36 @@ def difffp(
     print(kept_table(studies))
     atomic_write_text(out, str(kept_plot(studies)))
     print(f"{out}: plot")
+
+
+def _plan_table(plans: "dict[str, PlanFacts]", config: RunConfig) -> str:
+    """A row for each stage. Waiting is what ranks lose because the costliest of them is slower than their mean."""
+    rows = [("stage", "steps", "rows a step", "rows a rank", "samples a step", "rows full", "waiting by ranks")]
+    for stage, facts in plans.items():
+        processes = config.num_processes(stage)
+        waiting = (f"{one.ranks}: {one.mean:.1%}" for one in facts.balance)
+        rows.append(
+            (
+                stage,
+                f"{facts.steps:,}",
+                f"{facts.packs_per_step:,}",
+                f"{facts.packs_per_step / processes:g} of {processes}",
+                f"{facts.samples_per_step:,.1f}",
+                f"{facts.fill.binding:.1%}",
+                ", ".join(waiting),
+            )
+        )
+    return aligned(rows)
+
+
+def _kind_table(stage: str, facts: "PlanFacts") -> str:
+    """What a stage draws, and what it was asked for and does not have."""
+    rows = [(stage, "share", "drawn", "available", "epochs")]
+    rows += [
+        (kind.key, f"{kind.share:.1%}", f"{kind.drawn:,}", f"{kind.available:,}", f"{kind.epochs:.2f}")
+        for kind in facts.kinds
+    ]
+    return "\n".join([aligned(rows), *facts.notes])
 
 
 def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:

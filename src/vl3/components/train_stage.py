@@ -11,6 +11,7 @@ def train_stage(
     workflow: dict,
     initial: dsl.Input[dsl.Artifact],
     dataset: dsl.Input[dsl.Dataset],
+    plan: dsl.Input[dsl.Artifact],
     checkpoint: dsl.Output[dsl.Model],
     training: dsl.Output[dsl.Artifact],
 ) -> None:
@@ -21,6 +22,6 @@ def train_stage(
         "train_stage",
         part=stage,
         workflow=workflow,
-        inputs={"initial": initial.path, "dataset": dataset.path},
+        inputs={"initial": initial.path, "dataset": dataset.path, "plan": plan.path},
         outputs={"checkpoint": checkpoint.path, "training": training.path},
     )

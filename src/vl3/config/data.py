@@ -40,6 +40,8 @@ class DataConfig:
     """Length of one packed row and of one sample, text and vision tokens together."""
     visual_budget_tokens: Count
     """Vision tokens that one sample may have after merging, before DiffFP; media are resized to fit."""
+    max_row_visual_tokens: Count
+    """Vision tokens that one packed row may have after merging, before DiffFP: a limit of the encoder's memory."""
     min_item_tokens: Count
     """Vision tokens that one image or frame has at least after merging; smaller media are enlarged."""
     video_fps: Annotated[float, Range(at_least=0.0001, at_most=1000)]
@@ -67,4 +69,10 @@ class DataConfig:
             raise ConfigError(
                 f"data.visual_budget_tokens={self.visual_budget_tokens} leaves no room for text in "
                 f"data.max_length_tokens={self.max_length_tokens}. Lower the budget or raise the length."
+            )
+        if self.visual_budget_tokens > self.max_row_visual_tokens:
+            raise ConfigError(
+                f"data.visual_budget_tokens={self.visual_budget_tokens} is more than a row may have "
+                f"(data.max_row_visual_tokens={self.max_row_visual_tokens}), so the largest samples would fit into no "
+                "row. Lower the budget or raise the row's limit."
             )

@@ -206,10 +206,12 @@ def validate_stage(run: RunConfig, stage: str) -> None:
     Raises:
         ConfigError: the global batch of the stage is not divisible by its processes.
     """
-    packs, processes = run.stages[stage].packs_per_step, run.num_processes(stage)
+    row, processes = run.stages[stage], run.num_processes(stage)
+    name = "packs_divisible_by" if row.packs_per_step is None else "packs_per_step"
+    packs = getattr(row, name)
     if packs % processes:
         source = "launch.processes_per_node" if run.launch.backend == "local" else f"placements.{stage}"
         raise ConfigError(
-            f"stages.{stage}.packs_per_step={packs} is not divisible by the {processes} processes of {source}. Some "
-            f"processes would wait for others in every step. Set packs_per_step to a multiple of {processes}."
+            f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
+            f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
         )

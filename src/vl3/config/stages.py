@@ -21,6 +21,8 @@ from vl3.errors import ConfigError
 
 STARTUP_SECONDS = 7200.0
 """Long enough to load a base from a hub on a slow line; a person who waits sees the log."""
+Epochs = Annotated[float, Range(above=0, at_most=1e4)]
+"""How often data are seen, as a mean."""
 STALL_SECONDS = 1800.0
 """Longer than an outage of the object store that the loader survives, and than NCCL's own limit of a collective."""
 
@@ -61,10 +63,6 @@ class LoraConfig:
 class StageConfig:
     """One row of the stage table."""
 
-    steps: Count
-    """Optimizer steps of the stage."""
-    packs_per_step: Count
-    """Packed rows of one optimizer step over all processes (the global batch)."""
     learning_rates: LearningRates
     """Peak learning rate of each part; which part is trainable follows from it."""
     image_merge_size: Annotated[int, OneOf((1, 2))]
@@ -75,6 +73,20 @@ class StageConfig:
     """Whether video tokens that do not change between frames are dropped (DiffFP)."""
     mixture: dict[str, Weight]
     """Weight of each kind of sample: key `category` or `category:source`, weights need not sum to 1."""
+    steps: Count | None = None
+    """Optimizer steps of the stage; None counts them from `epochs`."""
+    epochs: Epochs | None = None
+    """Samples to draw, as a multiple of those that the mixture's kinds have together; None takes `steps`. A kind is
+    seen more or less often than that, as its weight and its own number of samples have it."""
+    packs_per_step: Count | None = None
+    """Packed rows of one optimizer step over all processes (the global batch); None counts them from
+    `samples_per_step`."""
+    samples_per_step: Count | None = None
+    """Samples that one optimizer step should have, about: the plan takes the number of packed rows that comes nearest.
+    None takes `packs_per_step`."""
+    packs_divisible_by: Count = 1
+    """With `samples_per_step`: the packed rows of a step are a multiple of this, so that any number of processes that
+    divides it can share them."""
     startup_seconds: Seconds = STARTUP_SECONDS
     """Time that the stage may take before its first step (loading) and again after its last one (publishing)."""
     stall_seconds: Seconds = STALL_SECONDS
@@ -94,6 +106,13 @@ class StageConfig:
                 "would stay zero. Set learning_rates.language or stage.lora=null."
             )
         _check_mixture(self.mixture)
+        for first, second in (("steps", "epochs"), ("packs_per_step", "samples_per_step")):
+            if (getattr(self, first) is None) == (getattr(self, second) is None):
+                count = "neither" if getattr(self, first) is None else "both"
+                raise ConfigError(
+                    f"stage sets {count} of {first} and {second}; one follows from the other. Set one of them, and "
+                    "the other to null."
+                )
 
 
 def _check_mixture(mixture: dict[str, float]) -> None:

@@ -66,7 +66,12 @@ class Chat:
             dtype = torch.bfloat16
         settings = trained_settings(folder)
         if max_visual_tokens is not None:
-            settings = replace(settings, data=replace(settings.data, visual_budget_tokens=max_visual_tokens))
+            data = replace(
+                settings.data,
+                visual_budget_tokens=max_visual_tokens,
+                max_row_visual_tokens=max(max_visual_tokens, settings.data.max_row_visual_tokens),
+            )
+            settings = replace(settings, data=data)
         model = load_model(folder, dtype=dtype)
         return cls(model.to(place), ChatTokenizer.from_folder(folder), settings)
 

@@ -63,11 +63,14 @@ _SETTINGS = {
 _TRAINING = PodSettings(role="launcher")
 """The launcher enforces the stage's limits for queueing and running itself; a timeout of its pod would only kill it
 without a message."""
+_PLANNING = PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS)
+_OF_STAGES = {"train": _TRAINING, "plan": _PLANNING}
+"""The settings of the tasks that every stage has one of, by the first word of their names."""
 
 
 def settings_of(name: str) -> PodSettings:
     """The settings of the task `name`."""
-    return _TRAINING if name.startswith("train-") else _SETTINGS[name]
+    return _OF_STAGES.get(name.partition("-")[0]) or _SETTINGS[name]
 
 
 def named(task: Any, name: str, pods: StepPodsConfig) -> Any:

@@ -1,4 +1,4 @@
-"""The training workflow: prerequisites, data, stages, evaluation, promotion, report, clean-up. Wiring only."""
+"""The training workflow: prerequisites, data, plans, stages, evaluation, promotion, report, clean-up. Wiring only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,14 @@ from kfp import dsl
 from vl3.components.check_prerequisites import check_prerequisites
 from vl3.components.evaluate import evaluate
 from vl3.components.finish import finish
+from vl3.components.plan_data import plan_data
 from vl3.components.promote import promote
 from vl3.components.report import report
 from vl3.components.train_stage import train_stage
 from vl3.components.validate_data import validate_data
 from vl3.config.step_pods import StepPodsConfig
 from vl3.pipelines.pod_settings import named
-from vl3.pipelines.workflows import train_task
+from vl3.pipelines.workflows import plan_task, train_task
 
 
 def make_pipeline(stages: Sequence[str], pods: StepPodsConfig) -> Any:
@@ -31,10 +32,16 @@ def make_pipeline(stages: Sequence[str], pods: StepPodsConfig) -> Any:
         with dsl.ExitHandler(last, name="workflow"):
             start = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods).outputs["start"]
             data = named(validate_data(workflow=workflow, start=start), "validate-data", pods).outputs
+            plans = {
+                stage: named(plan_data(workflow=workflow, stage=stage, dataset=data["dataset"]), plan_task(stage), pods)
+                for stage in stages
+            }
             checkpoint = start
             for stage in stages:
-                task = train_stage(workflow=workflow, stage=stage, initial=checkpoint, dataset=data["dataset"])
-                checkpoint = named(task, train_task(stage), pods).outputs["checkpoint"]
+                made = {"initial": checkpoint, "dataset": data["dataset"], "plan": plans[stage].outputs["plan"]}
+                task = named(train_stage(workflow=workflow, stage=stage, **made), train_task(stage), pods)
+                task.after(*plans.values())  # every stage is planned before the first one asks for a GPU
+                checkpoint = task.outputs["checkpoint"]
             scores = evaluate(workflow=workflow, start=start, dataset=data["dataset"], checkpoint=checkpoint)
             evaluation = named(scores, "evaluate", pods).outputs["evaluation"]
             decision = promote(workflow=workflow, **data, checkpoint=checkpoint, evaluation=evaluation)

@@ -73,6 +73,11 @@ def train_task(stage: str) -> str:
     return f"train-{stage}".replace("_", "-")
 
 
+def plan_task(stage: str) -> str:
+    """Name of the task that plans a stage: `plan-vision-adaptation`."""
+    return f"plan-{stage}".replace("_", "-")
+
+
 _STAGE_MARGIN_SECONDS = 120.0
 """So that a stage's own limit, whose message says more, takes effect before that of its task."""
 
@@ -81,8 +86,9 @@ def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str
     other = _task_limit(config)
     before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report", "finish")
     chosen = choose_stages(list(config.stages), parameters.stages)
+    plans = [plan_task(name) for name in chosen]
     stages = {train_task(name): _stage_limit(config, name) for name in chosen}
-    return dict.fromkeys(before, other) | stages | dict.fromkeys(after, other)
+    return dict.fromkeys((*before, *plans), other) | stages | dict.fromkeys(after, other)
 
 
 def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:

@@ -41,7 +41,8 @@ def _section(config: RunConfig) -> str:
         ),
     ]
     shared = (
-        f"All stages: rows of at most {config.data.max_length_tokens} tokens; per sample at most "
+        f"All stages: rows of at most {config.data.max_length_tokens} tokens and {config.data.max_row_visual_tokens} "
+        "vision tokens; per sample at most "
         f"{config.data.visual_budget_tokens} vision tokens and {config.data.max_frames} frames at "
         f"{config.data.video_fps:g} fps; cosine schedule with warm-up {config.optimizer.warmup_ratio:g}; ZeRO "
         f"{config.engine.zero_stage}, {config.engine.precision}; {config.launch.processes_per_node} processes when run "
@@ -59,8 +60,8 @@ def _placed(config: RunConfig) -> list[str]:
 
 def _rows(stages: list[StageConfig]) -> list[list[str]]:
     settings: list[tuple[str, Callable[[StageConfig], str]]] = [
-        ("steps", lambda row: f"{row.steps}"),
-        ("packed rows per step", lambda row: f"{row.packs_per_step}"),
+        ("steps", _steps),
+        ("batch of a step", _batch),
         ("learning rate, vision encoder", lambda row: _rate(row.learning_rates.vision)),
         ("learning rate, projector", lambda row: _rate(row.learning_rates.projector)),
         ("learning rate, language model", lambda row: _rate(row.learning_rates.language)),
@@ -71,6 +72,16 @@ def _rows(stages: list[StageConfig]) -> list[list[str]]:
     kinds = sorted({kind for row in stages for kind in row.mixture}, key=_category_order)
     table = [[title, *(show(row) for row in stages)] for title, show in settings]
     return table + [[f"mixture weight, {kind}", *(_weight(row.mixture.get(kind)) for row in stages)] for kind in kinds]
+
+
+def _steps(row: StageConfig) -> str:
+    return f"{row.steps}" if row.epochs is None else f"as the plan counts: {row.epochs:g} epoch(s)"
+
+
+def _batch(row: StageConfig) -> str:
+    if row.samples_per_step is None:
+        return f"{row.packs_per_step} packed rows"
+    return f"about {row.samples_per_step} samples, in a multiple of {row.packs_divisible_by} packed rows"
 
 
 def _category_order(kind: str) -> tuple[int, str]:

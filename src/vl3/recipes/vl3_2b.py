@@ -2,11 +2,10 @@
 
 From the paper (sec. 3.2, 3.3): mixtures, learning rates, cosine schedule with warm-up 0.03, 16384/10240 tokens, 1 fps,
 180 frames, DiffFP in stages 3 and 4, downsampling of video always and of images in stage 4. From the released scripts:
-ZeRO 1, bf16, gradient checkpointing, no weight decay, seed, a checkpoint every 1000 steps. Ours, because nothing is
-published: evaluation and promotion thresholds. Derived: the number of steps, see `_one_epoch_steps`.
+128 samples a step, one epoch, ZeRO 1, bf16, gradient checkpointing, no weight decay, seed, a checkpoint every 1000
+steps. Ours, because nothing is published: evaluation and promotion thresholds, the vision tokens of a row.
 """
 
-import math
 from dataclasses import replace
 
 from vl3.config.data import DataConfig
@@ -24,7 +23,9 @@ from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_tabl
 from vl3.config.step_pods import StepPodsConfig
 from vl3.recipes.mixture import load_mixture
 
-_GLOBAL_BATCH = 128
+_SAMPLES_PER_STEP = 128
+_PACKS_DIVISIBLE_BY = 16
+"""Ours: the processes of a placement here; one node of 8 GPUs can share as many, too."""
 _SIX_HOURS_SECONDS = 6 * 3600.0
 """Ours: bases and a checkpoint are loaded from a hub or an object store, and 15 GB of weights published to one."""
 
@@ -71,6 +72,7 @@ def _data() -> DataConfig:
     return DataConfig(
         max_length_tokens=16384,
         visual_budget_tokens=10240,
+        max_row_visual_tokens=10240,
         min_item_tokens=16,
         video_fps=1.0,
         max_frames=180,
@@ -115,23 +117,14 @@ def _stages() -> StageTable:
 def _stage(
     name: str, rates: LearningRates, *, difffp: bool = False, image_merge_size: int = 1
 ) -> tuple[str, StageConfig]:
-    mixture = load_mixture("vl3", name)
     return name, StageConfig(
-        steps=_one_epoch_steps(mixture),
-        packs_per_step=_GLOBAL_BATCH,
+        epochs=1.0,
+        samples_per_step=_SAMPLES_PER_STEP,
+        packs_divisible_by=_PACKS_DIVISIBLE_BY,
         learning_rates=rates,
         image_merge_size=image_merge_size,
         video_merge_size=2,
         difffp=difffp,
-        mixture=mixture,
+        mixture=load_mixture("vl3", name),
         startup_seconds=_SIX_HOURS_SECONDS,
     )
-
-
-def _one_epoch_steps(mixture: dict[str, float]) -> int:
-    """Steps of one epoch at the released scripts' 128 samples a step.
-
-    Derived, not published. Packing puts several short samples into one row, so that 128 packs hold 128 samples or
-    more: an upper bound for one epoch.
-    """
-    return math.ceil(sum(mixture.values()) / _GLOBAL_BATCH)

@@ -100,10 +100,10 @@ class StageData:
     """The stage's row of the stage table: to_dict(StageConfig)."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """The lines of the stage's event file, unchanged (types metrics, start, end, note, progress), of all attempts."""
-    mix_drawn: dict[str, float] = field(default_factory=dict)
-    """Samples drawn by mixture key; if empty, the last `mix/<key>` values of the events are used."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The stage's plan in numbers: PlanFacts.summary()."""
     notes: list[str] = field(default_factory=list)
-    """Remarks, for example StagePlan.mixture_notes."""
+    """Remarks, for example the plan's notes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,13 +19,13 @@ def stage_numbers(data: StageData, number: int) -> dict[str, Any]:
     return {
         "stage": data.stage,
         "number": number,
-        "settings": _settings(data.config),
+        "settings": _settings(data.config, data.plan),
         "progress": _progress(data, points),
         "curve": _curve(points),
         "throughput": _throughput(points),
         "time_split": _time_split(points),
         "difffp": _difffp(data, points),
-        "mix": _mix(data, points),
+        "mix": _mix(data),
         "bad_samples": [str(name) for event in _of(data.events, "end") for name in event.get("bad_samples", [])],
         "notes": [*data.notes, *(str(event.get("text", "")) for event in _of(data.events, "note"))],
     }
@@ -44,11 +44,13 @@ def _column(points: list[tuple[int, dict[str, float]]], name: str) -> list[float
     return [values[name] for _, values in points if values.get(name) is not None]
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
+def _settings(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     rates = config.get("learning_rates", {})
     return {
         "learning_rates": {part: rates.get(part) for part in PARTS},
-        "packs_per_step": config.get("packs_per_step"),
+        "packs_per_step": plan.get("packs_per_step"),
+        "samples_per_step": plan.get("samples_per_step"),
+        "row_fill": plan.get("fill", {}).get("binding"),
         "image_merge_size": config.get("image_merge_size"),
         "video_merge_size": config.get("video_merge_size"),
         "difffp": bool(config.get("difffp", False)),
@@ -59,7 +61,7 @@ def _progress(data: StageData, points: list[tuple[int, dict[str, float]]]) -> di
     starts, ends = _of(data.events, "start"), _of(data.events, "end")
     losses = _column(points, "loss")
     return {
-        "steps_planned": data.config.get("steps"),
+        "steps_planned": data.plan.get("steps"),
         "steps_done": ends[-1]["steps"] if ends and "steps" in ends[-1] else (points[-1][0] if points else 0),
         "finished": bool(ends),
         "attempts": len(starts),
@@ -110,41 +112,25 @@ def _difffp(data: StageData, points: list[tuple[int, dict[str, float]]]) -> dict
     }
 
 
-def _mix(data: StageData, points: list[tuple[int, dict[str, float]]]) -> list[dict[str, Any]] | None:
-    """Asked and drawn share of each kind; if the draw was not counted by source, kinds are whole categories.
+def _mix(data: StageData) -> list[dict[str, Any]] | None:
+    """Asked and planned share of each kind, and how often a sample of the kind is seen.
 
-    Asked chart:a 1, chart:b 1, general_video 2 and drawn chart 30, general_video 10: chart is asked with 0.5 and drawn
-    with 0.75, general_video with 0.5 and 0.25.
+    Asked chart 1, document 1, general_video 2, and the plan draws 30 of chart and 10 of general_video and has no
+    document: chart is asked with 0.25 and drawn with 0.75, general_video with 0.5 and 0.25, document with 0.25 and 0.
     """
-    drawn = dict(data.mix_drawn) or _last_mix(points)
     asked = dict(data.config.get("mixture", {}))
-    if not drawn or not asked:
+    planned = {kind["key"]: kind for kind in data.plan.get("kinds", [])}
+    if not asked or not planned:
         return None
-    if not any(":" in kind for kind in drawn):
-        asked = _by_category(asked)
-    asked_total, drawn_total = sum(asked.values()), sum(drawn.values())
-    kinds = [*asked, *(kind for kind in drawn if kind not in asked)]
+    asked_total, drawn_total = sum(asked.values()), sum(kind["drawn"] for kind in planned.values())
+    nothing = {"drawn": 0, "epochs": 0.0}
     return [
         {
-            "kind": kind,
-            "asked_share": asked.get(kind, 0.0) / asked_total,
-            "drawn_share": drawn.get(kind, 0) / drawn_total if drawn_total else 0.0,
-            "drawn_samples": drawn.get(kind, 0),
+            "kind": key,
+            "asked_share": weight / asked_total,
+            "drawn_share": planned.get(key, nothing)["drawn"] / drawn_total,
+            "drawn_samples": planned.get(key, nothing)["drawn"],
+            "epochs": planned.get(key, nothing)["epochs"],
         }
-        for kind in kinds
+        for key, weight in asked.items()
     ]
-
-
-def _last_mix(points: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    drawn: dict[str, float] = {}
-    for _, values in points:
-        drawn.update({name.removeprefix("mix/"): n for name, n in values.items() if name.startswith("mix/")})
-    return drawn
-
-
-def _by_category(mixture: dict[str, float]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for kind, weight in mixture.items():
-        category = kind.partition(":")[0]
-        total[category] = total.get(category, 0.0) + weight
-    return total

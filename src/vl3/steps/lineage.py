@@ -88,7 +88,7 @@ def _start(request: Request) -> list[dict[str, Any]]:
 
 def _checkpoint(stage: TrainedStage, promotion: dict[str, Any]) -> dict[str, Any]:
     record = record_of(stage.checkpoint)
-    facts = {"steps": record.parts.config.get("steps"), "version": promotion.get("versions", {}).get(stage.name)}
+    facts = {"steps": record.values.get("steps"), "version": promotion.get("versions", {}).get(stage.name)}
     return _node("checkpoint", stage.name, stage.checkpoint, facts)
 
 

@@ -22,6 +22,7 @@ from vl3.tracking.evidence import Evidence, ScoreEvidence, scores_from_evaluatio
 from vl3.tracking.gates import GateResult, evaluate_gates, gate_table, is_promotable
 from vl3.tracking.registry import Registry
 from vl3.validation.result import RESULT_FILE
+from vl3.workflow.record import record_of
 from vl3.workflow.step import Step, StepOutcome
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,15 @@ def _promote(request: Request, measured: _Measured) -> dict[str, Any]:
     registry = open_registry(request)
     dataset = request.inputs["dataset"]
     versions = {
-        stage.name: registry.register_candidate(**candidate(request, stage.name, stage.checkpoint, dataset))
+        stage.name: registry.register_candidate(
+            **candidate(
+                request,
+                stage.name,
+                stage.checkpoint,
+                dataset,
+                steps=record_of(stage.checkpoint).values.get("steps"),
+            )
+        )
         for stage in measured.stages
     }
     version = versions[measured.stages[-1].name]

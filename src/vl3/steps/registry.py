@@ -15,14 +15,16 @@ def open_registry(request: Request) -> Registry:
     return Registry(uri, request.config.promotion.registered_model, template=request.tracking_template)
 
 
-def candidate(request: Request, stage: str, checkpoint: Reference, dataset: Reference) -> dict[str, Any]:
-    """What is registered of a stage's checkpoint: the arguments of Registry.register_candidate."""
+def candidate(
+    request: Request, stage: str, checkpoint: Reference, dataset: Reference, *, steps: int | None
+) -> dict[str, Any]:
+    """What is registered of a stage's checkpoint after its `steps`: the arguments of Registry.register_candidate."""
     return {
         "source_uri": checkpoint.uri,
         "stage": stage,
         "checkpoint_sha256": checkpoint.sha256,
         "dataset_digest": dataset.sha256,
         "config_digest": digest(stage_view(request.config, stage)),
-        "step": request.config.stages[stage].steps,
+        "step": steps,
         "run_id": request.run_id,
     }

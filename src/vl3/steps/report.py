@@ -132,7 +132,7 @@ def _stage(training: Reference) -> dict[str, Any]:
     lines = (folder / EVENTS_NAME).read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     notes = list(dict.fromkeys(event["text"] for event in events if event["type"] == "note"))
-    return {"stage": facts["stage"], "config": facts["config"], "events": events, "notes": notes}
+    return {**{name: facts[name] for name in ("stage", "config", "plan")}, "events": events, "notes": notes}
 
 
 def _champion(found: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
 from vl3.config.stages import LIMITS
+from vl3.data.plan.facts import PLAN_NAME, PlanFacts, read_facts
 from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
@@ -15,10 +16,11 @@ from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, origin_of
 from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch, is_intact, note_provenance
+from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
+from vl3.system.folders import scratch_folder
 from vl3.training.events import EVENTS_NAME, STAGE_FILE, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
@@ -45,26 +47,27 @@ def run(work: Work) -> StepOutcome:
     request = work.request
     stage = request.part
     _check_inputs(request)
+    plan = _plan_facts(request.inputs["plan"])
     with work.step_run() as step_run:
-        step_run.log_params(_own_settings(request))
+        step_run.log_params(_own_settings(request) | {"steps": plan.steps, "packs_per_step": plan.packs_per_step})
         step_run.log_dataset(dataset_name(request), request.inputs["dataset"].sha256, request.inputs["dataset"].uri)
         checkpoint = is_published(work, "checkpoint")
         if checkpoint is None:
-            checkpoint = _train(work, step_run)
+            checkpoint = _train(work, step_run, plan)
         training = is_published(work, "training")
         events = _events(work, training)
-        EventForwarder(work, step_run).replay(events)
+        EventForwarder(work, step_run, plan.steps).replay(events)
         step_run.register(
             model=request.config.promotion.registered_model,
             of_workflow=stage == list(request.config.stages)[-1],
-            **candidate(request, stage, checkpoint, request.inputs["dataset"]),
+            **candidate(request, stage, checkpoint, request.inputs["dataset"], steps=plan.steps),
         )
         step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri})
-    training = training or _publish_log(work, events)
+    training = training or _publish_log(work, events, plan)
     work.clear()
     return StepOutcome(
         outputs={"checkpoint": checkpoint, "training": training},
-        values={"stage": stage, "end": _last(events, "end"), "start": _last(events, "start")},
+        values={"stage": stage, "steps": plan.steps, "end": _last(events, "end"), "start": _last(events, "start")},
     )
 
 
@@ -89,7 +92,7 @@ def cost(record: StepRecord) -> str:
     An attempt that did the last 100 of 400 steps in 50 s: 400 steps cost about 200 s. The record may be from another
     version of vl3, so its values are checked.
     """
-    steps, processes = record.parts.config.get("steps"), _field(record, "start", "world_size")
+    steps, processes = record.values.get("steps"), _field(record, "start", "world_size")
     seconds, done = _field(record, "end", "seconds"), _field(record, "end", "steps")
     total = seconds / done * steps if seconds and done and isinstance(steps, int) else record.seconds
     where = f" on {processes:.0f} process{'' if processes == 1 else 'es'}" if processes else ""
@@ -117,10 +120,10 @@ class EventForwarder:
     Nothing here waits for MLflow. The event file holds every metric, and all of them are passed again at the end.
     """
 
-    def __init__(self, work: Work, step_run: "StepRun") -> None:
+    def __init__(self, work: Work, step_run: "StepRun", steps: int) -> None:
         self._work = work
         self._step_run = step_run
-        self._done, self._total = 0, work.request.config.stages[work.request.part].steps
+        self._done, self._total = 0, steps
         self._waiting: list[dict[str, Any]] = []
         self._sent_at = time.monotonic()
 
@@ -158,9 +161,9 @@ def _check_inputs(request: Request) -> None:
     """Report a damaged input before processes are started. Inputs of pods are not downloaded for this check.
 
     Raises:
-        StorageError: the dataset or the previous stage's checkpoint is not the one in the workflow.
+        StorageError: the dataset, the plan or the previous stage's checkpoint is not the one in the workflow.
     """
-    for name in ("dataset", INITIAL):
+    for name in ("dataset", "plan", INITIAL):
         reference = request.inputs[name]
         if request.config.launch.backend == "local":
             fetch(reference)
@@ -171,8 +174,14 @@ def _check_inputs(request: Request) -> None:
             )
 
 
-def _train(work: Work, step_run: "StepRun") -> Reference:
-    result = launch(_launch_job(work), EventForwarder(work, step_run))
+def _plan_facts(plan: Reference) -> PlanFacts:
+    """What the plan says about itself; its arrays stay where they are."""
+    with scratch_folder(None, "plan") as folder:
+        return read_facts(fetch_file(plan, PLAN_NAME, folder))
+
+
+def _train(work: Work, step_run: "StepRun", plan: PlanFacts) -> Reference:
+    result = launch(_launch_job(work), EventForwarder(work, step_run, plan.steps))
     preemptions = sum(change.state == "preempted" for change in result.states)
     numbers = {
         "launch/attempts": result.attempts,
@@ -238,6 +247,7 @@ def _stage_job(work: Work) -> StageJob:
         stage_order=list(request.config.stages),
         stage=request.part,
         dataset=request.inputs["dataset"].to_dict(),
+        plan=request.inputs["plan"].to_dict(),
         initial_model=None if initial.kind == "start" else initial.to_dict(),
         work_uri=work.work_uri,
         output_uri=work.output_uri("checkpoint"),
@@ -262,13 +272,14 @@ def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
     return settled_events(read_events(path))
 
 
-def _publish_log(work: Work, events: list[dict[str, Any]]) -> Reference:
-    """Publish the stage's events and configuration, from which the report draws its curves."""
+def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts) -> Reference:
+    """Publish the stage's events, configuration and plan in numbers, from which the report draws its curves."""
     stage = work.request.part
     with work.fresh_folder("training") as folder:
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-        facts = {"stage": stage, "config": to_dict(work.request.config.stages[stage])}
+        config = to_dict(work.request.config.stages[stage])
+        facts = {"stage": stage, "config": config, "plan": plan.summary()}
         atomic_write_json(folder / STAGE_FILE, facts)
         return work.publish(folder, "training", kind="training-log")
 

@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from vl3.errors import StorageError
 from vl3.store.cache import cached_folder
 from vl3.store.manifest import (
     MANIFEST_NAME,
+    FileEntry,
     Manifest,
     Origin,
     check_file,
@@ -93,11 +94,23 @@ def note_provenance(reference: Reference, more: Mapping[str, Any], s3: S3Connect
         store.put_file(folder / MANIFEST_NAME, MANIFEST_NAME)
 
 
-def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection | None = None) -> Path:
+def fetch(
+    reference: Reference,
+    *,
+    verified: Collection[str] | None = None,
+    cache: Path | None = None,
+    s3: S3Connection | None = None,
+) -> Path:
     """A verified local folder of the artifact: its own folder (file://) or a copy under `cache` (s3://).
 
     Processes of one machine share the copy: the first downloads and verifies it, the others wait. It is used until the
     size or time of one of its files changes.
+
+    Args:
+        reference: which artifact.
+        verified: the files whose bytes are read here, if the reader verifies the others itself; None reads all.
+        cache: folder of the copies.
+        s3: connection to the store.
 
     Raises:
         StorageError: it is missing or differs from the reference; the first wrong file is named.
@@ -110,7 +123,11 @@ def fetch(reference: Reference, *, cache: Path | None = None, s3: S3Connection |
             f"{folder}: the {reference.kind} is missing (expected sha256 {reference.sha256}). "
             "Run the step that makes it again."
         )
-    verify_folder(folder, reference.sha256)
+    if verified is None:
+        verify_folder(folder, reference.sha256)
+    else:
+        for name in verified:
+            check_file(folder / name, file_entry(reference, name))
     return folder
 
 
@@ -120,13 +137,22 @@ def fetch_file(reference: Reference, name: str, folder: Path) -> Path:
     Raises:
         StorageError: the artifact is missing or another one, has no such file, or the file is damaged.
     """
-    entry = read_manifest(reference).files.get(name)
-    if entry is None:
-        raise StorageError(f"{reference.uri}: the {reference.kind} has no {name}. Run the step that makes it again.")
-    path = folder / name
+    entry, path = file_entry(reference, name), folder / name
     open_store(reference.uri).get_file(name, path)
     check_file(path, entry)
     return path
+
+
+def file_entry(reference: Reference, name: str) -> FileEntry:
+    """Size and digest of one file of an artifact, which is not read.
+
+    Raises:
+        StorageError: the artifact is missing or another one, or has no such file.
+    """
+    entry = read_manifest(reference).files.get(name)
+    if entry is None:
+        raise StorageError(f"{reference.uri}: the {reference.kind} has no {name}. Run the step that makes it again.")
+    return entry
 
 
 def is_intact(reference: Reference, *, s3: S3Connection | None = None) -> bool:

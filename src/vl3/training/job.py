@@ -26,6 +26,8 @@ class StageJob:
     """Name of the stage in the configuration."""
     dataset: dict[str, Any]
     """Reference to the dataset."""
+    plan: dict[str, Any]
+    """Reference to the stage's plan."""
     initial_model: dict[str, Any] | None
     """Reference to the previous stage's checkpoint; None assembles the model from the bases."""
     work_uri: str

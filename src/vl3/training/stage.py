@@ -13,14 +13,15 @@ import torch
 from vl3.config.codec import digest
 from vl3.config.run import RunConfig
 from vl3.config.stages import LIMITS, StageConfig
-from vl3.data.build.index import DatasetIndex
+from vl3.data.build.index import INDEX_NAME
 from vl3.data.loader.stage_loader import StageLoader
-from vl3.data.plan.order import StagePlan, plan_stage
+from vl3.data.plan.facts import PLAN_NAME
 from vl3.data.plan.packing import CostModel
+from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.stored import RUN_FILE
-from vl3.store.artifacts import fetch, publish
+from vl3.store.artifacts import fetch, file_entry, publish
 from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
 from vl3.store.uris import scheme_of
@@ -87,7 +88,7 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         with run.loader:
             done = run.train(stop_requested)
         checkpoints.wait()
-        is_finished = done == run.settings.steps
+        is_finished = done == run.plan.steps
         if is_finished:
             run.publish()
         bad_samples = [sample for part in gather_json(run.bad_samples(), run.engine.device) for sample in part]
@@ -98,7 +99,7 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
                 "end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples, skipped_updates=skipped
             )
         else:
-            events.note(f"stopped on request after step {done} of {run.settings.steps}; the checkpoint is written")
+            events.note(f"stopped on request after step {done} of {run.plan.steps}; the checkpoint is written")
     return is_finished
 
 
@@ -127,7 +128,7 @@ class StageRun:
         self.engine = self._shard(model, found)
         checkpoints.drop_copies()
         self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
-        limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.settings.steps)
+        limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.plan.steps)
         former = found.trainer.skipped_steps if found else ()
         self.skipped = SkippedUpdates(events, limit, self.engine.device, former)
 
@@ -143,7 +144,7 @@ class StageRun:
             time=time.time(),
             code_changes=list(self.code.changes),
         )
-        log.info("at step %d of %d after %.1f s of start-up", self.start, self.settings.steps, startup_seconds)
+        log.info("at step %d of %d after %.1f s of start-up", self.start, self.plan.steps, startup_seconds)
         engine_config = self.config.engine
         metrics = MetricsWriter(
             self.events,
@@ -173,7 +174,7 @@ class StageRun:
             self.skipped,
             callbacks,
             start=self.start,
-            steps=self.settings.steps,
+            steps=self.plan.steps,
             optimizer=self.config.optimizer,
             stop_requested=stop_requested,
         )
@@ -225,21 +226,11 @@ class StageRun:
             data=self.config.data,
             patch_size=model.config.vision.patch_size,
         )
-        plan = plan_stage(
-            DatasetIndex.read(folder),
-            mixture=self.settings.mixture,
-            seed=self.config.stage_seed(self.stage),
-            steps=self.settings.steps,
-            packs_per_step=self.settings.packs_per_step,
-            max_length_tokens=self.config.data.max_length_tokens,
-            visual_budget_tokens=self.config.data.visual_budget_tokens,
-            settings=settings,
-            cost_model=_cost_model(model),
-        )
-        for note in plan.mixture_notes:
+        plan = _open_plan(self.job, model, self.rank.world_size)
+        for note in plan.facts.notes:
             self._note(note)
         loader = StageLoader(
-            folder,
+            [folder],
             plan,
             settings,
             ChatTokenizer.from_folder(self.tokenizer_folder),
@@ -262,7 +253,7 @@ class StageRun:
         if found:
             write_weights(self.named, found.tensors[WEIGHTS])
         groups = parameter_groups(parts, rates, weight_decay=self.config.optimizer.weight_decay)
-        rows_per_rank = self.settings.packs_per_step // self.rank.world_size
+        rows_per_rank = self.plan.packs_per_step // self.rank.world_size
         engine = TrainingEngine(model, groups, self.config, rows_per_rank=rows_per_rank)
         if found:
             write_state(engine.deepspeed, self.named, found.tensors, step_count=found.trainer.optimizer_step)
@@ -288,6 +279,7 @@ def stage_fingerprint(job: StageJob) -> str:
             "optimizer": config["optimizer"],
             "precision": config["engine"]["precision"],
             "dataset": job.dataset["sha256"],
+            "plan": job.plan["sha256"],
             "initial_model": job.initial_model["sha256"] if job.initial_model else config["model"],
         }
     )
@@ -309,6 +301,14 @@ def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
         return folder, load_model(folder, dtype=torch.float32)
     language = base_folder(config.model.language_base)
     return language, assemble(base_folder(config.model.vision_base), language, seed=config.seed)
+
+
+def _open_plan(job: StageJob, model: VideoLlama3, world_size: int) -> StagePlan:
+    """The stage's plan. Its arrays are checked block by block as they are read, not by every rank at every start."""
+    plan = StagePlan(fetch(Reference.from_dict(job.plan), verified=(PLAN_NAME,)), cost_model=_cost_model(model))
+    index = file_entry(Reference.from_dict(job.dataset), INDEX_NAME)
+    plan.check(world_size=world_size, index_sha256=(index.sha256,))
+    return plan
 
 
 def _cost_model(model: VideoLlama3) -> CostModel:

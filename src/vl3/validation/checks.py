@@ -230,7 +230,7 @@ def _video_checks() -> list[Check]:
 
 
 def _length_checks(config: RunConfig) -> list[Check]:
-    length, visual = config.data.max_length_tokens, config.data.visual_budget_tokens
+    length, visual = config.data.max_length_tokens, config.data.max_row_visual_tokens
     return [
         between(
             "length_tokens",
@@ -247,7 +247,8 @@ def _length_checks(config: RunConfig) -> list[Check]:
             0,
             visual,
             CRITICAL,
-            f"samples exceed data.visual_budget_tokens={visual}. Raise it or lower data.max_frames",
+            f"samples exceed data.max_row_visual_tokens={visual} and do not fit into a row. Raise it, or lower "
+            "data.visual_budget_tokens or data.max_frames",
         ),
         between(
             "supervised_tokens",

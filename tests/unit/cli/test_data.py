@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.support.plans import make_rows, write_dataset
 from vl3.cli.main import run
 from vl3.toy.tokenizer import build_tokenizer
 
@@ -175,6 +176,37 @@ def test_markup_in_data_is_text_on_every_page(data: Path, options: list[str], tm
     assert len(pages) >= 8
     assert any("&lt;script&gt;alert(1)" in text for text in pages)
     assert [text for text in pages if "<script" in text or "<img" in text] == []
+
+
+def test_plan_prints_what_each_stage_would_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = str(write_dataset(tmp_path, make_rows()))
+    epochs = [f"stages.video.{name}" for name in ("steps=null", "epochs=2", "packs_per_step=4")]
+    arguments = ["data", "plan", "--dataset", dataset, *(part for one in epochs for part in ("--set", one))]
+    assert run(arguments) == 0
+    out = capsys.readouterr().out
+    head, first, *_ = (line.split("  ") for line in out.splitlines())
+    assert [cell.strip() for cell in head if cell] == [
+        "stage",
+        "steps",
+        "rows a step",
+        "rows a rank",
+        "samples a step",
+        "rows full",
+        "waiting by ranks",
+    ]
+    assert [cell.strip() for cell in first if cell][:4] == ["vision_adaptation", "200", "2", "1 of 2"]
+    assert "document: the dataset has no such sample, so its weight is spread over the other kinds" in out
+    assert run([*arguments, "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert list(plans) == ["vision_adaptation", "alignment", "multitask", "video"]
+    assert plans["video"]["packs_per_step"] == 4
+    drawn = sum(kind["drawn"] for kind in plans["video"]["kinds"])
+    assert drawn == plans["video"]["samples"] >= 2 * sum(kind["available"] for kind in plans["video"]["kinds"])
+
+
+def test_plan_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "plan", "--dataset", str(tmp_path)]) == 3
+    assert "is not a complete dataset" in capsys.readouterr().err
 
 
 def test_missing_folder_is_named(tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

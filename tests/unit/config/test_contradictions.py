@@ -73,6 +73,23 @@ def test_fraction_takes_its_bounds(path: str, value: int) -> None:
             "data.visual_budget_tokens=640 leaves no room for text in data.max_length_tokens=640. "
             "Lower the budget or raise the length.",
         ),
+        (
+            "data.max_row_visual_tokens",
+            255,
+            "data.visual_budget_tokens=256 is more than a row may have (data.max_row_visual_tokens=255), so the "
+            "largest samples would fit into no row. Lower the budget or raise the row's limit.",
+        ),
+        (
+            "stage.epochs",
+            1.0,
+            "stage sets both of steps and epochs; one follows from the other. Set one of them, and the other to null.",
+        ),
+        (
+            "stage.packs_per_step",
+            None,
+            "stage sets neither of packs_per_step and samples_per_step; one follows from the other. Set one of them, "
+            "and the other to null.",
+        ),
         ("stage.image_merge_size", 3, "stage.image_merge_size=3 is unknown. Choose one of 1, 2."),
         ("stage.video_merge_size", 4, "stage.video_merge_size=4 is unknown. Choose one of 1, 2."),
         ("stage.mixture", {}, "stage.mixture is empty, so no sample could be drawn. Name at least one category."),
@@ -111,6 +128,14 @@ def test_global_batch_must_be_dealt_evenly() -> None:
         "stages.vision_adaptation.packs_per_step=2 is not divisible by the 3 processes of launch.processes_per_node. "
         "Some processes would wait for others in every step. Set packs_per_step to a multiple of 3."
     )
+
+
+def test_rows_that_a_plan_counts_must_be_dealt_evenly() -> None:
+    row = replace(TINY.stages["video"], packs_per_step=None, samples_per_step=20, packs_divisible_by=3)
+    with pytest.raises(
+        ConfigError, match=r"^stages\.video\.packs_divisible_by=3 is not divisible by the 2 processes of"
+    ):
+        replace(TINY, stages=TINY.stages | {"video": row})
 
 
 def test_configuration_cannot_be_changed_in_place() -> None:

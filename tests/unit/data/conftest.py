@@ -19,6 +19,7 @@ QWEN_SPLIT = (
 DATA_CONFIG = DataConfig(
     max_length_tokens=640,
     visual_budget_tokens=256,
+    max_row_visual_tokens=256,
     min_item_tokens=4,
     video_fps=1.0,
     max_frames=16,

@@ -16,8 +16,8 @@ from vl3.workflow.step import Step, StepOutcome, StepWork, execute, make_request
 
 Vl3 = Callable[..., tuple[int, list[str], str]]
 WAITING = [
-    "train-vision-adaptation  would run: waits for the output of validate-data, check-prerequisites",
-    "train-alignment          would run: waits for the output of validate-data, train-vision-adaptation",
+    "plan-vision-adaptation   would run: waits for the output of validate-data",
+    "plan-alignment           would run: waits for the output of validate-data",
 ]
 
 
@@ -153,7 +153,7 @@ def test_a_task_or_a_run_that_is_not_there_is_said(vl3: Vl3, parameters: Workflo
     write_run(tmp_path / "one", parameters)
     code, _, said = vl3(str(tmp_path / "one"), "train-everything")
     assert code == 2
-    assert "has no task 'train-everything'. Its tasks: check-prerequisites, validate-data, train-vision" in said
+    assert "has no task 'train-everything'. Its tasks: check-prerequisites, validate-data, plan-vision" in said
     code, _, said = vl3("nowhere")
     assert code == 2
     assert "run 'nowhere' is not known to" in said

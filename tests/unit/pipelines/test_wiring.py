@@ -26,10 +26,20 @@ def test_tasks_come_after_those_they_take_from(tasks: dict[str, TaskWiring]) -> 
 def test_stages_form_a_chain(tasks: dict[str, TaskWiring]) -> None:
     first, second = tasks["train-vision-adaptation"], tasks["train-alignment"]
     assert (first.step, first.part) == ("train_stage", "vision_adaptation")
-    assert first.inputs == {"dataset": ("validate-data", "dataset"), "initial": ("check-prerequisites", "start")}
+    assert first.inputs == {
+        "dataset": ("validate-data", "dataset"),
+        "initial": ("check-prerequisites", "start"),
+        "plan": ("plan-vision-adaptation", "plan"),
+    }
+    assert (tasks["plan-alignment"].step, tasks["plan-alignment"].part) == ("plan_data", "alignment")
     assert second.inputs["initial"] == ("train-vision-adaptation", "checkpoint")
     assert (tasks["evaluate"].step, tasks["evaluate"].part) == ("evaluate", "")
     assert tasks["report"].inputs["promotion"] == ("promote", "promotion")
+
+
+def test_all_stages_are_planned_before_one_is_trained(tasks: dict[str, TaskWiring]) -> None:
+    words = [name.partition("-")[0] for name in tasks if name.startswith(("plan-", "train-"))]
+    assert words == ["plan"] * 4 + ["train"] * 4
 
 
 def test_every_task_names_a_step(tasks: dict[str, TaskWiring]) -> None:

@@ -42,8 +42,12 @@ def test_a_recipe_of_three_stages_compiles_to_three_stages(tmp_path: Path) -> No
     inside = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     trained = [task for task in inside.values() if "stage" in task["inputs"]["parameters"]]
     given = [task["inputs"]["parameters"]["stage"]["runtimeValue"]["constant"] for task in trained]
-    assert sorted(given) == sorted(names)
-    assert {task["taskInfo"]["name"] for task in trained} == {"train-first", "train-second", "train-clips-2"}
+    assert sorted(given) == sorted([*names, *names])
+    tasks = {"train-first", "train-second", "train-clips-2", "plan-first", "plan-second", "plan-clips-2"}
+    assert {task["taskInfo"]["name"] for task in trained} == tasks
+    plans = [key for key in inside if key.startswith("plan-data")]
+    for key, task in inside.items():
+        assert not key.startswith("train-stage") or set(plans) < set(task["dependentTasks"])
     names_of_tasks = [task["taskInfo"]["name"] for task in inside.values()]
     assert set(names_of_tasks) | {"finish"} == set(TRAIN.task_limits(config, WorkflowParameters()))
 

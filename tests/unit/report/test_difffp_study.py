@@ -17,7 +17,7 @@ from vl3.report.difffp_study import THRESHOLDS, kept_plot, kept_table, study_vid
 
 @pytest.fixture
 def data():
-    return dataclasses.replace(get_recipe("tiny").data, visual_budget_tokens=600)
+    return dataclasses.replace(get_recipe("tiny").data, visual_budget_tokens=600, max_row_visual_tokens=600)
 
 
 @pytest.fixture

@@ -5,9 +5,17 @@ import pytest
 from vl3.report.data import StageData
 from vl3.report.stage_numbers import stage_numbers
 
-CONFIG = {
+PLAN = {
     "steps": 40,
     "packs_per_step": 2,
+    "samples_per_step": 12.5,
+    "fill": {"length": 0.7, "visual": 0.98, "binding": 0.99},
+    "kinds": [
+        {"key": "scene_image:caption", "share": 0.5, "available": 50, "drawn": 100, "epochs": 2.0},
+        {"key": "scene_image", "share": 0.5, "available": 600, "drawn": 300, "epochs": 0.5},
+    ],
+}
+CONFIG = {
     "learning_rates": {"vision": 1e-3, "projector": 2e-3, "language": None},
     "image_merge_size": 1,
     "video_merge_size": 2,
@@ -21,7 +29,7 @@ def metrics(step: int, **values: float) -> dict:
 
 
 def numbers(events: list[dict], **changes: object) -> dict:
-    return stage_numbers(StageData(stage="multitask", config=CONFIG, events=events, **changes), 3)  # type: ignore[arg-type]
+    return stage_numbers(StageData(stage="multitask", config=CONFIG, plan=PLAN, events=events, **changes), 3)  # type: ignore[arg-type]
 
 
 def test_a_later_attempt_replaces_what_an_earlier_one_logged() -> None:
@@ -55,7 +63,7 @@ def test_a_stage_without_events_has_no_numbers() -> None:
     result = numbers([])
     assert result["progress"]["steps_done"] == 0
     assert result["progress"]["startup_seconds"] is None
-    assert [result[name] for name in ("throughput", "time_split", "difffp", "mix")] == [None] * 4
+    assert [result[name] for name in ("throughput", "time_split", "difffp")] == [None] * 3
 
 
 def test_time_split_and_throughput_are_means_and_medians() -> None:
@@ -83,21 +91,20 @@ def test_difffp_keeps_the_share_of_all_tokens_not_the_mean_of_shares() -> None:
     }
 
 
-def test_mix_is_compared_by_category_where_the_draw_was_counted_so() -> None:
-    events = [
-        metrics(10, **{"mix/scene_image": 1, "mix/chart": 1}),
-        metrics(20, **{"mix/scene_image": 6, "mix/chart": 2}),
-    ]
-    assert numbers(events)["mix"] == [
-        {"kind": "scene_image", "asked_share": 0.75, "drawn_share": 0.75, "drawn_samples": 6},
-        {"kind": "chart", "asked_share": 0.25, "drawn_share": 0.25, "drawn_samples": 2},
-    ]
+def test_settings_are_those_that_the_plan_counted() -> None:
+    settings = numbers([])["settings"]
+    assert (settings["packs_per_step"], settings["samples_per_step"], settings["row_fill"]) == (2, 12.5, 0.99)
 
 
-def test_mix_is_compared_by_source_where_the_draw_has_sources() -> None:
-    drawn = {"scene_image:caption": 1.0, "scene_image": 1.0, "text_only": 2.0}
-    mix = {row["kind"]: row for row in numbers([], mix_drawn=drawn)["mix"]}
-    assert mix["scene_image:caption"]["asked_share"] == 0.25
-    assert mix["scene_image:caption"]["drawn_share"] == 0.25
-    assert (mix["chart"]["asked_share"], mix["chart"]["drawn_share"]) == (0.25, 0.0)
-    assert (mix["text_only"]["asked_share"], mix["text_only"]["drawn_share"]) == (0.0, 0.5)
+def test_the_mix_is_the_plans_beside_what_was_asked() -> None:
+    assert numbers([])["mix"] == [
+        {
+            "kind": "scene_image:caption",
+            "asked_share": 0.25,
+            "drawn_share": 0.25,
+            "drawn_samples": 100,
+            "epochs": 2.0,
+        },
+        {"kind": "scene_image", "asked_share": 0.5, "drawn_share": 0.75, "drawn_samples": 300, "epochs": 0.5},
+        {"kind": "chart", "asked_share": 0.25, "drawn_share": 0.0, "drawn_samples": 0, "epochs": 0.0},
+    ]

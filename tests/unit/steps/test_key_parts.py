@@ -8,7 +8,7 @@ import pytest
 
 from vl3.config.overrides import apply_overrides
 from vl3.errors import DataError
-from vl3.steps import evaluate, promote, train_stage, validate_data
+from vl3.steps import evaluate, plan_data, promote, train_stage, validate_data
 from vl3.workflow.step import StepRequest
 
 
@@ -63,6 +63,44 @@ def test_training_follows(override: str, training: StepRequest) -> None:
 )
 def test_training_ignores(override: str, training: StepRequest) -> None:
     assert train_stage.key_parts(_override(training, override)) == train_stage.key_parts(training)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=5",
+        "stages.alignment.steps=3",
+        "stages.alignment.packs_per_step=4",
+        "stages.alignment.mixture.chart=9",
+        "stages.alignment.difffp=true",
+        "stages.alignment.image_merge_size=2",
+        "data.max_length_tokens=700",
+        "data.max_row_visual_tokens=300",
+        "data.prune_before_encoder=true",
+    ],
+)
+def test_a_plan_follows(override: str, training: StepRequest) -> None:
+    assert plan_data.key_parts(_override(training, override)) != plan_data.key_parts(training)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "stages.video.steps=3",
+        "stages.alignment.learning_rates.vision=1e-5",
+        "data.max_frames=3",  # in the dataset's digest
+        "launch.processes_per_node=1",
+        "launch.backend=trainjob",
+        "engine.precision=bf16",
+    ],
+)
+def test_a_plan_ignores(override: str, training: StepRequest) -> None:
+    assert plan_data.key_parts(_override(training, override)) == plan_data.key_parts(training)
+
+
+def test_the_plan_of_a_stage_alone_is_that_of_the_whole_run(training: StepRequest) -> None:
+    alone = dataclasses.replace(training, stages="alignment")
+    assert plan_data.key_parts(alone) == plan_data.key_parts(training)
 
 
 def test_evaluation_and_promotion_follow_their_own_groups(request_of_tiny: StepRequest) -> None:

@@ -17,11 +17,14 @@ from vl3.store.artifacts import fetch, publish
 from vl3.store.reference import Reference
 from vl3.tracking import client
 from vl3.tracking.registry import Registry
+from vl3.workflow.key import KeyParts
+from vl3.workflow.record import StepRecord, write_record
 from vl3.workflow.step import StepRequest, execute, key_parts
 
 TEMPLATE = Path(sys.prefix, "share", "vl3", "mlflow.db")
 """Migrated empty database that set-up makes; without it MLflow migrates here, which takes seconds."""
 CATEGORIES = promote.expected_categories
+PARTS = KeyParts(config={}, inputs={}, modules={}, libraries={})
 MakeRun = Callable[..., StepRequest]
 
 
@@ -38,7 +41,8 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
             for file_name, content in files.items():
                 (folder / file_name).write_text(json.dumps(content))
             created_by = settings.pop("created_by", {})
-            return publish(folder, f"{root}/steps/{what}/k/{kind}", kind=kind, created_by=created_by, **settings)
+            uri = f"{root}/steps/{what}/{PARTS.key(what)}/{kind}"
+            return publish(folder, uri, kind=kind, created_by=created_by, **settings)
 
         score = {"accuracy": correct / 100, "correct": correct, "total": 100, "chance": 0.25}
         tasks = dict.fromkeys(CATEGORIES(request_of_tiny.config, request_of_tiny.config.stages), score)
@@ -53,6 +57,7 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
                 created_by={"stage": stage},
                 made_from=made_from,
             )
+            _record(f"train-{stage}", parent)
         models = [{"name": "video", "tasks": tasks, "mean_accuracy": correct / 100}]
         inputs = {
             "checkpoint": parent,
@@ -65,6 +70,21 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
         return replace(request, artifacts_uri=root, run_id=name, inputs=inputs, config=config)
 
     return make
+
+
+def _record(task: str, checkpoint: Reference) -> None:
+    """What the step that trained a stage says about it."""
+    record = StepRecord(
+        key=PARTS.key(task),
+        name=task,
+        outputs={"checkpoint": checkpoint},
+        values={"steps": 7},
+        seconds=1.0,
+        created_at="2026-01-01T00:00:00.000+00:00",
+        commit="c",
+        parts=PARTS,
+    )
+    write_record(checkpoint.uri.rpartition("/")[0], record)
 
 
 def _decision(request: StepRequest) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.plans import make_plan
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError, ConfigError, StorageError
 from vl3.launch.job import LaunchJob, LaunchResult, StateChange
@@ -122,6 +123,10 @@ def make_request(request_of_tiny: StepRequest, tmp_path: Path) -> Callable[[str]
             folder.mkdir()
             (folder / "file").write_text(name)
             inputs[name] = publish(folder, (tmp_path / name).as_uri(), kind=kind, created_by={})
+        make_plan(tmp_path / "planned", steps=2).close()
+        inputs["plan"] = publish(
+            tmp_path / "planned" / "plan", (tmp_path / "plan").as_uri(), kind="plan", created_by={}
+        )
         config = apply_overrides(request_of_tiny.config, [f"launch.backend={backend}", "stages.alignment.steps=2"])
         return dataclasses.replace(
             request_of_tiny, task="train-alignment", part="alignment", config=config, inputs=inputs
@@ -155,7 +160,9 @@ def test_a_stage_that_was_cut_off_ends_with_each_step_once(
         ("vl3-tiny", "alignment", False)
     ]
     assert run.registered[0]["source_uri"] == record.outputs["checkpoint"].uri
-    assert record.values["end"]["steps"] == 1
+    assert (record.values["end"]["steps"], record.values["steps"]) == (1, 2)
+    facts = json.loads((fetch(record.outputs["training"]) / "stage.json").read_text())
+    assert facts["plan"]["steps"] == run.registered[0]["step"] == 2
     assert (fetch(record.outputs["checkpoint"]) / "model.safetensors").read_bytes() == b"weights"
     assert told == ["0/2 queued: waits for quota of cpu", "0/2 preempted: by a higher priority", "2/2 loss 2.0"]
     assert list((tmp_path / "artifacts" / "work" / "train-alignment").iterdir()) == []

@@ -50,13 +50,15 @@ def run(request_of_tiny: StepRequest, stage_inputs: Any, tracked: PretendedRun, 
             "engine.checkpoint_every_steps=10", *overrides,
         ]  # fmt: skip
         packs = [f"stages.{stage}.packs_per_step=4" for stage in ("alignment", "multitask", "video")]
+        config = apply_overrides(from_dict(RunConfig, job.config), [*packs, *settings])
+        plan = stage_inputs.plan(tmp_path / name, config)
         request = dataclasses.replace(
             request_of_tiny,
             task="train-vision-adaptation",
             part="vision_adaptation",
-            config=apply_overrides(from_dict(RunConfig, job.config), [*packs, *settings]),
+            config=config,
             artifacts_uri=(tmp_path / name / "artifacts").as_uri(),
-            inputs={"dataset": stage_inputs.dataset, "initial": start},
+            inputs={"dataset": stage_inputs.dataset, "plan": plan, "initial": start},
             commit=commit,
         )
 

@@ -16,6 +16,7 @@ JOB = StageJob(
     stage_order=["video"],
     stage="video",
     dataset={"uri": "file:///data"},
+    plan={"uri": "file:///plan"},
     initial_model=None,
     work_uri="file:///work",
     output_uri="file:///out",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.problems import ProblemKind, printable
 from vl3.errors import DataError
 from vl3.system.documents import parse_object
@@ -176,9 +175,7 @@ class DatasetIndex:
             with pq.ParquetFile(folder / INDEX_NAME) as file:
                 return cls(folder, file.read())
         except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"{folder / INDEX_NAME} cannot be read ({error}). Build the dataset again with `vl3 data build`."
-            ) from error
+            raise _unreadable(folder / INDEX_NAME, error) from error
 
     def __len__(self) -> int:
         """Number of annotation lines, including refused ones."""
@@ -203,35 +200,70 @@ class DatasetIndex:
         """Numbers of the rows of one split that have no problem, in the order of the annotations."""
         return np.flatnonzero(self.is_usable & (self.column("split") == split))
 
-    def length_tokens(self, settings: PrepareSettings) -> np.ndarray:
-        """Tokens of each sample in a packed row with a stage's settings, int64 (rows,)."""
-        video = self.vision_column("kept_tokens" if settings.difffp else "video_tokens", settings)
-        return self.column("text_tokens") + self.vision_column("image_tokens", settings) + video
 
-    def visual_tokens(self, settings: PrepareSettings) -> np.ndarray:
-        """Vision tokens of each sample after merging and before DiffFP, int64 (rows,)."""
-        return self.vision_column("image_tokens", settings) + self.vision_column("video_tokens", settings)
+def read_row(folder: Path, number: int, columns: list[str]) -> dict[str, Any]:
+    """Some columns of one row of a built dataset's index; only the part of the file that has the row is read.
 
-    def vision_column(self, name: str, settings: PrepareSettings) -> np.ndarray:
-        """`image_tokens`, `video_tokens` or `kept_tokens` of each sample with a stage's merges, int64 (rows,)."""
-        image_merge, video_merge = settings.image_merge_size, settings.video_merge_size
-        counts = self.column(f"{name}_m{image_merge if name == 'image_tokens' else video_merge}")
-        if image_merge == video_merge:
-            return counts
-        is_mixed = self.column(f"image_tokens_m{image_merge}{video_merge}") > 0
-        return np.where(is_mixed, self.column(f"{name}_m{image_merge}{video_merge}"), counts)
+    Raises:
+        DataError: the index cannot be read or has no such row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, left = Path(folder) / INDEX_NAME, number
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                if left < file.metadata.row_group(group).num_rows:
+                    return file.read_row_group(group, columns=columns).slice(left, 1).to_pylist()[0]
+                left -= file.metadata.row_group(group).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    raise DataError(f"{path} has {number - left} rows and no row {number}. Build the dataset again with `vl3 data build`.")
+
+
+def integers(column: "pa.Array") -> np.ndarray:
+    """An integer column as int64, null as 0, from its buffers: pyarrow's own conversion would import pandas (a second).
+
+    Raises:
+        ValueError: the column has another type.
+    """
+    valid, values = column.buffers()
+    if str(column.type) not in ("int32", "int64"):
+        raise ValueError(f"it has a column of {column.type} where integers are expected")
+    part = slice(column.offset, column.offset + len(column))
+    numbers = buffer_items(values, str(column.type))[part].astype(np.int64)
+    return numbers * is_valid(column) if valid is not None else numbers
+
+
+def buffer_items(buffer: Any, dtype: str) -> np.ndarray:
+    """The items of one of pyarrow's buffers, which is None where there is nothing, without a copy."""
+    return np.frombuffer(b"" if buffer is None else buffer, dtype=dtype)
+
+
+def is_valid(column: "pa.Array") -> np.ndarray:
+    """Which values of a column are not null, bool (rows,): a bit each, the lowest of a byte first."""
+    bits = column.buffers()[0]
+    if bits is None:
+        return np.ones(len(column), dtype=np.bool_)
+    unpacked = np.unpackbits(buffer_items(bits, "uint8"), bitorder="little")
+    return unpacked[column.offset : column.offset + len(column)].astype(np.bool_)
 
 
 def _to_numpy(values: "pa.ChunkedArray") -> np.ndarray:
-    """Converts through Python objects, because pyarrow's own conversion imports pandas (a second in every process)."""
+    """Texts, floats and booleans go through Python objects (see `integers`)."""
     import pyarrow as pa
 
-    items = values.to_pylist()
     if pa.types.is_integer(values.type):
-        return np.array([item or 0 for item in items], dtype=np.int64)
+        return np.concatenate([np.empty(0, dtype=np.int64), *(integers(chunk) for chunk in values.chunks)])
+    items = values.to_pylist()
     if pa.types.is_floating(values.type):
         return np.array([np.nan if item is None else item for item in items], dtype=np.float64)
     return np.array(items, dtype=object)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read ({error}). Build the dataset again with `vl3 data build`.")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -141,35 +141,51 @@ class ShardReader:
                 f"{where}: the line was refused and has no sample ({self._columns['problem'][row]}). "
                 "Read only rows of DatasetIndex.usable_rows."
             )
-        if not _SHARD.fullmatch(shard):
-            raise DataError(
-                f"{where}: the index names the shard {shard!r:.200}, which is no file of this dataset. Build it again."
-            )
-        span = FileRange(
-            path=self._folder / shard,
+        span = ShardSpan(
+            shard=shard,
             offset_bytes=self._columns["offset_bytes"][row],
             length_bytes=self._columns["length_bytes"][row],
+            sha256=self._columns["sha256"][row],
         )
-        try:
-            content = span if span.length_bytes > WHOLE_BYTES else b"".join(media_chunks(span))
-            digest = hashlib.sha256()
-            for chunk in media_chunks(content):
-                digest.update(chunk)
-        except OSError as error:
-            raise DataError(
-                f"{where}: {span.path} cannot be read ({error.strerror}). Restore the shard or build the dataset again."
-            ) from error
-        if digest.hexdigest() != self._columns["sha256"][row]:
-            raise DataError(
-                f"{where}: its bytes in {span.path} do not match the digest in the index. The shard is damaged; build "
-                "the dataset again."
-            )
-        try:
-            return _parse_sample(content, split=self._columns["split"][row])
-        except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
-            raise DataError(
-                f"{where}: its bytes in {span.path} are no sample ({error}). Build the dataset again."
-            ) from error
+        return read_sample(self._folder, span, where=where, split=self._columns["split"][row])
+
+
+def read_sample(folder: Path, span: ShardSpan, *, where: str, split: str) -> tuple[Record, dict[str, MediaContent]]:
+    """The record and the media by path of a sample of a built dataset.
+
+    Args:
+        folder: the dataset.
+        span: where the sample is.
+        where: what messages call it.
+        split: the split that it belongs to.
+
+    Raises:
+        DataError: the shard is missing or damaged.
+    """
+    if not _SHARD.fullmatch(span.shard):
+        raise DataError(
+            f"{where}: the index names the shard {span.shard!r:.200}, which is no file of this dataset. Build it again."
+        )
+    path = folder / span.shard
+    source = FileRange(path=path, offset_bytes=span.offset_bytes, length_bytes=span.length_bytes)
+    try:
+        content = source if span.length_bytes > WHOLE_BYTES else b"".join(media_chunks(source))
+        digest = hashlib.sha256()
+        for chunk in media_chunks(content):
+            digest.update(chunk)
+    except OSError as error:
+        raise DataError(
+            f"{where}: {path} cannot be read ({error.strerror}). Restore the shard or build the dataset again."
+        ) from error
+    if digest.hexdigest() != span.sha256:
+        raise DataError(
+            f"{where}: its bytes in {path} do not match the digest in the index. The shard is damaged; build the "
+            "dataset again."
+        )
+    try:
+        return _parse_sample(content, split=split)
+    except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
+        raise DataError(f"{where}: its bytes in {path} are no sample ({error}). Build the dataset again.") from error
 
 
 def _parse_sample(content: MediaContent, *, split: str) -> tuple[Record, dict[str, MediaContent]]:

@@ -237,13 +237,13 @@ def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
 
 
 def _check_limits(shortest: list[tuple[int, int]], record: Record, config: DataConfig) -> None:
-    """Refuse a sample that fits no row at any merge; `shortest` has (length, vision tokens) for each merge."""
+    """Refuse a sample that is too large at any merge; `shortest` has (length, vision tokens) for each merge."""
     length, visual = (min(values) for values in zip(*shortest, strict=True))
     if length > config.max_length_tokens:
         reason = f"the sample has {length} tokens, a row has {config.max_length_tokens} (data.max_length_tokens)"
     elif visual > config.visual_budget_tokens:
         reason = (
-            f"the sample has {visual} vision tokens at its smallest, a row may have {config.visual_budget_tokens} "
+            f"the sample has {visual} vision tokens at its smallest, a sample may have {config.visual_budget_tokens} "
             "(data.visual_budget_tokens)"
         )
     else:

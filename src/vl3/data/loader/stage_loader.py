@@ -5,16 +5,15 @@ is never replaced by another sample.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vl3.data.build.index import DatasetIndex
-from vl3.data.build.shards import ShardReader
+from vl3.data.build.index import read_row
+from vl3.data.build.shards import read_sample
 from vl3.data.loader.rows import PackedRow, empty_row, pack_row
-from vl3.data.plan.order import StagePlan
-from vl3.data.plan.packing import Pack
+from vl3.data.plan.stage_plan import Pack, PlannedSample, StagePlan
 from vl3.data.sample.prepare import PreparedSample, PrepareSettings, Pruner, prepare_sample
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError
@@ -34,7 +33,7 @@ class StageLoader:
 
     def __init__(
         self,
-        dataset_folder: Path,
+        dataset_folders: Sequence[Path],
         plan: StagePlan,
         settings: PrepareSettings,
         tokenizer: ChatTokenizer,
@@ -45,10 +44,10 @@ class StageLoader:
         start_step: int = 0,
         prefetch: int = 2,
     ) -> None:
-        """Open the dataset and start preparing at `start_step`.
+        """Start preparing at `start_step`.
 
         Args:
-            dataset_folder: a built dataset.
+            dataset_folders: the built datasets, by their numbers in the plan.
             plan: the stage's packs.
             settings: merges, DiffFP and limits.
             tokenizer: the language model's tokenizer.
@@ -57,14 +56,9 @@ class StageLoader:
             world_size: number of processes of the stage.
             start_step: first step to yield; nothing is read for the steps before it.
             prefetch: number of steps to prepare ahead.
-
-        Raises:
-            DataError: the folder is not a complete dataset.
         """
-        index = DatasetIndex.read(Path(dataset_folder))
-        self._reader = ShardReader(Path(dataset_folder), index)
-        self._sample_ids = index.column("sample_id")
-        self._max_bad = int(settings.data.max_bad_fraction * len(index.usable_rows("train")))
+        self._folders = dataset_folders
+        self._max_bad = int(settings.data.max_bad_fraction * plan.facts.usable_samples)
         self._plan, self._settings, self._tokenizer, self._prune = plan, settings, tokenizer, prune
         self._rank, self._world_size = rank, world_size
         self.ledger: list[BadSample] = []
@@ -110,24 +104,25 @@ class StageLoader:
             self._next_step += 1
 
     def _row(self, pack: Pack, step: int) -> PackedRow:
-        samples = [sample for row in pack.rows if (sample := self._sample(row, step)) is not None]
+        samples = [sample for one in pack.samples if (sample := self._sample(one, step)) is not None]
         return pack_row(samples) if samples else empty_row(self._tokenizer)
 
-    def _sample(self, row: int, step: int) -> PreparedSample | None:
+    def _sample(self, sample: PlannedSample, step: int) -> PreparedSample | None:
+        folder = self._folders[sample.dataset]
         try:
-            record, media = self._reader.read(row)
+            record, media = read_sample(folder, sample.span, where=f"row {sample.row} of the index", split="train")
             return prepare_sample(record, media, self._tokenizer, self._settings, self._prune)
         except DataError as error:
-            self._note_bad(str(self._sample_ids[row]), step, error)
+            self._note_bad(**read_row(folder, sample.row, ["sample_id", "where"]), step=step, error=error)
             return None
 
-    def _note_bad(self, sample_id: str, step: int, error: DataError) -> None:
+    def _note_bad(self, sample_id: str, where: str, step: int, error: DataError) -> None:
         known = {bad.sample_id for bad in self.ledger}
         if sample_id in known:
             return
         if len(known) >= self._max_bad:
             raise DataError(
-                f"sample {sample_id!r} cannot be used in step {step}: {error} It is bad sample number "
+                f"sample {sample_id!r} ({where}) cannot be used in step {step}: {error} It is bad sample number "
                 f"{len(known) + 1}, and data.max_bad_fraction={self._settings.data.max_bad_fraction} allows "
                 f"{self._max_bad}. Repair the data and build the dataset again, or raise the limit."
             ) from error

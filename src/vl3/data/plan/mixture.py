@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vl3.data.build.index import DatasetIndex
+from vl3.data.plan.samples import SampleTable
 from vl3.errors import DataError
 
-CHUNK_DRAWS = 1024
+CHUNK_DRAWS = 1 << 16
 """Number of draws that are computed at once; the sequence does not depend on it."""
 
 
@@ -25,40 +25,46 @@ class MixtureKind:
     share: float
     """Share of the draws; the shares of all kinds sum to 1."""
     rows: np.ndarray
+    """Numbers of its samples, int64."""
 
 
 def resolve_mixture(
-    index: DatasetIndex, mixture: Mapping[str, float], eligible_rows: np.ndarray
+    table: SampleTable, mixture: Mapping[str, float], is_eligible: np.ndarray
 ) -> tuple[list[MixtureKind], list[str]]:
-    """The kinds that the dataset has samples for, and a note on each that it does not have.
+    """The kinds that the datasets have samples for, and a note on each that they do not have.
 
     A `category:source` without samples falls back to its whole category. A category without samples is left out and
     its weight is spread over the others: chart 1, document 2, general_video 1 without any document gives chart 0.5,
     general_video 0.5.
 
+    Args:
+        table: the samples.
+        mixture: weight by `category` or `category:source`.
+        is_eligible: which samples may be drawn, bool (S).
+
     Raises:
         DataError: none of the kinds has a sample.
     """
-    categories = index.column("category")[eligible_rows]
-    sources = index.column("source")[eligible_rows]
+    counts = np.bincount(table.sources[is_eligible], minlength=len(table.source_names))
+    present = {number: name for number, name in enumerate(table.source_names) if counts[number]}
     found: list[tuple[str, float, np.ndarray]] = []
     notes = []
     for key, weight in mixture.items():
         category, _, source = key.partition(":")
-        in_category = categories == category
-        rows = eligible_rows[in_category & (sources == source)] if source else eligible_rows[in_category]
-        if source and not len(rows) and in_category.any():
-            rows = eligible_rows[in_category]
+        in_category = [number for number, name in present.items() if name[0] == category]
+        asked = [number for number in in_category if source in ("", present[number][1])]
+        if in_category and not asked:
+            asked = in_category
             notes.append(f"{key}: the dataset has no such source, so samples of any {category} source are drawn")
-        if len(rows):
-            found.append((key, weight, rows))
+        if asked:
+            found.append((key, weight, np.flatnonzero(np.isin(table.sources, asked) & is_eligible)))
         else:
             notes.append(f"{key}: the dataset has no such sample, so its weight is spread over the other kinds")
     if not found:
+        names = ", ".join(sorted({name[0] for name in present.values()}))
         raise DataError(
-            f"none of the kinds {', '.join(mixture)} of the mixture has a usable training sample; the dataset at "
-            f"{index.folder} has {', '.join(sorted(set(categories))) or 'no usable sample'}. Change the stage's "
-            "mixture or the data."
+            f"none of the kinds {', '.join(mixture)} of the mixture has a usable training sample; the dataset has "
+            f"{names or 'no usable sample'}. Change the stage's mixture or the data."
         )
     total = sum(weight for _, weight, _ in found)
     return [MixtureKind(key=key, share=weight / total, rows=rows) for key, weight, rows in found], notes
@@ -81,7 +87,7 @@ class MixtureWalk:
         """Prepare the sequence; nothing is drawn yet."""
         self._kinds = kinds
         self._seed = seed
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and kinds (indexes into the list of kinds) of one chunk, which has about CHUNK_DRAWS draws."""
@@ -97,8 +103,8 @@ class MixtureWalk:
     def _draws(self, kind: MixtureKind, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and times of the kind's draws in the chunk.
 
-        Share 0.25, chunk 1, times 1024 to 2048: the numbers tried are 254 to 513, two more at each end because of the
-        jitter. Those with a time within the chunk stay.
+        Share 0.25, chunks of 1024, chunk 1, times 1024 to 2048: the numbers tried are 254 to 513, two more at each end
+        because of the jitter. Those with a time within the chunk stay.
         """
         start, end = number * CHUNK_DRAWS, (number + 1) * CHUNK_DRAWS
         draws = np.arange(max(0, int(start * kind.share) - 2), int(end * kind.share) + 2, dtype=np.int64)
@@ -114,22 +120,26 @@ class MixtureWalk:
         are in the epochs 0, 1, 1 at the places 2, 0, 1, so their rows are 30, 10, 30.
         """
         kind = self._kinds[position]
+        if not len(draws):
+            return draws
         epochs, places = np.divmod(draws, len(kind.rows))
-        rows = np.empty(len(draws), dtype=np.int64)
-        for epoch in np.unique(epochs):
-            inside = epochs == epoch
-            rows[inside] = self._epoch_order(position, int(epoch))[places[inside]]
-        return rows
+        first, orders = self._epoch_orders(position, int(epochs[0]), int(epochs[-1]))
+        return kind.rows[orders[epochs - first, places]]
 
-    def _epoch_order(self, position: int, epoch: int) -> np.ndarray:
-        if (position, epoch) not in self._orders:
+    def _epoch_orders(self, position: int, first: int, last: int) -> tuple[int, np.ndarray]:
+        """Shuffled places of the epochs `first` to `last`, (epochs, samples of the kind), and the number of the first.
+
+        An epoch of n samples is ordered by the hashes of n numbers that no other epoch has: with n = 3, epoch 2 by
+        those of 6, 7 and 8. The latest epochs are kept, since most chunks go on in one.
+        """
+        held = self._orders.get(position)
+        if held is None or not held[0] <= first <= last < held[0] + len(held[1]):
             kind = self._kinds[position]
-            keys = _hash_numbers(np.arange(len(kind.rows)), f"{self._seed}/{kind.key}/epoch/{epoch}")
-            stale = [known for known in self._orders if known[0] == position and known[1] < epoch - 1]
-            for known in stale:
-                del self._orders[known]
-            self._orders[position, epoch] = kind.rows[np.argsort(keys, kind="stable")]
-        return self._orders[position, epoch]
+            samples = len(kind.rows)
+            numbers = np.arange(first * samples, (last + 1) * samples)
+            keys = _hash_numbers(numbers, f"{self._seed}/{kind.key}/epoch").reshape(-1, samples)
+            held = self._orders[position] = (first, np.argsort(keys, axis=1, kind="stable"))
+        return held
 
 
 def _hash_numbers(numbers: np.ndarray, key: str) -> np.ndarray:

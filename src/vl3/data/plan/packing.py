@@ -1,34 +1,36 @@
 """Packs: which samples share a row, what the row costs, and which rank computes it."""
 
+import heapq
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vl3.data.build.index import DatasetIndex
-from vl3.data.sample.prepare import PrepareSettings
 from vl3.errors import ConfigError
 
-OPEN_PACKS = 32
+OPEN_PACKS = 64
 """Packs that are filled at the same time. More of them waste less room but move samples further from their order."""
+MAX_AGE_PACKS = 1024
+"""A pack that is still open when so many later ones were opened is closed, so that none stays open for ever."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pack:
-    """The samples that will make one row, as row numbers of the index, and their size."""
-
-    rows: tuple[int, ...]
-    length_tokens: int
-    """Tokens of the row, after DiffFP."""
-    visual_tokens: int
-    """Vision tokens of the row after merging, before DiffFP."""
-    cost: float
-    """Relative cost of a training step on the row (GFLOP under the cost model)."""
+PACK = np.dtype(
+    [
+        ("first_sample", "<u8"),  # its samples are [first_sample, first_sample + num_samples) of the plan
+        ("num_samples", "<u4"),
+        ("length_tokens", "<u4"),  # tokens of the row, after DiffFP
+        ("visual_tokens", "<u4"),  # vision tokens after merging, before DiffFP
+        ("patches", "<u4"),  # patches that the encoder sees
+        ("length_pairs", "<f8"),  # pairs of tokens of the same sample
+        ("patch_pairs", "<f8"),  # pairs of patches of the same picture
+    ]
+)
+"""One row of a step: which samples it has, and its size, from which any model's cost follows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostModel:
-    """Training FLOPs of a sample: 6 per parameter and token, plus attention.
+    """Training FLOPs of a row: 6 per parameter and token, plus attention.
 
     Attention takes 12 x layers x width FLOPs per pair of tokens, of which the causal decoder computes half. The
     defaults are the sizes of VideoLLaMA3-2B; only ratios matter for distributing rows over ranks.
@@ -41,55 +43,106 @@ class CostModel:
     encoder_layers: int = 27
     encoder_width: int = 1152
 
-    def sample_costs(self, index: DatasetIndex, settings: PrepareSettings) -> np.ndarray:
-        """GFLOP of each row of the index, float (rows,)."""
-        length = index.length_tokens(settings).astype(np.float64)
-        cost = length * (6 * self.decoder_parameters + 6 * self.decoder_layers * self.decoder_width * length)
-        seen = "kept_tokens" if settings.difffp and settings.data.prune_before_encoder else "video_tokens"
-        for tokens, pictures, merge in (
-            (f"image_tokens_m{settings.image_merge_size}", "num_images", settings.image_merge_size),
-            (f"{seen}_m{settings.video_merge_size}", "num_frames", settings.video_merge_size),
-        ):
-            patches = index.column(tokens).astype(np.float64) * merge**2
-            per_picture = patches / np.maximum(index.column(pictures), 1)
-            pair = 12 * self.encoder_layers * self.encoder_width * per_picture
-            cost += patches * (6 * self.encoder_parameters + pair)
-        return cost / 1e9
+    def costs(self, packs: np.ndarray) -> np.ndarray:
+        """GFLOP of each pack, float64 (packs,)."""
+        flop = packs["length_tokens"] * (6 * self.decoder_parameters)
+        flop = flop + packs["length_pairs"] * (6 * self.decoder_layers * self.decoder_width)
+        flop = flop + packs["patches"] * (6 * self.encoder_parameters)
+        flop = flop + packs["patch_pairs"] * (12 * self.encoder_layers * self.encoder_width)
+        return flop / 1e9
 
 
 class Packer:
-    """Fills packs from a stream of samples: best fit over OPEN_PACKS packs; if none fits, the fullest is closed.
+    """Assigns a stream of samples to packs with two limits; packs are numbered in the order in which they are opened.
+
+    Best fit over OPEN_PACKS packs: a sample goes where the least of the first limit is left over, if the second one
+    allows. If no open pack has room and no more may be opened, the fullest is closed. The first limit should be the
+    one that binds: then the packs are sorted by what counts.
 
     Two open packs of 10 tokens, samples of 6, 3, 5 and 8 tokens:
 
-        6 goes into the first pack (room 4), 3 too (room 1, the tighter fit), 5 into the second (room 5)
-        8 fits neither: the first pack, 6 + 3, is the fullest and is closed; 8 starts a new one in its place
+        6 opens pack 0 (room 4), 3 fits too (room 1), 5 does not: it opens pack 1 (room 5)
+        8 fits neither: pack 0 is the fullest and is closed; 8 opens pack 2
+
+    The open packs are one sorted list of integers, in which bisection finds the tightest fit. An integer has the room
+    of the first limit in its highest bits, then the room of the second, then the number of the pack: a sample's two
+    sizes in the same places are subtracted in one go. With one decimal digit for each, pack 7 with rooms 5 and 9 is
+    597, and a sample of 2 and 3 (230) leaves 367.
     """
 
-    def __init__(self, *, max_length_tokens: int, max_visual_tokens: int) -> None:
-        """Start with empty packs of the given limits."""
-        self._limits = np.array([max_length_tokens, max_visual_tokens], dtype=np.int64)
-        self._room = np.tile(self._limits, (OPEN_PACKS, 1))
-        self._members: list[list[tuple[int, int]]] = [[] for _ in range(OPEN_PACKS)]
+    _NUMBER_BITS = 32
+    _ROOM_BITS = 30
 
-    def add(self, row: int, kind: int, length_tokens: int, visual_tokens: int) -> list[tuple[int, int]] | None:
-        """Place a sample. Returns the (row, kind) members of the pack that had to be closed for it, or None."""
-        need = np.array([length_tokens, visual_tokens], dtype=np.int64)
-        fits = np.flatnonzero((self._room >= need).all(axis=1))
-        closed = None
-        if len(fits):
-            place = int(fits[self._room[fits, 0].argmin()])
-        else:
-            place = int((self._room / self._limits).min(axis=1).argmin())
-            closed, self._members[place] = self._members[place], []
-            self._room[place] = self._limits
-        self._members[place].append((row, kind))
-        self._room[place] -= need
-        return closed
+    def __init__(self, first_limit: int, second_limit: int) -> None:
+        """Start without packs. Limits and sizes are below 2**30, as every Count of a configuration is."""
+        self._empty = (first_limit << self._ROOM_BITS | second_limit) << self._NUMBER_BITS
+        self._rooms: list[int] = []
+        self._opened: dict[int, None] = {}
+        self._next = 0
+
+    @property
+    def num_packs(self) -> int:
+        """Packs opened so far."""
+        return self._next
+
+    @property
+    def num_final(self) -> int:
+        """The packs before this number are closed."""
+        return next(iter(self._opened), self._next)
+
+    def place(self, first_sizes: np.ndarray, second_sizes: np.ndarray) -> np.ndarray:
+        """The pack of each sample, int64 (samples,). No sample is larger than the limits."""
+        rooms, second_shift = self._rooms, self._NUMBER_BITS
+        second_mask, number_mask = (1 << self._ROOM_BITS) - 1, (1 << self._NUMBER_BITS) - 1
+        needs = (first_sizes.astype(np.int64) << self._ROOM_BITS) | second_sizes
+        numbers = []
+        for both, second in zip(needs.tolist(), second_sizes.tolist(), strict=True):
+            need = both << second_shift
+            position = bisect_left(rooms, need)  # the first pack with room for both, or for the first alone
+            while position < len(rooms) and rooms[position] >> second_shift & second_mask < second:
+                position += 1
+            room = (rooms.pop(position) if position < len(rooms) else self._open()) - need
+            numbers.append(room & number_mask)
+            insort(rooms, room)
+        return np.array(numbers, dtype=np.int64)
+
+    def _open(self) -> int:
+        """The room of a new pack; closes another one if there are too many."""
+        if len(self._rooms) == OPEN_PACKS:
+            self._close()
+        number = self._next
+        self._opened[number] = None
+        self._next += 1
+        return self._empty | number
+
+    def _close(self) -> None:
+        number_mask = (1 << self._NUMBER_BITS) - 1
+        oldest = self.num_final
+        position = 0
+        if oldest < self._next - MAX_AGE_PACKS:
+            position = next(at for at, room in enumerate(self._rooms) if room & number_mask == oldest)
+        del self._opened[self._rooms.pop(position) & number_mask]
 
 
-def deal_packs(packs: Sequence[Pack], rank: int, world_size: int) -> list[Pack]:
-    """The packs of one rank: the same number for each rank, and about the same cost.
+def pack_table(numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The packs, PACK (packs,), of samples in the order of their packs.
+
+    Args:
+        numbers: pack of each sample, rising from 0 without a gap, int64 (samples,).
+        sizes: vl3.data.plan.samples.SIZE (samples,).
+    """
+    counts = np.bincount(numbers)
+    packs = np.zeros(len(counts), dtype=PACK)
+    packs["num_samples"] = counts
+    packs["first_sample"] = np.cumsum(counts) - counts
+    for name in ("length_tokens", "visual_tokens", "patches", "patch_pairs"):
+        packs[name] = np.bincount(numbers, sizes[name])
+    packs["length_pairs"] = np.bincount(numbers, sizes["length_tokens"].astype(np.float64) ** 2)
+    return packs
+
+
+def deal_packs(costs: Sequence[float], world_size: int) -> list[list[int]]:
+    """The packs of each rank, by their positions: the same number for each rank, and about the same cost.
 
     The costliest pack comes first; each goes to the rank with the lowest cost so far that still has a free place. So
     the packs that the ranks compute at the same time also have similar costs.
@@ -99,16 +152,21 @@ def deal_packs(packs: Sequence[Pack], rank: int, world_size: int) -> list[Pack]:
     Raises:
         ConfigError: the number of packs is not a multiple of the world size.
     """
-    if len(packs) % world_size:
+    check_world_size(len(costs), world_size)
+    hands: list[list[int]] = [[] for _ in range(world_size)]
+    open_ranks = [(0.0, rank) for rank in range(world_size)]
+    for position in sorted(range(len(costs)), key=lambda position: -costs[position]):
+        total, rank = heapq.heappop(open_ranks)
+        hands[rank].append(position)
+        if len(hands[rank]) < len(costs) // world_size:
+            heapq.heappush(open_ranks, (total + costs[position], rank))
+    return hands
+
+
+def check_world_size(packs_per_step: int, world_size: int) -> None:
+    """Raise ConfigError unless each rank gets the same number of the packs of a step."""
+    if packs_per_step % world_size:
         raise ConfigError(
-            f"packs_per_step={len(packs)} is not divisible by the world size {world_size}. Some ranks would have fewer "
-            f"packs and wait in every step. Use a multiple of {world_size}."
+            f"packs_per_step={packs_per_step} is not divisible by the world size {world_size}. Some ranks would have "
+            f"fewer packs and wait in every step. Use a multiple of {world_size}."
         )
-    costs = [0.0] * world_size
-    hands: list[list[Pack]] = [[] for _ in range(world_size)]
-    for pack in sorted(packs, key=lambda pack: -pack.cost):
-        open_ranks = [r for r in range(world_size) if len(hands[r]) < len(packs) // world_size]
-        cheapest = min(open_ranks, key=lambda r: costs[r])
-        hands[cheapest].append(pack)
-        costs[cheapest] += pack.cost
-    return hands[rank]

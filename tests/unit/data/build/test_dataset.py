@@ -22,6 +22,7 @@ from vl3.data.build.index import DatasetIndex, read_summary
 from vl3.data.sample.prepare import PrepareSettings, prepare_sample
 from vl3.data.build.shards import ShardReader
 from vl3.errors import DataError, StorageError
+from vl3.data.plan.samples import SizeRule, read_samples
 from vl3.data.sample.difffp import keep_mask
 
 BAD_KINDS = ["missing_file", "no_turns", "no_answer", "tags", "outside_folder", "undecodable", "json", "times"]
@@ -78,6 +79,18 @@ def mixed_folder(data_folder):
     return data_folder(train=train, heldout=heldout, files=files)
 
 
+def planned_sizes(index, settings):
+    """What the plan takes for the size of each training sample, by its row."""
+    rule = SizeRule(
+        image_merge_size=settings.image_merge_size,
+        video_merge_size=settings.video_merge_size,
+        difffp=settings.difffp,
+        prune_before_encoder=False,
+    )
+    table = read_samples([index.folder], rule)
+    return dict(zip(table.places["row"].tolist(), table.sizes, strict=True))
+
+
 def test_counts_are_exactly_what_prepare_yields(build, mixed_folder, tokenizer, config):
     summary, index = build(mixed_folder)
     assert (summary.lines, summary.samples, summary.problems) == (6, 6, {})
@@ -86,12 +99,13 @@ def test_counts_are_exactly_what_prepare_yields(build, mixed_folder, tokenizer, 
         settings = PrepareSettings(
             image_merge_size=image_merge, video_merge_size=video_merge, difffp=difffp, data=config
         )
-        lengths, visual = index.length_tokens(settings), index.visual_tokens(settings)
-        for row in range(len(index)):
+        sizes = planned_sizes(index, settings)
+        assert len(sizes) == 5
+        for row, size in sizes.items():
             record, media = reader.read(row)
             sample = prepare_sample(record, media, tokenizer, settings, keep_mask)
-            assert len(sample.input_ids_T) == lengths[row]
-            assert len(sample.keep_M) == visual[row]
+            assert len(sample.input_ids_T) == size["length_tokens"]
+            assert len(sample.keep_M) == size["visual_tokens"]
             assert (sample.labels_T >= 0).sum() == index.column("supervised_tokens")[row]
 
 
@@ -201,7 +215,7 @@ def test_a_sample_above_the_vision_budget_is_too_long(build, data_folder):
     files = {"v.mp4": clip(*range(40, 200, 10))}
     _, index = build(data_folder(train=[video_line("v.mp4", "v")], files=files), visual_budget_tokens=60)
     assert index.row(0)["problem_kind"] == "too_long"
-    assert index.row(0)["problem"].startswith("the sample has 64 vision tokens at its smallest, a row may have 60")
+    assert index.row(0)["problem"].startswith("the sample has 64 vision tokens at its smallest, a sample may have 60")
 
 
 @pytest.mark.parametrize(
@@ -433,8 +447,9 @@ def test_counts_of_mixed_media_are_exact_at_every_pair_of_merges(build, data_fol
             image_merge_size=image_merge, video_merge_size=video_merge, difffp=difffp, data=limits
         )
         sample = prepare_sample(record, media, tokenizer, settings, keep_mask)
-        assert index.length_tokens(settings)[0] == len(sample.input_ids_T)
-        assert index.visual_tokens(settings)[0] == len(sample.keep_M)
+        size = planned_sizes(index, settings)[0]
+        assert size["length_tokens"] == len(sample.input_ids_T)
+        assert size["visual_tokens"] == len(sample.keep_M)
     # The counts of equal merges would be wrong for unequal ones.
     counts = [index.row(0)[f"{kind}_tokens_{merges}"] for merges in ("m1", "m2", "m12") for kind in ("image", "video")]
     assert counts == [6, 48, 6, 48, 54, 10]

@@ -4,10 +4,12 @@ import dataclasses
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tests.support.plans import SETTINGS, make_index
-from vl3.data.build.index import DatasetIndex, IndexRow, index_schema, write_index
+from tests.support.plans import make_rows, write_dataset
+from vl3.data.build.index import DatasetIndex, IndexRow, index_schema, read_row, write_index
 from vl3.data.sample.problems import ProblemKind
 from vl3.errors import DataError
 
@@ -56,23 +58,20 @@ def test_rows_survive_parquet_with_their_types(tmp_path):
     assert len(index) == 2
 
 
-def test_lengths_follow_the_settings():
-    index = make_index(10)
-    row = index.row(3)
-    assert row["category"] == "general_video"
-    text = row["text_tokens"]
-    plain = dataclasses.replace(SETTINGS, difffp=False)
-    assert index.length_tokens(SETTINGS)[3] == text + row["kept_tokens_m2"]
-    assert index.length_tokens(plain)[3] == text + row["video_tokens_m2"]
-    assert index.visual_tokens(SETTINGS)[3] == row["video_tokens_m2"]
-    image = index.row(1)
-    assert index.length_tokens(SETTINGS)[1] == image["text_tokens"] + image["image_tokens_m1"]
-
-
-def test_usable_rows_are_those_of_the_split_without_problem():
-    index = make_index(62)
+def test_usable_rows_are_those_of_the_split_without_problem(tmp_path):
+    index = DatasetIndex.read(write_dataset(tmp_path, make_rows(62)))
     assert index.usable_rows("heldout").tolist() == [0, 20, 40, 60]
     assert not {30, 61} & set(index.usable_rows("train").tolist())
+
+
+def test_one_row_is_read_alone(tmp_path):
+    pq.write_table(pa.table({"sample_id": ["a", "b", "c"]}), tmp_path / "index.parquet", row_group_size=2)
+    assert [read_row(tmp_path, number, ["sample_id"])["sample_id"] for number in range(3)] == ["a", "b", "c"]
+    with pytest.raises(DataError, match=r"index\.parquet has 3 rows and no row 3"):
+        read_row(tmp_path, 3, ["sample_id"])
+    (tmp_path / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"index\.parquet cannot be read"):
+        read_row(tmp_path, 0, ["sample_id"])
 
 
 def test_a_broken_index_is_named(tmp_path):

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.plans import make_request
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes, write_data_folder
 from tests.unit.data.conftest import DATA_CONFIG
 from vl3.data.build.dataset import build_dataset
 from vl3.data.build.index import DatasetIndex
 from vl3.data.loader.stage_loader import StageLoader
-from vl3.data.plan.order import plan_stage
+from vl3.data.plan.planner import plan_stage
+from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.errors import DataError
@@ -43,21 +45,20 @@ def dataset(built_dataset, tmp_path):
 
 
 @pytest.fixture
-def load(dataset, tokenizer, config):
+def plan(built_dataset, tmp_path):
+    """Made from the dataset before a test damages it."""
+    (tmp_path / "plan").mkdir()
+    mixture = {"scene_image": 3.0, "general_video": 1.0}
+    plan_stage([built_dataset], tmp_path / "plan", make_request(mixture=mixture, seed=0, steps=5, packs_per_step=2))
+    return StagePlan(tmp_path / "plan")
+
+
+@pytest.fixture
+def load(dataset, plan, tokenizer, config):
     def run(rank=0, world_size=1, max_bad_fraction=0.0, **options) -> StageLoader:
         data = dataclasses.replace(config, max_bad_fraction=max_bad_fraction)
         settings = PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=data)
-        plan = plan_stage(
-            DatasetIndex.read(dataset),
-            mixture={"scene_image": 3.0, "general_video": 1.0},
-            seed=0,
-            steps=5,
-            packs_per_step=2,
-            max_length_tokens=data.max_length_tokens,
-            visual_budget_tokens=data.visual_budget_tokens,
-            settings=settings,
-        )
-        return StageLoader(dataset, plan, settings, tokenizer, keep_mask, rank=rank, world_size=world_size, **options)
+        return StageLoader([dataset], plan, settings, tokenizer, keep_mask, rank=rank, world_size=world_size, **options)
 
     return run
 
@@ -111,7 +112,9 @@ def test_an_unreadable_sample_ends_the_run_with_its_name(load, dataset):
     with load() as loader, pytest.raises(DataError) as caught:
         list(loader)
     message = str(caught.value)
-    assert message.startswith("sample 'v' cannot be used in step 0: annotations/train.jsonl:21: its bytes in ")
+    assert message.startswith(
+        "sample 'v' (annotations/train.jsonl:21) cannot be used in step 0: row 20 of the index: its bytes in "
+    )
     assert "data.max_bad_fraction=0.0 allows 0. Repair the data" in message
 
 

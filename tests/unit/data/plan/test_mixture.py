@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.plans import make_index
+from tests.support.plans import SIZES, make_rows, write_dataset
 from vl3.data.plan.mixture import MixtureKind, MixtureWalk, resolve_mixture
+from vl3.data.plan.samples import SampleTable, read_samples
 from vl3.errors import DataError
 
 
@@ -26,7 +27,7 @@ def draws(walk: MixtureWalk, chunks: int) -> tuple[np.ndarray, np.ndarray]:
 def test_the_sequence_is_pinned():
     # Golden: a change here changes every run with the same seed.
     rows, kinds = MixtureWalk(kinds_of(a=5, b=3), seed=7).chunk(0)
-    assert rows[:12].tolist() == [6, 0, 7, 2, 3, 5, 4, 5, 1, 6, 7, 4]
+    assert rows[:12].tolist() == [6, 1, 5, 3, 2, 7, 0, 7, 4, 6, 5, 2]
     assert kinds[:12].tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0]
 
 
@@ -75,20 +76,29 @@ def test_seeds_differ():
     assert first.tolist() != second.tolist()
 
 
-def test_a_missing_source_falls_back_and_a_missing_category_is_spread():
-    index = make_index()
-    rows = index.usable_rows("train")
-    kinds, notes = resolve_mixture(index, {"scene_image:caption": 1.0, "chart:ocr": 1.0, "document": 2.0}, rows)
+@pytest.fixture
+def table(tmp_path) -> SampleTable:
+    return read_samples([write_dataset(tmp_path, make_rows())], SIZES)
+
+
+def test_a_missing_source_falls_back_and_a_missing_category_is_spread(table):
+    everything = np.ones(len(table), dtype=bool)
+    kinds, notes = resolve_mixture(table, {"scene_image:caption": 1.0, "chart:ocr": 1.0, "document": 2.0}, everything)
     assert {kind.key: kind.share for kind in kinds} == {"scene_image:caption": 0.5, "chart:ocr": 0.5}
-    assert set(index.column("source")[kinds[0].rows]) == {"caption"}
-    assert set(index.column("category")[kinds[1].rows]) == {"chart"}
+    names = [{table.source_names[source] for source in table.sources[kind.rows]} for kind in kinds]
+    assert names == [{("scene_image", "caption")}, {("chart", "qa")}]
     assert notes == [
         "chart:ocr: the dataset has no such source, so samples of any chart source are drawn",
         "document: the dataset has no such sample, so its weight is spread over the other kinds",
     ]
 
 
-def test_a_mixture_without_any_sample_is_refused():
-    index = make_index()
+def test_a_sample_that_is_not_eligible_is_of_no_kind(table):
+    kinds, _ = resolve_mixture(table, {"chart": 1.0}, np.arange(len(table)) < 100)
+    assert len(kinds[0].rows) > 0
+    assert kinds[0].rows.max() < 100
+
+
+def test_a_mixture_without_any_sample_is_refused(table):
     with pytest.raises(DataError, match=r"none of the kinds document of the mixture .* has chart, general_video"):
-        resolve_mixture(index, {"document": 1.0}, index.usable_rows("train"))
+        resolve_mixture(table, {"document": 1.0}, np.ones(len(table), dtype=bool))

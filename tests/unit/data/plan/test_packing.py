@@ -2,60 +2,89 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.support.plans import SETTINGS, make_index
 from vl3.data.plan import packing
-from vl3.data.plan.packing import CostModel, Pack, Packer, deal_packs
+from vl3.data.plan.packing import PACK, CostModel, Packer, deal_packs, pack_table
+from vl3.data.plan.samples import SIZE
 from vl3.errors import ConfigError
+
+
+def place(packer: Packer, *sizes: tuple[int, int]) -> list[int]:
+    first, second = np.array(sizes, dtype=np.int32).T
+    return packer.place(first, second).tolist()
 
 
 def test_a_pack_is_closed_when_a_sample_fits_nowhere(monkeypatch):
     monkeypatch.setattr(packing, "OPEN_PACKS", 2)
-    packer = Packer(max_length_tokens=100, max_visual_tokens=50)
-    assert packer.add(0, 0, 60, 0) is None
-    assert packer.add(1, 0, 70, 0) is None
-    assert packer.add(2, 1, 30, 0) is None  # best fit: beside the 70
-    assert packer.add(3, 0, 50, 0) == [(1, 0), (2, 1)]
+    packer = Packer(100, 50)
+    assert place(packer, (60, 0), (70, 0), (30, 0)) == [0, 1, 1]  # best fit: beside the 70
+    assert packer.num_final == 0
+    assert place(packer, (50, 0)) == [2]  # pack 1 was the fullest
+    assert place(packer, (40, 0), (41, 0)) == [0, 2]
+    assert (packer.num_packs, packer.num_final) == (3, 0)
 
 
-def test_vision_tokens_have_a_limit_of_their_own(monkeypatch):
-    monkeypatch.setattr(packing, "OPEN_PACKS", 1)
-    packer = Packer(max_length_tokens=1000, max_visual_tokens=50)
-    assert packer.add(0, 0, 60, 40) is None
-    assert packer.add(1, 0, 60, 20) == [(0, 0)]
+def test_the_second_limit_counts_too():
+    packer = Packer(1000, 50)
+    assert place(packer, (60, 40), (60, 20), (60, 10), (1, 31)) == [0, 1, 0, 2]
+
+
+def test_a_pack_that_nothing_fits_is_closed_at_last(monkeypatch):
+    monkeypatch.setattr(packing, "OPEN_PACKS", 3)
+    monkeypatch.setattr(packing, "MAX_AGE_PACKS", 10)
+    packer = Packer(100, 100)
+    place(packer, (60, 0), *[(45, 0)] * 40)
+    assert packer.num_packs == 21
+    assert packer.num_final > 0
+
+
+def test_limits_may_be_as_large_as_a_configuration_allows():
+    packer = Packer(10**9, 10**9)
+    assert place(packer, (10**9 - 1, 10**9 - 1), (1, 1), (1, 1)) == [0, 0, 1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), min_size=1, max_size=400))
+def test_no_pack_exceeds_a_limit_and_numbers_have_no_gap(sizes):
+    numbers = np.array(place(Packer(30, 12), *sizes))
+    for position, limit in enumerate((30, 12)):
+        assert np.bincount(numbers, [size[position] for size in sizes]).max() <= limit
+    assert set(numbers.tolist()) == set(range(numbers.max() + 1))
 
 
 @pytest.mark.parametrize("median", [40, 120])
 def test_rows_fill_well_with_real_lengths(median):
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(median), 0.7, 6000).astype(int), 8, 640)
-    packer = Packer(max_length_tokens=640, max_visual_tokens=10_000)
-    closed = [pack for row, length in enumerate(lengths) if (pack := packer.add(row, 0, int(length), 0))]
-    fills = [sum(lengths[row] for row, _ in pack) / 640 for pack in closed]
-    assert max(fills) <= 1
-    assert np.mean(fills) >= 0.95
-    placed = [row for pack in closed for row, _ in pack]
-    assert len(set(placed)) == len(placed)
+    packer = Packer(640, 10_000)
+    numbers = packer.place(lengths, np.zeros_like(lengths))
+    fills = np.bincount(numbers, lengths)[: packer.num_final] / 640
+    assert fills.max() <= 1
+    assert fills.mean() >= 0.98
 
 
-def pack_of(cost: float) -> Pack:
-    return Pack(rows=(int(cost),), length_tokens=1, visual_tokens=0, cost=cost)
+def test_the_packs_of_a_table_are_sums_of_their_samples():
+    sizes = np.array([(10, 4, 16, 256.0), (20, 0, 0, 0.0), (5, 2, 8, 64.0)], dtype=SIZE)
+    assert pack_table(np.array([0, 0, 1]), sizes).tolist() == [
+        (0, 2, 30, 4, 16, 500.0, 256.0),
+        (2, 1, 5, 2, 8, 25.0, 64.0),
+    ]
 
 
 def test_packs_are_dealt_by_cost_in_equal_number():
-    packs = [pack_of(cost) for cost in (9, 1, 8, 2, 7, 3, 6, 4)]
-    hands = [deal_packs(packs, rank, 2) for rank in range(2)]
-    assert [[pack.cost for pack in hand] for hand in hands] == [[9, 6, 4, 1], [8, 7, 3, 2]]
-    assert sum(pack.cost for pack in hands[0]) == sum(pack.cost for pack in hands[1])
+    costs = [9, 1, 8, 2, 7, 3, 6, 4]
+    hands = [[costs[position] for position in hand] for hand in deal_packs(costs, 2)]
+    assert hands == [[9, 6, 4, 1], [8, 7, 3, 2]]
 
 
 def test_packs_that_cannot_be_dealt_evenly_are_refused():
     with pytest.raises(ConfigError, match="packs_per_step=3 is not divisible by the world size 2"):
-        deal_packs([pack_of(1)] * 3, 0, 2)
+        deal_packs([1.0] * 3, 2)
 
 
 def test_costs_count_decoder_encoder_and_attention():
-    index = make_index(10)
     model = CostModel(
         decoder_parameters=1e6,
         decoder_layers=2,
@@ -64,10 +93,7 @@ def test_costs_count_decoder_encoder_and_attention():
         encoder_layers=3,
         encoder_width=20,
     )
-    costs = model.sample_costs(index, SETTINGS)
-    length = index.length_tokens(SETTINGS)[3]
-    patches, per_frame = 4 * index.row(3)["video_tokens_m2"], 4 * index.row(3)["video_tokens_m2"] / 6
-    expected = length * (6e6 + 6 * 2 * 10 * length) + patches * (12e6 + 12 * 3 * 20 * per_frame)
-    assert costs[3] == pytest.approx(expected / 1e9)
-    text = index.length_tokens(SETTINGS)[4]
-    assert costs[4] == pytest.approx(text * (6e6 + 120 * text) / 1e9)
+    # a row of a sample with 6 frames of 96 patches and 90 tokens, and one of 10 tokens
+    packs = np.array([(0, 2, 100, 144, 576, 90**2 + 10**2, 6 * 96**2)], dtype=PACK)
+    expected = 100 * 6e6 + 6 * 2 * 10 * 8200 + 576 * 12e6 + 12 * 3 * 20 * 6 * 96**2
+    assert model.costs(packs)[0] == pytest.approx(expected / 1e9)

@@ -1,0 +1,27 @@
+"""What a run's configuration asks of the plan of a stage."""
+
+from vl3.config.run import RunConfig
+from vl3.data.plan.planner import PlanRequest
+from vl3.data.plan.samples import SizeRule
+
+
+def plan_request(config: RunConfig, stage: str) -> PlanRequest:
+    """The request of a stage. The number of processes is no part of it."""
+    row, data = config.stages[stage], config.data
+    return PlanRequest(
+        mixture=row.mixture,
+        seed=config.stage_seed(stage),
+        steps=row.steps,
+        epochs=row.epochs,
+        packs_per_step=row.packs_per_step,
+        samples_per_step=row.samples_per_step,
+        packs_divisible_by=row.packs_divisible_by,
+        max_length_tokens=data.max_length_tokens,
+        max_row_visual_tokens=data.max_row_visual_tokens,
+        sizes=SizeRule(
+            image_merge_size=row.image_merge_size,
+            video_merge_size=row.video_merge_size,
+            difffp=row.difffp,
+            prune_before_encoder=data.prune_before_encoder,
+        ),
+    )
