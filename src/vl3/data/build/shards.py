@@ -9,7 +9,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -199,7 +199,7 @@ def _parse_sample(content: MediaContent, *, split: str) -> tuple[Record, dict[st
 def _part(content: MediaContent, offset: int, length: int) -> MediaContent:
     if isinstance(content, bytes):
         return content[offset : offset + length]
-    return FileRange(path=content.path, offset_bytes=content.offset_bytes + offset, length_bytes=length)
+    return replace(content, offset_bytes=content.offset_bytes + offset, length_bytes=length)
 
 
 def _suffix(path: str) -> str:

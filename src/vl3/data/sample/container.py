@@ -4,6 +4,10 @@ Nothing in a media file makes libav open anything else: a playlist, an SDP or an
 list of formats, and no protocol is on the list of protocols. All packets are read once to know the time of each frame;
 of their data no more than `KEPT_BYTES` is kept, a larger file is read again when it is decoded.
 
+**Index.** An MP4 has the place, size and times of all its frames in its header. Of a large one that was checked before
+(`whole=False`), only the header is read: libav walks through the packets as always, over zeros in place of their data.
+What it checks is then the header, and that the file is long enough for every frame; not that a frame can be decoded.
+
 **Damage.** What ffmpeg's program reports as an error (`ffmpeg -v error -xerror`) refuses the file: libav's error lines
 are caught, because for most damage it only logs one and hands out a repaired frame. On 384 damaged clips of 24
 containers and codecs, 301 of which the program reported, exceptions and `is_corrupt` missed 77, `err_detect=explode`
@@ -11,20 +15,25 @@ with them 70, error lines 1. `crccheck+bitstream+buffer+explode` beside them fin
 and that the program passes, and refuses none of seven intact real videos.
 """
 
+import io
+import struct
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from itertools import islice
+from typing import TypeAlias, cast
 
 import av
 import av.error
 import av.logging
 import numpy as np
+from av.container import Flags
 from av.stream import Discard, Disposition
 
-from vl3.data.sample.media import MediaContent, open_media
+from vl3.data.sample.media import MediaContent, media_bytes, open_media
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 FORMATS = {
@@ -121,6 +130,8 @@ SOUND_CODECS = frozenset(
     ]
 )
 """Decoders of sound that libav may use to find out what is in a file. Sound itself is not decoded."""
+INDEXED_CODECS = frozenset(["av1", "h264", "hevc", "libdav1d", "mpeg4", "vp9"])
+"""Decoders of videos that libav does not parse to find their packets in an MP4."""
 ERROR_DETECTION = "crccheck+bitstream+buffer+explode"
 KEPT_BYTES = 16 << 20
 """Packets up to this size together are kept from the first reading to the decoding."""
@@ -135,6 +146,9 @@ _LIBAV_OPTIONS = {
     "protocol_whitelist": "none",
 }
 _NOT_ON_LIST = "not on whitelist"
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+_MAX_BOXES = 100
+_SEEKABLE = (_MP4, "matroska,webm")
 _CHECKED_PICTURES = "jpeg_pipe,png_pipe,gif"
 _BARE_STREAMS = frozenset(["h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc"])
 _PICTURE_FORMATS = ("_pipe", "image2")
@@ -175,9 +189,48 @@ class PacketTable:
     """Time of each packet from which decoding can start, ascending."""
     key_places_K: np.ndarray
     """Place of each of them among all packets."""
+    seek_times_K: np.ndarray | None
+    """For which time to ask libav to find each of them in the file; None if the container has no index of times."""
+    key_offsets_K: np.ndarray
+    """Where each of them is in the file, in bytes; -1 if unknown."""
     num_packets: int
     kept: tuple[av.Packet, ...] | None
     """The packets, unless they are too large together."""
+
+
+class MediaFile:
+    """The bytes of a media file, as libav reads them."""
+
+    def __init__(self, media: MediaContent) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self.length_bytes = media_bytes(media)
+        self.blank = False
+        """Give zeros in place of what is in the file, and read nothing."""
+        self._file = open_media(media)
+
+    def read(self, length: int) -> bytes:
+        """The next bytes, fewer only at the end."""
+        if not self.blank:
+            return self._file.read(length)
+        length = max(0, min(length, self.length_bytes - self.tell()))
+        self._file.seek(length, io.SEEK_CUR)
+        return bytes(length)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place."""
+        return self._file.tell()
+
+
+LoggedLines: TypeAlias = list[tuple[int, str, str]]
+"""What libav logs: level, who, what."""
 
 
 @contextmanager
@@ -187,10 +240,15 @@ def refuse_damage(where: str, what: str) -> Iterator[None]:
         try:
             yield
         except LIBAV_ERRORS as error:
-            reason = _words(lines) or getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise undecodable(where, f"{what} ({reason})") from error
+            raise damaged(where, what, lines, error) from error
     if lines:
-        raise undecodable(where, f"{what} ({_words(lines)})")
+        raise damaged(where, what, lines)
+
+
+def damaged(where: str, what: str, lines: LoggedLines, error: Exception | None = None) -> SampleProblem:
+    """The refusal of a file in which libav found damage: `<what> (<libav's words>)`."""
+    reason = _words(lines) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return undecodable(where, f"{what} ({reason})")
 
 
 def undecodable(where: str, what: str) -> SampleProblem:
@@ -200,7 +258,7 @@ def undecodable(where: str, what: str) -> SampleProblem:
     )
 
 
-def open_container(media: MediaContent, where: str) -> av.container.InputContainer:
+def open_container(file: MediaFile, where: str) -> av.container.InputContainer:
     """Open a file of a known format.
 
     Raises:
@@ -208,7 +266,7 @@ def open_container(media: MediaContent, where: str) -> av.container.InputContain
     """
     with av.logging.Capture(local=True) as lines:
         try:
-            container = av.open(open_media(media), mode="r", container_options=_LIBAV_OPTIONS)
+            container = av.open(file, mode="r", container_options=_LIBAV_OPTIONS)
         except LIBAV_ERRORS as error:
             for _, name, line in lines:
                 if line.startswith(f"Format {_NOT_ON_LIST}"):
@@ -269,14 +327,31 @@ def choose_stream(container: av.container.InputContainer, where: str) -> av.Vide
     return stream
 
 
-def read_packets(container: av.container.InputContainer, stream: av.VideoStream, where: str) -> PacketTable:
-    """Read all packets.
+def has_index(container: av.container.InputContainer, stream: av.VideoStream, file: MediaFile) -> bool:
+    """Whether the header, which has been read, has the places and times of all frames: an MP4 without fragments."""
+    if container.format.name != _MP4 or stream.codec_context.name not in INDEXED_CODECS:
+        return False
+    before = file.tell()
+    kinds = list(islice(_boxes(file), _MAX_BOXES))
+    file.seek(before)
+    is_complete = len(kinds) < _MAX_BOXES and b"moov" in kinds and b"moof" not in kinds
+    return is_complete and len(stream.index_entries) > 0 and bool(stream.index_entries[0].is_keyframe)
+
+
+def read_packets(
+    container: av.container.InputContainer, stream: av.VideoStream, where: str, indexed: MediaFile | None = None
+) -> PacketTable:
+    """Read all packets, or if the container's file is passed as `indexed`, know them by its index (see `has_index`).
 
     Raises:
         SampleProblem: the file is damaged or cut short, or its frames have no times.
     """
-    reading = _Reading()
+    reading = _Reading(keeps=indexed is None)
     with refuse_damage(where, "the container cannot be read to its end"):
+        if indexed is not None:
+            indexed.blank = True
+            container.flags |= cast(int, Flags.no_parse.value)  # nothing to parse; the seek ends what was begun
+            container.seek(stream.index_entries[0].timestamp, stream=stream)
         for packet in container.demux(stream):
             reading.add(packet, where)
     if reading.num_packets < stream.frames:
@@ -288,13 +363,14 @@ def read_packets(container: av.container.InputContainer, stream: av.VideoStream,
 class _Reading:
     """The columns of the packet table while the packets are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool) -> None:
         self.num_packets = 0
         self._pts, self._dts, self._places = array("q"), array("q"), array("q")
-        self._key_pts, self._key_dts, self._key_places = array("q"), array("q"), array("q")
+        self._key_pts, self._key_dts = array("q"), array("q")
+        self._key_places, self._key_offsets = array("q"), array("q")
         self._lacks_pts = self._lacks_dts = False
         self._last_ticks = 0
-        self._kept: list[av.Packet] | None = []
+        self._kept: list[av.Packet] | None = [] if keeps else None
         self._kept_bytes = 0
 
     def add(self, packet: av.Packet, where: str) -> None:
@@ -318,6 +394,7 @@ class _Reading:
             self._key_pts.append(pts)
             self._key_dts.append(self._dts[-1])
             self._key_places.append(place)
+            self._key_offsets.append(-1 if packet.pos is None else packet.pos)
         self._last_ticks = packet.duration or 0
 
     def _keep(self, packet: av.Packet) -> None:
@@ -338,7 +415,8 @@ class _Reading:
         if not len(pts):
             raise undecodable(where, "the video has no frames")
         clock, delay = Clock.SHOWN, stream.codec_context.reorder_depth
-        is_avi = stream.container.format.name == "avi"
+        format_name = stream.container.format.name
+        is_avi = format_name == "avi"
         if is_avi or self._lacks_pts:
             clock = Clock.COUNTED if delay else Clock.DECODED
         times = np.sort(pts if clock is Clock.SHOWN or self._lacks_dts else dts)
@@ -353,6 +431,7 @@ class _Reading:
             )
         keys = np.frombuffer(self._key_pts if clock is Clock.SHOWN else self._key_dts, dtype=np.int64)
         order = np.argsort(keys, kind="stable")
+        seek_times = np.frombuffer(self._key_dts if format_name == _MP4 else self._key_pts, dtype=np.int64)[order]
         return PacketTable(
             times_F=times,
             clock=clock,
@@ -360,9 +439,26 @@ class _Reading:
             last_ticks=self._last_ticks,
             key_times_K=keys[order],
             key_places_K=np.frombuffer(self._key_places, dtype=np.int64)[order],
+            seek_times_K=seek_times if format_name in _SEEKABLE and clock is Clock.SHOWN else None,
+            key_offsets_K=np.frombuffer(self._key_offsets, dtype=np.int64)[order],
             num_packets=self.num_packets,
             kept=None if self._kept is None else tuple(self._kept),
         )
+
+
+def _boxes(file: MediaFile) -> Iterator[bytes]:
+    """Kinds of the boxes of an MP4, without those inside others: ftyp, moov, mdat; and moof if it has fragments.
+
+    A box is its size (4 bytes), its kind (4) and its content; size 1: the size is in 8 more bytes; 0: up to the end.
+    """
+    at = 0
+    while at < file.length_bytes:
+        file.seek(at)
+        head = file.read(16).ljust(16, b"\0")
+        size, kind, long_size = struct.unpack(">I4sQ", head)
+        yield kind
+        size = long_size if size == 1 else size or file.length_bytes
+        at += max(size, 8)
 
 
 def _damaged_picture(where: str, reason: str) -> SampleProblem:
@@ -387,7 +483,7 @@ def _unknown_format(name: str) -> str:
     return f"the file has the format {name or 'unknown'}, not one of {', '.join(FORMATS.values())}"
 
 
-def _words(lines: list[tuple[int, str, str]]) -> str:
+def _words(lines: LoggedLines) -> str:
     """The first error line of libav on one line, without addresses: `h264: error while decoding MB 0 2`."""
     if not lines:
         return ""

@@ -20,14 +20,20 @@ from vl3.data.sample.video import FramePlan, VideoFacts
 class FrameFiles:
     """The pictures of a clip. Picture i is shown from i/fps to (i+1)/fps seconds."""
 
-    def __init__(self, clip: Clip, media: Mapping[str, MediaContent], where: str) -> None:
+    def __init__(self, clip: Clip, media: Mapping[str, MediaContent], where: str, *, whole: bool = False) -> None:
         """Read the size of the first picture.
+
+        Args:
+            clip: names the pictures and their rate.
+            media: content of each picture.
+            where: the sample, for messages.
+            whole: decode also the pictures that are not planned, to find damage.
 
         Raises:
             SampleProblem: it cannot be read.
         """
         assert clip.frames_fps is not None
-        self._clip, self._media, self._where = clip, media, where
+        self._clip, self._media, self._where, self._whole = clip, media, where, whole
         self._rate = Fraction(clip.frames_fps).limit_denominator(100_000)
         height_px, width_px = image_size(media[clip.frames[0]], self._place(clip.frames[0]))
         self.facts = VideoFacts(
@@ -66,19 +72,15 @@ class FrameFiles:
         chosen, wanted = choose_frames(slots, end_slot, max_frames)
         return FramePlan(pts_F=first + chosen, timestamps_F=float(start) + wanted / float(scale))
 
-    def frames(self, plan: FramePlan, *, whole: bool = False) -> Iterator[np.ndarray]:
+    def frames(self, plan: FramePlan) -> Iterator[np.ndarray]:
         """The planned pictures in order, uint8 RGB (H, W, 3), all with the size of `facts`.
-
-        Args:
-            plan: which pictures.
-            whole: decode all other pictures as well, to find damage.
 
         Raises:
             SampleProblem: a picture cannot be decoded, is damaged, or has another size than the first.
         """
         for index, repeats in zip(*np.unique(plan.pts_F, return_counts=True), strict=True):
             yield from [self._shown(self._clip.frames[index])] * int(repeats)
-        if whole:
+        if self._whole:
             for path in self._clip.frames:
                 check_picture(self._media[path], self._place(path))
 

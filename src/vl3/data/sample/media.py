@@ -1,7 +1,7 @@
 """Media files: their paths, relative to the data folder and never outside it, and their bytes.
 
-A small file is read at once. A large one is named by its place (`FileRange`) and read as it is decoded, so that the
-memory of a process does not grow with the size of a video.
+A small file is read at once. A large one is named by its place (`FileRange`, `StoreRange`) and read as it is decoded,
+so that the memory of a process does not grow with the size of a video.
 """
 
 import hashlib
@@ -17,10 +17,14 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
+    from vl3.store.objects import Store
+
 WHOLE_BYTES = 16 << 20
 """Files up to this size are read at once."""
 MAX_BYTES = (8 << 30) - 1
 """A member of a tar shard cannot be larger."""
+READ_AHEAD_BYTES = 1 << 20
+"""How much is read from a store at once: a few groups of pictures, in one request."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -33,7 +37,17 @@ class FileRange:
     length_bytes: int
 
 
-MediaContent: TypeAlias = bytes | FileRange
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreRange:
+    """`length_bytes` bytes of an object in a store from `offset_bytes` on, read by range."""
+
+    store: "Store"
+    key: str
+    offset_bytes: int
+    length_bytes: int
+
+
+MediaContent: TypeAlias = bytes | FileRange | StoreRange
 
 
 def file_media(path: Path, whole_bytes: int = WHOLE_BYTES) -> MediaContent:
@@ -50,12 +64,16 @@ def file_media(path: Path, whole_bytes: int = WHOLE_BYTES) -> MediaContent:
 
 
 def open_media(media: MediaContent) -> BinaryIO:
-    """A readable file over the media's bytes and nothing else.
+    """A readable file over the media's bytes and nothing else. What reading a store raises is a StorageError.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    return io.BytesIO(media) if isinstance(media, bytes) else io.BufferedReader(_RangeReader(media))
+    if isinstance(media, bytes):
+        return io.BytesIO(media)
+    if isinstance(media, StoreRange):
+        return io.BufferedReader(_RangeReader(_StoreSource(media), media.length_bytes), READ_AHEAD_BYTES)
+    return io.BufferedReader(_RangeReader(_FileSource(media), media.length_bytes))
 
 
 def media_bytes(media: MediaContent) -> int:
@@ -86,12 +104,39 @@ def media_digest(media: MediaContent) -> str:
     return digest.hexdigest()
 
 
-class _RangeReader(io.RawIOBase):
-    """Reads a part of a file: of bytes 100 to 149 it is at 0 when the file is at 100, and ends after 50."""
+class _FileSource:
+    """Reads a `FileRange`."""
 
     def __init__(self, part: FileRange) -> None:
+        self._file, self._offset_bytes = part.path.open("rb", buffering=0), part.offset_bytes
+
+    def read(self, at: int, length: int) -> bytes:
+        self._file.seek(self._offset_bytes + at)
+        return self._file.read(length)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _StoreSource:
+    """Reads a `StoreRange`."""
+
+    def __init__(self, part: StoreRange) -> None:
+        self._part = part
+
+    def read(self, at: int, length: int) -> bytes:
+        return self._part.store.read_range(self._part.key, self._part.offset_bytes + at, length)
+
+    def close(self) -> None:
+        pass
+
+
+class _RangeReader(io.RawIOBase):
+    """Reads a part of a file or object: of bytes 100 to 149 it is at 0 when the file is at 100, and ends after 50."""
+
+    def __init__(self, source: _FileSource | _StoreSource, length_bytes: int) -> None:
         super().__init__()
-        self._file, self._part, self._at = part.path.open("rb", buffering=0), part, 0
+        self._source, self._length_bytes, self._at = source, length_bytes, 0
 
     def readable(self) -> bool:
         return True
@@ -100,19 +145,20 @@ class _RangeReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._part.length_bytes}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length_bytes}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def readinto(self, buffer: "Buffer") -> int:
-        view = memoryview(buffer)[: max(0, self._part.length_bytes - self._at)]
-        self._file.seek(self._part.offset_bytes + self._at)
-        read = self._file.readinto(view) or 0
-        self._at += read
-        return read
+        view = memoryview(buffer)
+        length = min(len(view), max(0, self._length_bytes - self._at))
+        data = self._source.read(self._at, length) if length else b""
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
     def close(self) -> None:
-        self._file.close()
+        self._source.close()
         super().close()
 
 

@@ -175,7 +175,7 @@ def decode_media(
                 height_px, width_px = pictures[medium]
                 items.append(DecodedItem(height_px=height_px, width_px=width_px, frames_by_size={}))
             else:
-                source = opened.enter_context(_open_clip(record, medium, media))
+                source = opened.enter_context(_open_clip(record, medium, media, whole=whole))
                 plan = _plan_frames(record, medium, source, data)
                 items.append(_clip_item(source, plan))
                 clips.append((items[-1], source, plan))
@@ -193,18 +193,18 @@ def decode_media(
         for (item, source, plan), sizes in zip(clips, wanted_of_clips, strict=True):
             for size in sizes:
                 item.frames_by_size[size] = np.empty((item.num_frames, *size, 3), dtype=np.uint8)
-            for index, frame_HWC in enumerate(source.frames(plan, whole=whole)):
+            for index, frame_HWC in enumerate(source.frames(plan)):
                 for size, frames_FHWC in item.frames_by_size.items():
                     frames_FHWC[index] = resize_image(frame_HWC, *size)
     return DecodedSample(items=tuple(items))
 
 
 @contextmanager
-def _open_clip(record: Record, clip: Clip, media: Mapping[str, MediaContent]) -> Iterator[ClipSource]:
+def _open_clip(record: Record, clip: Clip, media: Mapping[str, MediaContent], *, whole: bool) -> Iterator[ClipSource]:
     if clip.frames_fps is not None:
-        yield FrameFiles(clip, media, record.where)
+        yield FrameFiles(clip, media, record.where, whole=whole)
     else:
-        with open_video(media[clip.path], _place(record, clip.path)) as source:
+        with open_video(media[clip.path], _place(record, clip.path), whole=whole) as source:
             yield source
 
 

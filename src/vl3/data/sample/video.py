@@ -2,8 +2,8 @@
 
 The released code takes frames with ffmpeg's `fps` filter (round=down): frame k is the last source frame of the
 interval [k/fps, (k+1)/fps) and gets the timestamp k/fps. Seconds count from the start of the file, as in ffmpeg's
-program and in a player: if the sound starts first, the first frame is later than 0 s. All packets are read once, so
-that the frames to take are known before they are decoded; only those are converted to RGB.
+program and in a player: if the sound starts first, the first frame is later than 0 s. The times of all packets are read
+first, so that the frames to take are known before they are decoded; only those are converted to RGB.
 
 A video of 5 s at 4 frames per second (source frames 0 to 19), sampled at 1 frame per second:
 
@@ -23,7 +23,9 @@ import av
 import numpy as np
 
 from vl3.data.sample.container import (
+    MediaFile,
     choose_stream,
+    has_index,
     open_container,
     read_packets,
     refuse_damage,
@@ -80,18 +82,25 @@ class VideoFrames:
 
 
 @contextmanager
-def open_video(data: MediaContent | Path, where: str) -> Iterator["VideoSource"]:
+def open_video(data: MediaContent | Path, where: str, *, whole: bool = False) -> Iterator["VideoSource"]:
     """Open a video to read its facts, plan and decode frames; a context manager that closes it.
+
+    Args:
+        data: the file.
+        where: the sample, for messages.
+        whole: read all of the file, and decode all frames (of a video of less than `WHOLE_PX` pixels), to find damage;
+            else only what the planned frames need.
 
     Raises:
         SampleProblem: the bytes are not a video with frames, or the file is damaged. The message starts with `where`.
     """
     try:
         media = file_media(data) if isinstance(data, Path) else data
+        file = MediaFile(media)
     except OSError as error:
         raise undecodable(where, f"the file cannot be read ({error.strerror})") from error
-    with open_container(media, where) as container:
-        source = VideoSource(container, media, where)
+    with open_container(file, where) as container:
+        source = VideoSource(container, file, media, where, whole=whole)
         try:
             yield source
         finally:
@@ -120,16 +129,25 @@ def decode_video(
 class VideoSource:
     """An open video whose packets have been read and whose first frame is decoded. Use `open_video`."""
 
-    def __init__(self, container: av.container.InputContainer, media: MediaContent, where: str) -> None:
-        """Read all packets of the video stream, and decode its first frame.
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        file: MediaFile,
+        media: MediaContent,
+        where: str,
+        *,
+        whole: bool,
+    ) -> None:
+        """Read all packets of the video stream, or the index of a large file, and decode the first frame.
 
         Raises:
             SampleProblem: there is no video stream or no frame, or the file is damaged or cut short.
         """
-        self._where = where
+        self._where, self._whole = where, whole
         self._stream = choose_stream(container, where)
         self._time_base = time_base(self._stream)
-        self._table = read_packets(container, self._stream, where)
+        by_index = not whole and not isinstance(media, bytes) and has_index(container, self._stream, file)
+        self._table = read_packets(container, self._stream, where, file if by_index else None)
         self._times = self._table.times_F
         self._origin = self._find_origin(container)
         self._reader = FrameReader(media, where, self._stream, self._table)
@@ -177,24 +195,22 @@ class VideoSource:
         timestamps = start_seconds + (wanted - phase * scale.numerator // scale.denominator) / float(rate)
         return FramePlan(pts_F=times[chosen], timestamps_F=timestamps)
 
-    def frames(self, plan: FramePlan, *, whole: bool = False) -> Iterator[np.ndarray]:
+    def frames(self, plan: FramePlan) -> Iterator[np.ndarray]:
         """The planned frames in order, uint8 RGB (H, W, 3), all with the size of `facts`. Call it only once.
-
-        Args:
-            plan: which frames.
-            whole: decode all other frames as well, to find damage (of a video of less than `WHOLE_PX` pixels).
 
         Raises:
             SampleProblem: a packet up to a planned frame cannot be decoded, or a planned frame is damaged.
         """
-        whole = whole and self.facts.num_frames * self.facts.width_px * self.facts.height_px < WHOLE_PX
+        whole = self._whole and self.facts.num_frames * self.facts.width_px * self.facts.height_px < WHOLE_PX
+        if not whole:
+            self._reader.skip_all_but(plan.pts_F)
         for pts, repeats in zip(*np.unique(plan.pts_F, return_counts=True), strict=True):
-            yield from [self._shown(int(pts), jump=not whole)] * int(repeats)
+            yield from [self._shown(int(pts))] * int(repeats)
         if whole:
             self._reader.decode_rest()
 
-    def _shown(self, time: int, *, jump: bool) -> np.ndarray:
-        found = self._reader.frame_at(time, jump=jump)
+    def _shown(self, time: int) -> np.ndarray:
+        found = self._reader.frame_at(time)
         with refuse_damage(self._where, f"the frame at {self._seconds(time):.2f} s cannot be shown"):
             look = look_of(found.frame, self._pixel_aspect())
             if look.shown_size != (self.facts.height_px, self.facts.width_px):

@@ -156,8 +156,8 @@ def test_damage_where_no_frame_is_taken_is_found_if_the_whole_is_decoded():
     middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) * 3 // 4
     data[middle : middle + 300] = bytes(300)
     for whole in (False, True):
-        with open_video(bytes(data), "x") as source:
-            frames = source.frames(source.plan(fps=1, max_frames=1), whole=whole)
+        with open_video(bytes(data), "x", whole=whole) as source:
+            frames = source.frames(source.plan(fps=1, max_frames=1))
             if not whole:
                 assert len(list(frames)) == 1
                 continue
