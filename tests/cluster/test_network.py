@@ -31,11 +31,12 @@ class Talkers:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        trainer = {"app.kubernetes.io/component": "trainer", "jobset.sigs.k8s.io/jobset-name": "talkers"}
+        ours = {"app.kubernetes.io/part-of": "vl3"}
+        trainer = {**ours, "app.kubernetes.io/component": "trainer", "jobset.sigs.k8s.io/jobset-name": "talkers"}
         self._pods = {
             "trainer": (NAMESPACE, trainer),
             "other trainer": (NAMESPACE, trainer),
-            "launcher": (NAMESPACE, {"app.kubernetes.io/component": "launcher"}),
+            "launcher": (NAMESPACE, {**ours, "app.kubernetes.io/component": "launcher"}),
             "elsewhere": (_ELSEWHERE, {}),
         }
 
