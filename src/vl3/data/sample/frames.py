@@ -26,16 +26,15 @@ from vl3.data.sample.container import (
     ERROR_DETECTION,
     LIBAV_ERRORS,
     MAX_FRAME_PX,
-    Clock,
     LoggedLines,
     MediaFile,
-    PacketTable,
     choose_stream,
     damaged,
     open_container,
     undecodable,
 )
 from vl3.data.sample.media import MediaContent
+from vl3.data.sample.packets import Clock, PacketTable
 from vl3.data.sample.problems import SampleProblem
 
 

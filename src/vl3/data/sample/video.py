@@ -25,9 +25,7 @@ import numpy as np
 from vl3.data.sample.container import (
     MediaFile,
     choose_stream,
-    has_index,
     open_container,
-    read_packets,
     refuse_damage,
     time_base,
     undecodable,
@@ -35,6 +33,7 @@ from vl3.data.sample.container import (
 from vl3.data.sample.display import FrameDisplay, look_of
 from vl3.data.sample.frames import FrameReader
 from vl3.data.sample.media import MediaContent, file_media
+from vl3.data.sample.packets import has_index, read_packets
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 from vl3.data.sample.sampling import choose_frames
 

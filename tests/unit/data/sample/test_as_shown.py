@@ -187,14 +187,14 @@ def test_transparent_frames_are_composed_on_white(tmp_path):
 
 
 def test_a_large_file_is_decoded_from_its_place_in_another(tmp_path, monkeypatch):
-    from vl3.data.sample import container
+    from vl3.data.sample import packets
     from vl3.data.sample.media import FileRange
 
     data = video_bytes(grey_frames(range(20, 220, 10)), fps=4, options={"movflags": "faststart"})
     (tmp_path / "shard").write_bytes(b"before" + data + b"after")
     place = FileRange(path=tmp_path / "shard", offset_bytes=6, length_bytes=len(data))
     kept = decode_video(data, fps=2, max_frames=5, where="x")
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packets, "KEPT_BYTES", 0)
     read_again = decode_video(place, fps=2, max_frames=5, where="x")
     assert np.array_equal(kept.frames_FHWC, read_again.frames_FHWC)
     assert kept.timestamps_F.tolist() == read_again.timestamps_F.tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.ffmpeg import make_video, needs_ffmpeg, run_ffmpeg
-from vl3.data.sample import container, frames, media
+from vl3.data.sample import container, frames, media, packets
 from vl3.data.sample.media import FileRange, StoreRange
 from vl3.data.sample.problems import SampleProblem
 from vl3.data.sample.video import open_video
@@ -104,7 +104,7 @@ def test_every_encoding(name, videos):
 @pytest.mark.parametrize("name", CODED)
 def test_every_encoding_as_a_large_file(name, videos, tmp_path, monkeypatch):
     """By its index if the container has one, and read again where nothing was kept."""
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packets, "KEPT_BYTES", 0)
     data = videos(name).read_bytes()
     (tmp_path / "shard").write_bytes(b"before" + data + b"after")
     assert_same(videos(name), FileRange(path=tmp_path / "shard", offset_bytes=6, length_bytes=len(data)))
@@ -113,13 +113,13 @@ def test_every_encoding_as_a_large_file(name, videos, tmp_path, monkeypatch):
 @needs_ffmpeg
 @pytest.mark.parametrize("name", [name for name in CODED if name.endswith(".mp4")])
 def test_the_index_of_an_mp4_says_what_its_packets_say(name, videos, monkeypatch):
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packets, "KEPT_BYTES", 0)
     assert_same_table(videos(name))
 
 
 @needs_ffmpeg
 def test_the_index_of_what_an_edit_list_cuts_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packets, "KEPT_BYTES", 0)
     long = make_video(tmp_path / "long.mp4", *h264("keyint=20:bframes=3"), rate=20, seconds=6, filters=MOVING)
     cut = tmp_path / "cut.mp4"
     run_ffmpeg("-ss", "2.7", "-i", long, "-c", "copy", cut)
@@ -134,9 +134,9 @@ def assert_same_table(path: Path) -> None:
         file = container.MediaFile(path.read_bytes())
         with container.open_container(file, "x") as opened:
             stream = container.choose_stream(opened, "x")
-            assert container.has_index(opened, stream, file)
-            tables.append(container.read_packets(opened, stream, "x", file if by_index else None))
-    for field in fields(container.PacketTable):
+            assert packets.has_index(opened, stream, file)
+            tables.append(packets.read_packets(opened, stream, "x", file if by_index else None))
+    for field in fields(packets.PacketTable):
         read, indexed = (getattr(table, field.name) for table in tables)
         assert np.array_equal(read, indexed), field.name
 
@@ -144,7 +144,7 @@ def assert_same_table(path: Path) -> None:
 @needs_ffmpeg
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe", "frag_every_frame+default_base_moof"])
 def test_an_mp4_in_fragments_is_read_to_its_end(flags, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packets, "KEPT_BYTES", 0)
     path = tmp_path / "fragments.mp4"
     run_ffmpeg("-i", videos("no_b.mp4"), "-c", "copy", "-movflags", flags, path)
     assert_same(path, FileRange(path=path, offset_bytes=0, length_bytes=path.stat().st_size))
@@ -226,7 +226,7 @@ def test_a_store_that_fails_is_no_damage_of_the_video(lost, videos, monkeypatch)
 
     path = videos("no_b.mp4")
     place = StoreRange(store=Failing(path.parent), key=path.name, offset_bytes=0, length_bytes=path.stat().st_size)
-    monkeypatch.setattr(container, "KEPT_BYTES", 0)
+    monkeypatch.setattr(packets, "KEPT_BYTES", 0)
     monkeypatch.setattr(media, "READ_AHEAD_BYTES", 1 << 12)
     with pytest.raises(StorageError, match="the service cannot be reached"):
         taken(place, whole=False, fps=4)

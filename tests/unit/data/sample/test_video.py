@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.samples import grey_frames, image_bytes, video_bytes
-from vl3.data.sample import container
+from vl3.data.sample import packets
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 from vl3.data.sample.video import decode_video, open_video
 
@@ -195,8 +195,8 @@ def test_a_bare_stream_is_refused_because_its_frames_have_no_times():
 
 def test_frames_at_one_time_are_refused(monkeypatch):
     data = muxed("matroska", times=range(0, 800, 100))
-    real = container.np.frombuffer
-    monkeypatch.setattr(container.np, "frombuffer", lambda *args, **more: real(*args, **more) * 0)
+    real = packets.np.frombuffer
+    monkeypatch.setattr(packets.np, "frombuffer", lambda *args, **more: real(*args, **more) * 0)
     with pytest.raises(SampleProblem, match="its 8 frames have no times"):
         decode_video(data, fps=1, max_frames=4, where="x")
 
