@@ -24,7 +24,7 @@ from vl3.store.manifest import (
 )
 from vl3.store.objects import Store, open_store
 from vl3.store.reference import Reference
-from vl3.store.s3.artifacts import delete_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
+from vl3.store.s3.artifacts import delete_s3, files_uri_s3, fill_from_s3, is_intact_s3, publish_s3, set_aside_s3
 from vl3.store.s3.connection import S3Connection
 from vl3.store.uris import scheme_of
 from vl3.system.files import atomic_write_bytes, sibling, storage_errors
@@ -131,25 +131,30 @@ def fetch(
     return folder
 
 
-def fetch_file(reference: Reference, name: str, folder: Path) -> Path:
+def files_uri(reference: Reference) -> str:
+    """Where the files of an artifact are, for a reader that takes parts of them and checks what it reads itself."""
+    return files_uri_s3(reference) if scheme_of(reference.uri) == "s3" else reference.uri
+
+
+def fetch_file(reference: Reference, name: str, folder: Path, s3: S3Connection | None = None) -> Path:
     """A verified copy of one file of an artifact, in a folder: a small file of a large artifact.
 
     Raises:
         StorageError: the artifact is missing or another one, has no such file, or the file is damaged.
     """
-    entry, path = file_entry(reference, name), folder / name
-    open_store(reference.uri).get_file(name, path)
+    entry, path = file_entry(reference, name, s3), folder / name
+    open_store(files_uri(reference), s3).get_file(name, path)
     check_file(path, entry)
     return path
 
 
-def file_entry(reference: Reference, name: str) -> FileEntry:
+def file_entry(reference: Reference, name: str, s3: S3Connection | None = None) -> FileEntry:
     """Size and digest of one file of an artifact, which is not read.
 
     Raises:
         StorageError: the artifact is missing or another one, or has no such file.
     """
-    entry = read_manifest(reference).files.get(name)
+    entry = read_manifest(reference, s3).files.get(name)
     if entry is None:
         raise StorageError(f"{reference.uri}: the {reference.kind} has no {name}. Run the step that makes it again.")
     return entry

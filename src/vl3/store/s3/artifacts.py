@@ -21,10 +21,12 @@ from vl3.store.reference import Reference
 from vl3.store.s3.connection import S3Connection
 from vl3.store.s3.store import S3Store
 from vl3.store.s3.transfer import in_parallel
+from vl3.store.uris import join_uri
 from vl3.system.files import atomic_write_bytes, require_space
 
 log = logging.getLogger(__name__)
 
+_PLACE_CHARACTERS = 16
 _SMALL_BYTES = 4 * 2**20
 _SMALL_FILES_AT_ONCE = 8
 _STALE_SECONDS = 24 * 3600.0
@@ -108,6 +110,11 @@ def fill_from_s3(reference: Reference, s3: S3Connection | None) -> Callable[[Pat
     return fill
 
 
+def files_uri_s3(reference: Reference) -> str:
+    """The folder of an artifact's files."""
+    return join_uri(reference.uri, reference.sha256[:_PLACE_CHARACTERS])
+
+
 def delete_s3(uri: str, s3: S3Connection | None) -> None:
     """Delete an artifact, its manifest first: without it the artifact does not exist."""
     store = open_s3(uri, s3)
@@ -129,7 +136,7 @@ def _is_complete(store: S3Store, data: bytes) -> bool:
 
 def _place(manifest: bytes) -> str:
     """The folder of an artifact's files, relative to its URI."""
-    return manifest_digest(manifest)[:16]
+    return manifest_digest(manifest)[:_PLACE_CHARACTERS]
 
 
 def _transfer(manifest: Manifest, move: Callable[[str, FileEntry], None]) -> None:

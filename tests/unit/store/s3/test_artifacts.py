@@ -16,7 +16,7 @@ import pytest
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.unit.store.conftest import PART_BYTES
 from vl3.errors import StorageError
-from vl3.store.artifacts import delete, fetch, find, is_intact, note_provenance, publish, read_manifest
+from vl3.store.artifacts import delete, fetch, fetch_file, find, is_intact, note_provenance, publish, read_manifest
 from vl3.store.manifest import MANIFEST_NAME, manifest_digest
 from vl3.store.objects import open_s3
 from vl3.store.reference import Reference
@@ -51,6 +51,14 @@ def test_publish_puts_a_whole_artifact(put, s3: S3Connection, uri: str, tmp_path
     assert manifest_digest((folder / MANIFEST_NAME).read_bytes()) == reference.sha256
     assert (folder / "sub" / "b.bin").read_bytes() == bytes(range(256))
     assert not (tmp_path / "work").exists()
+
+
+def test_one_file_is_read_without_the_others(put, s3: S3Connection, tmp_path: Path) -> None:
+    reference = put(s3)
+    assert fetch_file(reference, "a.txt", tmp_path, s3).read_text() == "weights"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    with pytest.raises(StorageError, match="nothing.txt"):
+        fetch_file(reference, "nothing.txt", tmp_path, s3)
 
 
 def test_what_ran_may_be_noted_later(put, s3: S3Connection, uri: str, tmp_path: Path) -> None:
