@@ -120,7 +120,8 @@ def test_images_by_role(pods: dict[str, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_pod_has_the_size_of_the_recipe(pods: dict[str, dict[str, Any]], name: str) -> None:
-    cpu, memory = {"validate-data": ("1000m", "2048Mi"), "evaluate": ("1000m", "4096Mi")}.get(name, ("100m", "1024Mi"))
+    of_roles = {"launcher": ("100m", "1024Mi"), "data": ("1000m", "2048Mi"), "evaluator": ("1000m", "4096Mi")}
+    cpu, memory = of_roles[settings_of(name).role]
     found = {key: value for key, value in pods[name]["container"]["resources"].items() if key.startswith("resource")}
     assert found == {
         "resourceCpuRequest": cpu,

@@ -14,6 +14,8 @@ from tests.support.workflows import TASKS, compile_train
 from vl3.pipelines.tasks import run_parameters, run_state, task_states
 
 NEVER = "0001-01-01T00:00:00Z"
+LATER = {name for name in TASKS if name.startswith("plan-")}
+"""Tasks that the workflow did not have yet when the server's answers were recorded."""
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,10 @@ def test_a_run_that_has_just_begun_waits_in_the_workflows_order(spec: dict[str, 
 def test_what_comes_after_a_failed_task_is_skipped_and_the_exit_handler_awaited(spec: dict[str, Any]) -> None:
     run = recorded_run("failing-exit-handler-at-work", spec)
     assert run_state(_read(run)) == "RUNNING"
-    skipped = dict.fromkeys(TASKS[1:-1], "SKIPPED")
-    assert _states(run) == {"check-prerequisites": "FAILED", **skipped, "finish": "WAITING"}
+    states = _states(run)
+    recorded = [name for name in TASKS if name not in LATER]
+    skipped = dict.fromkeys(recorded[1:-1], "SKIPPED")
+    assert {name: states[name] for name in recorded} == {"check-prerequisites": "FAILED", **skipped, "finish": "WAITING"}
 
 
 def test_a_failed_run(spec: dict[str, Any]) -> None:
@@ -149,7 +153,8 @@ def test_stages_are_told_apart_by_their_keys_and_twins_do_not_count(spec: dict[s
             _node("train-stage-4(1)", "RUNNING"),
         )
     )
-    assert [states[name] for name in TASKS[2:6]] == ["RUNNING", "FAILED", "WAITING", "WAITING"]
+    stages = [name for name in TASKS if name.startswith("train-")]
+    assert [states[name] for name in stages] == ["RUNNING", "FAILED", "WAITING", "WAITING"]
 
 
 def test_a_task_whose_driver_failed_has_failed(spec: dict[str, Any]) -> None:
