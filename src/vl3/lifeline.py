@@ -5,6 +5,7 @@ keep writing beside a restarted run. Each process of a run therefore watches the
 a pid, is never reused) and ends itself within moments of the runner's end, whatever the cause.
 """
 
+import ctypes
 import os
 import select
 import signal
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 RUNNER_VARIABLE = "VL3_RUNNER"
 """Environment variable `pid:starttime` that names the runner; not set where there is none (a cluster, a test)."""
 
@@ -39,6 +41,22 @@ def start_lifeline(environ: Mapping[str, str], *, kill_group: bool) -> None:
     if runner_mark(pid) != mark:  # the runner died and another process has its pid
         _end(kill_group)
     threading.Thread(target=_watch, args=(descriptor, kill_group), name="lifeline", daemon=True).start()
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """Let the kernel kill this process when the thread that started it ends, even while it hangs in a library.
+
+    Args:
+        parent_pid: the process that started this one, which may be gone already.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _watch(descriptor: int, kill_group: bool) -> None:

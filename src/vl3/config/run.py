@@ -15,6 +15,7 @@ from vl3.config.checks import (
     require_name,
 )
 from vl3.config.data import DataConfig
+from vl3.config.loader import LoaderConfig
 from vl3.config.placement import PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
@@ -157,6 +158,8 @@ class RunConfig:
     """How DeepSpeed runs."""
     launch: LaunchConfig
     """How a stage's processes are started."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How a training process reads and decodes its samples."""
     placements: PlacementTable
     """Where each stage runs on a cluster, by its name."""
     step_pods: StepPodsConfig = field(default_factory=StepPodsConfig)

@@ -79,7 +79,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     """
     view = stage_view(request.config, request.part)
     # the digests of the bases are in the input
-    for group in ("name", "model", "launch", "evaluation", "promotion", "placement", *LIMITS):
+    for group in ("name", "model", "launch", "loader", "evaluation", "promotion", "placement", *LIMITS):
         view.pop(group)
     view["engine"] = {"precision": view["engine"]["precision"]}
     view["data"].pop("build_workers")

@@ -17,6 +17,10 @@ from vl3.system.uris import file_path
 class Store(Protocol):
     """Objects below one root, by key (a relative path with forward slashes). ConfigError for a key outside the root."""
 
+    @property
+    def num_retries(self) -> int:
+        """Requests that this process had to repeat so far, of all stores of the same service."""
+
     def put_file(self, path: Path, key: str) -> None:
         """Copy a local file into the store; a reader never sees an incomplete object."""
 
@@ -72,6 +76,11 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def num_retries(self) -> int:
+        """See Store."""
+        return 0
+
     def put_file(self, path: Path, key: str) -> None:
         """See Store."""
         target = self._path(key)
@@ -105,9 +114,16 @@ class FileStore:
 
     def read_range(self, key: str, offset_bytes: int, length_bytes: int) -> bytes:
         """See Store."""
-        with self._existing(key).open("rb") as file:
-            file.seek(offset_bytes)
-            return require_length(file.read(length_bytes), length_bytes, f"{self.root / key}", offset_bytes)
+        path = self._existing(key)
+        try:
+            with path.open("rb") as file:
+                file.seek(offset_bytes)
+                data = file.read(length_bytes)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be read ({error.strerror}). Correct its permissions, or check the disk."
+            ) from error
+        return require_length(data, length_bytes, str(path), offset_bytes)
 
     def exists(self, key: str) -> bool:
         """See Store."""

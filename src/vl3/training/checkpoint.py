@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vl3.data.loader.ledger import BadSample
 from vl3.errors import StorageError
 from vl3.store.artifacts import delete, fetch, find, publish
 from vl3.store.objects import open_store
@@ -56,6 +57,8 @@ class TrainerState:
     """A sentence for each change of the code since step 0."""
     skipped_steps: list[int] = field(default_factory=list)
     """Steps whose update was left out."""
+    bad_samples: list[dict[str, Any]] = field(default_factory=list)
+    """The ledger of the loader: samples that are left out, each as a BadSample's fields."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,6 +223,10 @@ def _parse_state(data: bytes) -> TrainerState:
     are_changes = isinstance(state.code_changes, list) and all(isinstance(one, str) for one in state.code_changes)
     if not are_counts or not all(isinstance(one, str) for one in texts) or not are_changes:
         raise ValueError(f"{_STATE_FILE} has a value of another type")
+    if not isinstance(state.bad_samples, list):
+        raise ValueError(f"the bad samples of {_STATE_FILE} are a {type(state.bad_samples).__name__}")
+    for bad in state.bad_samples:
+        BadSample.from_dict(bad)
     if not isinstance(state.window, dict):
         raise ValueError(f"the window of {_STATE_FILE} is a {type(state.window).__name__}")
     return state

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from vl3.config.run import OptimizerConfig
-from vl3.data.loader.rows import PackedRow
+from vl3.data.loader.ledger import BadSample, Ledger
+from vl3.data.loader.rows import StepRows
 from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
 from vl3.training.code_change import CodeHistory
+from vl3.training.collectives import gather_json
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog
 from vl3.training.meter import Meter
@@ -45,7 +47,7 @@ Callback = Callable[[StepDone], None]
 
 def run_steps(
     engine: TrainingEngine,
-    batches: Iterable[list[PackedRow]],
+    batches: Iterable[StepRows],
     meter: Meter,
     skipped: SkippedUpdates,
     callbacks: Sequence[Callback],
@@ -79,13 +81,13 @@ def run_steps(
         rates = engine.set_learning_rates(stage_factor(done, steps, optimizer))
         # The loader prepares ahead, so any time spent here is time that the device was idle because of missing data.
         waited_from = time.perf_counter()
-        rows = next(iterator)
+        taken = next(iterator)
         data_seconds = time.perf_counter() - waited_from
-        result = engine.step(rows, stop_requested=stop_requested())
-        meter.add(rows, result.loss_sum, result.supervised_tokens, {"data": data_seconds} | result.seconds)
+        result = engine.step(taken.rows, stop_requested=stop_requested())
+        meter.add(taken, result.loss_sum, result.supervised_tokens, {"data": data_seconds} | result.seconds)
         done += 1
         if not result.is_applied:
-            skipped.add(done, rows, result.row_losses)
+            skipped.add(done, taken.rows, result.row_losses)
         event = StepDone(
             done=done,
             total=steps,
@@ -179,6 +181,7 @@ class CheckpointSaver:
         is_writer: bool,
         code: CodeHistory,
         skipped: SkippedUpdates,
+        ledger: Ledger,
     ) -> None:
         """`is_writer`: whether this rank writes; the others only contribute their shards."""
         self._checkpoints = checkpoints
@@ -189,6 +192,7 @@ class CheckpointSaver:
         self._is_writer = is_writer
         self._code = code
         self._skipped = skipped
+        self._ledger = ledger
 
     def __call__(self, step: StepDone) -> None:
         """Save a checkpoint if the step is due; every rank must call it."""
@@ -197,6 +201,7 @@ class CheckpointSaver:
         if len(self._skipped.steps) == step.done:  # nothing is learned yet, and the optimizer has no state to save
             return
         window = self._meter.gather()
+        bad_samples = merge_ledgers(self._ledger, self._engine.device)
         tensors = read_state(self._engine.deepspeed, self._named)
         if not self._is_writer or not (step.stop_requested or self._checkpoints.is_free(_PATIENCE_SECONDS)):
             return
@@ -209,5 +214,17 @@ class CheckpointSaver:
             commit=self._code.commit,
             code_changes=list(self._code.changes),
             skipped_steps=list(self._skipped.steps),
+            bad_samples=[asdict(bad) for bad in bad_samples],
         )
         self._checkpoints.save(Checkpoint(trainer=trainer, tensors=tensors))
+
+
+def merge_ledgers(ledger: Ledger, device: torch.device) -> list[BadSample]:
+    """Make the ledgers of all ranks one, so that the limit counts for all; every rank must call it.
+
+    Raises:
+        DataError: together they have more bad samples than data.max_bad_fraction allows, on every rank.
+    """
+    mine = [asdict(bad) for bad in ledger.bad_samples]
+    all_bad = sorted((bad for part in gather_json(mine, device) for bad in part), key=lambda bad: bad["step"])
+    return ledger.merge(map(BadSample.from_dict, all_bad))

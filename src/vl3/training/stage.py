@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,14 +13,16 @@ from vl3.config.codec import digest
 from vl3.config.run import RunConfig
 from vl3.config.stages import LIMITS, StageConfig
 from vl3.data.build.index import INDEX_NAME
-from vl3.data.loader.stage_loader import StageLoader
+from vl3.data.loader.decoder import DecoderSetup
+from vl3.data.loader.ledger import BadSample, Ledger
+from vl3.data.loader.stage_loader import StageLoader, default_processes
 from vl3.data.plan.facts import PLAN_NAME
 from vl3.data.plan.packing import CostModel
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.stored import RUN_FILE
-from vl3.store.artifacts import fetch, file_entry, publish
+from vl3.store.artifacts import fetch, file_entry, files_uri, publish
 from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
 from vl3.store.uris import scheme_of
@@ -31,11 +32,11 @@ from vl3.system.imports import lean_imports
 from vl3.system.uris import file_path
 from vl3.training.checkpoint import Checkpoint, Checkpoints, code_changes_of
 from vl3.training.code_change import CodeHistory, code_history, restart_note, resume_note
-from vl3.training.collectives import from_rank_zero, gather_json
-from vl3.training.engine import TrainingEngine, deepspeed, training_device
+from vl3.training.collectives import from_rank_zero
+from vl3.training.engine import TrainingEngine, allocator, deepspeed, training_device
 from vl3.training.events import EventLog
 from vl3.training.job import StageJob, config_of
-from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, run_steps
+from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, merge_ledgers, run_steps
 from vl3.training.meter import Meter
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
@@ -64,6 +65,8 @@ class Rank:
     """Number of processes of the stage."""
     launched_at: float
     """Unix time at which the stage was launched."""
+    ranks_of_machine: int = 1
+    """Number of the stage's processes on this machine."""
 
 
 def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) -> bool:
@@ -91,7 +94,7 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         is_finished = done == run.plan.steps
         if is_finished:
             run.publish()
-        bad_samples = [sample for part in gather_json(run.bad_samples(), run.engine.device) for sample in part]
+        bad_samples = [asdict(bad) for bad in merge_ledgers(run.loader.ledger, run.engine.device)]
         seconds = time.monotonic() - started
         if is_finished:
             skipped = len(run.skipped.steps)
@@ -123,7 +126,8 @@ class StageRun:
         self.start = found.trainer.step if found else 0
         self.code = code_history(job, found.trainer if found else None)
         self.tokenizer_folder, model = _first_model(job, config)
-        self.plan, self.loader = self._open_data(model)
+        self.plan = _open_plan(job, model, rank.world_size)
+        self.loader = self._open_loader(model.config.vision.patch_size, found)
         self.named: NamedParameters = []
         self.engine = self._shard(model, found)
         checkpoints.drop_copies()
@@ -163,6 +167,7 @@ class StageRun:
             is_writer=self.rank.rank == 0,
             code=self.code,
             skipped=self.skipped,
+            ledger=self.loader.ledger,
         )
         callbacks: list[Callback] = [metrics, saver]
         if self.settings.lora:  # only LoRA's dropout draws random numbers
@@ -190,10 +195,6 @@ class StageRun:
                     merge_adapters(model)
                 _publish_weights(model, self.tokenizer_folder, self.job, self.code)
 
-    def bad_samples(self) -> list[dict[str, Any]]:
-        """Samples that this rank left out because they could not be read."""
-        return [asdict(bad) for bad in self.loader.ledger]
-
     def _find_checkpoint(self) -> Checkpoint | None:
         """The checkpoint to resume from: rank 0 chooses, the others read the same one."""
         device, chosen = training_device(), None
@@ -217,30 +218,43 @@ class StageRun:
             self._note(note)
         return found
 
-    def _open_data(self, model: VideoLlama3) -> tuple[StagePlan, StageLoader]:
-        folder = fetch(Reference.from_dict(self.job.dataset))
+    def _open_loader(self, patch_size: int, found: Checkpoint | None) -> StageLoader:
+        """The rows of this rank. Of the dataset only what it needs is read, and checked sample by sample."""
+        for note in self.plan.facts.notes:
+            self._note(note)
+        data, loader = self.config.data, self.config.loader
         settings = PrepareSettings(
             image_merge_size=self.settings.image_merge_size,
             video_merge_size=self.settings.video_merge_size,
             difffp=self.settings.difffp,
-            data=self.config.data,
-            patch_size=model.config.vision.patch_size,
+            data=data,
+            patch_size=patch_size,
         )
-        plan = _open_plan(self.job, model, self.rank.world_size)
-        for note in plan.facts.notes:
-            self._note(note)
-        loader = StageLoader(
-            [folder],
-            plan,
-            settings,
-            ChatTokenizer.from_folder(self.tokenizer_folder),
-            keep_mask,
+        setup = DecoderSetup(
+            uris=(files_uri(Reference.from_dict(self.job.dataset)),),
+            settings=settings,
+            tokenizer=ChatTokenizer.from_folder(self.tokenizer_folder),
+            prune=keep_mask,
+            read_ahead_samples=loader.read_ahead_samples,
+            cache_bytes=int(loader.cache_gib * 2**30),
+        )
+        ledger = Ledger(
+            fraction=data.max_bad_fraction,
+            usable_samples=self.plan.facts.usable_samples,
+            former=[BadSample.from_dict(bad) for bad in found.trainer.bad_samples] if found else (),
+        )
+        return StageLoader(
+            self.plan,
+            setup,
+            ledger,
+            processes=loader.processes or default_processes(self.rank.ranks_of_machine),
+            timeout_seconds=loader.sample_timeout_seconds,
             rank=self.rank.rank,
             world_size=self.rank.world_size,
             start_step=self.start,
             prefetch=PREFETCH_STEPS,
+            allocate=allocator(training_device()),
         )
-        return plan, loader
 
     def _shard(self, model: VideoLlama3, found: Checkpoint | None) -> TrainingEngine:
         """Freeze, group and shard the model; a checkpoint's weights are written before sharding, its moments after."""

@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 def _train(job: StageJob, stop: StopRequest) -> bool:
     """Join the other ranks and run the stage; returns whether it is finished."""
     try:
-        numbers = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+        numbers = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")}
     except KeyError as error:
         raise ConfigError(f"{error.args[0]} is not set. Start workers with torchrun, as vl3.launch does.") from error
     with lean_imports():  # torch too: garbage collection takes a tenth of the start-up time
@@ -86,7 +86,12 @@ def _train(job: StageJob, stop: StopRequest) -> bool:
         local_rank=numbers["LOCAL_RANK"], threads=job.config["launch"]["threads_per_process"], seed=job.config["seed"]
     )
     launched_at = float(os.environ.get(LAUNCHED_AT_VARIABLE, time.time()))
-    rank = Rank(rank=numbers["RANK"], world_size=numbers["WORLD_SIZE"], launched_at=launched_at)
+    rank = Rank(
+        rank=numbers["RANK"],
+        world_size=numbers["WORLD_SIZE"],
+        launched_at=launched_at,
+        ranks_of_machine=numbers["LOCAL_WORLD_SIZE"],
+    )
     is_finished = run_stage(job, rank, stop_requested=stop)
     stop_process_group()
     return is_finished

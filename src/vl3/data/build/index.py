@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 import numpy as np
 
@@ -202,7 +202,23 @@ class DatasetIndex:
 
 
 def read_row(folder: Path, number: int, columns: list[str]) -> dict[str, Any]:
+    """Some columns of one row of a built dataset's index in a folder; see read_row_from."""
+    path = Path(folder) / INDEX_NAME
+    try:
+        with path.open("rb") as file:
+            return read_row_from(file, number, columns, place=str(path))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_row_from(file: BinaryIO, number: int, columns: list[str], *, place: str) -> dict[str, Any]:
     """Some columns of one row of a built dataset's index; only the part of the file that has the row is read.
+
+    Args:
+        file: the index, seekable.
+        number: which row.
+        columns: their names.
+        place: what messages call the file.
 
     Raises:
         DataError: the index cannot be read or has no such row.
@@ -210,16 +226,18 @@ def read_row(folder: Path, number: int, columns: list[str]) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path, left = Path(folder) / INDEX_NAME, number
+    left = number
     try:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                if left < file.metadata.row_group(group).num_rows:
-                    return file.read_row_group(group, columns=columns).slice(left, 1).to_pylist()[0]
-                left -= file.metadata.row_group(group).num_rows
+        with pq.ParquetFile(file) as index:
+            for group in range(index.num_row_groups):
+                if left < index.metadata.row_group(group).num_rows:
+                    return index.read_row_group(group, columns=columns).slice(left, 1).to_pylist()[0]
+                left -= index.metadata.row_group(group).num_rows
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from error
-    raise DataError(f"{path} has {number - left} rows and no row {number}. Build the dataset again with `vl3 data build`.")
+        raise _unreadable(place, error) from error
+    raise DataError(
+        f"{place} has {number - left} rows and no row {number}. Build the dataset again with `vl3 data build`."
+    )
 
 
 def integers(column: "pa.Array") -> np.ndarray:
@@ -262,7 +280,7 @@ def _to_numpy(values: "pa.ChunkedArray") -> np.ndarray:
     return np.array(items, dtype=object)
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable(path: Path | str, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read ({error}). Build the dataset again with `vl3 data build`.")
 
 

@@ -16,7 +16,15 @@ from typing import Any, BinaryIO
 from vl3.config.data import Category
 from vl3.data.build.index import DatasetIndex
 from vl3.data.sample.clips import Clip
-from vl3.data.sample.media import WHOLE_BYTES, FileRange, MediaContent, media_bytes, media_chunks, open_media
+from vl3.data.sample.media import (
+    WHOLE_BYTES,
+    FileRange,
+    MediaContent,
+    media_bytes,
+    media_chunks,
+    media_digest,
+    open_media,
+)
 from vl3.data.sample.records import Record, StreamEvent, Turn
 from vl3.errors import DataError
 from vl3.system.files import storage_errors
@@ -110,9 +118,7 @@ class ShardWriter:
                 self._file.write(chunk)
                 digest.update(chunk)
                 length += len(chunk)
-        return ShardSpan(
-            shard=self._path.name, offset_bytes=offset, length_bytes=length, sha256=digest.hexdigest()
-        )
+        return ShardSpan(shard=self._path.name, offset_bytes=offset, length_bytes=length, sha256=digest.hexdigest())
 
 
 class ShardReader:
@@ -162,34 +168,62 @@ def read_sample(folder: Path, span: ShardSpan, *, where: str, split: str) -> tup
     Raises:
         DataError: the shard is missing or damaged.
     """
-    if not _SHARD.fullmatch(span.shard):
-        raise DataError(
-            f"{where}: the index names the shard {span.shard!r:.200}, which is no file of this dataset. Build it again."
-        )
-    path = folder / span.shard
+    path = folder / check_shard(span, where)
     source = FileRange(path=path, offset_bytes=span.offset_bytes, length_bytes=span.length_bytes)
     try:
         content = source if span.length_bytes > WHOLE_BYTES else b"".join(media_chunks(source))
-        digest = hashlib.sha256()
-        for chunk in media_chunks(content):
-            digest.update(chunk)
+        is_intact = media_digest(content) == span.sha256
     except OSError as error:
         raise DataError(
             f"{where}: {path} cannot be read ({error.strerror}). Restore the shard or build the dataset again."
         ) from error
-    if digest.hexdigest() != span.sha256:
+    if not is_intact:
+        raise damaged_sample(where, str(path))
+    return parse_sample(content, where=where, place=str(path), split=split)
+
+
+def check_shard(span: ShardSpan, where: str) -> str:
+    """The name of a sample's shard.
+
+    Raises:
+        DataError: it is no name of a shard, and could lead out of the dataset.
+    """
+    if not _SHARD.fullmatch(span.shard):
         raise DataError(
-            f"{where}: its bytes in {path} do not match the digest in the index. The shard is damaged; build the "
-            "dataset again."
+            f"{where}: the index names the shard {span.shard!r:.200}, which is no file of this dataset. Build it again."
         )
+    return span.shard
+
+
+def damaged_sample(where: str, place: str) -> DataError:
+    """What is wrong with a sample whose bytes have another digest."""
+    return DataError(
+        f"{where}: its bytes in {place} do not match the digest in the index. The shard is damaged; build the "
+        "dataset again."
+    )
+
+
+def parse_sample(
+    content: MediaContent, *, where: str, place: str, split: str
+) -> tuple[Record, dict[str, MediaContent]]:
+    """The record and the media by path of a sample whose digest was checked; of a large one, the places of its media.
+
+    Args:
+        content: the bytes of its span.
+        where: what messages call it.
+        place: its shard, for messages.
+        split: the split that it belongs to.
+
+    Raises:
+        DataError: the bytes are no sample.
+    """
     try:
-        return _parse_sample(content, split=split)
+        return _parse(content, split=split)
     except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
-        raise DataError(f"{where}: its bytes in {path} are no sample ({error}). Build the dataset again.") from error
+        raise DataError(f"{where}: its bytes in {place} are no sample ({error}). Build the dataset again.") from error
 
 
-def _parse_sample(content: MediaContent, *, split: str) -> tuple[Record, dict[str, MediaContent]]:
-    """The record and the media by path; of a sample that is large, the places of its media."""
+def _parse(content: MediaContent, *, split: str) -> tuple[Record, dict[str, MediaContent]]:
     with open_media(content) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         annotation, *media = [_part(content, info.offset_data, info.size) for info in archive]
     record = record_from_json(json.loads(b"".join(media_chunks(annotation))), split=split)

@@ -9,8 +9,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import resource
-import sys
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -31,6 +29,7 @@ from vl3.data.sample.records import Record
 from vl3.data.build.shards import ShardWriter, shard_name
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import FAMILIES, Vl3Error
+from vl3.system.memory import limit_memory
 
 PROCESS_BYTES = 1 << 30
 """Memory of a process of the build."""
@@ -61,7 +60,7 @@ class ShardJob:
 
 def run_worker(connection: Connection, setup: WorkerSetup) -> None:
     """Run shard jobs until None is received or the parent is gone."""
-    _limit_memory()
+    limit_memory(PROCESS_BYTES)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (job := connection.recv()) is not None:
@@ -75,20 +74,6 @@ def run_worker(connection: Connection, setup: WorkerSetup) -> None:
             connection.send(("done", rows))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-
-
-def _limit_memory() -> None:
-    """Let allocations fail before the process has more than `PROCESS_BYTES` in memory.
-
-    A header of a few bytes can make a library allocate gigabytes. Counted is what is reserved for writing (`VmData`), of
-    which only a part is in memory: with 200 MiB reserved and 50 MiB in memory, 1024 - 50 more may be reserved.
-    """
-    if sys.platform != "linux":
-        return
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
-    reserved, used = (int(status[name].split()[0]) << 10 for name in ("VmData", "VmRSS"))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (reserved + PROCESS_BYTES - used, hard))
 
 
 def _end_with_parent() -> None:

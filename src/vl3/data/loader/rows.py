@@ -5,6 +5,7 @@ Legend: T tokens, S samples, P patches, C values of a patch, I items, M merged t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -54,8 +55,28 @@ def empty_row(tokenizer: ChatTokenizer) -> PackedRow:
     )
 
 
-def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
-    """Put samples into one row. The first label of each sample is ignored: no token of the sample predicts it.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRows:
+    """The rows of one rank in one step."""
+
+    rows: list[PackedRow]
+    read_bytes: int = 0
+    """Bytes that were read from the datasets for them."""
+    retries: int = 0
+    """Requests to the datasets' store that had to be repeated."""
+
+
+class Allocator(Protocol):
+    """Makes an array whose content is not set, as numpy.empty does."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of a shape and type."""
+
+
+def pack_row(samples: Sequence[PreparedSample], allocate: Allocator = np.empty) -> PackedRow:
+    """Put samples into one row; `allocate` makes the array of the pixels, the only large one.
+
+    The first label of each sample is ignored: no token of the sample predicts it.
 
     Two samples of 3 and 2 tokens, every token supervised:
 
@@ -73,7 +94,7 @@ def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
         labels_T=labels_T,
         position_ids_T=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
         cu_seqlens=borders,
-        pixels_PC=np.concatenate([sample.pixels_PC for sample in samples]),
+        pixels_PC=_concatenate([sample.pixels_PC for sample in samples], allocate),
         grid_thw_I3=np.concatenate([sample.grid_thw_I3 for sample in samples]),
         merge_sizes_I=np.concatenate([sample.merge_sizes_I for sample in samples]),
         keep_M=keep_M,
@@ -81,3 +102,8 @@ def pack_row(samples: Sequence[PreparedSample]) -> PackedRow:
         visual_tokens=len(keep_M),
         visual_tokens_kept=int(keep_M.sum()),
     )
+
+
+def _concatenate(parts: Sequence[np.ndarray], allocate: Allocator) -> np.ndarray:
+    whole = allocate((sum(len(part) for part in parts), *parts[0].shape[1:]), parts[0].dtype)
+    return np.concatenate(parts, out=whole)

@@ -1,31 +1,61 @@
-"""The rows of one rank, step by step, prepared ahead in a thread.
+"""The rows of one rank, step by step, prepared ahead by decoding processes.
 
-A sample that cannot be read is left out and recorded in the ledger, up to the number that the configuration allows. It
-is never replaced by another sample.
+A sample that cannot be used is left out and recorded in the ledger, up to the number that the configuration allows. It
+is never replaced by another sample. Whatever the order in which samples are finished, rows and ledger are the same.
 """
 
+import contextlib
+import os
+import queue
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from vl3.data.build.index import read_row
-from vl3.data.build.shards import read_sample
-from vl3.data.loader.rows import PackedRow, empty_row, pack_row
+import numpy as np
+
+from vl3.data.build.index import INDEX_NAME, read_row_from
+from vl3.data.loader.decoder import DecoderSetup, Job, Reading
+from vl3.data.loader.ledger import BadSample, Ledger
+from vl3.data.loader.pool import DecoderPool, Result
+from vl3.data.loader.rows import Allocator, PackedRow, StepRows, empty_row, pack_row
 from vl3.data.plan.stage_plan import Pack, PlannedSample, StagePlan
-from vl3.data.sample.prepare import PreparedSample, PrepareSettings, Pruner, prepare_sample
-from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.errors import DataError
+from vl3.data.sample.prepare import PreparedSample
+from vl3.store.reader import open_range
+from vl3.store.uris import join_uri
+from vl3.system.cores import usable_cores
+
+_MAX_DEFAULT_PROCESSES = 16
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BadSample:
-    """An entry of the ledger: a sample that was left out, and why."""
+def default_processes(ranks_of_machine: int) -> int:
+    """Decoding processes of a rank: its share of the machine's cores but the one that trains; 1 to 16."""
+    return max(1, min(_MAX_DEFAULT_PROCESSES, usable_cores() // ranks_of_machine - 1))
 
-    sample_id: str
+
+@dataclass(kw_only=True, slots=True)
+class _OpenPack:
+    """A pack of which not all samples are there yet."""
+
+    samples: tuple[PlannedSample, ...]
+    prepared: list[PreparedSample | None]
+    missing: int
+    row: PackedRow | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class _OpenStep:
+    """A step of which not all rows are there yet."""
+
     step: int
-    reason: str
+    packs: list[_OpenPack] = field(default_factory=list)
+    bad: dict[tuple[int, int], tuple[PlannedSample, str]] = field(default_factory=dict)
+    """What cannot be used and why, by place of the pack and of the sample in it."""
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def is_complete(self) -> bool:
+        return all(pack.row is not None for pack in self.packs)
 
 
 class StageLoader:
@@ -33,41 +63,45 @@ class StageLoader:
 
     def __init__(
         self,
-        dataset_folders: Sequence[Path],
         plan: StagePlan,
-        settings: PrepareSettings,
-        tokenizer: ChatTokenizer,
-        prune: Pruner,
+        setup: DecoderSetup,
+        ledger: Ledger,
         *,
+        processes: int,
+        timeout_seconds: float,
         rank: int,
         world_size: int,
         start_step: int = 0,
         prefetch: int = 2,
+        allocate: Allocator = np.empty,
     ) -> None:
         """Start preparing at `start_step`.
 
         Args:
-            dataset_folders: the built datasets, by their numbers in the plan.
             plan: the stage's packs.
-            settings: merges, DiffFP and limits.
-            tokenizer: the language model's tokenizer.
-            prune: DiffFP.
+            setup: the datasets, by their numbers in the plan, and how their samples are prepared.
+            ledger: the samples that are known to be bad; grows.
+            processes: number of decoding processes.
+            timeout_seconds: how long the decoding of a sample may take.
             rank: number of this process, 0 to `world_size - 1`.
             world_size: number of processes of the stage.
             start_step: first step to yield; nothing is read for the steps before it.
-            prefetch: number of steps to prepare ahead.
+            prefetch: number of finished steps that wait to be taken.
+            allocate: makes the arrays of the pixels.
         """
-        self._folders = dataset_folders
-        self._max_bad = int(settings.data.max_bad_fraction * plan.facts.usable_samples)
-        self._plan, self._settings, self._tokenizer, self._prune = plan, settings, tokenizer, prune
-        self._rank, self._world_size = rank, world_size
-        self.ledger: list[BadSample] = []
-        """Samples left out so far, each named once."""
-        self._prefetch = prefetch
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"loader-{rank}")
-        self._ahead: deque[Future[list[PackedRow]]] = deque()
-        self._next_step = start_step
-        self._fill()
+        self._plan, self._setup, self.ledger = plan, setup, ledger
+        self._processes, self._timeout_seconds = processes, timeout_seconds
+        self._rank, self._world_size, self._prefetch, self._allocate = rank, world_size, prefetch, allocate
+        self._next_step, self._next_job = start_step, 0
+        self._steps: deque[_OpenStep] = deque()
+        self._places: dict[int, tuple[_OpenStep, int, int]] = {}
+        self._known_bad: set[tuple[int, int]] = set()
+        self._finished: queue.SimpleQueue[StepRows | BaseException] = queue.SimpleQueue()
+        self._left = plan.steps - start_step
+        self._is_closing = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name=f"loader-{rank}", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> "StageLoader":
         return self
@@ -75,55 +109,100 @@ class StageLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[list[PackedRow]]:
+    def __iter__(self) -> Iterator[StepRows]:
         """Rows of each step from `start_step` on; iterate only once.
 
         Raises:
-            DataError: more samples are unreadable than data.max_bad_fraction allows.
+            DataError: more samples cannot be used than data.max_bad_fraction allows.
+            StorageError: a dataset cannot be read; the message names the object.
+            ClusterError: decoding processes do not start.
         """
-        while self._ahead:
-            rows = self._ahead.popleft().result()
-            self._fill()
-            yield rows
+        while self._left:
+            finished = self._finished.get()
+            if isinstance(finished, BaseException):
+                raise finished
+            self._left -= 1
+            os.eventfd_write(self._wake, 1)
+            yield finished
 
     def close(self) -> None:
-        """Stop preparing; the step in progress is finished first."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """End the decoding processes, whatever they are at."""
+        if not self._is_closing:
+            self._is_closing = True
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            os.close(self._wake)
 
-    def rows_of_step(self, step: int) -> list[PackedRow]:
-        """Prepare this rank's rows of one step in the calling thread.
-
-        Raises:
-            DataError: more samples are unreadable than data.max_bad_fraction allows.
-        """
-        return [self._row(pack, step) for pack in self._plan.deal(step, self._rank, self._world_size)]
-
-    def _fill(self) -> None:
-        while len(self._ahead) < self._prefetch and self._next_step < self._plan.steps:
-            self._ahead.append(self._thread.submit(self.rows_of_step, self._next_step))
-            self._next_step += 1
-
-    def _row(self, pack: Pack, step: int) -> PackedRow:
-        samples = [sample for one in pack.samples if (sample := self._sample(one, step)) is not None]
-        return pack_row(samples) if samples else empty_row(self._tokenizer)
-
-    def _sample(self, sample: PlannedSample, step: int) -> PreparedSample | None:
-        folder = self._folders[sample.dataset]
+    def _run(self) -> None:
+        """The thread: it alone has the processes, which end with it."""
         try:
-            record, media = read_sample(folder, sample.span, where=f"row {sample.row} of the index", split="train")
-            return prepare_sample(record, media, self._tokenizer, self._settings, self._prune)
-        except DataError as error:
-            self._note_bad(**read_row(folder, sample.row, ["sample_id", "where"]), step=step, error=error)
-            return None
+            pool = DecoderPool(self._setup, processes=self._processes, timeout_seconds=self._timeout_seconds)
+            with pool:
+                while not self._is_closing:
+                    self._submit(pool)
+                    for result in pool.wait(self._wake):
+                        self._take(result)
+                    self._deliver()
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+        except BaseException as error:  # noqa: BLE001 - raised where the step is taken
+            self._finished.put(error)
 
-    def _note_bad(self, sample_id: str, where: str, step: int, error: DataError) -> None:
-        known = {bad.sample_id for bad in self.ledger}
-        if sample_id in known:
-            return
-        if len(known) >= self._max_bad:
-            raise DataError(
-                f"sample {sample_id!r} ({where}) cannot be used in step {step}: {error} It is bad sample number "
-                f"{len(known) + 1}, and data.max_bad_fraction={self._settings.data.max_bad_fraction} allows "
-                f"{self._max_bad}. Repair the data and build the dataset again, or raise the limit."
-            ) from error
-        self.ledger.append(BadSample(sample_id=sample_id, step=step, reason=str(error)))
+    def _submit(self, pool: DecoderPool) -> None:
+        """Begin steps until enough are finished or on their way, and the processes have enough to do."""
+        while self._next_step < self._plan.steps and self._finished.qsize() < self._prefetch:
+            if len(self._steps) + self._finished.qsize() >= self._prefetch and pool.waiting >= pool.room:
+                return
+            opened = _OpenStep(step=self._next_step)
+            self._steps.append(opened)
+            for pack in self._plan.deal(self._next_step, self._rank, self._world_size):
+                self._open(opened, pack, pool)
+            self._next_step += 1
+            self._deliver()
+
+    def _open(self, opened: _OpenStep, pack: Pack, pool: DecoderPool) -> None:
+        wanted = [place for place, sample in enumerate(pack.samples) if not self._is_bad(sample)]
+        opened.packs.append(_OpenPack(samples=pack.samples, prepared=[None] * len(pack.samples), missing=len(wanted)))
+        for place in wanted:
+            sample = pack.samples[place]
+            self._places[self._next_job] = opened, len(opened.packs) - 1, place
+            pool.submit(Job(number=self._next_job, dataset=sample.dataset, row=sample.row, span=sample.span))
+            self._next_job += 1
+        if not wanted:
+            opened.packs[-1].row = empty_row(self._setup.tokenizer)
+
+    def _is_bad(self, sample: PlannedSample) -> bool:
+        return (sample.dataset, sample.row) in self._known_bad or self.ledger.has(sample)
+
+    def _take(self, result: Result) -> None:
+        """Put a sample into its pack, and pack the row when it is whole."""
+        opened, number, place = self._places.pop(result.job.number)
+        pack = opened.packs[number]
+        opened.reading += result.reading
+        pack.prepared[place] = result.sample
+        if result.sample is None:
+            self._known_bad.add((result.job.dataset, result.job.row))
+            opened.bad[number, place] = pack.samples[place], result.reason
+        pack.missing -= 1
+        if not pack.missing:
+            samples = [sample for sample in pack.prepared if sample is not None]
+            pack.row = pack_row(samples, self._allocate) if samples else empty_row(self._setup.tokenizer)
+            pack.prepared = []
+
+    def _deliver(self) -> None:
+        """Hand over the steps that are finished, in order, and enter what they lack into the ledger."""
+        while self._steps and self._steps[0].is_complete:
+            done = self._steps.popleft()
+            for _, (sample, reason) in sorted(done.bad.items(), key=lambda item: item[0]):
+                if not self.ledger.has(sample):
+                    self.ledger.add(self._bad_sample(sample, done.step, reason))
+            rows = [pack.row for pack in done.packs if pack.row is not None]
+            reading = done.reading
+            self._finished.put(StepRows(rows=rows, read_bytes=reading.read_bytes, retries=reading.retries))
+
+    def _bad_sample(self, sample: PlannedSample, step: int, reason: str) -> BadSample:
+        """The entry of a sample; its name is read from the index, since its own bytes may be damaged."""
+        place = join_uri(self._setup.uris[sample.dataset], INDEX_NAME)
+        with open_range(place) as file:
+            names = read_row_from(file, sample.row, ["sample_id", "where"], place=place)
+        return BadSample(dataset=sample.dataset, row=sample.row, step=step, reason=reason, **names)

@@ -32,6 +32,11 @@ class S3Store:
         self.bucket, self.prefix = split_s3(uri)
         self.client = client_for(connection)
 
+    @property
+    def num_retries(self) -> int:
+        """See Store."""
+        return self.client.num_retries
+
     def put_file(self, path: Path, key: str) -> None:
         """See Store."""
         upload(self._target(key), path)
@@ -79,6 +84,11 @@ class S3Store:
     def exists(self, key: str) -> bool:
         """See Store."""
         return facts_of(self._target(key)) is not None
+
+    def size(self, key: str) -> int | None:
+        """Size of an object in bytes; None if there is none."""
+        facts = facts_of(self._target(key))
+        return None if facts is None else facts.size_bytes
 
     def newest(self) -> "list[str]":
         """See Store."""

@@ -1,6 +1,6 @@
 """The rows of a rank: what the plan says, resumable, with a ledger of what could not be read."""
 
-import dataclasses
+import os
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 
 from tests.support.plans import make_request
+from tests.support.processes import is_alive
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes, write_data_folder
 from tests.unit.data.conftest import DATA_CONFIG
 from vl3.data.build.dataset import build_dataset
 from vl3.data.build.index import DatasetIndex
+from vl3.data.loader.decoder import DecoderSetup
+from vl3.data.loader.ledger import Ledger
 from vl3.data.loader.stage_loader import StageLoader
 from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.errors import DataError
+from vl3.system.processes import children_of
 
 NUM_IMAGES = 20
 
@@ -55,17 +59,30 @@ def plan(built_dataset, tmp_path):
 
 @pytest.fixture
 def load(dataset, plan, tokenizer, config):
-    def run(rank=0, world_size=1, max_bad_fraction=0.0, **options) -> StageLoader:
-        data = dataclasses.replace(config, max_bad_fraction=max_bad_fraction)
-        settings = PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=data)
-        return StageLoader([dataset], plan, settings, tokenizer, keep_mask, rank=rank, world_size=world_size, **options)
+    def run(max_bad_fraction=0.0, former=(), uri=None, prune=keep_mask, cache_bytes=0, **options) -> StageLoader:
+        setup = DecoderSetup(
+            uris=(uri or dataset.as_uri(),),
+            settings=PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=config),
+            tokenizer=tokenizer,
+            prune=prune,
+            read_ahead_samples=2,
+            cache_bytes=cache_bytes,
+        )
+        ledger = Ledger(fraction=max_bad_fraction, usable_samples=plan.facts.usable_samples, former=former)
+        settings = {"processes": 1, "timeout_seconds": 60.0, "rank": 0, "world_size": 1}
+        return StageLoader(plan, setup, ledger, **(settings | options))
 
     return run
 
 
 def ids_of(loader: StageLoader) -> list[list[tuple[str, ...]]]:
     with loader:
-        return [[row.sample_ids for row in rows] for rows in loader]
+        return [[row.sample_ids for row in taken.rows] for taken in loader]
+
+
+def decoders_of(pid: int) -> list[int]:
+    """The decoding processes of a process."""
+    return [child.pid for child in children_of(pid) if "vl3.data.loader.decoder" in child.cmdline()]
 
 
 def damage(dataset, row: int) -> str:
@@ -80,17 +97,18 @@ def damage(dataset, row: int) -> str:
 
 def test_rows_are_the_packs_of_the_plan(load):
     with load() as loader:
-        for step, rows in enumerate(loader):
+        for step, taken in enumerate(loader):
+            rows = taken.rows
             packs = loader._plan.deal(step, 0, 1)
             assert [len(row.input_ids_T) for row in rows] == [pack.length_tokens for pack in packs]
             assert [row.visual_tokens for row in rows] == [pack.visual_tokens for pack in packs]
             assert all(row.cu_seqlens[-1] == len(row.input_ids_T) for row in rows)
         assert step == 4
-        assert loader.ledger == []
+        assert loader.ledger.bad_samples == []
 
 
 def test_two_ranks_share_what_one_computes(load):
-    alone, first, second = ids_of(load()), ids_of(load(0, 2)), ids_of(load(1, 2))
+    alone, first, second = ids_of(load()), ids_of(load(rank=0, world_size=2)), ids_of(load(rank=1, world_size=2))
     for whole, left, right in zip(alone, first, second, strict=True):
         assert sorted(whole) == sorted(left + right)
 
@@ -102,7 +120,7 @@ def test_resuming_gives_the_same_rows(load):
         resumed = list(loader)
     assert len(resumed) == 2
     for before, after in zip(whole[3:], resumed, strict=True):
-        for left, right in zip(before, after, strict=True):
+        for left, right in zip(before.rows, after.rows, strict=True):
             assert np.array_equal(left.input_ids_T, right.input_ids_T)
             assert np.array_equal(left.pixels_PC, right.pixels_PC)
 
@@ -123,8 +141,8 @@ def test_below_the_limit_it_is_left_out_named_and_not_replaced(load, dataset):
     name = damage(dataset, 20)
     loader = load(max_bad_fraction=0.05)
     assert ids_of(loader) == [[tuple(i for i in row if i != name) for row in rows] for rows in whole]
-    assert [(bad.sample_id, bad.step) for bad in loader.ledger] == [("v", 0)]
-    assert "do not match the digest in the index" in loader.ledger[0].reason
+    assert [(bad.sample_id, bad.step) for bad in loader.ledger.bad_samples] == [("v", 0)]
+    assert "do not match the digest in the index" in loader.ledger.bad_samples[0].reason
 
 
 def test_a_second_bad_sample_exceeds_the_limit(load, dataset):
@@ -139,13 +157,16 @@ def test_a_row_whose_samples_are_all_bad_stays_in_step(load, dataset):
         damage(dataset, row)
     with load(max_bad_fraction=1.0) as loader:
         rows = list(loader)
-    assert [[row.sample_ids for row in step] for step in rows] == [[(), ()]] * 5
-    assert sum(row.supervised_tokens for step in rows for row in step) == 0
-    assert len({bad.sample_id for bad in loader.ledger}) == len(loader.ledger)
+    assert [[row.sample_ids for row in step.rows] for step in rows] == [[(), ()]] * 5
+    assert sum(row.supervised_tokens for step in rows for row in step.rows) == 0
+    assert len({bad.sample_id for bad in loader.ledger.bad_samples}) == len(loader.ledger.bad_samples) > 0
 
 
-def test_closing_early_ends_the_thread(load):
-    loader = load()
+def test_closing_early_ends_thread_and_processes(load):
+    loader = load(processes=2)
     assert len(list(islice(loader, 2))) == 2
+    pids = decoders_of(os.getpid())
+    assert len(pids) == 2
     loader.close()
-    assert not loader._thread._threads or not any(thread.is_alive() for thread in loader._thread._threads)
+    assert not loader._thread.is_alive()
+    assert not any(is_alive(pid) for pid in pids)
