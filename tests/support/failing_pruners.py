@@ -1,4 +1,4 @@
-"""Pruners that die or hang on a dark video; worker processes import this file by its folder."""
+"""Pruners that die, hang or take all memory on a dark video; worker processes import this file by its folder."""
 
 import os
 import signal
@@ -24,4 +24,19 @@ def crash_on_dark(frames_FHWC: np.ndarray, **limits):
 def hang_on_dark(frames_FHWC: np.ndarray, **limits):
     if frames_FHWC.mean() < DARK_LEVEL:
         time.sleep(1000)
+    return keep_all(frames_FHWC, **limits)
+
+
+def fill_memory_on_dark(frames_FHWC: np.ndarray, **limits):
+    if frames_FHWC.mean() < DARK_LEVEL:
+        np.ones(3 << 30, dtype=np.uint8)
+    return keep_all(frames_FHWC, **limits)
+
+
+_kept: list[np.ndarray] = []
+
+
+def leak(frames_FHWC: np.ndarray, **limits):
+    """Keep a third of the memory that a process may have with each call."""
+    _kept.append(np.ones(360 << 20, dtype=np.uint8))
     return keep_all(frames_FHWC, **limits)

@@ -132,10 +132,14 @@ def test_training_does_not_wait_for_a_slow_store(
     monkeypatch.setattr(loop, "optimizer_step_count", lambda engine: 1)
     checkpoints = open_checkpoints((tmp_path / "work").as_uri())
     meter: Any = SimpleNamespace(gather=lambda: SimpleNamespace(to_dict=dict))
-    engine: Any = SimpleNamespace(deepspeed=None)
+    engine: Any = SimpleNamespace(deepspeed=None, device=None)
+    monkeypatch.setattr(loop, "merge_ledgers", lambda ledger, device: [])
+    ledger: Any = None
     code = CodeHistory(version="v", commit="c", changes=())
     skipped: Any = SimpleNamespace(steps=[])
-    save = CheckpointSaver(checkpoints, meter, engine, [], every_steps=1, is_writer=True, code=code, skipped=skipped)
+    save = CheckpointSaver(
+        checkpoints, meter, engine, [], every_steps=1, is_writer=True, code=code, skipped=skipped, ledger=ledger
+    )
     started = time.monotonic()
     for done in (1, 2, 3):
         save(StepDone(done=done, total=9, learning_rates={}, is_applied=True, stop_requested=False))
