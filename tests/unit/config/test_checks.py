@@ -31,6 +31,7 @@ OBJECTS = [
     TINY.optimizer,
     TINY.engine,
     TINY.launch,
+    TINY.loader,
     TINY.placements["video"],
     TINY.step_pods.evaluator,
     TINY.evaluation,

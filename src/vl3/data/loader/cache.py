@@ -94,6 +94,6 @@ class SampleCache:
         for facts, path in sorted(files, key=lambda one: one[0].st_mtime_ns):
             if left <= wanted_bytes:
                 break
-            os.unlink(path)
+            Path(path).unlink()
             left -= facts.st_size
         return left

@@ -4,6 +4,7 @@ It is started with a socket of its parent and says at each moment what it is at.
 parent then replaces the process. It imports no torch and ends with its parent, whatever it is at.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -161,10 +162,8 @@ def main(descriptor: int, parent_pid: int) -> None:
     end_with_parent(parent_pid)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         run_decoder(Connection(descriptor))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
     os._exit(0)  # threads may still be reading
 
 

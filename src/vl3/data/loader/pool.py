@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -37,7 +37,7 @@ class Result:
     """The prepared sample, or None if it cannot be used."""
     reason: str = ""
     """Why it cannot be used."""
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
 
 class DecoderPool:

@@ -1,8 +1,10 @@
 """Loaders of small datasets."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.plans import make_request
@@ -10,6 +12,7 @@ from tests.support.samples import conversation, grey_frames, video_bytes, write_
 from tests.support.training import s3_endpoint, s3_root  # noqa: F401  # fixtures
 from vl3.config.data import DataConfig
 from vl3.data.build.dataset import build_dataset
+from vl3.data.loader import decoder
 from vl3.data.loader.decoder import DecoderSetup
 from vl3.data.loader.ledger import BadSample, Ledger
 from vl3.data.loader.stage_loader import StageLoader
@@ -18,9 +21,26 @@ from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import PrepareSettings, Pruner
 from vl3.data.sample.tokenizer import ChatTokenizer
+from vl3.system.processes import children_of
 
 LEVELS = (100, 10, 140, 180, 220)
 """The grey of each video: the second is dark."""
+
+
+def ids_of(loader: StageLoader) -> list[list[tuple[str, ...]]]:
+    """The samples of each row of each step that is left; closes the loader."""
+    with loader:
+        return [[row.sample_ids for row in taken.rows] for taken in loader]
+
+
+def decoders_of(pid: int) -> list[int]:
+    """The decoding processes of a process, without those that have ended."""
+    found = []
+    for child in children_of(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            if decoder.__name__ in child.cmdline():
+                found.append(child.pid)
+    return found
 
 
 @pytest.fixture
@@ -60,7 +80,7 @@ def videos(tokenizer: ChatTokenizer, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("videos")
     files = {f"{n}.mp4": video_bytes(grey_frames([level] * 4), fps=2) for n, level in enumerate(LEVELS)}
     train = [
-        {"id": f"v{number}", "video": [f"{number}.mp4"], "conversations": conversation("<video> What?", f"It is {level}.")}
+        {"id": f"v{number}", "video": [f"{number}.mp4"], "conversations": conversation("<video> What?", "It is grey.")}
         for number, level in enumerate(LEVELS)
     ]
     folder = write_data_folder(root / "data", train=train, files=files)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,17 +13,13 @@ from tests.support.plans import make_request
 from tests.support.processes import is_alive
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes, write_data_folder
 from tests.unit.data.conftest import DATA_CONFIG
+from tests.unit.data.loader.conftest import decoders_of, ids_of
 from vl3.data.build.dataset import build_dataset
 from vl3.data.build.index import DatasetIndex
-from vl3.data.loader.decoder import DecoderSetup
-from vl3.data.loader.ledger import Ledger
-from vl3.data.loader.stage_loader import StageLoader
 from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.difffp import keep_mask
-from vl3.data.sample.prepare import PrepareSettings
 from vl3.errors import DataError
-from vl3.system.processes import children_of
 
 NUM_IMAGES = 20
 
@@ -58,31 +55,8 @@ def plan(built_dataset, tmp_path):
 
 
 @pytest.fixture
-def load(dataset, plan, tokenizer, config):
-    def run(max_bad_fraction=0.0, former=(), uri=None, prune=keep_mask, cache_bytes=0, **options) -> StageLoader:
-        setup = DecoderSetup(
-            uris=(uri or dataset.as_uri(),),
-            settings=PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=config),
-            tokenizer=tokenizer,
-            prune=prune,
-            read_ahead_samples=2,
-            cache_bytes=cache_bytes,
-        )
-        ledger = Ledger(fraction=max_bad_fraction, usable_samples=plan.facts.usable_samples, former=former)
-        settings = {"processes": 1, "timeout_seconds": 60.0, "rank": 0, "world_size": 1}
-        return StageLoader(plan, setup, ledger, **(settings | options))
-
-    return run
-
-
-def ids_of(loader: StageLoader) -> list[list[tuple[str, ...]]]:
-    with loader:
-        return [[row.sample_ids for row in taken.rows] for taken in loader]
-
-
-def decoders_of(pid: int) -> list[int]:
-    """The decoding processes of a process."""
-    return [child.pid for child in children_of(pid) if "vl3.data.loader.decoder" in child.cmdline()]
+def load(make_loader, dataset, plan):
+    return partial(make_loader, plan, dataset.as_uri())
 
 
 def damage(dataset, row: int) -> str:

@@ -57,7 +57,7 @@ def test_one_file_is_read_without_the_others(put, s3: S3Connection, tmp_path: Pa
     reference = put(s3)
     assert fetch_file(reference, "a.txt", tmp_path, s3).read_text() == "weights"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    with pytest.raises(StorageError, match="nothing.txt"):
+    with pytest.raises(StorageError, match=r"nothing\.txt"):
         fetch_file(reference, "nothing.txt", tmp_path, s3)
 
 
