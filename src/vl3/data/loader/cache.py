@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
+_TOTAL = ".total"
 _KEPT_SHARE = 0.75
 """What is left after a clean-up, so that not every new file needs one."""
 
@@ -36,12 +37,7 @@ class SampleCache:
 
     def add(self, sha256: str, length_bytes: int, write: Callable[[BinaryIO], None]) -> BinaryIO:
         """A file with a sample's content, which `write` writes; cached if the disk and the limit have room for it."""
-        try:
-            file = tempfile.NamedTemporaryFile(dir=self._folder, prefix=".writing-", delete=False)  # noqa: SIM115
-        except OSError as error:
-            log.warning("%s: nothing is cached (%s)", self._folder, error)
-            file = tempfile.TemporaryFile()  # noqa: SIM115
-        name = Path(file.name) if isinstance(file.name, str) else None
+        name, file = self._begin()
         try:
             write(file)
             file.flush()
@@ -59,6 +55,15 @@ class SampleCache:
     def drop(self, sha256: str) -> None:
         """Remove a file whose content turned out to be another."""
         (self._folder / sha256).unlink(missing_ok=True)
+
+    def _begin(self) -> tuple[Path | None, BinaryIO]:
+        """A file to write to, in the folder; one without a name elsewhere if the folder cannot be written to."""
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self._folder, prefix="writing-")
+            return Path(name), os.fdopen(descriptor, "w+b")
+        except OSError as error:
+            log.warning("%s: nothing is cached (%s)", self._folder, error)
+            return None, tempfile.TemporaryFile()
 
     def _keep(self, written: Path, sha256: str, length_bytes: int) -> None:
         """Give the file its name if the total stays within the limit; the total is in the lock's file.
@@ -79,7 +84,7 @@ class SampleCache:
 
     @contextlib.contextmanager
     def _total(self) -> Iterator[int]:
-        lock = os.open(self._folder / ".total", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        lock = os.open(self._folder / _TOTAL, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield lock
@@ -87,9 +92,9 @@ class SampleCache:
             os.close(lock)
 
     def _make_room(self, wanted_bytes: int) -> int:
-        """Remove the files that were not used for longest; returns the bytes that are left."""
+        """Remove the files that were not used for longest, also what killed writers left; returns the bytes left."""
         with os.scandir(self._folder) as entries:
-            files = [(entry.stat(), entry.path) for entry in entries if not entry.name.startswith(".")]
+            files = [(entry.stat(), entry.path) for entry in entries if entry.name != _TOTAL]
         left = sum(facts.st_size for facts, _ in files)
         for facts, path in sorted(files, key=lambda one: one[0].st_mtime_ns):
             if left <= wanted_bytes:

@@ -47,7 +47,7 @@ def share_sample(sample: PreparedSample) -> tuple[SharedSample, int]:
             array = np.ascontiguousarray(getattr(sample, name))
             arrays.append(SharedArray(dtype=array.dtype.str, shape=array.shape, offset_bytes=at))
             memory.seek(at)
-            left = memoryview(array).cast("B") if array.size else memoryview(b"")
+            left = memoryview(array.data).cast("B") if array.size else memoryview(b"")
             while left:
                 left = left[memory.write(left) :]
             at += -(-array.nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
