@@ -16,6 +16,7 @@ from vl3.store.reference import Reference
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 TASKS = [
     "check-prerequisites",
+    "build-data",
     "validate-data",
     "plan-vision-adaptation",
     "plan-alignment",
@@ -147,4 +148,4 @@ def test_a_bad_line_refuses_the_data_by_name(make_runner: Callable[..., Runner],
     assert (state, tags["vl3.failed_task"]) == ("FAILED", "validate-data")
     (page,) = runner.folder.glob("artifacts/steps/validate-data/*/validation/data_docs/lines.html")
     assert "annotations/train.jsonl:1" in page.read_text()
-    assert not list(runner.folder.glob("artifacts/steps/validate-data/*/dataset"))
+    assert runner.tasks()["build-data"] == "done"

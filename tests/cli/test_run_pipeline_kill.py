@@ -18,7 +18,7 @@ from vl3.system.processes import find_marked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 STAGE = "train-vision-adaptation"
-VALIDATE = "validate-data"
+BUILD = "build-data"
 
 
 def _end(process: "subprocess.Popen[str]", kill: Callable[[], None], *, within_seconds: float) -> tuple[str, str]:
@@ -46,7 +46,7 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
     runner = make_runner(steps=2000)
 
     process = runner.start()  # 1. the group is killed while worker processes build the dataset
-    wait_until(lambda: bool(runner.status(VALIDATE).get("progress")), process)
+    wait_until(lambda: bool(runner.status(BUILD).get("progress")), process)
     _end(process, lambda: os.killpg(process.pid, signal.SIGKILL), within_seconds=300)
     assert process.returncode == -signal.SIGKILL
     assert runner.record()["state"] == "running"  # no process was left to update it
@@ -65,7 +65,7 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
 
     process = runner.start()  # 3. Ctrl-C
     wait_until(lambda: len(_starts(runner)) == 2 and _trained_steps(runner) >= reached + 4, process)
-    assert runner.tasks()[VALIDATE] == "reused"
+    assert runner.tasks()[BUILD] == "reused"
     _, err = _end(process, lambda: os.kill(process.pid, signal.SIGINT), within_seconds=5)
     _require_interrupted(runner, process, err, 130)
 
@@ -86,14 +86,14 @@ def test_killed_anywhere_nothing_is_left_and_the_run_goes_on(make_runner: Callab
 def test_a_step_that_is_killed_is_named_by_the_exit_handler(make_runner: Callable[..., Runner]) -> None:
     runner = make_runner(steps=2)
     process = runner.start()
-    wait_until(lambda: bool(runner.status(VALIDATE).get("progress")), process)
-    os.kill(runner.status(VALIDATE)["pid"], signal.SIGKILL)
+    wait_until(lambda: bool(runner.status(BUILD).get("progress")), process)
+    os.kill(runner.status(BUILD)["pid"], signal.SIGKILL)
     _, err = process.communicate()
     assert process.returncode == 4
-    assert err.splitlines()[-1].startswith("ClusterError: validate-data ended without a status: its process was killed")
-    assert (runner.tasks()[VALIDATE], runner.tasks()["finish"]) == ("failed", "done")
+    assert err.splitlines()[-1].startswith("ClusterError: build-data ended without a status: its process was killed")
+    assert (runner.tasks()[BUILD], runner.tasks()["finish"]) == ("failed", "done")
     state, tags = workflow_run(runner)
-    assert (state, tags["vl3.failed_task"]) == ("FAILED", VALIDATE)
+    assert (state, tags["vl3.failed_task"]) == ("FAILED", BUILD)
 
 
 def test_a_task_that_is_asked_to_end_interrupts_the_run_and_is_no_defect(make_runner: Callable[..., Runner]) -> None:

@@ -1,10 +1,10 @@
 """Each image at its work: the steps as KFP starts them, a stage of training, an evaluation, the tracking server."""
 
+import dataclasses
 import json
 import shutil
 import time
 import urllib.parse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.recipes.catalog import get_recipe
+from vl3.store.artifacts import publish
+from vl3.store.bases import base_folder
 from vl3.store.reference import Reference, read_reference, write_reference
 from vl3.training.job import StageJob
 from vl3.workflow.code import code_version
@@ -125,14 +127,21 @@ def here(containers: Containers, reference: Reference) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset(containers: Containers, mlflow_server: str) -> Reference:
-    """A small corpus, built and validated by the step in its image."""
+    """A small corpus, built and validated by the steps in their image."""
     sample = ("--seed", "0", "--heldout", "2", "--scale", "0.02", "--workers", "1")
     containers.output("data", "vl3", "data", "sample", "--out", f"{DATA}/corpus", *sample)
-    start = Reference(uri=f"file://{DATA}/none", sha256="0" * 64, kind="start", created_by={})
-    write_reference(start, containers.folder / "start")
-    command = step_command("validate-data", workflow(), inputs=("start",), outputs=("dataset", "validation"))
-    result = containers.run("data", *command)
-    assert result.returncode == 0, result.stderr[-4000:]
+    (containers.folder / "new").mkdir()
+    tokenizer = base_folder(get_recipe("tiny").model.language_base) / "tokenizer.json"
+    shutil.copy(tokenizer, containers.folder / "new")
+    start = publish(containers.folder / "new", (containers.folder / "bases").as_uri(), kind="start", created_by={})
+    write_reference(dataclasses.replace(start, uri=f"file://{DATA}/bases"), containers.folder / "start")
+    for name, made, taken in (
+        ("build-data", ("dataset",), "start"),
+        ("validate-data", ("dataset", "validation"), "built"),
+    ):
+        result = containers.run("data", *step_command(name, workflow(), inputs=(taken,), outputs=made))
+        assert result.returncode == 0, result.stderr[-4000:]
+        shutil.copy(containers.folder / "dataset", containers.folder / "built")
     return read_reference(containers.folder / "dataset")
 
 
@@ -165,7 +174,7 @@ def trained(containers: Containers, dataset: Reference, plan: Reference, config:
         failure_path="",
     )
     rendezvous = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": "0", "PET_MASTER_PORT": "29400"}
-    environment = {"VL3_JOB": json.dumps(asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
+    environment = {"VL3_JOB": json.dumps(dataclasses.asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
     result = containers.run("trainer", *POD, environment=environment)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     lines = (result.stdout + result.stderr).splitlines()

@@ -14,6 +14,7 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.errors import DataError
 from vl3.recipes.catalog import get_recipe
+from vl3.system.uris import file_uri
 
 if TYPE_CHECKING:
     from vl3.data.build.dataset import BuildSummary
@@ -43,17 +44,24 @@ def sample(
 
 @app.command()
 def build(
-    data: DataFolder,
+    data: Annotated[str, typer.Option(help="Folder or s3:// URI with annotations/train.jsonl and the media.")],
     out: Annotated[Path, typer.Option(help="Folder to create: tar shards with a Parquet index.")],
     recipe: Recipe = "tiny",
+    ray: Annotated[
+        str | None, typer.Option(help="`local`, or the address of a Ray cluster: its actors instead of processes.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Build a dataset from annotations and media. Refused lines are printed and left out."""
+    """Build a dataset from annotations and media. Refused lines are printed and left out.
+
+    A build that was ended goes on where it was when the same command is given again.
+    """
     from vl3.data.build.of_run import build_for_run
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
+    uri = data if "://" in data else file_uri(Path(data).resolve())
     with shown_progress("samples") as report:
-        summary = build_for_run(data, out, config, progress=report)
+        summary = build_for_run(uri, out, config, ray=ray, identity=_identity(uri, config), progress=report)
     _print_findings(out, out, summary)
     _print_split(summary, config)
     print(f"{out}: {summary.samples} of {summary.lines} lines in {summary.shards} shards")
@@ -200,6 +208,26 @@ def _kind_table(stage: str, facts: "PlanFacts") -> str:
         for kind in facts.kinds
     ]
     return "\n".join([aligned(rows), *facts.notes])
+
+
+def _identity(uri: str, config: RunConfig) -> str:
+    """A digest of what decides the bytes of a dataset besides the settings: the data, the tokenizer and the code."""
+    from vl3.config.codec import digest
+    from vl3.data.build.dataset import LIBRARIES
+    from vl3.data.build.source import source_digest
+    from vl3.models.vocabulary import TOKENIZER_FILE
+    from vl3.store.bases import base_folder
+    from vl3.store.manifest import file_sha256
+    from vl3.workflow.code import library_versions, module_digests
+
+    return digest(
+        {
+            "source": source_digest(uri),
+            "tokenizer": file_sha256(base_folder(config.model.language_base) / TOKENIZER_FILE),
+            "modules": module_digests(("vl3.data.build.of_run",)),
+            "libraries": library_versions(LIBRARIES),
+        }
+    )
 
 
 def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:

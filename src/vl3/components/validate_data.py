@@ -8,16 +8,16 @@ from vl3.components import images
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def validate_data(
     workflow: dict,
-    start: dsl.Input[dsl.Artifact],
+    built: dsl.Input[dsl.Dataset],
     dataset: dsl.Output[dsl.Dataset],
     validation: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Build shards and index from annotations and media, and let Great Expectations judge them."""
+    """Let Great Expectations judge a built dataset; only one that passes goes on."""
     from vl3.workflow.entry import run_step
 
     run_step(
         "validate_data",
         workflow=workflow,
-        inputs={"start": start.path},
+        inputs={"built": built.path},
         outputs={"dataset": dataset.path, "validation": validation.path},
     )

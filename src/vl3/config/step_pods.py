@@ -43,7 +43,7 @@ class StepPodsConfig:
     launcher: PodSize = PodSize(cpus=0.25, cpu_limit=2.0, memory_gib=4.0)
     """The light steps, and those that start a stage's TrainJob and watch it."""
     data: PodSize = PodSize(cpus=4.0, cpu_limit=8.0, memory_gib=16.0)
-    """The step that builds and validates the dataset."""
+    """The steps that build and validate the dataset."""
     evaluator: PodSize = PodSize(cpus=4.0, cpu_limit=16.0, memory_gib=64.0, shm_gib=4.0)
     """The step that measures held-out accuracy; it has no GPU."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from vl3.components.build_data import build_data
 from vl3.components.check_prerequisites import check_prerequisites
 from vl3.components.evaluate import evaluate
 from vl3.components.finish import finish
@@ -26,7 +27,8 @@ def make_pipeline(pods: StepPodsConfig) -> Any:
         last = named(finish(workflow=workflow), "finish", pods)
         with dsl.ExitHandler(last, name="workflow"):
             start = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods).outputs["start"]
-            data = named(validate_data(workflow=workflow, start=start), "validate-data", pods).outputs
+            built = named(build_data(workflow=workflow, start=start), "build-data", pods).outputs["dataset"]
+            data = named(validate_data(workflow=workflow, built=built), "validate-data", pods).outputs
             scores = evaluate(workflow=workflow, start=start, dataset=data["dataset"], checkpoint=start)
             measured = named(scores, "evaluate", pods).outputs["evaluation"]
             page = report_evaluation(workflow=workflow, start=start, **data, evaluation=measured)

@@ -52,6 +52,7 @@ _LIGHT = PodSettings(role="launcher", timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.
     "check-prerequisites": PodSettings(role="launcher", timeout_seconds=3600, max_retries=0),
+    "build-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "validate-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "evaluate": PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS),
     "promote": _LIGHT,

@@ -5,6 +5,7 @@ from typing import Any
 
 from kfp import dsl
 
+from vl3.components.build_data import build_data
 from vl3.components.check_prerequisites import check_prerequisites
 from vl3.components.evaluate import evaluate
 from vl3.components.finish import finish
@@ -31,7 +32,8 @@ def make_pipeline(stages: Sequence[str], pods: StepPodsConfig) -> Any:
         last = named(finish(workflow=workflow), "finish", pods)
         with dsl.ExitHandler(last, name="workflow"):
             start = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods).outputs["start"]
-            data = named(validate_data(workflow=workflow, start=start), "validate-data", pods).outputs
+            built = named(build_data(workflow=workflow, start=start), "build-data", pods).outputs["dataset"]
+            data = named(validate_data(workflow=workflow, built=built), "validate-data", pods).outputs
             plans = {
                 stage: named(plan_data(workflow=workflow, stage=stage, dataset=data["dataset"]), plan_task(stage), pods)
                 for stage in stages

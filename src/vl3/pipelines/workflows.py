@@ -84,7 +84,7 @@ _STAGE_MARGIN_SECONDS = 120.0
 
 def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str, TaskLimit]:
     other = _task_limit(config)
-    before, after = ("check-prerequisites", "validate-data"), ("evaluate", "promote", "report", "finish")
+    before, after = ("check-prerequisites", "build-data", "validate-data"), ("evaluate", "promote", "report", "finish")
     chosen = choose_stages(list(config.stages), parameters.stages)
     plans = [plan_task(name) for name in chosen]
     stages = {train_task(name): _stage_limit(config, name) for name in chosen}
@@ -92,7 +92,7 @@ def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str
 
 
 def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
-    tasks = ("check-prerequisites", "validate-data", "evaluate", "report-evaluation", "finish")
+    tasks = ("check-prerequisites", "build-data", "validate-data", "evaluate", "report-evaluation", "finish")
     return dict.fromkeys(tasks, _task_limit(config))
 
 

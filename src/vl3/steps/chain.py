@@ -18,7 +18,7 @@ from vl3.store.uris import check_key, join_uri
 INITIAL = "initial"
 """Name of the input with a checkpoint's initial weights: the previous checkpoint, or the start artifact."""
 BASES_FILE = "bases.json"
-"""File of the start artifact: the digest of each base."""
+"""File of the start artifact: the digest of each base. The language base's tokenizer.json is beside it."""
 MODEL = "model"
 """Kind of the start artifact of a run that starts from a whole model, or evaluates it: the model, imported."""
 SOURCE = "source"

@@ -18,6 +18,7 @@ from vl3.config.codec import to_dict
 from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
+from vl3.models.vocabulary import TOKENIZER_FILE
 from vl3.steps.chain import BASES_FILE, SOURCE
 from vl3.steps.request import Request, Work, trained_by
 from vl3.steps.start_model import FoundModel, find_model, import_model, model_identity
@@ -28,7 +29,7 @@ from vl3.store.reference import Reference
 from vl3.store.s3.connection import connection_from_environment
 from vl3.store.uris import scheme_of
 from vl3.system.documents import parse_object
-from vl3.system.files import atomic_write_json, require_space, storage_errors
+from vl3.system.files import atomic_write_bytes, atomic_write_json, require_space, storage_errors
 from vl3.system.secrets import masked
 from vl3.system.uris import file_path
 from vl3.workflow.step import Step, StepOutcome, is_published
@@ -98,7 +99,7 @@ def _check_vision_base(request: Request) -> None:
 
 def _check_language_base(request: Request) -> None:
     folder = base_folder(request.config.model.language_base)
-    check_base(folder, "model.language_base", ("config.json", "tokenizer.json"))
+    check_base(folder, "model.language_base", ("config.json", TOKENIZER_FILE))
 
 
 def check_base(folder: Path, field: str, names: tuple[str, ...]) -> None:
@@ -247,7 +248,7 @@ def key_parts(request: Request) -> dict[str, Any]:
 
 
 def run(work: Work) -> StepOutcome:
-    """Check, then publish what the run starts from: the digests (not copies) of the bases, or the imported model."""
+    """Check, then publish what the run starts from: digests and tokenizer of the bases, or the imported model."""
     request = work.request
     # A model that an earlier attempt has imported is not looked for again: its name may mean another one by now.
     imported = is_published(work, "start") if request.model_uri else None
@@ -276,6 +277,8 @@ def run(work: Work) -> StepOutcome:
 def _publish_bases(work: Work, digests: dict[str, str]) -> Reference:
     with work.fresh_folder("start") as folder:
         atomic_write_json(folder / BASES_FILE, digests)
+        language = base_folder(work.request.config.model.language_base)
+        atomic_write_bytes(folder / TOKENIZER_FILE, (language / TOKENIZER_FILE).read_bytes())
         return work.publish(folder, "start", kind="start")
 
 

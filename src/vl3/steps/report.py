@@ -109,7 +109,7 @@ def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Refe
     """One output of each task, in the order of the workflow."""
     inputs, checkpoints = request.inputs, [stage.checkpoint for stage in stages]
     decisions = [inputs["promotion"]] if "promotion" in inputs else []
-    return [inputs["start"], inputs["dataset"], *checkpoints, inputs["evaluation"], *decisions]
+    return [inputs["start"], inputs["dataset"], inputs["validation"], *checkpoints, inputs["evaluation"], *decisions]
 
 
 def _chain_step(request: Request, record: StepRecord) -> dict[str, Any]:

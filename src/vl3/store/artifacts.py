@@ -14,6 +14,7 @@ from vl3.store.manifest import (
     FileEntry,
     Manifest,
     Origin,
+    StoredFile,
     check_file,
     list_files,
     manifest_digest,
@@ -40,6 +41,7 @@ def publish(
     kind: str,
     created_by: dict[str, str],
     made_from: Mapping[str, Origin] | None = None,
+    stored: Mapping[str, StoredFile] | None = None,
     s3: S3Connection | None = None,
 ) -> Reference:
     """Publish a folder as the artifact at `uri`; a reader sees all of it or nothing.
@@ -47,15 +49,21 @@ def publish(
     file://: the folder is moved (copied first if it is on another file system) and appears by one rename.
     s3://: the files are uploaded first and manifest.json last, unless another writer's is there by then. `folder` is
     gone afterwards in both cases. If a valid artifact is already there, it is returned and `folder` is dropped. A
-    damaged one is moved aside.
+    damaged one is moved aside. On s3://, `stored` names files that are in the bucket already: the server copies them.
 
     Raises:
         StorageError: the folder is empty, or the store cannot be written.
     """
     existing = _valid_at(uri, s3)
     if existing is None:
-        sha256 = write_manifest(folder, kind=kind, created_by=created_by, made_from=made_from, ran=provenance())
-        existing = _publish_file(folder, file_path(uri)) if scheme_of(uri) == "file" else _publish_s3(folder, uri, s3)
+        sha256 = write_manifest(
+            folder, kind=kind, created_by=created_by, made_from=made_from, ran=provenance(), stored=stored
+        )
+        existing = (
+            _publish_file(folder, file_path(uri))
+            if scheme_of(uri) == "file"
+            else _publish_s3(folder, uri, s3, stored or {})
+        )
         existing = existing or Reference(uri=uri, sha256=sha256, kind=kind, created_by=created_by)
     shutil.rmtree(folder, ignore_errors=True)
     return existing
@@ -217,11 +225,11 @@ def _valid_at(uri: str, s3: S3Connection | None) -> Reference | None:
     return reference if reference is not None and is_intact(reference, s3=s3) else None
 
 
-def _publish_s3(folder: Path, uri: str, s3: S3Connection | None) -> Reference:
+def _publish_s3(folder: Path, uri: str, s3: S3Connection | None, stored: Mapping[str, StoredFile]) -> Reference:
     """Upload the folder; returns the artifact that is there now: another writer's, if that was first."""
     manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder))
     set_aside_s3(uri, s3)
-    return parse_reference(uri, publish_s3(folder, manifest, uri, s3))
+    return parse_reference(uri, publish_s3(folder, manifest, uri, s3, stored))
 
 
 def _publish_file(folder: Path, target: Path) -> Reference | None:

@@ -10,7 +10,7 @@ and after every commit:
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ class FileEntry:
     """Length of the file."""
     sha256: str
     """SHA-256 (hex) of its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredFile:
+    """A file that is in the store already, from where a published artifact copies it."""
+
+    key: str
+    """Its whole key in the bucket of the artifact."""
+    entry: FileEntry
+    """Its size and digest, known from when it was stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +107,7 @@ def write_manifest(
     created_by: dict[str, str],
     made_from: Mapping[str, Origin] | None = None,
     ran: Mapping[str, Any] | None = None,
+    stored: Mapping[str, StoredFile] | None = None,
 ) -> str:
     """Hash every file under `folder` and write manifest.json last.
 
@@ -106,6 +117,7 @@ def write_manifest(
         created_by: who made it.
         made_from: the artifacts that it was made from, by their role.
         ran: what runs (vl3.system.provenance).
+        stored: more files of the artifact, by name, which are not in the folder.
 
     Returns:
         The artifact's digest (see manifest_digest).
@@ -118,6 +130,8 @@ def write_manifest(
             name: {"size_bytes": path.stat().st_size, "sha256": file_sha256(path)}
             for name, path in list_files(folder).items()
         }
+    files |= {name: asdict(file.entry) for name, file in (stored or {}).items()}
+    files = dict(sorted(files.items()))
     if not files:
         raise StorageError(f"{folder}: there is no file to publish as a {kind}. The step that wrote it has a bug.")
     body: dict[str, Any] = {"format": _FORMAT, "kind": kind, "created_by": created_by, "files": files}

@@ -22,15 +22,34 @@ def whole_folder(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the target exists, another process is filling it, the disk is full, or permission is missing.
     """
+    with _locked(target), filled_folder(target) as filling:
+        yield filling
+
+
+@contextmanager
+def resumed_folder(target: Path) -> Iterator[Path]:
+    """Like whole_folder, for long work: the partial folder stays after an error or a kill, and is filled further.
+
+    Raises:
+        StorageError: as whole_folder.
+    """
+    with _locked(target):
+        partial = partial_of(target)
+        partial.mkdir(exist_ok=True)
+        yield partial
+        partial.rename(target)  # over an empty folder, too
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
     with storage_errors(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise StorageError(
                 f"{target} exists and is not empty. It is never overwritten: remove it or choose another folder."
             )
         try:
-            lock = hold(target.with_name(f".{target.name}.lock"), wait_seconds=0, is_kept=False)
-            with lock, filled_folder(target) as filling:
-                yield filling
+            with hold(target.with_name(f".{target.name}.lock"), wait_seconds=0, is_kept=False):
+                yield
         except HeldError as error:
             raise StorageError(
                 f"{partial_of(target)} is being written by {error.holder}. Wait for it or choose another folder."

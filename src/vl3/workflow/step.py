@@ -16,7 +16,7 @@ from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
 from vl3.recipes.catalog import get_recipe
 from vl3.store.artifacts import find, is_intact, publish
-from vl3.store.manifest import MANIFEST_NAME, Origin
+from vl3.store.manifest import MANIFEST_NAME, Origin, StoredFile
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.store.uris import join_uri, scheme_of
@@ -95,6 +95,8 @@ class Step(Generic[C]):
     """The work itself."""
     key_parts: Callable[[StepRequest[C]], dict[str, Any]]
     """The part of the configuration (and of the outside world) that determines the result."""
+    decided_by: Callable[[StepRequest[C]], dict[str, str]] | None = None
+    """Digests of what it takes of its inputs, if that is less than all of them."""
     entries: tuple[str, ...] = ()
     """Modules whose imports are the code of the step; if empty, only the module of `run`. A module behind a wall (see
     vl3.workflow.code) counts only if it is listed here."""
@@ -161,11 +163,17 @@ class StepWork(Generic[C]):
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(
-        self, folder: Path, name: str, *, kind: str, made_from: Mapping[str, Origin] | None = None
+        self,
+        folder: Path,
+        name: str,
+        *,
+        kind: str,
+        made_from: Mapping[str, Origin] | None = None,
+        stored: Mapping[str, StoredFile] | None = None,
     ) -> Reference:
-        """Publish a folder as the output `name`."""
+        """Publish a folder as the output `name`, with files that are in the store already (vl3.store.artifacts)."""
         uri = self.output_uri(name)
-        return publish(folder, uri, kind=kind, created_by=self.created_by, made_from=made_from)
+        return publish(folder, uri, kind=kind, created_by=self.created_by, made_from=made_from, stored=stored)
 
     def clear(self) -> None:
         """Delete unfinished work, after the outputs are published."""
@@ -213,10 +221,14 @@ def key_parts(step: Step[C], request: StepRequest[C]) -> KeyParts:
     """What determines the result of a step: configuration, the inputs' digests, code and libraries."""
     return KeyParts(
         config=flatten(step.key_parts(request)),
-        inputs={name: reference.sha256 for name, reference in sorted(request.inputs.items())},
+        inputs=(step.decided_by or _all_inputs)(request),
         modules=module_digests(entries_of(step)),
         libraries=library_versions(step.libraries, request.library_pins),
     )
+
+
+def _all_inputs(request: StepRequest[Any]) -> dict[str, str]:
+    return {name: reference.sha256 for name, reference in sorted(request.inputs.items())}
 
 
 def execute(

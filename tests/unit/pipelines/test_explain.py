@@ -11,7 +11,7 @@ from vl3.cli import main
 from vl3.config.parameters import WorkflowParameters
 from vl3.pipelines import explain
 from vl3.pipelines.local.record import RunRecord
-from vl3.steps import check_prerequisites, validate_data
+from vl3.steps import build_data, check_prerequisites
 from vl3.workflow.step import Step, StepOutcome, StepWork, execute, make_request
 
 Vl3 = Callable[..., tuple[int, list[str], str]]
@@ -57,7 +57,7 @@ def finish(parameters: WorkflowParameters) -> None:
             made = {}
             for name in outputs:
                 with work.fresh_folder(name) as folder:
-                    (folder / "file").write_text("")
+                    (folder / "tokenizer.json").write_text("")
                     made[name] = work.publish(folder, name, kind=name)
             return StepOutcome(outputs=made)
 
@@ -67,6 +67,7 @@ def finish(parameters: WorkflowParameters) -> None:
         stand_in = Step(
             run=run(*outputs),
             key_parts=step.key_parts,
+            decided_by=step.decided_by,
             entries=(step.run.__module__,),
             libraries=step.libraries,
             reusable=step.reusable,
@@ -74,7 +75,7 @@ def finish(parameters: WorkflowParameters) -> None:
         return execute(stand_in, make_request(parameters, task=task, part="", inputs=inputs), lambda *_: None)[0]
 
     start = do(check_prerequisites.STEP, "check-prerequisites", {}, "start")
-    do(validate_data.STEP, "validate-data", {"start": start.outputs["start"]}, "dataset", "validation")
+    do(build_data.STEP, "build-data", {"start": start.outputs["start"]}, "dataset")
 
 
 def write_run(folder: Path, parameters: WorkflowParameters) -> None:
@@ -88,8 +89,9 @@ def test_a_run_of_this_machine_is_explained_by_its_folder_or_its_name(
     code, out, _ = vl3(str(tmp_path / "runs" / "one"))
     assert code == 0
     assert out[0] == "check-prerequisites      would run: it does so in every run"
-    assert out[1] == "validate-data            would run: waits for the output of check-prerequisites"
-    assert out[2:4] == WAITING
+    assert out[1] == "build-data               would run: waits for the output of check-prerequisites"
+    assert out[2] == "validate-data            would run: waits for the output of build-data"
+    assert out[3:5] == WAITING
     assert out[-1] == "finish                   would run: it does so in every run"
     monkeypatch.chdir(tmp_path)
     assert vl3("one")[1] == out
@@ -100,22 +102,22 @@ def test_what_is_finished_and_what_changed_since_is_said(
 ) -> None:
     finish(parameters)
     write_run(tmp_path / "one", parameters)
-    _, out, _ = vl3(str(tmp_path / "one"), "validate-data")
+    _, out, _ = vl3(str(tmp_path / "one"), "build-data")
     assert len(out) == 1
-    assert out[0].startswith("validate-data  reused: finished 20")
+    assert out[0].startswith("build-data  reused: finished 20")
     (tmp_path / "data" / "annotations" / "train.jsonl").write_text("{ }\n")
-    _, (line,), _ = vl3(str(tmp_path / "one"), "validate-data")
-    assert line.startswith("validate-data  would run: config source ")
+    _, (line,), _ = vl3(str(tmp_path / "one"), "build-data")
+    assert line.startswith("build-data  would run: config source ")
 
 
 def test_json_has_every_difference(vl3: Vl3, parameters: WorkflowParameters, tmp_path: Path) -> None:
     finish(parameters)
     changed = WorkflowParameters(**{**parameters.to_dict(), "overrides": ("data.max_frames=8",)})
     write_run(tmp_path / "one", changed)
-    _, out, _ = vl3(str(tmp_path / "one"), "validate-data", "--json")
+    _, out, _ = vl3(str(tmp_path / "one"), "build-data", "--json")
     assert json.loads("\n".join(out)) == [
         {
-            "task": "validate-data",
+            "task": "build-data",
             "reused": False,
             "reason": "config data.max_frames 16 -> 8",
             "warning": "",
@@ -130,9 +132,9 @@ def test_a_submitted_run_is_explained_by_the_servers_word(
     finish(parameters)
     spec = {"pipeline_spec": {"pipelineInfo": {"name": "vl3-train"}}}
     pipelines_server.add_run("one", parameters={"workflow": parameters.to_dict()}, pipeline_spec=spec)
-    code, out, _ = vl3("one", "validate-data")
+    code, out, _ = vl3("one", "build-data")
     assert (code, len(out)) == (0, 1)
-    assert out[0].startswith("validate-data  reused: finished 20")
+    assert out[0].startswith("build-data  reused: finished 20")
 
 
 def test_a_submitted_run_needs_the_versions_of_its_image(
@@ -146,14 +148,14 @@ def test_a_submitted_run_needs_the_versions_of_its_image(
     assert said.endswith("Set VL3_TRAINER_REQUIREMENTS to that image's images/trainer/requirements.txt.")
     (tmp_path / "pins.txt").write_text("torch==2.13.0\n")
     monkeypatch.setenv("VL3_TRAINER_REQUIREMENTS", str(tmp_path / "pins.txt"))
-    assert vl3("one", "validate-data")[0] == 0
+    assert vl3("one", "build-data")[0] == 0
 
 
 def test_a_task_or_a_run_that_is_not_there_is_said(vl3: Vl3, parameters: WorkflowParameters, tmp_path: Path) -> None:
     write_run(tmp_path / "one", parameters)
     code, _, said = vl3(str(tmp_path / "one"), "train-everything")
     assert code == 2
-    assert "has no task 'train-everything'. Its tasks: check-prerequisites, validate-data, plan-vision" in said
+    assert "has no task 'train-everything'. Its tasks: check-prerequisites, build-data, validate-data, plan-vis" in said
     code, _, said = vl3("nowhere")
     assert code == 2
     assert "run 'nowhere' is not known to" in said

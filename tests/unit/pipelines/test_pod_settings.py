@@ -108,7 +108,7 @@ def test_launchers_have_no_deadline_of_their_own_and_all_others_have(pods: dict[
     without = {name for name, pod in pods.items() if "activeDeadlineSeconds" not in pod}
     assert without == {name for name in TASKS if name.startswith("train-")}
     assert pods["finish"]["activeDeadlineSeconds"] == "1800"
-    assert {pods[name]["activeDeadlineSeconds"] for name in ("validate-data", "evaluate")} == {"604800"}
+    assert {pods[name]["activeDeadlineSeconds"] for name in ("build-data", "validate-data", "evaluate")} == {"604800"}
 
 
 def test_images_by_role(pods: dict[str, dict[str, Any]]) -> None:

@@ -78,12 +78,13 @@ def test_an_evaluation_compiles_to_the_steps_that_train_nothing(tmp_path: Path) 
     tasks = _compiled_tasks(evaluate, parameters, tmp_path)
     assert list(evaluate.task_limits(get_recipe("tiny"), parameters)) == [
         "check-prerequisites",
+        "build-data",
         "validate-data",
         "evaluate",
         "report-evaluation",
         "finish",
     ]
-    assert set(tasks) == {"check-prerequisites", "validate-data", "evaluate", "report-evaluation"}
+    assert set(tasks) == {"check-prerequisites", "build-data", "validate-data", "evaluate", "report-evaluation"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vl3.config.overrides import apply_overrides
+from vl3.data.build.source import folder_fingerprint
 from vl3.errors import DataError
 from vl3.steps import evaluate, plan_data, promote, train_stage, validate_data
 from vl3.workflow.step import StepRequest
@@ -134,24 +135,24 @@ def test_validation_follows_mixtures_and_merges_but_not_rates(request_of_tiny: S
 
 
 def test_fingerprint_follows_annotations_and_media(data_folder: Path) -> None:
-    first = validate_data.folder_fingerprint(data_folder)
+    first = folder_fingerprint(data_folder)
     os.utime(data_folder / "annotations" / "train.jsonl", (1, 1))
-    assert validate_data.folder_fingerprint(data_folder) == first
+    assert folder_fingerprint(data_folder) == first
     (data_folder / "annotations" / "train.jsonl").write_text("{ }\n")
-    second = validate_data.folder_fingerprint(data_folder)
+    second = folder_fingerprint(data_folder)
     (data_folder / "image.png").write_bytes(b"png2")
-    assert len({first, second, validate_data.folder_fingerprint(data_folder)}) == 3
+    assert len({first, second, folder_fingerprint(data_folder)}) == 3
 
 
 def test_fingerprint_of_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the data folder does not exist"):
-        validate_data.folder_fingerprint(tmp_path / "gone")
+        folder_fingerprint(tmp_path / "gone")
 
 
 def test_fingerprint_takes_any_name_of_a_file(data_folder: Path) -> None:
-    first = validate_data.folder_fingerprint(data_folder)
+    first = folder_fingerprint(data_folder)
     Path(os.fsdecode(os.fsencode(data_folder) + b"/\xff.png")).write_bytes(b"x")
-    assert validate_data.folder_fingerprint(data_folder) != first
+    assert folder_fingerprint(data_folder) != first
 
 
 def test_only_the_stages_that_a_run_trains_judge_its_data(request_of_tiny: StepRequest, tmp_path: Path) -> None:

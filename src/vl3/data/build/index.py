@@ -4,9 +4,9 @@ Token counts are exact: `text_tokens` plus the vision tokens of a merge is the l
 pyarrow is imported inside functions, because the workers of a build fill rows without it.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
@@ -112,7 +112,8 @@ class IndexRow:
     def refuse(self, kind: ProblemKind, reason: str) -> None:
         """Record a problem: facts checked before it are True, the one it breaks is False, later ones stay None.
 
-        For a missing file `turns_alternate` to `path_inside` are True, `media_present` is False, `media_decodable` None.
+        For a missing file `turns_alternate` to `path_inside` are True, `media_present` is False, the
+        last one None.
         """
         self.problem, self.problem_kind = printable(reason), kind.value
         self.shard = self.offset_bytes = self.length_bytes = None
@@ -130,16 +131,26 @@ class IndexRow:
             setattr(self, name, True)
 
 
-def write_index(path: Path, rows: Iterable[IndexRow]) -> None:
+def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
     """Write the rows as Parquet; the same rows give the same bytes."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    pq.write_table(index_table(rows), path, compression="zstd")
+
+
+def index_table(rows: Sequence[IndexRow]) -> "pa.Table":
+    """The rows as columns."""
+    import pyarrow as pa
+
     schema = index_schema()
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-    pq.write_table(table, path, compression="zstd")
+    columns = [
+        pa.array([getattr(row, name) for row in rows], kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
+@cache
 def index_schema() -> "pa.Schema":
     """Columns of the index and their Parquet types."""
     import pyarrow as pa

@@ -9,7 +9,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,9 +58,16 @@ def shard_name(number: int) -> str:
 
 def record_to_json(record: Record) -> dict[str, Any]:
     """A record as JSON-ready data, without what is in the index: split and unknown keys."""
-    data = asdict(record)
+    data = _fields(record)
     del data["split"], data["unknown_keys"]
+    for name in ("media", "turns", "events"):
+        data[name] = [item if isinstance(item, str) else _fields(item) for item in data[name]]
     return data
+
+
+def _fields(one: Any) -> dict[str, Any]:
+    """The fields of a flat dataclass; asdict would copy every value."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def record_from_json(data: Mapping[str, Any], *, split: str) -> Record:

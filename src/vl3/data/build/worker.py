@@ -1,34 +1,38 @@
-"""The worker process of a dataset build: decodes, measures and writes one shard at a time.
+"""The worker process of a dataset build: decodes, measures and writes one unit at a time.
 
-A decoder may crash or hang. So the worker reports each sample before it opens it, and the parent process, which
-survives both, refuses that sample.
+A decoder may crash or hang. So the worker says at which sample it is before it decodes it (`Pulse`), and the parent
+process, which survives both, refuses that sample.
 """
 
-import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
 import threading
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
-import numpy as np
-
-from vl3.conventions import IGNORED_LABEL
 from vl3.config.data import DataConfig
+from vl3.conventions import IGNORED_LABEL
+from vl3.data.build.index import MERGE_SIZES, MIXED_MERGES, IndexRow, write_index
+from vl3.data.build.shards import ShardWriter, shard_name
+from vl3.data.build.source import open_source
+from vl3.data.build.units import Unit
+from vl3.data.build.work import PART_NAME, MadeUnit, Work
 from vl3.data.sample.chat import encode_messages, render_record
 from vl3.data.sample.checks import check_times_in_video, time_ranges
-from vl3.data.sample.clips import Medium, list_frames
-from vl3.data.build.index import MERGE_SIZES, MIXED_MERGES, IndexRow
-from vl3.data.sample.media import MediaContent, media_digest, read_all_media
-from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, keep_tokens, resized_items
+from vl3.data.sample.clips import Medium
+from vl3.data.sample.media import MediaContent, media_digest
+from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, fitted_sizes, keep_tokens
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
-from vl3.data.sample.records import Record
-from vl3.data.build.shards import ShardWriter, shard_name
+from vl3.data.sample.records import BadLine, Record
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import FAMILIES, Vl3Error
+from vl3.store.manifest import FileEntry, file_sha256
+from vl3.system.files import storage_errors
 from vl3.system.memory import limit_memory
 
 PROCESS_BYTES = 1 << 30
@@ -37,41 +41,79 @@ _DROP = ". Replace the file with a smaller one or drop the sample."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerSetup:
-    """What all shards of a build share."""
+class BuildSetup:
+    """What all units of a build share. It is sent to every process."""
 
-    data_folder: Path
-    out_folder: Path
+    source_uri: str
+    """Where annotations and media are: file:// or s3://."""
+    work: Work
+    """Where the units appear."""
     config: DataConfig
     tokenizer: ChatTokenizer
     prune: Pruner
+    """DiffFP, a function that can be imported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShardJob:
-    """One shard: its records, the position of the first in the dataset, and those known to break the decoder."""
+class UnitJob:
+    """A unit to make, and its samples that are known to break the decoder."""
 
-    number: int
-    first_position: int
-    records: tuple[Record, ...]
+    unit: Unit
     poisoned: dict[int, str]
-    """Samples on which a worker crashed or hung: reason by position within the shard."""
+    """Samples on which a worker crashed or hung: reason by position within the unit."""
 
 
-def run_worker(connection: Connection, setup: WorkerSetup) -> None:
-    """Run shard jobs until None is received or the parent is gone."""
+class Pulse:
+    """What a worker is at, in memory that it shares with its parent."""
+
+    def __init__(self, context: BaseContext) -> None:
+        self._values = context.RawArray("d", 3)  # position, since when, samples begun
+        self.begin()
+
+    def begin(self) -> None:
+        """A new unit is handed out."""
+        self._values[:] = (-1.0, 0.0, 0.0)
+
+    def at(self, position: int) -> None:
+        """The worker opens the sample at a position of its unit."""
+        self._values[1] = time.monotonic()
+        self._values[0] = position
+        self._values[2] += 1
+
+    def between(self) -> None:
+        """The worker reads or stores, and is at no sample."""
+        self._values[0] = -1.0
+
+    @property
+    def position(self) -> int:
+        """The sample that is being decoded; -1 for none."""
+        return int(self._values[0])
+
+    @property
+    def begun(self) -> int:
+        """Samples of the unit that were begun."""
+        return int(self._values[2])
+
+    def seconds_at_sample(self) -> float:
+        """How long the sample has been taking; 0 for none. The clock is the same in all processes of a machine."""
+        return time.monotonic() - self._values[1] if self._values[0] >= 0 else 0.0
+
+
+def run_worker(connection: Connection, setup: BuildSetup, pulse: Pulse) -> None:
+    """Make units until None is received or the parent is gone."""
+    import pyarrow.parquet  # noqa: F401 - before the limit of memory
+
     limit_memory(PROCESS_BYTES)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (job := connection.recv()) is not None:
             try:
-                rows = write_shard(job, setup, connection)
+                make_unit(job, setup, pulse)
             except Vl3Error as error:
-                connection.send(
-                    ("failed", type(error).__name__ if type(error).__name__ in FAMILIES else "", str(error))
-                )
+                family = type(error).__name__
+                connection.send((family if family in FAMILIES else "", str(error)))
                 return
-            connection.send(("done", rows))
+            connection.send(None)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -84,39 +126,73 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def write_shard(job: ShardJob, setup: WorkerSetup, connection: Connection | None = None) -> list[IndexRow]:
-    """Measure the records of a shard and write the good ones; returns a row for each record.
+def make_unit(job: UnitJob, setup: BuildSetup, pulse: Pulse | None = None) -> None:
+    """Make and publish a unit, unless it is there whole.
+
+    Args:
+        job: what to make.
+        setup: the build's.
+        pulse: told each sample before it is decoded: a decoder may kill this process.
 
     Raises:
-        StorageError: the shard cannot be written.
+        DataError: the annotations cannot be read.
+        StorageError: the source cannot be read, or the unit cannot be written.
     """
+    number = job.unit.number
+    if not job.poisoned and setup.work.find(number) is not None:
+        return
+    with setup.work.scratch(number) as folder:
+        with ShardWriter(folder / shard_name(number)) as writer:
+            rows = write_samples(job, setup, writer, pulse)
+        with storage_errors(folder):
+            write_index(folder / PART_NAME, rows)
+            made = MadeUnit(number=number, shard=_entry(folder / shard_name(number)), part=_entry(folder / PART_NAME))
+        setup.work.publish(folder, made)
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(size_bytes=path.stat().st_size, sha256=file_sha256(path))
+
+
+def write_samples(job: UnitJob, setup: BuildSetup, writer: ShardWriter, pulse: Pulse | None = None) -> list[IndexRow]:
+    """Measure the samples of a unit and write the good ones; returns a row for each line. See make_unit."""
     rows = []
-    with ShardWriter(setup.out_folder / shard_name(job.number)) as writer:
-        for position, annotated in enumerate(job.records):
-            record = annotated
-            row = new_row(record)
-            rows.append(row)
-            if position in job.poisoned:
-                row.refuse(ProblemKind.UNDECODABLE, job.poisoned[position])
-                continue
-            if connection is not None:  # a decoder may kill this process: the parent must know which sample it was
-                connection.send(("at", position))
-            try:
-                record = dataclasses.replace(record, media=list_frames(record.media, setup.data_folder, record.where))
-                media = read_all_media(setup.data_folder, record.media_paths, record.where)
+    source = open_source(setup.source_uri)
+    for position, line in enumerate(job.unit.read()):
+        if isinstance(line, BadLine):
+            rows.append(bad_row(line))
+            continue
+        rows.append(row := new_row(line))
+        if position in job.poisoned:
+            row.refuse(ProblemKind.UNDECODABLE, job.poisoned[position])
+            continue
+        try:
+            with source.opened(line) as (record, media):
+                if pulse is not None:
+                    pulse.at(position)
                 measure_sample(row, record, media, setup)
-            except SampleProblem as problem:
-                row.refuse(problem.kind, str(problem).removeprefix(f"{record.where}: "))
-                continue
-            except MemoryError:
-                row.refuse(ProblemKind.UNDECODABLE, f"its media need more memory than {PROCESS_BYTES >> 20} MiB{_DROP}")
-                continue
-            span = writer.write(f"{job.first_position + position:08d}", record, media)
+                digests = content_digests(record, media)
+                span = writer.write(f"{job.unit.first_position + position:08d}", record, media)
+        except SampleProblem as problem:
+            row.refuse(problem.kind, str(problem).removeprefix(f"{line.where}: "))
+        except MemoryError:
+            row.refuse(ProblemKind.UNDECODABLE, f"its media need more memory than {PROCESS_BYTES >> 20} MiB{_DROP}")
+        else:
             row.shard, row.sha256 = span.shard, span.sha256
             row.offset_bytes, row.length_bytes = span.offset_bytes, span.length_bytes
-            row.media_sha256, row.content_sha256 = content_digests(record, media)
+            row.media_sha256, row.content_sha256 = digests
             row.accept()
+        finally:
+            if pulse is not None:
+                pulse.between()
     return rows
+
+
+def bad_row(line: BadLine) -> IndexRow:
+    """The row of a line that is no record. It has no category, unlike that of any record."""
+    row = IndexRow(sample_id=line.sample_id, split=line.sample_id.partition("-")[0], where=line.where)
+    row.refuse(line.kind, line.reason)
+    return row
 
 
 def new_row(record: Record) -> IndexRow:
@@ -153,12 +229,12 @@ def _interval(item: Medium) -> list[float | int | None]:
     return [] if isinstance(item, str) else [item.start_seconds, item.end_seconds, item.frames_fps, len(item.files)]
 
 
-def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent], setup: WorkerSetup) -> None:
+def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent], setup: BuildSetup) -> None:
     """Decode a sample once and fill in its facts and token counts for every merge.
 
     Raises:
-        SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits at
-            every merge.
+        SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits
+            at every merge.
     """
     is_mixed = bool(record.images and record.clips)
     pairs = [(merge, merge) for merge in MERGE_SIZES] + (list(MIXED_MERGES) if is_mixed else [])
@@ -197,14 +273,17 @@ def _annotated_times(record: Record) -> list[tuple[str, float]]:
 def count_vision_tokens(decoded: DecodedSample, settings: PrepareSettings, prune: Pruner) -> tuple[int, int, int]:
     """Number of image tokens, and of video tokens before and after DiffFP, with the settings' merges."""
     image_tokens = video_tokens = kept_tokens = 0
-    everything = dataclasses.replace(settings, difffp=False)
-    for item, frames, merge in zip(decoded.items, *resized_items(decoded, settings), strict=True):
-        count = keep_tokens(frames, merge, everything, prune).size
-        if item.facts is None:
-            image_tokens += count
-        else:
+    for item, (height_px, width_px) in zip(decoded.items, fitted_sizes(decoded, settings), strict=True):
+        is_clip = item.facts is not None
+        merge = settings.video_merge_size if is_clip else settings.image_merge_size
+        side_px = settings.patch_size * merge
+        count = item.num_frames * (height_px // side_px) * (width_px // side_px)
+        if is_clip:
+            frames = item.frames_by_size[height_px, width_px]
             video_tokens += count
             kept_tokens += int(keep_tokens(frames, merge, settings, prune).sum())
+        else:
+            image_tokens += count
     return image_tokens, video_tokens, kept_tokens
 
 
@@ -216,9 +295,9 @@ def _note_media(row: IndexRow, decoded: DecodedSample) -> None:
         longest = max(clips, key=lambda facts: facts.duration_seconds)
         row.duration_seconds, row.source_fps = longest.duration_seconds, longest.fps
     if decoded.items:
-        sides = np.array([(item.height_px, item.width_px) for item in decoded.items], dtype=np.int64)
-        row.min_side_px, row.max_side_px = int(sides.min()), int(sides.max())
-        row.aspect_ratio = float((sides.max(axis=1) / sides.min(axis=1)).max())
+        sides = [sorted((item.height_px, item.width_px)) for item in decoded.items]
+        row.min_side_px, row.max_side_px = min(short for short, _ in sides), max(long for _, long in sides)
+        row.aspect_ratio = max(long / short for short, long in sides)
 
 
 def _check_limits(shortest: list[tuple[int, int]], record: Record, config: DataConfig) -> None:

@@ -8,13 +8,12 @@
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from vl3.data.sample.checks import IMAGE_TAG, VIDEO_TAG, finite_seconds
-from vl3.data.sample.media import resolve_media_folder
 from vl3.data.sample.problems import ProblemKind, SampleProblem, field_problem, shown
 
 MAX_CLIPS = 16
@@ -55,6 +54,8 @@ class Clip:
 
 Medium: TypeAlias = "str | Clip"
 """A picture, by its path, or a clip."""
+NamesIn: TypeAlias = Callable[[str, str], Iterable[str]]
+"""Lists the names in a folder of the data, given its path and the place of its line; raises SampleProblem."""
 
 
 def parse_media(data: dict[str, Any], where: str) -> tuple[tuple[str, ...], tuple[Clip, ...]]:
@@ -84,25 +85,26 @@ def in_prompt_order(texts: Sequence[str], images: Sequence[str], clips: Sequence
     return tuple(next(waiting[tag]) for text in texts for tag in _TAGS.findall(text))
 
 
-def list_frames(media: Sequence[Medium], root: Path, where: str) -> tuple[Medium, ...]:
+def list_frames(media: Sequence[Medium], names_in: NamesIn, where: str) -> tuple[Medium, ...]:
     """The media with the pictures of each folder listed; numbers in their names count as numbers.
 
     A folder with 10.jpg, 2.jpg and notes.txt has the frames 2.jpg and 10.jpg.
 
     Raises:
-        SampleProblem: a folder leads outside `root`, does not exist, or has no picture or more than MAX_FRAME_FILES.
+        SampleProblem: a folder leads outside the data folder, does not exist, or has no picture or more than
+            MAX_FRAME_FILES.
     """
     return tuple(
-        replace(item, frames=_pictures_in(item.path, root, where))
+        replace(item, frames=_pictures_in(item.path, names_in, where))
         if isinstance(item, Clip) and item.frames_fps is not None and not item.frames
         else item
         for item in media
     )
 
 
-def _pictures_in(relative: str, root: Path, where: str) -> tuple[str, ...]:
+def _pictures_in(relative: str, names_in: NamesIn, where: str) -> tuple[str, ...]:
     names = []
-    for name in resolve_media_folder(root, relative, where):
+    for name in names_in(relative, where):
         if Path(name).suffix.lower() in _PICTURES:
             names.append(name)
         if len(names) > MAX_FRAME_FILES:

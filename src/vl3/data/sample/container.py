@@ -127,8 +127,7 @@ _LIBAV_OPTIONS = {
     "codec_whitelist": ",".join(sorted(CODECS | SOUND_CODECS)),
     "protocol_whitelist": "none",
 }
-_NOT_ON_LIST = "not on whitelist"
-_CHECKED_PICTURES = "jpeg_pipe,png_pipe,gif"
+NOT_ON_LIST = "not on whitelist"
 _BARE_STREAMS = frozenset(["h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "obu", "vc1", "vvc"])
 _PICTURE_FORMATS = ("_pipe", "image2")
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -190,7 +189,7 @@ def refuse_damage(where: str, what: str) -> Iterator[None]:
 
 def damaged(where: str, what: str, lines: LoggedLines, error: Exception | None = None) -> SampleProblem:
     """The refusal of a file in which libav found damage: `<what> (<libav's words>)`."""
-    reason = _words(lines) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = words_of(lines) or getattr(error, "strerror", None) or str(error) or type(error).__name__
     return undecodable(where, f"{what} ({reason})")
 
 
@@ -212,40 +211,15 @@ def open_container(file: MediaFile, where: str) -> av.container.InputContainer:
             container = av.open(file, mode="r", container_options=_LIBAV_OPTIONS)
         except LIBAV_ERRORS as error:
             for _, name, line in lines:
-                if line.startswith(f"Format {_NOT_ON_LIST}"):
+                if line.startswith(f"Format {NOT_ON_LIST}"):
                     raise undecodable(where, _unknown_format(name)) from error
-            reason = _words(lines) or getattr(error, "strerror", None) or str(error)
+            reason = words_of(lines) or getattr(error, "strerror", None) or str(error)
             raise undecodable(where, f"the file cannot be opened as a video ({reason})") from error
-    damage = [line for line in lines if line[1] not in SOUND_CODECS and _NOT_ON_LIST not in line[2]]
+    damage = [line for line in lines if line[1] not in SOUND_CODECS and NOT_ON_LIST not in line[2]]
     if damage:
         container.close()
-        raise undecodable(where, f"the file is damaged ({_words(damage)})")
+        raise undecodable(where, f"the file is damaged ({words_of(damage)})")
     return container
-
-
-def check_picture(media: MediaContent, where: str) -> None:
-    """Refuse a JPEG, PNG or GIF in which libav finds damage: the libraries of PIL repair some of it without a word.
-
-    What libav cannot read at all, but PIL can, is passed over.
-
-    Raises:
-        SampleProblem: libav reports an error.
-    """
-    options = {"format_whitelist": _CHECKED_PICTURES, "protocol_whitelist": "none"}
-    with av.logging.Capture(local=True) as lines:
-        try:
-            with av.open(open_media(media), mode="r", container_options=options) as container:
-                for packet in container.demux(container.streams.video[0]):
-                    packet.decode()
-        except NotImplementedError:
-            return
-        except (*LIBAV_ERRORS, IndexError, AttributeError) as error:
-            if any(_NOT_ON_LIST in line for _, _, line in lines):
-                return
-            reason = _words(lines) or getattr(error, "strerror", None) or str(error)
-            raise _damaged_picture(where, reason) from error
-    if lines:
-        raise _damaged_picture(where, _words(lines))
 
 
 def choose_stream(container: av.container.InputContainer, where: str) -> av.VideoStream:
@@ -270,14 +244,6 @@ def choose_stream(container: av.container.InputContainer, where: str) -> av.Vide
     return stream
 
 
-def _damaged_picture(where: str, reason: str) -> SampleProblem:
-    return SampleProblem(
-        ProblemKind.UNDECODABLE,
-        f"the image is damaged ({reason}). Replace the file with an intact image or drop the sample.",
-        where,
-    )
-
-
 def _score(stream: av.VideoStream) -> int:
     context = stream.codec_context
     size_px = context.width * context.height if context is not None else 0
@@ -292,7 +258,7 @@ def _unknown_format(name: str) -> str:
     return f"the file has the format {name or 'unknown'}, not one of {', '.join(FORMATS.values())}"
 
 
-def _words(lines: LoggedLines) -> str:
+def words_of(lines: LoggedLines) -> str:
     """The first error line of libav on one line, without addresses: `h264: error while decoding MB 0 2`."""
     if not lines:
         return ""

@@ -9,9 +9,9 @@ from fractions import Fraction
 import numpy as np
 
 from vl3.data.sample.clips import Clip
-from vl3.data.sample.container import check_picture
 from vl3.data.sample.image import decode_image, image_size
 from vl3.data.sample.media import MediaContent
+from vl3.data.sample.picture_damage import check_picture
 from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SampleProblem, printable
 from vl3.data.sample.sampling import choose_frames
 from vl3.data.sample.video import FramePlan, VideoFacts

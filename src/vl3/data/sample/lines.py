@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 2**20
 """A longer line is refused unread. The longest rows take a tenth of it; tokenising a text takes 300 times its size."""
 MAX_DEPTH = 32
 """Levels of nesting. A sample has four; the parser's own limit depends on how deep its caller is."""
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SKIP_BYTES = 2**20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -30,6 +30,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 class _RepeatedKeyError(ValueError):
     """A key stands twice in one object; the message is the key, quoted."""
+
+
+LINE_ERRORS = (OSError, EOFError, zlib.error)
+"""What reading a file of lines raises; the last two for a gzip file that is cut or damaged."""
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -42,41 +46,66 @@ def read_lines(path: Path) -> Iterator[bytes]:
     try:
         if path.exists() and not path.is_file():  # a pipe without a writer would be waited for
             raise DataError(f"{path} is not a regular file. Write the annotations to a file, one object a line.")
-        with _open_lines(path) as file:
-            first = file.readline(MAX_LINE_BYTES + 1).removeprefix(_BYTE_ORDER_MARK)
-            line = first or file.readline(MAX_LINE_BYTES + 1)
-            while line:
-                number += 1
-                yield line
-                if len(line) > MAX_LINE_BYTES:
-                    while not line.endswith(b"\n") and (line := file.readline(_SKIP_BYTES)):
-                        pass
-                line = file.readline(MAX_LINE_BYTES + 1)
+        with path.open("rb") as packed, unpacked(packed) as file:
+            for number, (line, _) in enumerate(lines_of(file), start=1):
+                line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                if line:
+                    yield line
     except FileNotFoundError as error:
         raise DataError(
             f"{path} does not exist. A data folder needs annotations/train.jsonl; see docs/data-formats.md."
         ) from error
-    except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file that is cut or damaged
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path} cannot be read after line {number} ({reason}). Restore the file.") from error
+    except LINE_ERRORS as error:
+        raise DataError(
+            f"{path} cannot be read after line {number} ({line_error(error)}). Restore the file."
+        ) from error
+
+
+def line_error(error: BaseException) -> str:
+    """The reason of one of LINE_ERRORS, for a message."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def lines_of(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line of a file, cut at MAX_LINE_BYTES + 1 bytes, and how many bytes it has in the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        length, rest = len(line), line
+        while not rest.endswith(b"\n") and (rest := file.readline(_SKIP_BYTES)):
+            length += len(rest)
+        yield line, length
+
+
+def is_blank(line: bytes) -> bool:
+    """Whether a line has nothing to parse; such lines are counted and passed over."""
+    return not line.strip(b" \t\r\n")
+
+
+def is_packed(file: BinaryIO) -> bool:
+    """Whether the first bytes of a file are those of gzip or zstd; it is at its start afterwards."""
+    magic = file.read(len(_ZSTD))
+    file.seek(0)
+    return magic.startswith(_GZIP) or magic == _ZSTD
 
 
 @contextmanager
-def _open_lines(path: Path) -> Iterator[BinaryIO]:
+def unpacked(file: BinaryIO) -> Iterator[BinaryIO]:
     """A file to read lines from, unpacked as it is read if its first bytes are those of gzip or zstd."""
-    with path.open("rb") as file:
-        magic = file.read(len(_ZSTD))
+    if not is_packed(file):
+        yield file
+    elif file.read(len(_GZIP)) == _GZIP:
         file.seek(0)
-        if magic.startswith(_GZIP):
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield io.BufferedReader(unpacked)
-        elif magic == _ZSTD:
-            import pyarrow
+        with gzip.GzipFile(fileobj=file) as unpacking:
+            yield io.BufferedReader(unpacking)
+    else:
+        import pyarrow
 
-            with pyarrow.CompressedInputStream(file, "zstd") as unpacked:
-                yield io.BufferedReader(cast(io.RawIOBase, unpacked))
-        else:
-            yield file
+        file.seek(0)
+        with pyarrow.CompressedInputStream(file, "zstd") as unpacking:
+            yield io.BufferedReader(cast(io.RawIOBase, unpacking))
 
 
 def parse_line(line: str | bytes, where: str) -> dict[str, Any]:

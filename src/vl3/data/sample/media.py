@@ -171,7 +171,7 @@ def resolve_media_path(root: Path, relative: str, where: str) -> Path:
     path, is_file, is_folder = _inside(root, relative, where)
     if not is_file:
         what = "is a folder, not a file" if is_folder else "does not exist in the data folder"
-        raise _missing(relative, where, what)
+        raise missing_media(relative, where, what)
     return path
 
 
@@ -184,12 +184,12 @@ def resolve_media_folder(root: Path, relative: str, where: str) -> Iterator[str]
     path, is_file, is_folder = _inside(root, relative, where)
     if not is_folder:
         what = "is a file, not a folder of frames" if is_file else "does not exist in the data folder"
-        raise _missing(relative, where, what)
+        raise missing_media(relative, where, what)
     try:
         with os.scandir(path) as entries:
             yield from (entry.name for entry in entries)
     except OSError as error:
-        raise _missing(relative, where, f"cannot be read ({error.strerror})") from error
+        raise missing_media(relative, where, f"cannot be read ({error.strerror})") from error
 
 
 def _inside(root: Path, relative: str, where: str) -> tuple[Path, bool, bool]:
@@ -200,14 +200,9 @@ def _inside(root: Path, relative: str, where: str) -> tuple[Path, bool, bool]:
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a circle of links, a folder without access
         detail = getattr(error, "strerror", None) or "no system takes it as a path"
-        raise _missing(relative, where, f"is not a usable path ({detail})") from error
+        raise missing_media(relative, where, f"is not a usable path ({detail})") from error
     if not path.is_relative_to(folder):
-        raise SampleProblem(
-            ProblemKind.OUTSIDE_FOLDER,
-            f"{shown(relative)} leads outside the data folder. A dataset may read only its own files: put the file "
-            "into the folder and write its path relative to the folder.",
-            where,
-        )
+        raise outside_folder(relative, where)
     return path, is_file, is_folder
 
 
@@ -235,14 +230,30 @@ def read_media(path: Path, relative: str, where: str, *, whole_bytes: int = WHOL
     try:
         media = file_media(path, whole_bytes)
     except OSError as error:
-        raise _missing(relative, where, f"cannot be read ({error.strerror})") from error
-    if media_bytes(media) > MAX_BYTES:
-        reason = f"media file {relative!r} has {media_bytes(media)} bytes, more than a shard's {MAX_BYTES}. Shorten it."
-        raise SampleProblem(ProblemKind.TOO_LONG, reason, where)
+        raise missing_media(relative, where, f"cannot be read ({error.strerror})") from error
+    check_size(media_bytes(media), relative, where)
     return media
 
 
-def _missing(relative: str, where: str, what: str) -> SampleProblem:
+def check_size(length_bytes: int, relative: str, where: str) -> None:
+    """Raise SampleProblem for a file that is too large for a shard."""
+    if length_bytes > MAX_BYTES:
+        reason = f"media file {relative!r} has {length_bytes} bytes, more than a shard's {MAX_BYTES}. Shorten it."
+        raise SampleProblem(ProblemKind.TOO_LONG, reason, where)
+
+
+def outside_folder(relative: str, where: str) -> SampleProblem:
+    """The refusal of a path that leaves the data folder."""
+    return SampleProblem(
+        ProblemKind.OUTSIDE_FOLDER,
+        f"{shown(relative)} leads outside the data folder. A dataset may read only its own files: put the file "
+        "into the folder and write its path relative to the folder.",
+        where,
+    )
+
+
+def missing_media(relative: str, where: str, what: str) -> SampleProblem:
+    """The refusal of a file that is not there or cannot be read; `what` says so."""
     return SampleProblem(
         ProblemKind.MISSING_FILE, f"media file {shown(relative)} {what}. Restore the file or drop the sample.", where
     )

@@ -15,10 +15,9 @@ from vl3.config.data import DataConfig, DiffFPScale
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
 from vl3.data.sample.clips import Clip
-from vl3.data.sample.container import check_picture
 from vl3.data.sample.frame_files import FrameFiles
 from vl3.data.sample.geometry import ItemSize, fit_sizes
-from vl3.data.sample.image import decode_image, image_size, resize_image
+from vl3.data.sample.image import check_image, decode_image, image_size, resize_image
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SampleProblem, printable
@@ -160,13 +159,15 @@ def decode_media(
         data: limits on frames and tokens.
         merges: the pairs.
         patch_size: side of a patch in pixels.
-        whole: look for damage also where no frame is taken; for the build, which decides what is trained on.
+        whole: look for damage also where no frame is taken, and keep no pixels of pictures; for the build, which
+            decides what is trained on, and counts the tokens of a picture from its size.
 
     Raises:
         SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
     _check_count(record, data)
-    pictures = {path: image_size(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
+    measure = check_image if whole else image_size
+    pictures = {path: measure(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
     with ExitStack() as opened:
         items: list[DecodedItem] = []
         clips: list[tuple[DecodedItem, ClipSource, FramePlan]] = []
@@ -180,10 +181,8 @@ def decode_media(
                 items.append(_clip_item(source, plan))
                 clips.append((items[-1], source, plan))
         wanted = [set(sizes) for sizes in zip(*(_fit(items, merge, data, patch_size) for merge in merges), strict=True)]
-        for path in pictures:  # a file that is shown several times is decoded once
+        for path in () if whole else pictures:  # a file that is shown several times is decoded once
             image_HWC = decode_image(media[path], _place(record, path))
-            if whole:
-                check_picture(media[path], _place(record, path))
             places = [place for place, medium in enumerate(record.media) if medium == path]
             sizes = set().union(*(wanted[place] for place in places))
             resized = {size: resize_image(image_HWC, *size)[None] for size in sizes}
@@ -330,10 +329,16 @@ def _fit(
     )
 
 
+def fitted_sizes(decoded: DecodedSample, settings: PrepareSettings) -> list[tuple[int, int]]:
+    """Height and width of each item with the settings' merges."""
+    merges = (settings.image_merge_size, settings.video_merge_size)
+    return _fit(decoded.items, merges, settings.data, settings.patch_size)
+
+
 def resized_items(decoded: DecodedSample, settings: PrepareSettings) -> tuple[list[np.ndarray], list[int]]:
     """Each item as frames (F, H, W, 3) at its final size, and the merge of each, in the order of the media."""
     merges = (settings.image_merge_size, settings.video_merge_size)
-    sizes = _fit(decoded.items, merges, settings.data, settings.patch_size)
+    sizes = fitted_sizes(decoded, settings)
     frames = [item.frames_by_size[size] for item, size in zip(decoded.items, sizes, strict=True)]
     return frames, [merges[item.facts is not None] for item in decoded.items]
 

@@ -4,14 +4,14 @@ import math
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vl3.config.data import Category
 from vl3.data.sample import checks
 from vl3.data.sample.clips import Clip, Medium, in_prompt_order, parse_media
 from vl3.data.sample.keys import unknown_keys
-from vl3.data.sample.lines import parse_line, read_lines
+from vl3.data.sample.lines import is_blank, parse_line, read_lines
 from vl3.data.sample.problems import ProblemKind, SampleProblem, field_problem, printable, shown
 from vl3.errors import DataError
 
@@ -131,15 +131,23 @@ def read_annotations(path: Path, split: str) -> Iterator[Record | BadLine]:
     Raises:
         DataError: the file is missing or cannot be read.
     """
-    name = printable(f"{path.parent.name}/{path.name}")
+    name = annotations_name(path)
     for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip(b" \t\r\n"):
-            continue
-        where = f"{name}:{number}"
-        try:
-            yield parse_record(line, where=where, split=split)
-        except SampleProblem as problem:
-            yield BadLine(where=where, kind=problem.kind, reason=problem.reason, sample_id=f"{split}-{number}")
+        if not is_blank(line):
+            yield read_record(line, where=f"{name}:{number}", split=split)
+
+
+def annotations_name(path: PurePath) -> str:
+    """What messages call an annotation file: its folder and its name."""
+    return printable(f"{path.parent.name}/{path.name}")
+
+
+def read_record(line: bytes, *, where: str, split: str) -> Record | BadLine:
+    """The record of one line, or its refusal."""
+    try:
+        return parse_record(line, where=where, split=split)
+    except SampleProblem as problem:
+        return BadLine(where=where, kind=problem.kind, reason=problem.reason, sample_id=default_id(split, where))
 
 
 def default_id(split: str, where: str) -> str:

@@ -10,12 +10,13 @@ complete artifact. What a killed writer leaves has no manifest, so it is not an 
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from vl3.errors import StorageError
-from vl3.store.manifest import MANIFEST_NAME, FileEntry, Manifest, manifest_digest, parse_manifest
+from vl3.store.manifest import MANIFEST_NAME, FileEntry, Manifest, StoredFile, manifest_digest, parse_manifest
 from vl3.store.objects import open_s3
 from vl3.store.reference import Reference
 from vl3.store.s3.connection import S3Connection
@@ -33,8 +34,12 @@ _STALE_SECONDS = 24 * 3600.0
 _FILE_REMEDY = "Delete the artifact, its manifest.json first, and run the step that makes it again."
 
 
-def publish_s3(folder: Path, manifest: Manifest, uri: str, s3: S3Connection | None) -> bytes:
+def publish_s3(
+    folder: Path, manifest: Manifest, uri: str, s3: S3Connection | None, stored: Mapping[str, StoredFile]
+) -> bytes:
     """Upload a folder with its manifest.json; returns the bytes of the manifest that is at the URI afterwards.
+
+    Files that are in the bucket already (`stored`) are copied by the server.
 
     Raises:
         StorageError: the store refuses or fails; readers see nothing of the upload.
@@ -42,7 +47,15 @@ def publish_s3(folder: Path, manifest: Manifest, uri: str, s3: S3Connection | No
     store, data = open_s3(uri, s3), (folder / MANIFEST_NAME).read_bytes()
     store.abort_uploads(older_than_seconds=_STALE_SECONDS)
     place = _place(data)
-    _transfer(manifest, lambda name, entry: store.put_entry(folder / name, f"{place}/{name}", entry))
+    local = replace(manifest, files={name: entry for name, entry in manifest.files.items() if name not in stored})
+    _transfer(local, lambda name, entry: store.put_entry(folder / name, f"{place}/{name}", entry))
+    copies = (partial(store.copy, file.key, f"{place}/{name}") for name, file in stored.items())
+    in_parallel(copies, workers=_SMALL_FILES_AT_ONCE)
+    if stored and not _is_complete(store, data):
+        raise StorageError(
+            f"{uri}: files that were stored before have another size after the server has copied them. Delete {place} "
+            "there, check the server, and run the step again."
+        )
     is_first = store.put_new(MANIFEST_NAME, data)
     standing = store.read(MANIFEST_NAME)  # a put that was retried after a lost answer finds its own manifest
     if standing is None:

@@ -12,7 +12,17 @@ from vl3.errors import StorageError
 from vl3.store.manifest import FileEntry
 from vl3.store.s3.client import client_for, refusal_of
 from vl3.store.s3.connection import S3Connection
-from vl3.store.s3.transfer import S3Object, abort_upload, download, facts_of, put_bytes, read_range, read_whole, upload
+from vl3.store.s3.transfer import (
+    S3Object,
+    abort_upload,
+    download,
+    facts_of,
+    put_bytes,
+    read_range,
+    read_start,
+    read_whole,
+    upload,
+)
 from vl3.store.uris import check_key, split_s3
 
 _NOT_CONDITIONAL = ("NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest")
@@ -89,6 +99,30 @@ class S3Store:
         """Size of an object in bytes; None if there is none."""
         facts = facts_of(self._target(key))
         return None if facts is None else facts.size_bytes
+
+    def read_start(self, key: str, limit_bytes: int) -> tuple[bytes, int] | None:
+        """The first `limit_bytes` of an object, or all if it has no more, and its size; None if there is none.
+
+        Raises:
+            StorageError: three transfers of a whole object gave other bytes than were recorded at upload.
+        """
+        return read_start(self._target(key), limit_bytes)
+
+    def copy(self, source: str, key: str) -> None:
+        """Copy an object below this root to another key of the bucket, on the server's side.
+
+        Args:
+            source: key of the object below the bucket.
+            key: where to, below this root.
+        """
+        target = self._target(key)
+
+        def copy(minio: Any, _: Any) -> None:
+            from minio.commonconfig import CopySource
+
+            minio.copy_object(target.bucket, target.name, CopySource(target.bucket, source))
+
+        target.call(copy)
 
     def newest(self) -> "list[str]":
         """See Store."""

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000
+_LARGEST_BYTES = 5 << 40
 _WORKERS = 4
 _CHUNK_BYTES = 2**20
 _MAX_TRANSFERS = 3
@@ -218,21 +219,31 @@ def read_whole(target: S3Object) -> bytes | None:
     Raises:
         StorageError: three transfers gave different bytes.
     """
+    found = read_start(target, _LARGEST_BYTES)
+    return None if found is None else found[0]
+
+
+def read_start(target: S3Object, limit_bytes: int) -> tuple[bytes, int] | None:
+    """The first `limit_bytes` of an object and its size; None if there is none.
+
+    Raises:
+        StorageError: three transfers of all of it gave other bytes than the digest recorded at upload.
+    """
     for _ in range(_MAX_TRANSFERS):
         data = bytearray()
         try:
-            facts = _receive(target, 0, PART_BYTES, lambda _, chunk: data.extend(chunk))  # noqa: B023
-            if facts.size_bytes > PART_BYTES:
-                data += read_range(target, PART_BYTES, facts.size_bytes - PART_BYTES)
+            facts = _receive(target, 0, limit_bytes, lambda _, chunk: data.extend(chunk))  # noqa: B023
         except StorageError as error:
             if refusal_of(error) == "NoSuchKey":
                 return None
             if refusal_of(error) == "InvalidRange":
-                return b""
+                return b"", 0
             raise
+        if len(data) < facts.size_bytes or facts.sha256 is None:
+            return bytes(data), facts.size_bytes
         found = hashlib.sha256(data).hexdigest()
-        if facts.sha256 in (None, found):
-            return bytes(data)
+        if facts.sha256 == found:
+            return bytes(data), facts.size_bytes
     raise StorageError(_damaged(target, f"sha256 {found}", f"sha256 {facts.sha256}"))
 
 

@@ -7,8 +7,10 @@ from tests.support.mutations import PICTURES, VIDEOS, make_intact, mutated
 from tests.support.samples import conversation
 from vl3.data.build import worker
 from vl3.data.build.index import IndexRow
-from vl3.data.build.shards import ShardReader, ShardWriter, shard_name
-from vl3.data.build.worker import ShardJob, WorkerSetup, write_shard
+from vl3.data.build.shards import ShardWriter, shard_name
+from vl3.data.build.units import Annotations, find_units
+from vl3.data.build.work import Work
+from vl3.data.build.worker import BuildSetup, UnitJob, write_samples
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import PrepareSettings, prepare_sample
 from vl3.data.sample.problems import ProblemKind
@@ -26,11 +28,17 @@ def rows_of(tokenizer, config, tmp_path):
     """Runs the worker's part of a build over a data folder, in this process: an exception would end the test."""
 
     def run(folder) -> list[IndexRow]:
-        records = tuple(read_annotations(folder / "annotations" / "train.jsonl", "train"))
-        setup = WorkerSetup(
-            data_folder=folder, out_folder=tmp_path, config=config, tokenizer=tokenizer, prune=keep_mask
+        lines = Annotations(uri=(folder / "annotations" / "train.jsonl").as_uri(), split="train", name="train.jsonl")
+        (unit,) = find_units([lines])
+        setup = BuildSetup(
+            source_uri=folder.as_uri(),
+            work=Work(tmp_path.as_uri()),
+            config=config,
+            tokenizer=tokenizer,
+            prune=keep_mask,
         )
-        return write_shard(ShardJob(number=0, first_position=0, records=records, poisoned={}), setup)
+        with ShardWriter(tmp_path / shard_name(0)) as writer:
+            return write_samples(UnitJob(unit=unit, poisoned={}), setup, writer)
 
     return run
 

@@ -16,14 +16,14 @@ import pytest
 
 from tests.support.line_mutations import mutate, valid_lines, write_media
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
-from vl3.data.build import dataset
+from vl3.data.build import executors
 from vl3.data.build.dataset import build_dataset
 from vl3.data.build.index import DatasetIndex, read_summary
-from vl3.data.sample.prepare import PrepareSettings, prepare_sample
 from vl3.data.build.shards import ShardReader
-from vl3.errors import DataError, StorageError
 from vl3.data.plan.samples import SizeRule, read_samples
 from vl3.data.sample.difffp import keep_mask
+from vl3.data.sample.prepare import PrepareSettings, prepare_sample
+from vl3.errors import DataError, StorageError
 
 BAD_KINDS = ["missing_file", "no_turns", "no_answer", "tags", "outside_folder", "undecodable", "json", "times"]
 
@@ -33,7 +33,7 @@ def build(tokenizer, config, tmp_path, monkeypatch):
     """Builds a data folder with one worker and DiffFP, and opens the index."""
 
     def run(folder: Path, *, prune=keep_mask, name="dataset", workers=1, timeout=60.0, progress=None, **changes):
-        monkeypatch.setattr(dataset, "SAMPLE_TIMEOUT_SECONDS", timeout)
+        monkeypatch.setattr(executors, "SAMPLE_TIMEOUT_SECONDS", timeout)
         summary = build_dataset(
             folder,
             tmp_path / name,
@@ -131,7 +131,7 @@ def test_the_row_of_a_sample_has_its_facts(build, mixed_folder):
 
 
 def test_bytes_do_not_depend_on_the_workers(build, mixed_folder, monkeypatch):
-    monkeypatch.setattr("vl3.data.build.dataset.SAMPLES_PER_SHARD", 2)
+    monkeypatch.setattr("vl3.data.build.units.SAMPLES_PER_SHARD", 2)
     digests = []
     for workers in (1, 2):
         _, index = build(mixed_folder, name=f"by{workers}", workers=workers)
@@ -220,7 +220,10 @@ def test_a_sample_above_the_vision_budget_is_too_long(build, data_folder):
 
 @pytest.mark.parametrize(
     ("prune", "reason"),
-    [("crash_on_dark", "the decoder was killed by signal 11"), ("hang_on_dark", "the decoder did not finish within 2 s")],
+    [
+        ("crash_on_dark", "the decoder was killed by signal 11"),
+        ("hang_on_dark", "the decoder did not finish within 2 s"),
+    ],
 )
 def test_a_decoder_that_dies_or_hangs_costs_only_its_sample(build, data_folder, failing_pruners, prune, reason):
     train = [video_line(f"{name}.mp4", name) for name in ("light", "dark", "other")]
@@ -330,7 +333,10 @@ def test_mutated_lines_cost_themselves_alone(build, tmp_path):
     write_media(tmp_path / "data")
     (tmp_path / "data" / "annotations").mkdir()
     rows = []
-    for name, lines in (("alone", good), ("mixed", [line for ten in zip(good, *[iter(bad)] * 10) for line in ten])):
+    for name, lines in (
+        ("alone", good),
+        ("mixed", [line for ten in zip(good, *[iter(bad)] * 10, strict=False) for line in ten]),
+    ):
         (tmp_path / "data" / "annotations" / "train.jsonl").write_bytes(b"\n".join(lines))
         _, index = build(tmp_path / "data", name=name)
         table = index.table.drop_columns(["where", "offset_bytes", "sha256"]).to_pylist()

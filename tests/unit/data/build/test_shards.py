@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.samples import conversation, image_bytes
 from vl3.data.build.index import SUMMARY_NAME, DatasetIndex, IndexRow, write_index
-from vl3.data.sample.records import Record, parse_record
 from vl3.data.build.shards import ShardReader, ShardWriter, record_from_json, record_to_json, shard_name
+from vl3.data.sample.records import Record, parse_record
 from vl3.errors import DataError, StorageError
 
 

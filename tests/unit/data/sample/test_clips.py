@@ -1,8 +1,11 @@
 """Clips of a line: which pictures a folder has, and in which order media are shown."""
 
+from functools import partial
+
 import pytest
 
 from vl3.data.sample.clips import Clip, in_prompt_order, list_frames
+from vl3.data.sample.media import resolve_media_folder
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 FOLDER = Clip(path="clip/", frames_fps=2.0)
@@ -12,10 +15,11 @@ def test_the_pictures_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
     (tmp_path / "clip").mkdir()
     for name in ("f10.JPG", "f2.png", "f9.webp", "notes.txt", "f1.jpg.bak"):
         (tmp_path / "clip" / name).touch()
-    (clip,) = list_frames([FOLDER], tmp_path, "t:1")
+    names_in = partial(resolve_media_folder, tmp_path)
+    (clip,) = list_frames([FOLDER], names_in, "t:1")
     assert clip == Clip(path="clip/", frames_fps=2.0, frames=("clip/f2.png", "clip/f9.webp", "clip/f10.JPG"))
     assert clip.files == clip.frames
-    assert list_frames([clip, "a.png", Clip(path="v.mp4")], tmp_path, "t:1") == (clip, "a.png", Clip(path="v.mp4"))
+    assert list_frames([clip, "a.png", Clip(path="v.mp4")], names_in, "t:1") == (clip, "a.png", Clip(path="v.mp4"))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path, path, kind, words):
     (tmp_path / "data" / "link").symlink_to(tmp_path / "other")
     (tmp_path / "data" / "file").touch()
     with pytest.raises(SampleProblem, match=words) as caught:
-        list_frames([Clip(path=path, frames_fps=1.0)], tmp_path / "data", "t:1")
+        list_frames([Clip(path=path, frames_fps=1.0)], partial(resolve_media_folder, tmp_path / "data"), "t:1")
     assert caught.value.kind is kind
 
 

@@ -8,8 +8,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from tests.support.samples import image_bytes
 from vl3.data.sample import image as image_module
-from vl3.data.sample.container import check_picture
 from vl3.data.sample.image import decode_image, image_size, resize_image
+from vl3.data.sample.picture_damage import check_picture
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 

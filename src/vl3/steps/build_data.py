@@ -1,0 +1,74 @@
+"""Step: build the dataset (shards and index), in units that appear one by one.
+
+Its key has the data, the settings that decide their bytes, the tokenizer and the code, and nothing of the run. So a
+dataset that was built once below a root of artifacts is used by every run and recipe that asks for the same.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from vl3.data.build.dataset import LIBRARIES, built_settings
+from vl3.data.build.index import read_summary
+from vl3.data.build.of_run import build_for_run, build_units_for_run
+from vl3.data.build.source import source_digest
+from vl3.models.vocabulary import TOKENIZER_FILE
+from vl3.steps.request import Request, Work
+from vl3.store.artifacts import fetch_file, read_manifest
+from vl3.store.reference import Reference
+from vl3.store.uris import join_uri, scheme_of
+from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.tracking import dataset_name
+
+
+def run(work: Work) -> StepOutcome:
+    """Build and publish.
+
+    Raises:
+        DataError: the data have no annotations, or they cannot be read.
+        StorageError: the data cannot be read, or the dataset cannot be written.
+    """
+    with work.step_run() as step_run, work.fresh_folder("tokenizer") as tokenizer_folder:
+        fetch_file(work.request.inputs["start"], TOKENIZER_FILE, tokenizer_folder)
+        dataset, facts = _build(work, tokenizer_folder)
+        step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="build")
+    work.clear()
+    return StepOutcome(outputs={"dataset": dataset}, values=facts)
+
+
+def _build(work: Work, tokenizer_folder: Path) -> tuple[Reference, dict[str, Any]]:
+    """The published dataset and its numbers."""
+    request = work.request
+    given: dict[str, Any] = {
+        "config": request.config,
+        "tokenizer_folder": tokenizer_folder,
+        "identity": work.key,
+        "progress": lambda done, total: work.progress(done, total, "samples decoded and packed"),
+    }
+    if scheme_of(request.artifacts_uri) == "file":
+        folder = work.work_folder() / work.key
+        if not folder.exists():
+            build_for_run(request.data_uri, folder, **given)
+        facts = _numbers(folder)
+        return work.publish(folder, "dataset", kind="dataset"), facts
+    with work.fresh_folder("dataset") as folder:
+        shards = build_units_for_run(request.data_uri, join_uri(work.work_uri, "dataset"), folder, **given)
+        facts = _numbers(folder)
+        return work.publish(folder, "dataset", kind="dataset", stored=shards), facts
+
+
+def _numbers(folder: Path) -> dict[str, Any]:
+    summary = read_summary(folder)
+    return {name: summary[name] for name in ("lines", "samples", "splits", "problems", "shards", "media_bytes")}
+
+
+def key_parts(request: Request) -> dict[str, Any]:
+    """What the data are, and the settings that decide what is made of them."""
+    return {"data": built_settings(request.config.data), "source": source_digest(request.data_uri)}
+
+
+def decided_by(request: Request) -> dict[str, str]:
+    """Of what the run starts from, only the tokenizer decides a dataset."""
+    return {"tokenizer": read_manifest(request.inputs["start"]).files[TOKENIZER_FILE].sha256}
+
+
+STEP = Step(libraries=LIBRARIES, run=run, key_parts=key_parts, decided_by=decided_by)
