@@ -17,6 +17,8 @@ from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
+Line = dict[str, Any]
+"""A sample in our annotation format."""
 MAX_PLACES = 5000
 """Texts, regions, phrases or captions of one line: a newspaper page has about 4000 words."""
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from vl3.data.derive.facts import CaptionedVideo
-from vl3.data.derive.wording import Line, interval_text, turns
+from vl3.data.catalogue.adapter import interval_text, turns
+from vl3.data.derive.facts import CaptionedVideo, Line
 
 _QUESTION = '<video>\nWhen does "{}" happen in the video? Please output the start and end timestamps in seconds.'
 """Its last sentence is that of the released evaluation."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from random import Random
 
-from vl3.data.derive.facts import PictureFacts, PlacedText
+from vl3.data.catalogue.adapter import box_text, turns
+from vl3.data.derive.facts import Line, PictureFacts, PlacedText
 from vl3.data.derive.reading_order import document_lines, joined, scene_lines
-from vl3.data.derive.wording import Line, box_text, turns
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from vl3.data.derive.facts import Box, PhrasedPicture, PictureFacts
+from vl3.data.catalogue.adapter import box_text, turns
+from vl3.data.derive.facts import Box, Line, PhrasedPicture, PictureFacts
 from vl3.data.derive.reading_order import scene_lines
-from vl3.data.derive.wording import Line, box_text, turns
 
 REGIONS_A_SAMPLE = 8
 """Turns of a conversation about regions; more are further samples, which a row can be filled with more evenly."""

@@ -7,22 +7,52 @@ A clip ends where no caption goes on. Where captions overlap for longer than a c
 that fits, and those that go on beyond it are dropped and counted: none is ever shown in part.
 """
 
+import math
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 
-from vl3.data.derive.facts import CaptionedVideo, TimedCaption
-from vl3.data.derive.wording import Line
+from vl3.config.codec import from_dict
+from vl3.data.derive.facts import CaptionedVideo, Line, TimedCaption
+from vl3.data.derive.settings import read_settings
+from vl3.errors import ConfigError
+
+DEFAULT_BOUNDS = Path(str(files("vl3.data.derive"))) / "templates" / "streams.yaml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bound:
+    """A number, and why it is that one."""
+
+    value: float
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamBounds:
-    """Which clips are used. The paper names the two minutes; the densities are ours, as it has no numbers."""
+    """Which clips are used."""
 
-    max_seconds: float = 120.0
-    """Length of a clip (paper sec. 3.2.4)."""
-    max_captions_a_minute: float = 20.0
-    """One in three seconds: with a frame a second, more would be speech after nearly every frame."""
-    min_captions_a_minute: float = 2.0
-    """One in half a minute: with fewer, nearly all that is supervised is silence."""
+    max_seconds: Bound
+    """Length of a clip."""
+    max_captions_a_minute: Bound
+    min_captions_a_minute: Bound
+
+    def __post_init__(self) -> None:
+        least, most = self.min_captions_a_minute.value, self.max_captions_a_minute.value
+        if not 0 < self.max_seconds.value < math.inf or not 0 <= least <= most < math.inf:
+            raise ConfigError(
+                f"The bounds of streams are {self.max_seconds.value:g} seconds and {least:g} to {most:g} captions a "
+                "minute. Give a length above 0, and a least number that is not above the most."
+            )
+
+
+def read_bounds(path: Path = DEFAULT_BOUNDS) -> StreamBounds:
+    """The bounds of a YAML file; of vl3's own by default.
+
+    Raises:
+        ConfigError: the file cannot be read, or is wrong.
+    """
+    return from_dict(StreamBounds, read_settings(path))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,19 +68,21 @@ class CutStreams:
 
 def cut_streams(video: CaptionedVideo, bounds: StreamBounds) -> CutStreams:
     """Cut a video into streams in which each caption is said when its part ends."""
-    rest = [one for one in video.captions if one.end_seconds - one.start_seconds <= bounds.max_seconds]
+    rest = [one for one in video.captions if one.end_seconds - one.start_seconds <= bounds.max_seconds.value]
     too_long = len(video.captions) - len(rest)
     lines: list[Line] = []
     straddling = dense = sparse = 0
     while rest:
-        end = _end_of_clip(rest, bounds.max_seconds)
+        end = _end_of_clip(rest, bounds.max_seconds.value)
         clip = [one for one in rest if one.end_seconds <= end]
         after = [one for one in rest if one.start_seconds >= end]
         straddling += len(rest) - len(clip) - len(after)
         a_minute = 60 * len(clip) / (end - rest[0].start_seconds)
-        dense += a_minute > bounds.max_captions_a_minute
-        sparse += a_minute < bounds.min_captions_a_minute
-        if bounds.min_captions_a_minute <= a_minute <= bounds.max_captions_a_minute:
+        is_dense = a_minute > bounds.max_captions_a_minute.value
+        is_sparse = a_minute < bounds.min_captions_a_minute.value
+        dense += is_dense
+        sparse += is_sparse
+        if not is_dense and not is_sparse:
             lines.append(_stream(video.video, clip, rest[0].start_seconds, end))
         rest = after
     return CutStreams(
@@ -65,8 +97,9 @@ def cut_streams(video: CaptionedVideo, bounds: StreamBounds) -> CutStreams:
 def _end_of_clip(captions: list[TimedCaption], max_seconds: float) -> float:
     """The last end of a caption that a clip can reach and where no caption goes on; if there is none, the last end."""
     start = captions[0].start_seconds
-    ends = [one.end_seconds for one in captions if one.end_seconds - start <= max_seconds]
-    free = [end for end in ends if not any(one.start_seconds < end < one.end_seconds for one in captions)]
+    near = [one for one in captions if one.start_seconds - start < max_seconds]
+    ends = {one.end_seconds for one in near if one.end_seconds - start <= max_seconds}
+    free = {end for end in ends if not any(one.start_seconds < end < one.end_seconds for one in near)}
     return max(free or ends)
 
 
@@ -76,4 +109,11 @@ def _stream(path: str, clip: list[TimedCaption], start: float, end: float) -> Li
         {"role": "assistant", "content": one.text, "time": one.end_seconds}
         for one in sorted(clip, key=lambda one: (one.end_seconds, one))
     ]
-    return {"video": [path], "stream": True, "start_time": start, "end_time": end, "conversation": messages}
+    return {
+        "video": [path],
+        "source": "stream",
+        "stream": True,
+        "start_time": start,
+        "end_time": end,
+        "conversation": messages,
+    }

@@ -7,10 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vl3.data.derive.facts import CaptionedVideo, TimedCaption
-from vl3.data.derive.streams import StreamBounds, cut_streams
+from vl3.data.derive.streams import Bound, StreamBounds, cut_streams, read_bounds
 from vl3.data.sample.records import parse_record
 
-ALL = StreamBounds(max_captions_a_minute=1e9, min_captions_a_minute=0)
+ALL = StreamBounds(
+    max_seconds=Bound(value=120, reason=""),
+    max_captions_a_minute=Bound(value=1e9, reason=""),
+    min_captions_a_minute=Bound(value=0, reason=""),
+)
 
 
 def video(*intervals: tuple[float, float]) -> CaptionedVideo:
@@ -26,7 +30,7 @@ def test_clips_end_where_no_caption_goes_on() -> None:
 
 
 def test_what_is_dropped_is_counted() -> None:
-    bounds = StreamBounds()
+    bounds = read_bounds()
     assert cut_streams(video((0, 121)), bounds).too_long_captions == 1
     assert cut_streams(video((0, 70), (60, 130)), ALL).straddling_captions == 1
     assert cut_streams(video((0, 100)), bounds).too_sparse_clips == 1
