@@ -80,6 +80,33 @@ def streams(
     _make("streams", maker, sources, out, source, settings=to_dict(maker.bounds), dropped=maker.dropped)
 
 
+@app.command("pages")
+def pages(
+    sources: Annotated[list[Path], typer.Option("--from", help="Text file, a paragraph a line. Can be repeated.")],
+    out: Annotated[Path, typer.Option(help="Data folder to make.")],
+    count: Annotated[int, typer.Option("--pages", help="How many at most.", min=1)],
+    fonts: Annotated[Path | None, typer.Option(help="Folder with fonts; without it those of the system.")] = None,
+    source: Annotated[str, typer.Option(help="`source` of the samples.")] = "pages",
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option(help="Processes that draw.", min=1)] = 2,
+) -> None:
+    """Pages drawn from a corpus of text, as SynthDoG draws them, with their text in reading order."""
+    from vl3.data.derive.pages.make import ANNOTATIONS, make_pages
+
+    with shown_progress("pages") as report:
+        card = make_pages(
+            sources,
+            out,
+            pages=count,
+            seed=seed,
+            fonts_folder=fonts,
+            source_name=source,
+            workers=workers,
+            progress=report,
+        )
+    _print_card(out / ANNOTATIONS, card)
+
+
 @app.command("clean")
 def clean(
     sources: Annotated[list[Path], typer.Option("--from", help="Annotation file of a data folder. Can be repeated.")],

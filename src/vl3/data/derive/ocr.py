@@ -8,6 +8,8 @@ from vl3.data.derive.facts import Line, PictureFacts, PlacedText
 from vl3.data.derive.reading_order import document_lines, joined, scene_lines
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 
+READ_DOCUMENT = "<image>\nRead the text of the document."
+
 
 def ocr_caption(picture: PictureFacts) -> Iterator[Line]:
     """The caption with all texts and their boxes, in the words of the paper (sec. 3.2.2).
@@ -31,7 +33,7 @@ def scene_text(picture: PictureFacts) -> Iterator[Line]:
 def document_text(picture: PictureFacts) -> Iterator[Line]:
     """The text of a document in reading order, a line for each of its lines (sec. 3.2.1)."""
     text = joined(document_lines(picture.texts), "\n")
-    yield {**_line(picture, "document_text", "<image>\nRead the text of the document.", text), "category": "document"}
+    yield {**_line(picture, "document_text", READ_DOCUMENT, text), "category": "document"}
 
 
 def ocr_tasks(picture: PictureFacts, former: PictureFacts | None, random: Random) -> Iterator[Line]:

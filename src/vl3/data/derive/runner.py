@@ -63,7 +63,7 @@ def make_samples(
 def lines_of(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
     """The lines of files that are not empty, with their places."""
     for path in sources:
-        name = printable(f"{path.parent.name}/{path.name}")
+        name = printable("/".join(path.parts[-2:]))
         for number, raw in enumerate(read_lines(path), start=1):
             if raw.strip(b" \t\r\n"):
                 yield f"{name}:{number}", raw
@@ -85,7 +85,7 @@ def _make_line(raw: bytes, where: str, maker: Maker, source_name: str | None, ma
             except SampleProblem as problem:
                 made.refuse(problem)
     except SampleProblem as problem:
-        made.refuse(problem)
+        made.refuse(SampleProblem(problem.kind, problem.reason, where))
 
 
 def _finished(line: Line, source_name: str | None, number: str, where: str) -> bytes:
