@@ -263,7 +263,7 @@ def read_rules(path: Path = DEFAULT_RULES) -> Rules:
     of_line: list[LineRule] = []
     of_all: list[RepeatRule] = []
     for number, entry in enumerate(entries, start=1):
-        kind = entry.get("kind") if isinstance(entry, dict) else None
+        kind = str(entry.get("kind")) if isinstance(entry, dict) else "none"
         fields = {key: value for key, value in entry.items() if key != "kind"} if isinstance(entry, dict) else {}
         if kind in _REPEAT_RULES:
             of_all.append(from_dict(_REPEAT_RULES[kind], fields))
