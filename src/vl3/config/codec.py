@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from typing import Any, TypeVar
 
 import cattrs
@@ -20,9 +21,11 @@ class _WrongType(ValueError):
 
 
 def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[Any, type], Any]:
-    def structure(value: Any, _: type) -> Any:
+    def structure(value: Any, wanted: type) -> Any:
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
             raise _WrongType(f"{value!r:.200} is not {'an' if kind is int else 'a'} {kind.__name__}")
+        if issubclass(wanted, Enum):  # an enum of texts is a text to cattrs
+            return _member(wanted, value)
         try:
             if isinstance(value, str):
                 value.encode()
@@ -31,6 +34,13 @@ def _strict(kind: type, accepted: tuple[type, ...]) -> Callable[[Any, type], Any
             raise _WrongType(f"{value!r:.200} cannot be used ({error})") from error
 
     return structure
+
+
+def _member(wanted: type[Enum], value: Any) -> Enum:
+    try:
+        return wanted(value)
+    except ValueError as error:
+        raise _WrongType(f"{value!r:.200} is not one of {', '.join(str(one.value) for one in wanted)}") from error
 
 
 # cattrs converts by calling the type, which would take "no" for True and 1.5 for 1.

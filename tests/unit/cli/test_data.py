@@ -1,11 +1,12 @@
 """`vl3 data`: what it writes, which lines it refuses and how that is said."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from tests.support.plans import make_rows, write_dataset
 from vl3.cli.main import run
@@ -244,3 +245,59 @@ def test_import_says_what_it_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert run(["data", "import", "pdfa_eng", "--root", str(root), "--out", str(tmp_path / "b")]) != 0
     assert "pdfa_eng cannot be imported: its pages are PDF" in capsys.readouterr().err
+
+
+def test_make_says_what_it_made_and_what_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts, out = tmp_path / "facts.jsonl", tmp_path / "annotations" / "train.jsonl"
+    video = {"video": "v.mp4", "captions": [{"start": 1, "end": 2.5, "caption": "A man runs."}]}
+    facts.write_text(json.dumps(video) + "\n{\n")
+    assert run(["data", "make", "moments", "--from", str(facts), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "json: 1 refused, first" in shown
+    assert "facts.jsonl:2: the line is not JSON" in shown
+    assert shown.endswith(f"{out}: 1 samples of 2 lines\n")
+    assert json.loads(out.read_text())["conversations"][1]["value"] == "1.0-2.5 s"
+    assert run(["data", "make", "moments", "--from", str(facts), "--out", str(out)]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def test_make_streams_takes_bounds_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts, bounds = tmp_path / "facts.jsonl", tmp_path / "bounds.yaml"
+    captions = [{"start": second, "end": second + 10, "caption": "A man runs."} for second in range(0, 100, 10)]
+    facts.write_text(json.dumps({"video": "v.mp4", "captions": captions}) + "\n")
+    options = ["data", "make", "streams", "--from", str(facts), "--bounds", str(bounds), "--out"]
+    bounds.write_text(
+        "{max_seconds: {value: 30, reason: r}, max_captions_a_minute: {value: 9, reason: r},"
+        " min_captions_a_minute: {value: 6, reason: r}}"
+    )
+    assert run([*options, str(tmp_path / "a.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [(line["start_time"], line["end_time"]) for line in lines] == [(0, 30), (30, 60), (60, 90), (90, 100)]
+    bounds.write_text("{max_seconds: {value: 0, reason: r}}")
+    assert run([*options, str(tmp_path / "b.jsonl")]) == 2
+    assert "max_captions_a_minute" in capsys.readouterr().err
+
+
+def test_make_clean_prints_the_funnel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "train.jsonl", tmp_path / "clean.jsonl"
+    source.write_text((json.dumps({"conversations": TURNS}) + "\n") * 3)
+    assert run(["data", "make", "clean", "--from", str(source), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split() for line in shown.splitlines() if line.startswith("duplicates")] == [["duplicates", "2", "1"]]
+    assert out.read_text() == json.dumps({"conversations": TURNS}) + "\n"
+
+
+def test_make_pages_writes_a_data_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, fonts = tmp_path / "corpus.txt", tmp_path / "fonts"
+    corpus.write_text("One fox and two dogs. " * 30 + "\n")
+    fonts.mkdir()
+    options = ["data", "make", "pages", "--from", str(corpus), "--pages", "1", "--workers", "1", "--fonts", str(fonts)]
+    assert run([*options, "--out", str(tmp_path / "pages")]) == 2
+    assert "so no page can be drawn" in capsys.readouterr().err
+    font = ImageFont.load_default(20)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    assert isinstance(font.path, BytesIO)
+    (fonts / "plain.ttf").write_bytes(font.path.getvalue())
+    assert run([*options, "--out", str(tmp_path / "pages")]) == 0
+    assert (tmp_path / "pages" / "pages" / "000000" / "000000000.jpg").exists()
+    assert "1 samples of 1 lines" in capsys.readouterr().out

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from vl3.config.codec import canonical_json, digest, flatten, from_dict, to_dict
+from vl3.config.data import DiffFPScale
 from vl3.config.run import RunConfig
 from vl3.config.stages import LearningRates, StageConfig
 from vl3.errors import ConfigError
@@ -48,6 +49,15 @@ def test_wrong_type_or_key_is_refused_by_name(change: dict[str, Any], message: s
     assert "StageConfig cannot be built" in str(caught.value)
     assert message in str(caught.value)
     assert "Correct the named fields." in str(caught.value)
+
+
+def test_a_choice_becomes_its_member_and_another_is_refused() -> None:
+    """Code asks with `is`: a text that only looks like a member would be taken for the other choice."""
+    data = to_dict(get_recipe("tiny"))
+    assert from_dict(RunConfig, data).data.difffp_scale is DiffFPScale.RELEASED
+    data["data"]["difffp_scale"] = "other"
+    with pytest.raises(ConfigError, match="'other' is not one of released, rlt"):
+        from_dict(RunConfig, data)
 
 
 def test_missing_key_is_named() -> None:
