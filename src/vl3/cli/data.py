@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli import data_pages
 from vl3.cli.output import AsJson, print_json, print_table
 from vl3.cli.progress import shown_progress
 from vl3.cli.recipe import Overrides
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vl3.data.plan.facts import PlanFacts
 
 app = typer.Typer(help="Datasets: sample corpus, checks, building, planning.", no_args_is_help=True)
+app.command()(data_pages.show)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose limits apply.")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with annotations/train.jsonl and the media.")]

@@ -244,3 +244,20 @@ def test_import_says_what_it_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert run(["data", "import", "pdfa_eng", "--root", str(root), "--out", str(tmp_path / "b")]) != 0
     assert "pdfa_eng cannot be imported: its pages are PDF" in capsys.readouterr().err
+def test_show_writes_a_page_of_samples(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*options, "--set", "data.holdout_fraction=0"]
+    dataset, page = tmp_path / "dataset", tmp_path / "samples.html"
+    assert run(["data", "build", "--data", str(data), "--out", str(dataset), *options]) == 0
+    capsys.readouterr()
+    assert run(["data", "show", str(dataset), "--out", str(page), *options]) == 0
+    assert capsys.readouterr().out == f"{page}: 2 samples\n"
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<mark>") == 2
+
+    assert run(["data", "show", str(dataset), "--stage", "none", *options]) == 2
+    assert "the recipe has no stage 'none'. Give --stage one of " in capsys.readouterr().err
+    assert run(["data", "show", str(dataset), "--split", "heldout", *options]) == 3
+    assert "has no usable sample of the split 'heldout'" in capsys.readouterr().err
