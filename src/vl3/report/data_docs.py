@@ -18,6 +18,7 @@ _TABLES = {
     "schema": "the columns of the index",
     "lines": "all annotation lines, also the refused ones",
     "samples": "the samples that are used",
+    "dataset": "the dataset as a whole",
     "mixture": "the kinds of a stage's mixture",
     "stages": "the training stages",
     "heldout": "the held-out samples by category",
