@@ -137,7 +137,7 @@ def write_index(path: Path, rows: Iterable[IndexRow]) -> None:
 
     schema = index_schema()
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def index_schema() -> "pa.Schema":
