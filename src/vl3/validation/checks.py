@@ -9,6 +9,7 @@ from vl3.config.run import RunConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.problems import ProblemKind
 from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty
+from vl3.validation.profile import STABILITY_BOUND
 
 MAX_ASPECT_RATIO = 200
 """Above it one side would become smaller than a patch at any budget (the limit of the released processor)."""
@@ -43,6 +44,7 @@ def all_checks(config: RunConfig, *, bad_severity: str) -> list[Check]:
         *_identity_checks(),
         *_mixture_checks(),
         *_heldout_checks(config),
+        *_drift_checks(),
     ]
 
 
@@ -372,4 +374,20 @@ def _heldout_checks(config: RunConfig) -> list[Check]:
             "held-out samples have no `chance`, so the gates will refuse the model for lack of evidence",
             table="heldout",
         ),
+    ]
+
+
+def _drift_checks() -> list[Check]:
+    return [
+        between(
+            "drift",
+            "stability_index",
+            None,
+            STABILITY_BOUND,
+            WARNING,
+            f"mix or lengths differ from the former build by a population stability index above {STABILITY_BOUND}, so "
+            "losses and scores of the two cannot be compared. Check that the change is intended",
+            table="drift",
+            reasons=("samples_before", "samples_now"),
+        )
     ]

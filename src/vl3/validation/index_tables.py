@@ -12,6 +12,7 @@ import numpy as np
 
 from vl3.config.stages import StageTable
 from vl3.validation.copies import LINKS
+from vl3.validation.profile import Profile, drift_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,6 +290,14 @@ def heldout_frame(samples: SourceCounts, without_chance: Mapping[str, int], stag
         for name in sorted(asked | set(held_out))
     ]
     return pd.DataFrame(rows, columns=["category", "samples", "without_chance"])
+
+
+def drift_frame(before: Profile, now: Profile) -> "pd.DataFrame":
+    """One row per split, for the mix and for each measure; see `drift_rows`."""
+    import pandas as pd
+
+    columns = ["split", "measure", "stability_index", "samples_before", "samples_now"]
+    return pd.DataFrame(drift_rows(before, now), columns=columns)
 
 
 def dataset_frame(samples: SourceCounts) -> "pd.DataFrame":

@@ -7,12 +7,10 @@ memory does not grow with the number of rows.
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from vl3.config.run import RunConfig
 from vl3.config.stages import StageTable
@@ -40,7 +38,6 @@ from vl3.validation.rules import rule_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +49,30 @@ _Result = tuple[Check, dict[str, Any], int]
 
 
 def validate_dataset(
-    dataset_folder: Path, config: RunConfig, out_folder: Path, *, stages: Iterable[str] | None = None
+    dataset_folder: Path,
+    config: RunConfig,
+    out_folder: Path,
+    *,
+    stages: Collection[str] | None = None,
+    against: Path | None = None,
 ) -> ValidationResult:
-    """Check a built dataset; see `validate_index`. Raises DataError if the folder is not a complete dataset."""
-    return validate_index(parts_of_dataset(dataset_folder), config, out_folder, stages=stages)
+    """Check a built dataset, and how far it differs from another one, `against`; see `validate_index`.
+
+    Raises:
+        DataError: a folder is not a complete dataset, or a part of its index cannot be read.
+        StorageError: the output cannot be written.
+    """
+    before = profile_of(parts_of_dataset(against), _used(config, stages)) if against else None
+    return validate_index(parts_of_dataset(dataset_folder), config, out_folder, stages=stages, before=before)
 
 
 def validate_index(
-    parts: IndexParts, config: RunConfig, out_folder: Path, *, stages: Iterable[str] | None = None
+    parts: IndexParts,
+    config: RunConfig,
+    out_folder: Path,
+    *,
+    stages: Collection[str] | None = None,
+    before: Profile | None = None,
 ) -> ValidationResult:
     """Check the index of a dataset, one row per annotation line (columns: index_tables.COLUMN_KINDS).
 
@@ -69,6 +82,7 @@ def validate_index(
         out_folder: gets `data_docs/index.html` and `validation.json`, and for a while some 70 bytes for each row.
         stages: names of the stages that will be trained on the dataset, whose mixtures it must serve; empty if it is
             only evaluated on, None for all of the configuration's.
+        before: what the former build consists of, if the two are to be compared.
 
     Returns:
         The findings. A refused dataset is a result, not an error (see ValidationResult.require_passed).
@@ -84,9 +98,10 @@ def validate_index(
     counts = None
     if schema["fits"].all():
         counts = _Counts()
-        trained = config.stages if stages is None else {name: config.stages[name] for name in stages}
-        judge = _judge_rows(parts, config, trained, counts, out_folder)
-        _judge_counts(judge, counts, trained)
+        judge = _judge_rows(parts, config, _used(config, stages), counts, out_folder)
+        _judge_counts(judge, counts, _trained(config, stages))
+        if before is not None:
+            judge.add("drift", index_tables.drift_frame(before, counts.profile))
     else:
         judge = Judge(schema_checks())
         judge.add("schema", schema)
@@ -95,6 +110,15 @@ def validate_index(
     atomic_write_json(out_folder / RESULT_FILE, result.to_dict())
     write_data_docs(result.to_dict(), docs_folder)
     return result
+
+
+def _trained(config: RunConfig, stages: Collection[str] | None) -> StageTable:
+    return {name: stage for name, stage in config.stages.items() if stages is None or name in stages}
+
+
+def _used(config: RunConfig, stages: Collection[str] | None) -> StageTable:
+    """The stages whose settings say how long a sample is: all, if the dataset is only evaluated on."""
+    return _trained(config, stages) or config.stages
 
 
 class _Counts:
@@ -150,7 +174,8 @@ def _judge_rows(parts: IndexParts, config: RunConfig, stages: StageTable, counts
         first = 0
         for part, batch in parts.read(None):
             others = copies.of_rows(first, batch.num_rows)
-            lines, samples = _frames(part, batch, stages or config.stages, others, places)
+            lines = _readable(part, index_tables.lines_frame, batch)
+            samples = _readable(part, index_tables.samples_frame, batch, stages, others, places)
             judge.add("lines", lines)
             judge.add("samples", samples[list(index_tables.SAMPLE_COLUMNS)])
             counts.add(lines, samples)
@@ -158,14 +183,25 @@ def _judge_rows(parts: IndexParts, config: RunConfig, stages: StageTable, counts
     return judge
 
 
-def _frames(
-    part: str,
-    batch: "pa.RecordBatch",
-    stages: StageTable,
-    others: Mapping[str, np.ndarray],
-    places: Mapping[int, str],
-) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """The tables `lines` and `samples` of a part.
+def profile_of(parts: IndexParts, stages: StageTable) -> Profile:
+    """What a dataset consists of; its lengths are those in the stage that needs most.
+
+    Raises:
+        DataError: columns are missing or have another type, or a part of the index cannot be read.
+    """
+    unfit = [row["column"] for row in index_tables.schema_frame(parts.schema).to_dict("records") if not row["fits"]]
+    if unfit:
+        raise DataError(
+            f"the index has no column {unfit[0]} of the type that this version of vl3 reads. Build the dataset again."
+        )
+    profile = Profile()
+    for part, batch in parts.read(None):
+        profile.add(_readable(part, index_tables.samples_frame, batch, stages, {}, {}))
+    return profile
+
+
+def _readable(part: str, make: "Callable[..., pd.DataFrame]", *arguments: Any) -> "pd.DataFrame":
+    """A table of a part of the index.
 
     Raises:
         DataError: the part has values that no build writes.
@@ -173,7 +209,7 @@ def _frames(
     import pyarrow as pa
 
     try:
-        return index_tables.lines_frame(batch), index_tables.samples_frame(batch, stages, others, places)
+        return make(*arguments)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{part} of the index cannot be read ({error}). Build the dataset again.") from error
 

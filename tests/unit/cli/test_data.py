@@ -159,6 +159,27 @@ def test_validate_judges_the_whole_dataset(
 
 
 @pytest.mark.slow  # Great Expectations takes seconds to import
+@pytest.mark.parametrize("as_uri", [False, True])
+def test_validate_tells_how_data_differ_from_a_former_dataset(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], as_uri: bool
+) -> None:
+    options = [*options, "--set", "data.holdout_fraction=0"]
+    former, lines = tmp_path / "former", data / "annotations" / "train.jsonl"
+    lines.write_text("".join(json.dumps({"id": str(n), "conversations": TURNS}) + "\n" for n in range(20)))
+    assert run(["data", "build", "--data", str(data), "--out", str(former), *options]) == 0
+    with lines.open("a") as file:
+        file.writelines(
+            json.dumps({"id": f"p{n}", "image": ["red.png"], "conversations": PICTURE}) + "\n" for n in range(9)
+        )
+    address = former.as_uri() if as_uri else str(former)
+    run(["data", "validate", "--data", str(data), "--against", address, *options])
+    out = capsys.readouterr().out
+    assert "warning: drift: 3 of 6 rows of drift: mix or lengths differ from the former build" in out
+    assert run(["data", "validate", "--data", str(data), "--against", str(tmp_path), *options]) == 3
+    assert f"{tmp_path} is not a complete dataset" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # Great Expectations takes seconds to import
 def test_markup_in_data_is_text_on_every_page(data: Path, options: list[str], tmp_path: Path) -> None:
     """In ids, sources, categories, speakers, texts, names of files, and in the file of annotations itself."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
@@ -244,6 +265,8 @@ def test_import_says_what_it_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert run(["data", "import", "pdfa_eng", "--root", str(root), "--out", str(tmp_path / "b")]) != 0
     assert "pdfa_eng cannot be imported: its pages are PDF" in capsys.readouterr().err
+
+
 def test_show_writes_a_page_of_samples(
     data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

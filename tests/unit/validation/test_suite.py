@@ -16,7 +16,7 @@ from vl3.data.sample.problems import ProblemKind
 from vl3.errors import DataError, StorageError
 from vl3.recipes.catalog import get_recipe
 from vl3.validation.result import ValidationResult
-from vl3.validation.suite import validate_index
+from vl3.validation.suite import profile_of, validate_index
 
 Rows = list[IndexRow]
 Validate = Callable[[Rows], ValidationResult]
@@ -399,3 +399,25 @@ def test_data_serve_the_stages_that_are_trained_and_no_others(
     assert evaluated.passed
     pages = {page.stem for page in evaluated.docs_folder.glob("*.html")}
     assert pages == {"index", "schema", "lines", "samples", "dataset", "heldout"}
+
+
+def test_drift_from_the_former_build_is_a_warning(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    before = profile_of(parts_of_table(make_table(rows)), config.stages)
+    same = validate_index(parts_of_table(make_table(rows)), config, tmp_path / "same", before=before)
+    assert (same.critical, same.warnings) == ((), ())
+    for row in rows:
+        if row.split == "train":
+            row.text_tokens = 4 * row.text_tokens
+    longer = validate_index(parts_of_table(make_table(rows)), config, tmp_path / "longer", before=before)
+    assert _checks(longer) == {"drift": "warning"}
+    (finding,) = longer.warnings
+    assert [row.where for row in finding.rows] == ["train/longest_tokens"]
+    assert finding.rows[0].reason.startswith("samples_before=100, samples_now=100, stability_index=")
+    assert "drift" in (longer.docs_folder / "drift.html").read_text()
+
+
+def test_what_a_dataset_consists_of_is_asked_only_of_an_index(config: RunConfig) -> None:
+    with pytest.raises(DataError, match="the index has no column sample_id of the type"):
+        profile_of(parts_of_table(pa.table({"where": ["t:1"]})), config.stages)
