@@ -11,6 +11,7 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +53,7 @@ def _whole(rng: np.random.Generator, first: int, count: int) -> pa.Table:
     table = synthetic_rows(rng, "stage 4", first, count)
     frames, images = table["num_frames"].to_numpy(), table["num_images"].to_numpy()
     has_media, numbers = (frames > 0) | (images > 0), range(first, first + count)
-    columns = {name: table[name] for name in table.column_names}
+    columns: dict[str, Any] = {name: table[name] for name in table.column_names}
     columns |= {
         "split": pa.array(["train" if number % _HELD_OUT_EVERY else "heldout" for number in numbers]),
         "where": pa.array([f"annotations/train.jsonl:{number + 1}" for number in numbers]),

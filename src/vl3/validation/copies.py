@@ -9,7 +9,7 @@ Legend: K keys · R rows of a batch.
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,6 +90,7 @@ class Copies:
         return np.unique(np.concatenate(list(named.values())))
 
     def _add(self, batch: "pa.RecordBatch", keys: Spill) -> None:
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         first = self.num_lines
@@ -98,7 +99,7 @@ class Copies:
         is_usable = pc.and_(pc.is_null(batch["problem"]), pc.is_null(batch["problem_kind"]))
         rows = first + np.flatnonzero(is_usable.to_numpy(zero_copy_only=False))
         batch = batch.filter(is_usable)
-        is_heldout = pc.fill_null(pc.equal(_text(batch["split"]), "heldout"), False)
+        is_heldout = pc.fill_null(pc.equal(_text(batch["split"]), pa.scalar("heldout")), False)
         owners = rows.astype(np.uint64) * 8 + is_heldout.to_numpy(zero_copy_only=False).astype(np.uint64)
         for kind, name in ((_ID, "sample_id"), (_CONTENT, "content_sha256")):
             _add_keys(batch[name], owners, kind, keys)
@@ -107,24 +108,25 @@ class Copies:
         _add_keys(pc.list_flatten(files), owners[places], _FILE, keys)
 
 
-def _text(column: "pa.Array") -> "pa.Array":
+def _text(column: Any) -> Any:
     """As plain text: a column without any value has no type, another may be coded."""
     import pyarrow as pa
 
     return column.cast(pa.string())
 
 
-def _add_keys(texts: "pa.Array", owners_K: np.ndarray, kind: int, keys: Spill) -> None:
+def _add_keys(texts: Any, owners_K: np.ndarray, kind: int, keys: Spill) -> None:
     """Add the keys of some texts; null and empty ones have none.
 
     A picture that is trained on again and again needs one key a batch, because its first training row is all that is
     asked for.
     """
     import pandas as pd
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = _text(texts)
-    is_known = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
+    is_known = pc.fill_null(pc.greater(pc.binary_length(texts), pa.scalar(0)), False)
     values = texts.filter(is_known).to_numpy(zero_copy_only=False)
     found_K = np.zeros(len(values), dtype=_KEY)
     if not len(found_K):

@@ -144,8 +144,8 @@ def samples_frame(
     frame.loc[~(frame["num_frames"].fillna(0) > 0), list(_VIDEO_COLUMNS)] = math.nan
     frame["seconds_per_frame"] = frame["duration_seconds"] / frame["num_frames"]
     _add_lengths(frame, stages)
-    for name, column in others.items():
-        frame[name] = _named(column[is_usable], places)
+    for name, rows in others.items():
+        frame[name] = _named(rows[is_usable], places)
     _add_unknown(frame, has_media, frame["num_frames"].fillna(0) > 0)
     frame["negative_facts"] = _names_where({name: frame[name] < 0 for name in _COUNTS}, len(frame))
     return frame
