@@ -46,11 +46,12 @@ def write_synthetic(folder: Path, like: str, samples: int, *, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     with pq.ParquetWriter(folder / INDEX_NAME, index_schema(), compression="zstd") as writer:
         for first in range(0, samples, _BATCH_ROWS):
-            writer.write_table(_batch(rng, like, first, min(_BATCH_ROWS, samples - first)))
+            writer.write_table(synthetic_rows(rng, like, first, min(_BATCH_ROWS, samples - first)))
     atomic_write_json(folder / SUMMARY_NAME, {"lines": samples})
 
 
-def _batch(rng: np.random.Generator, like: str, first: int, count: int) -> pa.Table:
+def synthetic_rows(rng: np.random.Generator, like: str, first: int, count: int) -> pa.Table:
+    """Rows [first, first + count) as a table."""
     names = list(MIXTURES[like])
     codes = rng.choice(len(names), count, p=list(MIXTURES[like].values())).astype(np.int32)
     text, image, video, kept, frames = _stage_2(rng, names, codes) if like == "stage 2" else _stage_4(rng, names, codes)
@@ -68,7 +69,7 @@ def _batch(rng: np.random.Generator, like: str, first: int, count: int) -> pa.Ta
         ).cast(pa.string()),
         "offset_bytes": numbers % _PER_SHARD * 200_192,
         "length_bytes": np.full(count, 200_192),
-        "sha256": _digests(rng, count),
+        "sha256": digests(rng, count),
         "num_images": (image > 0).astype(np.int64),
         "num_frames": frames,
         "text_tokens": text,
@@ -115,7 +116,7 @@ def _one_text(text: str, count: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), pa.array([text])).cast(pa.string())
 
 
-def _digests(rng: np.random.Generator, count: int) -> pa.Array:
+def digests(rng: np.random.Generator, count: int) -> pa.Array:
     """Random digests as hexadecimal text."""
     digits = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[rng.integers(0, 16, 64 * count, dtype=np.uint8)]
     starts = np.arange(0, 64 * count + 1, 64, dtype=np.int32)

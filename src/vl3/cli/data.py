@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl3.cli import data_make
+from vl3.cli import data_make, data_pages
 from vl3.cli.output import AsJson, print_json, print_table
 from vl3.cli.progress import shown_progress
 from vl3.cli.recipe import Overrides
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Datasets: sample corpus, checks, building, planning.", no_args_is_help=True)
 app.add_typer(data_make.app, name="make")
+app.command()(data_pages.show)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose limits apply.")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with annotations/train.jsonl and the media.")]
@@ -74,6 +75,10 @@ def validate(
     data: DataFolder,
     annotations: Annotated[Path | None, typer.Option(help="Check only the lines of this file.")] = None,
     docs: Annotated[Path, typer.Option(help="Folder for the Data Docs.")] = Path("build/validation"),
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Former dataset, as folder or URI: tell how mix and lengths differ."),
+    ] = None,
     recipe: Recipe = "tiny",
     overrides: Overrides = None,
 ) -> None:
@@ -88,7 +93,7 @@ def validate(
         _print_findings(dataset, docs, summary)
         if annotations is None:
             _print_split(summary, config)
-            _judge(dataset, config, docs)
+            _judge(dataset, config, docs, _former(against, Path(folder, "former")) if against else None)
     refused = summary.lines - summary.samples
     if annotations is not None and refused > config.data.max_bad_fraction * summary.lines:
         raise DataError(
@@ -232,7 +237,24 @@ def _identity(uri: str, config: RunConfig) -> str:
     )
 
 
-def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
+def _former(address: str, folder: Path) -> Path:
+    """A folder with what is compared of a dataset: its index and its summary.
+
+    Raises:
+        StorageError: the store has no such dataset or fails.
+    """
+    from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME
+    from vl3.store.objects import open_store
+
+    if "://" not in address:
+        return Path(address)
+    folder.mkdir()
+    for name in (INDEX_NAME, SUMMARY_NAME):
+        open_store(address).get_file(name, folder / name)
+    return folder
+
+
+def _judge(dataset: Path, config: RunConfig, docs: Path, against: Path | None) -> None:
     """Run the validation suite on the index; print its warnings.
 
     Raises:
@@ -240,7 +262,7 @@ def _judge(dataset: Path, config: RunConfig, docs: Path) -> None:
     """
     from vl3.validation.suite import validate_dataset
 
-    result = validate_dataset(dataset, config, docs)
+    result = validate_dataset(dataset, config, docs, against=against)
     for finding in result.warnings:
         print(f"warning: {finding.check}: {finding.message}")
     result.require_passed()

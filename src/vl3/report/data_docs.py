@@ -18,9 +18,11 @@ _TABLES = {
     "schema": "the columns of the index",
     "lines": "all annotation lines, also the refused ones",
     "samples": "the samples that are used",
+    "dataset": "the dataset as a whole",
     "mixture": "the kinds of a stage's mixture",
     "stages": "the training stages",
     "heldout": "the held-out samples by category",
+    "drift": "the mix and the measures, compared with the former build",
 }
 """What a row of each table is."""
 
@@ -40,13 +42,13 @@ def write_data_docs(validation: dict[str, Any], folder: Path) -> Path:
     """
     tables = _tables(validation)
     for table in tables:
-        left_out = validation["left_out"] if table["name"] == "lines" else []
+        left_out = validation["left_out"][:MAX_SHOWN_ROWS] if table["name"] == "lines" else []
         page = render(
             "data_docs_table.html.j2",
             title=f"Data Docs · {table['name']}",
             table=table,
-            left_out=left_out[:MAX_SHOWN_ROWS],
-            not_shown=max(0, len(left_out) - MAX_SHOWN_ROWS),
+            left_out=left_out,
+            not_shown=validation["facts"].get("refused", 0) - len(left_out) if left_out else 0,
         )
         atomic_write_text(folder / table["page"], page)
     page = render("data_docs_index.html.j2", title="Data Docs", validation=validation, tables=tables)

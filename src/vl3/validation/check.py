@@ -14,7 +14,7 @@ class Check:
     name: str
     """Name in findings and Data Docs."""
     table: str
-    """`schema`, `lines`, `samples`, `mixture`, `stages` or `heldout` (see index_tables)."""
+    """`schema`, `lines`, `samples`, `dataset`, `mixture`, `stages`, `heldout` or `drift` (see index_tables)."""
     expectation: str
     """Name of a class in great_expectations.expectations."""
     arguments: dict[str, Any]

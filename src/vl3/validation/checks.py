@@ -4,13 +4,12 @@ A critical failure refuses the dataset; a warning is only reported. Lines that t
 listed: up to `data.max_bad_fraction` of all lines they are a warning, above it they are critical.
 """
 
-from collections.abc import Iterable
-
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.problems import ProblemKind
 from vl3.validation.check import CRITICAL, WARNING, Check, among, between, empty
+from vl3.validation.profile import STABILITY_BOUND
 
 MAX_ASPECT_RATIO = 200
 """Above it one side would become smaller than a patch at any budget (the limit of the released processor)."""
@@ -28,17 +27,16 @@ FAR_FROM_ASKED = 10
 """Factor between the share in the mixture and in the data above which samples repeat often, or many are unused."""
 
 
-def all_checks(config: RunConfig, *, bad_severity: str, kinds: Iterable[str] = ()) -> list[Check]:
+def all_checks(config: RunConfig, *, bad_severity: str) -> list[Check]:
     """Every check for a run.
 
     Args:
         config: limits, mixtures and the wanted number of held-out samples.
         bad_severity: severity of refused lines: `warning` up to the tolerated share, else `critical`.
-        kinds: the kinds of problem in the index, so that each has a check.
     """
     return [
         *schema_checks(),
-        *_line_checks(bad_severity, kinds),
+        *_line_checks(bad_severity),
         *_structure_checks(),
         *_size_checks(),
         *_video_checks(),
@@ -46,6 +44,7 @@ def all_checks(config: RunConfig, *, bad_severity: str, kinds: Iterable[str] = (
         *_identity_checks(),
         *_mixture_checks(),
         *_heldout_checks(config),
+        *_drift_checks(),
     ]
 
 
@@ -82,9 +81,7 @@ _KIND_MEANINGS = {
 }
 
 
-def _line_checks(severity: str, kinds: Iterable[str]) -> list[Check]:
-    names = list(dict.fromkeys([*(kind.value for kind in ProblemKind), *kinds]))
-    meanings = {kind.value: meaning for kind, meaning in _KIND_MEANINGS.items()}
+def _line_checks(severity: str) -> list[Check]:
     undecided = Check(
         name="problem_known",
         table="lines",
@@ -95,18 +92,24 @@ def _line_checks(severity: str, kinds: Iterable[str]) -> list[Check]:
         reason_columns=("problem", "problem_kind"),
     )
     refused = [
-        Check(
-            name=f"refused_{name}",
-            table="lines",
-            expectation="ExpectColumnValuesToNotBeInSet",
-            arguments={"column": "problem_kind", "value_set": [name]},
-            severity=severity,
-            meaning=f"{meanings.get(name, f'lines are refused as {name}')}. They are left out; correct or drop them",
-            reason_columns=("problem",),
-        )
-        for name in names
+        _refused(kind.value, "ExpectColumnValuesToNotBeInSet", [kind.value], severity, meaning)
+        for kind, meaning in _KIND_MEANINGS.items()
     ]
-    return [undecided, *refused]
+    known = [kind.value for kind in _KIND_MEANINGS]
+    other = _refused("other", "ExpectColumnValuesToBeInSet", known, severity, "lines have another problem")
+    return [undecided, *refused, other]
+
+
+def _refused(name: str, expectation: str, kinds: list[str], severity: str, meaning: str) -> Check:
+    return Check(
+        name=f"refused_{name}",
+        table="lines",
+        expectation=expectation,
+        arguments={"column": "problem_kind", "value_set": kinds},
+        severity=severity,
+        meaning=f"{meaning}. They are left out; correct or drop them",
+        reason_columns=("problem",),
+    )
 
 
 def _structure_checks() -> list[Check]:
@@ -140,15 +143,19 @@ def _structure_checks() -> list[Check]:
         CRITICAL,
         f"samples were kept although facts about them are unknown, so nothing says that they are good. {_AGAIN}",
     )
-    has_samples = Check(
-        name="has_samples",
-        table="samples",
-        expectation="ExpectTableRowCountToBeBetween",
-        arguments={"min_value": 1},
-        severity=CRITICAL,
-        meaning="there is no usable sample. Look at the refused lines",
+    negative = empty(
+        "facts_not_negative", "negative_facts", CRITICAL, f"samples have counts or sizes below 0. {_AGAIN}"
     )
-    return [has_samples, *checks, *named, facts_known]
+    has_samples = between(
+        "has_samples",
+        "samples",
+        1,
+        None,
+        CRITICAL,
+        "there is no usable sample. Look at the refused lines",
+        table="dataset",
+    )
+    return [*checks, *named, facts_known, negative, has_samples]
 
 
 def _size_checks() -> list[Check]:
@@ -263,13 +270,11 @@ def _length_checks(config: RunConfig) -> list[Check]:
 
 def _identity_checks() -> list[Check]:
     return [
-        Check(
-            name="sample_id_unique",
-            table="samples",
-            expectation="ExpectColumnValuesToBeUnique",
-            arguments={"column": "sample_id"},
-            severity=CRITICAL,
-            meaning="sample ids are used twice, so one would hide the other. Give each sample its own id",
+        empty(
+            "sample_id_unique",
+            "same_id",
+            CRITICAL,
+            "sample ids are used twice, so one would hide the other. Give each sample its own id",
         ),
         empty("corrected", "warning", WARNING, "samples were corrected while reading. Check that this is intended"),
         empty(
@@ -369,4 +374,20 @@ def _heldout_checks(config: RunConfig) -> list[Check]:
             "held-out samples have no `chance`, so the gates will refuse the model for lack of evidence",
             table="heldout",
         ),
+    ]
+
+
+def _drift_checks() -> list[Check]:
+    return [
+        between(
+            "drift",
+            "stability_index",
+            None,
+            STABILITY_BOUND,
+            WARNING,
+            f"mix or lengths differ from the former build by a population stability index above {STABILITY_BOUND}, so "
+            "losses and scores of the two cannot be compared. Check that the change is intended",
+            table="drift",
+            reasons=("samples_before", "samples_now"),
+        )
     ]

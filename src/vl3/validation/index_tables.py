@@ -1,10 +1,18 @@
-"""Turns the dataset index into the small tables that the expectations check. Each derived column is for one check."""
+"""Turns the dataset index into the tables that the expectations check. Each derived column is for one check.
+
+Tables of rows (lines, samples) are made of one part of the index at a time; the others of counts over all parts.
+"""
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vl3.config.stages import StageTable
+from vl3.validation.copies import LINKS
+from vl3.validation.profile import Profile, drift_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,23 +72,35 @@ KNOWN_COLUMNS = (
     "seconds_per_frame",
 )
 """Columns of `samples` that must have a value in each row that they apply to."""
+_COUNTS = tuple(name for name, kind in COLUMN_KINDS.items() if kind == "number" and name != "chance")
+"""Columns of numbers that cannot be negative."""
 MIXTURE_COLUMNS = ["stage", "kind", "samples", "exact_samples", "asked_share", "data_share", "oversampling"]
 UNKNOWN = "unknown"
 """Value of a fact that was not established, so that its check fails."""
 
 
-def schema_frame(table: "pa.Table") -> "pd.DataFrame":
+SAMPLE_COLUMNS = (
+    "where",
+    *(name for name, kind in COLUMN_KINDS.items() if kind == "truth"),
+    *(*_NAMED_COLUMNS, *_IMAGE_COLUMNS, *_VIDEO_COLUMNS, *LINKS),
+    *("supervised_tokens", "longest_tokens", "visual_tokens", "seconds_per_frame", "chance"),
+    *("warning", "unknown_keys", "unknown_facts", "negative_facts"),
+)
+"""Columns of `samples` that a check looks at. Great Expectations copies every column it is given, for each check."""
+
+
+def schema_frame(schema: "pa.Schema") -> "pd.DataFrame":
     """One row per required column: column, asked, found (`missing` if it does not exist), fits."""
     import pandas as pd
 
     rows = []
     for column, asked in COLUMN_KINDS.items():
-        found = _kind(table.schema.field(column).type) if column in table.column_names else "missing"
+        found = _kind(schema.field(column).type) if column in schema.names else "missing"
         rows.append({"column": column, "asked": asked, "found": found, "fits": found in (asked, "null")})
     return pd.DataFrame(rows)
 
 
-def lines_frame(table: "pa.Table") -> "pd.DataFrame":
+def lines_frame(batch: "pa.RecordBatch") -> "pd.DataFrame":
     """One row per annotation line, including refused ones: where, problem_kind, problem, undecided.
 
     undecided is set for a line with a kind of problem but no reason, or a reason without a kind: readers of the index
@@ -88,26 +108,32 @@ def lines_frame(table: "pa.Table") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    frame = table.select(["where", "problem_kind", "problem"]).to_pandas()
+    frame = batch.select(["where", "problem_kind", "problem"]).to_pandas()
     is_undecided = frame["problem"].isna() != frame["problem_kind"].isna()
     frame["undecided"] = pd.Series(None, index=frame.index, dtype=object).mask(is_undecided, UNKNOWN)
     return frame
 
 
-def samples_frame(table: "pa.Table", stages: StageTable) -> "pd.DataFrame":
+def samples_frame(
+    batch: "pa.RecordBatch", stages: StageTable, others: Mapping[str, np.ndarray], places: Mapping[int, str]
+) -> "pd.DataFrame":
     """One row per usable sample (not refused), with the derived columns.
 
     longest_tokens and visual_tokens are the values for the stage that needs most; seconds_per_frame is the gap between
-    two sampled frames; first_copy is the first line of the same split with the same content, if that is another line;
-    held_out_copy is, for a held-out sample, a training line with the same content or one of its files.
+    two sampled frames. A fact about the annotation that is null is the text `unknown` instead; unknown_facts names the
+    KNOWN_COLUMNS that have no value in the row, or one that is not finite, and negative_facts the counts below 0.
 
-    A fact about the annotation that is null is the text `unknown` instead; unknown_facts names the KNOWN_COLUMNS that
-    have no value in the row, or one that is not finite.
+    Args:
+        batch: some rows of the index.
+        stages: the stages whose settings decide how long a sample is.
+        others: for each of LINKS, the other row of each row of the batch, or -1.
+        places: the annotation line of other rows, where it is known.
     """
     import pandas as pd
 
-    frame = table.to_pandas()
-    frame = frame[frame["problem"].isna() & frame["problem_kind"].isna()].reset_index(drop=True)
+    frame = batch.to_pandas()
+    is_usable = (frame["problem"].isna() & frame["problem_kind"].isna()).to_numpy()
+    frame = frame[is_usable].reset_index(drop=True)
     for column, kind in COLUMN_KINDS.items():
         if kind == "number":
             frame[column] = pd.to_numeric(frame[column]).astype("float64").replace([math.inf, -math.inf], math.nan)
@@ -118,9 +144,32 @@ def samples_frame(table: "pa.Table", stages: StageTable) -> "pd.DataFrame":
     frame.loc[~(frame["num_frames"].fillna(0) > 0), list(_VIDEO_COLUMNS)] = math.nan
     frame["seconds_per_frame"] = frame["duration_seconds"] / frame["num_frames"]
     _add_lengths(frame, stages)
-    _add_copies(frame)
+    for name, rows in others.items():
+        frame[name] = _named(rows[is_usable], places)
     _add_unknown(frame, has_media, frame["num_frames"].fillna(0) > 0)
+    frame["negative_facts"] = _names_where({name: frame[name] < 0 for name in _COUNTS}, len(frame))
     return frame
+
+
+def _named(others: np.ndarray, places: Mapping[int, str]) -> np.ndarray:
+    """The places of other rows, None where there is none, object (rows,)."""
+    names = np.full(len(others), None, dtype=object)
+    for number in np.flatnonzero(others >= 0).tolist():
+        other = int(others[number])
+        names[number] = places.get(other, f"row {other} of the index")
+    return names
+
+
+def _names_where(masks: "Mapping[str, pd.Series]", count: int) -> np.ndarray:
+    """For each row the names whose mask is set, with commas between; None for a row without any. object (rows,).
+
+    Masks a: yes no no, b: yes yes no give `a, b`, `b` and None.
+    """
+    names = np.full(count, None, dtype=object)
+    for name, mask in masks.items():
+        for number in np.flatnonzero(mask.to_numpy()).tolist():
+            names[number] = name if names[number] is None else f"{names[number]}, {name}"
+    return names
 
 
 def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.Series") -> None:
@@ -128,16 +177,11 @@ def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.S
 
     A video without a duration and a frame rate: `duration_seconds, source_fps, seconds_per_frame`.
     """
-    import pandas as pd
-
     applies = dict.fromkeys(_IMAGE_COLUMNS, has_media) | dict.fromkeys(
         (*_VIDEO_COLUMNS, "seconds_per_frame"), has_video
     )
-    names = pd.Series("", index=frame.index, dtype=object)
-    for column in KNOWN_COLUMNS:
-        missing = frame[column].isna() & applies.get(column, True)
-        names[missing] = names[missing] + f", {column}"
-    frame["unknown_facts"] = names.str.removeprefix(", ").astype(object).where(names != "", None)
+    missing = {column: frame[column].isna() & applies.get(column, True) for column in KNOWN_COLUMNS}
+    frame["unknown_facts"] = _names_where(missing, len(frame))
 
 
 def _add_lengths(frame: "pd.DataFrame", stages: StageTable) -> None:
@@ -173,25 +217,11 @@ def _row_max(columns: "list[pd.Series]") -> "pd.Series":
     return highest
 
 
-def _add_copies(frame: "pd.DataFrame") -> None:
-    """Add first_copy and held_out_copy: lines with the same content or the same files, by digest.
-
-    t:1 (train, text x, picture p), t:2 (train, x, p), h:1 (heldout, text y, pictures q and p): t:2 has first_copy t:1,
-    and h:1 has held_out_copy t:1, because of the picture p.
-    """
-    known = frame[frame["content_sha256"].notna()]
-    first = known.groupby(["split", "content_sha256"], sort=False)["where"].transform("first")
-    frame["first_copy"] = first.where(first != known["where"])
-    digests = frame["media_sha256"].fillna("") + " " + frame["content_sha256"].fillna("")
-    each = digests.astype(object).str.split().explode().dropna()
-    is_held_out = (frame["split"] == "heldout").reindex(each.index)
-    trained = each[~is_held_out].drop_duplicates()
-    places = dict(zip(trained, frame["where"].reindex(trained.index), strict=True))
-    held_out = each[is_held_out].map(places).dropna()
-    frame["held_out_copy"] = held_out.groupby(level=0).first().reindex(frame.index).astype(object)
+SourceCounts = Mapping[tuple[str, str, str], int]
+"""Number of usable samples of each (split, category, source)."""
 
 
-def mixture_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
+def mixture_frame(samples: SourceCounts, stages: StageTable) -> "pd.DataFrame":
     """One row per kind of a stage's mixture.
 
     asked_share is the kind's share in the mixture, data_share its share of the stage's usable training samples, and
@@ -203,11 +233,11 @@ def mixture_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame"
     """
     import pandas as pd
 
-    trained = samples[samples["split"] == "train"]
-    by_category = Counter(trained["category"])
-    by_kind = Counter(
-        f"{category}:{source}" for category, source in zip(trained["category"], trained["source"], strict=True)
-    )
+    by_category, by_kind = Counter[str](), Counter[str]()
+    for (split, category, source), count in samples.items():
+        if split == "train":
+            by_category[category] += count
+            by_kind[f"{category}:{source}"] += count
     rows: list[dict[str, Any]] = []
     for name, stage in stages.items():
         rows += _stage_rows(name, stage.mixture, by_category, by_kind)
@@ -247,17 +277,34 @@ def stages_frame(mixture: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
     return pd.DataFrame([{"stage": stage, "samples": samples[stage]} for stage in stages])
 
 
-def heldout_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
+def heldout_frame(samples: SourceCounts, without_chance: Mapping[str, int], stages: StageTable) -> "pd.DataFrame":
     """One row per category of a mixture or of the data: category, samples (held out), without_chance."""
     import pandas as pd
 
-    held_out = samples[samples["split"] == "heldout"]
-    counts = Counter(held_out["category"])
-    without_chance = Counter(held_out[held_out["chance"].isna()]["category"])
+    held_out = Counter[str]()
+    for (split, category, _), count in samples.items():
+        held_out[category] += count if split == "heldout" else 0
     asked = {kind.partition(":")[0] for stage in stages.values() for kind in stage.mixture}
-    categories = sorted(asked | set(samples["category"].dropna()))
-    rows = [{"category": name, "samples": counts[name], "without_chance": without_chance[name]} for name in categories]
+    rows = [
+        {"category": name, "samples": held_out[name], "without_chance": without_chance.get(name, 0)}
+        for name in sorted(asked | set(held_out))
+    ]
     return pd.DataFrame(rows, columns=["category", "samples", "without_chance"])
+
+
+def drift_frame(before: Profile, now: Profile) -> "pd.DataFrame":
+    """One row per split, for the mix and for each measure; see `drift_rows`."""
+    import pandas as pd
+
+    columns = ["split", "measure", "stability_index", "samples_before", "samples_now"]
+    return pd.DataFrame(drift_rows(before, now), columns=columns)
+
+
+def dataset_frame(samples: SourceCounts) -> "pd.DataFrame":
+    """One row: samples (usable ones)."""
+    import pandas as pd
+
+    return pd.DataFrame([{"dataset": "all", "samples": sum(samples.values())}])
 
 
 def _kind(kind: "pa.DataType") -> str:

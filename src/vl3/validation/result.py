@@ -39,7 +39,7 @@ class Finding:
     expectation: str
     """Name of the expectation in Great Expectations."""
     table: str
-    """The checked table: schema, lines, samples, mixture, stages or heldout."""
+    """The checked table: schema, lines, samples, dataset, mixture, stages, heldout or drift."""
     column: str
     """The checked column; empty for a whole table."""
     observed: str
@@ -101,7 +101,7 @@ class ValidationResult:
     checks: tuple[CheckOutcome, ...]
     """Every check that was run."""
     left_out: tuple[LeftOut, ...]
-    """Every refused line."""
+    """The first MAX_NAMED_ROWS refused lines; refused.jsonl of the dataset has all, and `facts` their number."""
     facts: dict[str, Any]
     """Counts to show: lines, refused, train, heldout, expectations, by category."""
     docs_folder: Path

@@ -1,19 +1,29 @@
-"""Runs the checks on the dataset index with Great Expectations, writes Data Docs and returns the findings."""
+"""Runs the checks on the dataset index with Great Expectations, writes Data Docs and returns the findings.
 
-import json
+The index is read twice, part by part: once for what rows have in common (vl3.validation.copies), once to judge them. So
+memory does not grow with the number of rows.
+"""
+
 import logging
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.run import RunConfig
 from vl3.config.stages import StageTable
+from vl3.data.build.parts import IndexParts, parts_of_dataset
+from vl3.errors import DataError
 from vl3.report.data_docs import write_data_docs
-from vl3.system.files import atomic_write_json, atomic_write_text, storage_errors
+from vl3.system.files import atomic_write_json, storage_errors
 from vl3.validation import index_tables
 from vl3.validation.check import CRITICAL, WARNING, Check
 from vl3.validation.checks import all_checks, schema_checks
+from vl3.validation.copies import Copies, places_of
+from vl3.validation.judge import INDEX_COLUMNS, Judge, exception_message
+from vl3.validation.profile import Profile, by_category, count_keys
 from vl3.validation.result import (
     DOCS_FOLDER,
     MAX_NAMED_ROWS,
@@ -28,7 +38,6 @@ from vl3.validation.rules import rule_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -37,161 +46,195 @@ EXPECTATIONS_FOLDER = "great_expectations"
 
 _Result = tuple[Check, dict[str, Any], int]
 """A check, its result as Great Expectations' JSON data, and the number of rows of its table."""
-_INDEX_COLUMNS = {
-    "schema": ("column",),
-    "lines": ("where",),
-    "samples": ("where",),
-    "mixture": ("stage", "kind"),
-    "stages": ("stage",),
-    "heldout": ("category",),
-}
-"""Columns that identify a row of each table."""
 
 
 def validate_dataset(
-    dataset_folder: Path, config: RunConfig, out_folder: Path, *, stages: Iterable[str] | None = None
+    dataset_folder: Path,
+    config: RunConfig,
+    out_folder: Path,
+    *,
+    stages: Collection[str] | None = None,
+    against: Path | None = None,
 ) -> ValidationResult:
-    """Check a built dataset; see `validate_index`. Raises DataError if the folder is not a complete dataset."""
-    from vl3.data.build.index import DatasetIndex
+    """Check a built dataset, and how far it differs from another one, `against`; see `validate_index`.
 
-    return validate_index(DatasetIndex.read(dataset_folder).table, config, out_folder, stages=stages)
+    Raises:
+        DataError: a folder is not a complete dataset, or a part of its index cannot be read.
+        StorageError: the output cannot be written.
+    """
+    before = profile_of(parts_of_dataset(against), _used(config, stages)) if against else None
+    return validate_index(parts_of_dataset(dataset_folder), config, out_folder, stages=stages, before=before)
 
 
 def validate_index(
-    table: "pa.Table | pd.DataFrame", config: RunConfig, out_folder: Path, *, stages: Iterable[str] | None = None
+    parts: IndexParts,
+    config: RunConfig,
+    out_folder: Path,
+    *,
+    stages: Collection[str] | None = None,
+    before: Profile | None = None,
 ) -> ValidationResult:
     """Check the index of a dataset, one row per annotation line (columns: index_tables.COLUMN_KINDS).
 
     Args:
-        table: the index, as a pyarrow table or pandas frame.
+        parts: the index.
         config: the limits, mixtures and number of held-out samples to compare with.
-        out_folder: gets `data_docs/index.html` and `validation.json`.
+        out_folder: gets `data_docs/index.html` and `validation.json`, and for a while some 70 bytes for each row.
         stages: names of the stages that will be trained on the dataset, whose mixtures it must serve; empty if it is
             only evaluated on, None for all of the configuration's.
+        before: what the former build consists of, if the two are to be compared.
 
     Returns:
         The findings. A refused dataset is a result, not an error (see ValidationResult.require_passed).
 
     Raises:
+        DataError: a part of the index cannot be read.
         StorageError: the output cannot be written.
     """
-    table = _as_table(table)
-    tables = {"schema": index_tables.schema_frame(table)}
-    checks = schema_checks()
-    if tables["schema"]["fits"].all():
-        tables |= _data_tables(
-            table, config, config.stages if stages is None else {name: config.stages[name] for name in stages}
-        )
-        bad_severity = _bad_severity(tables["lines"], config)
-        kinds = tables["lines"]["problem_kind"].dropna().unique()
-        checks = all_checks(config, bad_severity=bad_severity, kinds=map(str, kinds))
-    checks = [check for check in checks if check.table in tables]
     docs_folder = out_folder / DOCS_FOLDER
     with storage_errors(docs_folder):
         docs_folder.mkdir(parents=True, exist_ok=True)
-        results = _run(tables, checks, docs_folder / EXPECTATIONS_FOLDER)
-    result = _result(results, tables, docs_folder)
+    schema = index_tables.schema_frame(parts.schema)
+    counts = None
+    if schema["fits"].all():
+        counts = _Counts()
+        judge = _judge_rows(parts, config, _used(config, stages), counts, out_folder)
+        _judge_counts(judge, counts, _trained(config, stages))
+        if before is not None:
+            judge.add("drift", index_tables.drift_frame(before, counts.profile))
+    else:
+        judge = Judge(schema_checks())
+        judge.add("schema", schema)
+    judge.write(docs_folder / EXPECTATIONS_FOLDER)
+    result = _result(judge.results(), counts, docs_folder)
     atomic_write_json(out_folder / RESULT_FILE, result.to_dict())
     write_data_docs(result.to_dict(), docs_folder)
     return result
 
 
-def _as_table(table: "pa.Table | pd.DataFrame") -> "pa.Table":
+def _trained(config: RunConfig, stages: Collection[str] | None) -> StageTable:
+    return {name: stage for name, stage in config.stages.items() if stages is None or name in stages}
+
+
+def _used(config: RunConfig, stages: Collection[str] | None) -> StageTable:
+    """The stages whose settings say how long a sample is: all, if the dataset is only evaluated on."""
+    return _trained(config, stages) or config.stages
+
+
+class _Counts:
+    """What is added up over the parts of an index."""
+
+    def __init__(self) -> None:
+        self.lines = self.refused = 0
+        self.profile = Profile()
+        self.without_chance = Counter[str]()
+        self.unread_keys = Counter[str]()
+        self.left_out: list[LeftOut] = []
+        """The first of the refused lines."""
+
+    def add(self, lines: "pd.DataFrame", samples: "pd.DataFrame") -> None:
+        refused = lines[lines["problem"].notna()]
+        self.lines += len(lines)
+        self.refused += len(refused)
+        shown = refused.head(MAX_NAMED_ROWS - len(self.left_out))
+        self.left_out += [
+            LeftOut(where=str(where), kind=str(kind), reason=str(reason))
+            for where, kind, reason in zip(shown["where"], shown["problem_kind"], shown["problem"], strict=True)
+        ]
+        self.profile.add(samples)
+        unsure = samples[(samples["split"] == "heldout") & samples["chance"].isna()]
+        self.without_chance.update(Counter(unsure["category"]))
+        count_keys(self.unread_keys, samples["unknown_keys"])
+
+    def facts(self) -> dict[str, Any]:
+        """Counts to show."""
+        splits = Counter[str]()
+        for (split, _, _), count in self.profile.samples.items():
+            splits[split] += count
+        unread = sorted(self.unread_keys.items(), key=lambda item: (-item[1], item[0]))[:MAX_NAMED_ROWS]
+        return {
+            "lines": self.lines,
+            "refused": self.refused,
+            "train": splits["train"],
+            "heldout": splits["heldout"],
+            "by_category": by_category(self.profile.samples),
+            "unread_keys": dict(unread),
+        }
+
+
+def _judge_rows(parts: IndexParts, config: RunConfig, stages: StageTable, counts: _Counts, folder: Path) -> Judge:
+    """Judge the schema and every row of the index, and count."""
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".copies-", dir=folder))
+        copies = stack.enter_context(Copies(parts, Path(scratch)))
+        places = places_of(copies.first_others(MAX_NAMED_ROWS), parts)
+        is_tolerated = copies.num_refused <= config.data.max_bad_fraction * copies.num_lines
+        judge = Judge(all_checks(config, bad_severity=WARNING if is_tolerated else CRITICAL))
+        judge.add("schema", index_tables.schema_frame(parts.schema))
+        first = 0
+        for part, batch in parts.read(None):
+            others = copies.of_rows(first, batch.num_rows)
+            lines = _readable(part, index_tables.lines_frame, batch)
+            samples = _readable(part, index_tables.samples_frame, batch, stages, others, places)
+            judge.add("lines", lines)
+            judge.add("samples", samples[list(index_tables.SAMPLE_COLUMNS)])
+            counts.add(lines, samples)
+            first += batch.num_rows
+    return judge
+
+
+def profile_of(parts: IndexParts, stages: StageTable) -> Profile:
+    """What a dataset consists of; its lengths are those in the stage that needs most.
+
+    Raises:
+        DataError: columns are missing or have another type, or a part of the index cannot be read.
+    """
+    unfit = [row["column"] for row in index_tables.schema_frame(parts.schema).to_dict("records") if not row["fits"]]
+    if unfit:
+        raise DataError(
+            f"the index has no column {unfit[0]} of the type that this version of vl3 reads. Build the dataset again."
+        )
+    profile = Profile()
+    for part, batch in parts.read(None):
+        profile.add(_readable(part, index_tables.samples_frame, batch, stages, {}, {}))
+    return profile
+
+
+def _readable(part: str, make: "Callable[..., pd.DataFrame]", *arguments: Any) -> "pd.DataFrame":
+    """A table of a part of the index.
+
+    Raises:
+        DataError: the part has values that no build writes.
+    """
     import pyarrow as pa
 
-    return table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
+    try:
+        return make(*arguments)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{part} of the index cannot be read ({error}). Build the dataset again.") from error
 
 
-def _data_tables(table: "pa.Table", config: RunConfig, stages: StageTable) -> "dict[str, pd.DataFrame]":
-    """The tables by name; without a usable sample there is nothing to compare with the stages' mixtures."""
-    samples = index_tables.samples_frame(table, stages or config.stages)
-    tables = {"lines": index_tables.lines_frame(table), "samples": samples}
-    if len(samples):
-        if stages:
-            mixture = index_tables.mixture_frame(samples, stages)
-            tables |= {"mixture": mixture, "stages": index_tables.stages_frame(mixture, stages)}
-        tables["heldout"] = index_tables.heldout_frame(samples, stages)
-    return tables
-
-
-def _bad_severity(lines: "pd.DataFrame", config: RunConfig) -> str:
-    num_bad = int(lines["problem"].notna().sum())
-    return WARNING if num_bad <= config.data.max_bad_fraction * len(lines) else CRITICAL
-
-
-def _run(tables: "Mapping[str, pd.DataFrame]", checks: Iterable[Check], json_folder: Path) -> list[_Result]:
-    """Run the checks table by table; Great Expectations' own results are kept as `<table>.json`."""
-    context = _context()
-    source = context.data_sources.add_pandas("dataset_index")
-    by_name = {check.name: check for check in checks}
-    results: list[_Result] = []
-    for name, frame in tables.items():
-        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-        own = [check for check in by_name.values() if check.table == name]
-        outcome = _definition(context, name, batch, own).run(
-            batch_parameters={"dataframe": frame}, result_format=_result_format(name, own)
-        )
-        found = outcome.to_json_dict()
-        for one in found["results"]:
-            check = by_name[one["expectation_config"]["meta"]["check"]]
-            results.append((check, one, len(frame)))
-        # No `<`, in case that somebody serves it as a page.
-        text = json.dumps(_shortened(found), indent=1, default=str).replace("<", "\\u003c")
-        atomic_write_text(json_folder / f"{name}.json", text + "\n")
-    return results
-
-
-def _shortened(value: Any) -> Any:
-    """The same data with at most MAX_NAMED_ROWS items in each list: a column may fail in millions of rows."""
-    if isinstance(value, dict):
-        return {name: _shortened(inner) for name, inner in value.items()}
-    return [_shortened(inner) for inner in value[:MAX_NAMED_ROWS]] if isinstance(value, list) else value
-
-
-def _context() -> Any:
-    """A context in memory, without analytics, progress bars and pages of its own, which load parts from other hosts."""
-    import great_expectations as gx
-    from great_expectations.data_context.types import base
-
-    project = base.DataContextConfig(
-        store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
-        analytics_enabled=False,
-        progress_bars=base.ProgressBarsConfig(globally=False, metric_calculations=False),
-    )
-    return gx.get_context(mode="ephemeral", project_config=project)
-
-
-def _definition(context: Any, name: str, batch: Any, checks: Iterable[Check]) -> Any:
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-
-    suite = gx.ExpectationSuite(name=name)
-    for check in checks:
-        expectation = getattr(gxe, check.expectation)
-        meta = {"check": check.name, "notes": {"format": "string", "content": [f"fails if {check.meaning}."]}}
-        suite.add_expectation(expectation(**check.arguments, severity=check.severity, meta=meta))
-    context.suites.add(suite)
-    return context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
-
-
-def _result_format(table: str, checks: Iterable[Check]) -> dict[str, Any]:
-    """Ask for all failing rows, with the columns that identify them and give the reason."""
-    columns = [*_INDEX_COLUMNS[table], *(column for check in checks for column in check.reason_columns)]
-    return {
-        "result_format": "COMPLETE",
-        "unexpected_index_column_names": list(dict.fromkeys(columns)),
-        "return_unexpected_index_query": False,
-    }
+def _judge_counts(judge: Judge, counts: _Counts, stages: StageTable) -> None:
+    """Judge the dataset as a whole; without a usable sample there is nothing to compare with the stages' mixtures."""
+    samples = counts.profile.samples
+    judge.add("dataset", index_tables.dataset_frame(samples))
+    if not samples:
+        return
+    if stages:
+        mixture = index_tables.mixture_frame(samples, stages)
+        judge.add("mixture", mixture)
+        judge.add("stages", index_tables.stages_frame(mixture, stages))
+    judge.add("heldout", index_tables.heldout_frame(samples, counts.without_chance, stages))
 
 
 def _finding(check: Check, outcome: Mapping[str, Any], total: int) -> Finding:
     details = outcome["result"]
     column = check.arguments.get("column", "")
     rows = tuple(_failing_row(check, column, row) for row in details.get("unexpected_index_list") or ())
-    failure = _exception(outcome.get("exception_info") or {})
-    count = details.get("unexpected_count", total)
+    failure = exception_message(outcome.get("exception_info") or {})
+    count = total if failure else details["unexpected_count"]
     problem = f"the check could not be run ({failure})" if failure else check.meaning
-    share = f"{count} of {total} rows of {check.table}" if column else check.table
+    share = f"{count} of {total} rows of {check.table}"
     return Finding(
         check=check.name,
         severity=CRITICAL if failure else check.severity,
@@ -207,7 +250,7 @@ def _finding(check: Check, outcome: Mapping[str, Any], total: int) -> Finding:
 
 
 def _failing_row(check: Check, column: str, row: Mapping[str, Any]) -> FailingRow:
-    where = "/".join(str(row[name]) for name in _INDEX_COLUMNS[check.table])
+    where = "/".join(str(row[name]) for name in INDEX_COLUMNS[check.table])
     if check.reason_columns == ("problem",):
         return FailingRow(where=where, reason=str(row["problem"]))
     shown = {name: row[name] for name in (*check.reason_columns, column) if name in row}
@@ -223,21 +266,11 @@ def _short(value: Any) -> str:
 
 
 def _observed(details: Mapping[str, Any]) -> str:
-    if "observed_value" in details:
-        return str(details["observed_value"])
     values = dict.fromkeys(str(value) for value in details.get("partial_unexpected_list", ()))
     return ", ".join(list(values)[:5])
 
 
-def _exception(info: Mapping[str, Any]) -> str:
-    """The message of an exception inside Great Expectations; the structure differs for one and for several."""
-    for part in (info, *(value for value in info.values() if isinstance(value, Mapping))):
-        if part.get("raised_exception"):
-            return str(part.get("exception_message"))
-    return ""
-
-
-def _result(results: list[_Result], tables: "Mapping[str, pd.DataFrame]", docs_folder: Path) -> ValidationResult:
+def _result(results: list[_Result], counts: _Counts | None, docs_folder: Path) -> ValidationResult:
     findings = [_finding(check, outcome, total) for check, outcome, total in results if not outcome["success"]]
     critical = tuple(finding for finding in findings if finding.severity == CRITICAL)
     for finding in findings:
@@ -248,8 +281,8 @@ def _result(results: list[_Result], tables: "Mapping[str, pd.DataFrame]", docs_f
         critical=critical,
         warnings=tuple(finding for finding in findings if finding.severity != CRITICAL),
         checks=tuple(_outcome(check, failed.get(check.name), total) for check, _, total in results),
-        left_out=_left_out(tables.get("lines")),
-        facts=_facts(tables, len(results)),
+        left_out=tuple(counts.left_out) if counts else (),
+        facts={"expectations": len(results), **(counts.facts() if counts else {})},
         docs_folder=docs_folder,
     )
 
@@ -265,27 +298,3 @@ def _outcome(check: Check, finding: Finding | None, total: int) -> CheckOutcome:
         count=finding.count if finding else 0,
         total=total,
     )
-
-
-def _left_out(lines: "pd.DataFrame | None") -> tuple[LeftOut, ...]:
-    if lines is None:
-        return ()
-    refused = lines[lines["problem"].notna()]
-    return tuple(
-        LeftOut(where=str(where), kind=str(kind), reason=str(reason))
-        for where, kind, reason in zip(refused["where"], refused["problem_kind"], refused["problem"], strict=True)
-    )
-
-
-def _facts(tables: "Mapping[str, pd.DataFrame]", num_checks: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"expectations": num_checks}
-    if "samples" not in tables:
-        return facts
-    lines, samples = tables["lines"], tables["samples"]
-    splits = Counter(samples["split"])
-    by_category = {split: dict(sorted(Counter(rows["category"]).items())) for split, rows in samples.groupby("split")}
-    refused = int(lines["problem"].notna().sum())
-    counts = {"lines": len(lines), "refused": refused, "train": splits["train"], "heldout": splits["heldout"]}
-    unread = Counter(key for keys in samples["unknown_keys"].dropna() for key in keys.split(", "))
-    unread_keys = dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))[:MAX_NAMED_ROWS])
-    return {**facts, **counts, "by_category": by_category, "unread_keys": unread_keys}

@@ -160,6 +160,27 @@ def test_validate_judges_the_whole_dataset(
 
 
 @pytest.mark.slow  # Great Expectations takes seconds to import
+@pytest.mark.parametrize("as_uri", [False, True])
+def test_validate_tells_how_data_differ_from_a_former_dataset(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], as_uri: bool
+) -> None:
+    options = [*options, "--set", "data.holdout_fraction=0"]
+    former, lines = tmp_path / "former", data / "annotations" / "train.jsonl"
+    lines.write_text("".join(json.dumps({"id": str(n), "conversations": TURNS}) + "\n" for n in range(20)))
+    assert run(["data", "build", "--data", str(data), "--out", str(former), *options]) == 0
+    with lines.open("a") as file:
+        file.writelines(
+            json.dumps({"id": f"p{n}", "image": ["red.png"], "conversations": PICTURE}) + "\n" for n in range(9)
+        )
+    address = former.as_uri() if as_uri else str(former)
+    run(["data", "validate", "--data", str(data), "--against", address, *options])
+    out = capsys.readouterr().out
+    assert "warning: drift: 3 of 6 rows of drift: mix or lengths differ from the former build" in out
+    assert run(["data", "validate", "--data", str(data), "--against", str(tmp_path), *options]) == 3
+    assert f"{tmp_path} is not a complete dataset" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # Great Expectations takes seconds to import
 def test_markup_in_data_is_text_on_every_page(data: Path, options: list[str], tmp_path: Path) -> None:
     """In ids, sources, categories, speakers, texts, names of files, and in the file of annotations itself."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
@@ -301,3 +322,22 @@ def test_make_pages_writes_a_data_folder(tmp_path: Path, capsys: pytest.CaptureF
     assert run([*options, "--out", str(tmp_path / "pages")]) == 0
     assert (tmp_path / "pages" / "pages" / "000000" / "000000000.jpg").exists()
     assert "1 samples of 1 lines" in capsys.readouterr().out
+
+
+def test_show_writes_a_page_of_samples(
+    data: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*options, "--set", "data.holdout_fraction=0"]
+    dataset, page = tmp_path / "dataset", tmp_path / "samples.html"
+    assert run(["data", "build", "--data", str(data), "--out", str(dataset), *options]) == 0
+    capsys.readouterr()
+    assert run(["data", "show", str(dataset), "--out", str(page), *options]) == 0
+    assert capsys.readouterr().out == f"{page}: 2 samples\n"
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<mark>") == 2
+
+    assert run(["data", "show", str(dataset), "--stage", "none", *options]) == 2
+    assert "the recipe has no stage 'none'. Give --stage one of " in capsys.readouterr().err
+    assert run(["data", "show", str(dataset), "--split", "heldout", *options]) == 3
+    assert "has no usable sample of the split 'heldout'" in capsys.readouterr().err

@@ -46,11 +46,12 @@ def test_failed_rules_come_first_with_their_rows(validation: dict[str, Any], tmp
 def test_long_lists_are_cut_and_say_so(validation: dict[str, Any], tmp_path: Path) -> None:
     line = validation["left_out"][0]
     validation["left_out"] = [{**line, "where": f"t:{number}"} for number in range(MAX_SHOWN_ROWS + 5)]
+    validation["facts"]["refused"] = MAX_SHOWN_ROWS + 7
     write_data_docs(validation, tmp_path)
     text = pages(tmp_path)["lines.html"]
     assert f"t:{MAX_SHOWN_ROWS - 1}<" in text
     assert f"t:{MAX_SHOWN_ROWS}<" not in text
-    assert '<data value="5">5</data> more lines are in validation.json.' in text
+    assert '<data value="7">7</data> more lines are in the dataset\'s refused.jsonl.' in text
 
 
 def test_everything_from_the_data_is_escaped(validation: dict[str, Any], tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ import pytest
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.data.build.dataset import build_dataset
-from vl3.data.build.index import DatasetIndex
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError
 from vl3.toy.tokenizer import build_tokenizer
 from vl3.validation.result import ValidationResult
-from vl3.validation.suite import validate_index
+from vl3.validation.suite import validate_dataset
 
 MEDIA = Path(__file__).resolve().parents[4] / "shared" / "media"
 REASONS = {
@@ -52,7 +51,7 @@ def _validate(folder: Path, lines: str, config: RunConfig) -> ValidationResult:
         prune=keep_mask,
         workers=config.data.build_workers,
     )
-    return validate_index(DatasetIndex.read(folder / "dataset").table, config, folder / "validation")
+    return validate_dataset(folder / "dataset", config, folder / "validation")
 
 
 def _lines(name: str) -> str:

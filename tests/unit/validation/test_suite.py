@@ -11,11 +11,12 @@ import pytest
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.data.build.index import IndexRow
+from vl3.data.build.parts import parts_of_table
 from vl3.data.sample.problems import ProblemKind
 from vl3.errors import DataError, StorageError
 from vl3.recipes.catalog import get_recipe
 from vl3.validation.result import ValidationResult
-from vl3.validation.suite import validate_index
+from vl3.validation.suite import profile_of, validate_index
 
 Rows = list[IndexRow]
 Validate = Callable[[Rows], ValidationResult]
@@ -23,7 +24,7 @@ Validate = Callable[[Rows], ValidationResult]
 
 @pytest.fixture
 def validate(make_table: Callable[[Rows], pa.Table], config: RunConfig, tmp_path: Path) -> Validate:
-    return lambda rows: validate_index(make_table(rows), config, tmp_path)
+    return lambda rows: validate_index(parts_of_table(make_table(rows)), config, tmp_path)
 
 
 def _checks(result: ValidationResult) -> dict[str, str]:
@@ -50,7 +51,7 @@ def test_validate_index_passes_good_data_and_writes_docs(
     result.require_passed()
     assert result.docs_folder == tmp_path / "data_docs"
     assert "samples" in (result.docs_folder / "index.html").read_text()
-    tables = {"schema", "lines", "samples", "mixture", "stages", "heldout"}
+    tables = {"schema", "lines", "samples", "dataset", "mixture", "stages", "heldout"}
     assert {page.stem for page in result.docs_folder.glob("*.html")} == {"index", *tables}
     assert {page.stem for page in result.docs_folder.glob("great_expectations/*.json")} == tables
     assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(result.to_dict()))
@@ -103,7 +104,7 @@ def broken(
         places[check] = row.where
         for name, value in values.items():
             setattr(row, name, value)
-    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("broken")), places
+    return validate_index(parts_of_table(make_table(rows)), config, tmp_path_factory.mktemp("broken")), places
 
 
 def test_validate_index_finds_nothing_but_what_is_broken(broken: tuple[ValidationResult, dict[str, str]]) -> None:
@@ -197,7 +198,7 @@ def unknown(
     for column, row in zip((*FACTS, *MEASURED), videos, strict=False):
         setattr(row, column, None)
         places[column] = row.where
-    return validate_index(make_table(rows), config, tmp_path_factory.mktemp("unknown")), places
+    return validate_index(parts_of_table(make_table(rows)), config, tmp_path_factory.mktemp("unknown")), places
 
 
 @pytest.mark.parametrize("column", FACTS)
@@ -240,7 +241,9 @@ def test_validate_index_refuses_a_column_without_any_value(
     table = make_table(rows)
     place = table.column_names.index("media_decodable")
     table = table.set_column(place, "media_decodable", pa.nulls(len(rows)))
-    assert [finding.check for finding in validate_index(table, config, tmp_path).critical] == ["media_decodable"]
+    assert [finding.check for finding in validate_index(parts_of_table(table), config, tmp_path).critical] == [
+        "media_decodable"
+    ]
 
 
 def test_validate_index_refuses_a_problem_without_its_kind(validate: Validate, rows: Rows) -> None:
@@ -307,7 +310,7 @@ def test_validate_index_bounds_bad_lines_by_configuration(
 ) -> None:
     rows[0].refuse(ProblemKind.JSON, "no JSON")
     none = apply_overrides(config, ["data.max_bad_fraction=0"])
-    assert not validate_index(make_table(rows), none, tmp_path).passed
+    assert not validate_index(parts_of_table(make_table(rows)), none, tmp_path).passed
 
 
 def test_validate_index_reports_absent_kind_and_few_held_out(validate: Validate, rows: Rows) -> None:
@@ -357,7 +360,7 @@ def test_validate_index_refuses_missing_column_and_wrong_type(
 ) -> None:
     table = make_table(rows).drop_columns(["sha256"])
     table = table.set_column(table.column_names.index("num_turns"), "num_turns", pa.array(["two"] * len(rows)))
-    result = validate_index(table, config, tmp_path)
+    result = validate_index(parts_of_table(table), config, tmp_path)
     assert not result.passed
     assert {row.where: row.reason for row in result.critical[0].rows} == {
         "sha256": "asked=text, found=missing, fits=no",
@@ -372,19 +375,13 @@ def test_validate_index_refuses_empty_dataset(validate: Validate) -> None:
     assert "there is no usable sample" in result.summary()
 
 
-def test_validate_index_accepts_pandas(
-    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
-) -> None:
-    assert validate_index(make_table(rows).to_pandas(), config, tmp_path).passed
-
-
 def test_validate_index_says_why_it_cannot_write(
     make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("a file, not a folder")
     with pytest.raises(StorageError, match="file"):
-        validate_index(make_table(rows), config, blocked)
+        validate_index(parts_of_table(make_table(rows)), config, blocked)
 
 
 def test_data_serve_the_stages_that_are_trained_and_no_others(
@@ -393,12 +390,34 @@ def test_data_serve_the_stages_that_are_trained_and_no_others(
     texts = make_table([row for row in rows if row.category == "text_only"])
     mixture = replace(config.stages["video"], mixture={"text_only": 1.0})
     config = replace(config, stages=config.stages | {"video": mixture})
-    assert _checks(validate_index(texts, config, tmp_path / "all"))["mixture_present"] == "warning"
-    alone = validate_index(texts, config, tmp_path / "video", stages=["video"])
+    assert _checks(validate_index(parts_of_table(texts), config, tmp_path / "all"))["mixture_present"] == "warning"
+    alone = validate_index(parts_of_table(texts), config, tmp_path / "video", stages=["video"])
     assert alone.passed
     assert not {"mixture_present", "heldout_samples"} & set(_checks(alone)), "other stages' categories are not missed"
     trained = [row for row in rows if row.category == "text_only" and row.split == "heldout"]
-    evaluated = validate_index(make_table(trained), config, tmp_path / "none", stages=[])
+    evaluated = validate_index(parts_of_table(make_table(trained)), config, tmp_path / "none", stages=[])
     assert evaluated.passed
     pages = {page.stem for page in evaluated.docs_folder.glob("*.html")}
-    assert pages == {"index", "schema", "lines", "samples", "heldout"}
+    assert pages == {"index", "schema", "lines", "samples", "dataset", "heldout"}
+
+
+def test_drift_from_the_former_build_is_a_warning(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    before = profile_of(parts_of_table(make_table(rows)), config.stages)
+    same = validate_index(parts_of_table(make_table(rows)), config, tmp_path / "same", before=before)
+    assert (same.critical, same.warnings) == ((), ())
+    for row in rows:
+        if row.split == "train":
+            row.text_tokens = 4 * row.text_tokens
+    longer = validate_index(parts_of_table(make_table(rows)), config, tmp_path / "longer", before=before)
+    assert _checks(longer) == {"drift": "warning"}
+    (finding,) = longer.warnings
+    assert [row.where for row in finding.rows] == ["train/longest_tokens"]
+    assert finding.rows[0].reason.startswith("samples_before=100, samples_now=100, stability_index=")
+    assert "drift" in (longer.docs_folder / "drift.html").read_text()
+
+
+def test_what_a_dataset_consists_of_is_asked_only_of_an_index(config: RunConfig) -> None:
+    with pytest.raises(DataError, match="the index has no column sample_id of the type"):
+        profile_of(parts_of_table(pa.table({"where": ["t:1"]})), config.stages)

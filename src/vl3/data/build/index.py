@@ -135,7 +135,7 @@ def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
     """Write the rows as Parquet; the same rows give the same bytes."""
     import pyarrow.parquet as pq
 
-    pq.write_table(index_table(rows), path, compression="zstd")
+    pq.write_table(index_table(rows), path, compression="zstd", write_page_checksum=True)
 
 
 def index_table(rows: Sequence[IndexRow]) -> "pa.Table":

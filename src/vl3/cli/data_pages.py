@@ -1,0 +1,68 @@
+"""`vl3 data show`: pages about a built dataset."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vl3.cli.recipe import Overrides
+from vl3.config.overrides import apply_overrides
+from vl3.config.run import RunConfig
+from vl3.errors import ConfigError
+from vl3.recipes.catalog import get_recipe
+
+if TYPE_CHECKING:
+    from vl3.data.sample.prepare import PrepareSettings
+
+
+def show(
+    dataset: Annotated[Path, typer.Argument(help="Dataset that `vl3 data build` wrote.")],
+    stage: Annotated[str | None, typer.Option(help="Stage that sees the samples; by default the last one.")] = None,
+    samples: Annotated[int, typer.Option(help="Number of samples.", min=1, max=500)] = 12,
+    split: Annotated[str, typer.Option(help="`train` or `heldout`.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed of the choice of samples.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("build/samples.html"),
+    recipe: Annotated[str, typer.Option(help="Recipe whose stages are meant.")] = "tiny",
+    overrides: Overrides = None,
+) -> None:
+    """Write a page of samples as the model sees them: frames, what DiffFP drops, supervised tokens, counts."""
+    from vl3.data.build.index import DatasetIndex
+    from vl3.data.build.shards import ShardReader
+    from vl3.data.sample.tokenizer import ChatTokenizer
+    from vl3.report.samples import choose_rows, view_sample, write_samples_page
+    from vl3.store.bases import base_folder
+
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    name = _stage_name(config, stage)
+    settings = _prepare_settings(config, name)
+    index = DatasetIndex.read(dataset)
+    reader = ShardReader(dataset, index)
+    tokenizer = ChatTokenizer.from_folder(base_folder(config.model.language_base))
+    views = [view_sample(index, reader, row, settings, tokenizer) for row in choose_rows(index, split, samples, seed)]
+    write_samples_page(views, out, dataset=dataset.name, stage=name, difffp=settings.difffp)
+    print(f"{out}: {len(views)} samples")
+
+
+def _stage_name(config: RunConfig, stage: str | None) -> str:
+    """The stage asked for, or the recipe's last.
+
+    Raises:
+        ConfigError: the recipe has no such stage.
+    """
+    if stage is None:
+        return list(config.stages)[-1]
+    if stage not in config.stages:
+        raise ConfigError(f"the recipe has no stage {stage!r:.200}. Give --stage one of {', '.join(config.stages)}.")
+    return stage
+
+
+def _prepare_settings(config: RunConfig, stage: str) -> "PrepareSettings":
+    from vl3.data.sample.prepare import PrepareSettings
+
+    row = config.stages[stage]
+    return PrepareSettings(
+        image_merge_size=row.image_merge_size,
+        video_merge_size=row.video_merge_size,
+        difffp=row.difffp,
+        data=config.data,
+    )
