@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks.record import write_result
 from benchmarks.synthetic_index import BUDGET_TOKENS, MIXTURES, write_synthetic
+from vl3.data.plan.demand import PlanRequest
 from vl3.data.plan.facts import PlanFacts
-from vl3.data.plan.planner import PlanRequest, plan_stage
+from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.samples import SizeRule
 from vl3.data.plan.stage_plan import StagePlan
 
