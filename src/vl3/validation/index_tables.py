@@ -4,7 +4,9 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from vl3.config.stages import StageTable
+from vl3.config.mixture import ONLY_DATASET, MixtureKey
+from vl3.config.stages import StageConfig, StageTable
+from vl3.data.plan.kinds import SampleCounts, serve_mixture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +66,16 @@ KNOWN_COLUMNS = (
     "seconds_per_frame",
 )
 """Columns of `samples` that must have a value in each row that they apply to."""
-MIXTURE_COLUMNS = ["stage", "kind", "samples", "exact_samples", "asked_share", "data_share", "oversampling"]
+MIXTURE_COLUMNS = [
+    "stage",
+    "kind",
+    "samples",
+    "required_samples",
+    "dropped_samples",
+    "asked_share",
+    "data_share",
+    "oversampling",
+]
 UNKNOWN = "unknown"
 """Value of a fact that was not established, so that its check fails."""
 
@@ -192,11 +203,11 @@ def _add_copies(frame: "pd.DataFrame") -> None:
 
 
 def mixture_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame":
-    """One row per kind of a stage's mixture.
+    """One row per key of a stage's mixture.
 
-    asked_share is the kind's share in the mixture, data_share its share of the stage's usable training samples, and
-    oversampling is their ratio. samples counts the kind, or its whole category if the dataset lacks the kind's source;
-    exact_samples counts only the kind itself, if it names a source and its category exists.
+    asked_share is the key's share in the mixture, data_share its share of the stage's usable training samples, and
+    oversampling is their ratio. samples counts the key's own samples; it is required_samples where a stage refuses what
+    is missing, and dropped_samples where it goes without.
 
     Mixture chart 1, document 1; 90 charts and 10 documents in the data: asked_share 0.5 and 0.5, data_share 0.9 and
     0.1, oversampling 0.56 and 5.
@@ -204,31 +215,30 @@ def mixture_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame"
     import pandas as pd
 
     trained = samples[samples["split"] == "train"]
-    by_category = Counter(trained["category"])
-    by_kind = Counter(
-        f"{category}:{source}" for category, source in zip(trained["category"], trained["source"], strict=True)
+    counts = Counter(
+        (ONLY_DATASET, category, source)
+        for category, source in zip(trained["category"], trained["source"], strict=True)
     )
     rows: list[dict[str, Any]] = []
     for name, stage in stages.items():
-        rows += _stage_rows(name, stage.mixture, by_category, by_kind)
+        rows += _stage_rows(name, stage, counts)
     return pd.DataFrame(rows, columns=MIXTURE_COLUMNS)
 
 
-def _stage_rows(
-    stage: str, mixture: dict[str, float], by_category: Counter[str], by_kind: Counter[str]
-) -> list[dict[str, Any]]:
-    exact = {kind: (by_kind if ":" in kind else by_category)[kind] for kind in mixture}
-    available = {kind: count or by_category[kind.partition(":")[0]] for kind, count in exact.items()}
-    total, total_weight = sum(available.values()), sum(mixture.values())
+def _stage_rows(name: str, stage: StageConfig, counts: SampleCounts) -> list[dict[str, Any]]:
+    kinds = serve_mixture(stage.mixture, counts)
+    total, total_amount = sum(kind.available for kind in kinds), sum(kind.amount for kind in kinds)
     rows = []
-    for kind, weight in mixture.items():
-        asked, share = weight / total_weight, available[kind] / total if total else math.nan
+    for kind in kinds:
+        asked = kind.amount / total_amount if total_amount else math.nan
+        share = kind.available / total if total else math.nan
         rows.append(
             {
-                "stage": stage,
-                "kind": kind,
-                "samples": available[kind],
-                "exact_samples": exact[kind] if ":" in kind and available[kind] else math.nan,
+                "stage": name,
+                "kind": kind.key,
+                "samples": kind.available,
+                "required_samples": kind.available if stage.missing == "refuse" else math.nan,
+                "dropped_samples": kind.available if stage.missing == "drop" else math.nan,
                 "asked_share": asked,
                 "data_share": share,
                 "oversampling": asked / share if share > 0 else math.nan,
@@ -254,7 +264,8 @@ def heldout_frame(samples: "pd.DataFrame", stages: StageTable) -> "pd.DataFrame"
     held_out = samples[samples["split"] == "heldout"]
     counts = Counter(held_out["category"])
     without_chance = Counter(held_out[held_out["chance"].isna()]["category"])
-    asked = {kind.partition(":")[0] for stage in stages.values() for kind in stage.mixture}
+    keys = [MixtureKey.parse(key) for stage in stages.values() for key in stage.mixture]
+    asked = {key.category.value for key in keys if key.category is not None}
     categories = sorted(asked | set(samples["category"].dropna()))
     rows = [{"category": name, "samples": counts[name], "without_chance": without_chance[name]} for name in categories]
     return pd.DataFrame(rows, columns=["category", "samples", "without_chance"])
