@@ -1,6 +1,7 @@
 """`vl3 data`: make a sample corpus, check annotations, build a dataset, plan the stages on it."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,6 +155,35 @@ def plan(
 
 
 @app.command()
+def mix(
+    stage: Annotated[str, typer.Argument(help="Stage of the recipe.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset that `vl3 data build` wrote.")],
+    recipe: Recipe = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a stage's mixture asks for, what the data have of it, and how much is drawn how often."""
+    from vl3.data.plan.of_run import plan_request
+    from vl3.data.plan.planner import plan_stage
+    from vl3.recipes.effective import require_stage
+
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    require_stage(config, stage)
+    with tempfile.TemporaryDirectory(prefix="vl3-mix-") as folder:
+        request = replace(plan_request(config, stage), missing="drop")  # what is missing is shown
+        facts = plan_stage([dataset], Path(folder), request)
+    if as_json:
+        print_json(facts.summary())
+        return
+    print(_kind_table(stage, facts))
+    missing = sum(not kind.available for kind in facts.kinds)
+    if missing and config.stages[stage].missing == "refuse":
+        print(
+            f"{missing} of {len(facts.kinds)} are missing: a run refuses the stage; with missing=drop it leaves them out"
+        )
+
+
+@app.command()
 def difffp(
     files: Annotated[list[Path], typer.Argument(help="Videos to study.")],
     out: Annotated[Path, typer.Option(help="SVG file for the plot.")] = Path("build/difffp.svg"),
@@ -194,9 +224,16 @@ def _plan_table(plans: "dict[str, PlanFacts]", config: RunConfig) -> str:
 
 def _kind_table(stage: str, facts: "PlanFacts") -> str:
     """What a stage draws, and what it was asked for and does not have."""
-    rows = [(stage, "share", "drawn", "available", "epochs")]
+    rows = [(stage, "asked", "available", "drawn", "share", "epochs")]
     rows += [
-        (kind.key, f"{kind.share:.1%}", f"{kind.drawn:,}", f"{kind.available:,}", f"{kind.epochs:.2f}")
+        (
+            kind.key,
+            f"{kind.asked:,.0f}",
+            f"{kind.available:,}" if kind.available else "missing",
+            f"{kind.drawn:,}",
+            f"{kind.drawn / facts.samples:.1%}",
+            f"{kind.epochs:.2f}",
+        )
         for kind in facts.kinds
     ]
     return "\n".join([aligned(rows), *facts.notes])
