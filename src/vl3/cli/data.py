@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Datasets: sample corpus, checks, building, planning.", no_args_is_help=True)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose limits apply.")]
+BuiltData = Annotated[
+    Path, typer.Option(help="Dataset that `vl3 data build` wrote, or a corpus file (.yaml) that lists several.")
+]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with annotations/train.jsonl and the media.")]
 
 
@@ -134,7 +137,7 @@ def import_(
 
 @app.command()
 def plan(
-    dataset: Annotated[Path, typer.Option(help="Dataset that `vl3 data build` wrote.")],
+    dataset: BuiltData,
     recipe: Recipe = "tiny",
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -144,10 +147,10 @@ def plan(
     from vl3.data.plan.planner import plan_stage
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    plans = {}
+    datasets, plans = _built(dataset), {}
     for stage in config.stages:
         with tempfile.TemporaryDirectory(prefix="vl3-plan-") as folder:
-            plans[stage] = plan_stage([dataset], Path(folder), plan_request(config, stage))
+            plans[stage] = plan_stage([*datasets.values()], Path(folder), plan_request(config, stage, [*datasets]))
     if as_json:
         print_json({stage: facts.summary() for stage, facts in plans.items()})
     else:
@@ -157,7 +160,7 @@ def plan(
 @app.command()
 def mix(
     stage: Annotated[str, typer.Argument(help="Stage of the recipe.")],
-    dataset: Annotated[Path, typer.Option(help="Dataset that `vl3 data build` wrote.")],
+    dataset: BuiltData,
     recipe: Recipe = "tiny",
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -169,18 +172,17 @@ def mix(
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     require_stage(config, stage)
+    datasets = _built(dataset)
     with tempfile.TemporaryDirectory(prefix="vl3-mix-") as folder:
-        request = replace(plan_request(config, stage), missing="drop")  # what is missing is shown
-        facts = plan_stage([dataset], Path(folder), request)
+        request = replace(plan_request(config, stage, [*datasets]), missing="drop")  # what is missing is shown
+        facts = plan_stage([*datasets.values()], Path(folder), request)
     if as_json:
         print_json(facts.summary())
         return
     print(_kind_table(stage, facts))
     missing = sum(not kind.available for kind in facts.kinds)
     if missing and config.stages[stage].missing == "refuse":
-        print(
-            f"{missing} of {len(facts.kinds)} are missing: a run refuses the stage; with missing=drop it leaves them out"
-        )
+        print(f"{missing} of {len(facts.kinds)} are missing: a run refuses the stage, or drops them with missing=drop")
 
 
 @app.command()
@@ -200,6 +202,14 @@ def difffp(
     print(kept_table(studies))
     atomic_write_text(out, str(kept_plot(studies)))
     print(f"{out}: plot")
+
+
+def _built(dataset: Path) -> dict[str, Path]:
+    """Folders of built datasets of this machine by their names: the one of a folder, or those of a corpus file."""
+    from vl3.data.corpus import read_corpus
+    from vl3.system.uris import file_path, file_uri
+
+    return {name: file_path(uri) for name, uri in read_corpus(file_uri(dataset)).items()}
 
 
 def _plan_table(plans: "dict[str, PlanFacts]", config: RunConfig) -> str:

@@ -229,10 +229,28 @@ def test_mix_shows_what_is_asked_and_what_there_is(tmp_path: Path, capsys: pytes
     assert asked[0] / asked[1] == pytest.approx(3, rel=0.01)
     assert notes == [
         "plotqa: there is no dataset plotqa with a usable training sample; it is left out (missing=drop)",
-        "1 of 3 are missing: a run refuses the stage; with missing=drop it leaves them out",
+        "1 of 3 are missing: a run refuses the stage, or drops them with missing=drop",
     ]
     assert run(["data", "mix", "vidoe", "--dataset", dataset]) == 2
     assert "has no stage 'vidoe'. Its stages: vision_adaptation" in capsys.readouterr().err
+
+
+def test_a_corpus_is_planned_by_the_names_of_its_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        write_dataset(tmp_path / name, make_rows())
+    corpus = tmp_path / "corpus.yaml"
+    corpus.write_text("datasets: {plotqa: one, mine: two}")
+    mixture = 'stages.*.mixture={"plotqa:chart": 1, "mine": 3, "data": 1}'
+    assert run(["data", "mix", "video", "--dataset", str(corpus), "--set", mixture]) == 0
+    _, plotqa, mine, data, *_ = capsys.readouterr().out.splitlines()
+    assert (plotqa.split()[0], plotqa.split()[2]) == ("plotqa:chart", "116")
+    assert (mine.split()[0], mine.split()[2]) == ("mine", "552")
+    assert data.split()[2] == "missing"
+    assert run(["data", "plan", "--dataset", str(corpus), "--set", mixture, "--set", "stages.*.missing=drop"]) == 0
+    assert "plotqa:chart" in capsys.readouterr().out
+    corpus.write_text("datasets: {plotqa: ../one}")
+    assert run(["data", "plan", "--dataset", str(corpus)]) == 2
+    assert "'../one' has an empty part, '.' or '..'" in capsys.readouterr().err
 
 
 def test_plan_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

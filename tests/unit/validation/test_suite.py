@@ -274,17 +274,19 @@ def test_a_summary_says_equal_refusals_once(validate: Validate, rows: Rows) -> N
 
 
 def test_validate_index_tells_problem_kinds_apart(validate: Validate, rows: Rows) -> None:
-    for row, kind in zip(rows, ProblemKind, strict=False):
+    refused = rows[::10]  # one of each category, and some that are held out
+    for row, kind in zip(refused, ProblemKind, strict=True):
         row.refuse(kind, f"the reason of {kind}")
     result = validate(rows)
     assert [finding.severity for finding in result.critical] == ["critical"] * len(ProblemKind)
     assert {finding.check: [(row.where, row.reason) for row in finding.rows] for finding in result.critical} == {
-        f"refused_{kind}": [(row.where, f"the reason of {kind}")] for row, kind in zip(rows, ProblemKind, strict=False)
+        f"refused_{kind}": [(row.where, f"the reason of {kind}")]
+        for row, kind in zip(refused, ProblemKind, strict=True)
     }
     assert [(line.where, line.kind, line.reason) for line in result.left_out] == [
-        (row.where, kind.value, f"the reason of {kind}") for row, kind in zip(rows, ProblemKind, strict=False)
+        (row.where, kind.value, f"the reason of {kind}") for row, kind in zip(refused, ProblemKind, strict=True)
     ]
-    with pytest.raises(DataError, match=rf"(?s)refused_tags.*  {rows[5].where}: the reason of tags"):
+    with pytest.raises(DataError, match=rf"(?s)refused_tags.*  {refused[5].where}: the reason of tags"):
         result.require_passed()
 
 
