@@ -15,8 +15,10 @@ from typing import Any
 
 from benchmarks.record import write_result
 from benchmarks.synthetic_index import BUDGET_TOKENS, MIXTURES, write_synthetic
+from vl3.config.mixture import Draw
+from vl3.data.plan.demand import PlanRequest
 from vl3.data.plan.facts import PlanFacts
-from vl3.data.plan.planner import PlanRequest, plan_stage
+from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.samples import SizeRule
 from vl3.data.plan.stage_plan import StagePlan
 
@@ -36,7 +38,7 @@ def request(like: str, **changes: Any) -> PlanRequest:
         image_merge_size=2 if is_video else 1, video_merge_size=2, difffp=is_video, prune_before_encoder=False
     )
     options = {
-        "mixture": MIXTURES[like],
+        "mixture": dict.fromkeys(MIXTURES[like], Draw(epochs=1.0)),
         "seed": 42,
         "steps": None,
         "epochs": 1.0,

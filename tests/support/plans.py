@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME, IndexRow, write_index
-from vl3.data.plan.planner import PlanRequest, plan_stage
+from vl3.data.plan.demand import PlanRequest
+from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.samples import SizeRule
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.system.files import atomic_write_json

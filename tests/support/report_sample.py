@@ -101,6 +101,8 @@ def _plan(config: dict[str, Any]) -> dict[str, Any]:
         "kinds": [
             {
                 "key": kind,
+                "asked": samples * weight / total,
+                "categories": [kind.partition(":")[0]],
                 "share": weight / total,
                 "available": 320,
                 "drawn": round(samples * weight / total),

@@ -1,6 +1,7 @@
 """`vl3 data`: make a sample corpus, check annotations, build a dataset, plan the stages on it."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ app.add_typer(data_make.app, name="make")
 app.command()(data_pages.show)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose limits apply.")]
+BuiltData = Annotated[
+    Path, typer.Option(help="Dataset that `vl3 data build` wrote, or a corpus file (.yaml) that lists several.")
+]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder with annotations/train.jsonl and the media.")]
 
 
@@ -148,7 +152,7 @@ def import_(
 
 @app.command()
 def plan(
-    dataset: Annotated[Path, typer.Option(help="Dataset that `vl3 data build` wrote.")],
+    dataset: BuiltData,
     recipe: Recipe = "tiny",
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -158,14 +162,42 @@ def plan(
     from vl3.data.plan.planner import plan_stage
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    plans = {}
+    datasets, plans = _built(dataset), {}
     for stage in config.stages:
         with tempfile.TemporaryDirectory(prefix="vl3-plan-") as folder:
-            plans[stage] = plan_stage([dataset], Path(folder), plan_request(config, stage))
+            plans[stage] = plan_stage([*datasets.values()], Path(folder), plan_request(config, stage, [*datasets]))
     if as_json:
         print_json({stage: facts.summary() for stage, facts in plans.items()})
     else:
         print("\n\n".join([_plan_table(plans, config), *(_kind_table(stage, facts) for stage, facts in plans.items())]))
+
+
+@app.command()
+def mix(
+    stage: Annotated[str, typer.Argument(help="Stage of the recipe.")],
+    dataset: BuiltData,
+    recipe: Recipe = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a stage's mixture asks for, what the data have of it, and how much is drawn how often."""
+    from vl3.data.plan.of_run import plan_request
+    from vl3.data.plan.planner import plan_stage
+    from vl3.recipes.effective import require_stage
+
+    config = apply_overrides(get_recipe(recipe), overrides or [])
+    require_stage(config, stage)
+    datasets = _built(dataset)
+    with tempfile.TemporaryDirectory(prefix="vl3-mix-") as folder:
+        request = replace(plan_request(config, stage, [*datasets]), missing="drop")  # what is missing is shown
+        facts = plan_stage([*datasets.values()], Path(folder), request)
+    if as_json:
+        print_json(facts.summary())
+        return
+    print(_kind_table(stage, facts))
+    missing = sum(not kind.available for kind in facts.kinds)
+    if missing and config.stages[stage].missing == "refuse":
+        print(f"{missing} of {len(facts.kinds)} are missing: a run refuses the stage, or drops them with missing=drop")
 
 
 @app.command()
@@ -185,6 +217,14 @@ def difffp(
     print(kept_table(studies))
     atomic_write_text(out, str(kept_plot(studies)))
     print(f"{out}: plot")
+
+
+def _built(dataset: Path) -> dict[str, Path]:
+    """Folders of built datasets of this machine by their names: the one of a folder, or those of a corpus file."""
+    from vl3.data.corpus import read_corpus
+    from vl3.system.uris import file_path, file_uri
+
+    return {name: file_path(uri) for name, uri in read_corpus(file_uri(dataset)).items()}
 
 
 def _plan_table(plans: "dict[str, PlanFacts]", config: RunConfig) -> str:
@@ -209,9 +249,16 @@ def _plan_table(plans: "dict[str, PlanFacts]", config: RunConfig) -> str:
 
 def _kind_table(stage: str, facts: "PlanFacts") -> str:
     """What a stage draws, and what it was asked for and does not have."""
-    rows = [(stage, "share", "drawn", "available", "epochs")]
+    rows = [(stage, "asked", "available", "drawn", "share", "epochs")]
     rows += [
-        (kind.key, f"{kind.share:.1%}", f"{kind.drawn:,}", f"{kind.available:,}", f"{kind.epochs:.2f}")
+        (
+            kind.key,
+            f"{kind.asked:,.0f}",
+            f"{kind.available:,}" if kind.available else "missing",
+            f"{kind.drawn:,}",
+            f"{kind.drawn / facts.samples:.1%}",
+            f"{kind.epochs:.2f}",
+        )
         for kind in facts.kinds
     ]
     return "\n".join([aligned(rows), *facts.notes])

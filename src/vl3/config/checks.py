@@ -96,7 +96,8 @@ def check_fields(config: Any, owner: str) -> None:
             require_choice(owner, name, value, rule.values)
         elif isinstance(value, Mapping):
             for key, number in value.items():
-                require_in_range(f"{owner}.{name}.{key}", number, rule)
+                if isinstance(number, int | float):  # anything else is a class of its own, which has checked itself
+                    require_in_range(f"{owner}.{name}.{key}", number, rule)
         elif value is not None:
             require_in_range(f"{owner}.{name}" if owner else name, value, rule)
 

@@ -10,6 +10,7 @@ import cattrs
 from cattrs.errors import ClassValidationError, IterableValidationError, StructureHandlerNotFoundError
 from cattrs.v import format_exception
 
+from vl3.config.mixture import Draw, MixtureValue
 from vl3.errors import ConfigError
 
 T = TypeVar("T")
@@ -46,6 +47,13 @@ def _member(wanted: type[Enum], value: Any) -> Enum:
 # cattrs converts by calling the type, which would take "no" for True and 1.5 for 1.
 for _kind, _accepted in ((bool, (bool,)), (int, (int,)), (float, (int, float)), (str, (str,))):
     _converter.register_structure_hook(_kind, _strict(_kind, _accepted))
+
+
+def _mixture_value(value: Any, _: type) -> Any:
+    return _converter.structure(value, Draw if isinstance(value, dict) else float)
+
+
+_converter.register_structure_hook_func(lambda kind: kind == MixtureValue, _mixture_value)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

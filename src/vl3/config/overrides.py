@@ -19,6 +19,7 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
         data.max_frames=64                        the int 64
         stages.video.learning_rates.vision=null   None, which freezes the encoder
         model.vision_base=file:///bases/mine      not JSON, so the string itself
+        stages.*.missing=drop                     the same for every stage
 
     Raises:
         ConfigError: an override has no `=`, names an unknown field (the nearest is named) or has the wrong type.
@@ -28,7 +29,8 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
         path, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"override {override!r} has no '='. Write it as path.to.field=value.")
-        _assign(data, path.strip(), _parse(text.strip()))
+        for each in _each_path(data, path.strip()):
+            _assign(data, each, _parse(text.strip()))
     return from_dict(type(config), data)
 
 
@@ -37,6 +39,13 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):  # a ValueError also for an integer of more than 4300 digits
         return text
+
+
+def _each_path(data: dict[str, Any], path: str) -> list[str]:
+    """The paths that a path with `stages.*` stands for: `stages.*.steps` is `stages.a.steps` and `stages.b.steps`."""
+    if not path.startswith("stages.*.") or "stages" not in data:
+        return [path]
+    return [f"stages.{name}.{path.removeprefix('stages.*.')}" for name in data["stages"]]
 
 
 def _assign(data: dict[str, Any], path: str, value: Any) -> None:

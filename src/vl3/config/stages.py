@@ -12,17 +12,13 @@ from vl3.config.checks import (
     PartialFraction,
     Range,
     Seconds,
-    Weight,
     check_fields,
-    require_choice,
 )
-from vl3.config.data import Category
+from vl3.config.mixture import Epochs, MixtureValue, check_mixture
 from vl3.errors import ConfigError
 
 STARTUP_SECONDS = 7200.0
 """Long enough to load a base from a hub on a slow line; a person who waits sees the log."""
-Epochs = Annotated[float, Range(above=0, at_most=1e4)]
-"""How often data are seen, as a mean."""
 STALL_SECONDS = 1800.0
 """Longer than an outage of the object store that the loader survives, and than NCCL's own limit of a collective."""
 
@@ -71,13 +67,15 @@ class StageConfig:
     """Side of the square of patches that one video token stands for."""
     difffp: bool
     """Whether video tokens that do not change between frames are dropped (DiffFP)."""
-    mixture: dict[str, Weight]
-    """Weight of each kind of sample: key `category` or `category:source`, weights need not sum to 1."""
+    mixture: dict[str, MixtureValue]
+    """What is drawn: `DATASET` or `[DATASET:]CATEGORY[:SOURCE]`, and its amount or more (vl3.config.mixture.Draw)."""
+    missing: Annotated[str, OneOf(("refuse", "drop"))] = "refuse"
+    """What becomes of the stage when the data lack something that its mixture asks for: `refuse` it, or `drop` what is
+    missing. Then a stage of `epochs` draws fewer samples, and one of `steps` more of the others."""
     steps: Count | None = None
-    """Optimizer steps of the stage; None counts them from `epochs`."""
+    """Optimizer steps of the stage, in which the mixture's amounts are proportions; None counts them from `epochs`."""
     epochs: Epochs | None = None
-    """Samples to draw, as a multiple of those that the mixture's kinds have together; None takes `steps`. A kind is
-    seen more or less often than that, as its weight and its own number of samples have it."""
+    """How often the mixture's amounts, which are then numbers of samples, are drawn; None takes `steps`."""
     packs_per_step: Count | None = None
     """Packed rows of one optimizer step over all processes (the global batch); None counts them from
     `samples_per_step`."""
@@ -105,7 +103,6 @@ class StageConfig:
                 "stage.lora adapts the language model, but learning_rates.language=null freezes it, so the adapters "
                 "would stay zero. Set learning_rates.language or stage.lora=null."
             )
-        _check_mixture(self.mixture)
         for first, second in (("steps", "epochs"), ("packs_per_step", "samples_per_step")):
             if (getattr(self, first) is None) == (getattr(self, second) is None):
                 count = "neither" if getattr(self, first) is None else "both"
@@ -113,14 +110,7 @@ class StageConfig:
                     f"stage sets {count} of {first} and {second}; one follows from the other. Set one of them, and "
                     "the other to null."
                 )
-
-
-def _check_mixture(mixture: dict[str, float]) -> None:
-    """Raise ConfigError for an unknown category, a weight that is not positive or an empty mixture."""
-    if not mixture:
-        raise ConfigError("stage.mixture is empty, so no sample could be drawn. Name at least one category.")
-    for key in mixture:
-        require_choice("stage", "mixture key", key.partition(":")[0], tuple(Category))
+        check_mixture(self.mixture, by_epochs=self.epochs is not None)
 
 
 LIMITS = ("startup_seconds", "stall_seconds", "timeout_seconds")

@@ -1,8 +1,10 @@
 """The page docs/stages.md, made from the recipes, so that the table cannot drift from what runs."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from vl3.config.data import Category
+from vl3.config.mixture import MixtureKey, MixtureValue, draw_of
 from vl3.config.run import RunConfig
 from vl3.config.stages import StageConfig
 from vl3.recipes.catalog import get_recipe, recipe_names
@@ -22,7 +24,10 @@ Every recipe here has four stages, and each starts from the weights of the previ
 3. `multitask` is instruction tuning on images, text and general video.
 4. `video` adds streaming and temporal grounding.
 
-Mixture weights are relative; those of the large recipes are the paper's numbers of samples.
+What a mixture draws are proportions in a stage of steps, and numbers of samples in an epoch in one of epochs. The large
+recipes name the paper's datasets with its amounts; how a row of its tables is split among them is not published, and a
+choice of ours that `src/vl3/recipes/mixtures/vl3/` explains. [What a mixture may
+say](data-formats.md#6-corpora-and-mixtures).
 """
 
 
@@ -69,9 +74,9 @@ def _rows(stages: list[StageConfig]) -> list[list[str]]:
         ("video merge", lambda row: f"{row.video_merge_size}"),
         ("DiffFP", lambda row: "on" if row.difffp else "off"),
     ]
-    kinds = sorted({kind for row in stages for kind in row.mixture}, key=_category_order)
+    kinds = sorted(dict.fromkeys(kind for row in stages for kind in row.mixture), key=_category_order)
     table = [[title, *(show(row) for row in stages)] for title, show in settings]
-    return table + [[f"mixture weight, {kind}", *(_weight(row.mixture.get(kind)) for row in stages)] for kind in kinds]
+    return table + [[f"mixture, {kind}", *(_amount(row.mixture.get(kind)) for row in stages)] for kind in kinds]
 
 
 def _steps(row: StageConfig) -> str:
@@ -85,15 +90,25 @@ def _batch(row: StageConfig) -> str:
 
 
 def _category_order(kind: str) -> tuple[int, str]:
-    return list(Category).index(Category(kind.partition(":")[0])), kind
+    """Categories in their order with their sources; then datasets, as the mixtures have them."""
+    key = MixtureKey.parse(kind)
+    if key.dataset is not None or key.category is None:
+        return len(Category), ""
+    return list(Category).index(key.category), kind
 
 
 def _rate(rate: float | None) -> str:
     return "frozen" if rate is None else f"{rate:g}"
 
 
-def _weight(weight: float | None) -> str:
-    return "" if weight is None else f"{weight:,.10g}"
+def _amount(value: MixtureValue | None) -> str:
+    """`1,000,000`, or `1,000,000, max_epochs 2`."""
+    if value is None:
+        return ""
+    fields = {name: number for name, number in asdict(draw_of(value)).items() if number is not None}
+    return ", ".join(
+        f"{number:,.10g}" if name == "amount" else f"{name} {number:,.10g}" for name, number in fields.items()
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

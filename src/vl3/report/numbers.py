@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from vl3.config.codec import flatten, to_dict
-from vl3.report.data import ChainStep, ReportData
+from vl3.report.data import ChainStep, ReportData, StageData
 from vl3.report.score_changes import Scores, score_changes, scores_of
 from vl3.report.stage_numbers import stage_numbers
 
@@ -118,7 +118,7 @@ def _category_row(
     category: str, models: list[dict[str, Any]], data: ReportData, changes: dict[str, Any] | None
 ) -> dict[str, Any]:
     scores = {model["name"]: model["tasks"][category] for model in models if category in model["tasks"]}
-    left_out = [stage.stage for stage in data.stages if not _trains(stage.config, category)]
+    left_out = [stage.stage for stage in data.stages if not _trains(stage, category)]
     change = changes["tasks"].get(category) if changes else None
     return {
         "category": category,
@@ -131,5 +131,7 @@ def _category_row(
     }
 
 
-def _trains(config: dict[str, Any], category: str) -> bool:
-    return any(kind.partition(":")[0] == category for kind in config.get("mixture", {}))
+def _trains(stage: StageData, category: str) -> bool:
+    """Whether a stage draws samples of a category, as far as its plan is known."""
+    kinds = stage.plan.get("kinds")
+    return kinds is None or any(kind["drawn"] and category in kind["categories"] for kind in kinds)

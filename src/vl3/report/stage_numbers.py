@@ -118,19 +118,17 @@ def _mix(data: StageData) -> list[dict[str, Any]] | None:
     Asked chart 1, document 1, general_video 2, and the plan draws 30 of chart and 10 of general_video and has no
     document: chart is asked with 0.25 and drawn with 0.75, general_video with 0.5 and 0.25, document with 0.25 and 0.
     """
-    asked = dict(data.config.get("mixture", {}))
-    planned = {kind["key"]: kind for kind in data.plan.get("kinds", [])}
-    if not asked or not planned:
+    kinds = data.plan.get("kinds", [])
+    if not kinds:
         return None
-    asked_total, drawn_total = sum(asked.values()), sum(kind["drawn"] for kind in planned.values())
-    nothing = {"drawn": 0, "epochs": 0.0}
+    asked, drawn = (sum(kind[name] for kind in kinds) for name in ("asked", "drawn"))
     return [
         {
-            "kind": key,
-            "asked_share": weight / asked_total,
-            "drawn_share": planned.get(key, nothing)["drawn"] / drawn_total,
-            "drawn_samples": planned.get(key, nothing)["drawn"],
-            "epochs": planned.get(key, nothing)["epochs"],
+            "kind": kind["key"],
+            "asked_share": kind["asked"] / asked,
+            "drawn_share": kind["drawn"] / drawn,
+            "drawn_samples": kind["drawn"],
+            "epochs": kind["epochs"],
         }
-        for key, weight in asked.items()
+        for kind in kinds
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
+from vl3.config.mixture import MixtureKey
 from vl3.config.run import RunConfig
 from vl3.errors import GateError, StorageError
 from vl3.evaluation.document import read_evaluation
@@ -62,6 +63,8 @@ class _Measured:
     """Their mean."""
     validation_passed: bool | None
     """Whether the data passed."""
+    trained_categories: tuple[str, ...]
+    """Categories of the training samples."""
     checkpoint_verified: bool
     """Whether the last checkpoint is whole."""
 
@@ -69,11 +72,13 @@ class _Measured:
 def _measure(request: Request) -> _Measured:
     stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
     tasks, mean = scores_from_evaluation(read_evaluation(fetch(request.inputs["evaluation"])), stages[-1].name)
+    validation = json.loads((fetch(request.inputs["validation"]) / RESULT_FILE).read_text(encoding="utf-8"))
     return _Measured(
         stages=stages,
         tasks=tasks,
         mean_accuracy=mean,
-        validation_passed=_validation_passed(request),
+        validation_passed=validation.get("passed"),
+        trained_categories=tuple(validation.get("facts", {}).get("by_category", {}).get("train", ())),
         checkpoint_verified=_is_checkpoint_whole(request),
     )
 
@@ -112,10 +117,16 @@ def _promote(request: Request, measured: _Measured) -> dict[str, Any]:
     }
 
 
-def expected_categories(config: RunConfig, stages: Iterable[str]) -> tuple[str, ...]:
-    """The categories that any of the run's stages trains on; each of them needs a score."""
-    named = {kind.partition(":")[0] for stage in stages for kind in config.stages[stage].mixture}
-    return tuple(category.value for category in Category if category.value in named)
+def expected_categories(config: RunConfig, stages: Iterable[str], in_data: Iterable[str] = ()) -> tuple[str, ...]:
+    """The categories that any of the run's stages trains on; each of them needs a score.
+
+    A mixture that names a whole dataset may draw any category of the training data, `in_data`.
+    """
+    keys = [MixtureKey.parse(key) for stage in stages for key in config.stages[stage].mixture]
+    named = {key.category for key in keys if key.category is not None}
+    if any(key.category is None for key in keys):
+        named |= {Category(name) for name in in_data}
+    return tuple(category.value for category in Category if category in named)
 
 
 def _gather(request: Request, registry: Registry, measured: _Measured, version: int) -> Evidence:
@@ -125,18 +136,13 @@ def _gather(request: Request, registry: Registry, measured: _Measured, version: 
     return Evidence(
         tasks=measured.tasks,
         mean_accuracy=measured.mean_accuracy,
-        expected_categories=expected_categories(config, trained_by(request)),
+        expected_categories=expected_categories(config, trained_by(request), measured.trained_categories),
         samples_per_task=config.evaluation.samples_per_task,
         champion=None if is_champion else registry.champion_evidence(),
         validation_passed=measured.validation_passed,
         checkpoint_verified=measured.checkpoint_verified,
         dataset_digest=inputs["dataset"].sha256,
     )
-
-
-def _validation_passed(request: Request) -> bool | None:
-    path = fetch(request.inputs["validation"]) / RESULT_FILE
-    return json.loads(path.read_text(encoding="utf-8")).get("passed")
 
 
 def _is_checkpoint_whole(request: Request) -> bool:

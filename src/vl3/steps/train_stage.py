@@ -295,8 +295,15 @@ def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
 def _own_settings(request: Request) -> dict[str, Any]:
     """The stage's own row of the recipe, as parameters; the workflow's run has the whole configuration."""
     row = to_dict(request.config.stages[request.part])
-    mixture = ", ".join(f"{kind} {weight:g}" for kind, weight in row.pop("mixture").items())
+    mixture = ", ".join(f"{kind} {_amount(asked)}" for kind, asked in row.pop("mixture").items())
     return {"stage": request.part, "number": request.config.stage_number(request.part), **row, "mixture": mixture}
+
+
+def _amount(asked: float | dict[str, Any]) -> str:
+    """`3`, or `amount 3 cap 50` of what a mixture says in full."""
+    if isinstance(asked, dict):
+        return " ".join(f"{name} {value:g}" for name, value in asked.items() if value is not None)
+    return f"{asked:g}"
 
 
 STEP = Step(

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vl3.config.stages import StageTable
+from vl3.config.mixture import ONLY_DATASET, MixtureKey
+from vl3.config.stages import StageConfig, StageTable
+from vl3.data.plan.kinds import SampleCounts, serve_mixture
 from vl3.validation.copies import LINKS
 from vl3.validation.profile import Profile, drift_rows
 
@@ -74,7 +76,16 @@ KNOWN_COLUMNS = (
 """Columns of `samples` that must have a value in each row that they apply to."""
 _COUNTS = tuple(name for name, kind in COLUMN_KINDS.items() if kind == "number" and name != "chance")
 """Columns of numbers that cannot be negative."""
-MIXTURE_COLUMNS = ["stage", "kind", "samples", "exact_samples", "asked_share", "data_share", "oversampling"]
+MIXTURE_COLUMNS = [
+    "stage",
+    "kind",
+    "samples",
+    "required_samples",
+    "dropped_samples",
+    "asked_share",
+    "data_share",
+    "oversampling",
+]
 UNKNOWN = "unknown"
 """Value of a fact that was not established, so that its check fails."""
 
@@ -222,43 +233,44 @@ SourceCounts = Mapping[tuple[str, str, str], int]
 
 
 def mixture_frame(samples: SourceCounts, stages: StageTable) -> "pd.DataFrame":
-    """One row per kind of a stage's mixture.
+    """One row per key of a stage's mixture.
 
-    asked_share is the kind's share in the mixture, data_share its share of the stage's usable training samples, and
-    oversampling is their ratio. samples counts the kind, or its whole category if the dataset lacks the kind's source;
-    exact_samples counts only the kind itself, if it names a source and its category exists.
+    asked_share is the key's share in the mixture, data_share its share of the stage's usable training samples, and
+    oversampling is their ratio. samples counts the key's own samples; it is required_samples where a stage refuses what
+    is missing, and dropped_samples where it goes without.
 
     Mixture chart 1, document 1; 90 charts and 10 documents in the data: asked_share 0.5 and 0.5, data_share 0.9 and
     0.1, oversampling 0.56 and 5.
     """
     import pandas as pd
 
-    by_category, by_kind = Counter[str](), Counter[str]()
-    for (split, category, source), count in samples.items():
-        if split == "train":
-            by_category[category] += count
-            by_kind[f"{category}:{source}"] += count
+    counts = Counter(
+        {
+            (ONLY_DATASET, category, source): count
+            for (split, category, source), count in samples.items()
+            if split == "train"
+        }
+    )
     rows: list[dict[str, Any]] = []
     for name, stage in stages.items():
-        rows += _stage_rows(name, stage.mixture, by_category, by_kind)
+        rows += _stage_rows(name, stage, counts)
     return pd.DataFrame(rows, columns=MIXTURE_COLUMNS)
 
 
-def _stage_rows(
-    stage: str, mixture: dict[str, float], by_category: Counter[str], by_kind: Counter[str]
-) -> list[dict[str, Any]]:
-    exact = {kind: (by_kind if ":" in kind else by_category)[kind] for kind in mixture}
-    available = {kind: count or by_category[kind.partition(":")[0]] for kind, count in exact.items()}
-    total, total_weight = sum(available.values()), sum(mixture.values())
+def _stage_rows(name: str, stage: StageConfig, counts: SampleCounts) -> list[dict[str, Any]]:
+    kinds = serve_mixture(stage.mixture, counts)
+    total, total_amount = sum(kind.available for kind in kinds), sum(kind.amount for kind in kinds)
     rows = []
-    for kind, weight in mixture.items():
-        asked, share = weight / total_weight, available[kind] / total if total else math.nan
+    for kind in kinds:
+        asked = kind.amount / total_amount if total_amount else math.nan
+        share = kind.available / total if total else math.nan
         rows.append(
             {
-                "stage": stage,
-                "kind": kind,
-                "samples": available[kind],
-                "exact_samples": exact[kind] if ":" in kind and available[kind] else math.nan,
+                "stage": name,
+                "kind": kind.key,
+                "samples": kind.available,
+                "required_samples": kind.available if stage.missing == "refuse" else math.nan,
+                "dropped_samples": kind.available if stage.missing == "drop" else math.nan,
                 "asked_share": asked,
                 "data_share": share,
                 "oversampling": asked / share if share > 0 else math.nan,
@@ -284,7 +296,8 @@ def heldout_frame(samples: SourceCounts, without_chance: Mapping[str, int], stag
     held_out = Counter[str]()
     for (split, category, _), count in samples.items():
         held_out[category] += count if split == "heldout" else 0
-    asked = {kind.partition(":")[0] for stage in stages.values() for kind in stage.mixture}
+    keys = [MixtureKey.parse(key) for stage in stages.values() for key in stage.mixture]
+    asked = {key.category.value for key in keys if key.category is not None}
     rows = [
         {"category": name, "samples": held_out[name], "without_chance": without_chance.get(name, 0)}
         for name in sorted(asked | set(held_out))

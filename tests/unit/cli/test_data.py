@@ -202,7 +202,8 @@ def test_markup_in_data_is_text_on_every_page(data: Path, options: list[str], tm
 
 def test_plan_prints_what_each_stage_would_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = str(write_dataset(tmp_path, make_rows()))
-    epochs = [f"stages.video.{name}" for name in ("steps=null", "epochs=2", "packs_per_step=4")]
+    video = ("steps=null", "epochs=2", "packs_per_step=4", 'mixture={"data": {"epochs": 1}}')
+    epochs = ["stages.*.missing=drop", *(f"stages.video.{name}" for name in video)]
     arguments = ["data", "plan", "--dataset", dataset, *(part for one in epochs for part in ("--set", one))]
     assert run(arguments) == 0
     out = capsys.readouterr().out
@@ -217,13 +218,61 @@ def test_plan_prints_what_each_stage_would_draw(tmp_path: Path, capsys: pytest.C
         "waiting by ranks",
     ]
     assert [cell.strip() for cell in first if cell][:4] == ["vision_adaptation", "200", "2", "1 of 2"]
-    assert "document: the dataset has no such sample, so its weight is spread over the other kinds" in out
+    dropped = (
+        "document: the data have no usable training sample of the category document; it is left out (missing=drop)"
+    )
+    assert dropped in out
     assert run([*arguments, "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)
     assert list(plans) == ["vision_adaptation", "alignment", "multitask", "video"]
     assert plans["video"]["packs_per_step"] == 4
     drawn = sum(kind["drawn"] for kind in plans["video"]["kinds"])
     assert drawn == plans["video"]["samples"] >= 2 * sum(kind["available"] for kind in plans["video"]["kinds"])
+
+
+def test_plan_of_what_the_data_lack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "plan", "--dataset", str(write_dataset(tmp_path, make_rows()))]) == 3
+    assert (
+        "the data lack 2 of the 3 kinds that the stage's mixture asks for. scene_text:caption:"
+        in capsys.readouterr().err
+    )
+
+
+def test_mix_shows_what_is_asked_and_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = str(write_dataset(tmp_path, make_rows()))
+    mixture = 'stages.video.mixture={"chart": 3, "text_only": {"amount": 1, "max_epochs": 2, "cap": 20}, "plotqa": 4}'
+    assert run(["data", "mix", "video", "--dataset", dataset, "--set", mixture]) == 0
+    head, chart, text, plotqa, *notes = capsys.readouterr().out.splitlines()
+    assert head.split() == ["video", "asked", "available", "drawn", "share", "epochs"]
+    assert (chart.split()[0], chart.split()[2]) == ("chart", "116")
+    assert (text.split()[2:4], text.split()[-1]) == (["20", "40"], "2.00")
+    assert plotqa.split()[2:] == ["missing", "0", "0.0%", "0.00"]
+    asked = [float(line.split()[1].replace(",", "")) for line in (chart, text, plotqa)]
+    assert asked[0] / asked[1] == pytest.approx(3, rel=0.01)
+    assert notes == [
+        "plotqa: there is no dataset plotqa with a usable training sample; it is left out (missing=drop)",
+        "1 of 3 are missing: a run refuses the stage, or drops them with missing=drop",
+    ]
+    assert run(["data", "mix", "vidoe", "--dataset", dataset]) == 2
+    assert "has no stage 'vidoe'. Its stages: vision_adaptation" in capsys.readouterr().err
+
+
+def test_a_corpus_is_planned_by_the_names_of_its_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        write_dataset(tmp_path / name, make_rows())
+    corpus = tmp_path / "corpus.yaml"
+    corpus.write_text("datasets: {plotqa: one, mine: two}")
+    mixture = 'stages.*.mixture={"plotqa:chart": 1, "mine": 3, "data": 1}'
+    assert run(["data", "mix", "video", "--dataset", str(corpus), "--set", mixture]) == 0
+    _, plotqa, mine, data, *_ = capsys.readouterr().out.splitlines()
+    assert (plotqa.split()[0], plotqa.split()[2]) == ("plotqa:chart", "116")
+    assert (mine.split()[0], mine.split()[2]) == ("mine", "552")
+    assert data.split()[2] == "missing"
+    assert run(["data", "plan", "--dataset", str(corpus), "--set", mixture, "--set", "stages.*.missing=drop"]) == 0
+    assert "plotqa:chart" in capsys.readouterr().out
+    corpus.write_text("datasets: {plotqa: ../one}")
+    assert run(["data", "plan", "--dataset", str(corpus)]) == 2
+    assert "'../one' has an empty part, '.' or '..'" in capsys.readouterr().err
 
 
 def test_plan_of_no_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

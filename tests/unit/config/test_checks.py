@@ -12,6 +12,7 @@ import pytest
 
 import vl3.config
 from vl3.config.checks import Range, declared_rules, require_name
+from vl3.config.mixture import Draw
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.config.stages import LoraConfig
@@ -28,6 +29,7 @@ OBJECTS = [
     VIDEO,
     VIDEO.learning_rates,
     VIDEO.lora,
+    Draw(amount=2.0, max_epochs=1.0, cap=5),
     TINY.optimizer,
     TINY.engine,
     TINY.launch,

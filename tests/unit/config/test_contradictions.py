@@ -92,12 +92,17 @@ def test_fraction_takes_its_bounds(path: str, value: int) -> None:
         ),
         ("stage.image_merge_size", 3, "stage.image_merge_size=3 is unknown. Choose one of 1, 2."),
         ("stage.video_merge_size", 4, "stage.video_merge_size=4 is unknown. Choose one of 1, 2."),
-        ("stage.mixture", {}, "stage.mixture is empty, so no sample could be drawn. Name at least one category."),
+        (
+            "stage.mixture",
+            {},
+            "stage.mixture is empty, so no sample could be drawn. Name at least one category or dataset.",
+        ),
         ("stage.mixture", {"chart": 0.0}, "stage.mixture.chart=0.0 must be greater than 0. Set a positive value."),
         (
             "stage.mixture",
             {"charts:qa": 1.0},
-            f"stage.mixture key='charts' is unknown. Choose one of {', '.join(Category)}.",
+            "stage.mixture key='charts:qa': charts is no category and so a dataset, of which 'qa' is no "
+            f"category either. Choose one of {', '.join(Category)}.",
         ),
         ("engine.zero_stage", 4, "engine.zero_stage=4 is unknown. Choose one of 0, 1, 2, 3."),
         ("engine.precision", "fp8", "engine.precision='fp8' is unknown. Choose one of fp32, bf16."),

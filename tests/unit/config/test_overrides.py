@@ -2,7 +2,10 @@
 
 import pytest
 
+from vl3.config.codec import from_dict, to_dict
+from vl3.config.mixture import Draw
 from vl3.config.overrides import apply_overrides
+from vl3.config.run import RunConfig
 from vl3.config.stages import LoraConfig
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
@@ -44,6 +47,18 @@ def test_mixture_takes_a_new_kind_with_a_source() -> None:
     assert config.stages["alignment"].mixture["chart:caption"] == 0.25
 
 
+def test_mixture_takes_limits() -> None:
+    config = apply_overrides(TINY, ['stages.alignment.mixture.mine={"amount": 5, "max_epochs": 2, "cap": 9}'])
+    assert config.stages["alignment"].mixture["mine"] == Draw(amount=5.0, max_epochs=2.0, cap=9)
+    assert from_dict(RunConfig, to_dict(config)) == config
+
+
+def test_a_star_sets_a_field_of_every_stage() -> None:
+    config = apply_overrides(TINY, ["stages.*.missing=drop", 'stages.*.mixture={"data": 1}'])
+    assert {row.missing for row in config.stages.values()} == {"drop"}
+    assert all(row.mixture == {"data": 1.0} for row in config.stages.values())
+
+
 def test_whole_mixture_can_be_replaced() -> None:
     config = apply_overrides(TINY, ['stages.alignment.mixture={"chart": 1}'])
     assert config.stages["alignment"].mixture == {"chart": 1.0}
@@ -63,7 +78,8 @@ def test_whole_mixture_can_be_replaced() -> None:
         ("data.max_frames=1.5", "1.5 is not an int"),
         ("data.max_frames=true", "True is not an int"),
         ("data.max_frames=0", "data.max_frames=0 must be greater than 0."),
-        ("stages.alignment.mixture.photos=1", "stage.mixture key='photos' is unknown. Choose one of scene_image,"),
+        ("stages.alignment.mixture.a photo=1", "stage.mixture key='a photo' is neither a category (scene_image,"),
+        ("stages.*.step=8", "unknown field 'stages.vision_adaptation.step'."),
     ],
 )
 def test_wrong_override_says_what_would_be_right(override: str, message: str) -> None:

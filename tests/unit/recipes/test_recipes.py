@@ -1,9 +1,13 @@
 """The recipes hold the paper's numbers (arXiv 2501.13106), and the catalog names them."""
 
+import re
+
 import pytest
 
 from tests.support.workflows import STAGES
+from vl3.config.mixture import MixtureKey, draw_of
 from vl3.config.stages import LearningRates
+from vl3.data.catalogue.entry import read_catalogue
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe, recipe_names
 from vl3.recipes.mixture import load_mixture
@@ -22,13 +26,38 @@ def test_unknown_recipe_names_the_nearest() -> None:
     assert str(caught.value) == "recipe 'vl3_2' is unknown. The nearest is 'vl3_2b'; all are tiny, vl3_2b, vl3_7b."
 
 
-SAMPLES = dict(zip(STAGES, (15_570_000, 21_970_000, 19_050_000, 5_711_200), strict=True))
-"""The paper's total of each stage."""
+AMOUNTS = {"2 text-only": "1.0M", "4 temporal grounding": "205K"}
+"""Rows of which the catalogue gives two amounts, or a rounded one where the paper's text is exact."""
+VARIANT = re.compile(r"-(short|detailed)$")
 
 
-@pytest.mark.parametrize(("stage", "samples"), SAMPLES.items())
-def test_mixture_sums_to_the_papers_total(stage: str, samples: int) -> None:
-    assert sum(load_mixture("vl3", stage).values()) == samples
+def samples(amount: str) -> int:
+    """`11.84M` is 11,840,000."""
+    return round(float(amount[:-1]) * {"K": 1_000, "M": 1_000_000}[amount[-1]])
+
+
+@pytest.mark.parametrize("number", range(1, 5), ids=STAGES)
+def test_a_mixture_has_each_row_of_the_papers_table(number: int) -> None:
+    catalogue, mixture = read_catalogue(), load_mixture("vl3", STAGES[number - 1])
+    rows = {row: amount for row, amount in catalogue.rows.items() if row.startswith(f"{number} ")}
+    found = dict.fromkeys(rows, 0.0)
+    for key, amount in mixture.items():
+        named = MixtureKey.parse(key)
+        entry = catalogue.datasets[VARIANT.sub("", named.dataset or "")]
+        category = {"streaming": "4 streaming video", "temporal_grounding": "4 temporal grounding"}.get(
+            named.category or ""
+        )
+        row = category or next(row for row in entry.rows if row in rows)
+        assert row in entry.rows
+        found[row] += draw_of(amount).amount
+    assert found == {row: samples(AMOUNTS.get(row, amount)) for row, amount in rows.items()}
+
+
+@pytest.mark.parametrize("number", range(1, 5), ids=STAGES)
+def test_a_mixture_has_every_dataset_of_the_papers_table(number: int) -> None:
+    asked = {VARIANT.sub("", MixtureKey.parse(key).dataset or "") for key in load_mixture("vl3", STAGES[number - 1])}
+    entries = read_catalogue().datasets.values()
+    assert asked == {entry.name for entry in entries if any(row.startswith(f"{number} ") for row in entry.rows)}
 
 
 @pytest.mark.parametrize("name", BIG)

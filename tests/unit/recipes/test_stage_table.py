@@ -15,14 +15,20 @@ def test_table_shows_what_differs_between_the_stages() -> None:
     rows = rows_of("vl3_2b")
     assert rows["learning rate, language model"] == ["frozen", "1e-05", "1e-05", "1e-05"]
     assert rows["DiffFP"] == ["off", "off", "on", "on"]
-    assert rows["mixture weight, scene_image"] == ["11,840,000", "12,560,000", "9,870,000", "880,000"]
-    assert rows["mixture weight, streaming"] == ["", "", "", "36,200"]
+    assert rows["mixture, llava_sft_665k"] == ["", "", "665,000", "440,000"]
+    assert rows["mixture, youcook2:streaming"] == ["", "", "", "9,050"]
 
 
 def test_table_follows_the_order_of_the_categories() -> None:
-    kinds = [title.removeprefix("mixture weight, ") for title in rows_of("tiny") if title.startswith("mixture weight")]
+    kinds = [title.removeprefix("mixture, ") for title in rows_of("tiny") if title.startswith("mixture, ")]
     assert kinds[:3] == ["scene_image", "scene_image:caption", "scene_text"]
     assert kinds[-1] == "temporal_grounding"
+
+
+def test_table_has_datasets_as_the_mixtures_have_them() -> None:
+    kinds = [title.removeprefix("mixture, ") for title in rows_of("vl3_2b") if title.startswith("mixture, ")]
+    assert kinds[:2] == list(get_recipe("vl3_2b").stages["vision_adaptation"].mixture)[:2]
+    assert kinds[-1] == "tulu3"
 
 
 def test_stage_view_leaves_the_other_stages_out() -> None:

@@ -11,8 +11,9 @@ PLAN = {
     "samples_per_step": 12.5,
     "fill": {"length": 0.7, "visual": 0.98, "binding": 0.99},
     "kinds": [
-        {"key": "scene_image:caption", "share": 0.5, "available": 50, "drawn": 100, "epochs": 2.0},
-        {"key": "scene_image", "share": 0.5, "available": 600, "drawn": 300, "epochs": 0.5},
+        {"key": "scene_image:caption", "asked": 100.0, "available": 50, "drawn": 100, "epochs": 2.0},
+        {"key": "scene_image", "asked": 200.0, "available": 600, "drawn": 300, "epochs": 0.5},
+        {"key": "chart", "asked": 100.0, "available": 0, "drawn": 0, "epochs": 0.0},
     ],
 }
 CONFIG = {

@@ -20,7 +20,10 @@ def request_of_video(request_of_tiny: StepRequest, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("vl3.workflow.step.StepWork.step_run", lambda self: PretendedRun())
     dataset = write_dataset(tmp_path / "built", make_rows())
     reference = publish(dataset, (tmp_path / "dataset").as_uri(), kind="dataset", created_by={})
-    return dataclasses.replace(request_of_tiny, task="plan-video", part="video", inputs={"dataset": reference})
+    row = dataclasses.replace(request_of_tiny.config.stages["video"], missing="drop")
+    config = dataclasses.replace(request_of_tiny.config, stages=request_of_tiny.config.stages | {"video": row})
+    inputs = {"dataset": reference}
+    return dataclasses.replace(request_of_tiny, task="plan-video", part="video", inputs=inputs, config=config)
 
 
 def _execute(request: StepRequest, told: list[str] | None = None) -> Any:
@@ -44,5 +47,5 @@ def test_data_without_a_sample_for_the_stage_are_refused(request_of_video: StepR
     row = dataclasses.replace(request_of_video.config.stages["video"], mixture={"document": 1.0})
     stages = request_of_video.config.stages | {"video": row}
     config = dataclasses.replace(request_of_video.config, stages=stages)
-    with pytest.raises(DataError, match="none of the kinds document of the mixture"):
+    with pytest.raises(DataError, match=r"nothing that the stage's mixture asks for\. document: the data have no"):
         _execute(dataclasses.replace(request_of_video, config=config))

@@ -277,17 +277,19 @@ def test_a_summary_says_equal_refusals_once(validate: Validate, rows: Rows) -> N
 
 
 def test_validate_index_tells_problem_kinds_apart(validate: Validate, rows: Rows) -> None:
-    for row, kind in zip(rows, ProblemKind, strict=False):
+    refused = rows[::10]  # one of each category, and some that are held out
+    for row, kind in zip(refused, ProblemKind, strict=True):
         row.refuse(kind, f"the reason of {kind}")
     result = validate(rows)
     assert [finding.severity for finding in result.critical] == ["critical"] * len(ProblemKind)
     assert {finding.check: [(row.where, row.reason) for row in finding.rows] for finding in result.critical} == {
-        f"refused_{kind}": [(row.where, f"the reason of {kind}")] for row, kind in zip(rows, ProblemKind, strict=False)
+        f"refused_{kind}": [(row.where, f"the reason of {kind}")]
+        for row, kind in zip(refused, ProblemKind, strict=True)
     }
     assert [(line.where, line.kind, line.reason) for line in result.left_out] == [
-        (row.where, kind.value, f"the reason of {kind}") for row, kind in zip(rows, ProblemKind, strict=False)
+        (row.where, kind.value, f"the reason of {kind}") for row, kind in zip(refused, ProblemKind, strict=True)
     ]
-    with pytest.raises(DataError, match=rf"(?s)refused_tags.*  {rows[5].where}: the reason of tags"):
+    with pytest.raises(DataError, match=rf"(?s)refused_tags.*  {refused[5].where}: the reason of tags"):
         result.require_passed()
 
 
@@ -313,28 +315,38 @@ def test_validate_index_bounds_bad_lines_by_configuration(
     assert not validate_index(parts_of_table(make_table(rows)), none, tmp_path).passed
 
 
-def test_validate_index_reports_absent_kind_and_few_held_out(validate: Validate, rows: Rows) -> None:
+def test_validate_index_refuses_a_stage_that_lacks_what_it_asks_for(validate: Validate, rows: Rows) -> None:
+    for row in rows:
+        row.source = "qa"
+    result = validate([row for row in rows if row.category != "streaming"])
+    assert not result.passed
+    assert [row.where for row in _finding(result, "mixture_served").rows] == [
+        *(f"vision_adaptation/{category}:caption" for category in ("scene_image", "scene_text", "document")),
+        "video/streaming",
+    ]
+
+
+def test_validate_index_reports_what_is_dropped_and_few_held_out(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
     kept = [row for row in rows if row.category != "streaming"]
-    result = validate(kept)
+    result = validate_index(
+        parts_of_table(make_table(kept)), apply_overrides(config, ["stages.video.missing=drop"]), tmp_path
+    )
     assert result.passed
     assert _checks(result) == {"mixture_present": "warning", "heldout_samples": "warning"}
     assert _finding(result, "mixture_present").rows[0].where == "video/streaming"
     assert _finding(result, "heldout_samples").rows[0].reason == "samples=0"
 
 
-def test_validate_index_reports_source_and_share(validate: Validate, rows: Rows) -> None:
+def test_validate_index_reports_shares_that_differ(validate: Validate, rows: Rows) -> None:
     charts = [row for row in rows if row.split == "train" and row.category == "chart"]
-    for row in rows:
-        row.source = "qa"
     clones = [
         replace(charts[0], sample_id=f"c{n}", content_sha256=f"c{n}", where=f"annotations/c.jsonl:{n}")
         for n in range(990)
     ]
     result = validate(rows + clones)
-    assert _checks(result) == {"mixture_source_present": "warning", "mixture_share": "warning"}
-    assert [row.where for row in _finding(result, "mixture_source_present").rows] == [
-        f"vision_adaptation/{category}:caption" for category in ("scene_image", "scene_text", "document")
-    ]
+    assert _checks(result) == {"mixture_share": "warning"}
     share = next(row for row in _finding(result, "mixture_share").rows if row.where == "video/streaming")
     mixture = get_recipe("tiny").stages["video"].mixture
     asked, held = mixture["streaming"] / sum(mixture.values()), 0.00925926
@@ -390,10 +402,11 @@ def test_data_serve_the_stages_that_are_trained_and_no_others(
     texts = make_table([row for row in rows if row.category == "text_only"])
     mixture = replace(config.stages["video"], mixture={"text_only": 1.0})
     config = replace(config, stages=config.stages | {"video": mixture})
-    assert _checks(validate_index(parts_of_table(texts), config, tmp_path / "all"))["mixture_present"] == "warning"
+    everything = validate_index(parts_of_table(texts), config, tmp_path / "all")
+    assert _checks(everything)["mixture_served"] == "critical"
     alone = validate_index(parts_of_table(texts), config, tmp_path / "video", stages=["video"])
     assert alone.passed
-    assert not {"mixture_present", "heldout_samples"} & set(_checks(alone)), "other stages' categories are not missed"
+    assert not {"mixture_served", "heldout_samples"} & set(_checks(alone)), "other stages' categories are not missed"
     trained = [row for row in rows if row.category == "text_only" and row.split == "heldout"]
     evaluated = validate_index(parts_of_table(make_table(trained)), config, tmp_path / "none", stages=[])
     assert evaluated.passed

@@ -293,7 +293,7 @@ class _Writer:
 
         (self._folder / REFUSED_NAME).unlink(missing_ok=True)
         self._index = self._stack.enter_context(
-            pq.ParquetWriter(self._folder / INDEX_NAME, index_schema(), compression="zstd")
+            pq.ParquetWriter(self._folder / INDEX_NAME, index_schema(), compression="zstd", write_page_checksum=True)
         )
         return self
 

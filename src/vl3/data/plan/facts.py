@@ -14,7 +14,7 @@ from vl3.system.documents import parse_object
 from vl3.system.files import atomic_write_json, read_plain
 
 PLAN_NAME = "plan.json"
-_FORMAT = 1
+_FORMAT = 2
 SAMPLES, PACKS, DRAWN = "samples", "packs", "drawn"
 """Names of the plan's arrays: SAMPLE in the order of the packs; PACK in the order of the steps; and the samples of each
 kind drawn before each step, uint64, one after the other: steps + 1 times as many numbers as there are kinds."""
@@ -65,18 +65,22 @@ class KindFacts:
     """One kind of the mixture in a plan."""
 
     key: str
-    """`category` or `category:source`."""
+    """`DATASET` or `[DATASET:]CATEGORY[:SOURCE]`."""
+    asked: float
+    """Samples that the mixture asks for: its amount in the stage's epochs, or its part of the stage's samples."""
     share: float
-    """Share of the draws that was asked, after the weight of missing kinds was spread; the shares sum to 1."""
+    """Share of the draws that it should have, after caps and what is missing; the shares sum to 1."""
     available: int
-    """Samples of the kind that may be drawn."""
+    """Different samples that may be drawn; 0 if they are missing."""
     drawn: int
     """Samples of the kind in the plan's steps."""
+    categories: tuple[str, ...]
+    """Categories of its samples."""
 
     @property
     def epochs(self) -> float:
         """How often each sample of the kind is seen."""
-        return self.drawn / self.available
+        return self.drawn / self.available if self.available else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +124,7 @@ class PlanFacts:
     samples: int
     """Samples of all steps."""
     kinds: tuple[KindFacts, ...]
-    """The kinds of the mixture that have samples, in the mixture's order."""
+    """The kinds of the mixture, in its order."""
     notes: tuple[str, ...]
     """One sentence for each thing that is asked for and that the datasets do not have."""
     fill: FillFacts
@@ -192,7 +196,7 @@ def _facts(body: dict[str, Any]) -> PlanFacts:
                 PlannedDataset(index_sha256=one["index_sha256"], shards=tuple(one["shards"]))
                 for one in body["datasets"]
             ),
-            "kinds": tuple(KindFacts(**one) for one in body["kinds"]),
+            "kinds": tuple(KindFacts(**one | {"categories": tuple(one["categories"])}) for one in body["kinds"]),
             "notes": tuple(body["notes"]),
             "fill": FillFacts(**body["fill"]),
             "balance": tuple(BalanceFacts(**one) for one in body["balance"]),

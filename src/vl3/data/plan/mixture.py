@@ -5,13 +5,10 @@ so any part of the sequence can be computed on any machine, and no numpy release
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from vl3.data.plan.samples import SampleTable
-from vl3.errors import DataError
 
 CHUNK_DRAWS = 1 << 16
 """Number of draws that are computed at once; the sequence does not depend on it."""
@@ -23,55 +20,25 @@ class MixtureKind:
 
     key: str
     share: float
-    """Share of the draws; the shares of all kinds sum to 1."""
+    """Share of the draws; the shares of all kinds sum to 1. 0 if nothing of it is drawn."""
     rows: np.ndarray
     """Numbers of its samples, int64."""
+    max_draws: int | None = None
+    """Draws after which it is not drawn again; the others go on at their own pace."""
 
 
-def resolve_mixture(
-    table: SampleTable, mixture: Mapping[str, float], is_eligible: np.ndarray
-) -> tuple[list[MixtureKind], list[str]]:
-    """The kinds that the datasets have samples for, and a note on each that they do not have.
-
-    A `category:source` without samples falls back to its whole category. A category without samples is left out and
-    its weight is spread over the others: chart 1, document 2, general_video 1 without any document gives chart 0.5,
-    general_video 0.5.
-
-    Args:
-        table: the samples.
-        mixture: weight by `category` or `category:source`.
-        is_eligible: which samples may be drawn, bool (S).
-
-    Raises:
-        DataError: none of the kinds has a sample.
-    """
-    counts = np.bincount(table.sources[is_eligible], minlength=len(table.source_names))
-    present = {number: name for number, name in enumerate(table.source_names) if counts[number]}
-    found: list[tuple[str, float, np.ndarray]] = []
-    notes = []
-    for key, weight in mixture.items():
-        category, _, source = key.partition(":")
-        in_category = [number for number, name in present.items() if name[0] == category]
-        asked = [number for number in in_category if source in ("", present[number][1])]
-        if in_category and not asked:
-            asked = in_category
-            notes.append(f"{key}: the dataset has no such source, so samples of any {category} source are drawn")
-        if asked:
-            found.append((key, weight, np.flatnonzero(np.isin(table.sources, asked) & is_eligible)))
-        else:
-            notes.append(f"{key}: the dataset has no such sample, so its weight is spread over the other kinds")
-    if not found:
-        names = ", ".join(sorted({name[0] for name in present.values()}))
-        raise DataError(
-            f"none of the kinds {', '.join(mixture)} of the mixture has a usable training sample; the dataset has "
-            f"{names or 'no usable sample'}. Change the stage's mixture or the data."
-        )
-    total = sum(weight for _, weight, _ in found)
-    return [MixtureKind(key=key, share=weight / total, rows=rows) for key, weight, rows in found], notes
+def choose_rows(key: str, rows: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the rows in their order, the same ones for every seed: by the hashes of their places."""
+    if count == len(rows):
+        return rows
+    hashes = _hash_numbers(np.arange(len(rows)), f"{key}/cap")
+    return rows[np.sort(np.argsort(hashes, kind="stable")[:count])]
 
 
 class MixtureWalk:
-    """The endless sequence of draws. Draw i of a kind is at time (i + jitter_i) / share, with jitter from 0 to 1.
+    """The sequence of draws, endless unless every kind has `max_draws`.
+
+    Draw i of a kind is at time (i + jitter_i) / share, with jitter from 0 to 1.
 
     So among the first n draws each kind has share * n, give or take one or two, in no regular pattern. Draw i of a
     kind with n samples takes sample i mod n of epoch i div n, so no sample comes twice in an epoch of its kind.
@@ -88,11 +55,16 @@ class MixtureWalk:
         self._kinds = kinds
         self._seed = seed
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
+        ends = [math.inf if kind.max_draws is None else kind.max_draws / kind.share for kind in kinds if kind.share]
+        self.num_chunks: float = math.ceil(max(ends) / CHUNK_DRAWS) if max(ends) < math.inf else math.inf
+        """Chunks that have draws."""
 
     def chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and kinds (indexes into the list of kinds) of one chunk, which has about CHUNK_DRAWS draws."""
         times, rows, kinds = [], [], []
         for position, kind in enumerate(self._kinds):
+            if not kind.share:
+                continue
             draws, drawn_at = self._draws(kind, number)
             times.append(drawn_at)
             rows.append(self._rows(position, draws))
@@ -111,6 +83,8 @@ class MixtureWalk:
         jitter = _hash_numbers(draws, f"{self._seed}/{kind.key}/jitter") / 2.0**64
         times = (draws + jitter) / kind.share
         inside = (times >= start) & (times < end)
+        if kind.max_draws is not None:
+            inside &= draws < kind.max_draws
         return draws[inside], times[inside]
 
     def _rows(self, position: int, draws: np.ndarray) -> np.ndarray:

@@ -1,15 +1,20 @@
 """What a run's configuration asks of the plan of a stage."""
 
+from collections.abc import Sequence
+
+from vl3.config.mixture import ONLY_DATASET
 from vl3.config.run import RunConfig
-from vl3.data.plan.planner import PlanRequest
+from vl3.data.plan.demand import PlanRequest
 from vl3.data.plan.samples import SizeRule
 
 
-def plan_request(config: RunConfig, stage: str) -> PlanRequest:
-    """The request of a stage. The number of processes is no part of it."""
+def plan_request(config: RunConfig, stage: str, datasets: Sequence[str] = (ONLY_DATASET,)) -> PlanRequest:
+    """The request of a stage on datasets of these names. The number of processes is no part of it."""
     row, data = config.stages[stage], config.data
     return PlanRequest(
+        datasets=tuple(datasets),
         mixture=row.mixture,
+        missing=row.missing,
         seed=config.stage_seed(stage),
         steps=row.steps,
         epochs=row.epochs,

@@ -77,9 +77,9 @@ class SampleTable:
     sizes: np.ndarray
     """SIZE (S)."""
     sources: np.ndarray
-    """Number of the sample's (category, source), int32 (S)."""
-    source_names: tuple[tuple[str, str], ...]
-    """Category and source by that number."""
+    """Number of the sample's source, int32 (S)."""
+    source_names: tuple[tuple[int, str, str], ...]
+    """Number of the dataset, category and source by that number."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -91,7 +91,7 @@ def read_samples(folders: Sequence[Path], rule: SizeRule) -> SampleTable:
     Raises:
         DataError: a folder is not a complete dataset, or its index cannot be read or contradicts itself.
     """
-    names: dict[tuple[str, str], int] = {}
+    names: dict[tuple[int, str, str], int] = {}
     datasets = []
     table = _Columns()
     for number, folder in enumerate(folders):
@@ -136,7 +136,7 @@ def _read_index(
     path: Path,
     dataset: int,
     rule: SizeRule,
-    names: dict[tuple[str, str], int],
+    names: dict[tuple[int, str, str], int],
     shards: dict[str, int],
     table: _Columns,
 ) -> None:
@@ -166,7 +166,7 @@ def _read_batch(
     first_row: int,
     dataset: int,
     rule: SizeRule,
-    names: dict[tuple[str, str], int],
+    names: dict[tuple[int, str, str], int],
     shards: dict[str, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places, sizes and source numbers of the usable training samples of a batch."""
@@ -177,7 +177,7 @@ def _read_batch(
     for name in ("offset_bytes", "length_bytes"):
         places[name] = _counts(batch, name, usable)
     places["sha256"] = _digests(batch.column("sha256"), usable)
-    return places, _sizes(batch, usable, rule), _source_numbers(batch, usable, names)
+    return places, _sizes(batch, usable, rule), _source_numbers(batch, usable, dataset, names)
 
 
 def _sizes(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> np.ndarray:
@@ -248,12 +248,14 @@ def _shard_numbers(batch: "pa.RecordBatch", usable: np.ndarray, shards: dict[str
     return np.array([shards.setdefault(name, len(shards)) for name in names], dtype=np.uint32)[inverse]
 
 
-def _source_numbers(batch: "pa.RecordBatch", usable: np.ndarray, names: dict[tuple[str, str], int]) -> np.ndarray:
-    """Number of each sample's (category, source): the pairs of a batch are few, whatever its length."""
+def _source_numbers(
+    batch: "pa.RecordBatch", usable: np.ndarray, dataset: int, names: dict[tuple[int, str, str], int]
+) -> np.ndarray:
+    """Number of each sample's (dataset, category, source): the pairs of a batch are few, whatever its length."""
     categories, category_codes = _distinct(batch, "category", usable)
     sources, source_codes = _distinct(batch, "source", usable)
     pairs, inverse = np.unique(category_codes * len(sources) + source_codes, return_inverse=True)
-    found = [(categories[pair // len(sources)], sources[pair % len(sources)]) for pair in pairs.tolist()]
+    found = [(dataset, categories[pair // len(sources)], sources[pair % len(sources)]) for pair in pairs.tolist()]
     return np.array([names.setdefault(name, len(names)) for name in found], dtype=np.int32)[inverse]
 
 

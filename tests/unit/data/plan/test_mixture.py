@@ -5,10 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.plans import SIZES, make_rows, write_dataset
-from vl3.data.plan.mixture import MixtureKind, MixtureWalk, resolve_mixture
-from vl3.data.plan.samples import SampleTable, read_samples
-from vl3.errors import DataError
+from vl3.data.plan.mixture import CHUNK_DRAWS, MixtureKind, MixtureWalk, choose_rows
 
 
 def kinds_of(**sizes: int) -> list[MixtureKind]:
@@ -76,29 +73,36 @@ def test_seeds_differ():
     assert first.tolist() != second.tolist()
 
 
-@pytest.fixture
-def table(tmp_path) -> SampleTable:
-    return read_samples([write_dataset(tmp_path, make_rows())], SIZES)
-
-
-def test_a_missing_source_falls_back_and_a_missing_category_is_spread(table):
-    everything = np.ones(len(table), dtype=bool)
-    kinds, notes = resolve_mixture(table, {"scene_image:caption": 1.0, "chart:ocr": 1.0, "document": 2.0}, everything)
-    assert {kind.key: kind.share for kind in kinds} == {"scene_image:caption": 0.5, "chart:ocr": 0.5}
-    names = [{table.source_names[source] for source in table.sources[kind.rows]} for kind in kinds]
-    assert names == [{("scene_image", "caption")}, {("chart", "qa")}]
-    assert notes == [
-        "chart:ocr: the dataset has no such source, so samples of any chart source are drawn",
-        "document: the dataset has no such sample, so its weight is spread over the other kinds",
+def test_a_kind_with_a_limit_is_drawn_so_often_and_the_others_go_on():
+    kinds = [
+        MixtureKind(key="a", share=0.5, rows=np.arange(40), max_draws=100),
+        MixtureKind(key="b", share=0.5, rows=np.arange(40, 80)),
+        MixtureKind(key="c", share=0.0, rows=np.arange(0)),
     ]
+    walk = MixtureWalk(kinds, seed=0)
+    _, drawn = draws(walk, 2)
+    assert np.bincount(drawn, minlength=3).tolist()[0] == 100
+    assert abs(np.flatnonzero(drawn == 0).max() - 200) < 5
+    assert walk.num_chunks == np.inf
 
 
-def test_a_sample_that_is_not_eligible_is_of_no_kind(table):
-    kinds, _ = resolve_mixture(table, {"chart": 1.0}, np.arange(len(table)) < 100)
-    assert len(kinds[0].rows) > 0
-    assert kinds[0].rows.max() < 100
+def test_a_walk_whose_kinds_all_have_limits_ends():
+    kinds = [
+        MixtureKind(key="a", share=0.9, rows=np.arange(10), max_draws=7),
+        MixtureKind(key="b", share=0.1, rows=np.arange(10), max_draws=2 * CHUNK_DRAWS // 10),
+    ]
+    walk = MixtureWalk(kinds, seed=0)
+    assert walk.num_chunks == 2
+    _, drawn = draws(walk, 3)
+    assert np.bincount(drawn).tolist() == [7, 2 * CHUNK_DRAWS // 10]
 
 
-def test_a_mixture_without_any_sample_is_refused(table):
-    with pytest.raises(DataError, match=r"none of the kinds document of the mixture .* has chart, general_video"):
-        resolve_mixture(table, {"document": 1.0}, np.ones(len(table), dtype=bool))
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_a_cap_takes_the_same_rows_and_a_larger_one_more(count, more):
+    rows = np.arange(1000, 2000, 3)
+    few, many = choose_rows("chart", rows, count), choose_rows("chart", rows, min(count + more, len(rows)))
+    assert len(few) == count
+    assert set(few.tolist()) <= set(many.tolist()) <= set(rows.tolist())
+    assert few.tolist() == sorted(few.tolist())
+    assert choose_rows("chart", rows, len(rows)).tolist() == rows.tolist()

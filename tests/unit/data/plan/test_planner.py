@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.plans import SIZES, length_of, make_plan, make_request, make_rows, write_dataset
+from vl3.config.mixture import Draw
 from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.errors import DataError
@@ -92,7 +93,7 @@ def test_the_mixture_drawn_is_the_mixture_asked(tmp_path):
 
 def test_an_epoch_has_every_sample_of_an_even_mixture_once(tmp_path):
     rows = [row for row in make_rows() if row.category == "chart"]
-    plan = make_plan(tmp_path, rows, mixture={"chart": 1.0}, steps=None, epochs=1.0)
+    plan = make_plan(tmp_path, rows, mixture={"chart": Draw(epochs=1.0)}, steps=None, epochs=1.0)
     usable = [number for number, row in enumerate(rows) if row.split == "train" and row.problem is None]
     drawn = all_rows(plan)
     assert set(drawn) == set(usable)
@@ -102,7 +103,9 @@ def test_an_epoch_has_every_sample_of_an_even_mixture_once(tmp_path):
 
 
 def test_two_epochs_have_about_twice_the_steps_of_one(tmp_path):
-    one, two = (make_plan(tmp_path / str(n), make_rows(3000), steps=None, epochs=n) for n in (1.0, 2.0))
+    mixture = {"scene_image": Draw(epochs=1.0), "chart": 500}
+    options = {"mixture": mixture, "steps": None}
+    one, two = (make_plan(tmp_path / str(n), make_rows(3000), epochs=n, **options) for n in (1.0, 2.0))
     assert two.steps == pytest.approx(2 * one.steps, abs=1)
 
 
@@ -134,7 +137,7 @@ def test_limits_that_no_sample_fits_are_refused(tmp_path):
 
 def test_a_dataset_without_a_usable_sample_is_refused(tmp_path):
     rows = [replace(row, split="heldout") for row in make_rows(20)]
-    with pytest.raises(DataError, match=r"none of the kinds .* the dataset has no usable sample"):
+    with pytest.raises(DataError, match=r"nothing that the stage's mixture asks for.* Usable training samples: none\."):
         make_plan(tmp_path, rows)
 
 
@@ -153,12 +156,101 @@ def test_two_datasets_are_planned_together(tmp_path):
     for name, seed in (("one", 0), ("two", 1)):
         write_dataset(tmp_path / name, make_rows(300, seed=seed))
     (tmp_path / "plan").mkdir()
-    facts = plan_stage([tmp_path / "one", tmp_path / "two"], tmp_path / "plan", make_request())
+    request = make_request(datasets=("one", "two"))
+    facts = plan_stage([tmp_path / "one", tmp_path / "two"], tmp_path / "plan", request)
     plan = StagePlan(tmp_path / "plan")
     samples = [sample for step in range(60) for pack in plan.packs(step) for sample in pack.samples]
     assert {sample.dataset for sample in samples} == {0, 1}
     assert max(sample.row for sample in samples) < 300
     assert [len(one.shards) for one in facts.datasets] == [2, 2]
+
+
+def test_a_mixture_draws_datasets_by_name(tmp_path):
+    for name, seed in (("one", 0), ("two", 1)):
+        write_dataset(tmp_path / name, make_rows(300, seed=seed))
+    (tmp_path / "plan").mkdir()
+    mixture = {"one:chart": 1.0, "two": 3.0}
+    facts = plan_stage(
+        [tmp_path / "one", tmp_path / "two"],
+        tmp_path / "plan",
+        make_request(datasets=("one", "two"), mixture=mixture, steps=200),
+    )
+    plan = StagePlan(tmp_path / "plan")
+    drawn = [sample.dataset for step in range(200) for pack in plan.packs(step) for sample in pack.samples]
+    assert drawn.count(1) / len(drawn) == pytest.approx(0.75, abs=0.01)
+    assert [kind.categories for kind in facts.kinds] == [
+        ("chart",),
+        ("chart", "general_video", "scene_image", "text_only"),
+    ]
+    assert [kind.asked for kind in facts.kinds] == [len(drawn) / 4, len(drawn) * 3 / 4]
+
+
+def test_amounts_are_the_samples_of_an_epoch(tmp_path):
+    mixture = {"scene_image": 400, "chart": Draw(epochs=2.0), "text_only": Draw(amount=300, max_epochs=1)}
+    plan = make_plan(tmp_path, make_rows(3000), mixture=mixture, steps=None, epochs=1.0)
+    image, chart, text = plan.facts.kinds
+    assert (image.asked, chart.asked, text.asked) == (400, 2 * chart.available, 300)
+    in_a_step = plan.facts.samples_per_step
+    assert 400 - 10 <= image.drawn <= 400 + 2 * in_a_step
+    assert 2 * chart.available - 10 <= chart.drawn <= 2 * chart.available + 2 * in_a_step
+    assert text.drawn <= text.available
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 3.0])
+def test_a_stage_of_steps_keeps_max_epochs_and_spreads_it_over_all_steps(tmp_path, limit):
+    mixture = {"chart": Draw(amount=5.0, max_epochs=limit), "general_video": 1.0, "text_only": 1.0}
+    plan = make_plan(tmp_path, make_rows(600), mixture=mixture, steps=100)
+    chart, video, text = plan.facts.kinds
+    assert 0.9 * limit * chart.available <= chart.drawn <= np.ceil(limit * chart.available)
+    assert video.drawn == pytest.approx(text.drawn, rel=0.05)
+    half = plan.mixture_drawn(50)["chart"]
+    assert half == pytest.approx(chart.drawn / 2, rel=0.25)
+
+
+def test_a_stage_whose_samples_run_out_ends_with_its_last_whole_step(tmp_path):
+    rows = [row for row in make_rows(1000) if row.category == "chart"]
+    plan = make_plan(tmp_path, rows, mixture={"chart": Draw(epochs=3.0, max_epochs=2)}, steps=None, epochs=1.0)
+    (chart,) = plan.facts.kinds
+    assert 2 * chart.available - 4 * plan.facts.samples_per_step < chart.drawn <= 2 * chart.available
+    counts = np.bincount(all_rows(plan))
+    assert counts.max() == 2
+
+
+def test_steps_that_the_limits_do_not_allow_are_refused(tmp_path):
+    mixture = {"chart": Draw(amount=1, max_epochs=1)}
+    with pytest.raises(DataError, match=r"gives 116 samples at most, which fill \d+ rows; 60 step\(s\) of 4 rows"):
+        make_plan(tmp_path, mixture=mixture)
+
+
+def test_weights_in_a_stage_of_epochs_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"asks for 4 sample\(s\) of \d+, which do not fill one step of 4 rows"):
+        make_plan(tmp_path, steps=None, epochs=1.0)
+
+
+def test_a_cap_takes_a_fixed_part_of_the_samples(tmp_path):
+    drawn = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        plan = make_plan(folder, make_rows(1000), mixture={"chart": Draw(amount=1.0, cap=20)}, seed=seed)
+        drawn.append(set(all_rows(plan)))
+        assert plan.facts.kinds[0].available == 20
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 20
+
+
+def test_what_is_missing_is_refused_or_dropped_and_never_replaced(tmp_path):
+    mixture = {"chart": 3.0, "chart:ocr": 1.0, "plotqa": 1.0}
+    with pytest.raises(DataError, match="the data lack 2 of the 3 kinds"):
+        make_plan(tmp_path / "refused", mixture=mixture)
+    plan = make_plan(tmp_path / "dropped", mixture=mixture, missing="drop")
+    assert [(kind.key, kind.share, kind.epochs) for kind in plan.facts.kinds][1:] == [
+        ("chart:ocr", 0.0, 0.0),
+        ("plotqa", 0.0, 0.0),
+    ]
+    assert plan.facts.kinds[0].drawn == plan.facts.samples
+    assert plan.facts.kinds[1].asked == plan.facts.samples / 5
+    assert [note.split(":")[0] for note in plan.facts.notes] == ["chart", "plotqa"]
+    assert plan.mixture_drawn(60) == {"chart": plan.facts.samples, "chart:ocr": 0, "plotqa": 0}
 
 
 def test_the_balance_is_that_of_the_ranks(tmp_path):

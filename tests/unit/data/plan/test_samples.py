@@ -29,6 +29,6 @@ def test_rows_keep_their_numbers_and_sources(tmp_path):
     usable = [number for number, row in enumerate(rows) if row.split == "train" and row.problem is None]
     assert table.places["row"].tolist() == usable
     names = [table.source_names[source] for source in table.sources]
-    assert names == [(rows[number].category, rows[number].source) for number in usable]
+    assert names == [(0, rows[number].category, rows[number].source) for number in usable]
     assert table.datasets[0].shards == ("shard-000000.tar",)
     assert table.places["sha256"][5].tobytes().hex() == rows[usable[5]].sha256

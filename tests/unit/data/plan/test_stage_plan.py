@@ -155,7 +155,7 @@ def forge(folder: Path, **changes) -> None:
     """Change plan.json as somebody would who knows how it is protected."""
     body = json.loads((folder / PLAN_NAME).read_text())
     body = {name: value for name, value in body.items() if name not in ("format", "sha256")} | changes
-    (folder / PLAN_NAME).write_text(json.dumps({"format": 1, "sha256": digest(body), **body}))
+    (folder / PLAN_NAME).write_text(json.dumps({"format": 2, "sha256": digest(body), **body}))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_shard_that_the_plan_does_not_have_is_refused(folder):
 
 
 def test_a_plan_of_another_version_is_refused(folder):
-    body = json.loads((folder / PLAN_NAME).read_text()) | {"format": 2}
+    body = json.loads((folder / PLAN_NAME).read_text()) | {"format": 1}
     (folder / PLAN_NAME).write_text(json.dumps(body))
-    with pytest.raises(DataError, match=r"plan\.json has format 2; this version of vl3 reads 1"):
+    with pytest.raises(DataError, match=r"plan\.json has format 1; this version of vl3 reads 2"):
         StagePlan(folder)
