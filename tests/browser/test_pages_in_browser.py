@@ -45,6 +45,7 @@ def _hostile(validation: dict[str, Any]) -> dict[str, Any]:
     for finding in (*own["critical"], *own["warnings"]):
         finding["rows"] = [{"where": HOSTILE, "reason": HOSTILE}, {"where": LONG, "reason": LONG}]
     own["left_out"] += [{"where": LONG, "kind": HOSTILE, "reason": LONG}]
+    own["facts"]["refused"] += 1
     own["facts"]["by_category"]["train"] |= {HOSTILE: 1, LONG: 2}
     return own
 

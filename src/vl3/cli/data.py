@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Datasets: sample corpus, checks, building, planning.", no_args_is_help=True)
 app.add_typer(data_make.app, name="make")
 app.command()(data_pages.show)
+app.command()(data_pages.stats)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose limits apply.")]
 BuiltData = Annotated[

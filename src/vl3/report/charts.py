@@ -16,6 +16,8 @@ from vl3.report.text import number_text, short_number
 WIDTH, HEIGHT = 340, 196
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 28
 SCORE_WIDTH, SCORE_HEIGHT, SCORE_LEFT = 210, 136, 36
+_LEAST_BARS = 6
+"""Bins that a histogram shows at least: a single bar over the whole width would look like an area."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,20 +140,29 @@ def _scales(points: list[tuple[float, float]], log_y: bool, y_range: tuple[float
 
 
 def _axes(x_scale: Scale, y_scale: Scale, x_label: str) -> Markup:
+    parts = [_y_axis(y_scale), _x_axis(x_label)]
+    for tick in x_scale.ticks(4):
+        text = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
+        parts.append(text.format(x_scale(tick), HEIGHT - BOTTOM + 15, tick_text(tick)))
+    return Markup("").join(parts)
+
+
+def _y_axis(y_scale: Scale, *, percent: bool = False) -> Markup:
     parts = []
     for tick in y_scale.ticks():
         y = y_scale(tick)
         parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, y, y))
         text = Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
-        parts.append(text.format(LEFT - 6, y + 4, tick_text(tick)))
-    for tick in x_scale.ticks(4):
-        text = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
-        parts.append(text.format(x_scale(tick), HEIGHT - BOTTOM + 15, tick_text(tick)))
-    axis = Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>')
-    parts.append(axis.format(LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM))
-    label = Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
-    parts.append(label.format(WIDTH - RIGHT, HEIGHT - 1, x_label))
+        parts.append(text.format(LEFT - 6, y + 4, f"{tick * 100:g} %" if percent else tick_text(tick)))
     return Markup("").join(parts)
+
+
+def _x_axis(x_label: str) -> Markup:
+    """The line and its name, without ticks."""
+    axis = Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    label = Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
+    line = axis.format(LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM)
+    return line + label.format(WIDTH - RIGHT, HEIGHT - 1, x_label)
 
 
 def _line(series: Series, points: list[tuple[float, float]], x_scale: Scale, y_scale: Scale, x_label: str) -> Markup:
@@ -177,6 +188,47 @@ def _svg(title: str, description: str, body: Markup, width: int = WIDTH, height:
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title><desc>{}</desc>{}</svg>'
     )
     return frame.format(width, height, f"{title}. {description}", title, description, body)
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, description: str, x_label: str) -> Markup:
+    """Bars of equal width, one for each bin from the first to the last that has samples, and at least some.
+
+    Args:
+        edges: lower edge of each bin but the first, which has everything below.
+        counts: samples in each bin; if there are none, the result is empty.
+        title: what the chart shows, for screen readers and as the tooltip of the chart.
+        description: the message of the chart in one sentence.
+        x_label: unit of the edges.
+    """
+    filled = [place for place, count in enumerate(counts) if count]
+    if not filled:
+        return Markup("")
+    first, total = filled[0], sum(counts)
+    last = min(max(filled[-1], first + _LEAST_BARS - 1), len(counts) - 1)
+    y_scale = Scale(0.0, max(counts) / total, HEIGHT - BOTTOM, TOP)
+    width = (WIDTH - RIGHT - LEFT) / (last - first + 1)
+    parts = [_y_axis(y_scale, percent=True), _x_axis(x_label)]
+    for place in range(first, last + 1):
+        y = y_scale(counts[place] / total)
+        bar = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
+        span = f"{_bin_text(edges, place)} {x_label}: {counts[place]:,} samples ({counts[place] / total:.1%})"
+        x = round(LEFT + (place - first) * width, 2)
+        parts.append(bar.format(x, y, round(max(width - 1, 0.5), 2), round(HEIGHT - BOTTOM - y, 2), span))
+    every = math.ceil((last - first + 1) / 6)
+    for place in range(first, last + 1, every):
+        x = round(LEFT + (place - first) * width, 2)
+        text = Markup('<text class="tick" x="{}" y="{}">{}</text>')
+        parts.append(text.format(x, HEIGHT - BOTTOM + 15, tick_text(float(f"{edges[place - 1]:.2g}") if place else 0)))
+    return _svg(title, description, Markup("").join(parts))
+
+
+def _bin_text(edges: Sequence[float], place: int) -> str:
+    """The values of a bin: `below 1`, `1 to 1.41`, `2.83 and more`."""
+    if place == 0:
+        return f"below {short_number(edges[0])}"
+    if place == len(edges):
+        return f"{short_number(edges[-1])} and more"
+    return f"{short_number(edges[place - 1])} to {short_number(edges[place])}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

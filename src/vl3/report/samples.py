@@ -7,7 +7,7 @@ import base64
 import io
 import itertools
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,8 @@ class SampleView:
     vision_tokens: int
     """Before DiffFP."""
     kept_tokens: int
+    places: tuple[tuple[int, int], ...] | None = None
+    """Step, and row of the step, of each time that the sample is drawn; None if no plan is shown."""
 
 
 def choose_rows(index: DatasetIndex, split: str, count: int, seed: int) -> list[int]:
@@ -91,8 +93,18 @@ def view_sample(
     row: int,
     settings: PrepareSettings,
     tokenizer: ChatTokenizer,
+    *,
+    places: Sequence[tuple[int, int]] | None = None,
 ) -> SampleView:
     """Prepare one sample as for training, and keep what is to be seen of it.
+
+    Args:
+        index: the dataset's index.
+        reader: its shards.
+        row: the sample's row.
+        settings: those of the stage.
+        tokenizer: the language model's tokenizer.
+        places: step and row of the step of each time that a plan draws the sample.
 
     Raises:
         DataError: the sample cannot be read or prepared.
@@ -120,6 +132,7 @@ def view_sample(
         supervised_tokens=int((prepared.labels_T >= 0).sum()),
         vision_tokens=len(prepared.keep_M),
         kept_tokens=int(prepared.keep_M.sum()),
+        places=None if places is None else tuple(places),
     )
 
 

@@ -92,8 +92,16 @@ class Profile:
 
     def of_split(self, measure: Measure, split: str) -> np.ndarray:
         """Samples of a split in each bin of a measure, int64 (bins,)."""
-        rows = [counts for source, counts in self.bins[measure.column].items() if source[0] == split]
+        rows = self.by_source(measure, split).values()
         return np.sum([np.zeros(measure.num_bins, dtype=np.int64), *rows], axis=0)
+
+    def by_source(self, measure: Measure, split: str) -> dict[str, np.ndarray]:
+        """Samples of each `category:source` of a split in each bin of a measure, int64 (bins,), by name."""
+        return {
+            f"{category}:{source}": counts
+            for (own, category, source), counts in self.bins[measure.column].items()
+            if own == split
+        }
 
     def mix(self, split: str) -> dict[str, int]:
         """Samples of each `category:source` of a split, by name."""

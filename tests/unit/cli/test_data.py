@@ -1,6 +1,7 @@
 """`vl3 data`: what it writes, which lines it refuses and how that is said."""
 
 import json
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,12 @@ def test_show_writes_a_page_of_samples(
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 1
     assert text.count("<mark>") == 2
+
+    assert run(["data", "stats", str(dataset), "--out", str(tmp_path / "stats.html"), *options]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'stats.html'}: 2 samples of 2 sources\n"
+    assert "2 samples of the split train" in re.sub("<[^>]*>", "", (tmp_path / "stats.html").read_text())
+    assert run(["data", "stats", str(dataset), "--split", "heldout", *options]) == 3
+    assert "has no usable sample of the split 'heldout'" in capsys.readouterr().err
 
     assert run(["data", "show", str(dataset), "--stage", "none", *options]) == 2
     assert "the recipe has no stage 'none'. Give --stage one of " in capsys.readouterr().err

@@ -71,6 +71,7 @@ def test_page_escapes_everything_that_comes_from_data(tmp_path: Path) -> None:
         supervised_tokens=8,
         vision_tokens=2,
         kept_tokens=1,
+        places=((3, 1), (40, 0)),
     )
     write_samples_page([view], tmp_path / "page.html", dataset=HOSTILE, stage="video", difffp=True)
     page = (tmp_path / "page.html").read_text()
@@ -79,5 +80,6 @@ def test_page_escapes_everything_that_comes_from_data(tmp_path: Path) -> None:
     assert "\x1b" not in page
     words = re.sub("<[^>]*>", "", page)
     assert "1.5 s · 56 x 28 px · 1 of 2 tokens" in words
+    assert "3 · 1, 40 · 0" in words
     assert "3 frames are not shown." in words
     assert '<path class="dropped" d="M28 0h28v28h-28z"/>' in page

@@ -1,5 +1,6 @@
 """A written plan, read at any step in a moment: by ranks of any world size, each for itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from vl3.data.plan.facts import DRAWN, PACKS, PLAN_NAME, SAMPLES, PlanFacts, rea
 from vl3.data.plan.packing import PACK, CostModel, check_world_size, deal_packs
 from vl3.data.plan.samples import MAX_BYTES, SAMPLE
 from vl3.errors import ConfigError, DataError
+
+_CHUNK = 1 << 17
+"""Items that are in memory at once when a whole array is searched."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +120,35 @@ class StagePlan:
         mine = deal_packs(costs.tolist(), world_size)[rank]
         return self._read(table[mine], costs[mine])
 
+    def places_of(self, index_sha256: str, rows: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+        """Where some samples of a dataset fall: for each index row its (step, row of the step), in order.
+
+        Args:
+            index_sha256: SHA-256 (hex) of the dataset's index.
+            rows: rows of that index; one that the plan does not draw has no place.
+
+        Raises:
+            DataError: the plan was made from other datasets, or is damaged.
+        """
+        made_from = [one.index_sha256 for one in self.facts.datasets]
+        if index_sha256 not in made_from:
+            raise DataError(
+                f"{self._folder / PLAN_NAME} was made from other datasets ({_short(tuple(made_from))}) than this one "
+                f"({index_sha256[:12]}). Give its own plan."
+            )
+        num_packs = self.steps * self.packs_per_step
+        first_samples = np.concatenate(
+            [self._packs.read(first, min(first + _CHUNK, num_packs))["first_sample"] for first in _chunks(num_packs)]
+        )
+        places: dict[int, list[tuple[int, int]]] = {row: [] for row in rows}
+        for first in _chunks(len(self._samples)):
+            samples = self._samples.read(first, min(first + _CHUNK, len(self._samples)))
+            is_wanted = (samples["dataset"] == made_from.index(index_sha256)) & np.isin(samples["row"], rows)
+            for place in np.flatnonzero(is_wanted).tolist():
+                pack = int(np.searchsorted(first_samples, first + place, side="right")) - 1
+                places[int(samples["row"][place])].append(divmod(pack, self.packs_per_step))
+        return places
+
     def mixture_drawn(self, up_to_step: int) -> dict[str, int]:
         """Number of samples of each kind of the mixture in the steps before `up_to_step`.
 
@@ -184,6 +217,10 @@ class StagePlan:
             sha256=bytes(sample["sha256"]).hex(),
         )
         return PlannedSample(dataset=dataset, row=int(sample["row"]), span=span)
+
+
+def _chunks(count: int) -> range:
+    return range(0, count, _CHUNK)
 
 
 def _short(digests: tuple[str, ...]) -> str:

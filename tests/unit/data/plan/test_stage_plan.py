@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.plans import make_plan
 from vl3.config.codec import digest
-from vl3.data.plan import arrays
+from vl3.data.plan import arrays, stage_plan
 from vl3.data.plan.facts import PLAN_NAME
 from vl3.data.plan.packing import CostModel
 from vl3.data.plan.stage_plan import StagePlan
@@ -188,3 +188,19 @@ def test_a_plan_of_another_version_is_refused(folder):
     (folder / PLAN_NAME).write_text(json.dumps(body))
     with pytest.raises(DataError, match=r"plan\.json has format 1; this version of vl3 reads 2"):
         StagePlan(folder)
+
+
+def test_the_places_of_a_sample_are_those_where_it_is_read(made, monkeypatch):
+    monkeypatch.setattr(stage_plan, "_CHUNK", 7)
+    plan = StagePlan(made)
+    (dataset,) = plan.facts.datasets
+    found = {}
+    for step in range(plan.steps):
+        for number, rows in enumerate(rows_of(plan.packs(step))):
+            for row in rows:
+                found.setdefault(row, []).append((step, number))
+    rows = sorted(found)[::10]
+    places = plan.places_of(dataset.index_sha256, [*rows, 10**6])
+    assert places == {row: found[row] for row in rows} | {10**6: []}
+    with pytest.raises(DataError, match="was made from other datasets"):
+        plan.places_of("0" * 64, rows)
