@@ -70,7 +70,11 @@ def test_what_comes_after_a_failed_task_is_skipped_and_the_exit_handler_awaited(
     states = _states(run)
     recorded = [name for name in TASKS if name not in LATER]
     skipped = dict.fromkeys(recorded[1:-1], "SKIPPED")
-    assert {name: states[name] for name in recorded} == {"check-prerequisites": "FAILED", **skipped, "finish": "WAITING"}
+    assert {name: states[name] for name in recorded} == {
+        "check-prerequisites": "FAILED",
+        **skipped,
+        "finish": "WAITING",
+    }
 
 
 def test_a_failed_run(spec: dict[str, Any]) -> None:
