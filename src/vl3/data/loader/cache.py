@@ -75,7 +75,7 @@ class SampleCache:
             text = os.pread(lock, 32, 0)
             total = int(text) if text.isdigit() else self._limit_bytes
             if total + length_bytes > self._limit_bytes:
-                total = self._make_room(int(self._limit_bytes * _KEPT_SHARE))
+                total = self._make_room(int(self._limit_bytes * _KEPT_SHARE), besides=written)
             if total + length_bytes <= self._limit_bytes:
                 written.rename(self._folder / sha256)
                 total += length_bytes
@@ -91,10 +91,10 @@ class SampleCache:
         finally:
             os.close(lock)
 
-    def _make_room(self, wanted_bytes: int) -> int:
+    def _make_room(self, wanted_bytes: int, *, besides: Path) -> int:
         """Remove the files that were not used for longest, also what killed writers left; returns the bytes left."""
         with os.scandir(self._folder) as entries:
-            files = [(entry.stat(), entry.path) for entry in entries if entry.name != _TOTAL]
+            files = [(entry.stat(), entry.path) for entry in entries if entry.name not in (_TOTAL, besides.name)]
         left = sum(facts.st_size for facts, _ in files)
         for facts, path in sorted(files, key=lambda one: one[0].st_mtime_ns):
             if left <= wanted_bytes:

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -24,8 +25,11 @@ from vl3.data.sample.prepare import PreparedSample
 from vl3.store.reader import open_range
 from vl3.store.uris import join_uri
 from vl3.system.cores import usable_cores
+from vl3.system.files import storage_errors
 
 _MAX_DEFAULT_PROCESSES = 16
+_MAX_HELD_BYTES = 1 << 30
+"""Pixels of unfinished steps: beyond it, the processes pause while one of them is slow or hangs."""
 
 
 def default_processes(ranks_of_machine: int) -> int:
@@ -95,6 +99,7 @@ class StageLoader:
         self._next_step, self._next_job = start_step, 0
         self._steps: deque[_OpenStep] = deque()
         self._places: dict[int, tuple[_OpenStep, int, int]] = {}
+        self._held_bytes = 0
         self._known_bad: set[tuple[int, int]] = set()
         self._finished: queue.SimpleQueue[StepRows | BaseException] = queue.SimpleQueue()
         self._left = plan.steps - start_step
@@ -151,7 +156,8 @@ class StageLoader:
     def _submit(self, pool: DecoderPool) -> None:
         """Begin steps until enough are finished or on their way, and the processes have enough to do."""
         while self._next_step < self._plan.steps and self._finished.qsize() < self._prefetch:
-            if len(self._steps) + self._finished.qsize() >= self._prefetch and pool.waiting >= pool.room:
+            is_ahead = len(self._steps) + self._finished.qsize() >= self._prefetch
+            if is_ahead and (pool.waiting >= pool.room or self._held_bytes >= _MAX_HELD_BYTES):
                 return
             opened = _OpenStep(step=self._next_step)
             self._steps.append(opened)
@@ -180,7 +186,9 @@ class StageLoader:
         pack = opened.packs[number]
         opened.reading += result.reading
         pack.prepared[place] = result.sample
-        if result.sample is None:
+        if result.sample is not None:
+            self._held_bytes += result.sample.pixels_PC.nbytes
+        else:
             self._known_bad.add((result.job.dataset, result.job.row))
             opened.bad[number, place] = pack.samples[place], result.reason
         pack.missing -= 1
@@ -197,12 +205,13 @@ class StageLoader:
                 if not self.ledger.has(sample):
                     self.ledger.add(self._bad_sample(sample, done.step, reason))
             rows = [pack.row for pack in done.packs if pack.row is not None]
+            self._held_bytes -= sum(row.pixels_PC.nbytes for row in rows)
             reading = done.reading
             self._finished.put(StepRows(rows=rows, read_bytes=reading.read_bytes, retries=reading.retries))
 
     def _bad_sample(self, sample: PlannedSample, step: int, reason: str) -> BadSample:
         """The entry of a sample; its name is read from the index, since its own bytes may be damaged."""
         place = join_uri(self._setup.uris[sample.dataset], INDEX_NAME)
-        with open_range(place) as file:
+        with storage_errors(Path(place)), open_range(place) as file:
             names = read_row_from(file, sample.row, ["sample_id", "where"], place=place)
         return BadSample(dataset=sample.dataset, row=sample.row, step=step, reason=reason, **names)
