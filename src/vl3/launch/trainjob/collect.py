@@ -1,14 +1,17 @@
-"""Cancels runs and deletes what they left on the cluster; Trainer itself has no TTL for TrainJobs yet."""
+"""Cancels runs and deletes what they left on the cluster; Trainer itself has no TTL for its jobs yet."""
 
 import logging
 import time
 
 from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.connection import connect
+from vl3.launch.kube.kinds import JobKind
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, condition, is_over, is_true, name_of, unix_time
 from vl3.launch.kube.outages import outage_as_error, until_answered
-from vl3.launch.kube.resources import PODS, TRAINJOBS
+from vl3.launch.kube.resources import PODS
+from vl3.launch.rayjob.kind import RAYJOB
+from vl3.launch.trainjob.kind import TRAINJOB
 from vl3.launch.trainjob.names import LAUNCHER_ANNOTATION, selector
 from vl3.launch.trainjob.removal import remove
 

@@ -1,4 +1,4 @@
-"""Runs a stage as TrainJobs on a Kubeflow cluster: creates, watches, retries and finally deletes them."""
+"""Runs a stage as jobs on a cluster: creates, watches, retries and finally deletes them."""
 
 import contextlib
 import logging
@@ -14,18 +14,18 @@ from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.job import LaunchJob, LaunchResult
 from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.connection import connect
+from vl3.launch.kube.kinds import JobKind
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
 from vl3.launch.kube.outages import LostTouchError, until_answered
 from vl3.launch.kube.owner import LauncherPod, find_launcher_pod
-from vl3.launch.kube.resources import TRAINJOBS
 from vl3.launch.trainjob.attempt import Attempt
 from vl3.launch.trainjob.creation import Creation, adopt, check_queue, wait_for_deletion
 from vl3.launch.trainjob.history import FailedAttempt, format_history, may_retry, parse_history
+from vl3.launch.trainjob.kind import TRAINJOB
 from vl3.launch.trainjob.names import ATTEMPT_LABEL, HISTORY_ANNOTATION, LAUNCHER_ANNOTATION, selector, stage_selector
 from vl3.launch.trainjob.output import LaunchOutput
 from vl3.launch.trainjob.removal import delete_job, remove, wait_until_gone
-from vl3.launch.trainjob.spec import build_trainjob
 
 log = logging.getLogger("vl3.launch")
 
@@ -40,7 +40,19 @@ def launch_trainjob(
     limits: LaunchLimits | None = None,
     client: Client | None = None,
 ) -> LaunchResult:
-    """Run a stage as TrainJobs until one is complete.
+    """Run a stage as TrainJobs until one is complete; see launch_job."""
+    return launch_job(job, TRAINJOB, on_event, limits=limits, client=client)
+
+
+def launch_job(
+    job: LaunchJob,
+    kind: JobKind,
+    on_event: Callable[[dict[str, Any]], None],
+    *,
+    limits: LaunchLimits | None = None,
+    client: Client | None = None,
+) -> LaunchResult:
+    """Run jobs of a kind until one is complete.
 
     An existing job of the same run and stage is adopted, so that a killed launcher resumes when it is started again.
     For that purpose a complete job is kept until the run ends (`cancel_run`). If this call ends in any other way, its
@@ -48,6 +60,7 @@ def launch_trainjob(
 
     Args:
         job: what to run.
+        kind: as what.
         on_event: called in this thread for the training's events and for changes of state.
         limits: the launcher's timeouts.
         client: client of the API server; None uses the pod's own or the kubeconfig's.
@@ -55,7 +68,7 @@ def launch_trainjob(
     Raises:
         Vl3Error: why the stage did not complete.
     """
-    launch = _Launch(job, on_event, limits or LaunchLimits(), client or Client(connect()))
+    launch = _Launch(job, kind, on_event, limits or LaunchLimits(), client or Client(connect()))
     try:
         return launch.run()
     except LostTouchError as error:  # without the API server the job cannot be deleted: it keeps running
@@ -71,10 +84,16 @@ def launch_trainjob(
 
 class _Launch:
     def __init__(
-        self, job: LaunchJob, on_event: Callable[[dict[str, Any]], None], limits: LaunchLimits, client: Client
+        self,
+        job: LaunchJob,
+        kind: JobKind,
+        on_event: Callable[[dict[str, Any]], None],
+        limits: LaunchLimits,
+        client: Client,
     ) -> None:
         assert job.placement is not None
         self._job = job
+        self._kind = kind
         self._placement = job.placement
         self._limits = limits
         self._client = client
@@ -93,9 +112,9 @@ class _Launch:
             first = self._manifest(number, history)
             check_queue(self._client, first, self._limits)
             self._wait_for_pods("an earlier job of this stage was deleted")
-        trainjob = found or self._create(number, history)
+        current = found or self._create(number, history)
         while True:
-            failure, tails = self._follow(trainjob)
+            failure, tails = self._follow(current)
             if failure is None:
                 self._current = None  # keep a complete job
                 self._output.fetch_events()
@@ -120,7 +139,7 @@ class _Launch:
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
             # Otherwise only the launcher considers it failed.
             has_ended = failure.cause.patience is None and failure.cause is not causes.STALLED
-            trainjob = self._replace(trainjob, number, history, has_ended=has_ended)
+            current = self._replace(current, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
         """Delete what this launch created or adopted and wait until its GPUs are free; signals have to wait."""
@@ -131,9 +150,9 @@ class _Launch:
                 self._current = self._creation.settle() or self._current
             if self._current is None:
                 return
-            log.info("%s: deleting TrainJob %s", self._job.name, name_of(self._current))
+            log.info("%s: deleting %s %s", self._job.name, self._kind.name, name_of(self._current))
             try:
-                removal = remove(self._client, self._current, self._limits)
+                removal = remove(self._client, self._kind, self._current, self._limits)
             except (Vl3Error, LostTouchError) as error:  # must not replace the error that ended the launch
                 log.error("%s", error)
                 return
@@ -141,53 +160,57 @@ class _Launch:
             log.info("%s: %s", self._job.name, removal)
 
     def _find(self) -> tuple[int, list[FailedAttempt], Object | None]:
-        """Number, history and TrainJob of the attempt to continue with; older attempts are deleted.
+        """Number, history and job of the attempt to continue with; older attempts are deleted.
 
-        Nothing there: (1, [], None). Attempts 1 and 2: deletes 1 and adopts 2: (2, history of 2, TrainJob 2). Attempt 2
+        Nothing there: (1, [], None). Attempts 1 and 2: deletes 1 and adopts 2: (2, history of 2, job 2). Attempt 2
         alone and being deleted: waits for that, and the next one is new: (3, history of 2, None).
         """
         jobs = self._jobs()
         self._launcher_pod = find_launcher_pod(self._client)
         for former in jobs[:-1]:
-            delete_job(self._client, name_of(former), uid_of(former), self._limits)
+            delete_job(self._client, self._kind, name_of(former), uid_of(former), self._limits)
         self._has_looked = not jobs or is_being_deleted(jobs[-1])
         if not jobs:
             return 1, [], None
         latest = jobs[-1]
         number, history = _attempt_of(latest), parse_history(annotations_of(latest).get(HISTORY_ANNOTATION, ""))
         if is_being_deleted(latest):
-            wait_for_deletion(self._client, latest, self._limits)
+            wait_for_deletion(self._client, self._kind, latest, self._limits)
             return number + 1, history, None
-        found = adopt(latest, self._manifest(number, history))
+        found = adopt(self._kind, latest, self._manifest(number, history))
         self._current, self._has_looked = found, True
         self._look_after(found)
         return number, history, found
 
-    def _look_after(self, trainjob: Object) -> None:
+    def _look_after(self, job: Object) -> None:
         """Record this launcher's pod in place of the previous one's; otherwise the collector sees an orphan."""
-        if self._launcher_pod is None or annotations_of(trainjob).get(LAUNCHER_ANNOTATION) == self._launcher_pod.name:
+        if self._launcher_pod is None or annotations_of(job).get(LAUNCHER_ANNOTATION) == self._launcher_pod.name:
             return
-        name, annotations = name_of(trainjob), {LAUNCHER_ANNOTATION: self._launcher_pod.name}
+        name, annotations = name_of(job), {LAUNCHER_ANNOTATION: self._launcher_pod.name}
         try:
-            until_answered(lambda: self._client.annotate(TRAINJOBS, name, annotations), self._client, self._limits)
+            until_answered(
+                lambda: self._client.annotate(self._kind.resource, name, annotations), self._client, self._limits
+            )
         except ApiError as error:  # it is being deleted, which following it will report
-            log.warning("TrainJob %s still names its previous launcher: %s", name, error)
+            log.warning("%s %s still names its previous launcher: %s", self._kind.name, name, error)
 
     def _jobs(self) -> list[Object]:
         query = selector(self._job.run_id, self._job.stage)
-        answer = until_answered(lambda: self._client.list(TRAINJOBS, labelSelector=query), self._client, self._limits)
+        answer = until_answered(
+            lambda: self._client.list(self._kind.resource, labelSelector=query), self._client, self._limits
+        )
         return sorted(answer.get("items") or (), key=_attempt_of)
 
     def _found_by_now(self) -> Object | None:
         """The job of this run and stage, unless it was made from another configuration."""
         try:
             jobs = self._jobs()
-            return adopt(jobs[-1], self._manifest(1, [])) if jobs else None
+            return adopt(self._kind, jobs[-1], self._manifest(1, [])) if jobs else None
         except (Vl3Error, LostTouchError):
             return None
 
     def _manifest(self, number: int, history: list[FailedAttempt]) -> Object:
-        return build_trainjob(
+        return self._kind.build(
             self._job,
             attempt=number,
             history=format_history(history),
@@ -196,14 +219,14 @@ class _Launch:
         )
 
     def _create(self, number: int, history: list[FailedAttempt]) -> Object:
-        self._creation = Creation(self._client, self._manifest(number, history), self._limits)
+        self._creation = Creation(self._client, self._kind, self._manifest(number, history), self._limits)
         self._creation.start()
         self._current = self._creation.wait()
         self._creation = None
         return self._current
 
-    def _follow(self, trainjob: Object) -> tuple[AttemptFailure | None, dict[str, list[str]]]:
-        attempt = Attempt(self._job, trainjob, self._client, self._limits, self._output)
+    def _follow(self, created: Object) -> tuple[AttemptFailure | None, dict[str, list[str]]]:
+        attempt = Attempt(self._job, self._kind, created, self._client, self._limits, self._output)
         try:
             failure = attempt.follow()
         finally:
@@ -218,11 +241,11 @@ class _Launch:
         """Replace a failed attempt with the next one, after its pods have ended: both must not write at once."""
         name = name_of(former)
         if not has_ended:  # it would keep running beside the next one
-            remove(self._client, former, self._limits)
-        self._wait_for_pods(f"TrainJob {name} has failed")
-        trainjob = self._create(number, history)
-        delete_job(self._client, name, uid_of(former), self._limits)
-        return trainjob
+            remove(self._client, self._kind, former, self._limits)
+        self._wait_for_pods(f"{self._kind.name} {name} has failed")
+        created = self._create(number, history)
+        delete_job(self._client, self._kind, name, uid_of(former), self._limits)
+        return created
 
     def _wait_for_pods(self, what: str) -> None:
         wait_until_gone(
@@ -234,8 +257,8 @@ class _Launch:
         )
 
 
-def _attempt_of(trainjob: Object) -> int:
-    text = labels_of(trainjob).get(ATTEMPT_LABEL, "")
+def _attempt_of(job: Object) -> int:
+    text = labels_of(job).get(ATTEMPT_LABEL, "")
     return int(text) if text.isdigit() else 0
 
 
