@@ -22,7 +22,7 @@ class Role:
     has_vl3: bool
     """Whether it contains the project's own code, as its last layer."""
     programs: tuple[tuple[str, str], ...] = ()
-    """Programs of its libraries that it needs, as (name, `module:function`): others are left out with site-packages/bin."""
+    """Programs of its libraries that it needs, as (name, `module:function`); all others are left out."""
     runs_steps: bool = False
     """Whether steps of the workflow run in it, so that it has kfp's executor and MLflow's client."""
 

@@ -1,8 +1,8 @@
 """TrainJobs of Kubeflow Trainer, as a kind of job."""
 
 from vl3.launch.diagnosis.failure import classify
-from vl3.launch.kube.kinds import JobKind
-from vl3.launch.kube.objects import COMPLETION_INDEX, Object, labels_of
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.kube.objects import COMPLETION_INDEX, labels_of
 from vl3.launch.kube.resources import TRAINJOBS
 from vl3.launch.trainjob.spec import build_trainjob
 

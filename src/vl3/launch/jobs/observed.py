@@ -1,9 +1,10 @@
 """The objects of one attempt, as far as the watchers have reported them."""
 
+from vl3.launch.jobs.kinds import JobKind
 from vl3.launch.kube.objects import Object, is_being_deleted, running_image, uid_of
-from vl3.launch.kube.kinds import JobKind
 from vl3.launch.kube.resources import PODS, WORKLOADS, Resource
 from vl3.launch.kube.watch import Change
+
 
 class ObservedObjects:
     """Job, Workload and pods of an attempt, including deleted pods, whose status may explain a failure."""

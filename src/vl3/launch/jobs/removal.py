@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from vl3.errors import ClusterError, ConfigError
+from vl3.launch.jobs.kinds import JobKind
 from vl3.launch.kube.client import ApiError, Client
-from vl3.launch.kube.kinds import JobKind
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, is_over, is_unreachable, name_of, node_of, uid_of
 from vl3.launch.kube.outages import LostTouchError, until_answered

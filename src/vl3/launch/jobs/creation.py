@@ -7,13 +7,13 @@ import time
 from typing import Any
 
 from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.jobs.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
 from vl3.launch.kube.client import REQUEST_SECONDS, ApiError, Client
-from vl3.launch.kube.kinds import JobKind
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of
 from vl3.launch.kube.outages import until_answered
 from vl3.launch.kube.resources import LOCAL_QUEUES, PRIORITY_CLASSES
-from vl3.launch.trainjob.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
 from vl3.system.retry import StoppedError
 
 log = logging.getLogger("vl3.launch")
@@ -53,12 +53,7 @@ def _exists(client: Client, resource: Any, name: str, limits: LaunchLimits) -> b
     try:
         until_answered(lambda: client.get(resource, name), client, limits)
     except ApiError as error:
-        if error.status == 404 and re.search(r"page not found|the requested resource", error.message):
-        return ConfigError(
-            f"the cluster has no {kind.name} ({error.message}). Ask the administrator to install its controller: "
-            "manifests/third-party."
-        )
-    if error.status == 404:
+        if error.status == 404:
             return False
         raise ClusterError(f"the API server refused to {error.action}: {error.message}.") from error
     return True
@@ -81,9 +76,7 @@ class Creation(threading.Thread):
     def run(self) -> None:
         """Create or adopt."""
         try:
-            self._result = create_or_adopt(
-                self._client, self._kind, self._manifest, self._limits, self._stop_request
-            )
+            self._result = create_or_adopt(self._client, self._kind, self._manifest, self._limits, self._stop_request)
         except BaseException as error:  # noqa: BLE001 - raised again by the launching thread
             self._error = error
         self._done.set()
@@ -158,7 +151,8 @@ def adopt(kind: JobKind, found: Object, manifest: Object) -> Object:
         raise ConfigError(
             f"{kind.name} {name_of(found)} already exists and was made from another configuration (its spec has the "
             f"digest {_digest(found)[:12] or 'none'}, this launch {_digest(manifest)[:12]}). Two different jobs must "
-            f"not write to one run. Use another run id, or delete it: kubectl delete {kind.name.lower()} {name_of(found)}."
+            "not write to one run. Use another run id, or delete it: "
+            f"kubectl delete {kind.name.lower()} {name_of(found)}."
         )
     log.info("adopted %s %s, which already exists", kind.name, name_of(found))
     return found
@@ -189,11 +183,6 @@ def _refused(error: ApiError, kind: JobKind, manifest: Object, client: Client) -
             "one that `kubectl get clustertrainingruntimes` lists as vl3-torch-<pool>, or ask the administrator to "
             "apply manifests/cluster."
         )
-    if error.status == 404 and re.search(r"page not found|the requested resource", error.message):
-        return ConfigError(
-            f"the cluster has no {kind.name} ({error.message}). Ask the administrator to install its controller: "
-            "manifests/third-party."
-        )
     if error.status == 404:
         return ConfigError(
             f"there is no namespace {client.namespace}: {error.message}. Apply an overlay of manifests/overlays, or "
@@ -201,8 +190,8 @@ def _refused(error: ApiError, kind: JobKind, manifest: Object, client: Client) -
         )
     if "exceeded quota" in error.message or "is being terminated" in error.message:
         return ClusterError(
-            f"namespace {client.namespace} does not accept {kind.name} {name}: {error.message}. Delete finished jobs, or "
-            "ask the administrator to raise the ResourceQuota."
+            f"namespace {client.namespace} does not accept {kind.name} {name}: {error.message}. Delete finished jobs, "
+            "or ask the administrator to raise the ResourceQuota."
         )
     return ConfigError(
         f"the API server refuses {kind.name} {name} ({error.status} {error.reason}): {error.message}. Check the "

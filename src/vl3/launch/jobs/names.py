@@ -16,6 +16,8 @@ RUNTIME_PREFIX = "vl3-torch-"
 """A pool's ClusterTrainingRuntime is this and the name of the pool."""
 LAUNCHER_ANNOTATION = "vl3.dev/launcher-pod"
 """Pod of the launcher that follows a job: if it has ended, the job is an orphan."""
+DEADLINE_MARGIN_SECONDS = 300
+"""The cluster's own deadline is this much later than the launcher's, whose message says more."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 MANAGER = "vl3.dev/launcher"

@@ -10,8 +10,14 @@ from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.diagnosis.failure import find_trouble
 from vl3.launch.diagnosis.warnings import LatestWarning
 from vl3.launch.job import LaunchJob
+from vl3.launch.jobs.durations import Durations, now
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.jobs.logs import LogFollower, LogLine, last_lines
+from vl3.launch.jobs.observed import ObservedObjects
+from vl3.launch.jobs.output import LaunchOutput
+from vl3.launch.jobs.queue_position import QueuePosition
+from vl3.launch.jobs.state import RUNNING, WAITING, Observation, observe
 from vl3.launch.kube.client import Client
-from vl3.launch.kube.kinds import JobKind
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import (
     Object,
@@ -25,12 +31,6 @@ from vl3.launch.kube.outages import until_answered
 from vl3.launch.kube.resources import PODS, WORKLOADS
 from vl3.launch.kube.watch import Change, ResourceWatcher
 from vl3.launch.stall import Overdue, StallWatch
-from vl3.launch.trainjob.durations import Durations, now
-from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
-from vl3.launch.trainjob.observed import ObservedObjects
-from vl3.launch.trainjob.output import LaunchOutput
-from vl3.launch.trainjob.queue_position import QueuePosition
-from vl3.launch.trainjob.state import RUNNING, WAITING, Observation, observe
 
 _TICK_SECONDS = 1.0
 
@@ -38,7 +38,7 @@ _TICK_SECONDS = 1.0
 class Attempt:
     """Follows one job. Threads watch and read; only the launching thread makes decisions."""
 
-    def __init__(  # noqa: PLR0913 - one value for each thing it works with
+    def __init__(
         self,
         job: LaunchJob,
         kind: JobKind,
@@ -118,7 +118,9 @@ class Attempt:
         if observation.state == "failed":
             return True, self._why_failed()
         if observation.state == "deleted":
-            return True, AttemptFailure(causes.DELETED, f"{self._kind.name} {self._name} was deleted, not by this launcher")
+            return True, AttemptFailure(
+                causes.DELETED, f"{self._kind.name} {self._name} was deleted, not by this launcher"
+            )
         trouble = find_trouble(observed.job, observed.workload, observed.pods, observed.lost_pods)
         self._say(self._with_details(observation, trouble, moment))
         failure = self._time_over(observation, moment) or self.durations.lasting(trouble, moment)
@@ -147,7 +149,9 @@ class Attempt:
         overdue = self._stall.overdue(time.monotonic(), running_seconds=self.durations.running_seconds)
         if overdue is None or (overdue.family is ClusterError and self._has_gone_on()):
             return None
-        return AttemptFailure(_cause_of(overdue), f"{self._kind.name} {self._name}: {overdue.text}", remedy=overdue.remedy)
+        return AttemptFailure(
+            _cause_of(overdue), f"{self._kind.name} {self._name}: {overdue.text}", remedy=overdue.remedy
+        )
 
     def _has_gone_on(self) -> bool:
         """Whether a silent job is at work, or may be: its log may be what fails, and not the job.
