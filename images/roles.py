@@ -21,6 +21,8 @@ class Role:
     """Role whose image it is built on; None for BASE_IMAGE."""
     has_vl3: bool
     """Whether it contains the project's own code, as its last layer."""
+    programs: tuple[tuple[str, str], ...] = ()
+    """Programs of its libraries that it needs, as (name, `module:function`); all others are left out."""
     runs_steps: bool = False
     """Whether steps of the workflow run in it, so that it has kfp's executor and MLflow's client."""
 
@@ -49,7 +51,14 @@ ROLES = {
         Role(name="trainer", image=names.TRAINER, parent="torch", has_vl3=True),
         Role(name="evaluator", image=names.EVALUATOR, parent="torch", has_vl3=True, runs_steps=True),
         Role(name="launcher", image=names.LAUNCHER, parent="base", has_vl3=True, runs_steps=True),
-        Role(name="data", image=names.DATA, parent="base", has_vl3=True, runs_steps=True),
+        Role(
+            name="data",
+            image=names.DATA,
+            parent="base",
+            has_vl3=True,
+            programs=(("ray", "ray.scripts.scripts:main"),),  # KubeRay starts it by its name
+            runs_steps=True,
+        ),
         Role(name="mlflow", image=names.MLFLOW, parent="base", has_vl3=False),
     )
 }

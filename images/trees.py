@@ -36,7 +36,7 @@ def libraries_tree(role: Role) -> Path:
     tree = TREES / f"{role.name}-libraries"
     globs = trimmed(role)
     made_from = content_digest(*(f"{name}=={version}" for name, version in sorted(pins.items())))
-    key = content_digest(made_from, *globs, _LAYOUT)
+    key = content_digest(made_from, *globs, *(f"{name}={entry}" for name, entry in role.programs), _LAYOUT)
     if _is_finished(tree, key):
         return tree
     shutil.rmtree(tree, ignore_errors=True)
@@ -45,6 +45,8 @@ def libraries_tree(role: Role) -> Path:
         file.write("".join(f"{name}=={version}\n" for name, version in pins.items()))
         file.flush()
         _install(tree, "--no-deps", "--requirements", file.name, reason=f"the libraries of {role.name}")
+    for name, entry in role.programs:
+        _write_program(tree / PREFIX / "bin" / name, entry)
     _finish(tree, globs, key, made_from)
     return tree
 

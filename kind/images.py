@@ -12,6 +12,7 @@ from kind.programs import module_folder
 from kind.settings import (
     HERE,
     JOBSET_IMAGE,
+    KUBERAY_IMAGE,
     KUBERNETES_VERSION,
     KUEUE_IMAGE,
     KWOK_IMAGE,
@@ -87,11 +88,12 @@ def apt_install(packages: str) -> str:
 
 
 def controller_recipes(programs: Mapping[str, Path]) -> list[ImageRecipe]:
-    """JobSet, Trainer, Kueue and kwok with the names that their stock manifests use."""
+    """JobSet, Trainer, Kueue, KubeRay and kwok with the names that their stock manifests use."""
     table = {
         JOBSET_IMAGE: ("jobset", "/manager"),
         TRAINER_IMAGE: ("trainer-controller-manager", "/manager"),
         KUEUE_IMAGE: ("kueue", "/manager"),
+        KUBERAY_IMAGE: ("kuberay-operator", "/manager"),
         KWOK_IMAGE: ("kwok", "/usr/local/bin/kwok"),
     }
     return [

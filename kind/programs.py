@@ -71,6 +71,9 @@ GO_MODULES = (
         programs=("trainer-controller-manager",),
     ),
     GoModule(module="kueue", packages=("sigs.k8s.io/kueue/cmd/kueue",), programs=("kueue",)),
+    GoModule(
+        module="kuberay", packages=("github.com/ray-project/kuberay/ray-operator",), programs=("kuberay-operator",)
+    ),
     GoModule(module="kwok", packages=("sigs.k8s.io/kwok/cmd/kwok",), programs=("kwok",)),
 )
 

@@ -17,6 +17,7 @@ NODE_PORTS = (30833, 30500)
 JOBSET_IMAGE = "registry.k8s.io/jobset/jobset:v0.12.0"
 TRAINER_IMAGE = "ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.3.0"
 KUEUE_IMAGE = "registry.k8s.io/kueue/kueue:v0.18.4"
+KUBERAY_IMAGE = "quay.io/kuberay/operator:v1.5.0"
 KWOK_IMAGE = "registry.k8s.io/kwok/kwok:v0.7.0"
 SEAWEEDFS_IMAGE = "vl3/seaweedfs:kind"
 POSTGRES_IMAGE = "vl3/postgres:kind"

@@ -86,7 +86,7 @@ def split_definitions(text: str) -> tuple[str, str]:
 
 
 def put_controllers(cluster: Cluster) -> None:
-    """JobSet, Trainer, Kueue, kwok and its stages."""
+    """JobSet, Trainer, Kueue, KubeRay, kwok and its stages."""
     with step("controllers"):
         cluster.kubectl("wait", "node", "--selector=type!=kwok", "--for=condition=Ready", "--timeout=120s")
         cluster.apply(STACK)

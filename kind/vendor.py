@@ -11,7 +11,7 @@ import yaml
 
 from kind.commands import KindError, run, say
 from kind.programs import module_folder
-from kind.settings import JOBSET_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
+from kind.settings import JOBSET_IMAGE, KUBERAY_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
 
 TARGET = ROOT / "manifests" / "third-party"
 
@@ -40,6 +40,16 @@ def without_own_jobset(folder: Path) -> None:
     file.write_text("".join(line for line in lines if "third-party/jobset" not in line), encoding="utf-8")
 
 
+def into_own_namespace(folder: Path) -> None:
+    """Give KubeRay's operator a namespace of its own; the stock files put it into `default`."""
+    file = folder / "default" / "kustomization.yaml"
+    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    document |= {"namespace": "kuberay-system", "resources": ["namespace.yaml", *document["resources"]]}
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kuberay-system"}}
+    file.with_name("namespace.yaml").write_text(yaml.safe_dump(namespace, sort_keys=False), encoding="utf-8")
+
+
 SOURCES = (
     ManifestSource(
         name="jobset",
@@ -65,6 +75,15 @@ SOURCES = (
         overlays=("default",),
         stock_image="us-central1-docker.pkg.dev/k8s-staging-images/kueue/kueue",
         image=KUEUE_IMAGE,
+    ),
+    ManifestSource(
+        name="kuberay",
+        module="github.com/ray-project/kuberay/ray-operator",
+        folder="config",
+        overlays=("default",),
+        stock_image="quay.io/kuberay/operator",
+        image=KUBERAY_IMAGE,
+        prepare=into_own_namespace,
     ),
     ManifestSource(
         name="kwok",

@@ -22,9 +22,9 @@ from benchmarks.cluster.observer import Inversion, Observer
 from benchmarks.cluster.pools import GPUS_PER_NODE, Pool, Pools
 from tests.support.cluster.reach import KUBECONFIG, Cluster
 from vl3.errors import Vl3Error
+from vl3.launch.collect import collect
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
-from vl3.launch.trainjob.collect import collect
 from vl3.launch.trainjob.run import launch_trainjob
 
 PRIORITIES = ("vl3-low", "vl3-normal", "vl3-high")

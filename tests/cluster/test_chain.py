@@ -17,7 +17,7 @@ from tests.support.cluster.corpus import make_corpus
 from tests.support.cluster.reach import KUBECONFIG, KUBECTL, NAMESPACE, REPOSITORY, S3_ENDPOINT, TRACKING_URI, Cluster
 from tests.support.cluster.simulated import left_of
 from tests.support.workflows import STAGES
-from vl3.launch.trainjob.names import run_hash
+from vl3.launch.jobs.names import run_hash
 from vl3.store.objects import S3Connection, Store, open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -9,7 +9,7 @@ from tests.manifests.policies import of_kind
 from tests.manifests.schema import schema_problems
 from tests.support.manifests import MANIFESTS, kustomize, load, overlay_text
 
-PARTS = ("third-party/jobset", "third-party/trainer", "third-party/kueue", "cluster", "namespace", "pipelines")
+PARTS = ("third-party/jobset", "third-party/trainer", "third-party/kueue", "third-party/kuberay", "cluster", "namespace", "pipelines")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
     from vl3.launch.kube.client import Client
-    from vl3.launch.trainjob.listing import ListedJob
+    from vl3.launch.listing import ListedJob
 
 app = typer.Typer(help="The Kubernetes cluster: check it, list jobs, delete old ones.", no_args_is_help=True)
 
@@ -59,7 +59,7 @@ def check(
 @app.command()
 def jobs(run: Run = None, namespace: Namespace = None, context: Context = None, as_json: AsJson = False) -> None:
     """Print the TrainJobs of vl3 in a namespace with their state, oldest first."""
-    from vl3.launch.trainjob.listing import list_jobs
+    from vl3.launch.listing import list_jobs
 
     client = _client(namespace, context)
     found = list_jobs(client, run)
@@ -76,7 +76,7 @@ def gc(
     context: Context = None,
 ) -> None:
     """Delete TrainJobs of vl3 that ended some time ago, with their pods, and running ones without a launcher."""
-    from vl3.launch.trainjob.collect import collect
+    from vl3.launch.collect import collect
 
     seconds, client = seconds_of(older_than), _client(namespace, context)
     names = collect(seconds, run_id=run, is_rehearsal=is_rehearsal, client=client)

@@ -292,9 +292,9 @@ def cancel_jobs(run_id: str, namespace: str | None) -> list[str]:
     Raises:
         ClusterError: pods are left, or the API server does not answer.
     """
+    from vl3.launch.collect import cancel_run
     from vl3.launch.kube.client import Client
     from vl3.launch.kube.connection import connect
-    from vl3.launch.trainjob.collect import cancel_run
 
     return cancel_run(run_id, client=Client(connect(namespace)))
 

@@ -21,6 +21,10 @@ def launch(job: LaunchJob, on_event: OnEvent) -> LaunchResult:
     """
     if job.backend == "local":
         return launch_local(job, on_event)
-    from vl3.launch.trainjob.run import launch_trainjob  # do not load the cluster's client for local processes
+    if job.backend == "rayjob":  # do not load the cluster's client for local processes
+        from vl3.launch.rayjob.run import launch_rayjob
+
+        return launch_rayjob(job, on_event)
+    from vl3.launch.trainjob.run import launch_trainjob
 
     return launch_trainjob(job, on_event)

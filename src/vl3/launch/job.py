@@ -9,7 +9,7 @@ from vl3.config.placement import PlacementConfig
 from vl3.config.stages import STALL_SECONDS, STARTUP_SECONDS
 from vl3.errors import ConfigError
 
-BACKENDS = ("local", "trainjob")
+BACKENDS = ("local", "trainjob", "rayjob")
 """Where a stage's processes can be started."""
 
 
@@ -20,13 +20,15 @@ class LaunchJob:
     name: str
     """Name of the task, for messages."""
     backend: Annotated[str, OneOf(BACKENDS)]
-    """`local`: processes on this machine under torchrun; `trainjob`: pods of a Kubeflow TrainJob."""
+    """`local`: processes on this machine under torchrun; `trainjob`: pods of a Kubeflow TrainJob; `rayjob`: a Ray
+    cluster of a KubeRay RayJob."""
     run_id: str
-    """Identity of the workflow run; with the stage it determines the TrainJob's name."""
+    """Identity of the workflow run; with the stage it determines the job's name."""
     stage: str
     """Name of the stage in the configuration."""
     module: str
-    """Module that each local process runs, as with `python -m`; what pods run is their runtime's command."""
+    """Module that each local process runs, as with `python -m`, or the driver on a Ray cluster; the pods of a TrainJob
+    run their runtime's command."""
     document: dict[str, Any]
     """The stage's job as plain data: a file for local processes (`--job FILE`), VL3_JOB for pods."""
     processes_per_node: Workers
@@ -53,9 +55,9 @@ class LaunchJob:
 
     def __post_init__(self) -> None:
         check_fields(self, "launch")
-        if self.backend == "trainjob" and self.placement is None:
+        if self.backend != "local" and self.placement is None:
             raise ConfigError(
-                f"launch.placement of {self.name} is missing: a TrainJob needs a pool, a size and a queue. Set "
+                f"launch.placement of {self.name} is missing: a job on a cluster needs a pool, a size and a queue. Set "
                 f"placements.{self.stage} in the recipe."
             )
 

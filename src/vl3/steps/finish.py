@@ -64,7 +64,7 @@ def _free(request: Request) -> tuple[list[str], Vl3Error | None]:
     """Delete the run's TrainJobs; returns their names, and the error if that failed."""
     if request.config.launch.backend != "trainjob":
         return [], None
-    from vl3.launch.trainjob.collect import cancel_run
+    from vl3.launch.collect import cancel_run
 
     try:
         freed = cancel_run(request.run_id)

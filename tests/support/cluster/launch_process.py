@@ -16,8 +16,9 @@ from typing import Any
 from vl3.config.placement import PlacementConfig
 from vl3.errors import Vl3Error
 from vl3.launch.job import LaunchJob
-from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.trainjob import run
+from vl3.launch.trainjob.kind import TRAINJOB
+from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
 
@@ -54,7 +55,7 @@ def job_of(settings: dict[str, Any], folder: Path, placement: PlacementConfig) -
     """The job of the settings' `run_id`, its pods as the settings' `annotations` say; also for the benchmarks."""
     named = {f"vl3.dev/{name}": str(value) for name, value in settings.get("annotations", {}).items()}
     _annotations[settings["run_id"]] = named
-    run.build_trainjob = _annotated
+    run.TRAINJOB = replace(TRAINJOB, build=_annotated)
     return LaunchJob(
         name="train-video",
         backend="trainjob",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cluster.reach import NAMESPACE, REPOSITORY, Cluster
-from vl3.launch.trainjob.names import run_hash
+from vl3.launch.jobs.names import run_hash
 
 _READY = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
 

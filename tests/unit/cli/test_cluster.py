@@ -17,8 +17,8 @@ from vl3.launch.check import cluster as check
 from vl3.launch.check import reach
 from vl3.launch.check.cluster import CheckReport
 from vl3.launch.check.findings import PlacementRow
-from vl3.launch.trainjob import collect, listing
-from vl3.launch.trainjob.listing import ListedJob
+from vl3.launch import collect, listing
+from vl3.launch.listing import ListedJob
 
 
 @pytest.fixture(autouse=True)

@@ -48,9 +48,9 @@ def _run(request: StepRequest) -> Any:
 
 
 def _collector(monkeypatch: pytest.MonkeyPatch, collect: Callable[[str], list[str]]) -> None:
-    module = ModuleType("vl3.launch.trainjob.collect")
+    module = ModuleType("vl3.launch.collect")
     module.cancel_run = collect  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vl3.launch.trainjob.collect", module)
+    monkeypatch.setitem(sys.modules, "vl3.launch.collect", module)
 
 
 @pytest.mark.parametrize(

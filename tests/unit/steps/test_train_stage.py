@@ -269,7 +269,7 @@ def _uninstall(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("step", ["train_stage", "promote", "report"])
 def test_the_launcher_images_steps_load_nothing_heavy(step: str) -> None:
     program = (
-        f"import sys, importlib; importlib.import_module('vl3.steps.{step}'); import vl3.launch.trainjob.run; "
+        f"import sys, importlib; importlib.import_module('vl3.steps.{step}'); import vl3.launch.jobs.run; "
         "import vl3.workflow.entry, vl3.pod.entry; "
         "print(sorted({name.partition('.')[0] for name in sys.modules} "
         "& {'torch', 'numpy', 'pandas', 'pyarrow', 'PIL', 'av', 'transformers', 'deepspeed', 'mlflow', 'kfp'}))"

@@ -12,7 +12,7 @@ from vl3.launch.check.findings import Findings, PlacementRow, amount, joined, li
 from vl3.launch.check.nodes import PodShape, is_ready, nodes_of, pods_on, shortages, why_not_flavor
 from vl3.launch.check.placement import Placements, pod_template
 from vl3.launch.check.quota import Amounts, QuotaTree, cohort_of
-from vl3.launch.trainjob.names import RUNTIME_PREFIX
+from vl3.launch.jobs.names import RUNTIME_PREFIX
 
 GPU = "nvidia.com/gpu"
 """Resource name of a GPU."""

@@ -8,7 +8,7 @@ from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, listed, placement_field
 from vl3.launch.check.nodes import selects
-from vl3.launch.trainjob.names import RUNTIME_PREFIX
+from vl3.launch.jobs.names import RUNTIME_PREFIX
 
 Placements = Mapping[str, PlacementConfig]
 

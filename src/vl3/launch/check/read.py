@@ -10,10 +10,10 @@ from vl3.errors import ClusterError
 from vl3.launch.check.facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Object, ObjectKind
 from vl3.launch.check.placement import Placements, companions
 from vl3.launch.job import LaunchJob
+from vl3.launch.jobs.names import RUNTIME_PREFIX
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.kube.outages import LostTouchError, raise_refusal
 from vl3.launch.kube.resources import TRAINJOBS, Resource
-from vl3.launch.trainjob.names import RUNTIME_PREFIX
 from vl3.launch.trainjob.spec import build_trainjob
 from vl3.system.retry import Pauses, retry
 

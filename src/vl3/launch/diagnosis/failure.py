@@ -14,6 +14,7 @@ from vl3.launch.kube.objects import (
     is_being_deleted,
     is_over,
     is_true,
+    kind_of,
     name_of,
     node_of,
     one_line,
@@ -79,7 +80,7 @@ def find_trouble(
                 return AttemptFailure(causes.POD_REPLACED, text, name_of(pod))
     present = [pod for pod in pods if not is_being_deleted(pod)]
     if not present:
-        return AttemptFailure(causes.NO_PODS, f"TrainJob {name_of(trainjob)} was admitted and has no pods")
+        return AttemptFailure(causes.NO_PODS, f"{_named(trainjob)} was admitted and has no pods")
     for find in (_unschedulable, _image_trouble, _container_trouble):
         trouble = find(present)
         if trouble is not None:
@@ -100,14 +101,18 @@ def classify(trainjob: Object, pods: Sequence[Object]) -> AttemptFailure:
     failed = condition(trainjob, "Failed") or {}
     message = one_line(f"{failed.get('reason', '')}: {failed.get('message', '')}")
     if failed.get("reason") == "DeadlineExceeded":
-        return AttemptFailure(causes.DEADLINE, f"TrainJob {name_of(trainjob)} exceeded its activeDeadlineSeconds")
+        return AttemptFailure(causes.DEADLINE, f"{_named(trainjob)} exceeded its activeDeadlineSeconds")
     if failed.get("reason") == "TrainingRuntimeNotSupported":
-        return AttemptFailure(causes.UNSUPPORTED, f"TrainJob {name_of(trainjob)}: {message}")
+        return AttemptFailure(causes.UNSUPPORTED, f"{_named(trainjob)}: {message}")
     found = [failure for pod in pods if (failure := _of_pod(pod)) is not None]
     if not found:
-        text = f"TrainJob {name_of(trainjob)} failed ({message}) and its pods were deleted before their status was read"
+        text = f"{_named(trainjob)} failed ({message}) and its pods were deleted before their status was read"
         return AttemptFailure(causes.VANISHED, text)
     return min(found, key=lambda one: (_MOST_TELLING.index(one[0].cause), one[1]))[0]
+
+
+def _named(job: Object) -> str:
+    return f"{kind_of(job)} {name_of(job)}"
 
 
 def _queue_trouble(trainjob: Object, workload: Object | None) -> AttemptFailure | None:
@@ -117,9 +122,9 @@ def _queue_trouble(trainjob: Object, workload: Object | None) -> AttemptFailure 
     message = one_line(str(reserved.get("message")))
     queue = (workload or {}).get("spec", {}).get("queueName")
     if reserved.get("reason") == "Inadmissible" and re.search(r"LocalQueue .* doesn't exist", message):
-        return AttemptFailure(causes.QUEUE_MISSING, f"TrainJob {name_of(trainjob)} cannot be queued: {message}")
+        return AttemptFailure(causes.QUEUE_MISSING, f"{_named(trainjob)} cannot be queued: {message}")
     if _NEVER_FITS.search(message):
-        text = f"TrainJob {name_of(trainjob)} requests more from queue {queue} than its quota can ever give: {message}"
+        text = f"{_named(trainjob)} requests more from queue {queue} than its quota can ever give: {message}"
         return AttemptFailure(causes.QUOTA_NEVER, text)
     return None
 

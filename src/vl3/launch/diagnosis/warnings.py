@@ -11,7 +11,7 @@ _MAX_EVENTS = "500"
 
 
 class LatestWarning:
-    """The latest warning about a TrainJob or an object that was created for it."""
+    """The latest warning about a job or an object that was created for it."""
 
     def __init__(self, client: Client, name: str, *, every_seconds: float) -> None:
         self._client = client
@@ -47,7 +47,9 @@ class LatestWarning:
 
     def _is_ours(self, event: dict[str, Any]) -> bool:
         name = str((event.get("involvedObject") or {}).get("name", ""))
-        return name == self._name or name.startswith((f"{self._name}-", f"trainjob-{self._name}-"))
+        return name == self._name or name.startswith(
+            (f"{self._name}-", f"trainjob-{self._name}-", f"rayjob-{self._name}-")
+        )
 
 
 def _time_of(event: dict[str, Any]) -> str:

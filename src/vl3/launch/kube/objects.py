@@ -20,6 +20,11 @@ def name_of(item: Object) -> str:
     return str(item["metadata"]["name"])
 
 
+def kind_of(job: Object) -> str:
+    """Kind of a job; a list's items do not say it, and are TrainJobs."""
+    return str(job.get("kind") or "TrainJob")
+
+
 def uid_of(item: Object) -> str:
     """Identity of an object, which is never reused."""
     return str(item["metadata"]["uid"])

@@ -22,6 +22,10 @@ _NO_RIGHT = re.compile(r" cannot \w+ resource | cannot \w+ path ")
 """How the API server reports that RBAC forbids something; webhooks and quotas word their 403 differently."""
 
 
+class NoSuchApiError(ClusterError):
+    """The API server does not serve a kind of object: its CustomResourceDefinition is missing."""
+
+
 class LostTouchError(Exception):
     """The API server does not answer any more, so jobs cannot even be deleted.
 
@@ -76,7 +80,7 @@ def until_answered(
     Raises:
         ApiError: an answer that the caller has to handle: 400, 404, 409, 410, 422.
         ConfigError: we lack a right.
-        ClusterError: the API server does not know the resource.
+        NoSuchApiError: the API server does not know the resource.
         LostTouchError: it gave no valid answer for too long, or rejects our credentials.
         StoppedError: `stop` was set.
     """
@@ -155,7 +159,7 @@ def refusal(error: ApiError, client: Client) -> Vl3Error | None:
             "manifests/base/rbac (Role vl3-launcher) to the namespace and to bind it to this identity."
         )
     if error.status == 404 and not error.names_object:
-        return ClusterError(
+        return NoSuchApiError(
             f"the API server {client.server} has no API to {error.action}: the CustomResourceDefinition is missing or "
             "has another version. Ask the administrator to install the versions of manifests/third-party; "
             "`vl3 cluster check` lists everything that is missing."

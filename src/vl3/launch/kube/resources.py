@@ -30,6 +30,8 @@ class Resource:
 
 
 TRAINJOBS = Resource("apis/trainer.kubeflow.org/v1alpha1", "trainjobs")
+RAYJOBS = Resource("apis/ray.io/v1", "rayjobs")
+POD_TEMPLATES = Resource("api/v1", "podtemplates")
 WORKLOADS = Resource("apis/kueue.x-k8s.io/v1beta2", "workloads")
 LOCAL_QUEUES = Resource("apis/kueue.x-k8s.io/v1beta2", "localqueues")
 PRIORITY_CLASSES = Resource("apis/kueue.x-k8s.io/v1beta2", "workloadpriorityclasses", is_namespaced=False)

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from vl3.config.placement import PlacementConfig
-from vl3.errors import ConfigError
 from vl3.launch.job import LaunchJob
-from vl3.launch.trainjob.names import (
+from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
+from vl3.launch.jobs.names import (
+    DEADLINE_MARGIN_SECONDS,
     DIGEST_ANNOTATION,
     HISTORY_ANNOTATION,
     LAUNCHER_ANNOTATION,
@@ -21,12 +22,6 @@ from vl3.launch.trainjob.names import (
 )
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
-JOB_VARIABLE = "VL3_JOB"
-"""The stage's job as JSON, read by the pods."""
-DEADLINE_MARGIN_SECONDS = 300
-"""The cluster's own deadline is this much later than the launcher's, whose message says more."""
-
-_MAX_DOCUMENT_BYTES = 100_000  # Linux passes at most 128 KiB in one variable
 
 
 def build_trainjob(
@@ -123,20 +118,12 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
 
 
 def _environment(job: LaunchJob) -> list[dict[str, str]]:
-    # Not sorted: the order of the stages is the order of the configuration. It is the same in every launch.
-    document = json.dumps(job.document, separators=(",", ":"))
-    if len(document.encode()) > _MAX_DOCUMENT_BYTES:
-        raise ConfigError(
-            f"the job of {job.name} is {len(document.encode())} bytes of JSON, more than the {_MAX_DOCUMENT_BYTES} "
-            "that fit into a pod's variable. Shorten the recipe's lists or put them into a file that it names."
-        )
     variables = {
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
-        JOB_VARIABLE: document,
+        JOB_VARIABLE: document_of(job),
     }
-    # Kubernetes expands $(NAME) in values; $$ is an escaped $.
-    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in sorted(variables.items())]
+    return [{"name": name, "value": escaped(value)} for name, value in sorted(variables.items())]
 
 
 def _digest(spec: dict[str, Any], placement: PlacementConfig) -> str:

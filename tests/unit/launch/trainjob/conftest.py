@@ -1,3 +1,3 @@
-"""An API server to talk to, and a job to launch on it."""
+"""A job to launch."""
 
-from tests.support.launches import client, limits, make_job, recorded, server  # noqa: F401  # fixtures
+from tests.support.launches import make_job  # noqa: F401  # fixture

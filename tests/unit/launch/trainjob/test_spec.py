@@ -8,7 +8,7 @@ import pytest
 
 from vl3.errors import ConfigError
 from vl3.launch.job import LaunchJob
-from vl3.launch.trainjob.names import job_name, run_hash, selector, stage_selector
+from vl3.launch.jobs.names import job_name, run_hash, selector, stage_selector
 from vl3.launch.trainjob.spec import build_trainjob
 
 MakeJob = Callable[..., LaunchJob]

@@ -1,41 +1,46 @@
 """The objects of one attempt, as far as the watchers have reported them."""
 
-from vl3.launch.kube.objects import Object, is_being_deleted, labels_of, running_image, uid_of
-from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS, Resource
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.kube.objects import Object, is_being_deleted, running_image, uid_of
+from vl3.launch.kube.resources import PODS, WORKLOADS, Resource
 from vl3.launch.kube.watch import Change
-
-KINDS = (TRAINJOBS, WORKLOADS, PODS)
-"""What an attempt watches."""
 
 
 class ObservedObjects:
-    """TrainJob, Workload and pods of an attempt, including deleted pods, whose status may explain a failure."""
+    """Job, Workload and pods of an attempt, including deleted pods, whose status may explain a failure."""
 
-    def __init__(self, trainjob: Object) -> None:
-        self._uid = uid_of(trainjob)
-        self._objects: dict[Resource, dict[str, Object]] = {kind: {} for kind in KINDS}
+    def __init__(self, job: Object, kind: JobKind) -> None:
+        self._uid = uid_of(job)
+        self._kind = kind
+        self._objects: dict[Resource, dict[str, Object]] = {kind.resource: {}, WORKLOADS: {}, PODS: {}}
         self._gone: dict[str, Object] = {}
         self._synced: set[Resource] = set()
 
     @property
     def is_whole(self) -> bool:
         """Whether every watcher has sent its first list."""
-        return len(self._synced) == len(KINDS)
+        return len(self._synced) == len(self._objects)
 
     @property
-    def trainjob(self) -> Object | None:
-        """The TrainJob with this attempt's uid; None if it is gone, even if another one has its name now."""
-        return self._objects[TRAINJOBS].get(self._uid)
+    def job(self) -> Object | None:
+        """The job with this attempt's uid; None if it is gone, even if another one has its name now."""
+        found = self._objects[self._kind.resource].get(self._uid)
+        return None if found is None else self._kind.view(found)
 
     @property
     def workload(self) -> Object | None:
-        """Kueue's Workload for the TrainJob."""
+        """Kueue's Workload for the job."""
         return next(iter(self._objects[WORKLOADS].values()), None)
 
     @property
     def pods(self) -> list[Object]:
         """The existing pods."""
         return list(self._objects[PODS].values())
+
+    @property
+    def telling_pods(self) -> list[Object]:
+        """The pods whose log is followed; those being deleted come last."""
+        return sorted(filter(self._kind.tells, self.pods), key=is_being_deleted)
 
     @property
     def lost_pods(self) -> list[Object]:
@@ -80,11 +85,5 @@ class ObservedObjects:
             self._gone[uid_of(item)] = item
 
     def _is_suspended(self) -> bool:
-        trainjob = self.trainjob
-        return trainjob is not None and bool(trainjob["spec"].get("suspend"))
-
-
-def rank_zero(pods: list[Object]) -> list[Object]:
-    """The pods of node rank 0, whose log is followed; those being deleted come last."""
-    key = "batch.kubernetes.io/job-completion-index"
-    return sorted((pod for pod in pods if labels_of(pod).get(key, "0") == "0"), key=is_being_deleted)
+        job = self.job
+        return job is not None and bool(job["spec"].get("suspend"))

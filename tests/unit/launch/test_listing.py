@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from vl3.errors import ClusterError
+from vl3.launch import listing
+from vl3.launch.jobs.names import job_labels, job_name
 from vl3.launch.kube.client import ApiUnreachableError
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.resources import Resource
-from vl3.launch.trainjob import listing
-from vl3.launch.trainjob.listing import list_jobs
-from vl3.launch.trainjob.names import job_labels, job_name
+from vl3.launch.listing import list_jobs
 
 
 def trainjob(stage: str, *, age_seconds: float, suspend: bool) -> dict[str, Any]:

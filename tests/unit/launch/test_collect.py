@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_server import ApiServer
+from tests.support.launches import client, make_job, server  # noqa: F401  # fixtures
 from vl3.errors import ClusterError, ConfigError
+from vl3.launch.collect import cancel_run, collect
 from vl3.launch.job import LaunchJob
 from vl3.launch.kube import owner
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.connection import connect
-from vl3.launch.trainjob.collect import cancel_run, collect
 from vl3.launch.trainjob.spec import build_trainjob
 from vl3.system.retry import Pauses
 
@@ -51,8 +52,8 @@ def test_collect_removes_what_ended_long_ago(make_job: MakeJob, server: ApiServe
 def test_collect_says_when_the_cluster_does_not_answer(
     server: ApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from vl3.launch import collect as module
     from vl3.launch.kube.limits import LaunchLimits
-    from vl3.launch.trainjob import collect as module
 
     limits = LaunchLimits(api_outage_seconds=0.2, pauses=Pauses(first_seconds=0.05, longest_seconds=0.1))
     monkeypatch.setattr(module, "LaunchLimits", lambda: limits)

@@ -1,4 +1,4 @@
-"""Deletes a TrainJob and waits until none of its pods runs any more."""
+"""Deletes a job and waits until none of its pods runs any more."""
 
 import dataclasses
 import logging
@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 
 from vl3.errors import ClusterError, ConfigError
+from vl3.launch.jobs.kinds import JobKind
 from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, is_over, is_unreachable, name_of, node_of, uid_of
 from vl3.launch.kube.outages import LostTouchError, until_answered
-from vl3.launch.kube.resources import PODS, TRAINJOBS
-from vl3.launch.trainjob.names import pod_selector
+from vl3.launch.kube.resources import PODS
 
 log = logging.getLogger("vl3.launch")
 
@@ -22,20 +22,20 @@ _POLL_SECONDS = 0.5
 class Removal:
     """The result of a deletion."""
 
-    name: str
-    """The TrainJob."""
+    job: str
+    """Kind and name of the job."""
     seconds: float
     """Time until all its pods had ended."""
 
     def __str__(self) -> str:
         """One line for a log."""
-        return f"TrainJob {self.name} is deleted; its pods have ended and its GPUs are free after {self.seconds:.1f} s"
+        return f"{self.job} is deleted; its pods have ended and its GPUs are free after {self.seconds:.1f} s"
 
 
-def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
-    """Delete a TrainJob and wait until its pods are gone.
+def remove(client: Client, kind: JobKind, job: Object, limits: LaunchLimits) -> Removal:
+    """Delete a job and wait until its pods are gone.
 
-    The TrainJob is deleted first, in the background: Trainer would recreate a JobSet that disappears while its
+    The job is deleted first, in the background: Trainer would recreate a JobSet that disappears while its
     TrainJob still exists, as in a foreground deletion. The garbage collector then deletes JobSet, Job and pods. The
     pods' grace period is shortened, because one more checkpoint is of no use soon and the GPUs are wanted.
 
@@ -44,23 +44,23 @@ def remove(client: Client, trainjob: Object, limits: LaunchLimits) -> Removal:
         LostTouchError: the API server does not answer.
     """
     limits = dataclasses.replace(limits, api_outage_seconds=limits.cancel_seconds)
-    name, started = name_of(trainjob), time.monotonic()
-    selector = pod_selector(name)
-    delete_job(client, name, uid_of(trainjob), limits)  # first of all: we may be killed at any moment
-    if running_pods(client, selector, limits):
+    name, started = name_of(job), time.monotonic()
+    selector = kind.pods_of(name)
+    delete_job(client, kind, name, uid_of(job), limits)  # first of all: we may be killed at any moment
+    if kind.has_long_grace and running_pods(client, selector, limits):
         _shorten_grace(client, selector, limits)
-    wait_until_gone(client, selector, limits, seconds=limits.cancel_seconds, what=f"TrainJob {name} is deleted")
-    return Removal(name, time.monotonic() - started)
+    wait_until_gone(client, selector, limits, seconds=limits.cancel_seconds, what=f"{kind.name} {name} is deleted")
+    return Removal(f"{kind.name} {name}", time.monotonic() - started)
 
 
-def delete_job(client: Client, name: str, uid: str, limits: LaunchLimits) -> bool:
-    """Delete the TrainJob with this name and uid; returns whether it still existed."""
+def delete_job(client: Client, kind: JobKind, name: str, uid: str, limits: LaunchLimits) -> bool:
+    """Delete the job with this name and uid; returns whether it still existed."""
     try:
-        until_answered(lambda: client.delete(TRAINJOBS, name, uid=uid), client, limits)
+        until_answered(lambda: client.delete(kind.resource, name, uid=uid), client, limits)
     except ApiError as error:
         if error.status in (404, 409):  # gone, or another one has the name now
             return False
-        raise ClusterError(f"TrainJob {name} cannot be deleted: {error.message}. Delete it with kubectl.") from error
+        raise ClusterError(f"{kind.name} {name} cannot be deleted: {error.message}. Delete it with kubectl.") from error
     return True
 
 

@@ -14,11 +14,11 @@ import pytest
 from tests.support.api_server import ApiServer, Fault
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.launch.job import LaunchJob, LaunchResult
+from vl3.launch.jobs import run
+from vl3.launch.jobs.output import LaunchOutput
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.owner import LauncherPod
-from vl3.launch.trainjob import run
-from vl3.launch.trainjob.output import LaunchOutput
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
 from vl3.system.retry import Pauses

@@ -1,4 +1,4 @@
-"""Creates a TrainJob exactly once, whatever requests are repeated and whatever answers are lost."""
+"""Creates a job exactly once, whatever requests are repeated and whatever answers are lost."""
 
 import logging
 import re
@@ -7,12 +7,13 @@ import time
 from typing import Any
 
 from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.jobs.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
 from vl3.launch.kube.client import REQUEST_SECONDS, ApiError, Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of
 from vl3.launch.kube.outages import until_answered
-from vl3.launch.kube.resources import LOCAL_QUEUES, PRIORITY_CLASSES, TRAINJOBS
-from vl3.launch.trainjob.names import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL
+from vl3.launch.kube.resources import LOCAL_QUEUES, PRIORITY_CLASSES
 from vl3.system.retry import StoppedError
 
 log = logging.getLogger("vl3.launch")
@@ -59,11 +60,12 @@ def _exists(client: Client, resource: Any, name: str, limits: LaunchLimits) -> b
 
 
 class Creation(threading.Thread):
-    """The creation of one TrainJob, in its own thread, so that a signal cannot interrupt it before the answer."""
+    """The creation of one job, in its own thread, so that a signal cannot interrupt it before the answer."""
 
-    def __init__(self, client: Client, manifest: Object, limits: LaunchLimits) -> None:
-        super().__init__(name="create-trainjob", daemon=True)
+    def __init__(self, client: Client, kind: JobKind, manifest: Object, limits: LaunchLimits) -> None:
+        super().__init__(name="create-job", daemon=True)
         self._client = client
+        self._kind = kind
         self._manifest = manifest
         self._limits = limits
         self._stop_request = threading.Event()
@@ -74,13 +76,13 @@ class Creation(threading.Thread):
     def run(self) -> None:
         """Create or adopt."""
         try:
-            self._result = create_or_adopt(self._client, self._manifest, self._limits, self._stop_request)
+            self._result = create_or_adopt(self._client, self._kind, self._manifest, self._limits, self._stop_request)
         except BaseException as error:  # noqa: BLE001 - raised again by the launching thread
             self._error = error
         self._done.set()
 
     def wait(self) -> Object:
-        """The TrainJob.
+        """The job.
 
         Raises:
             Vl3Error: it could not be created, or another job has the name.
@@ -92,26 +94,28 @@ class Creation(threading.Thread):
         return self._result
 
     def settle(self) -> Object | None:
-        """After an interrupt: wait for the request in flight; returns the TrainJob if there is one now."""
+        """After an interrupt: wait for the request in flight; returns the job if there is one now."""
         self._stop_request.set()
         self._done.wait(2 * REQUEST_SECONDS)
         if self._result is not None or isinstance(self._error, Vl3Error):
             return self._result
         # No answer came, but the request may have succeeded.
-        return find_own(self._client, self._manifest, self._limits)
+        return find_own(self._client, self._kind, self._manifest, self._limits)
 
 
-def find_own(client: Client, manifest: Object, limits: LaunchLimits) -> Object | None:
-    """The TrainJob with a manifest's name and digest, if it exists."""
+def find_own(client: Client, kind: JobKind, manifest: Object, limits: LaunchLimits) -> Object | None:
+    """The job with a manifest's name and digest, if it exists."""
     try:
-        found = until_answered(lambda: client.get(TRAINJOBS, name_of(manifest)), client, limits)
+        found = until_answered(lambda: client.get(kind.resource, name_of(manifest)), client, limits)
     except ApiError:
         return None
     return found if _digest(found) == _digest(manifest) else None
 
 
-def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop: threading.Event) -> Object:
-    """Create a TrainJob, or adopt the existing one with the same digest.
+def create_or_adopt(
+    client: Client, kind: JobKind, manifest: Object, limits: LaunchLimits, stop: threading.Event
+) -> Object:
+    """Create a job, or adopt the existing one with the same digest.
 
     Raises:
         ConfigError: one with another digest has the name, or the API server refuses the manifest.
@@ -120,58 +124,60 @@ def create_or_adopt(client: Client, manifest: Object, limits: LaunchLimits, stop
     name = name_of(manifest)
     while True:
         try:
-            created = until_answered(lambda: client.create(TRAINJOBS, manifest), client, limits, stop)
+            created = until_answered(lambda: client.create(kind.resource, manifest), client, limits, stop)
         except ApiError as error:
             if error.status != 409:
-                raise _refused(error, manifest, client) from error
+                raise _refused(error, kind, manifest, client) from error
         else:
-            log.info("created TrainJob %s in namespace %s", name, client.namespace)
+            log.info("created %s %s in namespace %s", kind.name, name, client.namespace)
             return created
         try:
-            found = until_answered(lambda: client.get(TRAINJOBS, name), client, limits, stop)
+            found = until_answered(lambda: client.get(kind.resource, name), client, limits, stop)
         except ApiError:  # it was deleted between the two requests
             continue
         if not is_being_deleted(found):
-            return adopt(found, manifest)
+            return adopt(kind, found, manifest)
         if stop.wait(_POLL_SECONDS):
             raise StoppedError
 
 
-def adopt(found: Object, manifest: Object) -> Object:
-    """Adopt a TrainJob that already exists.
+def adopt(kind: JobKind, found: Object, manifest: Object) -> Object:
+    """Adopt a job that already exists.
 
     Raises:
         ConfigError: it was created from another configuration.
     """
     if _digest(found) != _digest(manifest):
         raise ConfigError(
-            f"TrainJob {name_of(found)} already exists and was made from another configuration (its spec has the "
+            f"{kind.name} {name_of(found)} already exists and was made from another configuration (its spec has the "
             f"digest {_digest(found)[:12] or 'none'}, this launch {_digest(manifest)[:12]}). Two different jobs must "
-            f"not write to one run. Use another run id, or delete the job: kubectl delete trainjob {name_of(found)}."
+            "not write to one run. Use another run id, or delete it: "
+            f"kubectl delete {kind.name.lower()} {name_of(found)}."
         )
-    log.info("adopted TrainJob %s, which already exists", name_of(found))
+    log.info("adopted %s %s, which already exists", kind.name, name_of(found))
     return found
 
 
-def wait_for_deletion(client: Client, trainjob: Object, limits: LaunchLimits) -> None:
-    """Wait until a TrainJob that is being deleted is gone.
+def wait_for_deletion(client: Client, kind: JobKind, job: Object, limits: LaunchLimits) -> None:
+    """Wait until a job that is being deleted is gone.
 
     Raises:
         ClusterError: a finalizer holds it.
     """
-    name, deadline = name_of(trainjob), time.monotonic() + limits.replace_seconds
-    while _exists(client, TRAINJOBS, name, limits):
+    name, deadline = name_of(job), time.monotonic() + limits.replace_seconds
+    while _exists(client, kind.resource, name, limits):
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"TrainJob {name} is still being deleted after {limits.replace_seconds:.0f} s (finalizers: "
-                f"{trainjob['metadata'].get('finalizers')}). Check the controllers that have to remove them."
+                f"{kind.name} {name} is still being deleted after {limits.replace_seconds:.0f} s (finalizers: "
+                f"{job['metadata'].get('finalizers')}). Check the controllers that have to remove them."
             )
         time.sleep(_POLL_SECONDS)
 
 
-def _refused(error: ApiError, manifest: Object, client: Client) -> Vl3Error:
-    name, runtime = name_of(manifest), manifest["spec"]["runtimeRef"]["name"]
+def _refused(error: ApiError, kind: JobKind, manifest: Object, client: Client) -> Vl3Error:
+    name = name_of(manifest)
     if _NO_RUNTIME.search(error.message):
+        runtime = manifest["spec"]["runtimeRef"]["name"]
         return ConfigError(
             f"the cluster has no ClusterTrainingRuntime {runtime}, which the placement's pool needs. Set the pool to "
             "one that `kubectl get clustertrainingruntimes` lists as vl3-torch-<pool>, or ask the administrator to "
@@ -184,12 +190,12 @@ def _refused(error: ApiError, manifest: Object, client: Client) -> Vl3Error:
         )
     if "exceeded quota" in error.message or "is being terminated" in error.message:
         return ClusterError(
-            f"namespace {client.namespace} does not accept TrainJob {name}: {error.message}. Delete finished jobs, or "
-            "ask the administrator to raise the ResourceQuota."
+            f"namespace {client.namespace} does not accept {kind.name} {name}: {error.message}. Delete finished jobs, "
+            "or ask the administrator to raise the ResourceQuota."
         )
     return ConfigError(
-        f"the API server refuses TrainJob {name} ({error.status} {error.reason}): {error.message}. Check the "
-        "placement, and with `vl3 cluster check` that Trainer and Kueue have the versions of manifests/third-party."
+        f"the API server refuses {kind.name} {name} ({error.status} {error.reason}): {error.message}. Check the "
+        "placement, and with `vl3 cluster check` that the controllers have the versions of manifests/third-party."
     )
 
 

@@ -15,7 +15,9 @@ HISTORY_ANNOTATION = "vl3.dev/history"
 RUNTIME_PREFIX = "vl3-torch-"
 """A pool's ClusterTrainingRuntime is this and the name of the pool."""
 LAUNCHER_ANNOTATION = "vl3.dev/launcher-pod"
-"""Pod of the launcher that follows a TrainJob: if it has ended, the job is an orphan."""
+"""Pod of the launcher that follows a job: if it has ended, the job is an orphan."""
+DEADLINE_MARGIN_SECONDS = 300
+"""The cluster's own deadline is this much later than the launcher's, whose message says more."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 MANAGER = "vl3.dev/launcher"
@@ -46,7 +48,7 @@ def run_hash(run_id: str) -> str:
 
 
 def job_name(run_id: str, stage: str, attempt: int) -> str:
-    """Name of the TrainJob: `vl3-<run hash>-<stage>-<attempt>`.
+    """Name of the job: `vl3-<run hash>-<stage>-<attempt>`.
 
     job_name("night 7", "vision_adaptation", 2) is `vl3-0942e4dbcf-vision-adaptation-2`, and the first attempt of the
     run's next stage is `vl3-0942e4dbcf-alignment-1`.
@@ -55,7 +57,7 @@ def job_name(run_id: str, stage: str, attempt: int) -> str:
 
 
 def job_labels(run_id: str, stage: str, attempt: int, *, queue: str, priority: str) -> dict[str, str]:
-    """All labels of a TrainJob."""
+    """All labels of a job."""
     return {
         **OUR_LABELS,
         RUN_LABEL: run_hash(run_id),
@@ -67,7 +69,7 @@ def job_labels(run_id: str, stage: str, attempt: int, *, queue: str, priority: s
 
 
 def selector(run_id: str | None = None, stage: str | None = None) -> str:
-    """Label selector of our TrainJobs: all, those of a run, or those of one stage of a run.
+    """Label selector of our jobs: all, those of a run, or those of one stage of a run.
 
     selector("night 7", "video") is
     `app.kubernetes.io/managed-by=vl3-launcher,vl3.dev/run=0942e4dbcf,vl3.dev/stage=video`.
@@ -88,11 +90,6 @@ def stage_selector(run_id: str, stage: str) -> str:
 def pod_labels(run_id: str, stage: str) -> dict[str, str]:
     """Labels that we give to the pods; the same for all attempts."""
     return {RUN_LABEL: run_hash(run_id), STAGE_LABEL: _checked_stage(stage)}
-
-
-def pod_selector(job: str) -> str:
-    """Label selector of a TrainJob's pods: Trainer's JobSet has the TrainJob's name and JobSet labels its pods."""
-    return f"jobset.sigs.k8s.io/jobset-name={job}"
 
 
 def _checked_stage(stage: str) -> str:

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass, field
 
 from vl3.launch.diagnosis.causes import AttemptFailure
+from vl3.launch.jobs.state import RUNNING, WAITING, Observation
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.trainjob.state import RUNNING, WAITING, Observation
 
 
 @dataclass(slots=True)

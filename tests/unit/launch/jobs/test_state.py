@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vl3.launch.trainjob.state import observe
+from vl3.launch.jobs.state import observe
 
 Recorded = Callable[[str], dict[str, Any]]
 PREEMPTOR = "Preempted to accommodate a workload (UID: be48d8ae-b058-4c7e-908a-facd49278420, JobUID: b12d4e9f-2336-4db4-8745-7f26f440fa62) due to prioritization in the ClusterQueue"  # fmt: skip # noqa: E501

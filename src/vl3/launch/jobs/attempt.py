@@ -1,4 +1,4 @@
-"""One attempt: a TrainJob followed from its creation (or adoption) to its end."""
+"""One attempt: a job followed from its creation (or adoption) to its end."""
 
 import queue
 import time
@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from vl3.errors import ClusterError
 from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
-from vl3.launch.diagnosis.failure import classify, find_trouble
+from vl3.launch.diagnosis.failure import find_trouble
 from vl3.launch.diagnosis.warnings import LatestWarning
 from vl3.launch.job import LaunchJob
+from vl3.launch.jobs.durations import Durations, now
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.jobs.logs import LogFollower, LogLine, last_lines
+from vl3.launch.jobs.observed import ObservedObjects
+from vl3.launch.jobs.output import LaunchOutput
+from vl3.launch.jobs.queue_position import QueuePosition
+from vl3.launch.jobs.state import RUNNING, WAITING, Observation, observe
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import (
@@ -21,25 +28,24 @@ from vl3.launch.kube.objects import (
     uid_of,
 )
 from vl3.launch.kube.outages import until_answered
-from vl3.launch.kube.resources import PODS, TRAINJOBS, WORKLOADS
+from vl3.launch.kube.resources import PODS, WORKLOADS
 from vl3.launch.kube.watch import Change, ResourceWatcher
 from vl3.launch.stall import Overdue, StallWatch
-from vl3.launch.trainjob.durations import Durations, now
-from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
-from vl3.launch.trainjob.names import pod_selector
-from vl3.launch.trainjob.observed import ObservedObjects, rank_zero
-from vl3.launch.trainjob.output import LaunchOutput
-from vl3.launch.trainjob.queue_position import QueuePosition
-from vl3.launch.trainjob.state import RUNNING, WAITING, Observation, observe
 
 _TICK_SECONDS = 1.0
 
 
 class Attempt:
-    """Follows one TrainJob. Threads watch and read; only the launching thread makes decisions."""
+    """Follows one job. Threads watch and read; only the launching thread makes decisions."""
 
     def __init__(
-        self, job: LaunchJob, trainjob: Object, client: Client, limits: LaunchLimits, output: LaunchOutput
+        self,
+        job: LaunchJob,
+        kind: JobKind,
+        created: Object,
+        client: Client,
+        limits: LaunchLimits,
+        output: LaunchOutput,
     ) -> None:
         assert job.placement is not None
         self.durations = Durations(limits)
@@ -47,12 +53,14 @@ class Attempt:
         """Last lines of the pods of a failed attempt."""
         self._job = job
         self._placement = job.placement
-        self._name = name_of(trainjob)
+        self._kind = kind
+        self._name = name_of(created)
+        self._num_pods = kind.num_pods(created)
         self._client = client
         self._limits = limits
         self._output = output
         self._stall = StallWatch(job, time.monotonic())
-        self._observed = ObservedObjects(trainjob)
+        self._observed = ObservedObjects(created, kind)
         self._inbox: queue.SimpleQueue[Change | LogLine] = queue.SimpleQueue()
         self._followers: dict[str, LogFollower] = {}
         self._queue_position = QueuePosition(client, job.placement.queue, every_seconds=limits.place_seconds)
@@ -62,12 +70,12 @@ class Attempt:
         self._said_at = 0.0
         self._drain_seconds = 0.0  # set when the job has ended: only then the rest of its log is worth a wait
         queries = {
-            TRAINJOBS: {"fieldSelector": f"metadata.name={self._name}"},
-            WORKLOADS: {"labelSelector": f"kueue.x-k8s.io/job-uid={uid_of(trainjob)}"},
-            PODS: {"labelSelector": pod_selector(self._name)},
+            kind.resource: {"fieldSelector": f"metadata.name={self._name}"},
+            WORKLOADS: {"labelSelector": f"kueue.x-k8s.io/job-uid={uid_of(created)}"},
+            PODS: {"labelSelector": kind.pods_of(self._name)},
         }
         self._watchers = [
-            ResourceWatcher(client, kind, query, self._inbox.put, limits) for kind, query in queries.items()
+            ResourceWatcher(client, resource, query, self._inbox.put, limits) for resource, query in queries.items()
         ]
 
     @property
@@ -99,7 +107,7 @@ class Attempt:
     def _look(self) -> tuple[bool, AttemptFailure | None]:
         """Report what is new; returns whether the attempt is over, and why it failed."""
         observed, moment = self._observed, now()
-        observation = observe(observed.trainjob, observed.workload, observed.pods, nodes=self._placement.nodes)
+        observation = observe(observed.job, observed.workload, observed.pods, nodes=self._num_pods)
         self.durations.look(observation, moment)
         self._follow_logs()
         if observation.state in ("complete", "failed"):
@@ -110,8 +118,10 @@ class Attempt:
         if observation.state == "failed":
             return True, self._why_failed()
         if observation.state == "deleted":
-            return True, AttemptFailure(causes.DELETED, f"TrainJob {self._name} was deleted, not by this launcher")
-        trouble = find_trouble(observed.trainjob, observed.workload, observed.pods, observed.lost_pods)
+            return True, AttemptFailure(
+                causes.DELETED, f"{self._kind.name} {self._name} was deleted, not by this launcher"
+            )
+        trouble = find_trouble(observed.job, observed.workload, observed.pods, observed.lost_pods)
         self._say(self._with_details(observation, trouble, moment))
         failure = self._time_over(observation, moment) or self.durations.lasting(trouble, moment)
         return failure is not None, failure
@@ -132,14 +142,16 @@ class Attempt:
     def _time_over(self, observation: Observation, moment: float) -> AttemptFailure | None:
         waited = self.durations.waited(moment)
         if waited > self._placement.queue_timeout_seconds:
-            text = f"TrainJob {self._name} waited {waited:.0f} s in queue {self._placement.queue} "
+            text = f"{self._kind.name} {self._name} waited {waited:.0f} s in queue {self._placement.queue} "
             return AttemptFailure(causes.QUEUE_TIMEOUT, text + f"({observation.text}) and was withdrawn")
         if observation.state not in RUNNING:
             self._stall.restart(time.monotonic())
         overdue = self._stall.overdue(time.monotonic(), running_seconds=self.durations.running_seconds)
         if overdue is None or (overdue.family is ClusterError and self._has_gone_on()):
             return None
-        return AttemptFailure(_cause_of(overdue), f"TrainJob {self._name}: {overdue.text}", remedy=overdue.remedy)
+        return AttemptFailure(
+            _cause_of(overdue), f"{self._kind.name} {self._name}: {overdue.text}", remedy=overdue.remedy
+        )
 
     def _has_gone_on(self) -> bool:
         """Whether a silent job is at work, or may be: its log may be what fails, and not the job.
@@ -155,15 +167,15 @@ class Attempt:
         return True
 
     def _why_failed(self) -> AttemptFailure:
-        trainjob = self._observed.trainjob
-        assert trainjob is not None
+        job = self._observed.job
+        assert job is not None
         # The watcher may not have delivered the pods' final status yet.
         answer = until_answered(
-            lambda: self._client.list(PODS, labelSelector=pod_selector(self._name)), self._client, self._limits
+            lambda: self._client.list(PODS, labelSelector=self._kind.pods_of(self._name)), self._client, self._limits
         )
         self._observed.take(Change("synced", PODS, tuple(answer.get("items") or ())))
         self._follow_logs()
-        failure = classify(trainjob, self._observed.all_pods)
+        failure = self._kind.why_failed(job, self._observed.all_pods)
         first = sorted(self._observed.pods, key=lambda pod: (name_of(pod) != failure.pod, rank_of(pod)))
         self.tails = last_lines(self._client, first, self._limits)
         return failure
@@ -196,8 +208,8 @@ class Attempt:
             self._observed.take(message)
 
     def _follow_logs(self) -> None:
-        """Read the log of each pod of rank 0 from its container's start."""
-        pods = rank_zero(self._observed.pods)
+        """Read the log of each pod that has the job's events from its container's start."""
+        pods = self._observed.telling_pods
         for pod in pods:
             state = container_status(pod).get("state") or {}
             if uid_of(pod) not in self._followers and ("running" in state or "terminated" in state):

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from vl3.launch.jobs.observed import ObservedObjects
 from vl3.launch.kube.resources import PODS
 from vl3.launch.kube.watch import Change
-from vl3.launch.trainjob.observed import ObservedObjects
+from vl3.launch.trainjob.kind import TRAINJOB
 
-TRAINJOB = {"metadata": {"name": "job", "uid": "1"}, "spec": {}}
+JOB = {"metadata": {"name": "job", "uid": "1"}, "spec": {}}
 
 
 def pod(name: str, image: str | None) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def pod(name: str, image: str | None) -> dict[str, Any]:
     ids=["the same in every pod", "with a scheme, and one that starts", "a moved tag", "not yet"],
 )
 def test_images_are_those_that_the_nodes_report(reported: list[str | None], images: tuple[str, ...]) -> None:
-    observed = ObservedObjects(TRAINJOB)
+    observed = ObservedObjects(JOB, TRAINJOB)
     pods = tuple(pod(f"pod-{number}", image) for number, image in enumerate(reported))
     observed.take(Change("synced", PODS, pods))
     assert observed.images == images

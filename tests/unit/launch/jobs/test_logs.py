@@ -3,9 +3,9 @@
 import queue
 
 from tests.support.api_server import ApiServer
+from vl3.launch.jobs.logs import LogFollower, LogLine, last_lines
 from vl3.launch.kube.client import Client
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.trainjob.logs import LogFollower, LogLine, last_lines
 
 T = "2026-11-23T14:00:0"
 

@@ -4,10 +4,10 @@ import pytest
 
 from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
+from vl3.launch.jobs.durations import Durations
+from vl3.launch.jobs.history import FailedAttempt, format_history, may_retry, parse_history
+from vl3.launch.jobs.state import Observation
 from vl3.launch.kube.limits import LaunchLimits
-from vl3.launch.trainjob.durations import Durations
-from vl3.launch.trainjob.history import FailedAttempt, format_history, may_retry, parse_history
-from vl3.launch.trainjob.state import Observation
 
 
 def test_history_survives_its_text() -> None:

@@ -1,25 +1,29 @@
-"""Cancels runs and deletes what they left on the cluster; Trainer itself has no TTL for TrainJobs yet."""
+"""Cancels runs and deletes what they left on the cluster; Trainer itself has no TTL for its jobs yet."""
 
 import logging
 import time
 
+from vl3.launch.jobs.kinds import JobKind
+from vl3.launch.jobs.names import LAUNCHER_ANNOTATION, selector
+from vl3.launch.jobs.removal import remove
 from vl3.launch.kube.client import ApiError, Client
 from vl3.launch.kube.connection import connect
 from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, condition, is_over, is_true, name_of, unix_time
-from vl3.launch.kube.outages import outage_as_error, until_answered
-from vl3.launch.kube.resources import PODS, TRAINJOBS
-from vl3.launch.trainjob.names import LAUNCHER_ANNOTATION, selector
-from vl3.launch.trainjob.removal import remove
+from vl3.launch.kube.outages import NoSuchApiError, outage_as_error, until_answered
+from vl3.launch.kube.resources import PODS
+from vl3.launch.rayjob.kind import RAYJOB
+from vl3.launch.trainjob.kind import TRAINJOB
 
 log = logging.getLogger("vl3.launch")
 
+KINDS = (TRAINJOB, RAYJOB)
 ORPHAN_SECONDS = 900.0
 """Time after a launcher's end in which a retry of its step may adopt its job."""
 
 
 def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
-    """Delete all TrainJobs of a run and wait until their pods are gone; returns the names.
+    """Delete all jobs of a run and wait until their pods are gone; returns the names.
 
     Raises:
         ClusterError: pods are left, or the API server does not answer.
@@ -31,7 +35,7 @@ def cancel_run(run_id: str, *, client: Client | None = None) -> list[str]:
 def collect(
     older_than_seconds: float, *, run_id: str | None = None, is_rehearsal: bool = False, client: Client | None = None
 ) -> list[str]:
-    """Delete TrainJobs that ended longer ago, and running ones that no launcher follows; returns their names.
+    """Delete jobs that ended longer ago, and running ones that no launcher follows; returns their names.
 
     The safety net for runs whose exit handler did not finish, and for launchers that were killed before they could
     delete their job. It never deletes only a JobSet: Trainer would recreate it and run a failed job again.
@@ -47,21 +51,34 @@ def collect(
     """
     api, limits = client or Client(connect()), LaunchLimits()
     jobs = outage_as_error(lambda: _find(api, limits, run_id))
-    old = [job for job in jobs if _ended_before(job, older_than_seconds) or _is_orphan(api, limits, job)]
+    old = [one for one in jobs if _ended_before(one[1], older_than_seconds) or _is_orphan(api, limits, one[1])]
     if is_rehearsal:
-        return [name_of(job) for job in old]
+        return [name_of(job) for _, job in old]
     return outage_as_error(lambda: _remove_all(api, limits, old))
 
 
-def _find(client: Client, limits: LaunchLimits, run_id: str | None) -> list[Object]:
-    answer = until_answered(lambda: client.list(TRAINJOBS, labelSelector=selector(run_id)), client, limits)
-    return sorted(answer.get("items") or (), key=name_of)
+def _find(client: Client, limits: LaunchLimits, run_id: str | None) -> list[tuple[JobKind, Object]]:
+    """Our jobs, seen as their kind says."""
+    found: list[tuple[JobKind, Object]] = []
+    for kind in KINDS:
+        found += [(kind, kind.view(job)) for job in _list(client, kind, limits, run_id)]
+    return sorted(found, key=lambda one: name_of(one[1]))
 
 
-def _remove_all(client: Client, limits: LaunchLimits, jobs: list[Object]) -> list[str]:
-    for job in jobs:
-        log.info("%s", remove(client, job, limits))
-    return [name_of(job) for job in jobs]
+def _list(client: Client, kind: JobKind, limits: LaunchLimits, run_id: str | None) -> list[Object]:
+    try:
+        answer = until_answered(lambda: client.list(kind.resource, labelSelector=selector(run_id)), client, limits)
+    except NoSuchApiError:
+        if kind is TRAINJOB:
+            raise
+        return []  # a cluster on which nothing is built by Ray
+    return list(answer.get("items") or ())
+
+
+def _remove_all(client: Client, limits: LaunchLimits, jobs: list[tuple[JobKind, Object]]) -> list[str]:
+    for kind, job in jobs:
+        log.info("%s", remove(client, kind, job, limits))
+    return [name_of(job) for _, job in jobs]
 
 
 def _is_orphan(client: Client, limits: LaunchLimits, job: Object) -> bool:

@@ -1,0 +1,165 @@
+"""A launch as a RayJob of ray.io/v1: a pure function of the job and the pool's pod template.
+
+One head, which has the driver and no actor, `placement.nodes` workers, and the pod that hands the driver in and passes
+its log on. KubeRay starts Ray in the containers; the template says all else: image, identity, limits of what they may.
+"""
+
+import copy
+import hashlib
+import json
+import math
+from typing import Any
+
+from vl3.config.placement import PlacementConfig
+from vl3.launch.job import LaunchJob
+from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
+from vl3.launch.jobs.names import (
+    DEADLINE_MARGIN_SECONDS,
+    DIGEST_ANNOTATION,
+    HISTORY_ANNOTATION,
+    LAUNCHER_ANNOTATION,
+    RUN_ID_ANNOTATION,
+    job_labels,
+    job_name,
+    pod_labels,
+)
+from vl3.launch.kube.objects import CONTAINER, Object
+
+API_VERSION = "ray.io/v1"
+JOB_LABEL = "vl3.dev/job"
+"""Label of the pods with the RayJob's name: KubeRay names the cluster at random."""
+ROLE_LABEL = "vl3.dev/role"
+HEAD, WORKER, SUBMITTER = "head", "worker", "submitter"
+TEMPLATE_PREFIX = "vl3-ray-"
+"""A pool's PodTemplate is this and the name of the pool."""
+HEAD_RESOURCES = {"cpu": "250m", "memory": "2Gi"}
+SUBMITTER_RESOURCES = {"cpu": "100m", "memory": "512Mi"}
+DASHBOARD_PORT, AGENT_PORT = 8265, 52365
+"""Ports at which a head and a worker say that they work."""
+
+
+def build_rayjob(
+    job: LaunchJob,
+    *,
+    template: Object,
+    attempt: int,
+    history: str = "",
+    owner: Object | None = None,
+    launcher_pod: str = "",
+) -> Object:
+    """The RayJob of one attempt.
+
+    Args:
+        job: what to run.
+        template: the PodTemplate of its pool.
+        attempt: number of the attempt, from 1.
+        history: how the earlier attempts ended.
+        owner: owner reference, so that the job is deleted with its workflow run.
+        launcher_pod: the pod that follows the job; empty outside a cluster.
+
+    Raises:
+        ConfigError: a name is not valid, or the document is too large.
+    """
+    placement = job.placement
+    assert placement is not None
+    name, document = job_name(job.run_id, job.stage, attempt), document_of(job)
+    metadata: Object = {
+        "name": name,
+        "labels": job_labels(job.run_id, job.stage, attempt, queue=placement.queue, priority=placement.priority),
+        "annotations": {
+            RUN_ID_ANNOTATION: job.run_id,
+            DIGEST_ANNOTATION: _digest(job, placement, document),
+            **({HISTORY_ANNOTATION: history} if history else {}),
+            **({LAUNCHER_ANNOTATION: launcher_pod} if launcher_pod else {}),
+        },
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner]
+    pods = _Pods(job, name, template, document)
+    return {"apiVersion": API_VERSION, "kind": "RayJob", "metadata": metadata, "spec": _spec(job, placement, pods)}
+
+
+class _Pods:
+    """Makes the pod templates of one job."""
+
+    def __init__(self, job: LaunchJob, name: str, template: Object, document: str) -> None:
+        self._template = template["template"]
+        self._labels = {**pod_labels(job.run_id, job.stage), JOB_LABEL: name}
+        self._document = document
+
+    def of(self, role: str, requests: dict[str, str], limits: dict[str, str], port: int | None = None) -> Object:
+        """The template of a role's pods.
+
+        Args:
+            role: its part in the job.
+            requests: what it asks for.
+            limits: what it may use.
+            port: where it says that it works.
+        """
+        pod: Object = copy.deepcopy(self._template)
+        metadata = pod.setdefault("metadata", {})
+        metadata["labels"] = {**(metadata.get("labels") or {}), **self._labels, ROLE_LABEL: role}
+        container = next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
+        container["resources"] = {"requests": dict(requests), "limits": dict(limits)}
+        container["env"] = [*(container.get("env") or ()), {"name": JOB_VARIABLE, "value": escaped(self._document)}]
+        if port is not None:
+            path = "/api/gcs_healthz" if role == HEAD else "/api/local_raylet_healthz"
+            probe = {"httpGet": {"port": port, "path": path}, "periodSeconds": 5, "timeoutSeconds": 5}
+            container["readinessProbe"] = {**probe, "failureThreshold": 10}
+            container["livenessProbe"] = {**probe, "failureThreshold": 24, "initialDelaySeconds": 30}
+        return pod
+
+
+def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
+    workers = {
+        "cpu": f"{round(placement.cpus_per_node * 1000)}m",
+        "memory": f"{round(placement.memory_gib * 1024)}Mi",
+    }
+    bursts = {"cpu": "1"}  # starting Ray costs more than the rest of what these pods do
+    return {
+        "suspend": True,  # until Kueue admits it
+        "shutdownAfterJobFinishes": True,
+        "backoffLimit": 0,  # the launcher decides about another attempt: it knows the cause
+        "submissionMode": "K8sJobMode",
+        "entrypoint": f"python -m {job.module}",
+        "submitterConfig": {"backoffLimit": 0},
+        "submitterPodTemplate": pods.of(SUBMITTER, SUBMITTER_RESOURCES, SUBMITTER_RESOURCES | bursts),
+        "rayClusterSpec": {
+            "headGroupSpec": {
+                "rayStartParams": {"num-cpus": "0"},
+                "template": pods.of(HEAD, HEAD_RESOURCES, HEAD_RESOURCES | bursts, DASHBOARD_PORT),
+            },
+            "workerGroupSpecs": [
+                {
+                    "groupName": WORKER,
+                    **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), placement.nodes),
+                    "rayStartParams": {"num-cpus": str(placement.processes_per_node)},
+                    "template": pods.of(WORKER, workers, workers, AGENT_PORT),
+                }
+            ],
+        },
+        **_deadline(job),
+    }
+
+
+def _deadline(job: LaunchJob) -> dict[str, int]:
+    if job.timeout_seconds is None:
+        return {}
+    return {"activeDeadlineSeconds": math.ceil(job.timeout_seconds) + DEADLINE_MARGIN_SECONDS}
+
+
+def _digest(job: LaunchJob, placement: PlacementConfig, document: str) -> str:
+    """Digest of what the launcher asks for; the pool's template is the administrator's."""
+    asked: dict[str, Any] = {
+        "module": job.module,
+        "document": document,
+        "timeout": job.timeout_seconds,
+        "pool": placement.pool,
+        "nodes": placement.nodes,
+        "processes": placement.processes_per_node,
+        "cpus": placement.cpus_per_node,
+        "memory": placement.memory_gib,
+        "queue": placement.queue,
+        "priority": placement.priority,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
