@@ -92,7 +92,8 @@ def test_reading_an_index_imports_no_pandas(tmp_path):
     write_index(tmp_path / "index.parquet", [IndexRow(sample_id="a", split="train", where="t:1", text_tokens=7)])
     (tmp_path / "summary.json").write_text("{}")
     code = (
-        "import pathlib, sys; from vl3.data.build.index import DatasetIndex; from vl3.data.build.shards import ShardReader; "
+        "import pathlib, sys; from vl3.data.build.index import DatasetIndex; "
+        "from vl3.data.build.shards import ShardReader; "
         f"index = DatasetIndex.read(pathlib.Path({str(tmp_path)!r})); index.usable_rows('train'); "
         "index.column('text_tokens'); ShardReader(index.folder, index); print('pandas' in sys.modules)"
     )
