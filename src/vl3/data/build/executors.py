@@ -106,7 +106,7 @@ def _run_on_ray(
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray cannot be reached at {executor.address or 'this machine'}: {error}.") from error
     try:
         _deal(ray, units, setup, executor.workers or int(ray.cluster_resources().get("CPU", 1)), on_sample)
