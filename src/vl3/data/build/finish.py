@@ -15,7 +15,7 @@ from functools import cached_property
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -66,12 +66,13 @@ class Tally:
 
     def add(self, table: "pa.Table") -> None:
         """Count some rows."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         usable = table.filter(pc.is_null(table["problem"]))
         self.lines += table.num_rows
         for column, counts in (("split", self.splits), ("category", self.categories)):
-            counts.update(_counts(pc.fill_null(usable[column], "unknown")))
+            counts.update(_counts(usable[column].fill_null(pa.scalar("unknown"))))
         self.problems.update(_counts(pc.drop_null(table["problem_kind"])))
         for keys, count in _counts(pc.drop_null(table["unknown_keys"])).items():
             self.unknown_keys.update(dict.fromkeys(keys.split(", "), count))
@@ -79,7 +80,7 @@ class Tally:
         self.media_bytes += pc.sum(usable["length_bytes"]).as_py() or 0
 
 
-def _counts(column: "pa.ChunkedArray") -> dict[str, int]:
+def _counts(column: Any) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()}
 
 
@@ -137,9 +138,10 @@ class _Columns:
         """Contents of each row; 0 for a row that is refused."""
 
     def add(self, table: "pa.Table") -> None:
-        ids = table["sample_id"].to_pylist()
+        ids = cast(list[str], table["sample_id"].to_pylist())
         self._ids.append(np.array([_id_hash(name) for name in ids], dtype=np.uint64))
-        contents, counts = [], []
+        contents: list[str] = []
+        counts: list[int] = []
         for problem, media, content in zip(
             *(table[name].to_pylist() for name in ("problem_kind", "media_sha256", "content_sha256")), strict=True
         ):

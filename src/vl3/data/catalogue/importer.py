@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vl3.data.catalogue.adapter import Adapter, Folder, Item
 from vl3.data.catalogue.entry import Entry, make_adapter
 from vl3.data.sample.clips import list_frames
-from vl3.data.sample.media import resolve_media_path
+from vl3.data.sample.media import resolve_media_folder, resolve_media_path
 from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SampleProblem, printable, shown
 from vl3.data.sample.records import annotations_file, parse_record
 from vl3.errors import ConfigError, DataError
@@ -230,7 +231,7 @@ class _Import:
         if "image" in line:
             line["image"] = _named(line["image"], embedded)
         record = parse_record(_dump(line, item.where), where=item.where, split="train")
-        media = list_frames(record.media, self._folder.root, item.where)
+        media = list_frames(record.media, partial(resolve_media_folder, self._folder.root), item.where)
         paths = dict.fromkeys(
             path for medium in media for path in ((medium,) if isinstance(medium, str) else medium.files)
         )

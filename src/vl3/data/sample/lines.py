@@ -104,7 +104,7 @@ def unpacked(file: BinaryIO) -> Iterator[BinaryIO]:
         import pyarrow
 
         file.seek(0)
-        with pyarrow.CompressedInputStream(file, "zstd") as unpacking:
+        with pyarrow.CompressedInputStream(cast(io.IOBase, file), "zstd") as unpacking:
             yield io.BufferedReader(cast(io.RawIOBase, unpacking))
 
 
