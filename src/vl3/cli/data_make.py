@@ -17,7 +17,7 @@ app = typer.Typer(help="Make samples: see docs/derived-data.md.", no_args_is_hel
 From = Annotated[list[Path], typer.Option("--from", help="File with what is known, an object a line. Can be repeated.")]
 Out = Annotated[Path, typer.Option(help="Annotation file to write: .jsonl, .jsonl.gz or .jsonl.zst.")]
 Source = Annotated[str | None, typer.Option(help="`source` of the samples; without it each maker has its own.")]
-Seed = Annotated[int, typer.Option(help="Seed of what is drawn.")]
+Seed = Annotated[int, typer.Option(help="Seed of what is drawn.", min=0)]
 
 
 @app.command("ocr-captions")

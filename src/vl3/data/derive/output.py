@@ -121,6 +121,6 @@ def _packed(path: Path, suffix: str) -> Iterator[BinaryIO]:
             import pyarrow
 
             stream = stack.enter_context(pyarrow.CompressedOutputStream(file, "zstd"))
-            yield stack.enter_context(io.BufferedWriter(stream, 1 << 20))
+            yield stack.enter_context(io.BufferedWriter(cast(io.RawIOBase, stream), 1 << 20))
         else:
             yield file

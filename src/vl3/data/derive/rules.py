@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from vl3.config.codec import from_dict
 from vl3.data.derive.settings import read_settings
@@ -71,16 +71,6 @@ def texts_of(record: Record) -> Texts:
 
 def _untagged(text: str) -> str:
     return text.replace(IMAGE_TAG, "").replace(VIDEO_TAG, "").strip()
-
-
-class LineRule(Protocol):
-    """A rule that looks at one line alone."""
-
-    name: str
-    reason: str
-
-    def finding(self, texts: Texts) -> str | None:
-        """What speaks against the line; None if nothing does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +223,14 @@ class ContradictionsRule:
         return self._expression.fullmatch(answer) is not None
 
 
+LineRule = ScriptsRule | LengthRule | PatternsRule | BalanceRule
+"""A rule that looks at one line alone."""
 RepeatRule = DuplicatesRule | ContradictionsRule
-_LINE_RULES = {rule.kind: rule for rule in (ScriptsRule, LengthRule, PatternsRule, BalanceRule)}
-_REPEAT_RULES = {rule.kind: rule for rule in (DuplicatesRule, ContradictionsRule)}
+"""A rule that compares lines."""
+_LINE_RULES: dict[str, type[LineRule]] = {
+    rule.kind: rule for rule in (ScriptsRule, LengthRule, PatternsRule, BalanceRule)
+}
+_REPEAT_RULES: dict[str, type[RepeatRule]] = {rule.kind: rule for rule in (DuplicatesRule, ContradictionsRule)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

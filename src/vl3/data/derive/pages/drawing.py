@@ -35,13 +35,13 @@ def draw_page(page: Page) -> bytes:
 def _paper(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """Nearly white, in a tint, with stains that are wide and faint."""
     colour = rng.uniform(225, 255) - np.array([0, rng.uniform(0, 6), rng.uniform(0, 22)])
-    return _image(colour + rng.uniform(0, 9) * _waves(rng, width, height, cells=rng.integers(2, 9)))
+    return _image(colour + rng.uniform(0, 9) * _waves(rng, width, height, cells=int(rng.integers(2, 9))))
 
 
 def _table(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """What the paper lies on: any colour, uneven."""
     colour = rng.uniform(20, 235, 3)
-    rough = rng.uniform(5, 40) * _waves(rng, width, height, cells=rng.integers(2, 30))
+    rough = rng.uniform(5, 40) * _waves(rng, width, height, cells=int(rng.integers(2, 30)))
     return _image(colour + rough + rng.uniform(0, 10) * _waves(rng, width, height, cells=90))
 
 

@@ -1,9 +1,8 @@
 """The fonts of drawn pages: files of a folder, and which characters each of them has."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
@@ -16,6 +15,10 @@ _SUFFIXES = (".ttf", ".otf", ".ttc")
 _MISSING = "\U0010ffff"
 """No character and in no font: drawn as the font's sign for what it lacks."""
 _PROBE_PX = 24
+_OPEN_FONTS = 128
+"""Fonts at a size, of about 0.4 MB each."""
+_KNOWN_CHARACTERS = 1 << 18
+"""Pairs of font and character that are remembered: about 50 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,22 +36,13 @@ class Fonts:
     files: tuple[FontFile, ...]
     unusable: tuple[str, ...] = ()
     """Names of files that are no fonts that can be drawn with."""
-    _has: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def covering(self, text: str, preferred: FontFile, random: Random) -> FontFile | None:
         """The preferred font if it has every character of a text, else another that has, or None."""
         characters = sorted(set(text) - {" "})
         others = random.sample(self.files, len(self.files))
-        return next((font for font in (preferred, *others) if self._has_all(font, characters)), None)
-
-    def _has_all(self, font: FontFile, characters: Iterable[str]) -> bool:
-        for character in characters:
-            key = (font.path, character)
-            if key not in self._has:
-                self._has[key] = _picture(font.path, character) != _picture(font.path, _MISSING)
-            if not self._has[key]:
-                return False
-        return True
+        fonts = (preferred, *others)
+        return next((font for font in fonts if all(_has(font.path, character) for character in characters)), None)
 
 
 def find_fonts(folder: Path | None) -> Fonts:
@@ -75,10 +69,15 @@ def find_fonts(folder: Path | None) -> Fonts:
     return Fonts(files=tuple(good), unusable=tuple(unusable))
 
 
-@cache
+@lru_cache(maxsize=_OPEN_FONTS)
 def load_font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
     """A font at a size. The basic layout gives the same lines wherever Pillow runs; it writes from left to right."""
     return ImageFont.truetype(path, size_px, layout_engine=ImageFont.Layout.BASIC)
+
+
+@lru_cache(maxsize=_KNOWN_CHARACTERS)
+def _has(path: str, character: str) -> bool:
+    return _picture(path, character) != _picture(path, _MISSING)
 
 
 def _picture(path: str, character: str) -> tuple[tuple[int, int], bytes]:
