@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.browser import VIEWS, Shown, needs_chromium, require_fit, require_quiet, show
 from vl3.report.compare import compare_runs, write_comparison
 from vl3.report.data_docs import write_data_docs
+from vl3.report.data_stats import Distribution, write_stats_page
 from vl3.report.finished_run import read_finished_run
 from vl3.report.page import write_report
+from vl3.report.samples import FrameView, SampleView, TextPart, write_samples_page
 
 HOSTILE = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>\""
 LONG = "a" * 200 + "/" + "b" * 200
@@ -35,8 +38,36 @@ def pages(tmp_path_factory: pytest.TempPathFactory, load_sample) -> dict[str, Pa
             numbers["settings"] |= {"seed": 1e-5, HOSTILE: LONG, LONG: None}
         (place / "report.json").write_text(json.dumps(numbers))
         runs.append(read_finished_run(place, name))
+    _write_pages_of_data(folder)
     write_comparison(compare_runs(*runs), folder / "compare.html")
     return {path.stem: path for path in folder.glob("*.html")}
+
+
+def _write_pages_of_data(folder: Path) -> None:
+    """The pages of samples and of statistics, with hostile names and texts."""
+    frame = FrameView(
+        uri="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=",
+        height_px=28,
+        width_px=56,
+        dropped="M28 0h28v28h-28z",
+        kept_tokens=1,
+        tokens=2,
+        seconds=1.5,
+    )
+    counts = {"tokens": 9, "supervised_tokens": 8, "vision_tokens": 2, "kept_tokens": 1, "frames_left_out": 3}
+    parts = (TextPart(text="", supervised=False, vision_tokens=1), TextPart(text=f"{HOSTILE} {LONG}", supervised=True))
+    names = {"kind": HOSTILE, "where": LONG, "split": HOSTILE}
+    places = tuple((step, 1) for step in range(20))
+    views = [
+        SampleView(sample_id=name, frames=(frame,) * 9, parts=parts, places=places, **counts, **names)
+        for name in (HOSTILE, LONG)
+    ]
+    write_samples_page(views, folder / "shown_samples.html", dataset=LONG, stage="video", difffp=True)
+    edges, bins = np.array([1.0, 2.0, 4.0]), np.array([0, 7, 2, 1])
+    by_source = {HOSTILE: bins, LONG: 3 * bins, "chart:qa": bins}
+    one = Distribution(title="Length", unit="tokens", edges=edges, by_source=by_source)
+    samples = {name: int(counts.sum()) for name, counts in by_source.items()}
+    write_stats_page([one, one], samples, folder / "stats.html", dataset=LONG, split="train", stage="video")
 
 
 def _hostile(validation: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +81,7 @@ def _hostile(validation: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-@pytest.fixture(params=["index", "lines", "samples", "compare"])
+@pytest.fixture(params=["index", "lines", "samples", "compare", "shown_samples", "stats"])
 def page(request, pages: dict[str, Path]) -> Path:
     return pages[request.param]
 

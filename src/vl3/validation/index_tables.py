@@ -12,6 +12,7 @@ import numpy as np
 
 from vl3.config.mixture import ONLY_DATASET, MixtureKey
 from vl3.config.stages import StageConfig, StageTable
+from vl3.data.build.index import MIXED_MERGES
 from vl3.data.plan.kinds import SampleCounts, serve_mixture
 from vl3.validation.copies import LINKS
 from vl3.validation.profile import Profile, drift_rows
@@ -66,7 +67,15 @@ COLUMN_KINDS: dict[str, str] = {
 _IMAGE_COLUMNS = ("min_side_px", "max_side_px", "aspect_ratio")
 _VIDEO_COLUMNS = ("duration_seconds", "source_fps")
 _NAMED_COLUMNS = ("split", "category")
-_OPTIONAL_COLUMNS = ("chance", "warning", "unknown_keys", "problem", "problem_kind", *_NAMED_COLUMNS)
+_MIXED_COLUMNS = tuple(
+    f"{name}_tokens_m{image}{video}" for image, video in MIXED_MERGES for name in ("image", "video", "kept")
+)
+"""Vision tokens of samples with images and clips, where the merges differ; null for all others."""
+COLUMN_KINDS |= dict.fromkeys(_MIXED_COLUMNS, "number")
+_OPTIONAL_COLUMNS = (
+    *("chance", "warning", "unknown_keys", "problem", "problem_kind"),
+    *(*_NAMED_COLUMNS, *_MIXED_COLUMNS),
+)
 KNOWN_COLUMNS = (
     *(name for name, kind in COLUMN_KINDS.items() if kind != "truth" and name not in _OPTIONAL_COLUMNS),
     "longest_tokens",

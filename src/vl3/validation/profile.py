@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vl3.data.sample.problems import printable
 from vl3.errors import DataError
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def count_keys(counts: Counter[str], keys: "pd.Series") -> None:
 def by_category(samples: Mapping[Source, int]) -> dict[str, dict[str, int]]:
     """Split -> category -> number of samples, both in order."""
     return {
-        split: dict(sorted(_categories(list(entries)).items()))
+        printable(split): dict(sorted(_categories(list(entries)).items()))
         for split, entries in itertools.groupby(sorted(samples.items()), key=lambda entry: entry[0][0])
     }
 
@@ -176,5 +177,5 @@ def by_category(samples: Mapping[Source, int]) -> dict[str, dict[str, int]]:
 def _categories(entries: list[tuple[Source, int]]) -> Counter[str]:
     counts = Counter[str]()
     for (_, category, _), count in entries:
-        counts[category] += count
+        counts[printable(category)] += count
     return counts

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vl3.config.run import RunConfig
 from vl3.config.stages import StageTable
 from vl3.data.build.parts import IndexParts, parts_of_dataset
+from vl3.data.sample.problems import printable
 from vl3.errors import DataError
 from vl3.report.data_docs import write_data_docs
 from vl3.system.files import atomic_write_json, storage_errors
@@ -138,7 +139,7 @@ class _Counts:
         self.refused += len(refused)
         shown = refused.head(MAX_NAMED_ROWS - len(self.left_out))
         self.left_out += [
-            LeftOut(where=str(where), kind=str(kind), reason=str(reason))
+            LeftOut(where=printable(str(where)), kind=printable(str(kind)), reason=printable(str(reason)))
             for where, kind, reason in zip(shown["where"], shown["problem_kind"], shown["problem"], strict=True)
         ]
         self.profile.add(samples)
@@ -158,7 +159,7 @@ class _Counts:
             "train": splits["train"],
             "heldout": splits["heldout"],
             "by_category": by_category(self.profile.samples),
-            "unread_keys": dict(unread),
+            "unread_keys": {printable(key): count for key, count in unread},
         }
 
 
@@ -172,7 +173,7 @@ def _judge_rows(parts: IndexParts, config: RunConfig, stages: StageTable, counts
         judge = Judge(all_checks(config, bad_severity=WARNING if is_tolerated else CRITICAL))
         judge.add("schema", index_tables.schema_frame(parts.schema))
         first = 0
-        for part, batch in parts.read(None):
+        for part, batch in parts.read(list(index_tables.COLUMN_KINDS)):
             others = copies.of_rows(first, batch.num_rows)
             lines = _readable(part, index_tables.lines_frame, batch)
             samples = _readable(part, index_tables.samples_frame, batch, stages, others, places)
@@ -195,7 +196,7 @@ def profile_of(parts: IndexParts, stages: StageTable) -> Profile:
             f"the index has no column {unfit[0]} of the type that this version of vl3 reads. Build the dataset again."
         )
     profile = Profile()
-    for part, batch in parts.read(None):
+    for part, batch in parts.read(list(index_tables.COLUMN_KINDS)):
         profile.add(_readable(part, index_tables.samples_frame, batch, stages, {}, {}))
     return profile
 
@@ -250,11 +251,12 @@ def _finding(check: Check, outcome: Mapping[str, Any], total: int) -> Finding:
 
 
 def _failing_row(check: Check, column: str, row: Mapping[str, Any]) -> FailingRow:
-    where = "/".join(str(row[name]) for name in INDEX_COLUMNS[check.table])
+    where = printable("/".join(str(row[name]) for name in INDEX_COLUMNS[check.table]))
     if check.reason_columns == ("problem",):
-        return FailingRow(where=where, reason=str(row["problem"]))
+        return FailingRow(where=where, reason=printable(str(row["problem"])))
     shown = {name: row[name] for name in (*check.reason_columns, column) if name in row}
-    return FailingRow(where=where, reason=", ".join(f"{name}={_short(value)}" for name, value in shown.items()))
+    reason = ", ".join(f"{name}={_short(value)}" for name, value in shown.items())
+    return FailingRow(where=where, reason=printable(reason))
 
 
 def _short(value: Any) -> str:
@@ -266,7 +268,7 @@ def _short(value: Any) -> str:
 
 
 def _observed(details: Mapping[str, Any]) -> str:
-    values = dict.fromkeys(str(value) for value in details.get("partial_unexpected_list", ()))
+    values = dict.fromkeys(printable(str(value)) for value in details.get("partial_unexpected_list", ()))
     return ", ".join(list(values)[:5])
 
 

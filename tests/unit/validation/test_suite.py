@@ -1,6 +1,7 @@
 """A good index passes; each broken property is found, with its severity and the rows that it concerns."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -434,3 +435,38 @@ def test_drift_from_the_former_build_is_a_warning(
 def test_what_a_dataset_consists_of_is_asked_only_of_an_index(config: RunConfig) -> None:
     with pytest.raises(DataError, match="the index has no column sample_id of the type"):
         profile_of(parts_of_table(pa.table({"where": ["t:1"]})), config.stages)
+
+
+def test_images_and_clips_of_one_sample_are_counted_by_both_merges(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+) -> None:
+    """They share a budget, so that the counts of one merge alone are not those of a stage with two."""
+    stage = replace(config.stages["video"], image_merge_size=1, video_merge_size=2)
+    config = replace(config, stages={"video": stage})
+    rows[3].image_tokens_m1, rows[3].image_tokens_m12 = 100_000, 7
+    rows[4].video_tokens_m12 = 100_000
+    result = validate_index(parts_of_table(make_table(rows)), config, tmp_path)
+    assert [row.where for row in _finding(result, "visual_tokens").rows] == [rows[4].where]
+
+
+HOSTILE = "<script>window.owned = 1</script><img src=x onerror=alert(1)>\u202e\x1b[2J"
+
+
+def test_hostile_text_is_text_in_every_file(validate: Validate, rows: Rows, tmp_path: Path) -> None:
+    """Names, places, reasons and keys with markup, a change of direction and a command to a terminal."""
+    for row in rows[:4]:
+        row.where, row.source, row.category, row.split = HOSTILE, HOSTILE, HOSTILE, HOSTILE
+        row.unknown_keys = row.warning = row.sample_id = HOSTILE
+    rows[5].problem, rows[5].problem_kind = HOSTILE, HOSTILE
+    result = validate(rows)
+    assert {"sample_id_unique", "split_known", "category_known"} <= set(_checks(result))
+    for line in result.summary().splitlines():
+        assert line.isprintable()
+    pages = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(pages) > 10
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        assert "\u202e" not in text, path
+        assert "\x1b" not in text, path
+        if path.suffix == ".html" or path.parent.name == "great_expectations":
+            assert not re.search("<script|<img", text), path
