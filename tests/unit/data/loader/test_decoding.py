@@ -60,7 +60,7 @@ def memory_descriptors() -> list[str]:
 )
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_decoder_that_breaks_costs_its_sample_and_nothing_else(
-    make_loader, videos, video_plan, prune, timeout_seconds, reason, processes
+    make_loader, videos, video_plan, prune, timeout_seconds, reason, processes, caplog
 ):
     whole = ids_of(make_loader(video_plan, videos.as_uri(), prune=failing_pruners.keep_all))
     loader = make_loader(
@@ -76,6 +76,10 @@ def test_a_decoder_that_breaks_costs_its_sample_and_nothing_else(
     (bad,) = loader.ledger.bad_samples
     assert (bad.sample_id, bad.where) == ("v1", "annotations/train.jsonl:2")
     assert bad.reason == f"row 1 of the index: {reason}"
+    assert sum(row.count("v1") for rows in whole for row in rows) > 1
+    assert [message for message in caplog.messages if "left out" in message] == [
+        f"row 1 of the index of dataset 0 is left out: {reason}"  # though it is asked for more than once
+    ]
 
 
 def test_a_resumed_stage_does_not_try_a_known_bad_sample_again(make_loader, videos, video_plan):
