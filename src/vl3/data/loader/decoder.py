@@ -74,6 +74,11 @@ class Job:
     span: ShardSpan
 
     @property
+    def sample(self) -> tuple[int, int]:
+        """Which sample it is."""
+        return self.dataset, self.row
+
+    @property
     def where(self) -> str:
         """What messages call the sample."""
         return f"row {self.row} of the index"

@@ -47,6 +47,7 @@ class DecoderPool:
         """Start the processes; see LoaderConfig for the arguments."""
         self._depth = 1 + setup.read_ahead_samples
         self._jobs: deque[Job] = deque()
+        self._blamed: dict[tuple[int, int], str] = {}
         self._lost_in_a_row = 0
         self._decoders: list[_Decoder] = []
         for _ in range(processes):
@@ -113,6 +114,8 @@ class DecoderPool:
         match said:
             case Said.READY:
                 one.is_ready()
+            case Said.BEGIN if one.jobs[0].sample in self._blamed:
+                return self._leave_out(one)
             case Said.BEGIN:
                 one.begin()
             case Said.DONE:
@@ -151,10 +154,28 @@ class DecoderPool:
         return []
 
     def _blame(self, one: "_Decoder", reason: str) -> list[Result]:
-        job = one.finish()
+        """Leave out the sample that a process decodes, wherever else it is asked for: it breaks a process only once."""
+        job = one.jobs[0]
         log.warning("%s of dataset %d is left out: %s", job.where, job.dataset, reason)
+        self._blamed[job.sample] = f"{job.where}: {reason}"
+        results = self._without_blamed(self._jobs)
+        for each in self._decoders:
+            if each is one or (each.is_decoding and each.jobs[0].sample == job.sample):
+                results += self._leave_out(each)
+        return results
+
+    def _leave_out(self, one: "_Decoder") -> list[Result]:
+        """Replace a process that is at a sample that broke one, or would begin with it."""
+        results = self._without_blamed(one.jobs)
         one.restart()
-        return [Result(job=job, sample=None, reason=f"{job.where}: {reason}")]
+        return results
+
+    def _without_blamed(self, jobs: deque[Job]) -> list[Result]:
+        """Take the jobs of samples that broke a process out of a queue; returns their results."""
+        blamed = [job for job in jobs if job.sample in self._blamed]
+        for job in blamed:
+            jobs.remove(job)
+        return [Result(job=job, sample=None, reason=self._blamed[job.sample]) for job in blamed]
 
 
 class _Decoder:
