@@ -14,7 +14,8 @@ from vl3.config.data import Category
 from vl3.config.mixture import DATASET_NAME, ONLY_DATASET
 from vl3.errors import ConfigError, DataError
 from vl3.store.objects import open_store
-from vl3.store.uris import check_key, join_uri, scheme_of
+from vl3.store.uris import check_key, join_uri, scheme_of, split_s3
+from vl3.system.uris import file_path
 
 _MAX_BYTES = 1 << 20
 _MAX_DATASETS = 1000
@@ -73,7 +74,15 @@ def _address(uri: str, parent: str, name: str, value: Any) -> str:
         raise _wrong(uri, f"{name} is {value!r:.100} and not a path or URI")
     if "://" not in value:
         return join_uri(parent, check_key(value.removesuffix("/"), f"{uri}: {name}"))
-    if scheme_of(value) == "file" and scheme_of(uri) != "file":
+    try:
+        is_local = scheme_of(value) == "file"
+        if is_local:
+            file_path(value)
+        else:
+            split_s3(value)
+    except ConfigError as error:
+        raise ConfigError(f"{uri}: {name}: {error}") from error
+    if is_local and scheme_of(uri) != "file":
         raise _wrong(uri, f"{name} is {value!r:.200}, a folder of whichever machine reads it; name an s3:// URI")
     return value.rstrip("/")
 
