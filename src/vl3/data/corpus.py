@@ -6,17 +6,25 @@ datasets:
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vl3.config.data import Category
 from vl3.config.mixture import DATASET_NAME, ONLY_DATASET
-from vl3.errors import ConfigError, DataError
+from vl3.errors import ConfigError, DataError, StorageError
+from vl3.store.artifacts import fetch
 from vl3.store.objects import open_store
+from vl3.store.reference import Reference
 from vl3.store.uris import check_key, join_uri, scheme_of, split_s3
+from vl3.system.documents import parse_object
+from vl3.system.files import atomic_write_json, read_plain
 from vl3.system.uris import file_path
 
+CORPUS = "corpus"
+"""Kind of the artifact that stands for several built datasets: their names and references."""
+CORPUS_FILE = "corpus.json"
 _MAX_BYTES = 1 << 20
 _MAX_DATASETS = 1000
 
@@ -42,6 +50,30 @@ def read_corpus(uri: str) -> dict[str, str]:
         raise DataError(f"{uri}: there is no such corpus file. Correct DATA.")
     datasets = _parse(uri, content)
     return {name: _address(uri, parent, name, value) for name, value in datasets.items()}
+
+
+def write_corpus(folder: Path, datasets: Mapping[str, Reference]) -> None:
+    """Write the built datasets of a corpus, to be published as an artifact of the kind CORPUS.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    atomic_write_json(folder / CORPUS_FILE, {name: reference.to_dict() for name, reference in datasets.items()})
+
+
+def datasets_of(reference: Reference) -> dict[str, Reference]:
+    """The built datasets by name that an artifact stands for: those of a corpus, or the one that it is itself.
+
+    Raises:
+        StorageError: the artifact is missing or damaged.
+    """
+    if reference.kind != CORPUS:
+        return {ONLY_DATASET: reference}
+    path = fetch(reference) / CORPUS_FILE
+    try:
+        return {name: Reference.from_dict(one) for name, one in parse_object(read_plain(path)).items()}
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read ({error}). Build the corpus again.") from error
 
 
 def _parse(uri: str, content: bytes) -> Mapping[str, Any]:
