@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -32,7 +34,7 @@ def write_texts(folder: Path, word: str, count: int) -> None:
     (folder / "annotations").mkdir(parents=True)
     lines = [
         {
-            "id": f"t{number}",
+            "id": f"{word}-{number}",
             "category": "text_only",
             "source": "qa",
             "chance": 0.1,
@@ -48,10 +50,8 @@ def write_texts(folder: Path, word: str, count: int) -> None:
 
 @pytest.fixture
 def run(request_of_tiny: StepRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Executes a step of a run on a corpus of two datasets of 60 and 40 texts; options replace fields of its request."""
-    from tests.unit.steps.test_train_stage import PretendedRun
-
-    monkeypatch.setattr("vl3.workflow.step.StepWork.step_run", lambda self: PretendedRun())
+    """Executes a step of a run on a corpus of datasets of 60 and 40 texts; options replace fields of its request."""
+    monkeypatch.setattr("vl3.workflow.step.StepWork.step_run", lambda self: nullcontext(Mock()))  # MLflow is not asked
     for name, count in (("one", 60), ("two", 40)):
         write_texts(tmp_path / name, name, count)
     (tmp_path / "corpus.yaml").write_text("datasets: {first: one, second: two}")
@@ -109,7 +109,9 @@ def test_a_corpus_is_built_by_dataset_and_planned_by_name(run: Run, tmp_path: Pa
 def test_a_dataset_that_a_corpus_lacks_refuses_the_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "corpus.yaml").write_text("datasets: {first: one}")
     built, _ = run(build_data.STEP, "build-data")
-    with pytest.raises(DataError, match="video/second:text_only:qa"):
+    with pytest.raises(
+        DataError, match="mixture_served: 4 of 8 rows.*\\n  vision_adaptation/second:text_only:qa, alignment/second"
+    ):
         run(validate_data.STEP, "validate-data", inputs={"built": built.outputs["dataset"]})
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vl3.config.mixture import ONLY_DATASET
 from vl3.data.build.index import INDEX_NAME, read_summary
 from vl3.errors import DataError
 
@@ -44,7 +45,7 @@ def parts_of_dataset(folder: Path) -> IndexParts:
 
 
 def parts_of_datasets(folders: Mapping[str, Path]) -> IndexParts:
-    """The indexes of several built datasets as one, with the column DATASET; of a single one, its index as it is.
+    """The indexes of several built datasets as one, with the column DATASET; of a plain folder, its index as it is.
 
     Lines and ids get the dataset's name in front, so that no two are equal: `plotqa/annotations/train.jsonl:3`.
 
@@ -55,7 +56,7 @@ def parts_of_datasets(folders: Mapping[str, Path]) -> IndexParts:
 
     parts = {name: parts_of_dataset(folder) for name, folder in folders.items()}
     first = next(iter(parts.values()))
-    if len(parts) == 1:
+    if list(parts) == [ONLY_DATASET]:
         return first
 
     def read(columns: Sequence[str] | None) -> Batches:
