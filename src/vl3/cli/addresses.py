@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.tracking import check_tracking_uri
+from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import annotations_file
 from vl3.errors import ConfigError
 from vl3.store.uris import scheme_of, split_s3
@@ -74,7 +75,9 @@ def _checked_data(uri: str) -> str:
     if uri.startswith("s3://"):
         return uri
     try:
-        _check_folder(file_path(uri), annotations_file("train"))
+        for dataset in read_corpus(uri).values():
+            if dataset.startswith("file:"):
+                _check_folder(file_path(dataset), annotations_file("train"))
     except OSError as error:
         raise ConfigError(
             f"DATA: {error.filename} cannot be read ({error.strerror}). Correct DATA (--data)."

@@ -32,7 +32,10 @@ class WorkflowParameters:
         default=(), metadata={"option": "--set", "help": "Typed override, KEY=VALUE; repeat for more than one."}
     )
     """Typed overrides of the recipe, each `path.to.field=value`."""
-    data_uri: str = field(default="", metadata={"option": "--data", "help": "Folder of annotations and media."})
+    data_uri: str = field(
+        default="",
+        metadata={"option": "--data", "help": "Folder of annotations and media, or a corpus file (.yaml) of several."},
+    )
     """Folder of annotations and media."""
     stages: str = field(
         default="",

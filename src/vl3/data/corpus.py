@@ -6,16 +6,25 @@ datasets:
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vl3.config.data import Category
 from vl3.config.mixture import DATASET_NAME, ONLY_DATASET
-from vl3.errors import ConfigError, DataError
+from vl3.errors import ConfigError, DataError, StorageError
+from vl3.store.artifacts import fetch
 from vl3.store.objects import open_store
-from vl3.store.uris import check_key, join_uri, scheme_of
+from vl3.store.reference import Reference
+from vl3.store.uris import check_key, join_uri, scheme_of, split_s3
+from vl3.system.documents import parse_object
+from vl3.system.files import atomic_write_json, read_plain
+from vl3.system.uris import file_path
 
+CORPUS = "corpus"
+"""Kind of the artifact that stands for several built datasets: their names and references."""
+CORPUS_FILE = "corpus.json"
 _MAX_BYTES = 1 << 20
 _MAX_DATASETS = 1000
 
@@ -41,6 +50,30 @@ def read_corpus(uri: str) -> dict[str, str]:
         raise DataError(f"{uri}: there is no such corpus file. Correct DATA.")
     datasets = _parse(uri, content)
     return {name: _address(uri, parent, name, value) for name, value in datasets.items()}
+
+
+def write_corpus(folder: Path, datasets: Mapping[str, Reference]) -> None:
+    """Write the built datasets of a corpus, to be published as an artifact of the kind CORPUS.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    atomic_write_json(folder / CORPUS_FILE, {name: reference.to_dict() for name, reference in datasets.items()})
+
+
+def datasets_of(reference: Reference) -> dict[str, Reference]:
+    """The built datasets by name that an artifact stands for: those of a corpus, or the one that it is itself.
+
+    Raises:
+        StorageError: the artifact is missing or damaged.
+    """
+    if reference.kind != CORPUS:
+        return {ONLY_DATASET: reference}
+    path = fetch(reference) / CORPUS_FILE
+    try:
+        return {name: Reference.from_dict(one) for name, one in parse_object(read_plain(path)).items()}
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read ({error}). Build the corpus again.") from error
 
 
 def _parse(uri: str, content: bytes) -> Mapping[str, Any]:
@@ -73,7 +106,15 @@ def _address(uri: str, parent: str, name: str, value: Any) -> str:
         raise _wrong(uri, f"{name} is {value!r:.100} and not a path or URI")
     if "://" not in value:
         return join_uri(parent, check_key(value.removesuffix("/"), f"{uri}: {name}"))
-    if scheme_of(value) == "file" and scheme_of(uri) != "file":
+    try:
+        is_local = scheme_of(value) == "file"
+        if is_local:
+            file_path(value)
+        else:
+            split_s3(value)
+    except ConfigError as error:
+        raise ConfigError(f"{uri}: {name}: {error}") from error
+    if is_local and scheme_of(uri) != "file":
         raise _wrong(uri, f"{name} is {value!r:.200}, a folder of whichever machine reads it; name an s3:// URI")
     return value.rstrip("/")
 

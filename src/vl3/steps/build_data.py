@@ -4,6 +4,8 @@ Its key has the data, the settings that decide their bytes, the tokenizer and th
 dataset that was built once below a root of artifacts is used by every run and recipe that asks for the same.
 """
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ from vl3.data.build.dataset import LIBRARIES, built_settings
 from vl3.data.build.index import read_summary
 from vl3.data.build.of_run import build_for_run, build_units_for_run
 from vl3.data.build.source import source_digest
+from vl3.data.corpus import CORPUS, is_corpus, read_corpus, write_corpus
 from vl3.models.vocabulary import TOKENIZER_FILE
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch_file, read_manifest
 from vl3.store.reference import Reference
 from vl3.store.uris import join_uri, scheme_of
-from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.step import Step, StepOutcome, execute
 from vl3.workflow.tracking import dataset_name
 
 
@@ -27,12 +30,33 @@ def run(work: Work) -> StepOutcome:
         DataError: the data have no annotations, or they cannot be read.
         StorageError: the data cannot be read, or the dataset cannot be written.
     """
+    if is_corpus(work.request.data_uri):
+        return _build_corpus(work)
     with work.step_run() as step_run, work.fresh_folder("tokenizer") as tokenizer_folder:
         fetch_file(work.request.inputs["start"], TOKENIZER_FILE, tokenizer_folder)
         dataset, facts = _build(work, tokenizer_folder)
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="build")
     work.clear()
     return StepOutcome(outputs={"dataset": dataset}, values=facts)
+
+
+def _build_corpus(work: Work) -> StepOutcome:
+    """Build each dataset as a run on it alone would, or use what such a run has built; publish their list."""
+    records = {}
+    for name, uri in read_corpus(work.request.data_uri).items():
+        records[name], _ = execute(STEP, replace(work.request, data_uri=uri), work.progress, outputs=("dataset",))
+    datasets = {name: record.outputs["dataset"] for name, record in records.items()}
+    with work.step_run() as step_run, work.fresh_folder("corpus") as folder:
+        write_corpus(folder, datasets)
+        corpus = work.publish(folder, "dataset", kind=CORPUS)
+        step_run.log_dataset(dataset_name(work.request), corpus.sha256, corpus.uri, context="build")
+    work.clear()
+    facts: dict[str, Any] = {"datasets": list(datasets)}
+    for number in ("lines", "samples", "shards", "media_bytes"):
+        facts[number] = sum(record.values[number] for record in records.values())
+    for counts in ("splits", "problems"):
+        facts[counts] = dict(sum((Counter(record.values[counts]) for record in records.values()), Counter()))
+    return StepOutcome(outputs={"dataset": corpus}, values=facts)
 
 
 def _build(work: Work, tokenizer_folder: Path) -> tuple[Reference, dict[str, Any]]:
@@ -63,7 +87,12 @@ def _numbers(folder: Path) -> dict[str, Any]:
 
 def key_parts(request: Request) -> dict[str, Any]:
     """What the data are, and the settings that decide what is made of them."""
-    return {"data": built_settings(request.config.data), "source": source_digest(request.data_uri)}
+    source: Any = source_digest(request.data_uri) if not is_corpus(request.data_uri) else _sources(request)
+    return {"data": built_settings(request.config.data), "source": source}
+
+
+def _sources(request: Request) -> dict[str, str]:
+    return {name: source_digest(uri) for name, uri in read_corpus(request.data_uri).items()}
 
 
 def decided_by(request: Request) -> dict[str, str]:

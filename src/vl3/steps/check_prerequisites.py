@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
+from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
@@ -142,15 +143,20 @@ def _check_safetensors(path: Path, field: str) -> None:
 
 
 def _check_data(request: Request) -> None:
-    if scheme_of(request.data_uri) == "s3":
-        bucket = _open_bucket(request.data_uri)
+    for uri in read_corpus(request.data_uri).values():
+        _check_dataset(uri)
+
+
+def _check_dataset(uri: str) -> None:
+    if scheme_of(uri) == "s3":
+        bucket = _open_bucket(uri)
         if not any(bucket.exists(name) for name in annotations_names("train")):
             raise DataError(
-                f"{request.data_uri}/{annotations_file('train')}: the annotations are missing. Correct DATA, or write "
+                f"{uri}/{annotations_file('train')}: the annotations are missing. Correct DATA, or write "
                 "one JSON sample per line there."
             )
         return
-    folder = file_path(request.data_uri)
+    folder = file_path(uri)
     path = find_annotations(folder, "train")
     if not folder.is_dir():
         raise DataError(

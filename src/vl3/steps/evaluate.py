@@ -7,6 +7,7 @@ from vl3.config.codec import to_dict
 from vl3.config.run import RunConfig
 from vl3.evaluation.document import EVALUATION_FILE, read_evaluation
 from vl3.steps.chain import MODEL, trained_stages
+from vl3.steps.datasets import fetch_heldout
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
@@ -28,11 +29,15 @@ def run(work: Work) -> StepOutcome:
         EvaluatedModel(name=name, folder=None if found is None else fetch(found))
         for name, found in _models(work.request)
     ]
-    with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
+    with (
+        work.step_run() as step_run,
+        work.fresh_folder("evaluation") as folder,
+        work.fresh_folder("heldout") as heldout,
+    ):
         step_run.log_params(to_dict(config.evaluation))
         dataset = inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
-        evaluate_models(models, fetch(inputs["dataset"]), config, out_folder=folder, progress=work.progress)
+        evaluate_models(models, fetch_heldout(dataset, heldout), config, out_folder=folder, progress=work.progress)
         result = read_evaluation(folder)
         step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in result["models"]])
         reference = work.publish(folder, "evaluation", kind="evaluation")

@@ -6,8 +6,8 @@ from typing import Any
 from vl3.data.plan.facts import PlanFacts
 from vl3.data.plan.of_run import plan_request
 from vl3.data.plan.planner import plan_stage
+from vl3.steps.datasets import fetch_indexes
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch
 from vl3.workflow.step import Step, StepOutcome
 
 
@@ -18,9 +18,11 @@ def run(work: Work) -> StepOutcome:
         DataError: no sample fits the stage's mixture and limits.
     """
     request = work.request
-    with work.step_run() as step_run, work.fresh_folder("plan") as folder:
+    with work.step_run() as step_run, work.fresh_folder("plan") as folder, work.fresh_folder("indexes") as indexes:
         work.progress(0, 1, "planning")
-        facts = plan_stage([fetch(request.inputs["dataset"])], folder, plan_request(request.config, request.part))
+        datasets = fetch_indexes(request.inputs["dataset"], indexes)
+        asked = plan_request(request.config, request.part, [*datasets])
+        facts = plan_stage([*datasets.values()], folder, asked)
         step_run.log_params({"stage": request.part} | _numbers(facts))
         plan = work.publish(folder, "plan", kind="plan")
         work.progress(1, 1, f"{facts.steps} steps of {facts.packs_per_step} rows")

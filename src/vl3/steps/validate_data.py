@@ -1,14 +1,15 @@
 """Step: let Great Expectations judge the built dataset before anything is planned or trained on it."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.config.stages import StageConfig
-from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME
+from vl3.steps.datasets import fetch_indexes
 from vl3.steps.request import Request, Work, trained_by
-from vl3.store.artifacts import fetch, fetch_file
+from vl3.store.artifacts import fetch
 from vl3.validation.result import RESULT_FILE
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import dataset_name
@@ -24,9 +25,7 @@ def run(work: Work) -> StepOutcome:
     """
     dataset = work.request.inputs["built"]
     with work.step_run() as step_run, work.fresh_folder("index") as folder:
-        for name in (SUMMARY_NAME, INDEX_NAME):  # the shards stay where they are
-            fetch_file(dataset, name, folder)
-        report, result = _validate(work, folder)
+        report, result = _validate(work, fetch_indexes(dataset, folder))
         step_run.log_text((fetch(report) / RESULT_FILE).read_text(encoding="utf-8"), RESULT_FILE)
         result.require_passed()
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="validation")
@@ -34,13 +33,13 @@ def run(work: Work) -> StepOutcome:
     return StepOutcome(outputs={"dataset": dataset, "validation": report}, values=result.facts)
 
 
-def _validate(work: Work, dataset_folder: Path) -> tuple[Any, Any]:
+def _validate(work: Work, folders: Mapping[str, Path]) -> tuple[Any, Any]:
     """Validate the index; returns the reference of the published report, and the result, with the report's folder."""
-    from vl3.validation.suite import validate_dataset
+    from vl3.validation.suite import validate_datasets
 
     work.progress(1, 1, "judging the index")
     with work.fresh_folder("validation") as folder:
-        result = validate_dataset(dataset_folder, work.request.config, folder, stages=trained_by(work.request))
+        result = validate_datasets(folders, work.request.config, folder, stages=trained_by(work.request))
         docs = result.docs_folder.relative_to(folder)
         report = work.publish(folder, "validation", kind="validation-report")
     return report, dataclasses.replace(result, docs_folder=fetch(report) / docs)
@@ -61,7 +60,7 @@ def key_parts(request: Request) -> dict[str, Any]:
 def _asked(stage: StageConfig) -> dict[str, Any]:
     """The fields of a stage that concern the data, unlike its steps and learning rates."""
     row = to_dict(stage)
-    return {name: row[name] for name in ("mixture", "image_merge_size", "video_merge_size", "difffp")}
+    return {name: row[name] for name in ("mixture", "missing", "image_merge_size", "video_merge_size", "difffp")}
 
 
 STEP = Step(

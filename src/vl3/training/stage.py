@@ -13,6 +13,7 @@ from vl3.config.codec import digest
 from vl3.config.run import RunConfig
 from vl3.config.stages import LIMITS, StageConfig
 from vl3.data.build.index import INDEX_NAME
+from vl3.data.corpus import datasets_of
 from vl3.data.loader.decoder import DecoderSetup
 from vl3.data.loader.ledger import BadSample, Ledger
 from vl3.data.loader.stage_loader import StageLoader, default_processes
@@ -231,7 +232,7 @@ class StageRun:
             patch_size=patch_size,
         )
         setup = DecoderSetup(
-            uris=(files_uri(Reference.from_dict(self.job.dataset)),),
+            uris=tuple(files_uri(dataset) for dataset in datasets_of(Reference.from_dict(self.job.dataset)).values()),
             settings=settings,
             tokenizer=ChatTokenizer.from_folder(self.tokenizer_folder),
             prune=keep_mask,
@@ -320,8 +321,9 @@ def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
 def _open_plan(job: StageJob, model: VideoLlama3, world_size: int) -> StagePlan:
     """The stage's plan. Its arrays are checked block by block as they are read, not by every rank at every start."""
     plan = StagePlan(fetch(Reference.from_dict(job.plan), verified=(PLAN_NAME,)), cost_model=_cost_model(model))
-    index = file_entry(Reference.from_dict(job.dataset), INDEX_NAME)
-    plan.check(world_size=world_size, index_sha256=(index.sha256,))
+    datasets = datasets_of(Reference.from_dict(job.dataset)).values()
+    indexes = tuple(file_entry(dataset, INDEX_NAME).sha256 for dataset in datasets)
+    plan.check(world_size=world_size, index_sha256=indexes)
     return plan
 
 

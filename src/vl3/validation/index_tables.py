@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vl3.config.mixture import ONLY_DATASET, MixtureKey
+from vl3.config.mixture import MixtureKey
 from vl3.config.stages import StageConfig, StageTable
 from vl3.data.build.index import MIXED_MERGES
 from vl3.data.plan.kinds import SampleCounts, serve_mixture
@@ -241,7 +241,7 @@ SourceCounts = Mapping[tuple[str, str, str], int]
 """Number of usable samples of each (split, category, source)."""
 
 
-def mixture_frame(samples: SourceCounts, stages: StageTable) -> "pd.DataFrame":
+def mixture_frame(counts: SampleCounts, stages: StageTable) -> "pd.DataFrame":
     """One row per key of a stage's mixture.
 
     asked_share is the key's share in the mixture, data_share its share of the stage's usable training samples, and
@@ -253,13 +253,6 @@ def mixture_frame(samples: SourceCounts, stages: StageTable) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    counts = Counter(
-        {
-            (ONLY_DATASET, category, source): count
-            for (split, category, source), count in samples.items()
-            if split == "train"
-        }
-    )
     rows: list[dict[str, Any]] = []
     for name, stage in stages.items():
         rows += _stage_rows(name, stage, counts)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vl3.config.mixture import ONLY_DATASET
+from vl3.data.build.parts import DATASET
 from vl3.data.sample.problems import printable
 from vl3.errors import DataError
 
@@ -63,6 +65,8 @@ class Profile:
     """Counts over the usable samples of a dataset."""
 
     samples: Counter[Source] = field(default_factory=Counter)
+    trained: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Training samples by dataset, category and source."""
     bins: dict[str, dict[Source, np.ndarray]] = field(default_factory=lambda: {one.column: {} for one in MEASURES})
     """Column of a measure -> source -> samples in each bin, int64 (bins,)."""
 
@@ -72,10 +76,17 @@ class Profile:
         Raises:
             DataError: there are more than MAX_SOURCES sources.
         """
-        groups = frame.groupby(["split", "category", frame["source"].fillna("unknown")], sort=True, observed=True)
+        import pandas as pd
+
+        names = frame["source"].fillna("unknown")
+        groups = frame.groupby(["split", "category", names], sort=True, observed=True)
         sizes = groups.size()
         sources: list[Source] = [(str(split), str(category), str(source)) for split, category, source in sizes.index]
         self.samples.update(dict(zip(sources, sizes.tolist(), strict=True)))
+        dataset = frame[DATASET] if DATASET in frame else pd.Series(ONLY_DATASET, index=frame.index)
+        trained = pd.DataFrame({"dataset": dataset, "category": frame["category"], "source": names})
+        sizes = trained[frame["split"] == "train"].value_counts(sort=False)
+        self.trained.update({(str(one), str(two), str(three)): int(n) for (one, two, three), n in sizes.items()})
         if len(self.samples) > MAX_SOURCES:
             raise DataError(
                 f"the dataset has more than {MAX_SOURCES} sources, so `source` does not name sources (one of them is "

@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vl3.config.mixture import ONLY_DATASET
 from vl3.config.run import RunConfig
 from vl3.config.stages import StageTable
-from vl3.data.build.parts import IndexParts, parts_of_dataset
+from vl3.data.build.parts import IndexParts, parts_of_dataset, parts_of_datasets
 from vl3.data.sample.problems import printable
 from vl3.errors import DataError
 from vl3.report.data_docs import write_data_docs
@@ -63,8 +64,20 @@ def validate_dataset(
         DataError: a folder is not a complete dataset, or a part of its index cannot be read.
         StorageError: the output cannot be written.
     """
+    return validate_datasets({ONLY_DATASET: dataset_folder}, config, out_folder, stages=stages, against=against)
+
+
+def validate_datasets(
+    folders: Mapping[str, Path],
+    config: RunConfig,
+    out_folder: Path,
+    *,
+    stages: Collection[str] | None = None,
+    against: Path | None = None,
+) -> ValidationResult:
+    """Check the built datasets of a corpus together; see `validate_dataset`."""
     before = profile_of(parts_of_dataset(against), _used(config, stages)) if against else None
-    return validate_index(parts_of_dataset(dataset_folder), config, out_folder, stages=stages, before=before)
+    return validate_index(parts_of_datasets(folders), config, out_folder, stages=stages, before=before)
 
 
 def validate_index(
@@ -222,7 +235,7 @@ def _judge_counts(judge: Judge, counts: _Counts, stages: StageTable) -> None:
     if not samples:
         return
     if stages:
-        mixture = index_tables.mixture_frame(samples, stages)
+        mixture = index_tables.mixture_frame(counts.profile.trained, stages)
         judge.add("mixture", mixture)
         judge.add("stages", index_tables.stages_frame(mixture, stages))
     judge.add("heldout", index_tables.heldout_frame(samples, counts.without_chance, stages))

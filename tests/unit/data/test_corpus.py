@@ -1,5 +1,6 @@
 """Corpus files: what they list, and everything else refused without a traceback."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,56 @@ def test_a_folder_is_a_corpus_of_one(tmp_path: Path) -> None:
         ("datasets: {a: /etc}", "is empty or absolute"),
         ('datasets: {a: ""}', "is empty or absolute"),
         ("datasets: {a: 'http://example.org/x'}", "has the scheme 'http'"),
+        ("datasets: {a: 's3://B/x'}", "corpus.yaml: a: s3://B/x: 'B' is not a valid bucket name"),
+        ("datasets: {a: 'file://host/x'}", "does not name a folder of this machine"),
         ("datasets: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("datasets: {a: b", "expected"),
         ("[" * 5000, "nested too deeply"),
         ("datasets: {a: b}\n#" + "x" * 2**20, "more than 1048576"),
         ("datasets: {a: b}\n---\nc: d", "expected a single document"),
     ],
-    ids=range(26),
+    ids=range(28),
 )
 def test_what_is_no_corpus_is_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_corpus(write(tmp_path, text))
     assert words in str(caught.value)
+
+
+def test_mutated_corpora_are_read_or_refused(tmp_path: Path) -> None:
+    good = (
+        b"datasets:\n  plotqa: sets/plotqa\n  coco_text: 's3://team/coco_text'\n  mine: {a: &x [1, 2]}\n  other: *x\n"
+    )
+    rng, path, read = random.Random(0), tmp_path / "corpus.yaml", 0
+    refusals = set()
+    for _ in range(2000):
+        text = bytearray(b"".join(good.splitlines(keepends=True)[: rng.choice((2, 3, 5))]))
+        for _ in range(rng.randrange(4)):
+            start = rng.randrange(len(text))
+            text[start : start + rng.randrange(4)] = rng.choice(
+                (
+                    bytes([rng.randrange(256)]),
+                    b"\n",
+                    b": ",
+                    b"{",
+                    b"[",
+                    b"../",
+                    b"!!python/name:os.system ",
+                    b"<<: ",
+                    b"\t",
+                )
+            )
+        path.write_bytes(text)
+        try:
+            datasets = read_corpus(file_uri(path))
+        except ConfigError as error:
+            refusals.add(str(path) in str(error))
+        else:
+            read += 1
+            assert all(uri.startswith((file_uri(tmp_path), "s3://", "file:///")) for uri in datasets.values())
+            assert not any("/../" in uri for uri in datasets.values())
+    assert 20 < read < 1980
+    assert refusals == {True}
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -130,7 +130,12 @@ def test_validation_follows_mixtures_and_merges_but_not_rates(request_of_tiny: S
     before = validate_data.key_parts(request_of_tiny)
     for same in ("stages.video.steps=3", "stages.video.learning_rates.vision=1e-5", "data.build_workers=1", "seed=4"):
         assert validate_data.key_parts(_override(request_of_tiny, same)) == before
-    for other in ("stages.video.mixture.chart=3", "stages.video.image_merge_size=1", "data.max_frames=3"):
+    for other in (
+        "stages.video.mixture.chart=3",
+        "stages.video.missing=drop",
+        "stages.video.image_merge_size=1",
+        "data.max_frames=3",
+    ):
         assert validate_data.key_parts(_override(request_of_tiny, other)) != before
 
 

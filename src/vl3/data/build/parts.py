@@ -1,10 +1,11 @@
 """A dataset's index read part by part: whoever reads it this way holds one part of it and no more."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vl3.config.mixture import ONLY_DATASET
 from vl3.data.build.index import INDEX_NAME, read_summary
 from vl3.errors import DataError
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1 << 17
 """Most rows of a batch."""
+
+DATASET = "dataset"
+"""Column that the joined index of several datasets has beside those of one: the name of the row's dataset."""
 
 Batches = Iterator[tuple[str, "pa.RecordBatch"]]
 """Parts of an index in the order of its rows, each with a name for messages."""
@@ -38,6 +42,45 @@ def parts_of_dataset(folder: Path) -> IndexParts:
     """
     read_summary(folder)
     return parts_of_files([folder / INDEX_NAME])
+
+
+def parts_of_datasets(folders: Mapping[str, Path]) -> IndexParts:
+    """The indexes of several built datasets as one, with the column DATASET; of a plain folder, its index as it is.
+
+    Lines and ids get the dataset's name in front, so that no two are equal: `plotqa/annotations/train.jsonl:3`.
+
+    Raises:
+        DataError: a folder is not a complete dataset, or its index is no Parquet file.
+    """
+    import pyarrow as pa
+
+    parts = {name: parts_of_dataset(folder) for name, folder in folders.items()}
+    first = next(iter(parts.values()))
+    if list(parts) == [ONLY_DATASET]:
+        return first
+
+    def read(columns: Sequence[str] | None) -> Batches:
+        for name, one in parts.items():
+            for place, batch in one.read(columns):
+                yield place, _named(batch, name, with_dataset=columns is None)
+
+    schema = first.schema.append(pa.field(DATASET, pa.string()))
+    return IndexParts(schema=schema, num_rows=sum(one.num_rows for one in parts.values()), read=read)
+
+
+def _named(batch: "pa.RecordBatch", dataset: str, *, with_dataset: bool) -> "pa.RecordBatch":
+    """A batch whose lines and ids say which dataset they are of."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    names = pa.repeat(dataset, batch.num_rows)
+    for name in ("sample_id", "where"):
+        if name in columns:
+            columns[name] = pc.binary_join_element_wise(names, columns[name], pa.repeat("/", batch.num_rows))
+    if with_dataset:
+        columns[DATASET] = names
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def parts_of_files(paths: Sequence[Path]) -> IndexParts:
