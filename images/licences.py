@@ -16,6 +16,20 @@ SAID_HERE = {
     "huey": "MIT",
     "psycopg2-binary": "LGPL-3.0-or-later WITH exceptions",  # only in the MLflow image, and so not installed here
     "skops": "MIT",
+    # What Ray's server imports is only in the data image, and so not installed here either.
+    "aiohttp-cors": "Apache-2.0",
+    "colorful": "MIT",
+    "distlib": "PSF-2.0",
+    "grpcio": "Apache-2.0",
+    "opencensus": "Apache-2.0",
+    "opencensus-context": "Apache-2.0",
+    "opentelemetry-exporter-prometheus": "Apache-2.0",
+    "prometheus-client": "Apache-2.0 AND BSD-2-Clause",
+    "py-spy": "MIT",
+    "python-discovery": "MIT",
+    "smart-open": "MIT",
+    "virtualenv": "MIT",
+    "wrapt": "BSD-2-Clause",
 }
 """Licences of distributions whose metadata name none, or not all, from the files that they hold."""
 _HEAD = """# Licences of what the images hold

@@ -9,7 +9,12 @@ from tests.manifests.policies import of_kind
 from tests.manifests.schema import schema_problems
 from tests.support.manifests import MANIFESTS, kustomize, load, overlay_text
 
-PARTS = ("third-party/jobset", "third-party/trainer", "third-party/kueue", "third-party/kuberay", "cluster", "namespace", "pipelines")
+PARTS = (
+    *(f"third-party/{name}" for name in ("jobset", "trainer", "kueue", "kuberay")),
+    "cluster",
+    "namespace",
+    "pipelines",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def test_the_project_allows_what_the_parts_hold(part: str, argocd: list[dict[str
     namespaces = {destination["namespace"] for destination in project["spec"]["destinations"]}
     kinds = {(entry["group"], entry["kind"]) for entry in project["spec"]["clusterResourceWhitelist"]}
     refused = {entry["kind"] for entry in project["spec"]["namespaceResourceBlacklist"]}
-    assert refused == {"TrainJob", "JobSet"}
+    assert refused == {"TrainJob", "JobSet", "RayJob"}
     objects = load(overlay_text(f"prod/{part}", manifest_copies))
     assert not of_kind(objects, "Job", *refused)
     for obj in objects:

@@ -26,7 +26,7 @@ def test_overlay_keeps_its_policies(overlay: tuple[str, Objects]) -> None:
     assert findings(objects, OF_OVERLAY[name]) == []
 
 
-@pytest.mark.parametrize("controller", ["jobset", "trainer", "kueue"])
+@pytest.mark.parametrize("controller", ["jobset", "trainer", "kueue", "kuberay"])
 def test_controllers_of_production_run_by_digest(controller: str, manifest_copies: Path) -> None:
     objects = load(overlay_text(f"prod/third-party/{controller}", manifest_copies))
     assert sum(len(pod_templates(obj)) for obj in objects) == 1

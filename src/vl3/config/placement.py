@@ -7,6 +7,9 @@ from typing import Annotated
 from vl3.config.checks import Amount, Range, Seconds, Workers, check_fields
 from vl3.errors import ConfigError
 
+BUILD = "build"
+"""Name of the placement of the dataset's build; without one, the step's own pod builds."""
+
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -59,7 +62,7 @@ class PlacementConfig:
 
 
 PlacementTable = dict[str, PlacementConfig]
-"""The placement of each stage, by its name."""
+"""The placement of each stage by its name, and of the build if it is to run on a Ray cluster."""
 
 
 def _require_kubernetes_name(field: str, value: str) -> None:

@@ -16,7 +16,7 @@ from vl3.config.checks import (
 )
 from vl3.config.data import DataConfig
 from vl3.config.loader import LoaderConfig
-from vl3.config.placement import PlacementTable
+from vl3.config.placement import BUILD, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
@@ -161,7 +161,7 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How a training process reads and decodes its samples."""
     placements: PlacementTable
-    """Where each stage runs on a cluster, by its name."""
+    """Where each stage runs on a cluster, by its name; `build`: where the dataset is built, by Ray on several nodes."""
     step_pods: StepPodsConfig = field(default_factory=StepPodsConfig)
     """What the pods of the workflow's own steps take on a cluster."""
     evaluation: EvaluationConfig
@@ -173,9 +173,9 @@ class RunConfig:
         check_fields(self, "")
         require_name("name", self.name)
         check_stage_names(self.stages)
-        if set(self.stages) != set(self.placements):
+        if set(self.stages) != set(self.placements) - {BUILD}:
             unplaced = [name for name in self.stages if name not in self.placements]
-            unknown = [name for name in self.placements if name not in self.stages]
+            unknown = [name for name in self.placements if name not in (*self.stages, BUILD)]
             problem = f"lacks {', '.join(unplaced)}" if unplaced else f"places {', '.join(unknown)}, which is no stage"
             raise ConfigError(
                 f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."

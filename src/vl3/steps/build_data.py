@@ -9,16 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vl3.config.codec import to_dict
+from vl3.config.placement import BUILD
 from vl3.data.build.dataset import LIBRARIES, built_settings
 from vl3.data.build.index import read_summary
 from vl3.data.build.of_run import build_for_run, build_units_for_run
 from vl3.data.build.source import source_digest
 from vl3.data.corpus import CORPUS, is_corpus, read_corpus, write_corpus
+from vl3.launch.backend import launch
+from vl3.launch.job import LaunchJob
 from vl3.models.vocabulary import TOKENIZER_FILE
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch_file, read_manifest
 from vl3.store.reference import Reference
 from vl3.store.uris import join_uri, scheme_of
+from vl3.training.events import EVENTS_NAME
+from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.step import Step, StepOutcome, execute
 from vl3.workflow.tracking import dataset_name
 
@@ -74,10 +80,50 @@ def _build(work: Work, tokenizer_folder: Path) -> tuple[Reference, dict[str, Any
             build_for_run(request.data_uri, folder, **given)
         facts = _numbers(folder)
         return work.publish(folder, "dataset", kind="dataset"), facts
+    if request.config.launch.backend != "local" and BUILD in request.config.placements:
+        _make_units_on_ray(work)
     with work.fresh_folder("dataset") as folder:
-        shards = build_units_for_run(request.data_uri, join_uri(work.work_uri, "dataset"), folder, **given)
+        shards = build_units_for_run(request.data_uri, _units_uri(work), folder, **given)
         facts = _numbers(folder)
         return work.publish(folder, "dataset", kind="dataset", stored=shards), facts
+
+
+def _units_uri(work: Work) -> str:
+    return join_uri(work.work_uri, "dataset")
+
+
+def _make_units_on_ray(work: Work) -> None:
+    """Make the units in a RayJob; what follows here finds them made, and would make what is missing."""
+    request, folder = work.request, work.work_folder()
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["type"] == "progress":
+            work.progress(event["done"], event["total"], event["text"])
+
+    document = {
+        "config": to_dict(request.config),
+        "data_uri": request.data_uri,
+        "work_uri": _units_uri(work),
+        "start": request.inputs["start"].to_dict(),
+        "identity": work.key,
+        "code_version": work.code_version,
+    }
+    job = LaunchJob(
+        name=request.task,
+        backend="rayjob",
+        run_id=request.run_id,
+        stage=BUILD,
+        module="vl3.pod.build",
+        document=document,
+        processes_per_node=1,
+        threads_per_process=1,
+        placement=request.config.placements[BUILD],
+        log_path=request.log_path,
+        events_path=folder / EVENTS_NAME,
+        failure_path=folder / FAILURE_NAME,
+        work_uri=work.work_uri,
+    )
+    launch(job, tell)
 
 
 def _numbers(folder: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any
 from vl3.config.placement import PlacementConfig
 from vl3.errors import Vl3Error
 from vl3.launch.job import LaunchJob
+from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.trainjob import run
 from vl3.launch.trainjob.kind import TRAINJOB
-from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.trainjob.run import launch_trainjob
 from vl3.launch.trainjob.spec import build_trainjob
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from kind import store
-from kind.settings import HERE, JOBSET_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
+from kind.settings import HERE, JOBSET_IMAGE, KUBERAY_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
 from kind.stack import STACK, split_definitions, unready
 from kind.store import WORTH_BYTES, NodeImage, full_name, layers_to_leave_out, read_image
 from kind.vendor import SOURCES, kustomization
@@ -19,6 +19,7 @@ def test_the_stack_is_the_controllers() -> None:
     assert sorted(deployments) == [
         "jobset-controller-manager",
         "kubeflow-trainer-controller-manager",
+        "kuberay-operator",
         "kueue-controller-manager",
         "kwok-controller",
     ]
@@ -75,7 +76,7 @@ def test_vendored_folder_pins_the_release(source: Any) -> None:
     assert (folder / "kustomization.yaml").read_text() == kustomization(source)
     header = (folder / f"{source.name}.yaml").read_text().split("\n", 1)[0]
     assert source.image.rpartition(":")[2] in header
-    assert source.image in (JOBSET_IMAGE, TRAINER_IMAGE, KUEUE_IMAGE, KWOK_IMAGE)
+    assert source.image in (JOBSET_IMAGE, TRAINER_IMAGE, KUEUE_IMAGE, KUBERAY_IMAGE, KWOK_IMAGE)
 
 
 def test_every_stage_is_applied() -> None:

@@ -1,5 +1,7 @@
 """Clearing away, and who owns what is made."""
 
+# ruff: noqa: F811 - fixtures that this file takes over
+
 import time
 from collections.abc import Callable
 from pathlib import Path

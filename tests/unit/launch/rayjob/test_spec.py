@@ -1,0 +1,112 @@
+"""The RayJob that a build becomes."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kind.settings import ROOT
+from tests.support.manifests import load
+from vl3.errors import ConfigError
+from vl3.launch.job import LaunchJob
+from vl3.launch.jobs.names import run_hash
+from vl3.launch.rayjob.kind import num_pods, rayjob
+from vl3.launch.rayjob.spec import build_rayjob
+
+MakeJob = Callable[..., LaunchJob]
+(TEMPLATE,) = load((ROOT / "manifests" / "base" / "ray" / "cpu.yaml").read_text())
+
+
+@pytest.fixture
+def job(make_job: MakeJob) -> LaunchJob:
+    placed = {"pool": "cpu", "queue": "cpu", "gpus_per_node": 0, "processes_per_node": 2, "nodes": 3}
+    return make_job(**placed, cpus_per_node=2.5, memory_gib=4, shm_gib=1, backend="rayjob", stage="build", module="m.n")
+
+
+def pods_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    cluster = manifest["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    return {
+        "head": cluster["headGroupSpec"]["template"],
+        "worker": workers["template"],
+        "submitter": manifest["spec"]["submitterPodTemplate"],
+    }
+
+
+def digest_of(job: LaunchJob, template: dict[str, Any] = TEMPLATE, **keywords: Any) -> str:
+    manifest = build_rayjob(job, template=template, **{"attempt": 1, **keywords})
+    return str(manifest["metadata"]["annotations"]["vl3.dev/spec-sha256"])
+
+
+def test_rayjob(job: LaunchJob, golden: Callable[[str, Any], None]) -> None:
+    golden("launch/rayjob.json", build_rayjob(job, template=TEMPLATE, attempt=2, history="node_lost@40"))
+
+
+def test_kueue_admits_it_and_the_launcher_retries(job: LaunchJob) -> None:
+    manifest = build_rayjob(job, template=TEMPLATE, attempt=1)
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cpu"
+    spec = manifest["spec"]
+    assert (spec["suspend"], spec["shutdownAfterJobFinishes"], spec["backoffLimit"]) == (True, True, 0)
+    assert spec["entrypoint"] == "python -m m.n"
+    assert num_pods(manifest) == 5
+
+
+def test_sizes_and_roles(job: LaunchJob) -> None:
+    manifest = build_rayjob(job, template=TEMPLATE, attempt=1)
+    (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert {group[name] for name in ("replicas", "minReplicas", "maxReplicas")} == {3}
+    assert group["rayStartParams"] == {"num-cpus": "2"}
+    assert manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    for role, pod in pods_of(manifest).items():
+        labels = pod["metadata"]["labels"]
+        assert (labels["vl3.dev/role"], labels["vl3.dev/job"]) == (role, manifest["metadata"]["name"])
+        assert labels["vl3.dev/run"] == run_hash(job.run_id)
+        (container,) = pod["spec"]["containers"]
+        assert {"name": "VL3_JOB", "value": json.dumps(job.document, separators=(",", ":"))} in container["env"]
+        assert ("readinessProbe" in container) == (role != "submitter")
+    (worker,) = group["template"]["spec"]["containers"]
+    assert worker["resources"]["requests"] == worker["resources"]["limits"] == {"cpu": "2500m", "memory": "4096Mi"}
+
+
+def test_every_pod_is_restricted(job: LaunchJob) -> None:
+    for pod in pods_of(build_rayjob(job, template=TEMPLATE, attempt=1)).values():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["automountServiceAccountToken"] is False
+        (container,) = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_the_template_is_left_as_it_is(job: LaunchJob) -> None:
+    template = copy.deepcopy(TEMPLATE)
+    build_rayjob(job, template=template, attempt=1)
+    assert template == TEMPLATE
+
+
+def test_digest_is_of_what_the_launcher_asks_for(job: LaunchJob, make_job: MakeJob) -> None:
+    digest = digest_of(job)
+    assert digest_of(job, attempt=2, history="crash@1") == digest
+    assert digest_of(job, {"template": {"spec": {"containers": [{"name": "node"}]}}}) == digest
+    assert digest_of(make_job(backend="rayjob", stage="build", module="m.n", document={"other": 1})) != digest
+
+
+def test_a_document_that_no_pod_can_read_is_refused(make_job: MakeJob) -> None:
+    with pytest.raises(ConfigError, match="more than the 100000 that fit"):
+        build_rayjob(make_job(document={"text": "x" * 100_001}), template=TEMPLATE, attempt=1)
+
+
+def test_kubernetes_expands_nothing(make_job: MakeJob) -> None:
+    manifest = build_rayjob(make_job(document={"note": "$(HOME)"}), template=TEMPLATE, attempt=1)
+    (container,) = pods_of(manifest)["head"]["spec"]["containers"]
+    assert '{"note":"$$(HOME)"}' in [variable["value"] for variable in container["env"]]
+
+
+def test_the_kind_builds_after_its_template(job: LaunchJob) -> None:
+    assert rayjob(TEMPLATE).build(job, attempt=1) == build_rayjob(job, template=TEMPLATE, attempt=1)
+    assert rayjob(TEMPLATE).pods_of("j") == "vl3.dev/job=j"
