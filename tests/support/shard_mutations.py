@@ -6,10 +6,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from tests.support.mutations import mutated
+from tests.support.plans import make_rows, write_dataset
 from vl3.data.build.shards import ShardSpan
-from vl3.data.plan.stage_plan import Pack, PlannedSample
+from vl3.data.plan.stage_plan import Pack, PlannedSample, StagePlan
 
 _BLOCK_BYTES = 512
 _FIELDS = {
@@ -41,6 +43,10 @@ class SignedPlan:
     samples: Sequence[PlannedSample]
 
     @property
+    def facts(self) -> SimpleNamespace:
+        return SimpleNamespace(usable_samples=self.steps)
+
+    @property
     def steps(self) -> int:
         return len(self.samples)
 
@@ -55,7 +61,7 @@ def mutated_sample(data: bytes, other: bytes, seed: str) -> bytes:
 
 
 def write_mutated(folder: Path, samples: Sequence[PlannedSample], out: Path, count: int) -> SignedPlan:
-    """A shard of `count` damaged samples, and the plan that has their digests."""
+    """A dataset of `count` damaged samples in `out`, and the plan that has their digests."""
     contents = []
     for sample in samples:
         data = (folder / sample.span.shard).read_bytes()
@@ -68,9 +74,15 @@ def write_mutated(folder: Path, samples: Sequence[PlannedSample], out: Path, cou
         span = ShardSpan(shard="shard-000000.tar", offset_bytes=len(shard), length_bytes=len(damaged), sha256=digest)
         planned.append(PlannedSample(dataset=0, row=number, span=span))
         shard += damaged
-    out.mkdir(parents=True)
+    write_dataset(out, make_rows(count))
     (out / "shard-000000.tar").write_bytes(bytes(shard))
     return SignedPlan(samples=planned)
+
+
+def samples_of(plan: StagePlan) -> list[PlannedSample]:
+    """Each sample of a plan once."""
+    packs = (pack for step in range(plan.steps) for pack in plan.packs(step))
+    return list({sample.row: sample for pack in packs for sample in pack.samples}.values())
 
 
 def with_wrong_digests(plan: SignedPlan) -> SignedPlan:

