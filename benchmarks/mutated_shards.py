@@ -114,9 +114,9 @@ def measure(folder: Path, count: int) -> None:
             *[[f"`{name}`, not fetched as an artifact", count // 2, refused, same, 0] for name, refused, same in plans],
         ],
         notes=[
-            f"Of the samples with a right digest, {no_tar} were refused as no tar of a sample, the others by the media's "
-            "decoders; those that pass have a change in a name, a time, the padding, the text or the picture, which no "
-            "reader can know to be wrong. A digest in a plan is of what was built.",
+            f"Of the samples with a right digest, {no_tar} were refused as no tar of a sample, the others when their "
+            "media were decoded; those that pass have a change in a name, a time, the padding, the text or the picture, "
+            "which no reader can know to be wrong. A digest in a plan is of what was built.",
             "A changed plan that passes gives the same rows in every step: the change is in what no rank reads, or in "
             "words. A plan is an artifact: its files' digests are checked when it is fetched, before this.",
         ],
