@@ -33,6 +33,7 @@ from vl3.data.plan.planner import plan_stage
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.prepare import PrepareSettings, prepare_sample
+from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.recipes.catalog import get_recipe
 from vl3.store.objects import open_store
 
@@ -93,7 +94,7 @@ def spans_of(plan: StagePlan) -> list[ShardSpan]:
 
 def decode_bare(folder: Path, spans: list[ShardSpan], taken: Any) -> None:
     """A process of the bare loop."""
-    tokenizer = tokenizer_in(folder)
+    tokenizer = ChatTokenizer.from_folder(folder / "tokenizer")
     while True:
         with taken.get_lock():
             number, taken.value = taken.value, taken.value + 1
@@ -117,6 +118,7 @@ def run_bare(folder: Path, plan: StagePlan, processes: int) -> tuple[float, floa
         child.start()
     for child in children:
         child.join()
+        assert child.exitcode == 0
     return time.monotonic() - started, _cpu_seconds() - cpu
 
 
@@ -133,7 +135,7 @@ def run_loader(
     setup = DecoderSetup(
         uris=(uri,),
         settings=SETTINGS,
-        tokenizer=tokenizer_in(folder),
+        tokenizer=ChatTokenizer.from_folder(folder / "tokenizer"),
         prune=prune,
         read_ahead_samples=4,
         cache_bytes=0,

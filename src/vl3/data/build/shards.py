@@ -226,18 +226,26 @@ def parse_sample(
     """
     try:
         return _parse(content, split=split)
-    except (ValueError, KeyError, TypeError, tarfile.TarError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, tarfile.TarError) as error:
         raise DataError(f"{where}: its bytes in {place} are no sample ({error}). Build the dataset again.") from error
 
 
 def _parse(content: MediaContent, *, split: str) -> tuple[Record, dict[str, MediaContent]]:
     with open_media(content) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        annotation, *media = [_part(content, info.offset_data, info.size) for info in archive]
+        annotation, *media = [_part(content, info) for info in archive]
     record = record_from_json(json.loads(b"".join(media_chunks(annotation))), split=split)
     return record, dict(zip(dict.fromkeys(record.media_paths), media, strict=True))
 
 
-def _part(content: MediaContent, offset: int, length: int) -> MediaContent:
+def _part(content: MediaContent, info: tarfile.TarInfo) -> MediaContent:
+    """A member's bytes, or their place.
+
+    Raises:
+        ValueError: it is no plain file, or it would lead out of the sample.
+    """
+    offset, length = info.offset_data, info.size
+    if not info.isreg() or not 0 <= length <= media_bytes(content) - offset:
+        raise ValueError(f"its member {info.name!r:.100} is no file within it")
     if isinstance(content, bytes):
         return content[offset : offset + length]
     return replace(content, offset_bytes=content.offset_bytes + offset, length_bytes=length)

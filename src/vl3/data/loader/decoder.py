@@ -139,8 +139,16 @@ class _Decoder:
 
     def _decode(self, job: Job, fetched: FetchedSample) -> PreparedSample:
         setup = self._setup
-        record, media = parse_sample(fetched.content, where=job.where, place=fetched.place, split="train")
-        return prepare_sample(record, media, setup.tokenizer, setup.settings, setup.prune)
+        try:
+            record, media = parse_sample(fetched.content, where=job.where, place=fetched.place, split="train")
+            return prepare_sample(record, media, setup.tokenizer, setup.settings, setup.prune)
+        except (Vl3Error, MemoryError):
+            raise
+        except Exception as error:  # a record that no build would write: it costs its sample, not the process
+            problem = f"{type(error).__name__}: {error!s:.200}"
+            raise DataError(
+                f"{job.where}: its record in {fetched.place} cannot be prepared ({problem}). Build the dataset again."
+            ) from error
 
     def _new_retries(self) -> int:
         """Retries since this was asked last."""

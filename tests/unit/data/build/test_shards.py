@@ -9,7 +9,15 @@ import pytest
 
 from tests.support.samples import conversation, image_bytes
 from vl3.data.build.index import SUMMARY_NAME, DatasetIndex, IndexRow, write_index
-from vl3.data.build.shards import ShardReader, ShardWriter, record_from_json, record_to_json, shard_name
+from vl3.data.build.shards import (
+    ShardReader,
+    ShardWriter,
+    parse_sample,
+    record_from_json,
+    record_to_json,
+    shard_name,
+)
+from vl3.data.sample.media import FileRange
 from vl3.data.sample.records import Record, parse_record
 from vl3.errors import DataError, StorageError
 
@@ -112,3 +120,26 @@ def test_bytes_that_are_no_sample_are_said_to_be_none(dataset, content):
     table = pa.Table.from_pylist(rows, schema=index.table.schema)
     with pytest.raises(DataError, match=r"train.jsonl:1: its bytes in .* are no sample"):
         ShardReader(folder, DatasetIndex(folder, table)).read(0)
+
+
+@pytest.mark.parametrize(
+    ("start", "value"),
+    [(124, b"00000777777\0"), (124, b"\x80" + bytes(2) + b"\x7f" + bytes(8)), (156, b"2"), (156, b"1"), (156, b"6")],
+    ids=["long", "huge", "symbolic link", "link", "pipe"],
+)
+@pytest.mark.parametrize("is_large", [False, True], ids=["in memory", "by range"])
+def test_a_member_that_leads_out_of_its_sample_is_refused(dataset, start, value, is_large):
+    """Even if the digest is right: the bytes behind the sample are another's."""
+    folder, _, _ = dataset
+    path = folder / shard_name(0)
+    data, row = bytearray(path.read_bytes()), DatasetIndex.read(folder).row(0)
+    with tarfile.open(path) as archive:
+        at = archive.getmembers()[1].offset
+    data[at + start : at + start + len(value)] = value
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    path.write_bytes(data + bytes(1 << 20))
+    part = FileRange(path=path, offset_bytes=0, length_bytes=row["length_bytes"])
+    content = part if is_large else bytes(data[: row["length_bytes"]])
+    with pytest.raises(DataError, match=r"row 0: its bytes in x are no sample"):
+        parse_sample(content, where="row 0", place="x", split="train")

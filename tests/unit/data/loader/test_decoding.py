@@ -15,7 +15,7 @@ import pytest
 from tests.support import failing_pruners
 from tests.support.processes import is_alive
 from tests.unit.data.loader.conftest import decoders_of, ids_of
-from vl3.data.loader import decoder, pool
+from vl3.data.loader import decoder, pool, stage_loader
 from vl3.errors import ClusterError, StorageError
 
 TRAINER = """
@@ -102,6 +102,12 @@ def test_a_resumed_stage_does_not_try_a_known_bad_sample_again(make_loader, vide
 def test_the_order_of_rows_does_not_depend_on_the_number_of_processes(make_loader, videos, video_plan):
     one, many = (make_loader(video_plan, videos.as_uri(), processes=count) for count in (1, 4))
     assert ids_of(one) == ids_of(many)
+
+
+def test_the_bound_of_what_is_held_changes_no_row(make_loader, videos, video_plan, monkeypatch):
+    whole = ids_of(make_loader(video_plan, videos.as_uri()))
+    monkeypatch.setattr(stage_loader, "_MAX_HELD_BYTES", 1)
+    assert ids_of(make_loader(video_plan, videos.as_uri(), processes=2, prefetch=1)) == whole
 
 
 def test_a_process_that_grows_is_replaced_and_no_sample_is_blamed(make_loader, videos, video_plan, caplog):
