@@ -83,10 +83,11 @@ class Profile:
         sizes = groups.size()
         sources: list[Source] = [(str(split), str(category), str(source)) for split, category, source in sizes.index]
         self.samples.update(dict(zip(sources, sizes.tolist(), strict=True)))
-        dataset = frame[DATASET] if DATASET in frame else pd.Series(ONLY_DATASET, index=frame.index)
-        trained = pd.DataFrame({"dataset": dataset, "category": frame["category"], "source": names})
-        sizes = trained[frame["split"] == "train"].value_counts(sort=False)
-        self.trained.update({(str(one), str(two), str(three)): int(n) for (one, two, three), n in sizes.items()})
+        of_dataset = frame[DATASET] if DATASET in frame else pd.Series(ONLY_DATASET, index=frame.index)
+        trained = pd.DataFrame({"dataset": of_dataset, "category": frame["category"], "source": names})
+        sizes = trained[frame["split"] == "train"].groupby(["dataset", "category", "source"], observed=True).size()
+        keys = [(str(dataset), str(category), str(source)) for dataset, category, source in sizes.index]
+        self.trained.update(dict(zip(keys, sizes.tolist(), strict=True)))
         if len(self.samples) > MAX_SOURCES:
             raise DataError(
                 f"the dataset has more than {MAX_SOURCES} sources, so `source` does not name sources (one of them is "
