@@ -13,11 +13,11 @@ import pytest
 from vl3.cli.cluster import age, seconds_of
 from vl3.cli.main import run
 from vl3.errors import ClusterError, ConfigError, Vl3Error
+from vl3.launch import collect, listing
 from vl3.launch.check import cluster as check
 from vl3.launch.check import reach
 from vl3.launch.check.cluster import CheckReport
 from vl3.launch.check.findings import PlacementRow
-from vl3.launch import collect, listing
 from vl3.launch.listing import ListedJob
 
 
