@@ -87,7 +87,7 @@ def test_without_jobs_nothing_more_is_asked() -> None:
     cluster = OneCluster()
     cluster.items["trainjobs"] = []
     assert list_jobs(cluster) == []  # type: ignore[arg-type]
-    assert [kind for kind, _ in cluster.asked] == ["trainjobs"]
+    assert [kind for kind, _ in cluster.asked] == ["trainjobs", "rayjobs"]
 
 
 def test_a_server_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
