@@ -1,7 +1,7 @@
 """Kill the build of 100,000 small samples at 20 random moments, and compare its end with a build left alone.
 
-`python -m benchmarks.build_chaos [--samples 100000] [--kills 20] [--workers 4] [--seed 0]`. Which units were made anew is
-seen on the disk: a unit that is there appears by one rename of its folder, so a second making has another inode.
+`python -m benchmarks.build_chaos [--samples 100000] [--kills 20] [--workers 4] [--seed 0]`. Which units were made
+anew is seen on the disk: a unit appears by one rename of its folder, so a second making has another inode.
 """
 
 import argparse
@@ -54,8 +54,8 @@ def main() -> int:
     write_result(
         "build_chaos",
         title="A build that is killed",
-        question=f"{options.samples:,} small samples (texts, each tenth with a picture) in {options.workers} processes, "
-        f"killed at {options.kills} random moments: are the bytes those of a build left alone, and is anything made "
+        question=f"{options.samples:,} small samples (texts, each tenth with a picture) in {options.workers} "
+        f"processes, killed at {options.kills} random moments: are the bytes those of a build left alone, and is anything made "
         "again but what was at work?",
         command=f"python -m benchmarks.build_chaos --samples {options.samples} --kills {options.kills} "
         f"--workers {options.workers} --seed {options.seed}",
