@@ -58,8 +58,8 @@ def main() -> int:
     write_result(
         "build",
         title="Building a dataset",
-        question="How much processor time does the build of a dataset take, against a bare loop that decodes, hashes and "
-        f"writes a tar of the same files with as many processes ({options.workers})? And how much more through Ray on "
+        question="How much processor time does the build of a dataset take, against a bare loop that decodes, hashes "
+        f"and writes a tar of the same files with as many processes ({options.workers})? And how much more through Ray on "
         "one machine?",
         command=f"python -m benchmarks.build --images {options.images} --clips {options.clips} "
         f"--rounds {options.rounds} --workers {options.workers}",
@@ -70,8 +70,8 @@ def main() -> int:
             "store and schedulers) are not the build's children and are not counted; the column of wall time below "
             "would count them, and on a busy machine everything else, too.",
             f"Pictures are JPEGs of {IMAGE_PX[1]}x{IMAGE_PX[0]}, clips H.264 of {CLIP_PX[1]}x{CLIP_PX[0]}, "
-            f"{CLIP_SECONDS} s at {CLIP_FPS} frames per second, of which the recipe {RECIPE} takes one each second. The "
-            "loop decodes all frames and converts those.",
+            f"{CLIP_SECONDS} s at {CLIP_FPS} frames per second, of which the recipe {RECIPE} takes one each second. "
+            "The loop decodes all frames and converts those.",
             "Beside that the build looks for damage, counts tokens with DiffFP at both merges and writes the index.",
         ],
         libraries=["av", "pillow", "ray"],
