@@ -55,8 +55,8 @@ def main() -> int:
         "build_chaos",
         title="A build that is killed",
         question=f"{options.samples:,} small samples (texts, each tenth with a picture) in {options.workers} "
-        f"processes, killed at {options.kills} random moments: are the bytes those of a build left alone, and is anything "
-        "made again but what was at work?",
+        f"processes, killed at {options.kills} random moments: are the bytes those of a build left alone, and is "
+        "anything made again but what was at work?",
         command=f"python -m benchmarks.build_chaos --samples {options.samples} --kills {options.kills} "
         f"--workers {options.workers} --seed {options.seed}",
         columns=["kills", "files that differ", "units", "whole units that were made again", "at work when killed"],
