@@ -37,7 +37,8 @@ STAGES = list(get_recipe("tiny").stages)
 TRAINING = [train_task(stage) for stage in STAGES]
 KILLS = {
     "check-prerequisites": 1,
-    "validate-data": 3,
+    "build-data": 2,
+    "validate-data": 1,
     **dict.fromkeys(TRAINING, 3),
     "evaluate": 3,
     "promote": 2,
@@ -226,8 +227,8 @@ def damage(chain: Chain, draw: random.Random) -> tuple[str, Callable[[], None] |
         "lock": [chain.run / "run.lock", *chain.run.glob("artifacts/**/*.lock")],
         "status": list(chain.run.glob("status/*.json")),
         "run.json": [chain.run / "run.json"],
-        "shard": list(chain.run.glob("artifacts/steps/validate-data/*/dataset/*.tar")),
-        "index": list(chain.run.glob("artifacts/steps/validate-data/*/dataset/index.parquet")),
+        "shard": list(chain.run.glob("artifacts/steps/build-data/*/dataset/*.tar")),
+        "index": list(chain.run.glob("artifacts/steps/build-data/*/dataset/index.parquet")),
         "manifest": list(chain.run.glob("artifacts/**/manifest.json")),
         "checkpoint": list(chain.run.glob("artifacts/steps/train-*/*/checkpoint/model.safetensors")),
         "training state": list(chain.run.glob("artifacts/work/**/*.safetensors")),

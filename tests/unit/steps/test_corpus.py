@@ -109,9 +109,7 @@ def test_a_corpus_is_built_by_dataset_and_planned_by_name(run: Run, tmp_path: Pa
 def test_a_dataset_that_a_corpus_lacks_refuses_the_run(run: Run, tmp_path: Path) -> None:
     (tmp_path / "corpus.yaml").write_text("datasets: {first: one}")
     built, _ = run(build_data.STEP, "build-data")
-    with pytest.raises(
-        DataError, match=r"mixture_served: 4 of 8 rows.*\n  vision_adaptation/second:text_only:qa,"
-    ):
+    with pytest.raises(DataError, match=r"mixture_served: 4 of 8 rows.*\n  vision_adaptation/second:text_only:qa,"):
         run(validate_data.STEP, "validate-data", inputs={"built": built.outputs["dataset"]})
 
 
