@@ -62,14 +62,14 @@ def parts_of_datasets(folders: Mapping[str, Path]) -> IndexParts:
     def read(columns: Sequence[str] | None) -> Batches:
         for name, one in parts.items():
             for place, batch in one.read(columns):
-                yield place, _named(batch, name, with_dataset=columns is None)
+                yield place, _named(batch, name)
 
     schema = first.schema.append(pa.field(DATASET, pa.string()))
     return IndexParts(schema=schema, num_rows=sum(one.num_rows for one in parts.values()), read=read)
 
 
-def _named(batch: "pa.RecordBatch", dataset: str, *, with_dataset: bool) -> "pa.RecordBatch":
-    """A batch whose lines and ids say which dataset they are of."""
+def _named(batch: "pa.RecordBatch", dataset: str) -> "pa.RecordBatch":
+    """A batch that says which dataset its rows are of, in DATASET and in lines and ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -78,9 +78,7 @@ def _named(batch: "pa.RecordBatch", dataset: str, *, with_dataset: bool) -> "pa.
     for name in ("sample_id", "where"):
         if name in columns:
             columns[name] = pc.binary_join_element_wise(names, columns[name], pa.repeat("/", batch.num_rows))
-    if with_dataset:
-        columns[DATASET] = names
-    return pa.RecordBatch.from_pydict(columns)
+    return pa.RecordBatch.from_pydict({**columns, DATASET: names})
 
 
 def parts_of_files(paths: Sequence[Path]) -> IndexParts:

@@ -6,9 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.plans import make_rows, write_dataset
+from vl3.config.mixture import ONLY_DATASET
 from vl3.data.build import parts as parts_module
 from vl3.data.build.index import IndexRow, write_index
-from vl3.data.build.parts import parts_of_dataset, parts_of_files, parts_of_table
+from vl3.data.build.parts import DATASET, parts_of_dataset, parts_of_datasets, parts_of_files, parts_of_table
 from vl3.errors import DataError
 
 
@@ -87,3 +89,22 @@ def test_a_folder_without_a_summary_is_no_dataset(tmp_path: Path) -> None:
     _file(tmp_path / "index.parquet", 0, 2)
     with pytest.raises(DataError, match="is not a complete dataset"):
         parts_of_dataset(tmp_path)
+
+
+def test_datasets_are_read_as_one_with_their_names(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_dataset(tmp_path / name, make_rows(3))
+    parts = parts_of_datasets({"first": tmp_path / "one", "second": tmp_path / "two"})
+    assert (parts.num_rows, parts.schema.names[-1]) == (6, DATASET)
+    for columns in (None, ["sample_id", "where"]):
+        rows = [row for _, batch in parts.read(columns) for row in batch.to_pylist()]
+        assert [(row["sample_id"], row["where"], row[DATASET]) for row in rows] == [
+            (f"{name}/s{number}", f"{name}/t:{number}", name) for name in ("first", "second") for number in range(3)
+        ]
+
+
+def test_a_plain_folder_is_read_as_it_is(tmp_path: Path) -> None:
+    write_dataset(tmp_path, make_rows(3))
+    parts = parts_of_datasets({ONLY_DATASET: tmp_path})
+    assert DATASET not in parts.schema.names
+    assert [batch.to_pylist()[0]["where"] for _, batch in parts.read(["where"])] == ["t:0"]
