@@ -138,7 +138,7 @@ def _decode_image(data: bytes) -> None:
 
 
 def _decode_clip(data: bytes) -> None:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         container.streams.video[0].codec_context.thread_count = 1
         for number, frame in enumerate(container.decode(video=0)):
             if number % CLIP_FPS == CLIP_FPS - 1:

@@ -141,7 +141,7 @@ def run_loader(
         cache_bytes=0,
     )
     ledger = Ledger(fraction=1.0, usable_samples=plan.facts.usable_samples)
-    options = {"processes": processes, "timeout_seconds": DEADLINE_SECONDS, "rank": 0, "world_size": 1}
+    options: dict[str, Any] = {"processes": processes, "timeout_seconds": DEADLINE_SECONDS, "rank": 0, "world_size": 1}
     cpu, started = _cpu_seconds(), time.monotonic()
     samples, waits, begun = 0, 0.0, 0.0
     with StageLoader(plan, setup, ledger, **options) as loader:

@@ -1,6 +1,7 @@
 """Indexes made of numbers alone, and plans of them, for tests of the order and of packing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def write_dataset(folder: Path, rows: list[IndexRow]) -> Path:
     return folder
 
 
-def make_request(**changes) -> PlanRequest:
-    options = {
+def make_request(**changes: Any) -> PlanRequest:
+    options: dict[str, Any] = {
         "mixture": {"scene_image": 2.0, "chart": 1.0, "general_video": 1.0},
         "seed": 3,
         "steps": 60,
@@ -74,7 +75,7 @@ def make_request(**changes) -> PlanRequest:
     return PlanRequest(**{**options, **changes})
 
 
-def make_plan(folder: Path, rows: list[IndexRow] | None = None, **changes) -> StagePlan:
+def make_plan(folder: Path, rows: list[IndexRow] | None = None, **changes: Any) -> StagePlan:
     """A plan in an empty folder; its dataset is beside it."""
     dataset = write_dataset(folder / "dataset", rows or make_rows())
     (folder / "plan").mkdir()
