@@ -78,7 +78,7 @@ def test_a_ray_that_does_not_start_in_time_is_no_traceback(monkeypatch):
     ray = pytest.importorskip("ray")
 
     def fail(**_):
-        raise Exception("The current node timed out during startup.")  # noqa: TRY002 - as Ray does
+        raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(ClusterError, match=r"at this machine: The current node timed out during startup\. Check the"):
