@@ -108,8 +108,8 @@ def _run_on_ray(
         )
     except Exception as error:  # a start that takes too long is a bare Exception of Ray's
         raise ClusterError(
-            f"Ray cannot be reached at {executor.address or 'this machine'}: {str(error).rstrip('.')}. Check the address "
-            "and the load of the machine, then start the build again: it makes what is missing."
+            f"Ray cannot be reached at {executor.address or 'this machine'}: {str(error).rstrip('.')}. Check the "
+            "address and the load of the machine, then start the build again: it makes what is missing."
         ) from error
     try:
         _deal(ray, units, setup, executor.workers or int(ray.cluster_resources().get("CPU", 1)), on_sample)
