@@ -29,6 +29,7 @@ from vl3.toy.tokenizer import build_tokenizer
 
 PICTURES, PICTURE_PX, PICTURE_EACH = 50, 32, 10
 _LOOK_SECONDS = 0.05
+_AT_START = 0.25
 
 
 def main() -> int:
@@ -94,10 +95,11 @@ class _Chaos:
     def kill(self) -> dict[str, str]:
         """Build with kills; returns the digests of the files."""
         out = self._place / "killed"
-        between = 1.5 * (self.seconds - self._start_seconds) / self._options.kills
+        between = 0.5 * (self.seconds - self._start_seconds) / self._options.kills
         while self.kills < self._options.kills:
             child = self._start(out)
-            self._look_for(out, child, self._random.uniform(0, self._start_seconds + between))
+            self._wait_for_more(out, child)
+            self._look_for(out, child, self._random.uniform(0, between))
             os.kill(child.pid, signal.SIGKILL)
             assert child.wait() == -signal.SIGKILL, "the build was done before the last kill"
             self.kills += 1
@@ -115,6 +117,15 @@ class _Chaos:
     def _start(self, out: Path) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "benchmarks.build_chaos", "--workers", str(self._options.workers)]
         return subprocess.Popen([*command, "--child", str(self._place / "data"), str(out)])
+
+    def _wait_for_more(self, out: Path, child: "subprocess.Popen[bytes]") -> None:
+        """Wait for another unit, except each fourth time: that kill hits the start."""
+        if self._random.random() < _AT_START:
+            self._look_for(out, child, self._random.uniform(0, self._start_seconds))
+            return
+        before = len(self._inodes)
+        while len(self._inodes) == before and child.poll() is None:
+            self._look_for(out, child, _LOOK_SECONDS)
 
     def _look_for(self, out: Path, child: "subprocess.Popen[bytes]", seconds: float) -> None:
         """Watch the units until the time is over or the build ends."""

@@ -106,8 +106,11 @@ def _run_on_ray(
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"Ray cannot be reached at {executor.address or 'this machine'}: {error}.") from error
+    except Exception as error:  # a start that takes too long is a bare Exception of Ray's
+        raise ClusterError(
+            f"Ray cannot be reached at {executor.address or 'this machine'}: {str(error).rstrip('.')}. Check the "
+            "address and the load of the machine, then start the build again: it makes what is missing."
+        ) from error
     try:
         _deal(ray, units, setup, executor.workers or int(ray.cluster_resources().get("CPU", 1)), on_sample)
     finally:

@@ -72,3 +72,14 @@ def test_a_cluster_that_is_not_there_is_named():
     pytest.importorskip("ray")
     with pytest.raises(ClusterError, match="Ray cannot be reached at nowhere"):
         run_units([], None, RayActors(address="nowhere"))
+
+
+def test_a_ray_that_does_not_start_in_time_is_no_traceback(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def fail(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(ClusterError, match=r"at this machine: The current node timed out during startup\. Check the"):
+        run_units([], None, RayActors())
