@@ -130,6 +130,7 @@ def run_loader(
     *,
     prune: Callable[..., np.ndarray] = keep_mask,
     seconds_a_sample: float = 0.0,
+    deadline_seconds: float = 600.0,
 ) -> Taken:
     """Take all rows, with a pause after each step for a consumer that needs some time for each sample."""
     setup = DecoderSetup(
@@ -141,7 +142,7 @@ def run_loader(
         cache_bytes=0,
     )
     ledger = Ledger(fraction=1.0, usable_samples=plan.facts.usable_samples)
-    options: dict[str, Any] = {"processes": processes, "timeout_seconds": DEADLINE_SECONDS, "rank": 0, "world_size": 1}
+    options: dict[str, Any] = {"processes": processes, "timeout_seconds": deadline_seconds, "rank": 0, "world_size": 1}
     cpu, started = _cpu_seconds(), time.monotonic()
     samples, waits, begun = 0, 0.0, 0.0
     with StageLoader(plan, setup, ledger, **options) as loader:
@@ -197,7 +198,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
                 flush=True,
             )
     whole = run_loader(folder, plan, disk, processes)
-    hung = run_loader(folder, plan, disk, processes, prune=hang_on_dark)
+    hung = run_loader(folder, plan, disk, processes, prune=hang_on_dark, deadline_seconds=DEADLINE_SECONDS)
     pause = whole.seconds / count / CONSUMER_SHARE
     slow = run_loader(folder, plan, disk, processes, seconds_a_sample=pause)
     os.close(alive)

@@ -115,8 +115,8 @@ def measure(folder: Path, count: int) -> None:
         ],
         notes=[
             f"Of the samples with a right digest, {no_tar} were refused as no tar of a sample, the others when their "
-            "media were decoded; those that pass have a change in a name, a time, the padding, the text or the "
-            "picture, which no reader can know to be wrong. A digest in a plan is of what was built.",
+            "media were decoded. Those that pass have a change in a name, a time, the padding, the text or the "
+            "picture, which no reader can know to be wrong: a digest in a plan is of what was built.",
             "A changed plan that passes gives the same rows in every step: the change is in what no rank reads, or in "
             "words. A plan is an artifact: its files' digests are checked when it is fetched, before this.",
         ],
