@@ -7,7 +7,6 @@ parent then replaces the process. It imports no torch and ends with its parent, 
 import contextlib
 import os
 import signal
-import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -178,9 +177,3 @@ def main(descriptor: int, parent_pid: int) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         run_decoder(Connection(descriptor))
     os._exit(0)  # threads may still be reading
-
-
-if __name__ == "__main__":
-    from vl3.data.loader import decoder  # what is sent must be of the module, not of __main__
-
-    decoder.main(int(sys.argv[1]), int(sys.argv[2]))

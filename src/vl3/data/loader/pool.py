@@ -190,9 +190,11 @@ class _Decoder:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         # Not multiprocessing's own start, which would run the trainer's main module again in each child.
-        command = [sys.executable, "-m", decoder.__name__, str(theirs.fileno()), str(os.getpid())]
+        program = f"from {decoder.__name__} import main; main({theirs.fileno()}, {os.getpid()})"
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
+        )
         theirs.close()
         self.connection = Connection(ours.detach())
         self.is_starting, self.is_decoding, self.num_finished = True, False, 0
