@@ -442,10 +442,10 @@ def test_images_and_clips_of_one_sample_are_counted_by_both_merges(
 ) -> None:
     """They share a budget, so that the counts of one merge alone are not those of a stage with two."""
     stage = replace(config.stages["video"], image_merge_size=1, video_merge_size=2)
-    config = replace(config, stages={"video": stage})
+    config = replace(config, stages=config.stages | {"video": stage})
     rows[3].image_tokens_m1, rows[3].image_tokens_m12 = 100_000, 7
     rows[4].video_tokens_m12 = 100_000
-    result = validate_index(parts_of_table(make_table(rows)), config, tmp_path)
+    result = validate_index(parts_of_table(make_table(rows)), config, tmp_path, stages=["video"])
     assert [row.where for row in _finding(result, "visual_tokens").rows] == [rows[4].where]
 
 
