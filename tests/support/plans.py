@@ -48,7 +48,7 @@ def make_rows(num_rows: int = 600, *, seed: int = 0) -> list[IndexRow]:
 
 def length_of(row: IndexRow) -> int:
     """Tokens of a sample in a row with SIZES."""
-    return row.text_tokens + row.image_tokens_m1 + row.kept_tokens_m2
+    return sum(tokens or 0 for tokens in (row.text_tokens, row.image_tokens_m1, row.kept_tokens_m2))
 
 
 def write_dataset(folder: Path, rows: list[IndexRow]) -> Path:

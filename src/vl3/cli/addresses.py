@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.tracking import check_tracking_uri
-from vl3.data.corpus import read_corpus
+from vl3.data.corpus import is_corpus, read_corpus
 from vl3.data.sample.records import annotations_file
 from vl3.errors import ConfigError
 from vl3.store.uris import scheme_of, split_s3
@@ -67,13 +67,24 @@ def _as_uri(text: str, name: str) -> str:
 
 
 def _checked_data(uri: str) -> str:
-    """The URI, if annotations can be read there; an S3 store is not asked.
+    """The URI, if annotations can be read there; an S3 store is not asked, and a corpus is not opened.
 
     Raises:
         ConfigError: the folder or its annotations are missing.
     """
-    if uri.startswith("s3://"):
+    if uri.startswith("s3://") or is_corpus(uri):
         return uri
+    check_data(uri)
+    return uri
+
+
+def check_data(uri: str) -> None:
+    """Check that annotations can be read in each folder of this machine that a URI stands for.
+
+    Raises:
+        ConfigError: a folder or its annotations are missing, or a corpus is none.
+        DataError: there is no such corpus file.
+    """
     try:
         for dataset in read_corpus(uri).values():
             if dataset.startswith("file:"):
@@ -82,7 +93,6 @@ def _checked_data(uri: str) -> str:
         raise ConfigError(
             f"DATA: {error.filename} cannot be read ({error.strerror}). Correct DATA (--data)."
         ) from error
-    return uri
 
 
 def _check_folder(folder: Path, annotations: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vl3.cli.addresses import SAMPLE, with_addresses
+from vl3.cli.addresses import SAMPLE, check_data, with_addresses
 from vl3.cli.failure import RunEndedError
 from vl3.cli.progress import shown_progress
 from vl3.config.parameters import WorkflowParameters
@@ -32,7 +32,10 @@ def start(
     workflow: Annotated[str, typer.Option("--workflow", help=f"One of {', '.join(WORKFLOWS)}.")] = DEFAULT_WORKFLOW,
 ) -> None:
     """Run the workflow on this machine, on a generated sample if --data is left out. Again, it resumes."""
-    local = check_run(workflow, run, with_addresses(parameters))
+    given = with_addresses(parameters)
+    if parameters.data_uri and not given.data_uri.startswith("s3://"):
+        check_data(given.data_uri)
+    local = check_run(workflow, run, given)
     code = start_run(local, prepare=(lambda: None) if parameters.data_uri else make_sample)
     if code:
         raise RunEndedError(code)

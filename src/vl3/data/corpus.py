@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vl3.config.data import Category
 from vl3.config.mixture import DATASET_NAME, ONLY_DATASET
 from vl3.errors import ConfigError, DataError, StorageError
@@ -80,11 +78,11 @@ def _parse(uri: str, content: bytes) -> Mapping[str, Any]:
     """The list of datasets, with names that mixtures can use."""
     if len(content) > _MAX_BYTES:
         raise _wrong(uri, f"it has {len(content)} bytes, more than {_MAX_BYTES}")
+    from vl3.system.strict_yaml import parse_yaml  # needs a library, and a check before set-up has none
+
     try:
-        data = yaml.load(content.decode("utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except RecursionError as error:
-        raise _wrong(uri, "it is nested too deeply") from error
-    except (ValueError, yaml.YAMLError) as error:
+        data = parse_yaml(content.decode("utf-8"))
+    except ValueError as error:
         raise _wrong(uri, " ".join(str(error).split())[:300]) from error
     if not isinstance(data, dict) or set(data) != {"datasets"} or not isinstance(data["datasets"], dict):
         raise _wrong(uri, "it is not one mapping `datasets` of names and folders")
@@ -124,19 +122,3 @@ def _wrong(uri: str, reason: str) -> ConfigError:
         f"{uri} is not a corpus: {reason}. Write `datasets:` with a line `name: folder` for each; see "
         "docs/data-formats.md."
     )
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: no aliases, which make small files large, and no key twice, of which the first would be lost."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias (*name); write the value out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"it has {str(twice)[:100]!r} twice")
-        return super().construct_mapping(node, deep)
