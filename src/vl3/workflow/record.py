@@ -24,6 +24,7 @@ log = logging.getLogger("vl3.step")
 _DIGEST = "sha256"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _OUTPUT = re.compile(r"[a-z][a-z0-9_-]*")
+_PUBLISHED = re.compile(r"[A-Za-z0-9_-]+/[0-9a-f]{32}/[a-z][a-z0-9_-]*")
 _REMEDY = "Run the workflow again: the step that writes it is run again by itself."
 _MAX_READ = 16
 """Records that are read to find the newest valid ones; a root that many runs share may have thousands."""
@@ -38,7 +39,8 @@ class StepRecord:
     name: str
     """The task."""
     outputs: dict[str, Reference]
-    """Published artifacts by output name, each at `<artifacts_uri>/steps/<task>/<key>/<output name>`."""
+    """Published artifacts by output name, each at `<artifacts_uri>/steps/<task>/<key>/<output name>`, or an input that
+    is passed on."""
     values: dict[str, Any]
     """Small results."""
     seconds: float
@@ -158,7 +160,7 @@ def parse_record(data: bytes, uri: str) -> StepRecord:
         raise ValueError("its time or its commit is not valid")
     if not isinstance(content["values"], dict):
         raise ValueError("its values are not an object")
-    outputs = _outputs(content["outputs"], uri)
+    outputs = _outputs(content["outputs"], uri, parts)
     return StepRecord(**{**content, "parts": parts, "outputs": outputs, "seconds": float(seconds)})
 
 
@@ -171,8 +173,12 @@ def _parts(data: Any) -> KeyParts:
     return KeyParts(**data)
 
 
-def _outputs(data: Any, uri: str) -> dict[str, Reference]:
-    """The references, if all are in the step's own folder: a record must not give access to other files."""
+def _outputs(data: Any, uri: str, parts: KeyParts) -> dict[str, Reference]:
+    """The references, if a record may give access to what they name.
+
+    That is what is in the step's own folder, and what the step was given and passes on:
+    `validate-data` passes on the dataset at `<root>/steps/build-data/<key>/dataset`.
+    """
     if not isinstance(data, dict):
         raise ValueError("its outputs are not an object")
     outputs = {}
@@ -181,9 +187,17 @@ def _outputs(data: Any, uri: str) -> dict[str, Reference]:
             outputs[name] = Reference.from_dict(item)
         except StorageError as error:
             raise ValueError(f"output {name!r:.80}: {error}") from error
-        if not _OUTPUT.fullmatch(name) or outputs[name].uri != join_uri(uri, name):
+        is_own = outputs[name].uri == join_uri(uri, name)
+        if not _OUTPUT.fullmatch(name) or not (is_own or _is_passed_on(outputs[name], uri, parts)):
             raise ValueError(f"its output {name!r:.80} is at {outputs[name].uri!r:.200}, outside of the step's folder")
     return outputs
+
+
+def _is_passed_on(reference: Reference, uri: str, parts: KeyParts) -> bool:
+    """Whether it is an input of the step that a step below the same root has published."""
+    root = uri.rsplit("/steps/", 1)[0]
+    place = reference.uri.removeprefix(f"{root}/steps/")
+    return reference.sha256 in parts.inputs.values() and _PUBLISHED.fullmatch(place) is not None
 
 
 def _is_number(value: Any) -> bool:

@@ -97,6 +97,13 @@ def other_output(uri: str, name: str = "out", sha256: str = "d" * 64) -> dict[st
     return {"outputs": {name: {"uri": uri, "sha256": sha256, "kind": "test", "created_by": {}}}}
 
 
+def test_an_input_may_be_passed_on() -> None:
+    uri = f"file:///nowhere/steps/b-step/{'0' * 32}/data"
+    record = parse_record(to_bytes(content(**other_output(uri, sha256=PARTS.inputs["data"]))), URI)
+    assert record.outputs["out"].uri == uri
+
+
+INPUT = PARTS.inputs["data"]
 FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "other key": ({"key": "0" * 32}, "the record of another step: task 'a-step', key '0000"),
     "other task": ({"name": "b-step"}, "the record of another step: task 'b-step'"),
@@ -104,6 +111,9 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "outside of the run": (other_output("file:///etc"), "output 'out' is at 'file:///etc', outside of the step's"),
     "another root": (other_output(f"file:///other/steps/a-step/{KEY}/out"), "outside of the step's folder"),
     "another store": (other_output(f"s3://bucket/steps/a-step/{KEY}/out"), "outside of the step's folder"),
+    "no input": (other_output(f"file:///nowhere/steps/b-step/{KEY}/data"), "outside of the step's folder"),
+    "an input elsewhere": (other_output(f"file:///x/steps/b-step/{KEY}/data", sha256=INPUT), "outside of the step's"),
+    "an input's way up": (other_output(f"file:///nowhere/steps/../{KEY}/data", sha256=INPUT), "outside of the step's"),
     "a way up": (other_output(f"{URI}/../../out", "../../out"), "outside of the step's folder"),
     "a coded way up": (other_output(f"{URI}/%2e%2e", "%2e%2e"), "outside of the step's folder"),
     "digest that is a path": (other_output(f"{URI}/out", sha256="../../etc"), "is not valid"),

@@ -6,7 +6,6 @@ parent then replaces the process. It imports no torch and ends with its parent, 
 
 import contextlib
 import os
-import signal
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -170,10 +169,8 @@ def run_decoder(connection: Connection) -> None:
 
 
 def main(descriptor: int, parent_pid: int) -> None:
-    """Run the process. Signals to a terminal's group are for the trainer, which ends its decoders itself."""
+    """Run the process, started with SIGINT and SIGTERM blocked: they are for the trainer, which ends its decoders."""
     end_with_parent(parent_pid)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         run_decoder(Connection(descriptor))
     os._exit(0)  # threads may still be reading

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import multiprocessing.connection
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -192,9 +193,13 @@ class _Decoder:
         # Not multiprocessing's own start, which would run the trainer's main module again in each child.
         program = f"from {decoder.__name__} import main; main({theirs.fileno()}, {os.getpid()})"
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # the child inherits it
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.connection = Connection(ours.detach())
         self.is_starting, self.is_decoding, self.num_finished = True, False, 0
