@@ -38,7 +38,7 @@ def decoders_of(pid: int) -> list[int]:
     found = []
     for child in children_of(pid):
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one, too
-            if decoder.__name__ in child.cmdline():
+            if any(decoder.__name__ in part for part in child.cmdline()):
                 found.append(child.pid)
     return found
 
