@@ -165,7 +165,7 @@ RAY_BUILD = JobNeeds(
     defects=_template_defects,
     others=_sum(HEAD_RESOURCES, SUBMITTER_RESOURCES),
     others_name="head and submitter",
-    build=lambda job, template: build_rayjob(job, template=template, attempt=1),
+    build=lambda job, template: build_rayjob(job, template=dict(template), attempt=1),
 )
 
 
