@@ -96,8 +96,8 @@ class LaunchConfig:
     threads_per_process: Workers
     """CPU threads of each training process."""
     task_stall_seconds: Seconds = 1800.0
-    """Time without progress after which a run on this machine stops a task that trains nothing; ten times the longest
-    pause of that task if that is longer."""
+    """Time without progress after which a run on this machine stops a task that trains nothing, and any run a dataset's
+    build on a cluster; ten times the longest pause of that task if that is longer."""
 
     def __post_init__(self) -> None:
         check_fields(self, "launch")

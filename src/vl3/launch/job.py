@@ -14,8 +14,40 @@ BACKENDS = ("local", "trainjob", "rayjob")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """How messages speak of a kind of work."""
+
+    name: str
+    """What it is."""
+    unit: str
+    """What its progress is counted in."""
+    unfinished: str
+    """What is missing when all units are done and it goes on."""
+    resumes: str
+    """What another start of it does."""
+    setting: str
+    """The field of the configuration that has a limit, with `{stage}` and `{field}` for the stage and the limit."""
+
+
+TRAINING = Words(
+    name="stage",
+    unit="step",
+    unfinished="its weights were not published",
+    resumes="resumes from its last checkpoint",
+    setting="stages.{stage}.{field}",
+)
+BUILDING = Words(
+    name="build",
+    unit="line",
+    unfinished="it did not end",
+    resumes="makes the units that are missing",
+    setting="launch.task_stall_seconds",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchJob:
-    """One training stage to be run to its end."""
+    """One training stage to be run to its end, or a build of a dataset."""
 
     name: str
     """Name of the task, for messages."""
@@ -52,6 +84,8 @@ class LaunchJob:
     """Time without a finished step after which the processes are stopped; longer where steps are slow (StallWatch)."""
     timeout_seconds: Seconds | None = None
     """Time after which the processes are stopped whatever progress they make; time in a queue does not count."""
+    words: Words = TRAINING
+    """How messages speak of its work, and which settings have its limits."""
 
     def __post_init__(self) -> None:
         check_fields(self, "launch")

@@ -1,4 +1,4 @@
-"""Whether a stage that runs has hung: it is stopped for lack of progress, never for its age, unless a limit was set."""
+"""Whether a job has hung: it is stopped for lack of progress, never for its age, unless somebody set a limit."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class StallWatch:
     """
 
     def __init__(self, job: LaunchJob, now: float) -> None:
-        self._job = job
+        self._job, self._words = job, job.words
         self._phase = Pace(job.startup_seconds, now)
         self._steps = Pace(job.stall_seconds, now)
         self._began = now
@@ -85,22 +85,24 @@ class StallWatch:
         self._phase.restart(now)
 
     def _hung(self, now: float) -> Overdue:
-        slowest = f", the longest pause before it was {self._steps.longest_seconds:.0f} s"
+        longest, unit = self._steps.longest_seconds, self._words.unit
+        slowest = f", the longest pause before it was {longest:.0f} s" if longest else ""
         text = (
-            f"no step was finished for {self._steps.silence_seconds(now):.0f} s (step {self._done} of {self._total} "
-            f"was the last{slowest if self._steps.longest_seconds else ''}), so it has hung and was stopped"
+            f"no {unit} was finished for {self._steps.silence_seconds(now):.0f} s ({unit} {self._done} of "
+            f"{self._total} was the last{slowest}), so it has hung and was stopped"
         )
         return Overdue(
             family=ClusterError,
             text=text,
-            remedy="Start the run again: it resumes from its last checkpoint. If a step may take that long, add "
+            remedy=f"Start the run again: it {self._words.resumes}. If a {unit} may take that long, add "
             f"{self._override('stall_seconds', self._steps.limit_seconds)}.",
         )
 
     def _not_started(self) -> Overdue:
         return Overdue(
             family=ClusterError,
-            text=f"no step was finished within {self._job.startup_seconds:g} s of its start, so it was stopped",
+            text=f"no {self._words.unit} was finished within {self._job.startup_seconds:g} s of its start, so it was "
+            "stopped",
             remedy="Read in its log what it waited for, then start the run again. If loading may take that long, add "
             f"{self._override('startup_seconds', self._job.startup_seconds)}.",
         )
@@ -108,22 +110,26 @@ class StallWatch:
     def _not_published(self) -> Overdue:
         return Overdue(
             family=ClusterError,
-            text=f"all its {self._total} steps were done, but its weights were not published within "
+            text=f"all its {self._total} {self._words.unit}s were done, but {self._words.unfinished} within "
             f"{self._job.startup_seconds:g} s, so it was stopped",
-            remedy="Check the artifact store, then start the run again: it resumes from its last checkpoint. If "
-            f"publishing may take that long, add {self._override('startup_seconds', self._job.startup_seconds)}.",
+            remedy=f"Check the artifact store, then start the run again: it {self._words.resumes}. If that "
+            f"may take that long, add {self._override('startup_seconds', self._job.startup_seconds)}.",
         )
 
     def _over_its_limit(self, limit_seconds: float) -> Overdue:
-        at = f" at step {self._done} of {self._total}" if self._total else ""
+        at = f" at {self._words.unit} {self._done} of {self._total}" if self._total else ""
         return Overdue(
             family=ConfigError,
-            text=f"it was still running after {limit_seconds:g} s, the limit that stages.{self._job.stage}."
-            f"timeout_seconds sets, and was stopped{at}",
-            remedy="Start the run again, which resumes from its last checkpoint, with "
+            text=f"it was still running after {limit_seconds:g} s, the limit that "
+            f"{self._setting('timeout_seconds')} sets, and was stopped{at}",
+            remedy=f"Start the run again, which {self._words.resumes}, with "
             f"{self._override('timeout_seconds', limit_seconds)}, or =null for no limit.",
         )
 
     def _override(self, field: str, limit_seconds: float) -> str:
         """The override that gives twice the time."""
-        return f'SET="stages.{self._job.stage}.{field}={math.ceil(2 * limit_seconds)}"'
+        return f'SET="{self._setting(field)}={math.ceil(2 * limit_seconds)}"'
+
+    def _setting(self, field: str) -> str:
+        """The field of the configuration that has a limit."""
+        return self._words.setting.format(stage=self._job.stage, field=field)

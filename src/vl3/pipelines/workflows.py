@@ -2,13 +2,15 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
+from vl3.config.placement import BUILD
 from vl3.config.run import RunConfig
+from vl3.config.stages import STARTUP_SECONDS
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe, recipe_names
 
@@ -78,6 +80,7 @@ def plan_task(stage: str) -> str:
     return f"plan-{stage}".replace("_", "-")
 
 
+_BUILD_TASK = "build-data"
 _STAGE_MARGIN_SECONDS = 120.0
 """So that a stage's own limit, whose message says more, takes effect before that of its task."""
 
@@ -88,16 +91,26 @@ def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str
     chosen = choose_stages(list(config.stages), parameters.stages)
     plans = [plan_task(name) for name in chosen]
     stages = {train_task(name): _stage_limit(config, name) for name in chosen}
-    return dict.fromkeys((*before, *plans), other) | stages | dict.fromkeys(after, other)
+    limits = dict.fromkeys((*before, *plans), other) | stages | dict.fromkeys(after, other)
+    return limits | {_BUILD_TASK: _build_limit(config)}
 
 
 def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
     tasks = ("check-prerequisites", "build-data", "validate-data", "evaluate", "report-evaluation", "finish")
-    return dict.fromkeys(tasks, _task_limit(config))
+    return dict.fromkeys(tasks, _task_limit(config)) | {_BUILD_TASK: _build_limit(config)}
 
 
 def _task_limit(config: RunConfig) -> TaskLimit:
     return TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
+
+
+def _build_limit(config: RunConfig) -> TaskLimit:
+    """The limit of the step that builds, or that launches a build, which has limits of its own, and watches it."""
+    limit = _task_limit(config)
+    if config.launch.backend == "local" or BUILD not in config.placements:
+        return limit
+    seconds = max(STARTUP_SECONDS, limit.stall_seconds) + _STAGE_MARGIN_SECONDS
+    return replace(limit, stall_seconds=config.placements[BUILD].queue_timeout_seconds + seconds)
 
 
 def _stage_limit(config: RunConfig, name: str) -> TaskLimit:

@@ -11,13 +11,14 @@ from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.config.placement import BUILD
+from vl3.config.stages import STARTUP_SECONDS
 from vl3.data.build.dataset import LIBRARIES, built_settings
 from vl3.data.build.index import read_summary
 from vl3.data.build.of_run import build_for_run, build_units_for_run
 from vl3.data.build.source import source_digest
 from vl3.data.corpus import CORPUS, is_corpus, read_corpus, write_corpus
 from vl3.launch.backend import launch
-from vl3.launch.job import LaunchJob
+from vl3.launch.job import BUILDING, LaunchJob
 from vl3.models.vocabulary import TOKENIZER_FILE
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch_file, read_manifest
@@ -108,6 +109,7 @@ def _make_units_on_ray(work: Work) -> None:
         "identity": work.key,
         "code_version": work.code_version,
     }
+    stall_seconds = request.config.launch.task_stall_seconds
     job = LaunchJob(
         name=request.task,
         backend="rayjob",
@@ -122,6 +124,9 @@ def _make_units_on_ray(work: Work) -> None:
         events_path=folder / EVENTS_NAME,
         failure_path=folder / FAILURE_NAME,
         work_uri=work.work_uri,
+        startup_seconds=max(STARTUP_SECONDS, stall_seconds),  # it reads all annotations before its first unit
+        stall_seconds=stall_seconds,
+        words=BUILDING,
     )
     launch(job, tell)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
+from vl3.config.placement import BUILD
 from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
@@ -76,13 +77,14 @@ def _is_on_cluster(request: Request) -> bool:
 
 
 def _cluster_problems(request: Request) -> list[Vl3Error]:
-    """What prevents the stages from running where their placements say."""
-    stages = trained_by(request)
-    if not _is_on_cluster(request) or not stages:
+    """What prevents the stages, and the dataset's build, from running where their placements say."""
+    placements = request.config.placements
+    placed = {name: placements[name] for name in (*trained_by(request), BUILD) if name in placements}
+    if not _is_on_cluster(request) or not placed:
         return []
     from vl3.launch.check.cluster import check_cluster
 
-    return check_cluster({stage: request.config.placements[stage] for stage in stages})
+    return check_cluster(placed)
 
 
 def _check_interpreter(request: Request) -> None:

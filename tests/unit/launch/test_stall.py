@@ -8,7 +8,7 @@ import pytest
 
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError, ConfigError
-from vl3.launch.job import LaunchJob
+from vl3.launch.job import BUILDING, LaunchJob
 from vl3.launch.stall import Overdue, StallWatch
 from vl3.recipes.catalog import get_recipe
 
@@ -109,6 +109,30 @@ def test_a_limit_on_the_whole_holds_for_whoever_sets_one(make_job: MakeJob) -> N
     )
     require_override(overdue, "timeout_seconds", 180)
     assert watch.overdue(91.0, running_seconds=30.0) is None
+
+
+def test_a_build_names_the_setting_that_it_has(make_job: MakeJob) -> None:
+    watch = StallWatch(make_job("", stage="build", words=BUILDING, startup_seconds=7200, stall_seconds=600), 0.0)
+    before = watch.overdue(7201.0)
+    watch.take(progress(7), 7201.0)
+    between = watch.overdue(7802.0)
+    watch.take(progress(1000), 7802.0)
+    after = watch.overdue(15003.0)
+    assert before is not None
+    assert between is not None
+    assert after is not None
+    assert before.text == "no line was finished within 7200 s of its start, so it was stopped"
+    assert between.text == (
+        "no line was finished for 601 s (line 7 of 1000 was the last), so it has hung and was stopped"
+    )
+    assert between.remedy == (
+        "Start the run again: it makes the units that are missing. If a line may take that long, add "
+        'SET="launch.task_stall_seconds=1200".'
+    )
+    assert after.text == "all its 1000 lines were done, but it did not end within 7200 s, so it was stopped"
+    for overdue, value in ((before, 14400), (between, 1200), (after, 14400)):
+        (override,) = re.findall(r'SET="([^"]+)"', overdue.remedy)
+        assert apply_overrides(get_recipe("tiny"), [override]).launch.task_stall_seconds == value
 
 
 @pytest.mark.parametrize("event", [{"type": "progress"}, {"type": "progress", "done": "3", "total": None}, {}])

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from tests.support.workflows import TASKS, TRAIN
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
+from vl3.config.placement import BUILD
 from vl3.errors import ConfigError, DataError
 from vl3.pipelines.local.display import tell
 from vl3.pipelines.local.watch import child_environment
 from vl3.pipelines.run import LocalRun, check_run
+from vl3.pipelines.workflows import WORKFLOWS
 from vl3.recipes.catalog import get_recipe
 from vl3.system.uris import file_path, sqlite_path
 
@@ -106,6 +109,23 @@ def test_the_step_of_a_stage_waits_longer_than_the_stage_s_own_watch() -> None:
         stage, limit = config.stages["video"], TRAIN.task_limits(config, WorkflowParameters())["train-video"]
         queued = config.placements["video"].queue_timeout_seconds if overrides == ["launch.backend=trainjob"] else 0
         assert limit.stall_seconds == queued + max(stage.startup_seconds, stage.stall_seconds) + 120
+
+
+def test_the_step_of_a_build_on_a_cluster_waits_longer_than_the_build_s_own_watch() -> None:
+    recipe = get_recipe("tiny")
+    placed = replace(recipe, placements={**recipe.placements, BUILD: recipe.placements["video"]})
+    for workflow in WORKFLOWS.values():
+        limits = [
+            workflow.task_limits(apply_overrides(placed, overrides), WorkflowParameters())["build-data"]
+            for overrides in (
+                [],
+                ["launch.backend=trainjob"],
+                ["launch.backend=trainjob", "launch.task_stall_seconds=9000"],
+            )
+        ]
+        queued = recipe.placements["video"].queue_timeout_seconds
+        assert [limit.stall_seconds for limit in limits] == [1800, queued + 7200 + 120, queued + 9000 + 120]
+        assert {limit.setting for limit in limits} == {"launch.task_stall_seconds"}
 
 
 def test_the_childs_environment() -> None:

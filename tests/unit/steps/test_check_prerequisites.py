@@ -161,6 +161,17 @@ def on_cluster(good: StepRequest, monkeypatch: pytest.MonkeyPatch) -> StepReques
     )
 
 
+def test_a_build_on_the_cluster_is_judged_with_the_stages(
+    on_cluster: StepRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_check, "check_cluster", lambda placements: [ConfigError(" ".join(placements))])
+    config = on_cluster.config
+    placed = dataclasses.replace(config, placements={**config.placements, "build": config.placements["video"]})
+    for one, names in ((config, [*config.stages]), (placed, [*config.stages, "build"])):
+        (problem,) = check_prerequisites._cluster_problems(dataclasses.replace(on_cluster, config=one))
+        assert str(problem).split() == names
+
+
 def test_a_bucket_is_written_read_and_left_empty(on_cluster: StepRequest, account: Any) -> None:
     account("admin")
     check(on_cluster)

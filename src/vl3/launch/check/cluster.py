@@ -9,7 +9,8 @@ from vl3.errors import Vl3Error
 from vl3.launch.check.facts import ClusterFacts
 from vl3.launch.check.findings import Findings, PlacementRow
 from vl3.launch.check.fit import judge_fit
-from vl3.launch.check.placement import Placements, judge_names
+from vl3.launch.check.needs import Placements
+from vl3.launch.check.placement import judge_names
 from vl3.launch.check.platform import judge_platform
 from vl3.launch.check.reach import server_version
 from vl3.launch.check.read import read_facts
@@ -32,7 +33,7 @@ class CheckReport:
     namespace: str
     """Namespace that was checked."""
     rows: Sequence[PlacementRow]
-    """One per stage and per kind of step pod that was judged."""
+    """One per placement and per kind of step pod that was judged."""
     problems: Sequence[Vl3Error]
     """Everything that prevents the run."""
     notes: Sequence[str]
@@ -42,7 +43,7 @@ class CheckReport:
 def judge(placements: Placements, facts: ClusterFacts, step_pods: StepPodsConfig | None = None) -> CheckReport:
     """Judge placements, and step pods if any, by a snapshot of a cluster; makes no requests."""
     findings = Findings()
-    judge_platform(facts, findings)
+    judge_platform(placements, facts, findings)
     judge_names(placements, facts, findings)
     rows = judge_fit(placements, facts, findings)
     if step_pods is not None:
@@ -69,7 +70,7 @@ def inspect_cluster(
     """Read the facts of the cluster that the environment names, and judge what the workflow asks of it.
 
     Args:
-        placements: what the stages ask for.
+        placements: what the stages, and the dataset's build if it has one, ask for.
         namespace: namespace of the jobs; None uses that of the pod or of the kubeconfig.
         context: context of the kubeconfig; None uses the pod's own cluster, otherwise the current context.
         step_pods: what the other steps' pods ask for; None does not judge them. A step that runs does not: where

@@ -12,6 +12,7 @@ Object = Mapping[str, Any]
 
 TRAINER = "trainer.kubeflow.org/v1alpha1"
 JOBSET = "jobset.x-k8s.io/v1alpha2"
+RAY = "ray.io/v1"
 KUEUE = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
 """Supported versions of Kueue's API, the preferred one first."""
 TRAINJOB_FIELDS = ("runtimeRef", "trainer", "runtimePatches", "suspend", "activeDeadlineSeconds")
@@ -23,6 +24,7 @@ class ObjectKind(Enum):
 
     NAMESPACE = ("Namespace", "namespaces", False)
     RUNTIME = ("ClusterTrainingRuntime", "clustertrainingruntimes", False)
+    POD_TEMPLATE = ("PodTemplate", "podtemplates", True)
     LOCAL_QUEUE = ("LocalQueue", "localqueues", True)
     CLUSTER_QUEUE = ("ClusterQueue", "clusterqueues", False)
     COHORT = ("Cohort", "cohorts", False)
@@ -64,8 +66,8 @@ class ClusterFacts:
     """Fields of TrainJob.spec that the server knows; None if it publishes no schema."""
     denied: tuple[str, ...]
     """Rights that this identity needs and lacks: `create trainjobs.trainer.kubeflow.org`."""
-    refusal: str | None
-    """Why the server would reject one of our TrainJobs now; None if it would accept it, or if that was not tried."""
+    refusals: Mapping[str, str]
+    """Why the server would reject one of our jobs now, by their kind: only of those that were tried."""
     objects: Mapping[ObjectKind, Mapping[str, Object]]
     """Objects by name, of the kinds that could be read."""
     unreadable: Mapping[ObjectKind, str]

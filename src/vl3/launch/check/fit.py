@@ -9,13 +9,10 @@ from vl3.config.placement import PlacementConfig
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, PlacementRow, amount, joined, listed, placement_field
+from vl3.launch.check.needs import GPU, JobNeeds, Placements, all_needs
 from vl3.launch.check.nodes import PodShape, is_ready, nodes_of, pods_on, shortages, why_not_flavor
-from vl3.launch.check.placement import Placements, pod_template
 from vl3.launch.check.quota import Amounts, QuotaTree, cohort_of
-from vl3.launch.jobs.names import RUNTIME_PREFIX
 
-GPU = "nvidia.com/gpu"
-"""Resource name of a GPU."""
 _UNKNOWN = "?"
 
 
@@ -26,7 +23,9 @@ class PlacementFit:
     where: str
     """Field of the recipe, `placements.video`."""
     placement: PlacementConfig
+    needs: JobNeeds
     pod: PodShape
+    """One of the pods that the placement counts."""
     queue: str
     """Name of the cluster queue."""
     spec: Object
@@ -39,7 +38,15 @@ class PlacementFit:
 
         Two pods of 8 GPUs, 96 cores and 900 GiB: 16 GPUs, 192 cores and 1800 GiB.
         """
-        return {name: each * self.placement.nodes for name, each in self.pod.requests.items() if each}
+        others = self.needs.others
+        return {
+            name: each * self.placement.nodes + others.get(name, 0) for name, each in self.pod.requests.items() if each
+        }
+
+    @property
+    def template(self) -> str:
+        """Name of the object after which the pods are made."""
+        return self.needs.object_name(self.placement.pool)
 
 
 def pod_requests(placement: PlacementConfig) -> Amounts:
@@ -55,22 +62,24 @@ def judge_fit(placements: Placements, facts: ClusterFacts, findings: Findings) -
     """Judge each distinct placement once; returns a row for every stage."""
     quotas = QuotaTree(facts.known(ObjectKind.CLUSTER_QUEUE), facts.known(ObjectKind.COHORT))
     rows = {}
-    for placement in dict.fromkeys(placements.values()):
-        stages = [stage for stage, other in placements.items() if other == placement]
-        fit = _fit(placement, stages, facts, quotas)
-        flavors = None if fit is None else _judge_quota(fit, facts, findings)
-        nodes = _judge_nodes(fit, flavors, facts, findings) if fit is not None and flavors else None
-        for stage in stages:
-            rows[stage] = _row(stage, placement, fit, flavors, nodes)
+    for needs in all_needs(placements):
+        placed = needs.placed(placements)
+        for placement in dict.fromkeys(placed.values()):
+            stages = [stage for stage, other in placed.items() if other == placement]
+            fit = _fit(placement, needs, stages, facts, quotas)
+            flavors = None if fit is None else _judge_quota(fit, facts, findings)
+            nodes = _judge_nodes(fit, flavors, facts, findings) if fit is not None and flavors else None
+            for stage in stages:
+                rows[stage] = _row(stage, placement, fit, flavors, nodes)
     return [rows[stage] for stage in placements]
 
 
 def _fit(
-    placement: PlacementConfig, stages: Sequence[str], facts: ClusterFacts, quotas: QuotaTree
+    placement: PlacementConfig, needs: JobNeeds, stages: Sequence[str], facts: ClusterFacts, quotas: QuotaTree
 ) -> PlacementFit | None:
     """A placement with its queue and pod; None if one of them is missing, which judge_names reports."""
-    runtime = facts.known(ObjectKind.RUNTIME).get(RUNTIME_PREFIX + placement.pool)
-    template = None if runtime is None else pod_template(runtime)
+    found = facts.known(needs.kind).get(needs.object_name(placement.pool))
+    template = None if found is None else needs.pod_spec(found)
     local = facts.known(ObjectKind.LOCAL_QUEUE).get(placement.queue)
     queue = "" if local is None else local["spec"].get("clusterQueue", "")
     if template is None or queue not in facts.known(ObjectKind.CLUSTER_QUEUE):
@@ -78,6 +87,7 @@ def _fit(
     return PlacementFit(
         where=placement_field(stages),
         placement=placement,
+        needs=needs,
         pod=PodShape(
             requests=pod_requests(placement),
             node_selector=template.get("nodeSelector") or {},
@@ -129,7 +139,7 @@ def _judge_quota(fit: PlacementFit, facts: ClusterFacts, findings: Findings) -> 
 
 
 def _suiting(fit: PlacementFit, names: Sequence[str], facts: ClusterFacts, findings: Findings) -> list[str]:
-    """Flavours of a group that suit the runtime's pods; a missing one, or none that suits, is a problem."""
+    """Flavours of a group that suit the pods; a missing one, or none that suits, is a problem."""
     flavors = facts.known(ObjectKind.FLAVOR)
     missing = [name for name in names if name not in flavors]
     if missing:
@@ -144,7 +154,7 @@ def _suiting(fit: PlacementFit, names: Sequence[str], facts: ClusterFacts, findi
         findings.add(
             ConfigError(
                 f"{fit.where}: queue={fit.placement.queue!r} and pool={fit.placement.pool!r} do not match: "
-                f"no flavour of ClusterQueue {fit.queue} suits the pods of {RUNTIME_PREFIX}{fit.placement.pool}. "
+                f"no flavour of ClusterQueue {fit.queue} suits the pods of {fit.template}. "
                 + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
                 + ". Set the queue of that pool."
             )
@@ -159,8 +169,8 @@ def _exceeded(fit: PlacementFit, flavor: str, names: Sequence[str]) -> list[str]
 def _quota_error(fit: PlacementFit, flavors: Sequence[str], names: Sequence[str]) -> ConfigError:
     flavor = min(flavors, key=lambda name: len(_exceeded(fit, name, names)))
     lacking = [
-        f"{amount(name, fit.total[name])} ({fit.placement.nodes} pods of {amount(name, fit.pod.requests[name])}, can "
-        f"have {_share(fit, flavor, name)})"
+        f"{amount(name, fit.total[name])} ({fit.placement.nodes} pods of {amount(name, fit.pod.requests[name])}"
+        f"{_others(fit, name)}, can have {_share(fit, flavor, name)})"
         for name in _exceeded(fit, flavor, names)
     ]
     return ConfigError(
@@ -168,6 +178,12 @@ def _quota_error(fit: PlacementFit, flavors: Sequence[str], names: Sequence[str]
         f"would wait forever. Lower {fit.where}.nodes or the requests per node, set a larger queue, or have the quota "
         f"of flavour {flavor} raised."
     )
+
+
+def _others(fit: PlacementFit, name: str) -> str:
+    """` and 0.35 cores of head and submitter`; empty if the job has no other pods."""
+    others = fit.needs.others.get(name)
+    return f" and {amount(name, others)} of {fit.needs.others_name}" if others else ""
 
 
 def _share(fit: PlacementFit, flavor: str, name: str) -> str:
@@ -189,12 +205,13 @@ def _note_borrowing(fit: PlacementFit, flavors: Sequence[str], names: Sequence[s
     ]
     if all(lacks):
         loans = [
-            amount(name, fit.total[name] - fit.quotas.nominal(fit.queue, flavors[0], name)) + f" of {fit.total[name]:f}"
+            amount(name, fit.total[name] - fit.quotas.nominal(fit.queue, flavors[0], name))
+            + f" of {fit.total[name].normalize():f}"
             for name in lacks[0]
         ]
         findings.note(
             f"{fit.where} fits only by borrowing {joined(loans)} in cohort {cohort_of(fit.spec)}: the owner may "
-            "reclaim it, and the stage then resumes from its last checkpoint"
+            f"reclaim it, and the {fit.needs.words.name} then {fit.needs.words.resumes}"
         )
 
 
@@ -256,7 +273,7 @@ def _no_node(fit: PlacementFit, flavor: str, facts: ClusterFacts) -> ClusterErro
     wanted = listed(f"{key}={value}" for key, value in {**labels, **fit.pod.node_selector}.items())
     return ClusterError(
         f"flavour {flavor} has no nodes (with the labels {wanted}, and only taints that "
-        f"{RUNTIME_PREFIX}{fit.placement.pool} tolerates). Once Kueue admits the job, the pods of "
+        f"{fit.template} tolerates). Once Kueue admits the job, the pods of "
         f"pool={fit.placement.pool!r} would stay Pending and hold the quota. Have nodes of the pool added or labelled."
     )
 

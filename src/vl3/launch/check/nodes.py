@@ -33,9 +33,9 @@ def why_not_flavor(flavor: Object, pod: PodShape) -> str | None:
     labels = spec.get("nodeLabels") or {}
     for key, value in pod.node_selector.items():
         if labels.get(key, value) != value:
-            return f"its label {key}={labels[key]} is not the runtime's {key}={value}"
+            return f"its label {key}={labels[key]} is not the pods' {key}={value}"
     taint = untolerated(spec.get("nodeTaints") or (), [*pod.tolerations, *(spec.get("tolerations") or ())])
-    return None if taint is None else f"the runtime does not tolerate its taint {taint}"
+    return None if taint is None else f"the pods do not tolerate its taint {taint}"
 
 
 def untolerated(taints: Iterable[Object], tolerations: Sequence[Object]) -> str | None:

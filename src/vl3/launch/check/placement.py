@@ -3,24 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vl3.config.placement import PlacementConfig
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, listed, placement_field
+from vl3.launch.check.needs import JobNeeds, Placements, all_needs
 from vl3.launch.check.nodes import selects
-from vl3.launch.jobs.names import RUNTIME_PREFIX
-
-Placements = Mapping[str, PlacementConfig]
-
-_NODE = "node"
-"""Name of the replicated job and of the container that train."""
-_ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 
 
 def judge_names(placements: Placements, facts: ClusterFacts, findings: Findings) -> None:
     """Judge each pool, queue and priority once; messages name the fields of the recipe that use it."""
-    for pool, stages in _by(placements, "pool"):
-        _judge_runtime(pool, placement_field(stages, "pool"), facts, findings)
+    for needs in all_needs(placements):
+        for pool, stages in _by(needs.placed(placements), "pool"):
+            _judge_pool(pool, needs, placement_field(stages, "pool"), facts, findings)
     for queue, stages in _by(placements, "queue"):
         _judge_queue(queue, placement_field(stages, "queue"), facts, findings)
     for priority, stages in _by(placements, "priority"):
@@ -40,59 +34,41 @@ def _by(placements: Placements, name: str) -> Iterator[tuple[str, list[str]]]:
         yield value, [stage for stage, placement in placements.items() if getattr(placement, name) == value]
 
 
-def pod_template(runtime: Object) -> Mapping[str, Any] | None:
-    """The pod of a runtime's training nodes; None if the runtime has none of that name."""
-    for job in runtime["spec"]["template"]["spec"].get("replicatedJobs") or ():
-        pod = job["template"]["spec"]["template"]["spec"]
-        if job["name"] == _NODE and any(container["name"] == _NODE for container in pod["containers"]):
-            return pod
-    return None
-
-
-def _judge_runtime(pool: str, where: str, facts: ClusterFacts, findings: Findings) -> None:
-    if not facts.is_known(ObjectKind.RUNTIME):
+def _judge_pool(pool: str, needs: JobNeeds, where: str, facts: ClusterFacts, findings: Findings) -> None:
+    if not facts.is_known(needs.kind):
         return
-    name = RUNTIME_PREFIX + pool
-    runtime = facts.known(ObjectKind.RUNTIME).get(name)
-    if runtime is None:
-        pools = [
-            known.removeprefix(RUNTIME_PREFIX) for known in facts.known(ObjectKind.RUNTIME) if RUNTIME_PREFIX in known
-        ]
-        findings.add(
-            ConfigError(
-                f"{where}={pool!r}: the cluster has no ClusterTrainingRuntime {name}. Set one of the pools that have "
-                f"one ({listed(pools)}), or apply a runtime for this pool (manifests/cluster/training-runtimes)."
-            )
-        )
+    name = needs.object_name(pool)
+    found = facts.known(needs.kind).get(name)
+    if found is None:
+        findings.add(_missing_pool(pool, needs, where, facts))
         return
-    if defects := list(_runtime_defects(runtime)):
+    if defects := list(needs.defects(found)):
         findings.add(
             ClusterError(
-                f"ClusterTrainingRuntime {name} does not work for vl3: {'; '.join(defects)}. Apply the one from "
-                "manifests/cluster/training-runtimes again."
+                f"{needs.kind.label} {name} does not work for vl3: {'; '.join(defects)}. Apply the one from "
+                f"{needs.folder} again."
             )
         )
-    _judge_companions(name, runtime, facts, findings)
+    _judge_companions(f"{needs.kind.label} {name}", needs.pod_spec(found), facts, findings)
 
 
-def _runtime_defects(runtime: Object) -> Iterator[str]:
-    spec = runtime["spec"]
-    jobset = spec["template"]["spec"]
-    if "torch" not in (spec.get("mlPolicy") or {}):
-        yield "it has no mlPolicy.torch, so the processes would not find each other"
-    if pod_template(runtime) is None:
-        yield f"it has no replicated job {_NODE!r} with a container {_NODE!r}, in which the training runs"
-    for job in jobset.get("replicatedJobs") or ():
-        labels = job["template"].get("metadata", {}).get("labels", {})
-        if job["name"] == _NODE and labels.get(_ANCESTOR) != "trainer":
-            yield f"its job {_NODE!r} lacks the label {_ANCESTOR}=trainer, so a TrainJob's settings would not reach it"
-    if (ttl := jobset.get("ttlSecondsAfterFinished")) is not None:
-        yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would recreate it and run a finished job twice"
+def _missing_pool(pool: str, needs: JobNeeds, where: str, facts: ClusterFacts) -> ConfigError:
+    if needs.kind.is_namespaced:  # read by name, so that others are not known
+        place, have = f"namespace {facts.namespace}", f"`kubectl get {needs.kind.plural}`"
+    else:
+        names = [name for name in facts.known(needs.kind) if needs.prefix in name]
+        place, have = "the cluster", listed(name.removeprefix(needs.prefix) for name in names)
+    what = "runtime" if needs.kind is ObjectKind.RUNTIME else needs.kind.label
+    return ConfigError(
+        f"{where}={pool!r}: {place} has no {needs.kind.label} {needs.object_name(pool)}. Set one of the pools that "
+        f"have one ({have}), or apply a {what} for this pool ({needs.folder})."
+    )
 
 
-def companions(runtime: Object) -> list[tuple[ObjectKind, str]]:
-    """Objects that the runtime's pods need to start. Secrets are left out: reading them should need no right here."""
-    pod = pod_template(runtime) or {"containers": ()}
+def companions(pod: Mapping[str, Any] | None) -> list[tuple[ObjectKind, str]]:
+    """Objects that pods need to start. Secrets are left out: reading them should need no right here."""
+    if pod is None:
+        return []
     sources = [source for container in pod["containers"] for source in container.get("envFrom") or ()]
     maps = [source["configMapRef"] for source in sources if "configMapRef" in source]
     needed = [(ObjectKind.CONFIG_MAP, item["name"]) for item in maps if not item.get("optional")]
@@ -101,12 +77,12 @@ def companions(runtime: Object) -> list[tuple[ObjectKind, str]]:
     return needed
 
 
-def _judge_companions(name: str, runtime: Object, facts: ClusterFacts, findings: Findings) -> None:
-    for kind, wanted in companions(runtime):
+def _judge_companions(owner: str, pod: Mapping[str, Any] | None, facts: ClusterFacts, findings: Findings) -> None:
+    for kind, wanted in companions(pod):
         if facts.is_known(kind) and wanted not in facts.known(kind):
             findings.add(
                 ClusterError(
-                    f"{kind.label} {wanted} of ClusterTrainingRuntime {name} does not exist in namespace "
+                    f"{kind.label} {wanted} of {owner} does not exist in namespace "
                     f"{facts.namespace}, so its pods could not start. Apply an overlay (it has manifests/base) there."
                 )
             )

@@ -1,13 +1,16 @@
-"""Whether a cluster has what every job needs: APIs, rights, the namespace."""
+"""Whether a cluster has what the jobs need: APIs, rights, the namespace."""
 
 from vl3.errors import ClusterError, ConfigError
-from vl3.launch.check.facts import JOBSET, TRAINER, TRAINJOB_FIELDS, ClusterFacts, ObjectKind
+from vl3.launch.check.facts import KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, ObjectKind
 from vl3.launch.check.findings import Findings, joined
+from vl3.launch.check.needs import STAGE, JobNeeds, Placements, ServedApi, all_needs
 
 
-def judge_platform(facts: ClusterFacts, findings: Findings) -> None:
-    """Judge everything that does not depend on a placement."""
-    _judge_apis(facts, findings)
+def judge_platform(placements: Placements, facts: ClusterFacts, findings: Findings) -> None:
+    """Judge everything that depends on the placements only by the kinds of jobs that they become."""
+    for needs in all_needs(placements):
+        _judge_apis(needs, facts, findings)
+    _judge_kueue(facts, findings)
     _judge_namespace(facts, findings)
     if facts.denied:
         misspelt = "" if facts.is_known(ObjectKind.NAMESPACE) else ", and check the name of the namespace"
@@ -18,11 +21,11 @@ def judge_platform(facts: ClusterFacts, findings: Findings) -> None:
                 f"manifests/base/rbac to it, or use another identity{misspelt}."
             )
         )
-    if facts.refusal is not None:
+    for job, refusal in facts.refusals.items():
         findings.add(
             ClusterError(
-                f"the API server {facts.server} would refuse a TrainJob in namespace {facts.namespace}: "
-                f"{facts.refusal}. {_remedy_of_refusal(facts.refusal)}"
+                f"the API server {facts.server} would refuse a {job} in namespace {facts.namespace}: "
+                f"{refusal}. {_remedy_of_refusal(refusal)}"
             )
         )
     if facts.unreadable:
@@ -41,10 +44,24 @@ def _remedy_of_refusal(refusal: str) -> str:
     return "Check the placement and the versions of manifests/third-party."
 
 
-def _judge_apis(facts: ClusterFacts, findings: Findings) -> None:
-    if not {"trainjobs", "clustertrainingruntimes"} <= facts.apis.get(TRAINER, frozenset()):
-        findings.add(_missing(facts, f"TrainJob and ClusterTrainingRuntime of {TRAINER}", "Kubeflow Trainer", "2.2"))
-    elif facts.trainjob_fields is None:
+_KUEUE_API = ServedApi(
+    version=KUEUE[0],
+    kinds={"localqueues": "LocalQueue", "clusterqueues": "ClusterQueue", "workloads": "Workload"},
+    product="Kueue",
+    product_version="0.17",
+)
+
+
+def _judge_apis(needs: JobNeeds, facts: ClusterFacts, findings: Findings) -> None:
+    for api in needs.apis:
+        if not api.kinds.keys() <= facts.apis.get(api.version, frozenset()):
+            findings.add(_missing(facts, api, needs.without))
+        elif api.version == TRAINER:
+            _judge_fields(facts, findings)
+
+
+def _judge_fields(facts: ClusterFacts, findings: Findings) -> None:
+    if facts.trainjob_fields is None:
         findings.note(f"not checked: {facts.server} publishes no schema of TrainJob, so Trainer may be too old")
     elif lacking := [name for name in TRAINJOB_FIELDS if name not in facts.trainjob_fields]:
         findings.add(
@@ -54,19 +71,19 @@ def _judge_apis(facts: ClusterFacts, findings: Findings) -> None:
                 "including its CRDs (manifests/third-party/trainer)."
             )
         )
-    if "jobsets" not in facts.apis.get(JOBSET, frozenset()):
-        findings.add(_missing(facts, f"JobSet of {JOBSET}", "JobSet", "0.12"))
-    if facts.kueue is None or not {"localqueues", "clusterqueues", "workloads"} <= facts.apis[facts.kueue]:
-        findings.add(
-            _missing(facts, "LocalQueue, ClusterQueue and Workload of kueue.x-k8s.io/v1beta2", "Kueue", "0.17")
-        )
 
 
-def _missing(facts: ClusterFacts, what: str, product: str, version: str) -> ClusterError:
-    folder = product.rpartition(" ")[2].lower()
+def _judge_kueue(facts: ClusterFacts, findings: Findings) -> None:
+    if facts.kueue is None or not _KUEUE_API.kinds.keys() <= facts.apis[facts.kueue]:
+        findings.add(_missing(facts, _KUEUE_API, STAGE.without))
+
+
+def _missing(facts: ClusterFacts, api: ServedApi, without: str) -> ClusterError:
+    folder = api.product.rpartition(" ")[2].lower()
     return ClusterError(
-        f"CRD missing: {facts.server} does not serve {what}, so no stage can be started there. Install {product} "
-        f"{version} or newer (manifests/third-party/{folder}), or use another cluster."
+        f"CRD missing: {facts.server} does not serve {joined(list(api.kinds.values()))} of {api.version}, {without}. "
+        f"Install {api.product} {api.product_version} or newer (manifests/third-party/{folder}), or use another "
+        "cluster."
     )
 
 

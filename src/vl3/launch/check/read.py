@@ -2,30 +2,29 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vl3.config.placement import PlacementConfig
 from vl3.errors import ClusterError
-from vl3.launch.check.facts import JOBSET, KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Object, ObjectKind
-from vl3.launch.check.placement import Placements, companions
+from vl3.launch.check.facts import KUEUE, TRAINER, TRAINJOB_FIELDS, ClusterFacts, Object, ObjectKind
+from vl3.launch.check.needs import STAGE, JobNeeds, Placements, all_needs
+from vl3.launch.check.placement import companions
 from vl3.launch.job import LaunchJob
-from vl3.launch.jobs.names import RUNTIME_PREFIX
 from vl3.launch.kube.client import ApiError, ApiUnreachableError, Client
 from vl3.launch.kube.outages import LostTouchError, raise_refusal
-from vl3.launch.kube.resources import TRAINJOBS, Resource
-from vl3.launch.trainjob.spec import build_trainjob
+from vl3.launch.kube.resources import Resource
 from vl3.system.retry import Pauses, retry
 
 _PAGE = 500
 _RIGHTS = (
-    ("trainer.kubeflow.org", "trainjobs", ("create", "get", "list", "watch", "patch", "delete")),
     ("", "pods", ("list", "watch")),
     ("", "pods/log", ("get",)),
     ("", "events", ("list",)),
     ("kueue.x-k8s.io", "workloads", ("list",)),
 )
-"""Rights that the launcher needs: (group, resource, verbs), as manifests/base/rbac grants them."""
+"""Rights that every launcher needs: (group, resource, verbs), as manifests/base/rbac grants them."""
 _PAUSES = Pauses(first_seconds=0.5, longest_seconds=4.0)
 """Back-off while the server is busy or its storage for a kind is not ready yet."""
 _TRIES = 6
@@ -73,7 +72,8 @@ def _ask(call: Callable[..., dict[str, Any]], *arguments: Any, **query: str) -> 
 
 
 def _read(client: Client, version: str, placements: Placements, *, of_all_nodes: bool) -> ClusterFacts:
-    apis = _served(client)
+    kinds = all_needs(placements)
+    apis = _served(client, kinds)
     reading = _Reading(client, apis)
     reading.read_one(ObjectKind.NAMESPACE, client.namespace)
     has_namespace = client.namespace in reading.objects.get(ObjectKind.NAMESPACE, {client.namespace: {}})
@@ -87,14 +87,17 @@ def _read(client: Client, version: str, placements: Placements, *, of_all_nodes:
         reading.read_all(kind)
     if has_namespace:
         reading.read_all(ObjectKind.LOCAL_QUEUE)
+        _read_templates(reading, placements)
         _read_companions(reading, placements)
     if of_all_nodes:
         reading.read_all(ObjectKind.NODE)
     else:
         _read_nodes(reading, placements)
-    denied = tuple(_denied(client)) if has_namespace else ()
+    denied = tuple(_denied(client, kinds)) if has_namespace else ()
     fields = _trainjob_fields(client) if TRAINER in apis else None
-    may_try = has_namespace and not denied and fields is not None and fields.issuperset(TRAINJOB_FIELDS)
+    tried = kinds if has_namespace and not denied else []
+    if fields is None or not fields.issuperset(TRAINJOB_FIELDS):
+        tried = [needs for needs in tried if needs is not STAGE]
     return ClusterFacts(
         server=client.server,
         version=version,
@@ -102,7 +105,7 @@ def _read(client: Client, version: str, placements: Placements, *, of_all_nodes:
         apis=apis,
         trainjob_fields=fields,
         denied=denied,
-        refusal=_rehearse(client, reading, placements) if may_try else None,
+        refusals=dict(_refusals(client, reading, placements, tried, apis)),
         objects=reading.objects,
         unreadable=reading.unreadable,
     )
@@ -119,10 +122,10 @@ def _document(client: Client, path: str) -> Object | None:
         raise
 
 
-def _served(client: Client) -> dict[str, frozenset[str]]:
+def _served(client: Client, kinds: Sequence[JobNeeds]) -> dict[str, frozenset[str]]:
     """Plural names by `group/version`, for those of the needed APIs that the server has."""
     apis: dict[str, frozenset[str]] = {}
-    for version in (TRAINER, JOBSET, *KUEUE):
+    for version in (*(api.version for needs in kinds for api in needs.apis), *KUEUE):
         found = None if KUEUE[0] in apis else _document(client, f"apis/{version}")
         if found is not None:
             apis[version] = frozenset(resource["name"] for resource in found["resources"])
@@ -139,9 +142,9 @@ def _trainjob_fields(client: Client) -> frozenset[str] | None:
     return None
 
 
-def _denied(client: Client) -> Iterator[str]:
+def _denied(client: Client, kinds: Sequence[JobNeeds]) -> Iterator[str]:
     """The launcher's rights that this identity lacks: `create/patch trainjobs.trainer.kubeflow.org`."""
-    for group, resource, verbs in _RIGHTS:
+    for group, resource, verbs in (*(right for needs in kinds for right in needs.rights), *_RIGHTS):
         name, _, part = resource.partition("/")
         lacking = [verb for verb in verbs if not _is_allowed(client, group, name, part, verb)]
         if lacking:
@@ -168,18 +171,38 @@ def _is_allowed(client: Client, group: str, resource: str, part: str, verb: str)
     return bool(answer["status"]["allowed"])
 
 
-def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> str | None:
-    """Why the server would reject a TrainJob, by a dry run, which passes all its webhooks; None if it accepts."""
-    runtimes, queues = reading.objects.get(ObjectKind.RUNTIME, {}), reading.objects.get(ObjectKind.LOCAL_QUEUE, {})
-    tried = [
-        (stage, placement)
-        for stage, placement in placements.items()
-        if RUNTIME_PREFIX + placement.pool in runtimes and placement.queue in queues
-    ]
-    if not tried:
-        return None
-    stage, placement = tried[0]
-    job = LaunchJob(
+def _refusals(
+    client: Client,
+    reading: "_Reading",
+    placements: Placements,
+    kinds: Sequence[JobNeeds],
+    apis: Mapping[str, frozenset[str]],
+) -> Iterator[tuple[str, str]]:
+    """Kinds of jobs of which the server would reject one, and why."""
+    for needs in kinds:
+        if all(api.version in apis for api in needs.apis):
+            refusal = _rehearse(client, reading, needs, needs.placed(placements))
+            if refusal is not None:
+                yield needs.job, refusal
+
+
+def _rehearse(client: Client, reading: "_Reading", needs: JobNeeds, placements: Placements) -> str | None:
+    """Why the server would reject a job, by a dry run, which passes all its webhooks; None if it accepts."""
+    templates, queues = reading.objects.get(needs.kind, {}), reading.objects.get(ObjectKind.LOCAL_QUEUE, {})
+    for stage, placement in placements.items():
+        template = templates.get(needs.object_name(placement.pool))
+        if template is not None and needs.pod_spec(template) is not None and placement.queue in queues:
+            job = needs.build(_rehearsal(stage, placement), template)
+            try:
+                client.create(needs.resource, job, dryRun="All")
+            except ApiError as error:
+                return error.message
+            return None
+    return None
+
+
+def _rehearsal(stage: str, placement: PlacementConfig) -> LaunchJob:
+    return LaunchJob(
         name="check",
         backend="trainjob",
         run_id=f"check-{secrets.token_hex(8)}",
@@ -193,11 +216,6 @@ def _rehearse(client: Client, reading: "_Reading", placements: Placements) -> st
         failure_path=Path(os.devnull),
         work_uri="",
     )
-    try:
-        client.create(TRAINJOBS, build_trainjob(job, attempt=1), dryRun="All")
-    except ApiError as error:
-        return error.message
-    return None
 
 
 class _Reading:
@@ -253,6 +271,12 @@ class _Reading:
                 return
         self.objects[kind] = self.objects.get(kind, {}) | found
 
+    def read_each(self, wanted: Iterable[tuple[ObjectKind, str]]) -> None:
+        """Read some objects, those that were read before left out."""
+        for kind, name in wanted:
+            if name not in self.objects.get(kind, {}):
+                self.read_one(kind, name)
+
     def _keep_refusal(self, kind: ObjectKind, error: ApiError) -> None:
         if error.status != 403:
             raise error
@@ -265,13 +289,24 @@ class _Reading:
         return Resource(f"apis/{version}" if version else "api/v1", kind.plural, kind.is_namespaced)
 
 
+def _read_templates(reading: _Reading, placements: Placements) -> None:
+    """Read what the pools name in the namespace, each by its name: a launcher may not list it."""
+    for needs in all_needs(placements):
+        if needs.kind.is_namespaced:
+            for name in _template_names(needs, placements):
+                reading.read_one(needs.kind, name)
+
+
 def _read_companions(reading: _Reading, placements: Placements) -> None:
-    """Read the objects that the pods of the placements' runtimes refer to."""
-    runtimes = reading.objects.get(ObjectKind.RUNTIME, {})
-    names = dict.fromkeys(RUNTIME_PREFIX + placement.pool for placement in placements.values())
-    wanted = dict.fromkeys(item for name in names if name in runtimes for item in companions(runtimes[name]))
-    for kind, name in wanted:
-        reading.read_one(kind, name)
+    """Read the objects that the pods of the placements' pools refer to."""
+    for needs in all_needs(placements):
+        found = reading.objects.get(needs.kind, {})
+        for name in _template_names(needs, placements):
+            reading.read_each(companions(needs.pod_spec(found[name])) if name in found else ())
+
+
+def _template_names(needs: JobNeeds, placements: Placements) -> dict[str, None]:
+    return dict.fromkeys(needs.object_name(placement.pool) for placement in needs.placed(placements).values())
 
 
 def _read_nodes(reading: _Reading, placements: Placements) -> None:

@@ -23,6 +23,7 @@ from vl3.launch.jobs.names import (
     job_name,
     pod_labels,
 )
+from vl3.launch.jobs.shared_memory import SHM_MOUNT, shm_volume
 from vl3.launch.kube.objects import CONTAINER, Object
 
 API_VERSION = "ray.io/v1"
@@ -34,6 +35,8 @@ TEMPLATE_PREFIX = "vl3-ray-"
 """A pool's PodTemplate is this and the name of the pool."""
 HEAD_RESOURCES = {"cpu": "250m", "memory": "2Gi"}
 SUBMITTER_RESOURCES = {"cpu": "100m", "memory": "512Mi"}
+_LEAST_STORE_BYTES = 75 * 1024**2
+"""Ray starts with no smaller object store."""
 DASHBOARD_PORT, AGENT_PORT = 8265, 52365
 """Ports at which a head and a worker say that they work."""
 
@@ -133,13 +136,32 @@ def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
                 {
                     "groupName": WORKER,
                     **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), placement.nodes),
-                    "rayStartParams": {"num-cpus": str(placement.processes_per_node)},
-                    "template": pods.of(WORKER, workers, workers, AGENT_PORT),
+                    "rayStartParams": {
+                        "num-cpus": str(placement.processes_per_node),
+                        "object-store-memory": str(_store_bytes(placement)),
+                    },
+                    "template": _with_shm(pods.of(WORKER, workers, workers, AGENT_PORT), placement),
                 }
             ],
         },
         **_deadline(job),
     }
+
+
+def _store_bytes(placement: PlacementConfig) -> int:
+    """Size of a worker's object store, with some room beside it: Ray leaves a /dev/shm that is smaller for /tmp."""
+    return max(_LEAST_STORE_BYTES, int(0.9 * placement.shm_gib * 1024**3))
+
+
+def _with_shm(pod: Object, placement: PlacementConfig) -> Object:
+    """The pod with a /dev/shm of the placement's size, in place of the template's if it has one."""
+    container = next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
+    path, name = SHM_MOUNT["mountPath"], SHM_MOUNT["name"]
+    mounts = [one for one in container.get("volumeMounts") or () if one["mountPath"] != path]
+    container["volumeMounts"] = [*mounts, dict(SHM_MOUNT)]
+    volumes = [one for one in pod["spec"].get("volumes") or () if one["name"] != name]
+    pod["spec"]["volumes"] = [*volumes, shm_volume(placement)]
+    return pod
 
 
 def _deadline(job: LaunchJob) -> dict[str, int]:
@@ -159,6 +181,7 @@ def _digest(job: LaunchJob, placement: PlacementConfig, document: str) -> str:
         "processes": placement.processes_per_node,
         "cpus": placement.cpus_per_node,
         "memory": placement.memory_gib,
+        "shm": placement.shm_gib,
         "queue": placement.queue,
         "priority": placement.priority,
     }

@@ -6,8 +6,10 @@ and `message` has the entry point's exit code and last lines.
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
+from vl3.config.placement import BUILD
 from vl3.errors import FAMILIES
 from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
@@ -16,6 +18,10 @@ from vl3.launch.kube.objects import Object, condition, name_of, one_line
 
 FAILURE_PREFIX = "vl3-failure "
 """Prefix of the line of the entry point's log that says why it failed, as {"family", "message"}."""
+_OUT_OF_MEMORY = (
+    f"If it was a worker, raise placements.{BUILD}.memory_gib or lower placements.{BUILD}.processes_per_node; if not, "
+    "start the run again: what is made stays."
+)
 _EXIT_CODE = re.compile(r"exit code (\d+)")
 
 
@@ -64,7 +70,8 @@ def why_failed(job: Object, pods: list[Object]) -> AttemptFailure:
         last = one_line(message.strip().rpartition("\n")[2])
         text = f"{where}: its entry point ended with exit code {code.group(1)} ({last})"
         return AttemptFailure(causes.OF_EXIT_CODE.get(int(code.group(1)), causes.CRASH), text)
-    return classify(job, pods)
+    failure = classify(job, pods)
+    return replace(failure, remedy=_OUT_OF_MEMORY) if failure.cause is causes.OUT_OF_MEMORY else failure
 
 
 def _said(message: str) -> tuple[str, str] | None:

@@ -20,6 +20,7 @@ from vl3.launch.jobs.names import (
     job_name,
     pod_labels,
 )
+from vl3.launch.jobs.shared_memory import SHM_MOUNT, shm_volume
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 
@@ -105,13 +106,8 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
     template: dict[str, Any] = {
         "metadata": {"labels": pod_labels(job.run_id, job.stage)},
         "spec": {
-            "volumes": [
-                {
-                    "name": "shm",
-                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{round(placement.shm_gib * 1024)}Mi"},
-                }
-            ],
-            "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],  # noqa: S108
+            "volumes": [shm_volume(placement)],
+            "containers": [{"name": "node", "volumeMounts": [dict(SHM_MOUNT)]}],
         },
     }
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}

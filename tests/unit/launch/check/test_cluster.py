@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from kind.settings import ROOT
+from tests.support.manifests import load
 from vl3.config.overrides import apply_overrides
+from vl3.config.placement import BUILD
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.check.cluster import CheckReport, judge
 from vl3.launch.check.facts import KUEUE, TRAINER, ClusterFacts, ObjectKind
-from vl3.launch.check.placement import Placements
+from vl3.launch.check.needs import Placements
 from vl3.recipes.catalog import get_recipe
 
 RECORDED = json.loads(Path(__file__).with_name("cluster_facts.json").read_text(encoding="utf-8"))
@@ -30,7 +33,7 @@ def facts() -> ClusterFacts:
         apis={version: frozenset(names) for version, names in data["apis"].items()},
         trainjob_fields=frozenset(data["trainjob_fields"]),
         denied=(),
-        refusal=None,
+        refusals={},
         objects={kind: data["objects"][kind.label] for kind in ObjectKind if kind.label in data["objects"]},
         unreadable={},
     )
@@ -134,7 +137,7 @@ def test_a_pool_without_gpus_is_counted_in_cores(facts: ClusterFacts) -> None:
         pytest.param(
             ["placements.video.queue=h200"],
             "placements.video: queue='h200' and pool='cpu' do not match: no flavour of ClusterQueue vl3-h200 suits "
-            "the pods of vl3-torch-cpu. h200: its label vl3.dev/pool=h200 is not the runtime's "
+            "the pods of vl3-torch-cpu. h200: its label vl3.dev/pool=h200 is not the pods' "
             "vl3.dev/pool=cpu. Set the queue of that pool.",
             id="queue of another pool",
         ),
@@ -196,7 +199,7 @@ def test_a_taint_that_the_runtime_does_not_tolerate(facts: ClusterFacts) -> None
     pod = "spec.template.spec.replicatedJobs.0.template.spec.template.spec"
     change(facts, ObjectKind.RUNTIME, "vl3-torch-h200", f"{pod}.tolerations", None)
     problem = only_problem(judge(placed("vl3_2b"), facts))
-    assert "h200: the runtime does not tolerate its taint nvidia.com/gpu=present:NoSchedule." in str(problem)
+    assert "h200: the pods do not tolerate its taint nvidia.com/gpu=present:NoSchedule." in str(problem)
 
 
 def test_no_node_that_big(facts: ClusterFacts) -> None:
@@ -388,6 +391,113 @@ def test_what_is_missing_on_the_platform(facts: ClusterFacts, kind: ObjectKind, 
     assert isinstance(problem, ClusterError)
 
 
+(TEMPLATE,) = load((ROOT / "manifests" / "base" / "ray" / "cpu.yaml").read_text())
+
+
+def with_build(*overrides: str, **changes: Any) -> Placements:
+    """The small recipe with its build on two pods of 0.5 cores and 2.5 GiB."""
+    placements = placed("tiny", *overrides)
+    size = {"nodes": 2, "processes_per_node": 1, "cpus_per_node": 0.5, "memory_gib": 2.5, "shm_gib": 0.5}
+    return {**placements, BUILD: replace(placements["video"], **{**size, **changes})}
+
+
+def with_ray(facts: ClusterFacts, template: dict[str, Any] | None = TEMPLATE) -> ClusterFacts:
+    """The cluster with KubeRay, and the pool's template if one is given."""
+    found = {} if template is None else {"vl3-ray-cpu": template}
+    apis = {**facts.apis, "ray.io/v1": frozenset({"rayclusters", "rayjobs", "rayservices"})}
+    return replace(facts, apis=apis, objects={**facts.objects, ObjectKind.POD_TEMPLATE: found})
+
+
+def test_a_build_that_fits_has_no_problem(facts: ClusterFacts) -> None:
+    report = judge(with_build(), with_ray(facts))
+    assert (report.problems, report.notes) == ([], [])
+    row = report.rows[-1]
+    assert (row.stage, row.pool, row.pods, row.quota, row.nodes) == (
+        "build",
+        "cpu",
+        "2 x 0.5 cores",
+        "1.35 of 4 cores",
+        "1",
+    )
+
+
+def test_a_build_needs_no_runtime_and_no_trainer(facts: ClusterFacts) -> None:
+    apis = {version: names for version, names in facts.apis.items() if version.startswith("kueue")}
+    objects = {kind: found for kind, found in facts.objects.items() if kind is not ObjectKind.RUNTIME}
+    bare = with_ray(replace(facts, apis=apis, objects=objects, trainjob_fields=None))
+    assert judge({BUILD: with_build()[BUILD]}, bare).problems == []
+
+
+def test_without_kuberay_the_crd_is_named(facts: ClusterFacts) -> None:
+    problem = only_problem(judge(with_build(), facts))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == (
+        f"CRD missing: {SERVER} does not serve RayJob of ray.io/v1, so placements.build, without which a step builds "
+        "the dataset itself, cannot be met there. Install KubeRay 1.5 or newer (manifests/third-party/kuberay), or "
+        "use another cluster."
+    )
+    assert judge(placed(), facts).problems == [], "a recipe without a build does not need it"
+
+
+def test_a_pool_without_a_template_for_the_build(facts: ClusterFacts) -> None:
+    problem = only_problem(judge(with_build(), with_ray(facts, None)))
+    assert isinstance(problem, ConfigError)
+    assert str(problem) == (
+        "placements.build.pool='cpu': namespace vl3 has no PodTemplate vl3-ray-cpu. Set one of the pools that have one "
+        "(`kubectl get podtemplates`), or apply a PodTemplate for this pool (manifests/base/ray)."
+    )
+
+
+@pytest.mark.parametrize("template", [{}, {"template": {"spec": {"containers": [{"name": "main"}]}}}])
+def test_a_template_without_the_container(facts: ClusterFacts, template: dict[str, Any]) -> None:
+    problem = only_problem(judge(with_build(), with_ray(facts, template)))
+    assert isinstance(problem, ClusterError)
+    assert str(problem) == (
+        "PodTemplate vl3-ray-cpu does not work for vl3: it has no container 'node', in which Ray runs. Apply the one "
+        "from manifests/base/ray again."
+    )
+
+
+def test_what_the_pods_of_a_template_lack(facts: ClusterFacts) -> None:
+    remove(facts, ObjectKind.SERVICE_ACCOUNT, "vl3-trainer")
+    problem = only_problem(judge({BUILD: with_build()[BUILD]}, with_ray(facts)))
+    assert str(problem).startswith("ServiceAccount vl3-trainer of PodTemplate vl3-ray-cpu does not exist in namespace")
+
+
+def test_head_and_submitter_count_against_the_quota(facts: ClusterFacts) -> None:
+    report = judge(with_build(nodes=3, cpus_per_node=1.25), with_ray(facts))
+    assert str(only_problem(report)) == (
+        "placements.build requests more from ClusterQueue vl3-cpu than it can ever give: 4.1 cores (3 pods of 1.25 "
+        "cores and 0.35 cores of head and submitter, can have 4 cores at most). The job would wait forever. Lower "
+        "placements.build.nodes or the requests per node, set a larger queue, or have the quota of flavour cpu raised."
+    )
+    assert report.rows[-1].quota == "4.1 of 4 cores"
+
+
+def test_a_build_like_a_stage_is_judged_by_itself(facts: ClusterFacts) -> None:
+    """Equal placements become different jobs: what is wrong with one pool's template does not concern the stage."""
+    placements = placed()
+    report = judge({**placements, BUILD: placements["video"]}, with_ray(facts, None))
+    assert str(only_problem(report)).startswith("placements.build.pool='cpu': namespace vl3 has no PodTemplate")
+    assert [(row.stage, row.quota) for row in report.rows][-2:] == [("video", "1.2 of 4 cores"), ("build", "?")]
+
+
+def test_a_build_that_borrows_loses_nothing_that_is_made(facts: ClusterFacts) -> None:
+    resources = [{"name": "cpu", "nominalQuota": "1300m"}, {"name": "memory", "nominalQuota": "16Gi"}]
+    lent = copy.deepcopy(facts.objects[ObjectKind.CLUSTER_QUEUE]["vl3-cpu"])
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-cpu", QUOTA, resources)
+    facts.objects[ObjectKind.CLUSTER_QUEUE]["other"] = lent  # type: ignore[index]
+    assert judge(with_build(), with_ray(facts)).notes == [
+        "placements.build fits only by borrowing 0.05 cores of 1.35 in cohort vl3: the owner may reclaim it, and the "
+        "build then makes the units that are missing"
+    ]
+
+
+def test_a_rayjob_that_would_be_refused_is_named(facts: ClusterFacts) -> None:
+    report = judge(with_build(), replace(with_ray(facts), refusals={"RayJob": "spec is wrong"}))
+    assert "would refuse a RayJob in namespace vl3: spec is wrong. Check the placement" in str(only_problem(report))
+
+
 def test_a_missing_namespace_is_the_callers_problem(facts: ClusterFacts) -> None:
     objects = {kind: found for kind, found in facts.objects.items() if not kind.is_namespaced}
     problem = only_problem(judge(placed(), replace(facts, namespace="nowhere", objects=objects)))
@@ -467,7 +577,7 @@ def test_missing_rights_are_one_message(facts: ClusterFacts) -> None:
     ],
 )
 def test_a_job_that_would_be_refused(facts: ClusterFacts, refusal: str, remedy: str) -> None:
-    problem = only_problem(judge(placed(), replace(facts, refusal=refusal)))
+    problem = only_problem(judge(placed(), replace(facts, refusals={"TrainJob": refusal})))
     assert isinstance(problem, ClusterError)
     assert str(problem) == f"the API server {SERVER} would refuse a TrainJob in namespace vl3: {refusal}. {remedy}"
 

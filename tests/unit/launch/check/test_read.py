@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from kind.settings import ROOT
+from tests.support.manifests import load
+from vl3.config.placement import BUILD
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check import read as reading
 from vl3.launch.check.facts import ObjectKind
-from vl3.launch.check.placement import Placements
+from vl3.launch.check.needs import Placements
 from vl3.launch.check.read import read_facts
 from vl3.launch.kube.client import ApiError, ApiUnreachableError
 from vl3.launch.kube.resources import Resource
@@ -19,6 +22,9 @@ from vl3.system.retry import Pauses
 
 RECORDED = json.loads(Path(__file__).with_name("cluster_facts.json").read_text(encoding="utf-8"))
 BY_PLURAL = {kind.plural: RECORDED["objects"].get(kind.label, {}) for kind in ObjectKind}
+
+SERVED_GROUPS = ("apis/trainer.kubeflow.org", "apis/jobset.x-k8s.io", "apis/ray.io", "apis/kueue.x-k8s.io")
+(TEMPLATE,) = load((ROOT / "manifests" / "base" / "ray" / "cpu.yaml").read_text())
 
 
 class RecordedClient:
@@ -38,7 +44,7 @@ class RecordedClient:
 
     def list(self, resource: Resource, **query: str) -> dict[str, Any]:
         self._note(resource, query.get("labelSelector", ""))
-        if resource.api in ("apis/trainer.kubeflow.org", "apis/jobset.x-k8s.io", "apis/kueue.x-k8s.io"):
+        if resource.api in SERVED_GROUPS:
             version = f"{resource.api.removeprefix('apis/')}/{resource.plural}"
             if version not in RECORDED["apis"]:
                 raise refusal(404, resource.plural)
@@ -67,11 +73,11 @@ class RecordedClient:
         return BY_PLURAL[resource.plural][name]
 
     def create(self, resource: Resource, body: dict[str, Any], **query: str) -> dict[str, Any]:
-        if resource.plural == "trainjobs":
+        if resource.plural in ("trainjobs", "rayjobs"):
             assert query == {"dryRun": "All"}
             self.rehearsed.append(body)
-            if "trainjobs" in self.refused:
-                raise refusal(self.refused["trainjobs"], "trainjobs")
+            if resource.plural in self.refused:
+                raise refusal(self.refused[resource.plural], resource.plural)
             return body
         asked = body["spec"]["resourceAttributes"]
         assert asked["namespace"] == "vl3"
@@ -111,7 +117,7 @@ def test_all_facts_are_read_and_no_secret(client: RecordedClient, placements: Pl
     facts = read(client, placements)
     assert facts.unreadable == {}
     assert facts.denied == ()
-    assert set(facts.objects) == set(ObjectKind)
+    assert set(facts.objects) == set(ObjectKind) - {ObjectKind.POD_TEMPLATE}
     assert facts.trainjob_fields == frozenset(RECORDED["trainjob_fields"])
     assert set(facts.apis) == set(RECORDED["apis"])
     assert not any("secret" in asked for asked in client.asked)
@@ -169,7 +175,7 @@ def test_a_busy_server_is_asked_again(
 
 
 def test_one_job_is_rehearsed_and_nothing_made(client: RecordedClient, placements: Placements) -> None:
-    assert read(client, placements).refusal is None
+    assert read(client, placements).refusals == {}
     (job,) = client.rehearsed
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cpu"
     assert job["spec"]["runtimeRef"]["name"] == "vl3-torch-cpu"
@@ -177,7 +183,56 @@ def test_one_job_is_rehearsed_and_nothing_made(client: RecordedClient, placement
 
 def test_why_a_job_would_be_refused_is_kept(client: RecordedClient, placements: Placements) -> None:
     client.refused = {"trainjobs": 500}
-    assert read(client, placements).refusal == "trainjobs: no"
+    assert read(client, placements).refusals == {"TrainJob": "trainjobs: no"}
+
+
+@pytest.fixture
+def with_build(placements: Placements) -> Placements:
+    return {**placements, BUILD: placements["video"]}
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster has KubeRay and the pool's template."""
+    monkeypatch.setitem(RECORDED["apis"], "ray.io/v1", ["rayjobs"])
+    monkeypatch.setitem(BY_PLURAL, "podtemplates", {"vl3-ray-cpu": TEMPLATE})
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_build_is_asked_for_and_rehearsed_by_its_own_kind(client: RecordedClient, with_build: Placements) -> None:
+    facts = read(client, with_build)
+    assert (facts.denied, facts.unreadable, facts.refusals) == ((), {}, {})
+    assert facts.apis["ray.io/v1"] == {"rayjobs"}
+    assert set(facts.objects[ObjectKind.POD_TEMPLATE]) == {"vl3-ray-cpu"}
+    assert "podtemplates vl3-ray-cpu" in client.asked, "by its name: a launcher may not list them"
+    assert [job["kind"] for job in client.rehearsed] == ["TrainJob", "RayJob"]
+    assert client.rehearsed[1]["spec"]["suspend"] is True
+
+
+def test_nothing_of_ray_is_asked_for_without_a_build(client: RecordedClient, placements: Placements) -> None:
+    client.denied = {("get", "podtemplates"), ("create", "rayjobs")}
+    facts = read(client, placements)
+    assert facts.denied == ()
+    assert not any("podtemplates" in asked or asked == "v1" for asked in client.asked)
+
+
+@pytest.mark.usefixtures("ray")
+def test_rights_of_a_build_are_collected(client: RecordedClient, with_build: Placements) -> None:
+    client.denied = {("create", "rayjobs"), ("get", "podtemplates")}
+    assert read(client, with_build).denied == ("create rayjobs.ray.io", "get podtemplates")
+    assert client.rehearsed == []
+
+
+@pytest.mark.usefixtures("ray")
+def test_each_kind_of_job_may_be_refused_by_itself(client: RecordedClient, with_build: Placements) -> None:
+    client.refused = {"rayjobs": 500}
+    assert read(client, with_build).refusals == {"RayJob": "rayjobs: no"}
+
+
+def test_no_rayjob_is_rehearsed_where_none_can_be(client: RecordedClient, with_build: Placements) -> None:
+    facts = read(client, with_build)
+    assert facts.objects[ObjectKind.POD_TEMPLATE] == {}
+    assert [job["kind"] for job in client.rehearsed] == ["TrainJob"]
 
 
 @pytest.mark.parametrize("lack", ["rights", "queue"])
@@ -186,7 +241,7 @@ def test_nothing_is_rehearsed_that_is_known_to_fail(client: RecordedClient, plac
         client.denied = {("create", "trainjobs")}
     else:
         placements = {stage: replace(placement, queue="gone") for stage, placement in placements.items()}
-    assert read(client, placements).refusal is None
+    assert read(client, placements).refusals == {}
     assert client.rehearsed == []
 
 

@@ -185,5 +185,5 @@ def test_the_snapshots_judge_tells_it_and_a_steps_own_check_does_not(bare_facts:
 def bare_facts() -> ClusterFacts:
     return ClusterFacts(
         server="https://10.0.0.1:6443", version="v1.36.3", namespace="vl3", apis={}, trainjob_fields=None, denied=(),
-        refusal=None, objects={}, unreadable={},
+        refusals={}, objects={}, unreadable={},
     )  # fmt: skip

@@ -36,7 +36,7 @@ def judged(pods: StepPodsConfig, *nodes: dict[str, Any]) -> tuple[Findings, list
         apis={},
         trainjob_fields=None,
         denied=(),
-        refusal=None,
+        refusals={},
         objects={ObjectKind.NODE: {one["metadata"]["name"]: one for one in nodes}} if nodes else {},
         unreadable={},
     )

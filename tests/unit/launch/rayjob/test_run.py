@@ -96,14 +96,16 @@ def test_a_build_is_followed_by_the_log_of_the_pod_that_hands_it_in(
 
     def tell(event: dict[str, Any]) -> None:
         events.append(event)
-        if event["type"] == "progress":
+        if {"progress", "running"} <= {one.get("state", one["type"]) for one in events}:
             seen.set()
 
     play(part)
     result = launch_rayjob(job, tell, limits=limits, client=client)
     assert result.attempts == 1
     assert [event["done"] for event in events if event["type"] == "progress"] == [3]
-    assert [event["state"] for event in events if event["type"] == "state"][-2:] == ["running", "complete"]
+    states = [event["state"] for event in events if event["type"] == "state"]
+    assert "running" in states
+    assert states[-1] == "complete", "whether its pods are seen to go before its end is a matter of timing"
     assert "4 of 4 pods run" in [change.text for change in result.states]
     assert server.names("rayjobs") == ["vl3-4e65d3fbe8-build-1"], "kept until the run ends"
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_sizes_and_roles(job: LaunchJob) -> None:
     manifest = build_rayjob(job, template=TEMPLATE, attempt=1)
     (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert {group[name] for name in ("replicas", "minReplicas", "maxReplicas")} == {3}
-    assert group["rayStartParams"] == {"num-cpus": "2"}
+    assert group["rayStartParams"] == {"num-cpus": "2", "object-store-memory": str(int(0.9 * 1024**3))}
     assert manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     for role, pod in pods_of(manifest).items():
         labels = pod["metadata"]["labels"]
@@ -68,6 +69,24 @@ def test_sizes_and_roles(job: LaunchJob) -> None:
         assert ("readinessProbe" in container) == (role != "submitter")
     (worker,) = group["template"]["spec"]["containers"]
     assert worker["resources"]["requests"] == worker["resources"]["limits"] == {"cpu": "2500m", "memory": "4096Mi"}
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, {"template": {"spec": {"containers": [{"name": "node"}]}}}])
+def test_workers_have_shared_memory_of_the_placements_size(job: LaunchJob, template: dict[str, Any]) -> None:
+    changed = replace(job, placement=replace(job.placement, shm_gib=1.5))  # type: ignore[type-var]
+    worker = pods_of(build_rayjob(changed, template=template, attempt=1))["worker"]["spec"]
+    assert [volume["emptyDir"] for volume in worker["volumes"] if volume["name"] == "shm"] == [
+        {"medium": "Memory", "sizeLimit": "1536Mi"}
+    ]
+    mounts = worker["containers"][0]["volumeMounts"]
+    assert [mount["name"] for mount in mounts if mount["mountPath"] == "/dev/shm"] == ["shm"]
+    assert digest_of(changed) != digest_of(job)
+
+
+def test_rays_store_is_never_smaller_than_ray_starts_with(job: LaunchJob) -> None:
+    tiny = replace(job, placement=replace(job.placement, shm_gib=0.01))  # type: ignore[type-var]
+    (group,) = build_rayjob(tiny, template=TEMPLATE, attempt=1)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["object-store-memory"] == "78643200"
 
 
 def test_every_pod_is_restricted(job: LaunchJob) -> None:

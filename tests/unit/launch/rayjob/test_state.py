@@ -100,6 +100,9 @@ def test_a_lost_head_is_looked_for_in_the_pods() -> None:
     }
     failure = why_failed(as_conditions(job), [head])
     assert (failure.cause.name, failure.pod) == ("out_of_memory", "j-head")
+    error = str(failure.error("build-data", "build", attempts=1))
+    assert "raise placements.build.memory_gib or lower placements.build.processes_per_node" in error
+    assert "stages." not in error
 
 
 def test_driver_and_launcher_agree_on_the_line() -> None:
