@@ -73,6 +73,9 @@ class Profile:
     def add(self, frame: "pd.DataFrame") -> None:
         """Count some rows of the table of samples.
 
+        Sources and bins are counted at once, as numbers source * bins + bin: with 3 bins, two rows of source 0 in bin 2
+        and one of source 1 in bin 0 are the numbers 2, 2, 3, counted [0 0 2 | 1 0 0], a line for each source.
+
         Raises:
             DataError: there are more than MAX_SOURCES sources.
         """

@@ -106,6 +106,7 @@ def merge_parts(
     Raises:
         StorageError: a part is missing or damaged, or the disk is full.
     """
+    # Twice over the parts: what repeats an id and what is held out is known only when all rows were seen.
     first = _Columns()
     for table in _tables(units, work):
         first.add(table)
@@ -157,7 +158,11 @@ class _Columns:
         return np.concatenate(self._ids)
 
     def group(self, repeated: "dict[int, str]") -> tuple[Groups, np.ndarray]:
-        """The groups of the usable rows that are not repeated, and for each row its place among them, or -1."""
+        """The groups of the usable rows that are not repeated, and for each row its place among them, or -1.
+
+        Four rows with 1, 0 (refused), 2 and 1 contents, of which the last repeats an id: counts become 1 0 2 0, the
+        digests of two rows stay, which start at 0 and 1, and the places are 0 -1 1 -1.
+        """
         counts, digests = np.concatenate(self._counts), np.concatenate(self._digests)
         self._counts, self._digests = [], []
         if repeated:

@@ -167,6 +167,9 @@ class VideoSource:
     ) -> FramePlan:
         """Choose the frames: `fps` per second from start to end (`choose_frames`), or `max_frames` if that is fewer.
 
+        A slot is a frame's time in units of 1 / fps. At 2 fps from 10 s on, frames at 10.0, 10.2 and 10.5 s are in the
+        slots 0, 0 and 1, and what is given out are the times 10.0 and 10.5 s.
+
         Raises:
             SampleProblem: there is no frame between start and end.
         """
