@@ -72,11 +72,16 @@ def run_units(
 class _Maker:
     """An actor: makes units one after the other in a process of its own."""
 
-    def __init__(self, setup: BuildSetup, sample_timeout_seconds: float) -> None:
-        self._pool = BuildPool(setup, workers=1, sample_timeout_seconds=sample_timeout_seconds)
+    def __init__(self) -> None:
+        self._pool: BuildPool | None = None
 
-    def make(self, unit: Unit) -> tuple[str, str] | None:
-        """Make a unit; returns family and text of the error that ended the build."""
+    def make(self, setup: BuildSetup, unit: Unit) -> tuple[str, str] | None:
+        """Make a unit; returns family and text of the error that ended the build.
+
+        The setup, the same each time, comes with the unit: an actor that starts elsewhere has lost its own.
+        """
+        if self._pool is None:
+            self._pool = BuildPool(setup, workers=1, sample_timeout_seconds=SAMPLE_TIMEOUT_SECONDS)
         try:
             self._pool.run([unit])
         except Vl3Error as error:
@@ -85,7 +90,8 @@ class _Maker:
 
     def stop(self) -> None:
         """End the process."""
-        self._pool.__exit__()
+        if self._pool is not None:
+            self._pool.__exit__()
 
 
 def _run_on_ray(
@@ -122,13 +128,13 @@ def _deal(ray: Any, units: Sequence[Unit], setup: BuildSetup, workers: int, on_s
     """Give each actor one unit at a time. An actor whose machine is lost starts elsewhere, with its unit."""
     actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=MAX_RETRIES)(_Maker)
     shared = ray.put(setup)
-    actors = [actor_class.remote(shared, SAMPLE_TIMEOUT_SECONDS) for _ in range(min(workers, len(units)))]
+    actors = [actor_class.remote() for _ in range(min(workers, len(units)))]
     waiting, running, done = deque(units), {}, 0
 
     def hand_out(actor: Any) -> None:
         if waiting:
             unit = waiting.popleft()
-            running[actor.make.remote(unit)] = (actor, unit)
+            running[actor.make.remote(shared, unit)] = (actor, unit)
 
     for actor in actors:
         hand_out(actor)
