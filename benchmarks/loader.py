@@ -1,6 +1,6 @@
 """The loader of a training process against a bare loop that decodes the same samples; from disk and from an S3 server.
 
-`python -m benchmarks.loader [--copies 16] [--rounds 3] [--processes 2]`; needs ../shared/media and SeaweedFS's binary.
+`python -m benchmarks.loader [--copies 24] [--rounds 3] [--processes 2]`; needs ../shared/media and SeaweedFS's binary.
 The bare loop is as many processes that take one sample after the other, read it from disk, check its digest, prepare it
 and drop it: nothing is packed, shared or ordered. Loops and loaders run in turns, each from the start of its processes
 to the last sample. A hanging sample and a consumer that is slower than the decoders are tried with the same samples.
@@ -81,7 +81,8 @@ def make_dataset(folder: Path, copies: int) -> StagePlan:
     build_dataset(folder / "data", folder / "set", config=CONFIG, tokenizer=tokenizer, prune=keep_mask, workers=2)
     (folder / "plan").mkdir()
     limits = {"max_length_tokens": CONFIG.max_length_tokens, "max_row_visual_tokens": CONFIG.max_row_visual_tokens}
-    mixture = {"scene_image": 7.0, "general_video": 6.0}  # as many as there are files of each
+    clips = sum("video" in line for line in lines)
+    mixture = {"scene_image": float(len(lines) - clips), "general_video": float(clips)}  # every sample once
     request = make_request(mixture=mixture, seed=0, steps=None, epochs=1.0, packs_per_step=1, **limits)
     plan_stage([folder / "set"], folder / "plan", request)
     return StagePlan(folder / "plan")
@@ -199,6 +200,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             )
     whole = run_loader(folder, plan, disk, processes)
     hung = run_loader(folder, plan, disk, processes, prune=hang_on_dark, deadline_seconds=DEADLINE_SECONDS)
+    assert len(hung.bad) == 1, "the dark video is drawn, and nothing else is lost"
     pause = whole.seconds / count / CONSUMER_SHARE
     slow = run_loader(folder, plan, disk, processes, seconds_a_sample=pause)
     os.close(alive)
@@ -246,7 +248,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
 def main() -> int:
     """Measure, and write benchmarks/results/loader.json."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--copies", type=int, default=16)
+    parser.add_argument("--copies", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--note", action="append", default=[], help="said below the result, such as the machine's load")

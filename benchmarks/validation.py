@@ -117,7 +117,7 @@ def main() -> None:
             "Synthetic rows like those of stage 4 (benchmarks/synthetic_index.py) with every fact that a build writes, "
             "one in a thousand held out; every row is judged by Great Expectations, on one core. The import of Great "
             "Expectations is not in the times, and is in the memory.",
-            "Other programs ran on the machine: CPU seconds are the work, wall seconds what was waited.",
+            "CPU seconds are the work, wall seconds what was waited.",
         ),
         libraries=("great-expectations", "pandas", "pyarrow"),
     )

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,13 @@ def hang_on_dark(frames_FHWC: np.ndarray, **limits):
 def fill_memory_on_dark(frames_FHWC: np.ndarray, **limits):
     if frames_FHWC.mean() < DARK_LEVEL:
         np.ones(3 << 30, dtype=np.uint8)
+    return keep_all(frames_FHWC, **limits)
+
+
+def count(frames_FHWC: np.ndarray, **limits):
+    """Add a byte to the file that the environment names."""
+    with Path(os.environ["PRUNER_CALLS"]).open("ab") as file:
+        file.write(b".")
     return keep_all(frames_FHWC, **limits)
 
 

@@ -52,9 +52,6 @@ with lean_imports():
 
 log = logging.getLogger("vl3.training")
 
-PREFETCH_STEPS = 4
-"""Number of steps that the loader prepares ahead."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rank:
@@ -253,7 +250,6 @@ class StageRun:
             rank=self.rank.rank,
             world_size=self.rank.world_size,
             start_step=self.start,
-            prefetch=PREFETCH_STEPS,
             allocate=allocator(training_device()),
         )
 

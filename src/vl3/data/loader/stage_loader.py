@@ -28,8 +28,12 @@ from vl3.system.cores import usable_cores
 from vl3.system.files import storage_errors
 
 _MAX_DEFAULT_PROCESSES = 16
+_STEPS_AHEAD = 2
+"""Steps that are always prepared ahead, whatever they hold."""
+_SAMPLES_AHEAD = 16
+"""Samples for each process that wait to be taken: a step of a rank may be two samples, and one of them a long video."""
 _MAX_HELD_BYTES = 1 << 30
-"""Pixels of unfinished steps: beyond it, the processes pause while one of them is slow or hangs."""
+"""Pixels that are prepared and not taken: beyond it, the processes pause."""
 
 
 def default_processes(ranks_of_machine: int) -> int:
@@ -76,7 +80,6 @@ class StageLoader:
         rank: int,
         world_size: int,
         start_step: int = 0,
-        prefetch: int = 2,
         allocate: Allocator = np.empty,
     ) -> None:
         """Start preparing at `start_step`.
@@ -90,16 +93,16 @@ class StageLoader:
             rank: number of this process, 0 to `world_size - 1`.
             world_size: number of processes of the stage.
             start_step: first step to yield; nothing is read for the steps before it.
-            prefetch: number of finished steps that wait to be taken.
             allocate: makes the arrays of the pixels.
         """
         self._plan, self._setup, self.ledger = plan, setup, ledger
         self._processes, self._timeout_seconds = processes, timeout_seconds
-        self._rank, self._world_size, self._prefetch, self._allocate = rank, world_size, prefetch, allocate
+        self._rank, self._world_size, self._allocate = rank, world_size, allocate
         self._next_step, self._next_job = start_step, 0
         self._steps: deque[_OpenStep] = deque()
         self._places: dict[int, tuple[_OpenStep, int, int]] = {}
-        self._held_bytes = 0
+        self._prepared_bytes = self._finished_samples = 0
+        self._taken_bytes = self._taken_samples = 0
         self._known_bad: set[tuple[int, int]] = set()
         self._finished: queue.SimpleQueue[StepRows | BaseException] = queue.SimpleQueue()
         self._left = plan.steps - start_step
@@ -127,6 +130,8 @@ class StageLoader:
             if isinstance(finished, BaseException):
                 raise finished
             self._left -= 1
+            self._taken_bytes += _num_bytes(finished)
+            self._taken_samples += _num_samples(finished)
             os.eventfd_write(self._wake, 1)
             yield finished
 
@@ -154,10 +159,10 @@ class StageLoader:
             self._finished.put(error)
 
     def _submit(self, pool: DecoderPool) -> None:
-        """Begin steps until enough are finished or on their way, and the processes have enough to do."""
-        while self._next_step < self._plan.steps and self._finished.qsize() < self._prefetch:
-            is_ahead = len(self._steps) + self._finished.qsize() >= self._prefetch
-            if is_ahead and (pool.waiting >= pool.room or self._held_bytes >= _MAX_HELD_BYTES):
+        """Begin steps until enough samples are finished, or the processes have enough to do."""
+        while self._next_step < self._plan.steps:
+            is_ahead = len(self._steps) + self._finished.qsize() >= _STEPS_AHEAD
+            if is_ahead and (pool.waiting >= pool.room or self._has_enough()):
                 return
             opened = _OpenStep(step=self._next_step)
             self._steps.append(opened)
@@ -165,6 +170,11 @@ class StageLoader:
                 self._open(opened, pack, pool)
             self._next_step += 1
             self._deliver()
+
+    def _has_enough(self) -> bool:
+        samples = self._finished_samples - self._taken_samples
+        held_bytes = self._prepared_bytes - self._taken_bytes
+        return samples >= _SAMPLES_AHEAD * self._processes or held_bytes >= _MAX_HELD_BYTES
 
     def _open(self, opened: _OpenStep, pack: Pack, pool: DecoderPool) -> None:
         wanted = [place for place, sample in enumerate(pack.samples) if not self._is_bad(sample)]
@@ -187,7 +197,7 @@ class StageLoader:
         opened.reading += result.reading
         pack.prepared[place] = result.sample
         if result.sample is not None:
-            self._held_bytes += result.sample.pixels_PC.nbytes
+            self._prepared_bytes += result.sample.pixels_PC.nbytes
         else:
             self._known_bad.add((result.job.dataset, result.job.row))
             opened.bad[number, place] = pack.samples[place], result.reason
@@ -205,9 +215,10 @@ class StageLoader:
                 if not self.ledger.has(sample):
                     self.ledger.add(self._bad_sample(sample, done.step, reason))
             rows = [pack.row for pack in done.packs if pack.row is not None]
-            self._held_bytes -= sum(row.pixels_PC.nbytes for row in rows)
             reading = done.reading
-            self._finished.put(StepRows(rows=rows, read_bytes=reading.read_bytes, retries=reading.retries))
+            finished = StepRows(rows=rows, read_bytes=reading.read_bytes, retries=reading.retries)
+            self._finished_samples += _num_samples(finished)
+            self._finished.put(finished)
 
     def _bad_sample(self, sample: PlannedSample, step: int, reason: str) -> BadSample:
         """The entry of a sample; its name is read from the index, since its own bytes may be damaged."""
@@ -215,3 +226,11 @@ class StageLoader:
         with storage_errors(Path(place)), open_range(place) as file:
             names = read_row_from(file, sample.row, ["sample_id", "where"], place=place)
         return BadSample(dataset=sample.dataset, row=sample.row, step=step, reason=reason, **names)
+
+
+def _num_samples(step: StepRows) -> int:
+    return sum(len(row.sample_ids) for row in step.rows)
+
+
+def _num_bytes(step: StepRows) -> int:
+    return sum(row.pixels_PC.nbytes for row in step.rows)

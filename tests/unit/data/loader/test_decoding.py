@@ -13,9 +13,12 @@ import psutil
 import pytest
 
 from tests.support import failing_pruners
+from tests.support.plans import make_request
 from tests.support.processes import is_alive
 from tests.unit.data.loader.conftest import decoders_of, ids_of
 from vl3.data.loader import decoder, pool, stage_loader
+from vl3.data.plan.planner import plan_stage
+from vl3.data.plan.stage_plan import StagePlan
 from vl3.errors import ClusterError, StorageError
 
 TRAINER = """
@@ -107,7 +110,27 @@ def test_the_order_of_rows_does_not_depend_on_the_number_of_processes(make_loade
 def test_the_bound_of_what_is_held_changes_no_row(make_loader, videos, video_plan, monkeypatch):
     whole = ids_of(make_loader(video_plan, videos.as_uri()))
     monkeypatch.setattr(stage_loader, "_MAX_HELD_BYTES", 1)
-    assert ids_of(make_loader(video_plan, videos.as_uri(), processes=2, prefetch=1)) == whole
+    assert ids_of(make_loader(video_plan, videos.as_uri(), processes=2)) == whole
+
+
+@pytest.mark.parametrize(("samples_ahead", "fewest", "most"), [(1, 8, 8), (16, 16, 24)])
+def test_small_steps_are_prepared_further_ahead(
+    make_loader, videos, tmp_path, monkeypatch, samples_ahead, fewest, most
+):
+    calls, plan_folder = tmp_path / "calls", tmp_path / "plan"
+    calls.touch()
+    plan_folder.mkdir()
+    monkeypatch.setenv("PRUNER_CALLS", str(calls))
+    monkeypatch.setattr(stage_loader, "_SAMPLES_AHEAD", samples_ahead)
+    request = make_request(mixture={"general_video": 1.0}, seed=0, steps=20, packs_per_step=1, max_length_tokens=150)
+    plan_stage([videos], plan_folder, request)  # four samples a step
+    with make_loader(StagePlan(plan_folder), videos.as_uri(), prune=failing_pruners.count) as loader:
+        give_up = time.monotonic() + 60.0
+        while calls.stat().st_size < fewest and time.monotonic() < give_up:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        assert fewest <= calls.stat().st_size <= most  # nothing was taken
+        assert sum(len(row.sample_ids) for step in loader for row in step.rows) == 80
 
 
 def test_a_process_that_grows_is_replaced_and_no_sample_is_blamed(make_loader, videos, video_plan, caplog):
@@ -123,7 +146,7 @@ def test_a_process_that_grows_is_replaced_and_no_sample_is_blamed(make_loader, v
 
 def test_an_idle_decoder_that_is_killed_is_replaced(make_loader, videos, video_plan):
     whole = ids_of(make_loader(video_plan, videos.as_uri()))
-    with make_loader(video_plan, videos.as_uri(), prefetch=1) as loader:
+    with make_loader(video_plan, videos.as_uri()) as loader:
         steps = iter(loader)
         rows = [[row.sample_ids for row in next(steps).rows]]
         time.sleep(0.5)  # it has nothing to do
