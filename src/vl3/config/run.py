@@ -180,6 +180,11 @@ class RunConfig:
             raise ConfigError(
                 f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."
             )
+        if BUILD in self.placements and self.placements[BUILD].gpus_per_node:
+            raise ConfigError(
+                f"placements.{BUILD}.gpus_per_node={self.placements[BUILD].gpus_per_node}: the build decodes on CPUs, "
+                f"so GPUs would be idle. Set placements.{BUILD}.gpus_per_node=0 and a pool without GPUs."
+            )
         for stage in self.stages:
             validate_stage(self, stage)
 

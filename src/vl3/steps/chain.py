@@ -21,6 +21,8 @@ BASES_FILE = "bases.json"
 """File of the start artifact: the digest of each base. The language base's tokenizer.json is beside it."""
 MODEL = "model"
 """Kind of the start artifact of a run that starts from a whole model, or evaluates it: the model, imported."""
+PLAN = "plan"
+"""Name of the input with the plan of a stage's steps."""
 SOURCE = "source"
 """Name of the origin of an imported model: where it came from."""
 _MAX_STAGES = 100
@@ -64,24 +66,34 @@ def trained_stages(checkpoint: Reference, artifacts_uri: str) -> list[TrainedSta
                 "the stages before it cannot be found. Train it with this version of vl3."
             )
         stages.append(TrainedStage(name=name, checkpoint=reference))
-        reference = _parent(reference, origin, artifacts_uri)
+        is_first = origin["kind"] != "checkpoint"  # it was trained from bases or from an imported model
+        reference = None if is_first else _found(origin, reference, artifacts_uri)
     return stages[::-1]
 
 
-def _parent(child: Reference, origin: Origin, artifacts_uri: str) -> Reference | None:
-    """The previous checkpoint, or None if a checkpoint was trained from bases or from an imported model."""
-    if origin["kind"] != "checkpoint":
-        return None
+def plan_of(checkpoint: Reference, artifacts_uri: str) -> Reference | None:
+    """The plan that a checkpoint was trained by; None if it names none, as those of earlier versions.
+
+    Raises:
+        StorageError: the plan is missing or is another one.
+    """
+    origin = read_manifest(checkpoint).made_from.get(PLAN)
+    return _found(origin, checkpoint, artifacts_uri) if origin else None
+
+
+def _found(origin: Origin, child: Reference, artifacts_uri: str) -> Reference:
+    """What a checkpoint was made from."""
     uri = origin["uri"]
     if "://" not in uri:
         try:
             uri = join_uri(artifacts_uri, check_key(uri, child.uri))
         except ConfigError as error:
             raise StorageError(f"{error} The manifest of that checkpoint cannot be trusted.") from error
-    parent = find(uri)
-    if parent is None or parent.sha256 != origin["sha256"]:
+    found = find(uri)
+    if found is None or found.sha256 != origin["sha256"]:
         raise StorageError(
-            f"{uri}: the checkpoint that {child.uri} was trained from is {'gone' if parent is None else 'another one'} "
-            f"(expected sha256 {origin['sha256']}). Run the workflow again: it recreates what is missing."
+            f"{uri}: the {origin['kind']} that {child.uri} was trained from is "
+            f"{'gone' if found is None else 'another one'} (expected sha256 {origin['sha256']}). Run the workflow "
+            "again: it recreates what is missing."
         )
-    return parent
+    return found

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.steps.chain import BASES_FILE, INITIAL, MODEL, SOURCE, TrainedStage
+from vl3.steps.chain import BASES_FILE, INITIAL, MODEL, PLAN, SOURCE, TrainedStage
 from vl3.steps.request import Request
 from vl3.store.artifacts import fetch, read_manifest
 from vl3.store.manifest import Origin
@@ -59,7 +59,10 @@ def lineage(request: Request, stages: list[TrainedStage], promotion: dict[str, A
         family.add(base, stands_for=inputs["start"].sha256)
     last = ""
     for stage in stages:
-        parents = family.of(read_manifest(stage.checkpoint).made_from)
+        origins = read_manifest(stage.checkpoint).made_from
+        parents = family.of(
+            {role: origin for role, origin in origins.items() if role != PLAN}
+        )  # it says how, not of what
         last = family.add({**_checkpoint(stage, promotion), "parents": parents}, stands_for=stage.checkpoint.sha256)
     asked = record_of(inputs["evaluation"]).parts.inputs
     parents = family.known([asked[role] for role in ("checkpoint", "dataset") if role in asked])

@@ -8,7 +8,7 @@ from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.evaluation.document import ITEMS_FILE, read_evaluation, read_items
-from vl3.steps.chain import TrainedStage, trained_stages
+from vl3.steps.chain import TrainedStage, plan_of, trained_stages
 from vl3.steps.lineage import lineage
 from vl3.steps.promote import PROMOTION_FILE
 from vl3.steps.request import Request, Work
@@ -107,9 +107,12 @@ def _run_facts(request: Request, run_record: dict[str, Any], stages: list[Traine
 
 def _one_of_each_task(request: Request, stages: list[TrainedStage]) -> list[Reference]:
     """One output of each task, in the order of the workflow."""
-    inputs, checkpoints = request.inputs, [stage.checkpoint for stage in stages]
+    inputs, of_stages = request.inputs, []
+    for stage in stages:
+        plan = plan_of(stage.checkpoint, request.artifacts_uri)
+        of_stages += [stage.checkpoint] if plan is None else [plan, stage.checkpoint]
     decisions = [inputs["promotion"]] if "promotion" in inputs else []
-    return [inputs["start"], inputs["dataset"], inputs["validation"], *checkpoints, inputs["evaluation"], *decisions]
+    return [inputs["start"], inputs["dataset"], inputs["validation"], *of_stages, inputs["evaluation"], *decisions]
 
 
 def _chain_step(request: Request, record: StepRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
 from vl3.launch.job import LaunchJob
 from vl3.recipes.effective import stage_view
-from vl3.steps.chain import INITIAL, origin_of
+from vl3.steps.chain import INITIAL, PLAN, origin_of
 from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance
@@ -252,7 +252,7 @@ def _stage_job(work: Work) -> StageJob:
         work_uri=work.work_uri,
         output_uri=work.output_uri("checkpoint"),
         created_by=work.created_by,
-        made_from={name: origin_of(request.inputs[name], request.artifacts_uri) for name in (INITIAL, "dataset")},
+        made_from={name: origin_of(request.inputs[name], request.artifacts_uri) for name in (INITIAL, "dataset", PLAN)},
         code_version=work.code_version,
         commit="",
         events_path="",

@@ -225,3 +225,10 @@ def test_adapters_of_a_frozen_language_model_are_refused() -> None:
 def test_adapters_that_could_not_learn_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(LoraConfig(), **changes)
+
+
+def test_a_build_asks_for_no_gpus() -> None:
+    config = get_recipe("vl3_2b")
+    placements = {**config.placements, "build": config.placements["video"]}
+    with pytest.raises(ConfigError, match=r"placements\.build\.gpus_per_node=8: the build decodes on CPUs, so GPUs"):
+        replace(config, placements=placements)

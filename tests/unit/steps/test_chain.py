@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vl3.errors import StorageError
-from vl3.steps.chain import INITIAL, MODEL, origin_of, trained_stages
+from vl3.steps.chain import INITIAL, MODEL, PLAN, origin_of, plan_of, trained_stages
 from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
 
@@ -91,6 +91,23 @@ def test_an_origin_never_leads_out_of_the_artifacts(train: Train, root: str, uri
     forged = train("video", None, forged={"uri": uri, "sha256": "0" * 64, "kind": "checkpoint"})
     with pytest.raises(StorageError, match="The manifest of that checkpoint cannot be trusted"):
         trained_stages(forged, root)
+
+
+def test_the_plan_of_a_checkpoint_is_found_by_its_manifest(root: str, tmp_path: Path) -> None:
+    for name in ("p", "w"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    plan = publish(tmp_path / "p", f"{root}/steps/plan-video/key/plan", kind="plan", created_by={})
+    made_from = {PLAN: origin_of(plan, root)}
+    checkpoint = publish(tmp_path / "w", f"{root}/c", kind="checkpoint", created_by={}, made_from=made_from)
+    assert plan_of(checkpoint, root) == plan
+    (tmp_path / "artifacts/steps/plan-video/key/plan/manifest.json").unlink()
+    with pytest.raises(StorageError, match=r"steps/plan-video/key/plan: the plan that .*/c was trained from is gone"):
+        plan_of(checkpoint, root)
+
+
+def test_a_checkpoint_of_an_earlier_version_names_no_plan(train: Train, root: str) -> None:
+    assert plan_of(train("video", None), root) is None
 
 
 def test_a_chain_that_leads_back_to_itself_ends(train: Train, root: str, tmp_path: Path, monkeypatch) -> None:

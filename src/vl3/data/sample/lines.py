@@ -53,7 +53,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
                     yield line
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} does not exist. A data folder needs annotations/train.jsonl; see docs/data-formats.md."
+            f"{path} does not exist. Check the path; data folders need annotations/train.jsonl (docs/data-formats.md)."
         ) from error
     except LINE_ERRORS as error:
         raise DataError(

@@ -31,7 +31,7 @@ POD_REPLACED = Cause(
     "pod_replaced", ClusterError, "count", "Check what deleted the pod: `kubectl get events`.", "replaced_pod_seconds"
 )
 CRASH = Cause("crash", ClusterError, "progress", "The step's log has the last lines of every pod.")
-CLUSTER = Cause("cluster", ClusterError, "count", "Start the run again: it resumes from its last checkpoint.")
+CLUSTER = Cause("cluster", ClusterError, "count", "Start the run again: it resumes from what it saved last.")
 CONFIG = Cause("config", ConfigError, "never", "")
 DATA = Cause("data", DataError, "never", "")
 STORAGE = Cause("storage", StorageError, "never", "")
@@ -48,7 +48,8 @@ CANNOT_START = Cause(
     "cannot_start",
     ConfigError,
     "never",
-    "Check the image and the command of the ClusterTrainingRuntime; `make images` builds the project's own.",
+    "Check the image and the command of the ClusterTrainingRuntime, or of the RayJob if it is the build; `make images` "
+    "builds the project's own.",
 )
 BAD_CONTAINER = Cause(
     "bad_container",
@@ -112,7 +113,7 @@ QUEUE_TIMEOUT = Cause(
     "never",
     "Start the run again later, raise placements.{stage}.queue_timeout_seconds or set a higher priority.",
 )
-STALLED = Cause("stalled", ClusterError, "progress", "Start the run again: it resumes from its last checkpoint.")
+STALLED = Cause("stalled", ClusterError, "progress", "Start the run again: it resumes from what it saved last.")
 """The job has hung. A lost message or a broken node may be why, so that another attempt may do better."""
 DEADLINE = Cause(
     "deadline", ConfigError, "never", 'Raise the limit or set none: SET="stages.{stage}.timeout_seconds=null".'
@@ -122,7 +123,7 @@ DELETED = Cause(
     "deleted",
     ClusterError,
     "never",
-    "If that was not intended, start the run again: it resumes from its last checkpoint.",
+    "If that was not intended, start the run again: it resumes from what it saved last.",
 )
 UNSUPPORTED = Cause("unsupported", ConfigError, "never", "Check placements.{stage}.pool against the training runtimes.")
 

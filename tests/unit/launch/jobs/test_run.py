@@ -247,7 +247,7 @@ def test_retries_come_to_an_end(make_job: MakeJob, server: ApiServer, cluster: C
         launch(make_job(max_retries=1))
     assert str(caught.value) == (
         f"train-video (attempt 2): pod {SECOND}-node-0-1-abcde (node rank 1, on gpu-1) ended with exit code 4: rank 3 "
-        "did not reach the rendezvous. Start the run again: it resumes from its last checkpoint."
+        "did not reach the rendezvous. Start the run again: it resumes from what it saved last."
     )
     assert server.names("trainjobs") == []
 
