@@ -140,7 +140,7 @@ class ShardReader:
         self._folder = Path(folder)
         index = index or DatasetIndex.read(self._folder)
         names = ("shard", "offset_bytes", "length_bytes", "sha256", "split", "where", "problem")
-        self._columns: dict[str, list[Any]] = {name: index.table.column(name).to_pylist() for name in names}
+        self._table = index.table.select(names)
 
     def read(self, row: int) -> tuple[Record, dict[str, MediaContent]]:
         """The record and the media by path.
@@ -148,19 +148,14 @@ class ShardReader:
         Raises:
             DataError: the line was refused when the dataset was built, or the shard is missing or damaged.
         """
-        shard, where = self._columns["shard"][row], self._columns["where"][row]
-        if shard is None:
+        facts = {name: self._table.column(name)[row].as_py() for name in self._table.column_names}
+        where, split, problem = facts.pop("where"), facts.pop("split"), facts.pop("problem")
+        if facts["shard"] is None:
             raise DataError(
-                f"{where}: the line was refused and has no sample ({self._columns['problem'][row]}). "
-                "Read only rows of DatasetIndex.usable_rows."
+                f"{where}: the line was refused and has no sample ({problem}). Read only rows of "
+                "DatasetIndex.usable_rows."
             )
-        span = ShardSpan(
-            shard=shard,
-            offset_bytes=self._columns["offset_bytes"][row],
-            length_bytes=self._columns["length_bytes"][row],
-            sha256=self._columns["sha256"][row],
-        )
-        return read_sample(self._folder, span, where=where, split=self._columns["split"][row])
+        return read_sample(self._folder, ShardSpan(**facts), where=where, split=split)
 
 
 def read_sample(folder: Path, span: ShardSpan, *, where: str, split: str) -> tuple[Record, dict[str, MediaContent]]:
