@@ -131,13 +131,13 @@ def test_a_build_on_two_workers_outlives_one_and_has_the_bytes_of_a_local_one(
     print(f"{progress[-1]['total']} samples in {seconds:.0f} s, of which {result.seconds_queued:.0f} s queued")
 
     made = [key for key in open_store(f"{root}/work/dataset").list() if key.endswith("/unit.json")]
-    folder = tmp_path / "finished"
+    folder, tokenizer_folder = tmp_path / "finished", base_folder(config.model.language_base)
     folder.mkdir()
     shards = build_units_for_run(
-        f"{root}/data", f"{root}/work/dataset", folder, config, tokenizer_folder=tmp_path / "start", identity="test"
+        f"{root}/data", f"{root}/work/dataset", folder, config, tokenizer_folder=tokenizer_folder, identity="test"
     )
     assert len(made) == len(shards) > 8, "the step found every unit made"
-    build_for_run(corpus, tmp_path / "local", config, tokenizer_folder=tmp_path / "start", identity="test")
+    build_for_run(corpus, tmp_path / "local", config, tokenizer_folder=tokenizer_folder, identity="test")
     local = {path.name: file_sha256(path) for path in sorted((tmp_path / "local").iterdir())}
     remote = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     remote |= {name: shard.entry.sha256 for name, shard in shards.items()}
