@@ -73,7 +73,7 @@ def main() -> int:
             f"Pictures are JPEGs of {IMAGE_PX[1]}x{IMAGE_PX[0]}, clips H.264 of {CLIP_PX[1]}x{CLIP_PX[0]}, "
             f"{CLIP_SECONDS} s at {CLIP_FPS} frames per second, of which the recipe {RECIPE} takes one each second. "
             "The loop decodes all frames and converts those.",
-            "Beside that the build looks for damage, counts tokens with DiffFP at both merges and writes the index.",
+            "Beside that the build looks for damage, counts tokens with DiffFP and writes the index.",
         ],
         libraries=["av", "pillow", "ray"],
     )

@@ -34,9 +34,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 def request(like: str, **changes: Any) -> PlanRequest:
     """One epoch with the large recipes' limits."""
     is_video = like == "stage 4"
-    sizes = SizeRule(
-        image_merge_size=2 if is_video else 1, video_merge_size=2, difffp=is_video, prune_before_encoder=False
-    )
+    sizes = SizeRule(image_merge_size=2 if is_video else 1, difffp=is_video, prune_before_encoder=False)
     options = {
         "mixture": dict.fromkeys(MIXTURES[like], Draw(epochs=1.0)),
         "seed": 42,

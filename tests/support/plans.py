@@ -12,7 +12,7 @@ from vl3.data.plan.samples import SizeRule
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.system.files import atomic_write_json
 
-SIZES = SizeRule(image_merge_size=1, video_merge_size=2, difffp=True, prune_before_encoder=False)
+SIZES = SizeRule(image_merge_size=1, difffp=True, prune_before_encoder=False)
 KINDS = (
     ("scene_image", "caption"),
     ("scene_image", "qa"),
@@ -38,8 +38,8 @@ def make_rows(num_rows: int = 600, *, seed: int = 0) -> list[IndexRow]:
         row.num_images, row.num_frames = int(not (is_video or is_text)), 6 if is_video else 0
         for merge in (1, 2):
             setattr(row, f"image_tokens_m{merge}", 0 if is_video else tokens // merge**2)
-            setattr(row, f"video_tokens_m{merge}", 6 * tokens // merge**2 if is_video else 0)
-            setattr(row, f"kept_tokens_m{merge}", 3 * tokens // merge**2 if is_video else 0)
+            setattr(row, f"video_tokens_m{merge}", 6 * tokens // 4 if is_video else 0)
+            setattr(row, f"kept_tokens_m{merge}", 3 * tokens // 4 if is_video else 0)
         if number % 31 == 30:
             row.problem, row.problem_kind, row.shard, row.sha256 = "broken", "undecodable", None, None
         rows.append(row)
@@ -48,7 +48,7 @@ def make_rows(num_rows: int = 600, *, seed: int = 0) -> list[IndexRow]:
 
 def length_of(row: IndexRow) -> int:
     """Tokens of a sample in a row with SIZES."""
-    return sum(tokens or 0 for tokens in (row.text_tokens, row.image_tokens_m1, row.kept_tokens_m2))
+    return sum(tokens or 0 for tokens in (row.text_tokens, row.image_tokens_m1, row.kept_tokens_m1))
 
 
 def write_dataset(folder: Path, rows: list[IndexRow]) -> Path:

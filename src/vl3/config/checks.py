@@ -60,6 +60,8 @@ class OneOf:
 
     values: tuple[object, ...]
     """All of them."""
+    reason: str = ""
+    """Why there is no other, where that is not plain; a clause for the message."""
 
 
 Count = Annotated[int, Range(at_least=1, at_most=10**9)]
@@ -93,7 +95,7 @@ def check_fields(config: Any, owner: str) -> None:
     for name, rule in declared_rules(type(config)).items():
         value = getattr(config, name)
         if isinstance(rule, OneOf):
-            require_choice(owner, name, value, rule.values)
+            require_choice(owner, name, value, rule.values, rule.reason)
         elif isinstance(value, Mapping):
             for key, number in value.items():
                 if isinstance(number, int | float):  # anything else is a class of its own, which has checked itself
@@ -136,11 +138,12 @@ def _rules_in(hint: Any) -> Iterator[Range | OneOf]:
             yield from _rules_in(part)
 
 
-def require_choice(owner: str, name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise ConfigError unless value is one of choices."""
+def require_choice(owner: str, name: str, value: object, choices: tuple[object, ...], reason: str = "") -> None:
+    """Raise ConfigError unless value is one of choices; `reason` says why there is no other."""
     if value not in choices:
         shown = _shown(value) if isinstance(value, int) else f"{value!r:.200}"
-        raise ConfigError(f"{owner}.{name}={shown} is unknown. Choose one of {', '.join(map(str, choices))}.")
+        problem = f"cannot be: {reason}. Set" if reason else "is unknown. Choose one of"
+        raise ConfigError(f"{owner}.{name}={shown} {problem} {', '.join(map(str, choices))}.")
 
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")

@@ -60,7 +60,7 @@ def key_parts(request: Request) -> dict[str, Any]:
 def _asked(stage: StageConfig) -> dict[str, Any]:
     """The fields of a stage that concern the data, unlike its steps and learning rates."""
     row = to_dict(stage)
-    return {name: row[name] for name in ("mixture", "missing", "image_merge_size", "video_merge_size", "difffp")}
+    return {name: row[name] for name in ("mixture", "missing", "image_merge_size", "difffp")}
 
 
 STEP = Step(

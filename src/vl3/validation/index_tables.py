@@ -12,7 +12,6 @@ import numpy as np
 
 from vl3.config.mixture import MixtureKey
 from vl3.config.stages import StageConfig, StageTable
-from vl3.data.build.index import MIXED_MERGES
 from vl3.data.plan.kinds import SampleCounts, serve_mixture
 from vl3.validation.copies import LINKS
 from vl3.validation.profile import Profile, drift_rows
@@ -67,15 +66,7 @@ COLUMN_KINDS: dict[str, str] = {
 _IMAGE_COLUMNS = ("min_side_px", "max_side_px", "aspect_ratio")
 _VIDEO_COLUMNS = ("duration_seconds", "source_fps")
 _NAMED_COLUMNS = ("split", "category")
-_MIXED_COLUMNS = tuple(
-    f"{name}_tokens_m{image}{video}" for image, video in MIXED_MERGES for name in ("image", "video", "kept")
-)
-"""Vision tokens of samples with images and clips, where the merges differ; null for all others."""
-COLUMN_KINDS |= dict.fromkeys(_MIXED_COLUMNS, "number")
-_OPTIONAL_COLUMNS = (
-    *("chance", "warning", "unknown_keys", "problem", "problem_kind"),
-    *(*_NAMED_COLUMNS, *_MIXED_COLUMNS),
-)
+_OPTIONAL_COLUMNS = ("chance", "warning", "unknown_keys", "problem", "problem_kind", *_NAMED_COLUMNS)
 KNOWN_COLUMNS = (
     *(name for name, kind in COLUMN_KINDS.items() if kind != "truth" and name not in _OPTIONAL_COLUMNS),
     "longest_tokens",
@@ -206,22 +197,10 @@ def _add_unknown(frame: "pd.DataFrame", has_media: "pd.Series", has_video: "pd.S
 
 def _add_lengths(frame: "pd.DataFrame", stages: StageTable) -> None:
     """Add the tokens of each sample in the stage that needs most."""
-    settings = {(stage.image_merge_size, stage.video_merge_size, stage.difffp) for stage in stages.values()}
+    settings = {(stage.image_merge_size, stage.difffp) for stage in stages.values()}
     lengths, visuals = [], []
-    for image_merge, video_merge, difffp in sorted(settings):
-        images, videos, kept = (
-            frame[f"{name}_m{merge}"]
-            for name, merge in (
-                ("image_tokens", image_merge),
-                ("video_tokens", video_merge),
-                ("kept_tokens", video_merge),
-            )
-        )
-        if image_merge != video_merge:  # samples with images and clips have counts of their own for two merges
-            images, videos, kept = (
-                frame[f"{name}_m{image_merge}{video_merge}"].fillna(plain)
-                for name, plain in (("image_tokens", images), ("video_tokens", videos), ("kept_tokens", kept))
-            )
+    for image_merge, difffp in sorted(settings):
+        images, videos, kept = (frame[f"{kind}_tokens_m{image_merge}"] for kind in ("image", "video", "kept"))
         kept = kept if difffp else videos
         visuals.append(images + videos)
         lengths.append(frame["text_tokens"] + images + kept)

@@ -91,7 +91,12 @@ def test_fraction_takes_its_bounds(path: str, value: int) -> None:
             "and the other to null.",
         ),
         ("stage.image_merge_size", 3, "stage.image_merge_size=3 is unknown. Choose one of 1, 2."),
-        ("stage.video_merge_size", 4, "stage.video_merge_size=4 is unknown. Choose one of 1, 2."),
+        (
+            "stage.video_merge_size",
+            1,
+            "stage.video_merge_size=1 cannot be: the method merges a video's patches 2x2 (arXiv 2501.13106 sec. 3.1.2)"
+            ", and datasets are counted so. Set 2.",
+        ),
         (
             "stage.mixture",
             {},

@@ -437,14 +437,15 @@ def test_what_a_dataset_consists_of_is_asked_only_of_an_index(config: RunConfig)
         profile_of(parts_of_table(pa.table({"where": ["t:1"]})), config.stages)
 
 
-def test_images_and_clips_of_one_sample_are_counted_by_both_merges(
-    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path
+@pytest.mark.parametrize("merge", [1, 2])
+def test_images_and_clips_of_one_sample_are_counted_by_the_image_merge_of_the_stage(
+    make_table: Callable[[Rows], pa.Table], rows: Rows, config: RunConfig, tmp_path: Path, merge: int
 ) -> None:
-    """They share a budget, so that the counts of one merge alone are not those of a stage with two."""
-    stage = replace(config.stages["video"], image_merge_size=1, video_merge_size=2)
+    """They share a budget, so that the video tokens depend on the image merge too."""
+    stage = replace(config.stages["video"], image_merge_size=merge)
     config = replace(config, stages=config.stages | {"video": stage})
-    rows[3].image_tokens_m1, rows[3].image_tokens_m12 = 100_000, 7
-    rows[4].video_tokens_m12 = 100_000
+    setattr(rows[3], f"video_tokens_m{3 - merge}", 100_000)
+    setattr(rows[4], f"video_tokens_m{merge}", 100_000)
     result = validate_index(parts_of_table(make_table(rows)), config, tmp_path, stages=["video"])
     assert [row.where for row in _finding(result, "visual_tokens").rows] == [rows[4].where]
 

@@ -1,6 +1,15 @@
 """The index of a dataset: one Parquet row for each annotation line, including refused ones.
 
-Token counts are exact: `text_tokens` plus the vision tokens of a merge is the length that `prepare_sample` produces.
+Token counts are exact: `text_tokens` plus the vision tokens of an image merge is the length that `prepare_sample`
+produces. `_m1` and `_m2` are the image merge, of video tokens too: the video merge is always 2, but images and clips
+of one sample share its budget, so that the tokens of each depend on both merges. An image and clips that share 90
+tokens:
+
+    image_tokens_m1 54  video_tokens_m1 10      image merge 1, video merge 2
+    image_tokens_m2  6  video_tokens_m2 48      image merge 2, video merge 2
+
+Of a sample with clips alone the two are equal.
+
 pyarrow is imported inside functions, because the workers of a build fill rows without it.
 """
 
@@ -25,11 +34,6 @@ REFUSED_NAME = "refused.jsonl"
 """All refused lines, one object each; only if there are any."""
 SUMMARY_NAME = "summary.json"
 """Written last: a dataset without it is incomplete."""
-MERGE_SIZES = (1, 2)
-"""Merge sizes for which vision tokens are counted."""
-MIXED_MERGES = ((1, 2), (2, 1))
-"""Pairs of an image merge and another video merge: images and clips of one sample share its budget, so that the tokens
-of each depend on both merges. They are counted for samples that have both."""
 _FACT_ORDER = (
     "turns_alternate",
     "tags_match",
@@ -72,18 +76,14 @@ class IndexRow:
     text_tokens: int | None = None
     supervised_tokens: int | None = None
     image_tokens_m1: int | None = None
+    """With image merge 1; see the module for `_m1` and `_m2`."""
     image_tokens_m2: int | None = None
     video_tokens_m1: int | None = None
+    """Before DiffFP."""
     video_tokens_m2: int | None = None
     kept_tokens_m1: int | None = None
+    """Video tokens after DiffFP."""
     kept_tokens_m2: int | None = None
-    image_tokens_m12: int | None = None
-    """With image merge 1 and video merge 2; this one and the next five only of samples with images and clips."""
-    image_tokens_m21: int | None = None
-    video_tokens_m12: int | None = None
-    video_tokens_m21: int | None = None
-    kept_tokens_m12: int | None = None
-    kept_tokens_m21: int | None = None
     min_side_px: int | None = None
     max_side_px: int | None = None
     aspect_ratio: float | None = None

@@ -16,8 +16,8 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from vl3.config.data import DataConfig
-from vl3.conventions import IGNORED_LABEL
-from vl3.data.build.index import MERGE_SIZES, MIXED_MERGES, IndexRow, write_index
+from vl3.conventions import IGNORED_LABEL, IMAGE_MERGE_SIZES, VIDEO_MERGE_SIZE
+from vl3.data.build.index import IndexRow, write_index
 from vl3.data.build.shards import ShardWriter, shard_name
 from vl3.data.build.source import open_source
 from vl3.data.build.units import Unit
@@ -230,15 +230,18 @@ def _interval(item: Medium) -> list[float | int | None]:
 
 
 def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent], setup: BuildSetup) -> None:
-    """Decode a sample once and fill in its facts and token counts for every merge.
+    """Decode a sample once and fill in its facts and token counts for every image merge.
 
     Raises:
         SampleProblem: a file cannot be decoded, a time is after the end of the video, or the sample exceeds the limits
-            at every merge.
+            at every image merge.
     """
-    is_mixed = bool(record.images and record.clips)
-    pairs = [(merge, merge) for merge in MERGE_SIZES] + (list(MIXED_MERGES) if is_mixed else [])
-    decoded = decode_media(record, media, setup.config, pairs, whole=True)
+    stages = [
+        PrepareSettings(image_merge_size=merge, video_merge_size=VIDEO_MERGE_SIZE, difffp=True, data=setup.config)
+        for merge in IMAGE_MERGE_SIZES
+    ]
+    merges = [(settings.image_merge_size, settings.video_merge_size) for settings in stages]
+    decoded = decode_media(record, media, setup.config, merges, whole=True)
     _note_media(row, decoded)
     durations = [item.facts.duration_seconds for item in decoded.items if item.facts is not None]
     if durations:
@@ -246,16 +249,12 @@ def measure_sample(row: IndexRow, record: Record, media: dict[str, MediaContent]
     chat = encode_messages(render_record(record, decoded.clip_times), setup.tokenizer)
     row.text_tokens = int((chat.input_ids_T != setup.tokenizer.image_id).sum())
     row.supervised_tokens = int((chat.labels_T != IGNORED_LABEL).sum())
+    kept = kept_tokens_by_size(decoded, stages[0], setup.prune)
     shortest = []
-    for image_merge, video_merge in pairs:
-        settings = PrepareSettings(
-            image_merge_size=image_merge, video_merge_size=video_merge, difffp=True, data=setup.config
-        )
-        counts = count_vision_tokens(decoded, settings, setup.prune)
-        suffix = f"m{image_merge}" if image_merge == video_merge else f"m{image_merge}{video_merge}"
+    for settings in stages:
+        counts = image_tokens, video_tokens, kept_tokens = count_vision_tokens(decoded, settings, kept)
         for name, count in zip(("image_tokens", "video_tokens", "kept_tokens"), counts, strict=True):
-            setattr(row, f"{name}_{suffix}", count)
-        image_tokens, video_tokens, kept_tokens = counts
+            setattr(row, f"{name}_m{settings.image_merge_size}", count)
         shortest.append((row.text_tokens + image_tokens + kept_tokens, image_tokens + video_tokens))
     _check_limits(shortest, record, setup.config)
 
@@ -270,18 +269,39 @@ def _annotated_times(record: Record) -> list[tuple[str, float]]:
     return intervals + [(f"the end of {clip.name}", clip.end_seconds) for clip in record.clips if clip.end_seconds]
 
 
-def count_vision_tokens(decoded: DecodedSample, settings: PrepareSettings, prune: Pruner) -> tuple[int, int, int]:
-    """Number of image tokens, and of video tokens before and after DiffFP, with the settings' merges."""
+def kept_tokens_by_size(
+    decoded: DecodedSample, settings: PrepareSettings, prune: Pruner
+) -> list[dict[tuple[int, int], int]]:
+    """For each item the number of tokens that DiffFP keeps at each (height, width) that its frames have.
+
+    A clip that has one size for both image merges is compared once. A picture, of which no pixels are there, has none.
+    """
+    return [
+        {
+            size: int(keep_tokens(frames, settings.video_merge_size, settings, prune).sum())
+            for size, frames in item.frames_by_size.items()
+        }
+        for item in decoded.items
+    ]
+
+
+def count_vision_tokens(
+    decoded: DecodedSample, settings: PrepareSettings, kept: list[dict[tuple[int, int], int]]
+) -> tuple[int, int, int]:
+    """Number of image tokens, and of video tokens before and after DiffFP, with the settings' merges.
+
+    `kept` is what kept_tokens_by_size gave.
+    """
     image_tokens = video_tokens = kept_tokens = 0
-    for item, (height_px, width_px) in zip(decoded.items, fitted_sizes(decoded, settings), strict=True):
+    sizes = fitted_sizes(decoded, settings)
+    for item, (height_px, width_px), kept_by_size in zip(decoded.items, sizes, kept, strict=True):
         is_clip = item.facts is not None
         merge = settings.video_merge_size if is_clip else settings.image_merge_size
         side_px = settings.patch_size * merge
         count = item.num_frames * (height_px // side_px) * (width_px // side_px)
         if is_clip:
-            frames = item.frames_by_size[height_px, width_px]
             video_tokens += count
-            kept_tokens += int(keep_tokens(frames, merge, settings, prune).sum())
+            kept_tokens += kept_by_size[height_px, width_px]
         else:
             image_tokens += count
     return image_tokens, video_tokens, kept_tokens

@@ -25,7 +25,6 @@ def plan_request(config: RunConfig, stage: str, datasets: Sequence[str] = (ONLY_
         max_row_visual_tokens=data.max_row_visual_tokens,
         sizes=SizeRule(
             image_merge_size=row.image_merge_size,
-            video_merge_size=row.video_merge_size,
             difffp=row.difffp,
             prune_before_encoder=data.prune_before_encoder,
         ),

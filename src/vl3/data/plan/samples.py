@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vl3.conventions import VIDEO_MERGE_SIZE
 from vl3.data.build.index import INDEX_NAME, buffer_items, integers, is_valid, read_summary
 from vl3.data.plan.facts import PlannedDataset
 from vl3.errors import DataError
@@ -59,8 +60,6 @@ class SizeRule:
 
     image_merge_size: int
     """Side of the square of patches that one image token stands for."""
-    video_merge_size: int
-    """Side of the square of patches that one video token stands for."""
     difffp: bool
     """Whether video tokens that do not change are dropped."""
     prune_before_encoder: bool
@@ -144,7 +143,7 @@ def _read_index(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = [*_PLACE, *_SOURCE, *_SIZES, *_vision_columns(rule)]
+    columns = [*_PLACE, *_SOURCE, *_SIZES, *_vision_columns(rule.image_merge_size)]
     first_row = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -186,7 +185,7 @@ def _sizes(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> np.nd
     A video of 6 frames with 24 tokens each at merge 2, of which DiffFP keeps 100: 144 vision tokens, 100 of the row's
     length; the encoder sees 576 patches, and 6 * 96 * 96 pairs of them.
     """
-    image, video, kept = _vision_tokens(batch, usable, rule)
+    image, video, kept = (_counts(batch, name, usable) for name in _vision_columns(rule.image_merge_size))
     kept = kept if rule.difffp else video
     sizes = np.zeros(len(image), dtype=SIZE)
     sizes["length_tokens"] = _counts(batch, "text_tokens", usable) + image + kept
@@ -194,7 +193,7 @@ def _sizes(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> np.nd
     encoded = kept if rule.prune_before_encoder else video
     for tokens, pictures, merge in (
         (image, "num_images", rule.image_merge_size),
-        (encoded, "num_frames", rule.video_merge_size),
+        (encoded, "num_frames", VIDEO_MERGE_SIZE),
     ):
         patches = tokens * merge**2
         sizes["patches"] += patches.astype(np.int32)
@@ -203,32 +202,9 @@ def _sizes(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> np.nd
     return sizes
 
 
-_VISION = ("image_tokens", "video_tokens", "kept_tokens")
-
-
-def _vision_columns(rule: SizeRule) -> list[str]:
-    """The columns of `_VISION` for a rule's merges; for two merges also those of samples with images and clips.
-
-    Merges 1 and 2: image_tokens_m1, video_tokens_m2, kept_tokens_m2, then image_tokens_m12, video_tokens_m12, ...
-    """
-    image, video = rule.image_merge_size, rule.video_merge_size
-    names = [f"image_tokens_m{image}", f"video_tokens_m{video}", f"kept_tokens_m{video}"]
-    return names if image == video else [*names, *(f"{name}_m{image}{video}" for name in _VISION)]
-
-
-def _vision_tokens(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> list[np.ndarray]:
-    """Image tokens, video tokens, and those that DiffFP keeps, of the usable rows.
-
-    A sample with images and clips shares one budget among both, so its counts depend on both merges: it has columns of
-    its own for two merges, which are null for all others.
-    """
-    names = _vision_columns(rule)
-    plain = [_counts(batch, name, usable) for name in names[:3]]
-    if len(names) == 3:
-        return plain
-    is_mixed = is_valid(batch.column(names[3]))[usable]
-    own = [_counts(batch, name, usable) for name in names[3:]]
-    return [np.where(is_mixed, mixed, count) for mixed, count in zip(own, plain, strict=True)]
+def _vision_columns(image_merge_size: int) -> list[str]:
+    """The columns of image tokens, video tokens, and those that DiffFP keeps, for an image merge."""
+    return [f"{kind}_tokens_m{image_merge_size}" for kind in ("image", "video", "kept")]
 
 
 def _counts(batch: "pa.RecordBatch", name: str, usable: np.ndarray) -> np.ndarray:

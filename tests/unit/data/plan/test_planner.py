@@ -60,7 +60,7 @@ def test_packs_keep_the_limits_and_fill_rows(tmp_path):
         for pack in plan.packs(step):
             samples = [rows[sample.row] for sample in pack.samples]
             assert pack.length_tokens == sum(map(length_of, samples)) <= 640
-            assert pack.visual_tokens == sum(row.image_tokens_m1 + row.video_tokens_m2 for row in samples) <= 256
+            assert pack.visual_tokens == sum(row.image_tokens_m1 + row.video_tokens_m1 for row in samples) <= 256
     assert plan.facts.fill.binding >= 0.97
     assert plan.facts.fill.binding >= max(plan.facts.fill.length, plan.facts.fill.visual)
 
@@ -147,7 +147,7 @@ def test_a_sample_that_never_finds_company_does_not_stop_the_plan(tmp_path):
     for number, row in enumerate(rows):
         row.text_tokens, row.category, row.split, row.problem_kind = (60 if number == 5 else 45), "chart", "train", None
         row.shard, row.sha256 = "shard-000000.tar", "0" * 64
-        row.image_tokens_m1 = row.kept_tokens_m2 = row.video_tokens_m2 = 0
+        row.image_tokens_m1 = row.kept_tokens_m1 = row.video_tokens_m1 = 0
     plan = make_plan(tmp_path, rows, mixture={"chart": 1.0}, max_length_tokens=100, steps=1000)
     assert plan.facts.fill.length == pytest.approx(0.9, abs=0.005)
 
@@ -300,5 +300,5 @@ def test_sizes_follow_the_settings(tmp_path):
     kept = make_plan(tmp_path / "a", rows, mixture={"general_video": 1.0})
     plain = make_plan(tmp_path / "b", rows, mixture={"general_video": 1.0}, sizes=replace(SIZES, difffp=False))
     by_row = {sample.row: pack for pack in kept.packs(0) for sample in pack.samples}
-    assert all(rows[row].video_tokens_m2 == 2 * rows[row].kept_tokens_m2 for row in by_row)
+    assert all(rows[row].video_tokens_m1 == 2 * rows[row].kept_tokens_m1 for row in by_row)
     assert plain.facts.fill.length > kept.facts.fill.length

@@ -11,16 +11,28 @@ def test_sizes_follow_the_settings(tmp_path):
     dataset = write_dataset(tmp_path, rows)
     video, image = rows[3], rows[1]
     sizes = read_samples([dataset], SIZES).sizes  # row 0 is held out
-    assert sizes[2]["length_tokens"] == video.text_tokens + video.kept_tokens_m2
-    assert sizes[2]["visual_tokens"] == video.video_tokens_m2
-    assert sizes[2]["patches"] == 4 * video.video_tokens_m2
-    assert sizes[2]["patch_pairs"] == (4 * video.video_tokens_m2) ** 2 / 6
+    assert sizes[2]["length_tokens"] == video.text_tokens + video.kept_tokens_m1
+    assert sizes[2]["visual_tokens"] == video.video_tokens_m1
+    assert sizes[2]["patches"] == 4 * video.video_tokens_m1
+    assert sizes[2]["patch_pairs"] == (4 * video.video_tokens_m1) ** 2 / 6
     assert sizes[0]["length_tokens"] == image.text_tokens + image.image_tokens_m1
     assert sizes[0]["patch_pairs"] == image.image_tokens_m1**2
     plain = read_samples([dataset], replace(SIZES, difffp=False)).sizes
-    assert plain[2]["length_tokens"] == video.text_tokens + video.video_tokens_m2
+    assert plain[2]["length_tokens"] == video.text_tokens + video.video_tokens_m1
     pruned = read_samples([dataset], replace(SIZES, prune_before_encoder=True)).sizes
-    assert pruned[2]["patches"] == 4 * video.kept_tokens_m2
+    assert pruned[2]["patches"] == 4 * video.kept_tokens_m1
+
+
+def test_images_and_clips_of_one_sample_are_counted_by_the_image_merge(tmp_path):
+    """They share a budget: with larger tokens of images, more are left for the clips."""
+    (row,) = rows = [row for row in make_rows(10) if row.sample_id == "s3"]
+    row.text_tokens, row.num_images, row.num_frames = 5, 1, 4
+    row.image_tokens_m1, row.video_tokens_m1, row.kept_tokens_m1 = 54, 12, 9
+    row.image_tokens_m2, row.video_tokens_m2, row.kept_tokens_m2 = 6, 48, 30
+    dataset = write_dataset(tmp_path, rows)
+    for merge, length, visual, patches in ((1, 5 + 54 + 9, 54 + 12, 54 + 4 * 12), (2, 5 + 6 + 30, 6 + 48, 4 * 54)):
+        (size,) = read_samples([dataset], replace(SIZES, image_merge_size=merge)).sizes
+        assert (size["length_tokens"], size["visual_tokens"], size["patches"]) == (length, visual, patches)
 
 
 def test_rows_keep_their_numbers_and_sources(tmp_path):
