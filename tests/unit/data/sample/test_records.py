@@ -286,7 +286,8 @@ def test_whatever_happens_to_a_line_it_is_a_record_or_a_problem(seed):
 
 
 def test_a_missing_file_says_what_a_data_folder_needs(tmp_path):
-    with pytest.raises(DataError, match=r"train\.jsonl does not exist\. Check the path; data folders need annotations/train\.jsonl"):
+    words = r"train\.jsonl does not exist\. Check the path; data folders need annotations/train\.jsonl"
+    with pytest.raises(DataError, match=words):
         list(read_annotations(tmp_path / "train.jsonl", "train"))
 
 
