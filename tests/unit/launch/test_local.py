@@ -158,7 +158,7 @@ def test_launch_ends_workers_whose_torchrun_was_killed(make_job: MakeJob, tmp_pa
 
 
 def test_workers_end_when_the_launching_process_is_killed(make_job: MakeJob, tmp_path: Path) -> None:
-    code = f"from pathlib import Path, PosixPath\nfrom vl3.launch.job import LaunchJob\n" \
+    code = f"from pathlib import Path, PosixPath\nfrom vl3.launch.job import LaunchJob, Words\n" \
            f"from vl3.launch.local import launch_local\nlaunch_local({make_job('wait')!r}, print)\n"  # fmt: skip
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     wait_until(lambda: len(worker_pids(tmp_path)) == 2, 300)
