@@ -22,7 +22,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str | Path, text: str | None = None) -> str:
         """Run kubectl and return what it printed."""
-        return run([*self._command, *arguments], text=text, timeout=120)
+        return run([*self._command, *arguments], text=text, timeout=300)
 
     def apply(self, folder: Path) -> None:
         """Server-side apply of a kustomization: definitions first, the rest once the API knows them."""

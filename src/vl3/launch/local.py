@@ -182,10 +182,10 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str], kills: MemoryKill
             f"(log: {_log_path(job)}). Start it again: it will choose another free port."
         )
     who, code = first_to_fail(text, exit_code)
-    if was_asked_to_end(code, lines):
+    if was_asked_to_end(code, lines):  # all ranks then end alike, and torchrun names whichever it sees first
         return TerminatedError(
-            f"{job.name} ended on request: {who} got SIGTERM or SIGINT. Its checkpoints are kept: start the run again "
-            f"to continue (log: {_log_path(job)})."
+            f"{job.name} ended on request: one of its processes got SIGTERM or SIGINT. Its checkpoints are kept: start "
+            f"the run again to continue (log: {_log_path(job)})."
         )
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(

@@ -115,6 +115,14 @@ def retry(
     return retrying(call)
 
 
+def prepare_retries() -> None:
+    """Import what `retry` needs. An import that a signal's exception cuts off cannot be repeated in the same process.
+
+    So whoever retries while it cleans up after a signal calls this first.
+    """
+    import tenacity  # noqa: F401
+
+
 def _error_of(state: "RetryCallState") -> BaseException:
     """The error of the last try."""
     error = state.outcome.exception() if state.outcome is not None else None

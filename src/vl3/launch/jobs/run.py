@@ -25,6 +25,7 @@ from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object, annotations_of, is_being_deleted, labels_of, name_of, uid_of
 from vl3.launch.kube.outages import LostTouchError, until_answered
 from vl3.launch.kube.owner import LauncherPod, find_launcher_pod
+from vl3.system.retry import prepare_retries
 
 log = logging.getLogger("vl3.launch")
 
@@ -56,6 +57,7 @@ def launch_job(
     Raises:
         Vl3Error: why the stage did not complete.
     """
+    prepare_retries()
     launch = _Launch(job, kind, on_event, limits or LaunchLimits(), client or Client(connect()))
     try:
         return launch.run()

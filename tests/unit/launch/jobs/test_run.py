@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -634,3 +634,20 @@ def test_an_idle_watch_asks_for_nothing(
     launch(make_job())
     assert asked[0] == asked[1]
     assert client.requests < 25
+
+
+def test_what_cleaning_up_needs_is_imported_before_there_is_a_job(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIGTERM in the middle of that import left a module that no later import could complete, and a traceback."""
+    done: list[str] = []
+
+    def refuse() -> NoReturn:
+        done.append("connected")
+        raise ClusterError("no cluster")
+
+    monkeypatch.setattr(run, "prepare_retries", lambda: done.append("imported"))
+    monkeypatch.setattr(run, "connect", refuse)
+    with pytest.raises(ClusterError, match="no cluster"):
+        launch_trainjob(make_job(), print)
+    assert done == ["imported", "connected"]
