@@ -22,7 +22,9 @@ class Cluster:
 
     def kubectl(self, *arguments: str | Path, text: str | None = None) -> str:
         """Run kubectl and return what it printed."""
-        return run([*self._command, *arguments], text=text, timeout=300)
+        return run(
+            [*self._command, *arguments], text=text, timeout=300
+        )  # a busy machine took over 120 s to apply the overlay
 
     def apply(self, folder: Path) -> None:
         """Server-side apply of a kustomization: definitions first, the rest once the API knows them."""

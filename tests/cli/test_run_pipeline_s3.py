@@ -109,6 +109,7 @@ def test_every_step_finds_the_three_stages(finished: Runner, servers: Servers) -
     made_from = json.loads(store.read(manifest) or b"")["made_from"]
     assert made_from["initial"]["uri"].startswith(f"steps/{THREE[-2]}/")
     assert made_from["dataset"]["kind"] == "dataset"
+    assert made_from["plan"]["uri"].startswith(f"steps/{PLANS[-1]}/")
     assert "Stage 2 reading 2" in (finished.folder / "report" / "report.html").read_text()
 
 

@@ -24,7 +24,7 @@ STARTUP_SECONDS = 7200.0
 STALL_SECONDS = 1800.0
 """Longer than an outage of the object store that the loader survives, and than NCCL's own limit of a collective."""
 
-_VIDEO_MERGE = "the method merges a video's patches 2x2 (arXiv 2501.13106 sec. 3.1.2), and datasets are counted so"
+_VIDEO_MERGE = "the method merges a video's patches 2x2 in every stage (arXiv 2501.13106), and datasets are counted so"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +66,9 @@ class StageConfig:
     learning_rates: LearningRates
     """Peak learning rate of each part; which part is trainable follows from it."""
     image_merge_size: Annotated[int, OneOf(IMAGE_MERGE_SIZES)]
-    """Side of the square of patches that one image token stands for."""
+    """Side of the square of patches that are merged into one image token."""
     video_merge_size: Annotated[int, OneOf((VIDEO_MERGE_SIZE,), reason=_VIDEO_MERGE)]
-    """Side of the square of patches that one video token stands for; always 2."""
+    """Side of the square of patches that are merged into one video token; always 2."""
     difffp: bool
     """Whether video tokens that do not change between frames are dropped (DiffFP)."""
     mixture: dict[str, MixtureValue]

@@ -94,8 +94,8 @@ def test_fraction_takes_its_bounds(path: str, value: int) -> None:
         (
             "stage.video_merge_size",
             1,
-            "stage.video_merge_size=1 cannot be: the method merges a video's patches 2x2 (arXiv 2501.13106 sec. 3.1.2)"
-            ", and datasets are counted so. Set 2.",
+            "stage.video_merge_size=1 cannot be: the method merges a video's patches 2x2 in every stage "
+            "(arXiv 2501.13106), and datasets are counted so. Set 2.",
         ),
         (
             "stage.mixture",

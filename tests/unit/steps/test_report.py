@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from vl3.steps import report
+from vl3.steps.chain import TrainedStage
 from vl3.steps.promote import _compared_with
 from vl3.steps.report import _champion, _copy_docs
 from vl3.store.artifacts import publish
+from vl3.store.reference import Reference
 from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence
 from vl3.workflow.step import StepRequest
 
@@ -63,3 +66,18 @@ def test_data_docs_are_copied_beside_the_report(request_of_tiny: StepRequest[Any
     assert _copy_docs(request, tmp_path / "report") == "data_docs/index.html"
     copied = sorted(path.name for path in (tmp_path / "report" / "data_docs").iterdir())
     assert copied == ["index.html", "lines.html"]
+
+
+def test_the_plan_of_each_stage_is_a_task_of_the_chain(
+    request_of_tiny: StepRequest[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(name: str) -> Reference:
+        return Reference(uri=f"file:///steps/{name}", sha256="0" * 64, kind="test", created_by={})
+
+    plans = {"file:///steps/a": made("plan-a"), "file:///steps/b": None}  # b is of an earlier version
+    monkeypatch.setattr(report, "plan_of", lambda checkpoint, _: plans[checkpoint.uri])
+    names = ("start", "dataset", "validation", "evaluation", "promotion")
+    request = dataclasses.replace(request_of_tiny, inputs={name: made(name) for name in names})
+    stages = [TrainedStage(name=name, checkpoint=made(name)) for name in ("a", "b")]
+    chain = [reference.uri.rpartition("/")[2] for reference in report._one_of_each_task(request, stages)]
+    assert chain == ["start", "dataset", "validation", "plan-a", "a", "b", "evaluation", "promotion"]

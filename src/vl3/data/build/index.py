@@ -212,6 +212,21 @@ class DatasetIndex:
         return np.flatnonzero(self.is_usable & (self.column("split") == split))
 
 
+def check_columns(names: Sequence[str], place: Path | str) -> None:
+    """Refuse an index of another version, in which a column may mean something else.
+
+    Raises:
+        DataError: the columns are not those that this version writes.
+    """
+    expected = index_schema().names
+    if list(names) != expected:
+        others = sorted(set(names) ^ set(expected)) or ["their order"]
+        raise DataError(
+            f"{place} was written by another version of vl3, whose token counts may mean something else (columns that "
+            f"differ: {', '.join(others)}). Build the dataset again with `vl3 data build`."
+        )
+
+
 def read_row(folder: Path, number: int, columns: list[str]) -> dict[str, Any]:
     """Some columns of one row of a built dataset's index in a folder; see read_row_from."""
     path = Path(folder) / INDEX_NAME

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vl3.conventions import VIDEO_MERGE_SIZE
-from vl3.data.build.index import INDEX_NAME, buffer_items, integers, is_valid, read_summary
+from vl3.data.build.index import INDEX_NAME, buffer_items, check_columns, integers, is_valid, read_summary
 from vl3.data.plan.facts import PlannedDataset
 from vl3.errors import DataError
 
@@ -59,7 +59,7 @@ class SizeRule:
     """The settings of a stage that decide how large its samples are."""
 
     image_merge_size: int
-    """Side of the square of patches that one image token stands for."""
+    """Side of the square of patches that are merged into one image token."""
     difffp: bool
     """Whether video tokens that do not change are dropped."""
     prune_before_encoder: bool
@@ -147,6 +147,7 @@ def _read_index(
     first_row = 0
     try:
         with pq.ParquetFile(path) as file:
+            check_columns(file.schema_arrow.names, path)
             table.reserve(file.metadata.num_rows)
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
                 table.append(*_read_batch(batch, first_row, dataset, rule, names, shards))

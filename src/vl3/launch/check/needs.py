@@ -73,7 +73,7 @@ class JobNeeds:
     """The job that would be made, and the object of the pool."""
 
     def object_name(self, pool: str) -> str:
-        """Name of the object that a pool stands for."""
+        """Name of a pool's object."""
         return self.prefix + pool
 
     def placed(self, placements: Placements) -> dict[str, PlacementConfig]:

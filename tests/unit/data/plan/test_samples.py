@@ -2,8 +2,12 @@
 
 from dataclasses import replace
 
+import pyarrow.parquet as pq
+import pytest
+
 from tests.support.plans import SIZES, make_rows, write_dataset
 from vl3.data.plan.samples import read_samples
+from vl3.errors import DataError
 
 
 def test_sizes_follow_the_settings(tmp_path):
@@ -44,3 +48,17 @@ def test_rows_keep_their_numbers_and_sources(tmp_path):
     assert names == [(0, rows[number].category, rows[number].source) for number in usable]
     assert table.datasets[0].shards == ("shard-000000.tar",)
     assert table.places["sha256"][5].tobytes().hex() == rows[usable[5]].sha256
+
+
+def test_an_index_of_another_version_is_refused(tmp_path):
+    """Its `video_tokens_m1` was counted at video merge 1: read as it is, rows would be planned too short."""
+    dataset = write_dataset(tmp_path, make_rows(10))
+    path = dataset / "index.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("video_tokens_m12", table.column("video_tokens_m1")), path)
+    with pytest.raises(DataError) as caught:
+        read_samples([dataset], SIZES)
+    assert str(caught.value) == (
+        f"{path} was written by another version of vl3, whose token counts may mean something else (columns that "
+        "differ: video_tokens_m12). Build the dataset again with `vl3 data build`."
+    )
