@@ -107,7 +107,7 @@ def test_a_task_that_is_asked_to_end_interrupts_the_run_and_is_no_defect(make_ru
     wait_until(lambda: len(_starts(runner)) == 2, process)
     assert _starts(runner)[1] >= 4 - 2
     _, err = _end(process, lambda: _worker(process).terminate(), within_seconds=5)
-    _require_ended_on_request(runner, process, err, "ended on request: rank ")
+    _require_ended_on_request(runner, process, err, "ended on request: one of its processes got SIGTERM")
 
 
 def _worker(process: "subprocess.Popen[str]") -> psutil.Process:
