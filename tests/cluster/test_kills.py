@@ -94,9 +94,9 @@ def test_a_launcher_killed_while_it_cancels_leaves_a_job_that_the_next_cancel_en
         time.sleep(chance.uniform(0.0, 0.5))
         first.kill()
         second = launcher.start(run_id, placement=_ONE_GPU)
-        time.sleep(2)
+        wait_until(lambda second=second: bool(second.states()), "the next launcher has looked for the job")
         second.cancel()
-        assert second.wait() == 143
+        assert second.wait() == 143, second.said()
         assert jobs_of(cluster, run_id) == []
 
 

@@ -57,6 +57,8 @@ def root(cluster: Cluster, new_run: Any, monkeypatch: pytest.MonkeyPatch) -> str
     for name, value in cluster.environment.items():
         if name.startswith("AWS_") or name == "KUBECONFIG":
             monkeypatch.setenv(name, value)
+    # an earlier test may have imported the client, which reads KUBECONFIG only then
+    monkeypatch.setattr("kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION", cluster.environment["KUBECONFIG"])
     return f"s3://vl3/{new_run('rayjob')}"
 
 

@@ -63,6 +63,10 @@ class Launch:
         """How it ended: `{"result": ...}` or `{"family", "message"}`, with `requests` to the API server."""
         return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
 
+    def said(self) -> str:
+        """The end of its log, for the message of a test that fails."""
+        return (self.folder / "launcher.log").read_text(encoding="utf-8", errors="replace")[-4000:]
+
     def wait(self, seconds: float = 120) -> int:
         """Exit code."""
         return self.process.wait(timeout=seconds)

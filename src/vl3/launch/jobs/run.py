@@ -132,22 +132,27 @@ class _Launch:
             current = self._replace(current, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
-        """Delete what this launch created or adopted and wait until its GPUs are free; signals have to wait."""
+        """Delete what this launch created or adopted and wait until its GPUs are free; signals have to wait.
+
+        What fails here is logged: it must not replace the error that ended the launch.
+        """
         with _signals_held():
-            if not self._has_looked:  # an earlier launcher's job has to be deleted, too
-                self._current = self._found_by_now()
-            if self._creation is not None:
-                self._current = self._creation.settle() or self._current
-            if self._current is None:
-                return
-            log.info("%s: deleting %s %s", self._job.name, self._kind.name, name_of(self._current))
             try:
-                removal = remove(self._client, self._kind, self._current, self._limits)
-            except (Vl3Error, LostTouchError) as error:  # must not replace the error that ended the launch
-                log.error("%s", error)
-                return
-            self._current = None
-            log.info("%s: %s", self._job.name, removal)
+                self._withdraw()
+            except (Vl3Error, ApiError, LostTouchError) as error:
+                log.error("%s: %s", self._job.name, error)
+
+    def _withdraw(self) -> None:
+        if not self._has_looked:  # an earlier launcher's job has to be deleted, too
+            self._current = self._found_by_now()
+        if self._creation is not None:
+            self._current = self._creation.settle() or self._current
+        if self._current is None:
+            return
+        log.info("%s: deleting %s %s", self._job.name, self._kind.name, name_of(self._current))
+        removal = remove(self._client, self._kind, self._current, self._limits)
+        self._current = None
+        log.info("%s: %s", self._job.name, removal)
 
     def _find(self) -> tuple[int, list[FailedAttempt], Object | None]:
         """Number, history and job of the attempt to continue with; older attempts are deleted.
@@ -196,7 +201,7 @@ class _Launch:
         try:
             jobs = self._jobs()
             return adopt(self._kind, jobs[-1], self._manifest(1, [])) if jobs else None
-        except (Vl3Error, LostTouchError):
+        except (Vl3Error, ApiError, LostTouchError):
             return None
 
     def _manifest(self, number: int, history: list[FailedAttempt]) -> Object:

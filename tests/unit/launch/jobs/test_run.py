@@ -584,6 +584,21 @@ def test_an_interrupt_before_the_job_was_adopted_deletes_it(
     assert server.names("trainjobs") == []
 
 
+def test_a_refusal_while_the_job_is_deleted_does_not_hide_the_interrupt(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event.get("state") == "running":
+            server.faults.extend(Fault("GET pods", status=403, message="no right to list pods") for _ in range(9))
+            raise SystemExit(143)
+
+    play(cluster.runs)
+    with pytest.raises(SystemExit, match="143"):
+        launch(make_job(), stop)
+    assert server.names("trainjobs") == []
+    assert "no right to list pods" in caplog.text
+
+
 def test_a_cancel_does_not_wait_for_a_log_that_goes_on(
     make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, client: Client, limits: LaunchLimits
 ) -> None:
