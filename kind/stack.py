@@ -22,9 +22,8 @@ class Cluster:
 
     def kubectl(self, *arguments: str | Path, text: str | None = None) -> str:
         """Run kubectl and return what it printed."""
-        return run(
-            [*self._command, *arguments], text=text, timeout=300
-        )  # a busy machine took over 120 s to apply the overlay
+        # A busy machine took over 120 s to apply the overlay.
+        return run([*self._command, *arguments], text=text, timeout=300)
 
     def apply(self, folder: Path) -> None:
         """Server-side apply of a kustomization: definitions first, the rest once the API knows them."""

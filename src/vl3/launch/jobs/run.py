@@ -201,7 +201,7 @@ class _Launch:
         try:
             jobs = self._jobs()
             return adopt(self._kind, jobs[-1], self._manifest(1, [])) if jobs else None
-        except (Vl3Error, ApiError, LostTouchError):
+        except Vl3Error:
             return None
 
     def _manifest(self, number: int, history: list[FailedAttempt]) -> Object:

@@ -584,6 +584,23 @@ def test_an_interrupt_before_the_job_was_adopted_deletes_it(
     assert server.names("trainjobs") == []
 
 
+def test_a_job_that_cannot_be_looked_for_after_an_interrupt_is_told(
+    make_job: MakeJob, server: ApiServer, launch: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may go on running, so whoever cancelled must not read that nothing was there."""
+
+    def interrupt(client: Client) -> None:
+        server.faults.extend(Fault("GET trainjobs", status=403, message="no right to list jobs") for _ in range(9))
+        raise SystemExit(143)
+
+    server.put("trainjobs", build_trainjob(make_job(), attempt=1))
+    monkeypatch.setattr(run, "find_launcher_pod", interrupt)
+    with pytest.raises(SystemExit, match="143"):
+        launch(make_job())
+    assert server.names("trainjobs") == [NAME]
+    assert "no right to list jobs" in caplog.text
+
+
 def test_a_refusal_while_the_job_is_deleted_does_not_hide_the_interrupt(
     make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
