@@ -88,8 +88,8 @@ imports: $(SETUP) ## Who may import whom (import-linter)
 	.venv/bin/lint-imports --no-cache
 
 test: export OMP_NUM_THREADS ?= 1
-test: $(SETUP) ## All tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one process
-	set -f; $(PYTHON_IN_VENV) -m pytest -m 'not cluster' --numprocesses="$$JOBS" --dist loadfile --no-loadscope-reorder \
+test: $(SETUP) ## Tests that need no cluster, in two processes; TESTS=tests/unit/data JOBS=0 runs a part in one; FULL=1 adds the longest
+	set -f; $(PYTHON_IN_VENV) -m pytest -m 'not cluster$(if $(FULL),, and not full)' --numprocesses="$$JOBS" --dist loadfile --no-loadscope-reorder \
 		--durations 10 --durations-min 1 -- $$TESTS
 
 check: lint typecheck imports audit ## Lint, types, import contracts, vulnerabilities, golden files, limits of the structure

@@ -24,6 +24,7 @@ LEFT_OUT = ("CHANGELOG.md", "benchmarks.md", "commands.md", "stages.md")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 PAGES = [page for page in PAGES if page.name not in LEFT_OUT]
 PLACES = ("here", "ci", "cluster")
+RUN_BY_TESTS_OF_CLI = ("docs/fine-tuning.md",)  # test_run_part.py
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:vl3|make) [^`\n]+)`")
 _COMMAND = re.compile(r"(?:vl3|make|kubectl|docker|git|python|uv|pip) ")
@@ -150,9 +151,14 @@ def _of_makefile() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(targets), frozenset(re.findall(r"\b[A-Z][A-Z_]+\b", text))
 
 
+def _marked(block: Block) -> object:
+    """A block that runs here. Those that tests/cli runs too, with its own recipes, wait for FULL=1: they take minutes."""
+    return pytest.param(block, marks=[pytest.mark.full] if block.page in RUN_BY_TESTS_OF_CLI else [])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("block", [block for block in OF_COMMANDS if block.place == "here"], ids=str)
+@pytest.mark.parametrize("block", [_marked(block) for block in OF_COMMANDS if block.place == "here"], ids=str)
 def test_a_block_runs(block: Block, desk: Desk) -> None:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.text],
