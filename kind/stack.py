@@ -7,6 +7,7 @@ from typing import Any
 
 from kind.commands import KindError, run, say, step
 from kind.settings import HERE, ROOT, Settings
+from vl3.system.retry import Pauses, retry
 
 STACK = HERE / "stack"
 OVERLAY = ROOT / "manifests" / "overlays" / "kind"
@@ -32,7 +33,15 @@ class Cluster:
         if definitions:
             self.kubectl(*server_side, "--filename", "-", text=definitions)
             self.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=60s")
-        self.kubectl(*server_side, "--filename", "-", text=others)
+        retry(
+            lambda: self.kubectl(*server_side, "--filename", "-", text=others),
+            may_pass=lambda error: isinstance(error, KindError) and "failed calling webhook" in str(error),
+            pauses=Pauses(first_seconds=5, longest_seconds=20),
+            tries=8,  # a busy machine restarts a controller whose probes are late; its webhook is away until it is back
+            note=lambda error, _, pause_seconds: say(
+                f"a webhook is away, trying again in {pause_seconds:.0f} s: {error}"
+            ),
+        )
 
     def wait_for_deployments(self) -> None:
         """Wait until every Deployment of the cluster runs its latest version.

@@ -1,13 +1,16 @@
 """What is put on the kind cluster, and when it counts as ready."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kind import store
-from kind.settings import HERE, JOBSET_IMAGE, KUBERAY_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE
+from kind import stack, store
+from kind.commands import KindError
+from kind.settings import HERE, JOBSET_IMAGE, KUBERAY_IMAGE, KUEUE_IMAGE, KWOK_IMAGE, ROOT, TRAINER_IMAGE, Settings
 from kind.stack import STACK, split_definitions, unready
 from kind.store import WORTH_BYTES, NodeImage, full_name, layers_to_leave_out, read_image
 from kind.vendor import SOURCES, kustomization
@@ -30,6 +33,32 @@ def test_definitions_are_applied_apart() -> None:
     definitions, others = split_definitions(f"# header\nkind: Namespace\nname: a\n---\n{definition}\n---\nkind: C\n")
     assert definitions == definition
     assert others == "# header\nkind: Namespace\nname: a\n---\nkind: C\n"
+
+
+@pytest.mark.parametrize(("away", "passes"), [("failed calling webhook", True), ("field is immutable", False)])
+def test_what_a_webhook_that_is_away_refuses_is_applied_again(
+    away: str, passes: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers: Iterator[str | KindError] = iter(["kind: Namespace\n", KindError(f"kubectl: {away}"), "applied"])
+    asked: list[str] = []
+
+    def answer(words: list[str], **_: Any) -> str:
+        asked.append(words[3])
+        one = next(answers)
+        if isinstance(one, KindError):
+            raise one
+        return one
+
+    monkeypatch.setattr(stack, "run", answer)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    cluster = stack.Cluster(Path("kubectl"), Settings(name="vl3", cache=tmp_path, state=tmp_path, pull=False))
+    if passes:
+        cluster.apply(tmp_path)
+        assert asked == ["kustomize", "apply", "apply"]
+    else:
+        with pytest.raises(KindError, match="immutable"):
+            cluster.apply(tmp_path)
+        assert asked == ["kustomize", "apply"]
 
 
 @pytest.mark.parametrize(
