@@ -17,6 +17,9 @@ NewRun = Callable[[str], str]
 
 pytestmark = pytest.mark.timeout(3600)
 _ONE_GPU = {"gpus_per_node": 1, "processes_per_node": 1, "cpus_per_node": 1.0}
+_PATIENT = {
+    "unschedulable_seconds": 120.0
+}  # a scheduler with little CPU is late, which is not what these tests are about
 _AT_ONCE = 6
 
 
@@ -67,11 +70,11 @@ def test_a_killed_launcher_is_taken_up_by_the_next(
 
     def kill_and_start_again(pause: float) -> Launch:
         run_id = new_run("killed")
-        settings = {"placement": _ONE_GPU, "annotations": {"run-seconds": 5}}
+        settings = {"placement": _ONE_GPU, "annotations": {"run-seconds": 5}, "limits": _PATIENT}
         first = launcher.start(run_id, **settings)
         time.sleep(pause)
         first.kill()
-        return launcher.run(run_id, seconds=180, **settings)
+        return launcher.run(run_id, seconds=600, **settings)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         ended = list(pool.map(kill_and_start_again, pauses))
@@ -88,13 +91,13 @@ def test_a_launcher_killed_while_it_cancels_leaves_a_job_that_the_next_cancel_en
     chance = random.Random(seed_of("killed cancels"))
     for _ in range(points):
         run_id = new_run("twice")
-        first = launcher.start(run_id, placement=_ONE_GPU)
-        wait_until(lambda first=first: "running" in first.states(), "the job runs")
+        first = launcher.start(run_id, placement=_ONE_GPU, limits=_PATIENT)
+        wait_until(lambda first=first: "running" in first.states(), "the job runs", 180)
         first.cancel()
         time.sleep(chance.uniform(0.0, 0.5))
         first.kill()
-        second = launcher.start(run_id, placement=_ONE_GPU)
-        wait_until(lambda second=second: bool(second.states()), "the next launcher has looked for the job")
+        second = launcher.start(run_id, placement=_ONE_GPU, limits=_PATIENT)
+        wait_until(lambda second=second: bool(second.states()), "the next launcher has looked for the job", 180)
         second.cancel()
         assert second.wait() == 143, second.said()
         assert jobs_of(cluster, run_id) == []
