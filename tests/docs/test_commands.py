@@ -152,7 +152,7 @@ def _of_makefile() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _marked(block: Block) -> object:
-    """A block that runs here. Those that tests/cli runs too, with its own recipes, wait for FULL=1: they take minutes."""
+    """A block that runs here. What tests/cli runs too, with its own recipes, waits for FULL=1: it takes minutes."""
     return pytest.param(block, marks=[pytest.mark.full] if block.page in RUN_BY_TESTS_OF_CLI else [])
 
 
