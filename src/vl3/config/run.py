@@ -1,5 +1,6 @@
 """The configuration of one whole run: what a recipe returns and a checkpoint records."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -22,6 +23,9 @@ from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
 
+MAX_PROFILED_STEPS = 20
+"""Most steps of one profile."""
+_PROFILE = re.compile(r"(\d{1,9}):(\d{1,9})")
 _SEEDS_PER_RUN = 4
 """Distance between the seeds of two runs: the number of stages in the paper."""
 
@@ -78,12 +82,37 @@ class EngineConfig:
     max_skipped_fraction: PartialFraction = 0.1
     """Share of the last 100 steps (of all steps in a shorter stage) whose update may be left out because the gradient
     is not finite; more end the stage."""
+    rank_stall_seconds: Seconds = 30.0
+    """How much longer than the slowest step so far all ranks may be silent before the one that the others wait for is
+    taken for stalled: its stack is shown, and the stage is started again from its checkpoint. Waits for the store have
+    `stages.<stage>.stall_seconds`."""
+    profile_steps: str = ""
+    """Steps that rank 0 profiles, as FIRST:LAST counted from 1, `10:13`; a Chrome trace of them becomes an artifact of
+    the stage. Empty profiles none."""
     on_code_change: Annotated[str, OneOf(("resume", "restart"))]
     """What happens to a stage's checkpoints of other code: `resume` continues from them and logs it, `restart` removes
     them and starts again at step 0."""
 
     def __post_init__(self) -> None:
         check_fields(self, "engine")
+        if self.profile_steps:
+            profiled_steps(self.profile_steps)
+
+
+def profiled_steps(text: str) -> tuple[int, int]:
+    """The first and the last step of `engine.profile_steps`, counted from 1: `10:13` is (10, 13).
+
+    Raises:
+        ConfigError: it is not of that form, or asks for so many steps that the trace could not be read.
+    """
+    found = _PROFILE.fullmatch(text)
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= first <= last < first + MAX_PROFILED_STEPS:
+        raise ConfigError(
+            f"engine.profile_steps={text!r:.60} must be FIRST:LAST, the steps to profile counted from 1, and at most "
+            f"{MAX_PROFILED_STEPS} of them: a trace of more could not be opened. Use 10:13, for example."
+        )
+    return first, last
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
@@ -21,7 +22,7 @@ from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
 from vl3.system.folders import scratch_folder
-from vl3.training.events import EVENTS_NAME, STAGE_FILE, read_events, settled_events
+from vl3.training.events import EVENTS_NAME, PROFILE_FOLDER, STAGE_FILE, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.record import StepRecord
@@ -234,6 +235,7 @@ def _launch_job(work: Work) -> LaunchJob:
         events_path=events_path,
         failure_path=failure_path,
         work_uri=work.work_uri,
+        rank_stall_seconds=request.config.engine.rank_stall_seconds,
         **{name: getattr(request.config.stages[stage], name) for name in LIMITS},
     )
 
@@ -276,12 +278,24 @@ def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts) -> R
     """Publish the stage's events, configuration and plan in numbers, from which the report draws its curves."""
     stage = work.request.part
     with work.fresh_folder("training") as folder:
+        _copy_profiles(work, folder)
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         config = to_dict(work.request.config.stages[stage])
         facts = {"stage": stage, "config": config, "plan": plan.summary()}
         atomic_write_json(folder / STAGE_FILE, facts)
         return work.publish(folder, "training", kind="training-log")
+
+
+def _copy_profiles(work: Work, folder: Path) -> None:
+    """Put the traces that rank 0 left in the stage's work folder beside its events."""
+    if not work.request.config.engine.profile_steps:
+        return
+    store = open_store(work.work_uri)
+    for key in store.list(f"{PROFILE_FOLDER}/"):
+        with storage_errors(folder):
+            (folder / PROFILE_FOLDER).mkdir(exist_ok=True)
+        store.get_file(key, folder / PROFILE_FOLDER / Path(key).name)
 
 
 def _code_tag(start: dict[str, Any]) -> dict[str, str]:

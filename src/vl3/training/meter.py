@@ -17,7 +17,7 @@ from vl3.errors import ConfigError
 from vl3.training.collectives import sum_over_ranks
 
 SUMMED = ("tokens", "visual_tokens", "visual_tokens_kept", "rows", "read_bytes", "read_retries")
-TIMED = ("data", "forward", "backward", "optimizer")
+TIMED = ("data", "forward", "backward", "optimizer", "save")
 
 
 @dataclass(slots=True)
@@ -47,11 +47,22 @@ class Meter:
         self._pending_losses: list[Tensor] = []
         self._pending_counts: list[list[float]] = []
         self._pending_supervised: list[int] = []
+        self._save_seconds = self._own_data_seconds = 0.0
         self._started = time.perf_counter()
+
+    def note_save(self, seconds: float) -> None:
+        """Add time for which training stood still to save; it counts in the next step, because it follows this one."""
+        self._save_seconds += seconds
+
+    def take_data_seconds(self) -> float:
+        """What this rank alone waited for its rows since the last call."""
+        seconds, self._own_data_seconds = self._own_data_seconds, 0.0
+        return seconds
 
     def add(self, taken: StepRows, loss_sum: Tensor, supervised_tokens: int, seconds: dict[str, float]) -> None:
         """Add one step of this rank. `loss_sum` is not read yet, so that the CPU does not wait for the GPU."""
-        rows = taken.rows
+        rows, seconds, self._save_seconds = taken.rows, seconds | {"save": self._save_seconds}, 0.0
+        self._own_data_seconds += seconds["data"]
         counts = [
             sum(len(row.input_ids_T) for row in rows),
             sum(row.visual_tokens for row in rows),
@@ -87,7 +98,8 @@ class Meter:
     def flush(self) -> dict[str, float]:
         """Metrics of the window, which is then emptied: means per step, except loss, shares, retries and rates.
 
-        `data_wait_share` is the share of the time that training waited for its rows: 0.1 s of steps of 2 s is 0.05.
+        `data_wait_share` is the share of the time that training waited for its rows: 0.1 s of steps of 2 s is 0.05;
+        `save_stall_share` the share for which it stood still to save a checkpoint.
         Two steps with loss sums 60 and 20 over 30 and 10 supervised tokens: loss 80 / 40 = 2, supervised_tokens 20.
         """
         window = self.gather()
@@ -107,6 +119,7 @@ class Meter:
             "read_bytes_per_second": sums["read_bytes"] / max(window.seconds, 1e-9),
             "read_retries": sums["read_retries"],
             "data_wait_share": sums["data"] / self._world_size / max(window.seconds, 1e-9),
+            "save_stall_share": sums["save"] / self._world_size / max(window.seconds, 1e-9),
             "seconds/step": window.seconds / steps,
         }
         return metrics | {f"seconds/{name}": sums[name] / steps / self._world_size for name in TIMED}
