@@ -15,8 +15,9 @@ from vl3.config.checks import (
     require_name,
 )
 from vl3.config.data import DataConfig
+from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.config.loader import LoaderConfig
-from vl3.config.placement import BUILD, PlacementTable
+from vl3.config.placement import BUILD, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
@@ -180,11 +181,8 @@ class RunConfig:
             raise ConfigError(
                 f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."
             )
-        if BUILD in self.placements and self.placements[BUILD].gpus_per_node:
-            raise ConfigError(
-                f"placements.{BUILD}.gpus_per_node={self.placements[BUILD].gpus_per_node}: the build decodes on CPUs, "
-                f"so GPUs would be idle. Set placements.{BUILD}.gpus_per_node=0 and a pool without GPUs."
-            )
+        if BUILD in self.placements:
+            _check_build(self.placements[BUILD])
         for stage in self.stages:
             validate_stage(self, stage)
 
@@ -208,18 +206,47 @@ class RunConfig:
         return self.placements[stage].num_processes
 
 
+def _check_build(build: PlacementConfig) -> None:
+    """Refuse what the build cannot use."""
+    if build.gpus_per_node:
+        raise ConfigError(
+            f"placements.{BUILD}.gpus_per_node={build.gpus_per_node}: the build decodes on CPUs, so GPUs would be "
+            f"idle. Set placements.{BUILD}.gpus_per_node=0 and a pool without GPUs."
+        )
+    unused = {
+        "min_nodes": build.min_nodes is not None,
+        "fabric": build.fabric != FabricConfig(),
+        "scheduling": build.scheduling != SchedulingConfig(),
+    }
+    if named := [name for name, is_set in unused.items() if is_set]:
+        raise ConfigError(
+            f"placements.{BUILD} sets {', '.join(named)}, which only training stages use: the build's pods are made "
+            "after the pool's PodTemplate (manifests/base/ray). Leave it out, and change the template if they need it."
+        )
+
+
 def validate_stage(run: RunConfig, stage: str) -> None:
     """Check what involves two parts of the configuration.
 
     Raises:
         ConfigError: the global batch of the stage is not divisible by its processes.
     """
-    row, processes = run.stages[stage], run.num_processes(stage)
+    row = run.stages[stage]
     name = "packs_divisible_by" if row.packs_per_step is None else "packs_per_step"
     packs = getattr(row, name)
-    if packs % processes:
-        source = "launch.processes_per_node" if run.launch.backend == "local" else f"placements.{stage}"
-        raise ConfigError(
-            f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
-            f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
-        )
+    is_local = run.launch.backend == "local"
+    source = "launch.processes_per_node" if is_local else f"placements.{stage}"
+    for processes in _world_sizes(run, stage):
+        if packs % processes:
+            raise ConfigError(
+                f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
+                f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
+            )
+
+
+def _world_sizes(run: RunConfig, stage: str) -> list[int]:
+    """The numbers of processes that a stage must be able to have: the one that it asks for, and the fewest."""
+    placement = run.placements[stage]
+    if run.launch.backend == "local" or placement.min_nodes is None:
+        return [run.num_processes(stage)]
+    return [placement.num_processes, placement.min_nodes * placement.processes_per_node]
