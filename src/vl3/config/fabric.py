@@ -115,7 +115,8 @@ class SchedulingConfig:
     """Which nodes of a pool take the pods; the pool's own runtime and flavour say the rest."""
 
     tolerations: list[Toleration] = field(default_factory=list, hash=False)
-    """Taints that the pods accept beside those of the runtime and the flavour."""
+    """Taints that the pods accept, in place of those of the pool's runtime: Trainer replaces this list and merges
+    nothing into it, so name all that the pool's nodes have. Empty leaves the runtime's."""
     node_labels: dict[str, str] = field(default_factory=dict, hash=False)
     """Labels that a node must have."""
     required_topology: str = ""

@@ -23,6 +23,7 @@ def test_metrics_are_means_over_the_window(make_row: MakeRow) -> None:
     meter = make_meter()
     two = [make_row(1, num_samples=1), make_row(2, num_samples=2)]
     meter.add(StepRows(rows=two, read_bytes=700, retries=2), torch.tensor(6.0), 4, SECONDS)
+    meter.note_save(0.5)  # after the first step, so it counts in the second
     one = [make_row(3, num_samples=1)]
     meter.add(StepRows(rows=one, read_bytes=300), torch.tensor(2.0), 4, dict.fromkeys(SECONDS, 0.0))
     metrics = meter.flush()
@@ -31,6 +32,7 @@ def test_metrics_are_means_over_the_window(make_row: MakeRow) -> None:
     assert metrics.pop("rows_per_second") == pytest.approx(3 / (2 * seconds))
     assert metrics.pop("read_bytes_per_second") == pytest.approx(1000 / (2 * seconds))
     assert metrics.pop("data_wait_share") == pytest.approx(0.1 / (2 * seconds))
+    assert metrics.pop("save_stall_share") == pytest.approx(0.5 / (2 * seconds))
     assert metrics == pytest.approx(
         {
             "loss": 1.0,
@@ -43,6 +45,7 @@ def test_metrics_are_means_over_the_window(make_row: MakeRow) -> None:
             "seconds/forward": 0.1,
             "seconds/backward": 0.15,
             "seconds/optimizer": 0.2,
+            "seconds/save": 0.25,
         }
     )
     meter.add(StepRows(rows=[make_row(4)]), torch.tensor(3.0), 1, SECONDS)
