@@ -228,6 +228,18 @@ class RunConfig:
         """
         return self.seed * _SEEDS_PER_RUN + self.stage_number(stage)
 
+    def shared_packs(self, stage: str) -> int:
+        """Packed rows of a stage's step, or what their number is a multiple of: processes share them evenly."""
+        row = self.stages[stage]
+        return row.packs_divisible_by if row.packs_per_step is None else row.packs_per_step
+
+    def world_sizes(self, stage: str) -> list[int]:
+        """Numbers of processes with which a stage may run under the chosen backend, the largest first."""
+        if self.launch.backend == "local":
+            return [self.launch.processes_per_node]
+        placement = self.placements[stage]
+        return [count * placement.processes_per_node for count in placement.node_counts(self.shared_packs(stage))]
+
     def num_processes(self, stage: str) -> int:
         """World size of a stage under the chosen backend."""
         if self.launch.backend == "local":
@@ -262,7 +274,7 @@ def validate_stage(run: RunConfig, stage: str) -> None:
     """
     row = run.stages[stage]
     name = "packs_divisible_by" if row.packs_per_step is None else "packs_per_step"
-    packs = getattr(row, name)
+    packs = run.shared_packs(stage)
     is_local = run.launch.backend == "local"
     source = "launch.processes_per_node" if is_local else f"placements.{stage}"
     for processes in _world_sizes(run, stage):

@@ -172,8 +172,9 @@ def _read_job(environ: Mapping[str, str]) -> StageJob:
 
 def _require_world(job: StageJob, place: PodPlace) -> None:
     """Check the number of processes: each takes its share of a batch, so it must be the job's own."""
-    expected = config_of(job).num_processes(job.stage)
-    if place.num_processes != expected:
+    allowed = config_of(job).world_sizes(job.stage)
+    if place.num_processes not in allowed:
+        expected = " or ".join(map(str, allowed))
         raise ConfigError(
             f"the stage {job.stage} needs {expected} processes, but its pods have {place.nodes} x "
             f"{place.processes_per_node} = {place.num_processes}. The TrainJob does not match the job in "

@@ -231,6 +231,7 @@ def _launch_job(work: Work) -> LaunchJob:
         processes_per_node=settings.processes_per_node,
         threads_per_process=settings.threads_per_process,
         placement=None if is_local else request.config.placements[stage],
+        packs_per_step=request.config.shared_packs(stage),
         log_path=request.log_path,
         events_path=events_path,
         failure_path=failure_path,

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.errors import ConfigError
+from vl3.recipes.catalog import get_recipe
 from vl3.recipes.tiny import tiny
 
 PLACED = tiny().placements["video"]
@@ -49,3 +51,32 @@ def test_node_counts_share_the_packs_evenly_and_come_largest_first() -> None:
     assert elastic.node_counts(12) == [4, 3, 2]
     assert replace(elastic, processes_per_node=2).node_counts(12) == [3, 2]
     assert replace(elastic, min_nodes=None).node_counts(12) == [4]
+
+
+def test_a_stage_may_run_with_each_number_of_processes_that_shares_its_rows() -> None:
+    recipe = get_recipe("vl3_2b")
+    video = replace(recipe.placements["video"], nodes=4, min_nodes=1)
+    config = replace(recipe, placements=recipe.placements | {"video": video})
+    packs = config.shared_packs("video")
+    assert config.world_sizes("video") == [count for count in (32, 24, 16, 8) if packs % count == 0]
+    assert 32 in config.world_sizes("video")
+    assert config.world_sizes("alignment") == [16]
+
+
+def test_the_fewest_nodes_must_share_the_rows_too() -> None:
+    recipe = get_recipe("vl3_2b")
+    video = replace(recipe.placements["video"], nodes=4, min_nodes=3)
+    with pytest.raises(ConfigError, match=r"packs_divisible_by=\d+ is not divisible by the 24 processes of placements"):
+        replace(recipe, placements=recipe.placements | {"video": video})
+
+
+@pytest.mark.parametrize("field", ["min_nodes", "fabric", "scheduling"])
+def test_the_build_refuses_what_only_stages_use(field: str) -> None:
+    values = {
+        "min_nodes": 1,
+        "fabric": FabricConfig(devices={"rdma/hca": 1}),
+        "scheduling": SchedulingConfig(node_labels={"a": "b"}),
+    }
+    build = replace(PLACED, **{field: values[field]})
+    with pytest.raises(ConfigError, match=rf"placements\.build sets {field}, which only training stages use"):
+        replace(tiny(), placements=tiny().placements | {"build": build})

@@ -28,9 +28,9 @@ def _judge_capabilities(where: str, names: list[str], facts: ClusterFacts, findi
         findings.add(
             ConfigError(
                 f"{where} asks for {listed(names)}, and namespace {facts.namespace} enforces the Pod Security level "
-                f"{level}, which allows no such capability: its pods would be refused. Leave it out and have the "
-                "container runtime of the nodes raise the limit of locked memory (LimitMEMLOCK), which RDMA needs it for, or have "
-                f"the namespace labelled {_LEVEL}=privileged."
+                f"{level}, which allows no such capability: its pods would be refused. Leave it out and raise the "
+                "limit of locked memory, which RDMA needs it for, in the container runtime of the nodes "
+                f"(LimitMEMLOCK), or have the namespace labelled {_LEVEL}=privileged."
             )
         )
 

@@ -96,7 +96,13 @@ def _deadline(job: LaunchJob) -> dict[str, int]:
 
 
 def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
-    """Requests equal to limits: a pod gets what counts against its quota, and no other pod can use it.
+    """Requests equal to limits: a pod gets what counts against its quota, and no other pod can use it."""
+    amounts = pod_resources(placement)
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def pod_resources(placement: PlacementConfig) -> dict[str, str]:
+    """What one pod requests.
 
     1.4 cores, 4 GiB and 2 GPUs give {"cpu": "1400m", "memory": "4096Mi", "nvidia.com/gpu": "2"}.
     """
@@ -109,7 +115,7 @@ def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
     amounts |= {name: str(count) for name, count in sorted(placement.fabric.devices.items())}
     for size, gib in sorted(placement.fabric.hugepages_gib.items()):
         amounts[f"hugepages-{size}"] = f"{round(gib * 1024)}Mi"
-    return {"requests": dict(amounts), "limits": dict(amounts)}
+    return amounts
 
 
 def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
