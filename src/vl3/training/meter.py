@@ -6,17 +6,18 @@ are kept separately, so that a window that was split by a checkpoint has bit for
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vl3.data.loader.rows import StepRows
+from vl3.data.loader.rows import PackedRow, StepRows
 from vl3.errors import ConfigError
 from vl3.training.collectives import sum_over_ranks
 
-SUMMED = ("tokens", "visual_tokens", "visual_tokens_kept", "rows", "read_bytes", "read_retries")
+SUMMED = ("tokens", "visual_tokens", "visual_tokens_kept", "rows", "read_bytes", "read_retries", "flops")
 TIMED = ("data", "forward", "backward", "optimizer", "save")
 
 
@@ -40,7 +41,26 @@ class Window:
 class Meter:
     """Collects the steps of this rank; `gather` adds up all ranks and puts the steps into the window."""
 
-    def __init__(self, device: torch.device, world_size: int, saved: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        world_size: int,
+        saved: dict[str, Any] | None = None,
+        *,
+        count_flops: Callable[[Sequence[PackedRow]], float] | None = None,
+        peak_flops_per_second: float | None = None,
+    ) -> None:
+        """Continue the window of a checkpoint, if there is one.
+
+        Args:
+            device: for the exchange.
+            world_size: number of ranks.
+            saved: the window, as `to_dict` gave it.
+            count_flops: counts what the rows of a step need; None counts nothing.
+            peak_flops_per_second: what one rank's device can do; None leaves MFU out.
+        """
+        self._count_flops = count_flops
+        self._peak_flops_per_second = peak_flops_per_second
         self.window = _window_of(saved) if saved else Window()
         self._device = device
         self._world_size = world_size
@@ -70,6 +90,7 @@ class Meter:
             len(rows),
             taken.read_bytes,
             taken.retries,
+            self._count_flops(rows) if self._count_flops else 0.0,
         ]
         self._pending_losses.append(loss_sum)
         self._pending_counts.append([*counts, *(seconds[name] for name in TIMED)])
@@ -122,7 +143,14 @@ class Meter:
             "save_stall_share": sums["save"] / self._world_size / max(window.seconds, 1e-9),
             "seconds/step": window.seconds / steps,
         }
+        if self._count_flops:
+            metrics |= self._arithmetic(sums["flops"] / self._world_size / max(window.seconds, 1e-9))
         return metrics | {f"seconds/{name}": sums[name] / steps / self._world_size for name in TIMED}
+
+    def _arithmetic(self, flops_per_second: float) -> dict[str, float]:
+        """What each rank needed a second, and the share of its device's peak (vl3.training.mfu has the formula)."""
+        peak = self._peak_flops_per_second
+        return {"tflops_per_second": flops_per_second / 1e12} | ({"mfu": flops_per_second / peak} if peak else {})
 
 
 def _window_of(saved: dict[str, Any]) -> Window:

@@ -41,6 +41,7 @@ from vl3.training.heart import Activity, Heart
 from vl3.training.job import StageJob, config_of
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, merge_ledgers, run_steps
 from vl3.training.meter import Meter
+from vl3.training.mfu import FlopCounter, peak_of_stage
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
 from vl3.training.part_table import PartRow, require_rates, require_stage_table, table_event, table_text
@@ -136,9 +137,16 @@ class StageRun:
         self.loader = self._open_loader(model.config.vision.patch_size, found)
         self.named: NamedParameters = []
         self.part_rows: list[PartRow] = []
+        count_flops, peak = FlopCounter(model.config, self.settings), peak_of_stage(config, stage)
         self.engine = self._shard(model, found)
         checkpoints.drop_copies()
-        self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
+        self.meter = Meter(
+            self.engine.device,
+            rank.world_size,
+            found.trainer.window if found else None,
+            count_flops=count_flops,
+            peak_flops_per_second=peak,
+        )
         limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.plan.steps)
         former = found.trainer.skipped_steps if found else ()
         self.skipped = SkippedUpdates(events, limit, self.engine.device, former)

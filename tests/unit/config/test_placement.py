@@ -53,21 +53,31 @@ def test_node_counts_share_the_packs_evenly_and_come_largest_first() -> None:
     assert replace(elastic, min_nodes=None).node_counts(12) == [4]
 
 
-def test_a_stage_may_run_with_each_number_of_processes_that_shares_its_rows() -> None:
+def elastic(nodes: int, min_nodes: int) -> Any:
+    """The large recipe on a cluster, its last stage with a range of nodes of 8 processes and 32 rows to share."""
     recipe = get_recipe("vl3_2b")
-    video = replace(recipe.placements["video"], nodes=4, min_nodes=1)
-    config = replace(recipe, placements=recipe.placements | {"video": video})
-    packs = config.shared_packs("video")
-    assert config.world_sizes("video") == [count for count in (32, 24, 16, 8) if packs % count == 0]
-    assert 32 in config.world_sizes("video")
+    video = replace(recipe.placements["video"], nodes=nodes, min_nodes=min_nodes)
+    stage = replace(recipe.stages["video"], packs_divisible_by=32)
+    return replace(
+        recipe,
+        launch=replace(recipe.launch, backend="trainjob"),
+        placements=recipe.placements | {"video": video},
+        stages=recipe.stages | {"video": stage},
+    )
+
+
+def test_a_stage_may_run_with_each_number_of_processes_that_shares_its_rows() -> None:
+    config = elastic(4, 1)
+    assert config.world_sizes("video") == [32, 16, 8]  # 24 processes could not share 32 rows
     assert config.world_sizes("alignment") == [16]
+    assert replace(config, launch=replace(config.launch, backend="local")).world_sizes("video") == [
+        config.launch.processes_per_node
+    ]
 
 
 def test_the_fewest_nodes_must_share_the_rows_too() -> None:
-    recipe = get_recipe("vl3_2b")
-    video = replace(recipe.placements["video"], nodes=4, min_nodes=3)
-    with pytest.raises(ConfigError, match=r"packs_divisible_by=\d+ is not divisible by the 24 processes of placements"):
-        replace(recipe, placements=recipe.placements | {"video": video})
+    with pytest.raises(ConfigError, match=r"packs_divisible_by=32 is not divisible by the 24 processes of placements"):
+        elastic(4, 3)
 
 
 @pytest.mark.parametrize("field", ["min_nodes", "fabric", "scheduling"])

@@ -85,3 +85,16 @@ def test_json_of_every_rank_is_gathered() -> None:
     assert gather_json([{"sample_id": "ü"}], torch.device("cpu")) == [[{"sample_id": "ü"}]]
     assert gather_json([], torch.device("cpu")) == [[]]
     assert from_rank_zero(-1, torch.device("cpu")) == -1
+
+
+def test_mfu_is_what_the_rows_need_over_the_peak_of_all_devices(make_row: MakeRow) -> None:
+    meter = Meter(torch.device("cpu"), 1, count_flops=lambda rows: 3e9 * len(rows), peak_flops_per_second=1e12)
+    for _ in range(2):
+        meter.add(StepRows(rows=[make_row(1), make_row(2)]), torch.tensor(1.0), 1, SECONDS)
+    metrics = meter.flush()
+    per_second = 12e9 / (2 * metrics["seconds/step"])
+    assert metrics["tflops_per_second"] == pytest.approx(per_second / 1e12)
+    assert metrics["mfu"] == pytest.approx(per_second / 1e12)
+    without = Meter(torch.device("cpu"), 1, count_flops=lambda rows: 1.0)
+    without.add(StepRows(rows=[make_row(1)]), torch.tensor(1.0), 1, SECONDS)
+    assert "mfu" not in without.flush()
