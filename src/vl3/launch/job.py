@@ -134,7 +134,5 @@ class LaunchResult:
     """Time with processes, over all attempts that this launcher saw."""
     states: tuple[StateChange, ...]
     """The state changes in order."""
-    node_seconds: float = 0.0
-    """The same times the nodes of each attempt, whose number may change from one to the next; 0 for local processes."""
     images: tuple[str, ...] = ()
     """The images that the pods ran, by digest as their nodes say; one, unless its tag was moved meanwhile."""

@@ -17,6 +17,7 @@ from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, PLAN, origin_of
 from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
+from vl3.steps.stage_cost import StageCost, stage_cost
 from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
@@ -56,15 +57,18 @@ def run(work: Work) -> StepOutcome:
         if checkpoint is None:
             checkpoint = _train(work, step_run, plan)
         training = is_published(work, "training")
-        events = _events(work, training)
+        written = _written_events(work, training)
+        events = settled_events(written)
+        cost = stage_cost(request.config, stage, written, planned_seconds=None)
         EventForwarder(work, step_run, plan.steps).replay(events)
         step_run.register(
             model=request.config.promotion.registered_model,
             of_workflow=stage == list(request.config.stages)[-1],
             **candidate(request, stage, checkpoint, request.inputs["dataset"], steps=plan.steps),
         )
-        step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri})
-    training = training or _publish_log(work, events, plan)
+        step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri} | cost.tags())
+        step_run.log_metrics([(0, cost.metrics())])
+    training = training or _publish_log(work, events, plan, cost)
     work.clear()
     return StepOutcome(
         outputs={"checkpoint": checkpoint, "training": training},
@@ -263,8 +267,8 @@ def _stage_job(work: Work) -> StageJob:
     )
 
 
-def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
-    """The stage's events: from the log if an interrupted attempt published it, otherwise from the work folder."""
+def _written_events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
+    """The stage's events, of all attempts: from its log if that is published, otherwise from the work folder."""
     if training is not None:
         return read_events(fetch(training) / EVENTS_NAME)
     path = work.work_folder() / EVENTS_NAME
@@ -272,10 +276,10 @@ def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
         kept = open_store(work.work_uri).read(EVENTS_NAME)
         if kept is not None:
             atomic_write_bytes(path, kept)
-    return settled_events(read_events(path))
+    return read_events(path)
 
 
-def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts) -> Reference:
+def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts, cost: StageCost) -> Reference:
     """Publish the stage's events, configuration and plan in numbers, from which the report draws its curves."""
     stage = work.request.part
     with work.fresh_folder("training") as folder:
@@ -283,7 +287,7 @@ def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts) -> R
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         config = to_dict(work.request.config.stages[stage])
-        facts = {"stage": stage, "config": config, "plan": plan.summary()}
+        facts = {"stage": stage, "config": config, "plan": plan.summary(), **cost.to_dict()}
         atomic_write_json(folder / STAGE_FILE, facts)
         return work.publish(folder, "training", kind="training-log")
 

@@ -106,7 +106,12 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         if is_finished:
             skipped = len(run.skipped.steps)
             events.write(
-                "end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples, skipped_updates=skipped
+                "end",
+                time=time.time(),
+                seconds=seconds,
+                steps=done - run.start,
+                bad_samples=bad_samples,
+                skipped_updates=skipped,
             )
         else:
             events.note(f"stopped on request after step {done} of {run.plan.steps}; the checkpoint is written")

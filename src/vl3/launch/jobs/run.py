@@ -96,7 +96,6 @@ class _Launch:
         self._launcher_pod: LauncherPod | None = None
         self._queued_seconds = 0.0
         self._running_seconds = 0.0
-        self._node_seconds = 0.0
         self._images: tuple[str, ...] = ()
 
     def run(self) -> LaunchResult:
@@ -117,7 +116,6 @@ class _Launch:
                     seconds_queued=self._queued_seconds,
                     seconds_running=self._running_seconds,
                     states=tuple(self._output.states),
-                    node_seconds=self._node_seconds,
                     images=self._images,
                 )
             if failure.cause is not causes.RESIZED:  # which is no failure
@@ -256,7 +254,6 @@ class _Launch:
         finally:
             self._queued_seconds += attempt.durations.queued_seconds
             self._running_seconds += attempt.durations.running_seconds
-            self._node_seconds += attempt.durations.running_seconds * self._placement.nodes
             self._images = attempt.images
         for pod, lines in attempt.tails.items():
             self._output.tail(pod, lines)
