@@ -156,12 +156,16 @@ class StageInputs:
 
 @pytest.fixture(scope="session")
 def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
+    return make_stage_inputs(tmp_path_factory.mktemp("stage"))
+
+
+def make_stage_inputs(root: Path) -> StageInputs:
+    """Build the dataset and the bases below a folder, which exists."""
     from vl3.data.build.dataset import build_dataset
     from vl3.data.sample.difffp import keep_mask
     from vl3.data.sample.tokenizer import ChatTokenizer
     from vl3.toy.tokenizer import build_tokenizer
 
-    root = tmp_path_factory.mktemp("stage")
     build_tokenizer(root / "language")
     tokenizer = ChatTokenizer.from_folder(root / "language")
     _save_bases(root, vocab_size=tokenizer.vocab_size)
