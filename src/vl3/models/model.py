@@ -9,26 +9,21 @@ K vision tokens kept · I visual items · S samples · C channels*patch^2 · D t
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2RotaryEmbedding
 
 from vl3.conventions import IGNORED_LABEL
 from vl3.errors import DataError
-from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
-from vl3.models.config import TextConfig, VideoLlama3Config
+from vl3.models.attention import Segments
+from vl3.models.config import VideoLlama3Config
+from vl3.models.decoder import Decoder, KeyValueCache, Reach, draw_weights
 from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
+from vl3.models.head_loss import head_loss_sum
 from vl3.models.projector import Projector
-
-HEAD_CHUNK_TOKENS = 2048
-"""Supervised tokens whose logits are in memory at once (152k words x 16k tokens are 10 GB). If a row has more, they
-are computed in chunks and again in backward."""
 
 Array: TypeAlias = Tensor | np.ndarray
 
@@ -48,22 +43,20 @@ class VideoLlama3(nn.Module):
 
     def __init__(self, config: VideoLlama3Config) -> None:
         super().__init__()
-        register_packed_attention()
         self.config = config
         self.vision_encoder = VisionEncoder(config.vision)
         self.mm_projector = Projector(config.vision.hidden_size, config.text.hidden_size)
-        self.language_model = Qwen2Model(qwen2_config(config.text))
+        self.language_model = Decoder(config.text)
         tied = config.text.tie_word_embeddings
         self.lm_head = None if tied else nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        if self.lm_head is not None:
+            draw_weights(self.lm_head)
 
     @classmethod
     def empty(cls, config: VideoLlama3Config) -> "VideoLlama3":
         """A model with parameters on the meta device, to be filled from a checkpoint without random initialisation."""
         with torch.device("meta"):
-            model = cls(config)
-        # The rotary frequencies are computed, not stored, so they need a real device from the start.
-        model.language_model.rotary_emb = Qwen2RotaryEmbedding(model.language_model.config)
-        return model
+            return cls(config)
 
     def forward(
         self,
@@ -109,7 +102,7 @@ class VideoLlama3(nn.Module):
         before = (labels[1:] != IGNORED_LABEL).nonzero().squeeze(1)
         targets = labels[before + 1].to(self.device, non_blocking=True)
         hidden_ND = hidden_TD.index_select(0, before.to(self.device, non_blocking=True))
-        return LossOutput(loss_sum=self._loss_sum(hidden_ND, targets), num_supervised=len(before))
+        return LossOutput(loss_sum=head_loss_sum(hidden_ND, self.head_weight, targets), num_supervised=len(before))
 
     def embed(
         self, *, input_ids_T: Array, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array
@@ -172,26 +165,26 @@ class VideoLlama3(nn.Module):
             return embeds_TD
         return embeds_TD.index_copy(0, places.to(self.device, non_blocking=True), features_KD.to(embeds_TD.dtype))
 
-    def decode(self, inputs_TD: Tensor, position_ids_T: Tensor, **attention: Any) -> Tensor:
-        """Final hidden states (T, D) of packed samples; pass `segments`, and `past_key_values` to cache the keys."""
-        return self.run_decoder(inputs_TD.unsqueeze(0), position_ids_T.unsqueeze(0), **attention).squeeze(0)
+    def decode(
+        self,
+        inputs_TD: Tensor,
+        position_ids_T: Tensor,
+        *,
+        segments: Segments | None = None,
+        cache: KeyValueCache | None = None,
+        key_mask_BQL: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states of packed samples (T, D), which need `segments`, or of rows that grow (B, Q, D).
 
-    def run_decoder(self, inputs_BTD: Tensor, position_ids_BT: Tensor, **attention: Any) -> Tensor:
-        """Final hidden states (rows, T, D) with packed attention, which needs no mask."""
-        output = self.language_model(
-            inputs_embeds=inputs_BTD,
-            position_ids=position_ids_BT.to(self.device, non_blocking=True),
-            attention_mask={"full_attention": None},
-            use_cache=False,
-            **attention,
-        )
-        return output.last_hidden_state
+        Raises:
+            DataError: nothing says which tokens belong together.
+        """
+        reach = Reach(segments=segments, cache=cache, key_mask_BQL=key_mask_BQL)
+        return self.language_model(inputs_TD, position_ids_T.to(self.device, non_blocking=True), reach)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Scores of the next token (N, W), in the model's dtype."""
-        if self.lm_head is not None:
-            return self.lm_head(hidden_ND)
-        return functional.linear(hidden_ND, self.language_model.embed_tokens.weight)
+        return functional.linear(hidden_ND, self.head_weight)
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters of each trainable part; the head belongs to the language model."""
@@ -204,30 +197,19 @@ class VideoLlama3(nn.Module):
             "language": language,
         }
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute each block of encoder and decoder in backward."""
-        self.vision_encoder.gradient_checkpointing = True
-        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    def set_recompute(self, kind: str) -> None:
+        """What the blocks of encoder and decoder compute again in backward: none, selective or full."""
+        self.vision_encoder.recompute = self.language_model.recompute = kind
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's weights (W, D), which are the embedding's if they are tied."""
+        return (self.language_model.embed_tokens if self.lm_head is None else self.lm_head).weight
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.language_model.embed_tokens.weight.device
-
-    def _loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        if len(hidden_ND) <= HEAD_CHUNK_TOKENS:
-            return self._chunk_loss_sum(hidden_ND, targets_N)
-        chunks = zip(hidden_ND.split(HEAD_CHUNK_TOKENS), targets_N.split(HEAD_CHUNK_TOKENS), strict=True)
-        losses = [checkpoint(self._chunk_loss_sum, *chunk, use_reentrant=False) for chunk in chunks]
-        return torch.stack(losses).sum()
-
-    def _chunk_loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return functional.cross_entropy(self.logits(hidden_ND).float(), targets_N, reduction="sum")
-
-
-def qwen2_config(text: TextConfig) -> Qwen2Config:
-    """The decoder's configuration for transformers, with packed attention."""
-    return Qwen2Config(**text.to_dict(), attn_implementation=PACKED_ATTENTION)
 
 
 def _check_ids(ids: Tensor, vocab_size: int) -> None:

@@ -24,9 +24,6 @@ from vl3.planning.shapes import RowShape
 Recompute = Literal["none", "selective", "full"]
 """What is computed again in backward: nothing, what takes no matrix product (norms, activations), or whole blocks."""
 
-HEAD_CHUNK_TOKENS = 2048
-"""The same as in vl3.models.model (a test compares them): with more supervised tokens the logits are computed twice."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartFlops:
@@ -153,19 +150,18 @@ def _decoder(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, rec
     block = _products(linears, row.length_tokens)
     adapter_weights = trained.lora_rank * sum(inputs + outputs for inputs, outputs in linears.values())
     adapters = 2 * row.length_tokens * adapter_weights
-    backward, unneeded = 0.0, 0.0
+    backward = 0.0
     if trained.decoder_has_backward:
         backward = layers * (block + block * trained.language + 2 * adapters)
     if trained.decoder_has_backward and not trained.decoder_passes:
         entry = {name: linears[name] for name in ("q_proj", "k_proj", "v_proj")}
         downs = trained.lora_rank * sum(inputs for inputs, _ in entry.values())
-        unneeded = _products(entry, row.length_tokens) + 2 * row.length_tokens * downs
+        backward -= _products(entry, row.length_tokens) + 2 * row.length_tokens * downs
     again = layers * (block + adapters - _skipped_again(model, trained, row))
     return PartFlops(
         forward=layers * (block + adapters),
-        backward=backward - unneeded,
-        # transformers makes the inputs of recomputed blocks need a gradient, whether anything below them trains or not
-        recomputed=(again + unneeded) * _is_full(recompute) * trained.decoder_has_backward,
+        backward=backward,
+        recomputed=again * _is_full(recompute) * trained.decoder_has_backward,
     )
 
 
@@ -181,13 +177,12 @@ def _skipped_again(model: VideoLlama3Config, trained: TrainedParts, row: RowShap
 
 
 def _head(model: VideoLlama3Config, trained: TrainedParts, row: RowShape) -> PartFlops:
-    """Logits of the supervised tokens; with a tied head the embeddings' gradient comes from here."""
+    """Logits of the supervised tokens, whose gradients are computed while they are there.
+
+    With a tied head the embeddings' gradient comes from here; looking words up takes no product.
+    """
     product = 2 * row.supervised_tokens * model.text.hidden_size * model.text.vocab_size
-    return PartFlops(
-        forward=product,
-        backward=product * trained.decoder_has_backward + product * trained.language,
-        recomputed=product * (row.supervised_tokens > HEAD_CHUNK_TOKENS),
-    )
+    return PartFlops(forward=product, backward=product * (trained.decoder_has_backward + trained.language))
 
 
 def _attention(forward: float, *, has_backward: bool, is_twice: bool) -> PartFlops:
