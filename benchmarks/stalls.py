@@ -1,6 +1,6 @@
 """How soon a rank that stalls is noticed, named and gone on from: SIGSTOP, and a hang in Python code.
 
-`python -m benchmarks.stalls` takes about ten minutes and writes results/stalls.json. Two real processes train a small
+`python -m benchmarks.stalls` takes about twelve minutes and writes results/stalls.json. Two real processes train a small
 stage; after some steps rank 1 is stopped, or hangs in its forward pass. Measured is the time from then until the
 stage's note names it, and until the next step is done after the restart from the checkpoint.
 """
@@ -120,7 +120,7 @@ def main() -> None:
     """Some trials of each kind."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--trials", type=int, default=5, help="of each kind")
-    parser.add_argument("--margin-seconds", type=float, default=30.0, help="engine.rank_stall_seconds")
+    parser.add_argument("--margin-seconds", type=float, default=45.0, help="engine.rank_stall_seconds")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)

@@ -82,7 +82,7 @@ class EngineConfig:
     max_skipped_fraction: PartialFraction = 0.1
     """Share of the last 100 steps (of all steps in a shorter stage) whose update may be left out because the gradient
     is not finite; more end the stage."""
-    rank_stall_seconds: Seconds = 30.0
+    rank_stall_seconds: Seconds = 45.0
     """How much longer than the slowest step so far all ranks may be silent before the one that the others wait for is
     taken for stalled: its stack is shown, and the stage is started again from its checkpoint. Waits for the store have
     `stages.<stage>.stall_seconds`."""

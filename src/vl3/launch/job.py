@@ -85,7 +85,7 @@ class LaunchJob:
     """Time that the processes may take before their first step, and again after their last one."""
     stall_seconds: Seconds = STALL_SECONDS
     """Time without a finished step after which the processes are stopped; longer where steps are slow (StallWatch)."""
-    rank_stall_seconds: Seconds = 30.0
+    rank_stall_seconds: Seconds = 45.0
     """How much longer than the slowest step the ranks may be silent before one of them counts as stalled (Watchdog)."""
     timeout_seconds: Seconds | None = None
     """Time after which the processes are stopped whatever progress they make; time in a queue does not count."""

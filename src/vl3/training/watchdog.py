@@ -25,7 +25,7 @@ log = logging.getLogger("vl3.launch")
 _EVERY_SECONDS = 0.5
 _STACK_SECONDS = 3.0
 """How long a rank may take to write its stacks."""
-_OF_OTHERS = 1.5
+_OF_OTHERS = 1.2
 """Where no rank of this machine is behind the others, one of another pod may be, whose watchdog is to speak first."""
 _PATIENT = (Activity.STARTING, Activity.DATA, Activity.SAVING, Activity.PUBLISHING)
 _STOPPED = ("T", "t")

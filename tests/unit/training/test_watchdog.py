@@ -99,8 +99,8 @@ def test_the_first_step_may_take_long_and_where_none_is_behind_the_other_pods_sp
     assert watchdog(tmp_path).stalled(time.monotonic() + 10_000) is None
     start(1, 1, "FORWARD")
     start(0, 1, "FORWARD")
-    assert watchdog(tmp_path).stalled(time.monotonic() + 12) is None
-    stall = watchdog(tmp_path).stalled(time.monotonic() + 16)
+    assert watchdog(tmp_path).stalled(time.monotonic() + 11) is None
+    stall = watchdog(tmp_path).stalled(time.monotonic() + 13)
     assert stall is not None
     assert stall.text.startswith("rank 0 and rank 1 stalled in the forward pass of step 2")
     assert "no rank of this machine is further than another" in stall.text
