@@ -1,7 +1,7 @@
 """How soon a rank that stalls is noticed, named and gone on from: SIGSTOP, and a hang in Python code.
 
-`python -m benchmarks.stalls` takes about twelve minutes and writes results/stalls.json. Two real processes train a small
-stage; after some steps rank 1 is stopped, or hangs in its forward pass. Measured is the time from then until the
+`python -m benchmarks.stalls` takes about twelve minutes and writes results/stalls.json. Two real processes train a
+small stage; after some steps rank 1 is stopped, or hangs in its forward pass. Measured is the time from then until the
 stage's note names it, and until the next step is done after the restart from the checkpoint.
 """
 
