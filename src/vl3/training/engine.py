@@ -26,6 +26,7 @@ from vl3.config.run import RunConfig
 from vl3.data.loader.rows import Allocator, PackedRow
 from vl3.models.placing import copy_to
 from vl3.system.imports import lean_imports
+from vl3.training.no_compiler import AdamW, leave_compiler_out
 from vl3.training.one_fetch import OneFetch, fetch_once
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class TrainingEngine:
         self._clips_itself = settings["gradient_clipping"] == 0.0
         gc.freeze()  # DeepSpeed runs the garbage collector often, and imported modules need not be scanned
         _skip_shm_extension()
+        leave_compiler_out()
         self.deepspeed, *_ = deepspeed.initialize(
             model=RowLoss(model.to(self.device)), optimizer=_adamw(groups, config), config=settings
         )
@@ -258,8 +260,8 @@ def _skip_shm_extension() -> None:
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
-def _adamw(groups: list[dict[str, Any]], config: RunConfig) -> torch.optim.AdamW:
+def _adamw(groups: list[dict[str, Any]], config: RunConfig) -> AdamW:
     """AdamW with learning rate 0; the first step sets the real rate."""
     optimizer = config.optimizer
     idle = [group | {"lr": 0.0} for group in groups]
-    return torch.optim.AdamW(idle, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon, fused=True)
+    return AdamW(idle, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon, fused=True)
