@@ -98,8 +98,9 @@ def _placements() -> PlacementTable:
         priority="vl3-normal",
         queue_timeout_seconds=7 * 24 * 3600.0,
         max_retries=10,
+        gpu="a100",
     )
-    h200 = replace(a100, pool="h200", queue="h200", memory_gib=1500.0)
+    h200 = replace(a100, pool="h200", queue="h200", memory_gib=1500.0, gpu="h200")
     return {"vision_adaptation": a100, "alignment": a100, "multitask": h200, "video": h200}
 
 
