@@ -91,11 +91,13 @@ def make_row() -> Callable[..., PackedRow]:
 def make_config() -> Callable[..., RunConfig]:
     """The tiny recipe with changes of its engine and optimizer."""
 
-    def make(*, zero_stage: int = 1, precision: str = "fp32", **optimizer: float) -> RunConfig:
+    def make(
+        *, zero_stage: int = 1, precision: str = "fp32", recompute: str = "none", **optimizer: float
+    ) -> RunConfig:
         tiny = get_recipe("tiny")
         return replace(
             tiny,
-            engine=replace(tiny.engine, zero_stage=zero_stage, precision=precision),
+            engine=replace(tiny.engine, zero_stage=zero_stage, precision=precision, recompute=recompute),
             optimizer=replace(tiny.optimizer, **optimizer),
         )
 
@@ -160,7 +162,7 @@ def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
 
 
 def make_stage_inputs(root: Path) -> StageInputs:
-    """Build the dataset and the bases below a folder, which exists."""
+    """Build the dataset and the bases in an empty folder."""
     from vl3.data.build.dataset import build_dataset
     from vl3.data.sample.difffp import keep_mask
     from vl3.data.sample.tokenizer import ChatTokenizer

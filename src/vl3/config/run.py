@@ -71,8 +71,10 @@ class EngineConfig:
     """DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 weights too."""
     precision: Annotated[str, OneOf(("fp32", "bf16"))]
     """Arithmetic of forward and backward: fp32 or bf16."""
-    gradient_checkpointing: bool
-    """Whether activations are recomputed in backward to save memory."""
+    recompute: Annotated[str, OneOf(("none", "selective", "full"))]
+    """What backward computes again to save memory: `none`; `selective`, all but matrix products and attention, for a
+    third less memory and a few percent more time; `full`, everything, for the least memory and a quarter to a third
+    more time."""
     checkpoint_every_steps: Count
     """Steps between two resumable checkpoints."""
     keep_checkpoints: Count

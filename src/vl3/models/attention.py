@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from vl3.errors import DataError
 from vl3.models.kernels import flash_kernel
+from vl3.models.placing import copy_to
 
 _MAX_PADDING = 1.25
 """Longest segment of a bucket, as a multiple of its shortest."""
@@ -95,7 +96,7 @@ class Segments:
             buckets=buckets,
             gather_U=gather_U,
             scatter_T=scatter_T,
-            cu_seqlens=torch.from_numpy(cu_seqlens).to(device),
+            cu_seqlens=copy_to(cu_seqlens, device),
             max_length=int(max(lengths, default=0)),
         )
 

@@ -53,6 +53,13 @@ class Reach:
             )
 
 
+class WordEmbedding(nn.Embedding):
+    """Rows of words. The decoder draws them, and only outside the meta device, where a draw imports torch's compiler."""
+
+    def reset_parameters(self) -> None:
+        """Leave the rows as they are."""
+
+
 class RmsNorm(nn.Module):
     """Each vector divided by its root mean square, times a weight."""
 
@@ -145,7 +152,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.rope_theta = config.rope_theta
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = WordEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.recompute = "none"
@@ -184,8 +191,9 @@ def rotary_frequencies(head_dim: int, theta: float, device: torch.device) -> Ten
 @torch.no_grad()
 def draw_weights(module: nn.Module) -> None:
     """Random first weights of one module, as transformers draws them: normal matrices, no biases."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        module.weight.normal_(std=_INITIAL_STD)
+    if not isinstance(module, nn.Linear | nn.Embedding) or module.weight.is_meta:
+        return
+    module.weight.normal_(std=_INITIAL_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         module.bias.zero_()
 

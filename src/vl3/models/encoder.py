@@ -17,6 +17,7 @@ from torch.nn import functional
 from vl3.errors import DataError
 from vl3.models.attention import Segments, attend
 from vl3.models.config import VisionConfig
+from vl3.models.placing import copy_to
 from vl3.models.recompute import run_block
 from vl3.models.rotary import Tables, rotate_both, tables_of
 
@@ -83,11 +84,11 @@ def plan_patches(
         lengths_F = np.bincount(frame_P[there_P], minlength=len(lengths_F))
     merges = [(int(patches_I[merge_sizes_I == merge].sum()), int(merge)) for merge in np.unique(merge_sizes_I)]
     return PatchPlan(
-        order_P=None if is_sorted else torch.from_numpy(_spans(order_I, patches_I)).to(device),
-        restore_M=None if is_sorted else torch.from_numpy(np.argsort(_spans(order_I, kept_I))).to(device),
+        order_P=None if is_sorted else copy_to(_spans(order_I, patches_I), device),
+        restore_M=None if is_sorted else copy_to(np.argsort(_spans(order_I, kept_I)), device),
         merges=tuple(merges),
         segments=Segments.of_runs(lengths_F[lengths_F > 0].tolist(), device),
-        positions_P2=torch.from_numpy(positions_P2).to(device),
+        positions_P2=copy_to(positions_P2, device),
     )
 
 

@@ -1,8 +1,9 @@
 """The whole model: AVT encoder, projector and Qwen2 decoder over packed rows (arXiv 2501.13106 sec. 3).
 
 A packed row has several samples end to end; positions restart and attention ends at each. Vision tokens replace the
-embeddings of the `<image>` ids; tokens that DiffFP dropped have neither an id nor a feature. Inputs may stay on CPU:
-the positions of images and supervised tokens are computed there, so that the CPU never waits for the GPU.
+embeddings of the `<image>` ids; tokens that DiffFP dropped have neither an id nor a feature. Inputs stay on CPU (only
+pixels may be on the device): the positions of images and supervised tokens are computed there, by numpy, so that the
+CPU never waits for the GPU.
 
 Shapes: T packed text+vision tokens · P patches before merge (all items concatenated) · M vision tokens after merge ·
 K vision tokens kept · I visual items · S samples · C channels*patch^2 · D text dim · V vision dim · W vocabulary.
@@ -23,6 +24,7 @@ from vl3.models.config import VideoLlama3Config
 from vl3.models.decoder import Decoder, KeyValueCache, Reach, draw_weights
 from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
 from vl3.models.head_loss import head_loss_sum
+from vl3.models.placing import copy_to
 from vl3.models.projector import Projector
 
 Array: TypeAlias = Tensor | np.ndarray
@@ -88,7 +90,7 @@ class VideoLlama3(nn.Module):
         Raises:
             DataError: shapes, grids, ids and vision tokens do not match.
         """
-        labels = torch.as_tensor(labels_T)
+        labels = np.asarray(labels_T)
         inputs_TD = self.embed(
             input_ids_T=input_ids_T,
             pixels_PC=pixels_PC,
@@ -97,11 +99,11 @@ class VideoLlama3(nn.Module):
             keep_M=keep_M,
         )
         _check_row(inputs_TD.shape[0], position_ids_T, cu_seqlens, labels)
-        segments = Segments.of_similar(torch.as_tensor(cu_seqlens).diff().tolist(), self.device)
+        segments = Segments.of_similar(np.diff(np.asarray(cu_seqlens)).tolist(), self.device)
         hidden_TD = self.decode(inputs_TD, torch.as_tensor(position_ids_T), segments=segments)
-        before = (labels[1:] != IGNORED_LABEL).nonzero().squeeze(1)
-        targets = labels[before + 1].to(self.device, non_blocking=True)
-        hidden_ND = hidden_TD.index_select(0, before.to(self.device, non_blocking=True))
+        before = np.flatnonzero(labels[1:] != IGNORED_LABEL)
+        targets = copy_to(labels[before + 1].astype(np.int64, copy=False), self.device)
+        hidden_ND = hidden_TD.index_select(0, copy_to(before, self.device))
         return LossOutput(loss_sum=head_loss_sum(hidden_ND, self.head_weight, targets), num_supervised=len(before))
 
     def embed(
@@ -132,17 +134,16 @@ class VideoLlama3(nn.Module):
         Raises:
             DataError: grids, pixels and the mask do not match.
         """
-        raw_PC = torch.as_tensor(pixels_PC).to(self.device, non_blocking=True)
-        keep = torch.as_tensor(keep_M)
+        raw_PC, keep = copy_to(pixels_PC, self.device), np.asarray(keep_M)
         grids, merges = np.asarray(grid_thw_I3), np.asarray(merge_sizes_I)
         check_grids(grids, merges)
         check_mask(keep, int((grids.prod(1) // merges**2).sum()))
         if keep.all():
             features_KV = self.vision_encoder(raw_PC, grids, merges)
-        elif len(raw_PC) == kept_patches(grids, merges, keep.numpy()):
+        elif len(raw_PC) == kept_patches(grids, merges, keep):
             features_KV = self.vision_encoder(raw_PC, grids, merges, keep)
         else:
-            places = keep.nonzero().squeeze(1).to(self.device, non_blocking=True)
+            places = copy_to(np.flatnonzero(keep), self.device)
             features_KV = self.vision_encoder(raw_PC, grids, merges).index_select(0, places)
         return self.mm_projector(features_KV)
 
@@ -152,18 +153,18 @@ class VideoLlama3(nn.Module):
         Raises:
             DataError: the numbers of `<image>` ids and of features differ, or an id is not in the vocabulary.
         """
-        ids = torch.as_tensor(input_ids_T)
+        ids = np.asarray(input_ids_T)
         _check_ids(ids, self.config.text.vocab_size)
-        places = (ids == self.config.image_token_id).nonzero().squeeze(1)
+        places = np.flatnonzero(ids == self.config.image_token_id)
         if len(places) != len(features_KD):
             raise DataError(
                 f"the text has {len(places)} <image> tokens but there are {len(features_KD)} kept vision tokens. Each "
                 "would get the wrong part of the picture. Expand <image> with the same grid, merge size and mask."
             )
-        embeds_TD = self.language_model.embed_tokens(ids.to(self.device, non_blocking=True))
+        embeds_TD = self.language_model.embed_tokens(copy_to(ids, self.device))
         if not len(places):
             return embeds_TD
-        return embeds_TD.index_copy(0, places.to(self.device, non_blocking=True), features_KD.to(embeds_TD.dtype))
+        return embeds_TD.index_copy(0, copy_to(places, self.device), features_KD.to(embeds_TD.dtype))
 
     def decode(
         self,
@@ -180,7 +181,7 @@ class VideoLlama3(nn.Module):
             DataError: nothing says which tokens belong together.
         """
         reach = Reach(segments=segments, cache=cache, key_mask_BQL=key_mask_BQL)
-        return self.language_model(inputs_TD, position_ids_T.to(self.device, non_blocking=True), reach)
+        return self.language_model(inputs_TD, copy_to(position_ids_T, self.device), reach)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Scores of the next token (N, W), in the model's dtype."""
@@ -212,8 +213,8 @@ class VideoLlama3(nn.Module):
         return self.language_model.embed_tokens.weight.device
 
 
-def _check_ids(ids: Tensor, vocab_size: int) -> None:
-    if ids.device.type != "cpu" or not len(ids):
+def _check_ids(ids: np.ndarray, vocab_size: int) -> None:
+    if not len(ids):
         return
     lowest, highest = int(ids.min()), int(ids.max())
     if lowest < 0 or highest >= vocab_size:
@@ -223,7 +224,7 @@ def _check_ids(ids: Tensor, vocab_size: int) -> None:
         )
 
 
-def _check_row(num_tokens: int, position_ids_T: Array, cu_seqlens: Array, labels: Tensor) -> None:
+def _check_row(num_tokens: int, position_ids_T: Array, cu_seqlens: Array, labels: np.ndarray) -> None:
     if len(position_ids_T) == len(labels) == num_tokens == int(cu_seqlens[-1]) and int(cu_seqlens[0]) == 0:
         return
     raise DataError(

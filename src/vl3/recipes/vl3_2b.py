@@ -52,7 +52,7 @@ def vl3_2b() -> RunConfig:
         engine=EngineConfig(
             zero_stage=1,
             precision="bf16",
-            gradient_checkpointing=True,
+            recompute="selective",
             checkpoint_every_steps=1000,
             keep_checkpoints=2,
             log_every_steps=10,

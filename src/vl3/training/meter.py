@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vl3.data.loader.rows import PackedRow, StepRows
 from vl3.errors import ConfigError
@@ -64,7 +63,7 @@ class Meter:
         self.window = _window_of(saved) if saved else Window()
         self._device = device
         self._world_size = world_size
-        self._pending_losses: list[Tensor] = []
+        self._pending_losses: list[float] = []
         self._pending_counts: list[list[float]] = []
         self._pending_supervised: list[int] = []
         self._save_seconds = self._own_data_seconds = 0.0
@@ -79,8 +78,8 @@ class Meter:
         seconds, self._own_data_seconds = self._own_data_seconds, 0.0
         return seconds
 
-    def add(self, taken: StepRows, loss_sum: Tensor, supervised_tokens: int, seconds: dict[str, float]) -> None:
-        """Add one step of this rank. `loss_sum` is not read yet, so that the CPU does not wait for the GPU."""
+    def add(self, taken: StepRows, loss_sum: float, supervised_tokens: int, seconds: dict[str, float]) -> None:
+        """Add one step of this rank."""
         rows, seconds, self._save_seconds = taken.rows, seconds | {"save": self._save_seconds}, 0.0
         self._own_data_seconds += seconds["data"]
         counts = [
@@ -103,8 +102,7 @@ class Meter:
             ConfigError: the loss of a step is NaN or infinite.
         """
         if self._pending_losses:
-            losses = torch.stack(self._pending_losses).double().tolist()
-            mine = [[loss, *counts] for loss, counts in zip(losses, self._pending_counts, strict=True)]
+            mine = [[loss, *counts] for loss, counts in zip(self._pending_losses, self._pending_counts, strict=True)]
             for loss, *counts in sum_over_ranks(mine, self._device):
                 self.window.losses.append(loss)
                 self.window.counts.append(counts)

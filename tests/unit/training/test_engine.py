@@ -37,7 +37,7 @@ def run(engine: TrainingEngine, batches: list[list[PackedRow]]) -> list[float]:
     losses = []
     for batch in batches:
         engine.set_learning_rates(0.5)
-        losses.append(engine.step(batch, stop_requested=False).loss_sum.item())
+        losses.append(engine.step(batch, stop_requested=False).loss_sum)
     return losses
 
 
@@ -60,7 +60,7 @@ def test_step_is_adamw_on_the_mean_over_the_global_batch(
     (loss_sum / 14).backward()
     norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
     adamw.step()
-    assert result.loss_sum.item() == pytest.approx(loss_sum.item(), rel=1e-6)
+    assert result.loss_sum == pytest.approx(loss_sum.item(), rel=1e-6)
     assert engine.grad_norm == pytest.approx(norm.item(), rel=1e-4)
     weights = read_state(engine.deepspeed, named)[WEIGHTS]
     expected = dict(plain.named_parameters())
