@@ -1,9 +1,10 @@
 """What fits: every layout of a stage on its devices, the quickest first, and whether a placed stage can run at all."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from vl3.config.run import RunConfig
-from vl3.errors import ConfigError
+from vl3.errors import ConfigError, Vl3Error
 from vl3.models.config import VideoLlama3Config
 from vl3.planning.layout import Layout
 from vl3.planning.rows import StageRows, assumed_rows
@@ -17,35 +18,49 @@ def all_layouts(
     config: RunConfig, stage: str, place: Place, model: VideoLlama3Config, rows: StageRows
 ) -> list[StagePlan]:
     """A plan for each ZeRO stage, recomputation and offload; what fits comes first, and of that the cheapest."""
-    plans = [
-        plan_stage_on(config, stage, place, model, rows, layout) for layout in _layouts(config, rows, place.gpus)
-    ]
+    plans = [plan_stage_on(config, stage, place, model, rows, layout) for layout in _layouts(config, rows, place.gpus)]
     return sorted(plans, key=lambda plan: (len(plan.problems) > 0, plan.hours))
 
 
-def check_fit(config: RunConfig, stages: Iterable[str]) -> list[ConfigError]:
-    """An error for each stage that cannot run where its placement puts it, with numbers and what would help.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitFindings:
+    """What the planner has to say before stages are queued."""
+
+    problems: tuple[ConfigError, ...]
+    """Stages that cannot run as they are placed."""
+    notes: tuple[str, ...]
+    """The same where the configuration only wants a warning, and what could not be computed."""
+
+
+def check_fit(config: RunConfig, stages: Iterable[str]) -> FitFindings:
+    """Whether each stage can run where its placement puts it, with numbers and what would help.
 
     Stages on pools without GPUs are not looked at: what a CPU's memory must hold is measured in minutes.
     """
-    problems = []
-    for stage in stages:
-        if config.engine.fit_check == "off" or not config.placements[stage].gpus_per_node:
-            continue
+    problems: list[ConfigError] = []
+    chosen = [stage for stage in stages if config.placements[stage].gpus_per_node]
+    if config.engine.fit_check == "off" or not chosen:
+        return FitFindings(problems=(), notes=())
+    try:
+        model, assumed = model_sizes(config.model)
+    except Vl3Error as error:  # a base that the run itself has yet to find
+        return FitFindings(problems=(), notes=(f"whether the stages fit is not checked: {error}",))
+    for stage in chosen:
         try:
-            problem = _problem(config, stage)
+            problem = _problem(config, stage, model)
         except ConfigError as error:
             problem = error
         if problem is not None:
             problems.append(problem)
-    return problems
+    if config.engine.fit_check == "warn":
+        return FitFindings(problems=(), notes=(*assumed, *map(str, problems)))
+    return FitFindings(problems=tuple(problems), notes=tuple(assumed))
 
 
-def _problem(config: RunConfig, stage: str) -> ConfigError | None:
+def _problem(config: RunConfig, stage: str, model: VideoLlama3Config) -> ConfigError | None:
     """Checked with the fewest nodes on which the stage may run: there a GPU holds the most."""
     placement = config.placements[stage]
     place = place_of(config, stage, nodes=placement.min_nodes or placement.nodes)
-    model, _ = model_sizes(config.model)
     rows = assumed_rows(config, stage)
     plan = plan_stage_on(config, stage, place, model, rows)
     faults = [fault for fault in plan.problems if "cannot be shared" not in fault]  # the configuration checks that

@@ -58,7 +58,7 @@ def host_memory(
     share = counts.total / (layout.ranks if layout.zero_stage == 3 else 1)
     saved = trainable / layout.ranks * _SAVED_BYTES
     decoders = config.loader.processes or (_DECODERS_PER_RANK if layout.is_gpu else 1)
-    row_bytes = config.data.max_row_visual_tokens * config.stages[stage].video_merge_size**2 * model.vision.patch_dim
+    row_bytes = config.data.max_row_visual_tokens * config.stages[stage].video_merge_size ** 2 * model.vision.patch_dim
     process = PROCESS_GIB * _GIB if layout.is_gpu else 0.5 * _GIB
     decoding = decoders * (DECODER_GIB * _GIB if layout.is_gpu else 0.25 * _GIB) + config.loader.cache_gib * _GIB
     parts = {

@@ -71,7 +71,9 @@ def model_sizes(model: ModelConfig) -> tuple[VideoLlama3Config, list[str]]:
     return VideoLlama3Config(vision=vision, text=text, image_token_id=0), notes
 
 
-def _sizes_of(uri: str, known: Mapping[str, Sizes], read: Callable[[dict[str, Any], str], Sizes], notes: list[str]) -> Sizes:
+def _sizes_of(
+    uri: str, known: Mapping[str, Sizes], read: Callable[[dict[str, Any], str], Sizes], notes: list[str]
+) -> Sizes:
     scheme, _, name = uri.partition("://")
     if scheme == "package":
         package, _, path = name.partition("/")
@@ -84,7 +86,9 @@ def _sizes_of(uri: str, known: Mapping[str, Sizes], read: Callable[[dict[str, An
     if scheme == "s3":
         content = open_store(uri).read(_CONFIG)
         if content is None:
-            raise ConfigError(f"{uri}/{_CONFIG} does not exist, so the model's sizes are unknown. Import the base first.")
+            raise ConfigError(
+                f"{uri}/{_CONFIG} does not exist, so the model's sizes are unknown. Import the base first."
+            )
         return read(_object(content, uri), uri)
     found = known.get(name.partition("@")[0])
     if scheme == "hf" and found is not None:
@@ -103,7 +107,9 @@ def _object(content: bytes, where: str) -> dict[str, Any]:
     try:
         return parse_object(content)
     except ValueError as error:
-        raise ConfigError(f"{where}: {_CONFIG} cannot be read ({error}). Restore it from the model's source.") from error
+        raise ConfigError(
+            f"{where}: {_CONFIG} cannot be read ({error}). Restore it from the model's source."
+        ) from error
 
 
 def _read_vision(data: dict[str, Any], where: str) -> VisionConfig:

@@ -72,7 +72,9 @@ def place_of(config: RunConfig, stage: str, *, nodes: int | None = None) -> Plac
     """
     placement = config.placements[stage]
     if not placement.gpus_per_node:
-        raise ConfigError(f"placements.{stage} has no GPUs, so there is nothing to plan. Name one with --gpu and --gpus.")
+        raise ConfigError(
+            f"placements.{stage} has no GPUs, so there is nothing to plan. Name one with --gpu and --gpus."
+        )
     if not placement.gpu:
         raise ConfigError(
             f"placements.{stage}.gpu is not set, so neither fit nor time can be computed. Name the pool's GPU, such as "
@@ -178,9 +180,7 @@ def _problems(plan: StagePlan, place: Place) -> list[str]:
             f"({parts})"
         )
     if plan.rows.packs_per_step % place.gpus:
-        found.append(
-            f"the {plan.rows.packs_per_step} rows of a step cannot be shared evenly by {place.gpus} GPUs"
-        )
+        found.append(f"the {plan.rows.packs_per_step} rows of a step cannot be shared evenly by {place.gpus} GPUs")
     return found
 
 

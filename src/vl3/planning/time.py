@@ -28,8 +28,8 @@ _HOST_BYTES_PER_SECOND = 100e9
 """Bandwidth of a node's memory that one rank's update on the host reaches."""
 _NODE_LINK_BYTES_PER_SECOND = 25e9
 """Between nodes, for each GPU: a 200 Gbit/s adapter a GPU. Clusters differ; a pool's fabric says."""
-_HIDDEN = 0.7
-"""Share of the exchange that runs while backward goes on, where it does."""
+_HIDDEN = {2: 0.7, 3: 0.5}
+"""Share of the exchange that runs beside the arithmetic, by ZeRO stage; ours, unmeasured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,9 @@ def step_time(
     arithmetic = {
         "products": rows * products / (peak * device.product_share),
         "attention": rows * attention / (peak * device.attention_share),
-        "traffic": rows * _traffic(model, trained, row, layout) / (device.memory_bytes_per_second * device.bandwidth_share),
+        "traffic": rows
+        * _traffic(model, trained, row, layout)
+        / (device.memory_bytes_per_second * device.bandwidth_share),
     }
     counts = count_parameters(model, lora_rank=trained.lora_rank)
     trainable = counts.trainable(trained)
@@ -125,5 +127,5 @@ def _exchange(total: int, trainable: int, layout: Layout, device: Device, ranks_
     gradients = trainable * gradient_bytes * share * (2 if layout.zero_stage < 2 else 1) * times
     weights = trainable * size * share if layout.zero_stage in (1, 2) else 0.0
     gathered = 2 * total * size * share * layout.rows_per_rank if layout.zero_stage == 3 else 0.0
-    hidden = _HIDDEN if layout.is_overlapped else 0.0
+    hidden = _HIDDEN[layout.zero_stage] if layout.is_overlapped else 0.0
     return ((gradients + gathered) * (1 - hidden) + weights) / link
