@@ -86,10 +86,13 @@ def run_trial(kind: str, inputs: StageInputs, folder: Path, *, margin_seconds: f
 def _launch(
     inputs: StageInputs, folder: Path, on_event: Callable[[dict[str, Any]], None], margin_seconds: float
 ) -> LaunchResult:
-    job = inputs.job(folder, **{
-        "stages.vision_adaptation.steps": STEPS, "engine.log_every_steps": 1, "engine.checkpoint_every_steps": 5,
+    overrides: dict[str, Any] = {
+        "stages.vision_adaptation.steps": STEPS,
+        "engine.log_every_steps": 1,
+        "engine.checkpoint_every_steps": 5,
         "launch.processes_per_node": 2,
-    })  # fmt: skip
+    }
+    job = inputs.job(folder, **overrides)
     return launch_local(
         LaunchJob(
             name="stalls",

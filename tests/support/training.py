@@ -92,12 +92,18 @@ def make_config() -> Callable[..., RunConfig]:
     """The tiny recipe with changes of its engine and optimizer."""
 
     def make(
-        *, zero_stage: int = 1, precision: str = "fp32", recompute: str = "none", **optimizer: float
+        *,
+        zero_stage: int = 1,
+        precision: str = "fp32",
+        recompute: str = "none",
+        offload_optimizer: bool = False,
+        **optimizer: float,
     ) -> RunConfig:
         tiny = get_recipe("tiny")
+        engine = replace(tiny.engine, zero_stage=zero_stage, precision=precision, recompute=recompute)
         return replace(
             tiny,
-            engine=replace(tiny.engine, zero_stage=zero_stage, precision=precision, recompute=recompute),
+            engine=replace(engine, offload_optimizer=offload_optimizer),
             optimizer=replace(tiny.optimizer, **optimizer),
         )
 

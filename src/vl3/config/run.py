@@ -75,6 +75,12 @@ class EngineConfig:
     """What backward computes again to save memory: `none`; `selective`, all but matrix products and attention, for a
     third less memory and a few percent more time; `full`, everything, for the least memory and a quarter to a third
     more time."""
+    offload_optimizer: bool = False
+    """Whether fp32 weights and AdamW's moments are in host memory and updated there (ZeRO 1 to 3): a GPU then holds
+    less, and each step takes longer."""
+    fit_check: Annotated[str, OneOf(("refuse", "warn", "off"))] = "refuse"
+    """What becomes of a stage that cannot fit where it is placed, by the planner's numbers: `refuse` it before it is
+    queued, `warn` and try, or do not look (`off`)."""
     checkpoint_every_steps: Count
     """Steps between two resumable checkpoints."""
     keep_checkpoints: Count
@@ -97,6 +103,11 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "engine")
+        if self.offload_optimizer and not self.zero_stage:
+            raise ConfigError(
+                "engine.offload_optimizer=true needs ZeRO, which owns the optimizer's state, but engine.zero_stage=0. "
+                "Set engine.zero_stage=1, 2 or 3."
+            )
         if self.profile_steps:
             profiled_steps(self.profile_steps)
 

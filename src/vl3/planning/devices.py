@@ -71,7 +71,7 @@ _DEVICES = {
             product_share=0.65,
         ),
         Device(
-            name="h100_pcie",
+            name="h100-pcie",
             title="NVIDIA H100 PCIe 80GB",
             bf16_flops_per_second=756e12,
             fp32_flops_per_second=51e12,
@@ -94,7 +94,7 @@ _DEVICES = {
             attention_share=0.50,
         ),
         Device(
-            name="a100_40gb",
+            name="a100-40gb",
             title="NVIDIA A100 SXM 40GB",
             bf16_flops_per_second=312e12,
             fp32_flops_per_second=19.5e12,

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from vl3.config.run import EngineConfig
 from vl3.planning.flops import Recompute
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -57,11 +56,3 @@ class Layout:
     def describe(self) -> str:
         """A few words for tables: `ZeRO 2, none`."""
         return f"ZeRO {self.zero_stage}{' + offload' if self.offload_optimizer else ''}, {self.recompute}"
-
-
-def recompute_of(engine: EngineConfig) -> Recompute:
-    """What a configuration lets backward compute again."""
-    kind = getattr(engine, "recompute", None)
-    if kind is None:
-        return "full" if engine.gradient_checkpointing else "none"
-    return kind

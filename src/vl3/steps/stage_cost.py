@@ -1,11 +1,16 @@
 """What a stage takes, planned against spent: for MLflow, the stage's log and the report."""
 
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vl3.config.placement import PlacementConfig
 from vl3.config.run import RunConfig
+from vl3.data.plan.facts import PlanFacts
+from vl3.errors import ConfigError
 from vl3.launch.spent import Span, Spent, spans_of, spent_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +54,34 @@ def stage_cost(
     if planned_seconds is not None:
         planned = spent_of([Span(processes=config.num_processes(stage), seconds=planned_seconds)], placement)
     return StageCost(spent=spent_of(spans_of(events), placement), planned=planned)
+
+
+def planned_seconds(config: RunConfig, stage: str, facts: PlanFacts) -> float | None:
+    """How long the planner says that a stage takes with all of its nodes; None where it cannot.
+
+    Steps and rows are the plan's; the rows are as large as the mixture lets expect, because the plan's arrays are not
+    at hand where a stage is launched. What the planner does not know must not end a stage that is trained.
+
+    Args:
+        config: the run.
+        stage: name of the stage.
+        facts: its plan.
+    """
+    placement = _placement(config, stage)
+    if placement is None or not placement.gpu:
+        return None
+    from vl3.planning.rows import assumed_rows
+    from vl3.planning.sizes import model_sizes
+    from vl3.planning.stage import place_of, plan_stage_on
+
+    counted = {"steps": facts.steps, "packs_per_step": facts.packs_per_step, "samples": facts.samples}
+    try:
+        model, _ = model_sizes(config.model)
+        rows = replace(assumed_rows(config, stage), **counted)
+        return plan_stage_on(config, stage, place_of(config, stage), model, rows).hours * 3600
+    except ConfigError as error:
+        log.warning("what stage %s was to take is not known: %s", stage, error)
+        return None
 
 
 def in_words(spent: Spent) -> str:

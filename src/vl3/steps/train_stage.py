@@ -17,7 +17,7 @@ from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, PLAN, origin_of
 from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
-from vl3.steps.stage_cost import StageCost, stage_cost
+from vl3.steps.stage_cost import StageCost, planned_seconds, stage_cost
 from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
@@ -59,7 +59,8 @@ def run(work: Work) -> StepOutcome:
         training = is_published(work, "training")
         written = _written_events(work, training)
         events = settled_events(written)
-        cost = stage_cost(request.config, stage, written, planned_seconds=None)
+        planned = planned_seconds(request.config, stage, plan)
+        cost = stage_cost(request.config, stage, written, planned_seconds=planned)
         EventForwarder(work, step_run, plan.steps).replay(events)
         step_run.register(
             model=request.config.promotion.registered_model,

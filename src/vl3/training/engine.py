@@ -250,6 +250,10 @@ def deepspeed_settings(
             "allgather_bucket_size": min(num_trainable, _MAX_BUCKET_NUMBERS),
         },
     }
+    if engine.offload_optimizer:
+        # Not DeepSpeed's own Adam, which needs a compiler where it runs: torch's is as exact on CPU as on the device.
+        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": is_overlapped}
+        settings["zero_force_ds_cpu_optimizer"] = False
     if is_bf16 and engine.zero_stage:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings
