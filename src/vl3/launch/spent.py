@@ -16,7 +16,7 @@ from vl3.config.placement import PlacementConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class AttemptSpan:
     """One attempt of a stage."""
 
     processes: int
@@ -54,15 +54,15 @@ class Spent:
         return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
-def spans_of(events: Iterable[dict[str, Any]]) -> list[Span]:
+def spans_of(events: Iterable[dict[str, Any]]) -> list[AttemptSpan]:
     """The attempts that the events of a stage tell of, as they were written (not `settled_events`)."""
-    spans: list[Span] = []
+    spans: list[AttemptSpan] = []
     began, latest, processes = 0.0, 0.0, 0
     for event in events:
         moment = event.get("time")
         if event["type"] == "start":
             if processes:
-                spans.append(Span(processes=processes, seconds=max(0.0, latest - began)))
+                spans.append(AttemptSpan(processes=processes, seconds=max(0.0, latest - began)))
             if not isinstance(moment, int | float):
                 processes = 0
                 continue
@@ -71,11 +71,11 @@ def spans_of(events: Iterable[dict[str, Any]]) -> list[Span]:
         elif isinstance(moment, int | float) and event["type"] in ("metrics", "skipped_update", "straggler", "end"):
             latest = max(latest, moment)
     if processes:
-        spans.append(Span(processes=processes, seconds=max(0.0, latest - began)))
+        spans.append(AttemptSpan(processes=processes, seconds=max(0.0, latest - began)))
     return spans
 
 
-def spent_of(spans: Iterable[Span], placement: PlacementConfig | None) -> Spent:
+def spent_of(spans: Iterable[AttemptSpan], placement: PlacementConfig | None) -> Spent:
     """What some attempts took.
 
     Args:

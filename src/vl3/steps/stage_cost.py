@@ -8,7 +8,7 @@ from vl3.config.placement import PlacementConfig
 from vl3.config.run import RunConfig
 from vl3.data.plan.facts import PlanFacts
 from vl3.errors import ConfigError
-from vl3.launch.spent import Span, Spent, spans_of, spent_of
+from vl3.launch.spent import AttemptSpan, Spent, spans_of, spent_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def stage_cost(
     placement = _placement(config, stage)
     planned = None
     if planned_seconds is not None:
-        planned = spent_of([Span(processes=config.num_processes(stage), seconds=planned_seconds)], placement)
+        planned = spent_of([AttemptSpan(processes=config.num_processes(stage), seconds=planned_seconds)], placement)
     return StageCost(spent=spent_of(spans_of(events), placement), planned=planned)
 
 

@@ -172,6 +172,22 @@ class StageRun:
         if self.rank.rank == 0:
             log.info("what trains in stage %s:\n%s", self.stage, table_text(self.part_rows))
         log.info("at step %d of %d after %.1f s of start-up", self.start, self.plan.steps, startup_seconds)
+        follow_engine(self.rank.heart, self.engine.deepspeed.module, self.engine.deepspeed.basic_optimizer)
+        return run_steps(
+            self.engine,
+            self.loader,
+            self.meter,
+            self.skipped,
+            self._callbacks(),
+            heart=self.rank.heart,
+            start=self.start,
+            steps=self.plan.steps,
+            optimizer=self.config.optimizer,
+            stop_requested=stop_requested,
+        )
+
+    def _callbacks(self) -> list[Callback]:
+        """What follows each step, in order."""
         engine_config = self.config.engine
         metrics = MetricsWriter(
             self.events,
@@ -180,6 +196,13 @@ class StageRun:
             skipped=self.skipped,
             every_steps=engine_config.log_every_steps,
             drawn=self.plan.mixture_drawn,
+        )
+        watch = StragglerWatch(
+            self.events,
+            PassTimer(self.engine.deepspeed.module, self.engine.device),
+            self.meter.take_data_seconds,
+            self.engine.device,
+            every_steps=engine_config.log_every_steps,
         )
         saver = CheckpointSaver(
             self.checkpoints,
@@ -192,16 +215,7 @@ class StageRun:
             skipped=self.skipped,
             ledger=self.loader.ledger,
         )
-        heart = self.rank.heart
-        follow_engine(heart, self.engine.deepspeed.module, self.engine.deepspeed.basic_optimizer)
-        watch = StragglerWatch(
-            self.events,
-            PassTimer(self.engine.deepspeed.module, self.engine.device),
-            self.meter.take_data_seconds,
-            self.engine.device,
-            every_steps=engine_config.log_every_steps,
-        )
-        callbacks: list[Callback] = [metrics, watch, TimedSave(saver, heart, self.meter.note_save)]
+        callbacks: list[Callback] = [metrics, watch, TimedSave(saver, self.rank.heart, self.meter.note_save)]
         if engine_config.profile_steps and self.rank.rank == 0:
             from vl3.training.profiling import StepProfiler  # only then its imports are worth their time
 
@@ -209,18 +223,7 @@ class StageRun:
             callbacks.insert(0, profiler)
         if self.settings.lora:  # only LoRA's dropout draws random numbers
             callbacks.append(StepSeed(self.config.seed, self.rank.rank, start=self.start))
-        return run_steps(
-            self.engine,
-            self.loader,
-            self.meter,
-            self.skipped,
-            callbacks,
-            heart=heart,
-            start=self.start,
-            steps=self.plan.steps,
-            optimizer=self.config.optimizer,
-            stop_requested=stop_requested,
-        )
+        return callbacks
 
     def publish(self) -> None:
         """Publish weights, tokenizer and run.json as the stage's checkpoint (rank 0 writes)."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from vl3.launch.spent import Span, spans_of, spent_of
+from vl3.launch.spent import AttemptSpan, spans_of, spent_of
 from vl3.recipes.catalog import get_recipe
 
 H200 = replace(get_recipe("vl3_2b").placements["video"], gpu="h200", price_per_gpu_hour=2.5, currency="EUR")
@@ -24,7 +24,7 @@ def test_an_attempt_lasts_from_its_launch_to_the_last_event_before_the_next_one(
         {"type": "metrics", "step": 20, "time": 10800.0},
         {"type": "end", "time": 12600.0, "steps": 10},
     ]
-    assert spans_of(events) == [Span(processes=16, seconds=7200.0), Span(processes=8, seconds=3600.0)]
+    assert spans_of(events) == [AttemptSpan(processes=16, seconds=7200.0), AttemptSpan(processes=8, seconds=3600.0)]
     spent = spent_of(spans_of(events), H200)
     assert (spent.gpu_hours, spent.process_hours, spent.hours, spent.attempts) == (40.0, 40.0, 3.0, 2)
     assert (spent.cost, spent.currency, spent.pool, spent.gpu) == (100.0, "EUR", "h200", "h200")
@@ -38,10 +38,10 @@ def test_an_attempt_lasts_from_its_launch_to_the_last_event_before_the_next_one(
 
 def test_a_pool_without_gpus_has_process_hours_and_no_price() -> None:
     cpu = get_recipe("tiny").placements["video"]
-    spent = spent_of([Span(processes=2, seconds=1800.0)], cpu)
+    spent = spent_of([AttemptSpan(processes=2, seconds=1800.0)], cpu)
     assert (spent.process_hours, spent.gpu_hours, spent.cost, spent.pool) == (1.0, 0.0, None, "cpu")
     assert "spent/cost" not in spent.metrics("spent")
-    assert spent_of([Span(processes=2, seconds=1800.0)], None).pool == "local"
+    assert spent_of([AttemptSpan(processes=2, seconds=1800.0)], None).pool == "local"
 
 
 @pytest.mark.parametrize(
