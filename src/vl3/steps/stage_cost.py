@@ -74,10 +74,14 @@ def planned_seconds(config: RunConfig, stage: str, facts: PlanFacts) -> float | 
     from vl3.planning.sizes import model_sizes
     from vl3.planning.stage import place_of, plan_stage_on
 
-    counted = {"steps": facts.steps, "packs_per_step": facts.packs_per_step, "samples": facts.samples}
     try:
         model, _ = model_sizes(config.model)
-        rows = replace(assumed_rows(config, stage), **counted)
+        rows = replace(
+            assumed_rows(config, stage),
+            steps=facts.steps,
+            packs_per_step=facts.packs_per_step,
+            samples=facts.samples,
+        )
         return plan_stage_on(config, stage, place_of(config, stage), model, rows).hours * 3600
     except ConfigError as error:
         log.warning("what stage %s was to take is not known: %s", stage, error)
