@@ -145,6 +145,8 @@ class EventForwarder:
                 self._waiting, self._sent_at = [], time.monotonic()
         elif event["type"] == "start" and event.get("code_changes"):
             self._step_run.set_tags(_code_tag(event))
+        elif event["type"] == "straggler":
+            self._step_run.set_tags({"vl3.straggler": f"rank {event['rank']} on {event.get('host', '?')}"})
         elif event["type"] == "state":
             self._work.progress(self._done, self._total, f"{event['state']}: {event['text']}")
             self._step_run.set_tags({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})

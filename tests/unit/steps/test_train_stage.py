@@ -33,6 +33,7 @@ BEYOND = {"type": "metrics", "step": 2, "time": 2.0, "values": {"loss": 9.0}}
 REST = [
     {"type": "start", "resumed_from_step": 1, "time": 2.5, "world_size": 1, "startup_seconds": 0.0},
     {"type": "metrics", "step": 2, "time": 3.0, "values": {"loss": 2.0}},
+    {"type": "straggler", "step": 2, "time": 3.0, "rank": 3, "host": "gpu-7"},
     {"type": "progress", "done": 2, "total": 2, "text": "loss 2.0"},
     {"type": "end", "seconds": 1.0, "steps": 1, "bad_samples": []},
 ]
@@ -172,6 +173,7 @@ def test_a_stage_that_was_cut_off_ends_with_each_step_once(
     assert told == ["0/2 queued: waits for quota of cpu", "0/2 preempted: by a higher priority", "2/2 loss 2.0"]
     assert list((tmp_path / "artifacts" / "work" / "train-alignment").iterdir()) == []
     assert run.tags["vl3.launch_state"] == "preempted"
+    assert run.tags["vl3.straggler"] == "rank 3 on gpu-7"
     numbers = next(values for _, values in run.metrics if "launch/attempts" in values)
     assert numbers == {
         "launch/attempts": 2, "launch/seconds_queued": 5.0, "launch/seconds_running": 7.0, "launch/preemptions": 1
