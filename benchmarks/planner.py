@@ -160,13 +160,14 @@ def run_worker(case: Case) -> dict[str, float]:
 
     peak, engine = _gpu_peak(build, rows) if is_gpu else _cpu_peak(build, rows)
     clock = time.perf_counter if is_gpu else time.process_time
-    seconds = []
+    seconds, parts = [], []
     for _ in range(5):
         started = clock()
-        engine.step(rows, stop_requested=False)
+        parts.append(engine.step(rows, stop_requested=False).seconds)
         seconds.append(clock() - started)
     stop_process_group()
-    return {"peak_bytes": peak, "seconds": sorted(seconds)[len(seconds) // 2]}
+    wall = {f"wall_{name}": sorted(part[name] for part in parts)[len(parts) // 2] for name in parts[0]}
+    return {"peak_bytes": peak, "seconds": sorted(seconds)[len(seconds) // 2]} | wall
 
 
 def _cpu_peak(build: Callable[[], Any], rows: list[Any]) -> tuple[float, Any]:
@@ -304,7 +305,8 @@ def compare(case: Case, found: dict[str, float], device: Device, *, is_gpu: bool
     model, shape, layout = model_config(is_gpu=is_gpu), row_shape(is_gpu=is_gpu), case.layout(is_gpu=is_gpu)
     memory = stage_memory(model, case.trained, shape, layout)
     planned_bytes = memory.peak + (0.0 if is_gpu else memory.offloaded)  # on CPU the host is the device
-    planned_seconds = step_time(model, case.trained, shape, layout, device, ranks_per_node=case.ranks).seconds
+    step = step_time(model, case.trained, shape, layout, device, ranks_per_node=case.ranks)
+    planned_seconds = step.seconds
     return {
         "case": asdict(case),
         "planned_bytes": planned_bytes,
@@ -313,6 +315,8 @@ def compare(case: Case, found: dict[str, float], device: Device, *, is_gpu: bool
         "planned_seconds": planned_seconds,
         "measured_seconds": found["seconds"],
         "time_error": planned_seconds / found["seconds"] - 1,
+        "planned_parts": dict(step.parts),
+        "measured_parts": {name: value for name, value in found.items() if name.startswith("wall_")},
     }
 
 

@@ -22,8 +22,12 @@ Norms and residuals 10, rotary 4 (8 in the encoder, in fp32), the activation."""
 _UNFUSED = 2.5
 """How much more that is where each operation reads and writes on its own, as on CPU."""
 _BACKWARD = 2.0
-_UPDATE_BYTES = 28
-"""Bytes read and written for each updated parameter: fp32 weight, moments and gradient, and the weight's copy."""
+_UPDATE_BYTES = 44
+"""Bytes read and written for each updated parameter: fp32 weight, moments and gradient, and the weight's copy; before
+that the gradient's norm, and its flat copy."""
+_LOGIT_NUMBERS = {True: 4, False: 24}
+"""The same as _DECODER_NUMBERS for each logit, by whether a kernel computes the loss. Elsewhere two exponentials take
+as long as moving eight numbers each."""
 _HOST_BYTES_PER_SECOND = 100e9
 """Bandwidth of a node's memory that one rank's update on the host reaches."""
 _NODE_LINK_BYTES_PER_SECOND = 25e9
@@ -119,7 +123,7 @@ def _traffic(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, lay
     numbers = row.patches * (width * vision.hidden_size + inner * vision.intermediate_size)
     block = numbers * (1 + _BACKWARD) * (1.0 if layout.is_gpu else _UNFUSED) * layout.number_bytes
     encoder = vision.num_hidden_layers * block * (1.0 + again if trained.vision else forward)
-    logits = row.supervised_tokens * text.vocab_size * (4 if layout.is_gpu else 8) * layout.number_bytes
+    logits = row.supervised_tokens * text.vocab_size * _LOGIT_NUMBERS[layout.is_gpu] * layout.number_bytes
     return decoder + encoder + logits
 
 

@@ -45,7 +45,7 @@ def test_a_stage_that_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
 
 
 def test_what_no_layout_fits_needs_other_hardware() -> None:
-    config = recipe("vl3_7b", "placements.video.gpu=a10g", "placements.video.memory_gib=200")
+    config = recipe("vl3_7b", "placements.video.gpu=a10g", "placements.video.memory_gib=130")
     (problem,) = check_fit(config, ["video"]).problems
     assert "No ZeRO stage and recomputation fits there: use more GPUs or larger ones" in str(problem)
 
