@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from vl3.errors import ConfigError
 
-CPU = "cpu"
-"""Name of the device that is no GPU: what it can do is measured where it is (`vl3.planning.calibrate`)."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:

@@ -7,10 +7,10 @@ it is not hidden behind backward. A row of 130 TFLOP in products at 0.65 of 989 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vl3.models.config import VideoLlama3Config
+from vl3.models.config import TextConfig, VideoLlama3Config
 from vl3.planning.devices import Device
 from vl3.planning.flops import Flops, row_flops
-from vl3.planning.layout import Layout
+from vl3.planning.layout import BYTES, Layout
 from vl3.planning.parameters import TrainedParts, count_parameters
 from vl3.planning.shapes import RowShape
 
@@ -22,8 +22,12 @@ Norms and residuals 10, rotary 4 (8 in the encoder, in fp32), the activation."""
 _UNFUSED = 2.5
 """How much more that is where each operation reads and writes on its own, as on CPU."""
 _BACKWARD = 2.0
-_UPDATE_BYTES = 28
-"""Bytes read and written for each updated parameter: fp32 weight, moments and gradient, and the weight's copy."""
+_UPDATE_BYTES = 44
+"""Bytes read and written for each updated parameter: fp32 weight, moments and gradient, and the weight's copy; before
+that the gradient's norm, and its flat copy."""
+_LOGIT_NUMBERS = {True: 4, False: 24}
+"""The same as _DECODER_NUMBERS for each logit, by whether a kernel computes the loss. Elsewhere two exponentials take
+as long as moving eight numbers each."""
 _HOST_BYTES_PER_SECOND = 100e9
 """Bandwidth of a node's memory that one rank's update on the host reaches."""
 _NODE_LINK_BYTES_PER_SECOND = 25e9
@@ -101,18 +105,26 @@ def step_time(
     )
 
 
+def block_traffic(text: TextConfig, row: RowShape, precision: str, *, is_gpu: bool) -> float:
+    """Bytes that one trained block of the decoder moves outside its products, forward and backward."""
+    width, inner = _DECODER_NUMBERS
+    numbers = row.length_tokens * (width * text.hidden_size + inner * text.intermediate_size)
+    return numbers * (1 + _BACKWARD) * (1.0 if is_gpu else _UNFUSED) * BYTES[precision]
+
+
 def _traffic(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, layout: Layout) -> float:
     """Bytes that norms, rotary, activations and residuals read and write, forward and backward."""
     text, vision = model.text, model.vision
-    width, inner = _DECODER_NUMBERS
-    decoder = row.length_tokens * text.num_hidden_layers * (width * text.hidden_size + inner * text.intermediate_size)
+    again = (1.0 if layout.recompute != "none" else 0.0) / (1 + _BACKWARD)
+    forward = 1 / (1 + _BACKWARD)
+    block = block_traffic(text, row, layout.precision, is_gpu=layout.is_gpu)
+    decoder = text.num_hidden_layers * block * (1.0 + again if trained.decoder_has_backward else forward)
     width, inner = _ENCODER_NUMBERS
-    encoder = row.patches * vision.num_hidden_layers * (width * vision.hidden_size + inner * vision.intermediate_size)
-    again = 1.0 if layout.recompute != "none" else 0.0
-    passes = decoder * (1 + (_BACKWARD + again) * trained.decoder_has_backward)
-    passes += encoder * (1 + (_BACKWARD + again) * trained.vision)
-    logits = row.supervised_tokens * text.vocab_size * (4 if layout.is_gpu else 8)
-    return (passes * (1.0 if layout.is_gpu else _UNFUSED) + logits) * layout.number_bytes
+    numbers = row.patches * (width * vision.hidden_size + inner * vision.intermediate_size)
+    block = numbers * (1 + _BACKWARD) * (1.0 if layout.is_gpu else _UNFUSED) * layout.number_bytes
+    encoder = vision.num_hidden_layers * block * (1.0 + again if trained.vision else forward)
+    logits = row.supervised_tokens * text.vocab_size * _LOGIT_NUMBERS[layout.is_gpu] * layout.number_bytes
+    return decoder + encoder + logits
 
 
 def _exchange(total: int, trainable: int, layout: Layout, device: Device, ranks_per_node: int) -> float:
