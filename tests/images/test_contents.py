@@ -1,6 +1,7 @@
 """What is in an image, and what is not, seen from inside a restricted container."""
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -91,3 +92,12 @@ def test_launcher_stays_small_and_knows_no_torch(containers: Containers) -> None
     assert facts["Size"] < LAUNCHER_LIMIT_BYTES
     result = containers.run("launcher", "python", "-c", "import torch")
     assert "No module named 'torch'" in result.stderr
+
+
+def test_the_trainer_finds_what_nccl_needs_for_infiniband(containers: Containers) -> None:
+    if os.environ.get("BASE_IMAGE") or inspect_image("python:3.11-slim-bookworm") is not None:
+        pytest.skip("the images stand on another base than images/debian-base.sh makes, whose owner decides about RDMA")
+    code = (
+        "import ctypes, glob; ctypes.CDLL('libibverbs.so.1'); print(len(glob.glob('/usr/lib/*/libibverbs/*.so')) > 3)"
+    )
+    assert containers.output("trainer", "python", "-c", code).split()[-1] == "True"

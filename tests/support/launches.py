@@ -55,6 +55,7 @@ def make_job(tmp_path: Path) -> Callable[..., LaunchJob]:
     placement = {
         "pool": "h200",
         "nodes": 2,
+        "min_nodes": None,
         "processes_per_node": 8,
         "gpus_per_node": 8,
         "cpus_per_node": 96.5,

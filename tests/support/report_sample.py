@@ -88,7 +88,13 @@ def _stage(rng: random.Random, stage: str, config: dict[str, Any]) -> dict[str, 
     ]
     events += [_metrics(rng, stage, config, step) for step in range(10, steps + 1, 10)]
     events.append({"type": "end", "seconds": 50.0 + 11 * _number(stage), "steps": steps, "bad_samples": []})
-    return {"stage": stage, "config": config, "plan": _plan(config), "events": events, "notes": []}
+    return {"stage": stage, "config": config, "plan": _plan(config), "events": events, "notes": [], **_cost(stage)}
+
+
+def _cost(stage: str) -> dict[str, Any]:
+    common = {"pool": "h200", "gpu": "h200", "hours": 1.5, "process_hours": 24.0, "currency": "USD", "attempts": 2}
+    spent = {**common, "gpu_hours": 24.0 + _number(stage), "cost": 2.5 * (24.0 + _number(stage))}
+    return {"spent": spent, "planned": {**spent, "gpu_hours": 20.0, "cost": 50.0, "attempts": 1}}
 
 
 def _plan(config: dict[str, Any]) -> dict[str, Any]:
@@ -123,11 +129,14 @@ def _metrics(rng: random.Random, stage: str, config: dict[str, Any], step: int) 
     visual = rng.uniform(520, 610)
     kept = visual * (rng.uniform(0.55, 0.7) if config["difffp"] else 1.0)
     drawn = {f"mix/{kind['key']}": round(kind["drawn"] * done) for kind in _plan(config)["kinds"]}
-    phases = {"data": 0.004, "forward": 0.081, "backward": 0.139, "optimizer": 0.031}
+    phases = {"data": 0.004, "forward": 0.081, "backward": 0.139, "optimizer": 0.031, "save": 0.002}
     values = {
         "loss": loss,
         **rates,
         "tokens_per_second": rng.uniform(3900, 4700),
+        "tflops_per_second": 0.0123,
+        "data_wait_share": 0.016,
+        "save_stall_share": 0.008,
         "visual_tokens": visual,
         "visual_tokens_kept": kept,
         "kept_share": kept / visual,

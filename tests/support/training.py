@@ -91,11 +91,19 @@ def make_row() -> Callable[..., PackedRow]:
 def make_config() -> Callable[..., RunConfig]:
     """The tiny recipe with changes of its engine and optimizer."""
 
-    def make(*, zero_stage: int = 1, precision: str = "fp32", **optimizer: float) -> RunConfig:
+    def make(
+        *,
+        zero_stage: int = 1,
+        precision: str = "fp32",
+        recompute: str = "none",
+        offload_optimizer: bool = False,
+        **optimizer: float,
+    ) -> RunConfig:
         tiny = get_recipe("tiny")
+        engine = replace(tiny.engine, zero_stage=zero_stage, precision=precision, recompute=recompute)
         return replace(
             tiny,
-            engine=replace(tiny.engine, zero_stage=zero_stage, precision=precision),
+            engine=replace(engine, offload_optimizer=offload_optimizer),
             optimizer=replace(tiny.optimizer, **optimizer),
         )
 
@@ -156,12 +164,16 @@ class StageInputs:
 
 @pytest.fixture(scope="session")
 def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
+    return make_stage_inputs(tmp_path_factory.mktemp("stage"))
+
+
+def make_stage_inputs(root: Path) -> StageInputs:
+    """Build the dataset and the bases in an empty folder."""
     from vl3.data.build.dataset import build_dataset
     from vl3.data.sample.difffp import keep_mask
     from vl3.data.sample.tokenizer import ChatTokenizer
     from vl3.toy.tokenizer import build_tokenizer
 
-    root = tmp_path_factory.mktemp("stage")
     build_tokenizer(root / "language")
     tokenizer = ChatTokenizer.from_folder(root / "language")
     _save_bases(root, vocab_size=tokenizer.vocab_size)

@@ -39,9 +39,12 @@ def check(
     """Check whether the cluster can run a recipe, and list everything that is missing. Changes nothing."""
     from vl3.launch.check.cluster import inspect_cluster
     from vl3.launch.check.findings import combined
+    from vl3.planning.fit import check_fit
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     report = inspect_cluster(config.placements, namespace, context, step_pods=config.step_pods)
+    fit = check_fit(config, config.stages)
+    report = replace(report, problems=(*report.problems, *fit.problems), notes=(*report.notes, *fit.notes))
     if as_json:
         problems = [f"{type(problem).__name__}: {problem}" for problem in report.problems]
         print_json({**asdict(replace(report, problems=())), "problems": problems})

@@ -163,7 +163,7 @@ def plan(
     from vl3.data.plan.planner import plan_stage
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
-    datasets, plans = _built(dataset), {}
+    datasets, plans = built_datasets(dataset), {}
     for stage in config.stages:
         with tempfile.TemporaryDirectory(prefix="vl3-plan-") as folder:
             plans[stage] = plan_stage([*datasets.values()], Path(folder), plan_request(config, stage, [*datasets]))
@@ -188,7 +188,7 @@ def mix(
 
     config = apply_overrides(get_recipe(recipe), overrides or [])
     require_stage(config, stage)
-    datasets = _built(dataset)
+    datasets = built_datasets(dataset)
     with tempfile.TemporaryDirectory(prefix="vl3-mix-") as folder:
         request = replace(plan_request(config, stage, [*datasets]), missing="drop")  # what is missing is shown
         facts = plan_stage([*datasets.values()], Path(folder), request)
@@ -220,7 +220,7 @@ def difffp(
     print(f"{out}: plot")
 
 
-def _built(dataset: Path) -> dict[str, Path]:
+def built_datasets(dataset: Path) -> dict[str, Path]:
     """Folders of built datasets of this machine by their names: the one of a folder, or those of a corpus file."""
     from vl3.data.corpus import read_corpus
     from vl3.system.uris import file_path, file_uri

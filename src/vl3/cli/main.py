@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vl3.cli import base, chat, cluster, convert, data, recipe, registry, stages
+from vl3.cli import base, chat, cluster, convert, data, plan, recipe, registry, stages
 from vl3.cli.failure import Terminal, set_up_logging
 from vl3.cli.run import app as run_app
 from vl3.system.commit import code_commit
@@ -28,6 +28,7 @@ app.add_typer(base.app, name="base")
 app.add_typer(registry.app, name="registry")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(run_app, name="run")
+app.command("plan")(plan.plan)
 app.command("convert")(convert.convert)
 app.command("chat")(chat.chat)
 

@@ -10,6 +10,9 @@ from vl3.errors import ConfigError
 
 Config = TypeVar("Config")
 
+_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"]]
+"""Groups that may gain a name, such as a mixture a category; the class that has them checks the name."""
+
 
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     """Return the configuration with each `path.to.field=value` applied in order.
@@ -54,7 +57,7 @@ def _assign(data: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         _require_key(node, parent, path, data)
         node = node[parent]
-    if parents[-1:] != ["mixture"]:  # a mixture may gain a category; the stage checks its name
+    if parents[-1:] not in _OPEN_GROUPS:
         _require_key(node, leaf, path, data)
         if isinstance(node[leaf], dict) and not isinstance(value, dict) and value is not None:
             raise ConfigError(f"{path} is a group of fields, not a value. Name one of {', '.join(node[leaf])}.")

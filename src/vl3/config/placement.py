@@ -1,16 +1,19 @@
 """Where a stage's pods run on a cluster, as data: pool, size, queue, priority, limits."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from vl3.config.checks import Amount, Range, Seconds, Workers, check_fields
+from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.errors import ConfigError
 
 BUILD = "build"
 """Name of the placement of the dataset's build; without one, the step's own pod builds."""
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_GPU_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +23,11 @@ class PlacementConfig:
     pool: str
     """Pool of nodes: names the training runtime `vl3-torch-<pool>` and the resource flavour."""
     nodes: Workers
-    """Pods of the stage; a pod that takes all GPUs of a node has the node to itself."""
+    """Pods of the stage; a pod that takes all GPUs of a node has the node to itself. The most of them, if `min_nodes`
+    is set."""
+    min_nodes: Workers | None = None
+    """Fewest pods with which the stage may run: each attempt takes what its queue gives, between this and `nodes`, and
+    its samples and steps stay the same. None always runs with `nodes`."""
     processes_per_node: Workers
     """Training processes of each pod: one a GPU, or one a core on a pool without GPUs."""
     gpus_per_node: Annotated[int, Range(at_least=0, at_most=4096)]
@@ -39,6 +46,17 @@ class PlacementConfig:
     """Time that the stage may wait for quota; what it may take once it runs is in `stages.<stage>`."""
     max_retries: Annotated[int, Range(at_least=0, at_most=1000)]
     """Retries after failures of the platform: a lost node, an eviction, a crash."""
+    gpu: str = ""
+    """Kind of the pool's GPUs, such as `h200`: decides what a stage can reach and what memory it has. Empty if the pool
+    has none, or if nobody has said."""
+    price_per_gpu_hour: Annotated[float, Range(at_least=0, at_most=1e6)] | None = None
+    """Price of one GPU for an hour, for the cost of each stage; None leaves costs out."""
+    currency: str = "USD"
+    """Currency of the price, as three capital letters."""
+    fabric: FabricConfig = field(default_factory=FabricConfig)
+    """The network between the pool's nodes: devices, capabilities, settings of NCCL."""
+    scheduling: SchedulingConfig = field(default_factory=SchedulingConfig)
+    """Which of the pool's nodes take the pods: tolerations, labels, topology."""
 
     def __post_init__(self) -> None:
         check_fields(self, "placement")
@@ -49,16 +67,52 @@ class PlacementConfig:
                 f"placement.gpus_per_node={self.gpus_per_node} must equal processes_per_node={self.processes_per_node} "
                 "or GPUs would be idle or shared. Make them equal, or set gpus_per_node=0 for a pool without GPUs."
             )
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ConfigError(
+                f"placement.min_nodes={self.min_nodes} is more than nodes={self.nodes}, the most that the stage may "
+                "take. Lower min_nodes or raise nodes."
+            )
+        self._check_gpu()
         if self.shm_gib >= self.memory_gib:
             raise ConfigError(
                 f"placement.shm_gib={self.shm_gib:g} counts as memory and leaves nothing of "
                 f"memory_gib={self.memory_gib:g}. Lower shm_gib or raise memory_gib."
             )
 
+    def _check_gpu(self) -> None:
+        if self.gpu and not _GPU_NAME.fullmatch(self.gpu):
+            raise ConfigError(
+                f"placement.gpu={self.gpu!r} is no name of a kind of GPU. Use up to 32 characters of a-z, 0-9 and '-', "
+                "such as h200 or a100-80gb."
+            )
+        if not _CURRENCY.fullmatch(self.currency):
+            raise ConfigError(
+                f"placement.currency={self.currency!r} is no currency. Use its three capital letters, such as USD or "
+                "EUR."
+            )
+        for name in ("gpu", "price_per_gpu_hour"):
+            if getattr(self, name) and not self.gpus_per_node:
+                raise ConfigError(
+                    f"placement.{name}={getattr(self, name)} speaks of GPUs, but gpus_per_node=0. Leave it out, or set "
+                    "gpus_per_node to the GPUs of each pod."
+                )
+
     @property
     def num_processes(self) -> int:
-        """World size of the stage."""
+        """World size of the stage; the largest, if its number of nodes may change."""
         return self.nodes * self.processes_per_node
+
+    def node_counts(self, packs: int) -> list[int]:
+        """Numbers of nodes with which the stage may run, the largest first: each process has as many of the packs.
+
+        12 packs a step, 2 to 4 nodes of one process: [4, 3, 2]; with 2 processes a node: [3, 2], because 12 packs
+        cannot be shared by 8 processes.
+
+        Args:
+            packs: packs of a step, or what their number is a multiple of.
+        """
+        least = self.nodes if self.min_nodes is None else self.min_nodes
+        return [count for count in range(self.nodes, least - 1, -1) if packs % (count * self.processes_per_node) == 0]
 
 
 PlacementTable = dict[str, PlacementConfig]

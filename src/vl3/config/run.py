@@ -1,5 +1,6 @@
 """The configuration of one whole run: what a recipe returns and a checkpoint records."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -15,12 +16,16 @@ from vl3.config.checks import (
     require_name,
 )
 from vl3.config.data import DataConfig
+from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.config.loader import LoaderConfig
-from vl3.config.placement import BUILD, PlacementTable
+from vl3.config.placement import BUILD, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
 
+MAX_PROFILED_STEPS = 20
+"""Most steps of one profile."""
+_PROFILE = re.compile(r"(\d{1,9}):(\d{1,9})")
 _SEEDS_PER_RUN = 4
 """Distance between the seeds of two runs: the number of stages in the paper."""
 
@@ -66,8 +71,16 @@ class EngineConfig:
     """DeepSpeed ZeRO stage: 0 replicates, 1 shards optimizer state, 2 gradients too, 3 weights too."""
     precision: Annotated[str, OneOf(("fp32", "bf16"))]
     """Arithmetic of forward and backward: fp32 or bf16."""
-    gradient_checkpointing: bool
-    """Whether activations are recomputed in backward to save memory."""
+    recompute: Annotated[str, OneOf(("none", "selective", "full"))]
+    """What backward computes again to save memory: `none`; `selective`, all but matrix products and attention, for a
+    third less memory and a few percent more time; `full`, everything, for the least memory and a quarter to a third
+    more time."""
+    offload_optimizer: bool = False
+    """Whether fp32 weights and AdamW's moments are in host memory and updated there (ZeRO 1 to 3): a GPU then holds
+    less, and each step takes longer."""
+    fit_check: Annotated[str, OneOf(("refuse", "warn", "off"))] = "refuse"
+    """What becomes of a stage that cannot fit where it is placed, by the planner's numbers: `refuse` it before it is
+    queued, `warn` and try, or do not look (`off`)."""
     checkpoint_every_steps: Count
     """Steps between two resumable checkpoints."""
     keep_checkpoints: Count
@@ -77,12 +90,42 @@ class EngineConfig:
     max_skipped_fraction: PartialFraction = 0.1
     """Share of the last 100 steps (of all steps in a shorter stage) whose update may be left out because the gradient
     is not finite; more end the stage."""
+    rank_stall_seconds: Seconds = 45.0
+    """How much longer than the slowest step so far all ranks may be silent before the one that the others wait for is
+    taken for stalled: its stack is shown, and the stage is started again from its checkpoint. Waits for the store have
+    `stages.<stage>.stall_seconds`."""
+    profile_steps: str = ""
+    """Steps that rank 0 profiles, as FIRST:LAST counted from 1, `10:13`; a Chrome trace of them becomes an artifact of
+    the stage. Empty profiles none."""
     on_code_change: Annotated[str, OneOf(("resume", "restart"))]
     """What happens to a stage's checkpoints of other code: `resume` continues from them and logs it, `restart` removes
     them and starts again at step 0."""
 
     def __post_init__(self) -> None:
         check_fields(self, "engine")
+        if self.offload_optimizer and not self.zero_stage:
+            raise ConfigError(
+                "engine.offload_optimizer=true needs ZeRO, which owns the optimizer's state, but engine.zero_stage=0. "
+                "Set engine.zero_stage=1, 2 or 3."
+            )
+        if self.profile_steps:
+            profiled_steps(self.profile_steps)
+
+
+def profiled_steps(text: str) -> tuple[int, int]:
+    """The first and the last step of `engine.profile_steps`, counted from 1: `10:13` is (10, 13).
+
+    Raises:
+        ConfigError: it is not of that form, or asks for so many steps that the trace could not be read.
+    """
+    found = _PROFILE.fullmatch(text)
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= first <= last < first + MAX_PROFILED_STEPS:
+        raise ConfigError(
+            f"engine.profile_steps={text!r:.60} must be FIRST:LAST, the steps to profile counted from 1, and at most "
+            f"{MAX_PROFILED_STEPS} of them: a trace of more could not be opened. Use 10:13, for example."
+        )
+    return first, last
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,11 +223,8 @@ class RunConfig:
             raise ConfigError(
                 f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."
             )
-        if BUILD in self.placements and self.placements[BUILD].gpus_per_node:
-            raise ConfigError(
-                f"placements.{BUILD}.gpus_per_node={self.placements[BUILD].gpus_per_node}: the build decodes on CPUs, "
-                f"so GPUs would be idle. Set placements.{BUILD}.gpus_per_node=0 and a pool without GPUs."
-            )
+        if BUILD in self.placements:
+            _check_build(self.placements[BUILD])
         for stage in self.stages:
             validate_stage(self, stage)
 
@@ -201,11 +241,42 @@ class RunConfig:
         """
         return self.seed * _SEEDS_PER_RUN + self.stage_number(stage)
 
+    def shared_packs(self, stage: str) -> int:
+        """Packed rows of a stage's step, or what their number is a multiple of: processes share them evenly."""
+        row = self.stages[stage]
+        return row.packs_divisible_by if row.packs_per_step is None else row.packs_per_step
+
+    def world_sizes(self, stage: str) -> list[int]:
+        """Numbers of processes with which a stage may run under the chosen backend, the largest first."""
+        if self.launch.backend == "local":
+            return [self.launch.processes_per_node]
+        placement = self.placements[stage]
+        return [count * placement.processes_per_node for count in placement.node_counts(self.shared_packs(stage))]
+
     def num_processes(self, stage: str) -> int:
         """World size of a stage under the chosen backend."""
         if self.launch.backend == "local":
             return self.launch.processes_per_node
         return self.placements[stage].num_processes
+
+
+def _check_build(build: PlacementConfig) -> None:
+    """Refuse what the build cannot use."""
+    if build.gpus_per_node:
+        raise ConfigError(
+            f"placements.{BUILD}.gpus_per_node={build.gpus_per_node}: the build decodes on CPUs, so GPUs would be "
+            f"idle. Set placements.{BUILD}.gpus_per_node=0 and a pool without GPUs."
+        )
+    unused = {
+        "min_nodes": build.min_nodes is not None,
+        "fabric": build.fabric != FabricConfig(),
+        "scheduling": build.scheduling != SchedulingConfig(),
+    }
+    if named := [name for name, is_set in unused.items() if is_set]:
+        raise ConfigError(
+            f"placements.{BUILD} sets {', '.join(named)}, which only training stages use: the build's pods are made "
+            "after the pool's PodTemplate (manifests/base/ray). Leave it out, and change the template if they need it."
+        )
 
 
 def validate_stage(run: RunConfig, stage: str) -> None:
@@ -214,12 +285,22 @@ def validate_stage(run: RunConfig, stage: str) -> None:
     Raises:
         ConfigError: the global batch of the stage is not divisible by its processes.
     """
-    row, processes = run.stages[stage], run.num_processes(stage)
+    row = run.stages[stage]
     name = "packs_divisible_by" if row.packs_per_step is None else "packs_per_step"
-    packs = getattr(row, name)
-    if packs % processes:
-        source = "launch.processes_per_node" if run.launch.backend == "local" else f"placements.{stage}"
-        raise ConfigError(
-            f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
-            f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
-        )
+    packs = run.shared_packs(stage)
+    is_local = run.launch.backend == "local"
+    source = "launch.processes_per_node" if is_local else f"placements.{stage}"
+    for processes in _world_sizes(run, stage):
+        if packs % processes:
+            raise ConfigError(
+                f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
+                f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
+            )
+
+
+def _world_sizes(run: RunConfig, stage: str) -> list[int]:
+    """The numbers of processes that a stage must be able to have: the one that it asks for, and the fewest."""
+    placement = run.placements[stage]
+    if run.launch.backend == "local" or placement.min_nodes is None:
+        return [run.num_processes(stage)]
+    return [placement.num_processes, placement.min_nodes * placement.processes_per_node]

@@ -57,7 +57,7 @@ class Decoding:
             _embed(model, prompts),
             positions_T,
             segments=Segments.of_similar(lengths, model.device),
-            past_key_values=self._cache,
+            cache=self._cache,
         )
         """Final hidden states of all prompts, packed."""
         self._cache.finish_prefill()
@@ -98,9 +98,7 @@ class Decoding:
     def _extend(self, inputs_BTD: Tensor) -> None:
         cache = self._cache
         cache.begin(inputs_BTD.shape[1])
-        hidden_BTD = self._model.run_decoder(
-            inputs_BTD, cache.places_BQ, past_key_values=cache, key_mask_BQL=cache.key_mask_BQL
-        )
+        hidden_BTD = self._model.decode(inputs_BTD, cache.places_BQ, cache=cache, key_mask_BQL=cache.key_mask_BQL)
         cache.advance()
         self.last_BD = hidden_BTD[:, -1]
 

@@ -4,8 +4,6 @@ Shapes: B samples · T packed tokens · Q new tokens of a row · L places of the
 dim.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +12,7 @@ from torch.nn import functional
 class RaggedCache:
     """Each sample fills its row from place 0: first all samples at once as one packed row, then a few tokens per row.
 
-    transformers' Qwen2 layers call `update` and attend to what it returns.
+    The decoder's layers call `update` and attend to what it returns.
 
     Samples of 3 and 1 tokens and one new token each (letters are keys, dots are empty places):
 
@@ -36,7 +34,7 @@ class RaggedCache:
         self._is_packed = True
         self._num_new = 1
 
-    def update(self, key: Tensor, value: Tensor, layer_index: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer_index: int) -> tuple[Tensor, Tensor]:
         """Store new keys and values of one layer and return all that the new tokens may attend to."""
         if self._is_packed:
             self._layers.append((self._spread(key), self._spread(value)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from vl3.config.checks import OneOf, Seconds, Workers, check_fields
+from vl3.config.checks import Count, OneOf, Seconds, Workers, check_fields
 from vl3.config.placement import PlacementConfig
 from vl3.config.stages import STALL_SECONDS, STARTUP_SECONDS
 from vl3.errors import ConfigError
@@ -61,6 +61,9 @@ class LaunchJob:
     module: str
     """Module that each local process runs, as with `python -m`, or the driver on a Ray cluster; the pods of a TrainJob
     run their runtime's command."""
+    packs_per_step: Count = 1
+    """Packed rows of a step, or what their number is a multiple of: each process gets as many of them, whatever number
+    of nodes the placement lets it have."""
     document: dict[str, Any]
     """The stage's job as plain data: a file for local processes (`--job FILE`), VL3_JOB for pods."""
     processes_per_node: Workers
@@ -82,10 +85,17 @@ class LaunchJob:
     """Time that the processes may take before their first step, and again after their last one."""
     stall_seconds: Seconds = STALL_SECONDS
     """Time without a finished step after which the processes are stopped; longer where steps are slow (StallWatch)."""
+    rank_stall_seconds: Seconds = 45.0
+    """How much longer than the slowest step the ranks may be silent before one of them counts as stalled (Watchdog)."""
     timeout_seconds: Seconds | None = None
     """Time after which the processes are stopped whatever progress they make; time in a queue does not count."""
     words: Words = TRAINING
     """How messages speak of its work, and which settings have its limits."""
+
+    @property
+    def node_counts(self) -> list[int]:
+        """Numbers of nodes with which the job may run, the largest first."""
+        return self.placement.node_counts(self.packs_per_step) if self.placement else []
 
     def __post_init__(self) -> None:
         check_fields(self, "launch")

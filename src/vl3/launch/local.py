@@ -20,8 +20,10 @@ from vl3.lifeline import runner_mark
 from vl3.system.endings import MemoryKills
 from vl3.system.files import atomic_write_json, open_to_append, storage_errors
 from vl3.system.processes import end_marked
+from vl3.training.heart import HEARTS_VARIABLE
 from vl3.training.job import JOB_NAME
 from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure, was_asked_to_end
+from vl3.training.watchdog import Stall, Watchdog
 
 log = logging.getLogger("vl3.launch")
 
@@ -50,35 +52,58 @@ def launch_local(job: LaunchJob, on_event: Callable[[dict[str, Any]], None]) -> 
 
     Raises:
         Vl3Error: the error that a process recorded in job.failure_path, in its own family.
-        ClusterError: the stage made no progress any more, or a process failed in another way.
+        ClusterError: the stage made no progress any more, or a process failed in another way. If a rank stalled, it
+            was started again from its checkpoint, and stalled again without a new step.
         TerminatedError: somebody asked its processes to end.
         ConfigError: it ran longer than the limit that job.timeout_seconds sets.
     """
-    port = _free_port()
-    token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
     log_path = _log_path(job)
     with storage_errors(log_path):
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        job.failure_path.unlink(missing_ok=True)
     atomic_write_json(_job_path(job), job.document)
-    log_offset = log_path.stat().st_size if log_path.is_file() else 0
     tail = EventTail(job.events_path)
-    started, kills = time.monotonic(), MemoryKills()
-    # torchrun creates a folder for logs even if it redirects none.
-    with tempfile.TemporaryDirectory(prefix="vl3-torchrun-") as scratch:
-        try:
-            end = _run(job, _command(job, port, scratch), token, tail, on_event)
-        finally:
-            end_marked(token, grace_seconds=0)
-    for event in tail.read():
-        on_event(event)
+    started, attempts, stalled_at = time.monotonic(), 0, -1
+    while True:
+        attempts += 1
+        log_offset = log_path.stat().st_size if log_path.is_file() else 0
+        kills = MemoryKills()
+        end = _attempt(job, tail, on_event)
+        if not isinstance(end, Stall):
+            break
+        log.error("%s: %s", job.name, end.text)
+        if end.step <= stalled_at:
+            raise ClusterError(
+                f"{job.name}: {end.text}\nIt stalled before at step {stalled_at + 1} and came no further, so it is not "
+                f"started once more. All stacks are in {log_path}. Start the run again on another machine, or raise "
+                "engine.rank_stall_seconds if a step may take that long."
+            )
+        stalled_at = end.step
+        text = f"{end.text.splitlines()[0]} All stacks are in {log_path}. Started again from the checkpoint"
+        on_event({"type": "note", "text": text, "time": time.time()})
     if isinstance(end, Overdue):
         raise end.family(f"{job.name}: {end.text} (log: {log_path}). {end.remedy}")
     if end != 0:
         raise _failure(job, end, last_lines(log_path, log_offset, count=400), kills)
     seconds = time.monotonic() - started
     log.info("%s ended after %.1f s", job.name, seconds)
-    return LaunchResult(attempts=1, seconds_queued=0.0, seconds_running=seconds, states=())
+    return LaunchResult(attempts=attempts, seconds_queued=0.0, seconds_running=seconds, states=())
+
+
+def _attempt(job: LaunchJob, tail: EventTail, on_event: Callable[[dict[str, Any]], None]) -> int | Overdue | Stall:
+    """Start the processes and follow them to their end; returns torchrun's exit code, or why they were stopped."""
+    port = _free_port()
+    token = f"{LAUNCH_VARIABLE}={runner_mark(os.getpid())}:{secrets.token_hex(8)}"
+    with storage_errors(job.failure_path):
+        job.failure_path.unlink(missing_ok=True)
+    # torchrun creates a folder for logs even if it redirects none.
+    with tempfile.TemporaryDirectory(prefix="vl3-torchrun-") as scratch:
+        try:
+            end = _run(job, _command(job, port, scratch), token, Path(scratch), tail, on_event)
+        finally:
+            end_marked(token, grace_seconds=0)
+    for event in tail.read():
+        on_event(event)
+    return end
 
 
 def _log_path(job: LaunchJob) -> Path:
@@ -90,10 +115,17 @@ def _job_path(job: LaunchJob) -> Path:
 
 
 def _run(
-    job: LaunchJob, command: list[str], token: str, tail: EventTail, on_event: Callable[[dict[str, Any]], None]
-) -> int | Overdue:
+    job: LaunchJob,
+    command: list[str],
+    token: str,
+    hearts: Path,
+    tail: EventTail,
+    on_event: Callable[[dict[str, Any]], None],
+) -> int | Overdue | Stall:
     """Start torchrun and follow it; returns its exit code, or why it was stopped."""
     watch = StallWatch(job, time.monotonic())
+    watchdog = Watchdog(hearts, margin_seconds=job.rank_stall_seconds, patience_seconds=job.stall_seconds)
+    grace_seconds = _GRACE_SECONDS
     with os.fdopen(open_to_append(_log_path(job)), "ab") as output:
         # Its own session: Ctrl-C must reach the workers only through this process, and once.
         process = subprocess.Popen(
@@ -101,7 +133,7 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(job, token),
+            env=_environment(job, token) | {HEARTS_VARIABLE: str(hearts)},
             start_new_session=True,
         )
     try:
@@ -114,12 +146,24 @@ def _run(
                 return exit_code
             overdue = watch.overdue(time.monotonic())
             if overdue is not None:
+                _log_stacks(job, watchdog.stacks())
                 return overdue
+            stall = watchdog.stalled(time.monotonic())
+            if stall is not None:
+                _log_stacks(job, stall.stacks)
+                grace_seconds = 0.0  # a rank that has stalled writes no checkpoint, and the others wait for it
+                return stall
     finally:
         if process.poll() is None:
             log.warning("%s was interrupted or has hung: stopping its processes", job.name)
-            end_marked(token, grace_seconds=_GRACE_SECONDS)
+            end_marked(token, grace_seconds=grace_seconds)
             process.wait()
+
+
+def _log_stacks(job: LaunchJob, stacks: str) -> None:
+    """Append the stacks of the ranks to the log of the stage."""
+    with os.fdopen(open_to_append(_log_path(job)), "ab") as output:
+        output.write(f"{stacks}\n".encode())
 
 
 def _wait_a_moment(process: "subprocess.Popen[bytes]") -> int | None:

@@ -1,11 +1,11 @@
-"""Attention inside the segments of one packed sequence, and the same for transformers' decoders.
+"""Attention inside the segments of one packed sequence.
 
 A packed sequence has many short segments (a frame, a sample) end to end; a token attends only within its own segment.
 No mask over the whole sequence is built: on CPU, segments of equal or similar length are batched for torch's scaled dot
 product attention; on a GPU a variable-length flash kernel takes the packed tensors directly.
 
-Shapes: T packed tokens · U packed tokens plus the padding of the buckets · S segments · B rows · L tokens of the
-longest row · Q new tokens of a row · N heads · G key-value heads · H head dim.
+Shapes: T packed tokens · U packed tokens plus the padding of the buckets · S segments · N heads · G key-value heads ·
+H head dim.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,9 +19,8 @@ from torch.nn import functional
 
 from vl3.errors import DataError
 from vl3.models.kernels import flash_kernel
+from vl3.models.placing import copy_to
 
-PACKED_ATTENTION = "vl3_packed"
-"""Name under which packed causal attention is registered with transformers (`config._attn_implementation`)."""
 _MAX_PADDING = 1.25
 """Longest segment of a bucket, as a multiple of its shortest."""
 
@@ -97,7 +96,7 @@ class Segments:
             buckets=buckets,
             gather_U=gather_U,
             scatter_T=scatter_T,
-            cu_seqlens=torch.from_numpy(cu_seqlens).to(device),
+            cu_seqlens=copy_to(cu_seqlens, device),
             max_length=int(max(lengths, default=0)),
         )
 
@@ -193,52 +192,3 @@ def _attend_buckets(
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     out_UNH = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return out_UNH if segments.scatter_T is None else _Collect.apply(out_UNH, segments.scatter_T)
-
-
-def packed_attention(
-    _module: torch.nn.Module,
-    query_1NTH: Tensor,
-    key_1GTH: Tensor,
-    value_1GTH: Tensor,
-    _attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    segments: Segments | None = None,
-    cu_seqlens: Tensor | None = None,
-    key_mask_BQL: Tensor | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention with the signature of transformers' AttentionInterface, output (rows, T, N, H).
-
-    For a packed row, `segments` (or `cu_seqlens`, slower because every layer reads it back) gives the start of each
-    sample. For rows that grow by a few tokens, `key_mask_BQL` gives the cached keys to which each new token attends.
-
-    Raises:
-        DataError: none of the three was passed; the row would be treated as a single sample.
-    """
-    if key_mask_BQL is not None:  # generation: a rectangle of new tokens against cached keys, no packed row
-        out = functional.scaled_dot_product_attention(
-            query_1NTH,
-            key_1GTH,
-            value_1GTH,
-            attn_mask=key_mask_BQL[:, None],
-            scale=scaling,
-            enable_gqa=query_1NTH.shape[1] != key_1GTH.shape[1],
-        )
-        return out.transpose(1, 2), None
-    if segments is None:
-        if cu_seqlens is None:
-            raise DataError(
-                f"attention {PACKED_ATTENTION!r} got neither segments nor cu_seqlens, so the samples of a packed row "
-                "would see each other. Pass one of them to the decoder."
-            )
-        segments = Segments.of_similar(cu_seqlens.diff().tolist(), query_1NTH.device)
-    q_TNH, k_TGH, v_TGH = (x.squeeze(0).transpose(0, 1) for x in (query_1NTH, key_1GTH, value_1GTH))
-    return attend(q_TNH, k_TGH, v_TGH, segments, causal=True, scale=scaling).unsqueeze(0), None
-
-
-def register_packed_attention() -> None:
-    """Register packed attention with transformers as PACKED_ATTENTION; calling it again is harmless."""
-    from transformers.modeling_utils import AttentionInterface
-
-    AttentionInterface.register(PACKED_ATTENTION, packed_attention)

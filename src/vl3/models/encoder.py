@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from vl3.errors import DataError
 from vl3.models.attention import Segments, attend
 from vl3.models.config import VisionConfig
-from vl3.models.rotary import rotate
+from vl3.models.placing import copy_to
+from vl3.models.recompute import run_block
+from vl3.models.rotary import Tables, rotate_both, tables_of
 
 GROUP_PATCHES = 512
 """Patches that go through the layers together on CPU without gradients; a larger frame goes alone."""
@@ -83,11 +84,11 @@ def plan_patches(
         lengths_F = np.bincount(frame_P[there_P], minlength=len(lengths_F))
     merges = [(int(patches_I[merge_sizes_I == merge].sum()), int(merge)) for merge in np.unique(merge_sizes_I)]
     return PatchPlan(
-        order_P=None if is_sorted else torch.from_numpy(_spans(order_I, patches_I)).to(device),
-        restore_M=None if is_sorted else torch.from_numpy(np.argsort(_spans(order_I, kept_I))).to(device),
+        order_P=None if is_sorted else copy_to(_spans(order_I, patches_I), device),
+        restore_M=None if is_sorted else copy_to(np.argsort(_spans(order_I, kept_I)), device),
         merges=tuple(merges),
         segments=Segments.of_runs(lengths_F[lengths_F > 0].tolist(), device),
-        positions_P2=torch.from_numpy(positions_P2).to(device),
+        positions_P2=copy_to(positions_P2, device),
     )
 
 
@@ -184,11 +185,12 @@ class VisionAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_PV: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(self, hidden_PV: Tensor, rotary: Tables, segments: Segments) -> Tensor:
         """(P, V) to (P, V)."""
-        q_PNH = rotate(self.q_proj(hidden_PV).unflatten(-1, self.heads_shape), *rotary)
-        k_PNH = rotate(self.k_proj(hidden_PV).unflatten(-1, self.heads_shape), *rotary)
+        q_PNH = self.q_proj(hidden_PV).unflatten(-1, self.heads_shape)
+        k_PNH = self.k_proj(hidden_PV).unflatten(-1, self.heads_shape)
         v_PNH = self.v_proj(hidden_PV).unflatten(-1, self.heads_shape)
+        q_PNH, k_PNH = rotate_both(q_PNH, k_PNH, rotary)
         return self.out_proj(attend(q_PNH, k_PNH, v_PNH, segments, causal=False).flatten(-2))
 
 
@@ -215,7 +217,7 @@ class VisionLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = VisionMLP(config)
 
-    def forward(self, hidden_PV: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(self, hidden_PV: Tensor, rotary: Tables, segments: Segments) -> Tensor:
         """(P, V) to (P, V)."""
         hidden_PV = hidden_PV + self.self_attn(self.layer_norm1(hidden_PV), rotary, segments)
         return hidden_PV + self.mlp(self.layer_norm2(hidden_PV))
@@ -238,8 +240,8 @@ class VisionEncoder(nn.Module):
         self.embeddings = PatchEmbedding(config)
         self.encoder = VisionBlocks(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.gradient_checkpointing = False
-        """Recompute each block in backward instead of keeping its activations."""
+        self.recompute = "none"
+        """What backward computes again: see `vl3.models.recompute`."""
 
     def forward(
         self,
@@ -293,11 +295,9 @@ class VisionEncoder(nn.Module):
         there = pixels_PC[start:stop] if plan.order_P is None else pixels_PC[plan.order_P[start:stop]]
         hidden_PV = self.embeddings(normalise(there).to(self.post_layernorm.weight.dtype))
         rotary = rotary_tables(plan.positions_P2[start:stop], self.config)
+        kind = self.recompute if self.training else "none"
         for layer in self.encoder.layers:
-            if self.gradient_checkpointing and self.training:
-                hidden_PV = checkpoint(layer, hidden_PV, rotary, segments, use_reentrant=False)
-            else:
-                hidden_PV = layer(hidden_PV, rotary, segments)
+            hidden_PV = run_block(layer, kind, hidden_PV, rotary, segments)
         return self.post_layernorm(hidden_PV)
 
     def _merge(self, hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
@@ -338,11 +338,11 @@ def merge_blocks(hidden_PV: Tensor, merge_size: int) -> Tensor:
     return blocks_MKV[:, centre].mean(1)
 
 
-def rotary_tables(positions_P2: Tensor, config: VisionConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (P, 1, H) of 2D-RoPE, for `rotate`.
+def rotary_tables(positions_P2: Tensor, config: VisionConfig) -> Tables:
+    """Cosines and sines of 2D-RoPE, for `rotate_both`.
 
     The first quarter of the head rotates with the row, the second with the column; the second half repeats the first,
-    because `rotate` pairs element j with j + H/2. Angles are the index in the frame times the frequency, in fp32.
+    because rotation pairs element j with j + H/2. Angles are the index in the frame times the frequency, in fp32.
 
     H=8, rope_theta 10000, so the frequencies are 1 and 0.01; the patch in row 2, column 3 has the angles
 
@@ -351,9 +351,7 @@ def rotary_tables(positions_P2: Tensor, config: VisionConfig) -> tuple[Tensor, T
     spatial_dim = config.head_dim // 2
     exponents = torch.arange(0, spatial_dim, 2, dtype=torch.float32, device=positions_P2.device) / spatial_dim
     angles_PK = (positions_P2[:, :, None].float() * (1.0 / config.rope_theta**exponents)).flatten(1)
-    cos_PK, sin_PK = angles_PK.cos(), angles_PK.sin()
-    cos_P1H = torch.cat([cos_PK, cos_PK], dim=-1).unsqueeze(1)
-    return cos_P1H, torch.cat([-sin_PK, sin_PK], dim=-1).unsqueeze(1)
+    return tables_of(angles_PK)
 
 
 def _numpy(values: Tensor | np.ndarray) -> np.ndarray:

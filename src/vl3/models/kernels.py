@@ -43,6 +43,12 @@ def flash_kernel() -> FlashKernel:
     return partial(with_varlen_attn, cast("Callable[..., Tensor]", varlen_attn))
 
 
+@cache
+def _parameters(function: Callable[..., Tensor]) -> frozenset[str]:
+    """Names of a function's parameters; looked up once, because a row calls its kernel 55 times."""
+    return frozenset(inspect.signature(function).parameters)
+
+
 def with_flash_attn(
     function: Callable[..., Tensor],
     q_TNH: Tensor,
@@ -76,7 +82,7 @@ def with_varlen_attn(
     With H=14 two zeros are appended, which leaves q·k unchanged; a kernel without `scale` would then divide by
     sqrt(16), so the queries are multiplied by sqrt(16 / 14) first.
     """
-    accepted = inspect.signature(function).parameters
+    accepted = _parameters(function)
     arguments: dict[str, Any] = {}
     if "window_size" in accepted:
         arguments["window_size"] = (-1, 0) if causal else (-1, -1)

@@ -1,34 +1,31 @@
 """The whole model: AVT encoder, projector and Qwen2 decoder over packed rows (arXiv 2501.13106 sec. 3).
 
 A packed row has several samples end to end; positions restart and attention ends at each. Vision tokens replace the
-embeddings of the `<image>` ids; tokens that DiffFP dropped have neither an id nor a feature. Inputs may stay on CPU:
-the positions of images and supervised tokens are computed there, so that the CPU never waits for the GPU.
+embeddings of the `<image>` ids; tokens that DiffFP dropped have neither an id nor a feature. Inputs stay on CPU (only
+pixels may be on the device): the positions of images and supervised tokens are computed there, by numpy, so that the
+CPU never waits for the GPU.
 
 Shapes: T packed text+vision tokens · P patches before merge (all items concatenated) · M vision tokens after merge ·
 K vision tokens kept · I visual items · S samples · C channels*patch^2 · D text dim · V vision dim · W vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2RotaryEmbedding
 
 from vl3.conventions import IGNORED_LABEL
 from vl3.errors import DataError
-from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
-from vl3.models.config import TextConfig, VideoLlama3Config
+from vl3.models.attention import Segments
+from vl3.models.config import VideoLlama3Config
+from vl3.models.decoder import Decoder, KeyValueCache, Reach, draw_weights
 from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
+from vl3.models.head_loss import head_loss_sum
+from vl3.models.placing import copy_to
 from vl3.models.projector import Projector
-
-HEAD_CHUNK_TOKENS = 2048
-"""Supervised tokens whose logits are in memory at once (152k words x 16k tokens are 10 GB). If a row has more, they
-are computed in chunks and again in backward."""
 
 Array: TypeAlias = Tensor | np.ndarray
 
@@ -48,22 +45,20 @@ class VideoLlama3(nn.Module):
 
     def __init__(self, config: VideoLlama3Config) -> None:
         super().__init__()
-        register_packed_attention()
         self.config = config
         self.vision_encoder = VisionEncoder(config.vision)
         self.mm_projector = Projector(config.vision.hidden_size, config.text.hidden_size)
-        self.language_model = Qwen2Model(qwen2_config(config.text))
+        self.language_model = Decoder(config.text)
         tied = config.text.tie_word_embeddings
         self.lm_head = None if tied else nn.Linear(config.text.hidden_size, config.text.vocab_size, bias=False)
+        if self.lm_head is not None:
+            draw_weights(self.lm_head)
 
     @classmethod
     def empty(cls, config: VideoLlama3Config) -> "VideoLlama3":
         """A model with parameters on the meta device, to be filled from a checkpoint without random initialisation."""
         with torch.device("meta"):
-            model = cls(config)
-        # The rotary frequencies are computed, not stored, so they need a real device from the start.
-        model.language_model.rotary_emb = Qwen2RotaryEmbedding(model.language_model.config)
-        return model
+            return cls(config)
 
     def forward(
         self,
@@ -95,7 +90,7 @@ class VideoLlama3(nn.Module):
         Raises:
             DataError: shapes, grids, ids and vision tokens do not match.
         """
-        labels = torch.as_tensor(labels_T)
+        labels = np.asarray(labels_T)
         inputs_TD = self.embed(
             input_ids_T=input_ids_T,
             pixels_PC=pixels_PC,
@@ -104,12 +99,12 @@ class VideoLlama3(nn.Module):
             keep_M=keep_M,
         )
         _check_row(inputs_TD.shape[0], position_ids_T, cu_seqlens, labels)
-        segments = Segments.of_similar(torch.as_tensor(cu_seqlens).diff().tolist(), self.device)
+        segments = Segments.of_similar(np.diff(np.asarray(cu_seqlens)).tolist(), self.device)
         hidden_TD = self.decode(inputs_TD, torch.as_tensor(position_ids_T), segments=segments)
-        before = (labels[1:] != IGNORED_LABEL).nonzero().squeeze(1)
-        targets = labels[before + 1].to(self.device, non_blocking=True)
-        hidden_ND = hidden_TD.index_select(0, before.to(self.device, non_blocking=True))
-        return LossOutput(loss_sum=self._loss_sum(hidden_ND, targets), num_supervised=len(before))
+        before = np.flatnonzero(labels[1:] != IGNORED_LABEL)
+        targets = copy_to(labels[before + 1].astype(np.int64, copy=False), self.device)
+        hidden_ND = hidden_TD.index_select(0, copy_to(before, self.device))
+        return LossOutput(loss_sum=head_loss_sum(hidden_ND, self.head_weight, targets), num_supervised=len(before))
 
     def embed(
         self, *, input_ids_T: Array, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array
@@ -139,17 +134,16 @@ class VideoLlama3(nn.Module):
         Raises:
             DataError: grids, pixels and the mask do not match.
         """
-        raw_PC = torch.as_tensor(pixels_PC).to(self.device, non_blocking=True)
-        keep = torch.as_tensor(keep_M)
+        raw_PC, keep = copy_to(pixels_PC, self.device), np.asarray(keep_M)
         grids, merges = np.asarray(grid_thw_I3), np.asarray(merge_sizes_I)
         check_grids(grids, merges)
         check_mask(keep, int((grids.prod(1) // merges**2).sum()))
         if keep.all():
             features_KV = self.vision_encoder(raw_PC, grids, merges)
-        elif len(raw_PC) == kept_patches(grids, merges, keep.numpy()):
+        elif len(raw_PC) == kept_patches(grids, merges, keep):
             features_KV = self.vision_encoder(raw_PC, grids, merges, keep)
         else:
-            places = keep.nonzero().squeeze(1).to(self.device, non_blocking=True)
+            places = copy_to(np.flatnonzero(keep), self.device)
             features_KV = self.vision_encoder(raw_PC, grids, merges).index_select(0, places)
         return self.mm_projector(features_KV)
 
@@ -159,39 +153,39 @@ class VideoLlama3(nn.Module):
         Raises:
             DataError: the numbers of `<image>` ids and of features differ, or an id is not in the vocabulary.
         """
-        ids = torch.as_tensor(input_ids_T)
+        ids = np.asarray(input_ids_T)
         _check_ids(ids, self.config.text.vocab_size)
-        places = (ids == self.config.image_token_id).nonzero().squeeze(1)
+        places = np.flatnonzero(ids == self.config.image_token_id)
         if len(places) != len(features_KD):
             raise DataError(
                 f"the text has {len(places)} <image> tokens but there are {len(features_KD)} kept vision tokens. Each "
                 "would get the wrong part of the picture. Expand <image> with the same grid, merge size and mask."
             )
-        embeds_TD = self.language_model.embed_tokens(ids.to(self.device, non_blocking=True))
+        embeds_TD = self.language_model.embed_tokens(copy_to(ids, self.device))
         if not len(places):
             return embeds_TD
-        return embeds_TD.index_copy(0, places.to(self.device, non_blocking=True), features_KD.to(embeds_TD.dtype))
+        return embeds_TD.index_copy(0, copy_to(places, self.device), features_KD.to(embeds_TD.dtype))
 
-    def decode(self, inputs_TD: Tensor, position_ids_T: Tensor, **attention: Any) -> Tensor:
-        """Final hidden states (T, D) of packed samples; pass `segments`, and `past_key_values` to cache the keys."""
-        return self.run_decoder(inputs_TD.unsqueeze(0), position_ids_T.unsqueeze(0), **attention).squeeze(0)
+    def decode(
+        self,
+        inputs_TD: Tensor,
+        position_ids_T: Tensor,
+        *,
+        segments: Segments | None = None,
+        cache: KeyValueCache | None = None,
+        key_mask_BQL: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states of packed samples (T, D), which need `segments`, or of rows that grow (B, Q, D).
 
-    def run_decoder(self, inputs_BTD: Tensor, position_ids_BT: Tensor, **attention: Any) -> Tensor:
-        """Final hidden states (rows, T, D) with packed attention, which needs no mask."""
-        output = self.language_model(
-            inputs_embeds=inputs_BTD,
-            position_ids=position_ids_BT.to(self.device, non_blocking=True),
-            attention_mask={"full_attention": None},
-            use_cache=False,
-            **attention,
-        )
-        return output.last_hidden_state
+        Raises:
+            DataError: nothing says which tokens belong together.
+        """
+        reach = Reach(segments=segments, cache=cache, key_mask_BQL=key_mask_BQL)
+        return self.language_model(inputs_TD, copy_to(position_ids_T, self.device), reach)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """Scores of the next token (N, W), in the model's dtype."""
-        if self.lm_head is not None:
-            return self.lm_head(hidden_ND)
-        return functional.linear(hidden_ND, self.language_model.embed_tokens.weight)
+        return functional.linear(hidden_ND, self.head_weight)
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Named parameters of each trainable part; the head belongs to the language model."""
@@ -204,34 +198,23 @@ class VideoLlama3(nn.Module):
             "language": language,
         }
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute each block of encoder and decoder in backward."""
-        self.vision_encoder.gradient_checkpointing = True
-        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    def set_recompute(self, kind: str) -> None:
+        """What the blocks of encoder and decoder compute again in backward: none, selective or full."""
+        self.vision_encoder.recompute = self.language_model.recompute = kind
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's weights (W, D), which are the embedding's if they are tied."""
+        return (self.language_model.embed_tokens if self.lm_head is None else self.lm_head).weight
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.language_model.embed_tokens.weight.device
 
-    def _loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        if len(hidden_ND) <= HEAD_CHUNK_TOKENS:
-            return self._chunk_loss_sum(hidden_ND, targets_N)
-        chunks = zip(hidden_ND.split(HEAD_CHUNK_TOKENS), targets_N.split(HEAD_CHUNK_TOKENS), strict=True)
-        losses = [checkpoint(self._chunk_loss_sum, *chunk, use_reentrant=False) for chunk in chunks]
-        return torch.stack(losses).sum()
 
-    def _chunk_loss_sum(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return functional.cross_entropy(self.logits(hidden_ND).float(), targets_N, reduction="sum")
-
-
-def qwen2_config(text: TextConfig) -> Qwen2Config:
-    """The decoder's configuration for transformers, with packed attention."""
-    return Qwen2Config(**text.to_dict(), attn_implementation=PACKED_ATTENTION)
-
-
-def _check_ids(ids: Tensor, vocab_size: int) -> None:
-    if ids.device.type != "cpu" or not len(ids):
+def _check_ids(ids: np.ndarray, vocab_size: int) -> None:
+    if not len(ids):
         return
     lowest, highest = int(ids.min()), int(ids.max())
     if lowest < 0 or highest >= vocab_size:
@@ -241,7 +224,7 @@ def _check_ids(ids: Tensor, vocab_size: int) -> None:
         )
 
 
-def _check_row(num_tokens: int, position_ids_T: Array, cu_seqlens: Array, labels: Tensor) -> None:
+def _check_row(num_tokens: int, position_ids_T: Array, cu_seqlens: Array, labels: np.ndarray) -> None:
     if len(position_ids_T) == len(labels) == num_tokens == int(cu_seqlens[-1]) and int(cu_seqlens[0]) == 0:
         return
     raise DataError(

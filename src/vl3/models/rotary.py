@@ -1,12 +1,19 @@
 """Rotation of queries and keys by rotary position tables, in one pass forward and one pass backward.
 
-Shapes: T packed tokens · N heads · H head dim. Element j of a head pairs with element j + H/2.
+Shapes: T packed tokens · N heads · G key-value heads · H head dim · K half of a head. Element j of a head pairs with
+element j + H/2.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from vl3.models.fused import fused_rotate, is_fused
+
+Tables: TypeAlias = tuple[Tensor, Tensor]
+"""Cosines and sines of a forward pass, fp32, as the device's `rotate_both` reads them: halves (T, K) for the fused
+kernel, else whole heads (T, 1, H) whose sines are negative in the first half."""
 
 
 def _swap_halves(x_TNH: Tensor) -> Tensor:
@@ -24,6 +31,25 @@ class _Rotate(torch.autograd.Function):
         cos_T1H, sin_T1H = ctx.saved_tensors
         # The transpose of a rotation rotates the other way: the sines change sign.
         return (grad_TNH * cos_T1H).addcmul_(_swap_halves(grad_TNH), sin_T1H, value=-1), None, None
+
+
+def tables_of(angles_TK: Tensor) -> Tables:
+    """The tables of a rotation by these angles, made once per forward pass and used by every layer.
+
+    Angles 0.5 and 2 of a token (H=4), not fused: cos .878 -.416 .878 -.416, sin -.479 -.909 .479 .909.
+    """
+    cos_TK, sin_TK = angles_TK.cos(), angles_TK.sin()
+    if is_fused(angles_TK):
+        return cos_TK, sin_TK
+    cos_T1H = torch.cat([cos_TK, cos_TK], dim=-1).unsqueeze(-2)
+    return cos_T1H, torch.cat([-sin_TK, sin_TK], dim=-1).unsqueeze(-2)
+
+
+def rotate_both(q_TNH: Tensor, k_TGH: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
+    """Queries and keys, rotated by the tables that `tables_of` made on their device."""
+    if is_fused(q_TNH):
+        return fused_rotate(q_TNH, k_TGH, *tables)
+    return rotate(q_TNH, *tables), rotate(k_TGH, *tables)
 
 
 def rotate(x_TNH: Tensor, cos_T1H: Tensor, sin_T1H: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from vl3.errors import ConfigError
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.layouts.names import with_known_encoder
 from vl3.models.model import VideoLlama3
+from vl3.models.projector import Projector
 from vl3.models.stored import CONFIG_FILE, read_json
 from vl3.models.tensors import TensorFolder
 from vl3.models.vocabulary import IMAGE_TOKEN, Vocabulary
@@ -44,7 +45,7 @@ def assemble(vision_folder: Path, language_folder: Path, *, seed: int) -> VideoL
         image_token_id=image_token_id(language_folder),
     )
     model = VideoLlama3.empty(config)
-    model.mm_projector.to_empty(device="cpu")
+    model.mm_projector = Projector(config.vision.hidden_size, config.text.hidden_size)
     model.mm_projector.draw(seed)
     tensors = _read_vision(model, TensorFolder(vision_folder))
     tensors |= _read_language(model, TensorFolder(language_folder))

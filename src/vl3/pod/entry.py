@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from vl3.errors import FAMILIES, ConfigError, Vl3Error
+from vl3.errors import FAMILIES, ClusterError, ConfigError, Vl3Error
 from vl3.lifeline import runner_mark
 from vl3.pod.journal import EventJournal, event_line
 from vl3.pod.network import PodPlace, interface_towards, wait_for_master
@@ -30,8 +30,10 @@ from vl3.store.artifacts import find, is_intact
 from vl3.system.commit import code_commit
 from vl3.system.endings import MemoryKills
 from vl3.training.events import EVENTS_NAME
+from vl3.training.heart import HEARTS_VARIABLE
 from vl3.training.job import JOB_NAME, StageJob, config_of, parse_job
 from vl3.training.outcome import FAILURE_NAME, STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
+from vl3.training.watchdog import Watchdog
 from vl3.training.worker import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 
 JOB_VARIABLE = "VL3_JOB"
@@ -139,17 +141,26 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
         events, failure = str(folder / EVENTS_NAME), str(folder / FAILURE_NAME)
         local = replace(job, commit=code_commit(environ), events_path=events, failure_path=failure)
         local.write(folder / JOB_NAME)
-        variables = dict(environ) | _worker_variables(local, place, master, environ)
+        variables = dict(environ) | _worker_variables(local, place, master, environ) | {HEARTS_VARIABLE: scratch}
         output = PodOutput()
         kills = MemoryKills()
         processes = PodProcesses(_torchrun(folder), variables, output)
         with contextlib.ExitStack() as stack:
             journal = _open_journal(stack, local, environ, output) if place.node_rank == 0 else None
-            exit_code = _follow(processes, journal, stop)
+            exit_code = _follow(processes, journal, stop, _watchdog(local, folder))
         code = _outcome(exit_code, Path(local.failure_path), output.last_lines(), stop, kills)
         if journal is not None and journal.lost is not None:
             raise journal.lost
         return code
+
+
+def _watchdog(job: StageJob, hearts: Path) -> Watchdog:
+    config = config_of(job)
+    return Watchdog(
+        hearts,
+        margin_seconds=config.engine.rank_stall_seconds,
+        patience_seconds=config.stages[job.stage].stall_seconds,
+    )
 
 
 def _read_job(environ: Mapping[str, str]) -> StageJob:
@@ -161,8 +172,9 @@ def _read_job(environ: Mapping[str, str]) -> StageJob:
 
 def _require_world(job: StageJob, place: PodPlace) -> None:
     """Check the number of processes: each takes its share of a batch, so it must be the job's own."""
-    expected = config_of(job).num_processes(job.stage)
-    if place.num_processes != expected:
+    allowed = config_of(job).world_sizes(job.stage)
+    if place.num_processes not in allowed:
+        expected = " or ".join(map(str, allowed))
         raise ConfigError(
             f"the stage {job.stage} needs {expected} processes, but its pods have {place.nodes} x "
             f"{place.processes_per_node} = {place.num_processes}. The TrainJob does not match the job in "
@@ -208,8 +220,12 @@ def _worker_variables(job: StageJob, place: PodPlace, master: str, environ: Mapp
     return variables
 
 
-def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSignal) -> int:
-    """Run the workers to their end; returns torchrun's exit code."""
+def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSignal, watchdog: Watchdog) -> int:
+    """Run the workers to their end; returns torchrun's exit code.
+
+    Raises:
+        ClusterError: a rank of this pod has stalled; the launcher starts the stage again from its checkpoint.
+    """
     is_said = False
     with processes:
         while True:
@@ -218,6 +234,10 @@ def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSig
                 journal.poll()
             if exit_code is not None:
                 return exit_code
+            stall = watchdog.stalled(time.monotonic())
+            if stall is not None:
+                log.error("the Python stacks of this pod's ranks:\n%s", stall.stacks)
+                raise ClusterError(f"{stall.text}\nThe stage goes on from its last checkpoint in another attempt.")
             if stop.received_at is not None:
                 if not is_said:
                     log.warning("asked to stop: the workers finish their step and write a checkpoint")

@@ -53,7 +53,7 @@ def tiny() -> RunConfig:
         engine=EngineConfig(
             zero_stage=1,
             precision="fp32",
-            gradient_checkpointing=False,
+            recompute="none",
             checkpoint_every_steps=50,
             keep_checkpoints=1,
             log_every_steps=10,

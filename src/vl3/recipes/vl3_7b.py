@@ -10,7 +10,7 @@ from vl3.recipes.vl3_2b import vl3_2b
 
 
 def vl3_7b() -> RunConfig:
-    """The 7B model: the 2B recipe with other bases.
+    """The 7B model: the 2B recipe with other bases, on H200 nodes in every stage.
 
     `model.vision_base` is the released 2B model; set it to the checkpoint of a 2B run of your own to start from that.
     """
@@ -20,6 +20,10 @@ def vl3_7b() -> RunConfig:
     return replace(
         base,
         name="vl3_7b",
+        # Ours, by `vl3 plan vl3_7b`: 101 of 131 GiB of an H200, 79 of them activations; `none` would need 131, and an
+        # A100 only has room for `full`.
+        engine=replace(base.engine, recompute="selective"),
+        placements={stage: replace(base.placements["video"]) for stage in base.stages},
         model=ModelConfig(vision_base="hf://DAMO-NLP-SG/VideoLLaMA3-2B", language_base="hf://Qwen/Qwen2.5-7B-Instruct"),
         step_pods=replace(base.step_pods, evaluator=evaluator),
         promotion=replace(base.promotion, registered_model="vl3-7b"),

@@ -1,8 +1,8 @@
 """The data of the report: the report step fills it, the renderer draws it.
 
 Only `run` is required. A part that the run did not reach is None (or empty), and `missing` has the reason under the
-section's name: `accuracy`, `champion`, `gates`, `chain`, `curves`, `throughput`, `difffp`, `mix`, `predictions`,
-`validation`, `lineage`. The section then shows "Not available" and that reason.
+section's name: `accuracy`, `champion`, `gates`, `chain`, `curves`, `throughput`, `cost`, `difffp`, `mix`,
+`predictions`, `validation`, `lineage`. The section then shows "Not available" and that reason.
 """
 
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ SECTIONS = (
     "chain",
     "curves",
     "throughput",
+    "cost",
     "difffp",
     "mix",
     "predictions",
@@ -104,6 +105,10 @@ class StageData:
     """The stage's plan in numbers: PlanFacts.summary()."""
     notes: list[str] = field(default_factory=list)
     """Remarks, for example the plan's notes."""
+    spent: dict[str, Any] | None = None
+    """What the stage took of its pool: vl3.launch.spent.Spent as plain data; None in logs of older versions."""
+    planned: dict[str, Any] | None = None
+    """The same as it was planned; None if nothing was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from vl3.report.data import StageData
 
-PHASES = ("data", "forward", "backward", "optimizer")
+PHASES = ("data", "forward", "backward", "optimizer", "save")
 PARTS = ("vision", "projector", "language")
 
 
@@ -24,6 +24,7 @@ def stage_numbers(data: StageData, number: int) -> dict[str, Any]:
         "curve": _curve(points),
         "throughput": _throughput(points),
         "time_split": _time_split(points),
+        "cost": _cost(data),
         "difffp": _difffp(data, points),
         "mix": _mix(data),
         "bad_samples": [str(name) for event in _of(data.events, "end") for name in event.get("bad_samples", [])],
@@ -88,7 +89,23 @@ def _throughput(points: list[tuple[int, dict[str, float]]]) -> dict[str, float] 
     speeds = _column(points, "tokens_per_second")
     if not speeds:
         return None
-    return {"median_tokens_per_second": statistics.median(speeds), "max_tokens_per_second": max(speeds)}
+    found = {"median_tokens_per_second": statistics.median(speeds), "max_tokens_per_second": max(speeds)}
+    medians = ("mfu", "tflops_per_second", "data_wait_share", "save_stall_share")
+    columns = {name: _column(points, name) for name in medians}
+    return found | {name: statistics.median(column) for name, column in columns.items() if column}
+
+
+def _cost(data: StageData) -> dict[str, Any] | None:
+    """Planned and spent, in the same numbers."""
+    if data.spent is None:
+        return None
+    names = ("process_hours", "gpu_hours", "cost")
+    planned = data.planned or {}
+    return {
+        **{name: data.spent.get(name) for name in ("pool", "gpu", "currency", "attempts")},
+        "spent": {name: data.spent.get(name) for name in names},
+        "planned": {name: planned.get(name) for name in names} if planned else None,
+    }
 
 
 def _time_split(points: list[tuple[int, dict[str, float]]]) -> dict[str, dict[str, float]] | None:

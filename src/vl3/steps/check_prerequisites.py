@@ -4,6 +4,7 @@ That is the digests of the bases of stage 1, or the whole model that the run nam
 """
 
 import importlib.util
+import logging
 import os
 import secrets
 import struct
@@ -21,6 +22,7 @@ from vl3.data.sample.records import annotations_file, annotations_names, find_an
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
 from vl3.models.vocabulary import TOKENIZER_FILE
+from vl3.planning.fit import check_fit
 from vl3.steps.chain import BASES_FILE, SOURCE
 from vl3.steps.request import Request, Work, trained_by
 from vl3.steps.start_model import FoundModel, find_model, import_model, model_identity
@@ -35,6 +37,8 @@ from vl3.system.files import atomic_write_bytes, atomic_write_json, require_spac
 from vl3.system.secrets import masked
 from vl3.system.uris import file_path
 from vl3.workflow.step import Step, StepOutcome, is_published
+
+log = logging.getLogger("vl3.steps")
 
 MIN_FREE_BYTES = 2 * 1024**3
 """Minimum space for a run's dataset, checkpoints and logs."""
@@ -84,7 +88,10 @@ def _cluster_problems(request: Request) -> list[Vl3Error]:
         return []
     from vl3.launch.check.cluster import check_cluster
 
-    return check_cluster(placed)
+    fit = check_fit(request.config, trained_by(request))
+    for note in fit.notes:
+        log.warning(note)
+    return [*fit.problems, *check_cluster(placed)]
 
 
 def _check_interpreter(request: Request) -> None:

@@ -72,7 +72,7 @@ def gather(request: Request) -> dict[str, Any]:
     }
 
 
-_OF_TRAINING = ("champion", "gates", "curves", "throughput", "difffp", "mix")
+_OF_TRAINING = ("champion", "gates", "curves", "throughput", "cost", "difffp", "mix")
 """Sections of the report that only training fills."""
 _NO_PROMOTION: dict[str, Any] = {
     "state": "none",
@@ -135,7 +135,8 @@ def _stage(training: Reference) -> dict[str, Any]:
     lines = (folder / EVENTS_NAME).read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     notes = list(dict.fromkeys(event["text"] for event in events if event["type"] == "note"))
-    return {**{name: facts[name] for name in ("stage", "config", "plan")}, "events": events, "notes": notes}
+    kept = {name: facts[name] for name in ("stage", "config", "plan")}
+    return {**kept, "spent": facts.get("spent"), "planned": facts.get("planned"), "events": events, "notes": notes}
 
 
 def _champion(found: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
@@ -209,6 +210,23 @@ def _note_results(request: Request, notes: RunNotes, report: Reference) -> None:
     for path in (made / "report.html", *sorted(made.glob(f"{DOCS_FOLDER}/*.html"))):  # the page links to them
         notes.log_text(path.read_text(encoding="utf-8"), path.relative_to(made).as_posix())
     note_results(request, notes, results)
+    _note_costs(request, notes)
+
+
+def _note_costs(request: Request, notes: RunNotes) -> None:
+    """Note on the workflow's run what its stages took together, planned and spent."""
+    if "checkpoint" not in request.inputs:
+        return
+    totals: dict[str, float] = {}
+    for stage in trained_stages(request.inputs["checkpoint"], request.artifacts_uri):
+        facts = _read(record_of(stage.checkpoint).output("training"), STAGE_FILE)
+        for kind in ("spent", "planned"):
+            for name in ("process_hours", "gpu_hours", "cost"):
+                value = (facts.get(kind) or {}).get(name)
+                if value is not None:
+                    totals[f"{kind}/{name}"] = totals.get(f"{kind}/{name}", 0.0) + value
+    if totals:
+        notes.log_metrics([(0, totals)])
 
 
 def _promotion(request: Request) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
@@ -16,12 +17,13 @@ from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, PLAN, origin_of
 from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
+from vl3.steps.stage_cost import StageCost, planned_seconds, stage_cost
 from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
 from vl3.system.folders import scratch_folder
-from vl3.training.events import EVENTS_NAME, STAGE_FILE, read_events, settled_events
+from vl3.training.events import EVENTS_NAME, PROFILE_FOLDER, STAGE_FILE, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.record import StepRecord
@@ -55,15 +57,19 @@ def run(work: Work) -> StepOutcome:
         if checkpoint is None:
             checkpoint = _train(work, step_run, plan)
         training = is_published(work, "training")
-        events = _events(work, training)
+        written = _written_events(work, training)
+        events = settled_events(written)
+        planned = planned_seconds(request.config, stage, plan)
+        cost = stage_cost(request.config, stage, written, planned_seconds=planned)
         EventForwarder(work, step_run, plan.steps).replay(events)
         step_run.register(
             model=request.config.promotion.registered_model,
             of_workflow=stage == list(request.config.stages)[-1],
             **candidate(request, stage, checkpoint, request.inputs["dataset"], steps=plan.steps),
         )
-        step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri})
-    training = training or _publish_log(work, events, plan)
+        step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri} | cost.tags())
+        step_run.log_metrics([(0, cost.metrics())])
+    training = training or _publish_log(work, events, plan, cost)
     work.clear()
     return StepOutcome(
         outputs={"checkpoint": checkpoint, "training": training},
@@ -139,6 +145,8 @@ class EventForwarder:
                 self._waiting, self._sent_at = [], time.monotonic()
         elif event["type"] == "start" and event.get("code_changes"):
             self._step_run.set_tags(_code_tag(event))
+        elif event["type"] == "straggler":
+            self._step_run.set_tags({"vl3.straggler": f"rank {event['rank']} on {event.get('host', '?')}"})
         elif event["type"] == "state":
             self._work.progress(self._done, self._total, f"{event['state']}: {event['text']}")
             self._step_run.set_tags({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
@@ -230,10 +238,12 @@ def _launch_job(work: Work) -> LaunchJob:
         processes_per_node=settings.processes_per_node,
         threads_per_process=settings.threads_per_process,
         placement=None if is_local else request.config.placements[stage],
+        packs_per_step=request.config.shared_packs(stage),
         log_path=request.log_path,
         events_path=events_path,
         failure_path=failure_path,
         work_uri=work.work_uri,
+        rank_stall_seconds=request.config.engine.rank_stall_seconds,
         **{name: getattr(request.config.stages[stage], name) for name in LIMITS},
     )
 
@@ -260,8 +270,8 @@ def _stage_job(work: Work) -> StageJob:
     )
 
 
-def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
-    """The stage's events: from the log if an interrupted attempt published it, otherwise from the work folder."""
+def _written_events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
+    """The stage's events, of all attempts: from its log if that is published, otherwise from the work folder."""
     if training is not None:
         return read_events(fetch(training) / EVENTS_NAME)
     path = work.work_folder() / EVENTS_NAME
@@ -269,19 +279,31 @@ def _events(work: Work, training: Reference | None) -> list[dict[str, Any]]:
         kept = open_store(work.work_uri).read(EVENTS_NAME)
         if kept is not None:
             atomic_write_bytes(path, kept)
-    return settled_events(read_events(path))
+    return read_events(path)
 
 
-def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts) -> Reference:
+def _publish_log(work: Work, events: list[dict[str, Any]], plan: PlanFacts, cost: StageCost) -> Reference:
     """Publish the stage's events, configuration and plan in numbers, from which the report draws its curves."""
     stage = work.request.part
     with work.fresh_folder("training") as folder:
+        _copy_profiles(work, folder)
         with storage_errors(folder):
             (folder / EVENTS_NAME).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         config = to_dict(work.request.config.stages[stage])
-        facts = {"stage": stage, "config": config, "plan": plan.summary()}
+        facts = {"stage": stage, "config": config, "plan": plan.summary(), **cost.to_dict()}
         atomic_write_json(folder / STAGE_FILE, facts)
         return work.publish(folder, "training", kind="training-log")
+
+
+def _copy_profiles(work: Work, folder: Path) -> None:
+    """Put the traces that rank 0 left in the stage's work folder beside its events."""
+    if not work.request.config.engine.profile_steps:
+        return
+    store = open_store(work.work_uri)
+    for key in store.list(f"{PROFILE_FOLDER}/"):
+        with storage_errors(folder):
+            (folder / PROFILE_FOLDER).mkdir(exist_ok=True)
+        store.get_file(key, folder / PROFILE_FOLDER / Path(key).name)
 
 
 def _code_tag(start: dict[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.nn import functional
 from vl3.config.data import Category
 from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.models.attention import PACKED_ATTENTION, Segments, register_packed_attention
+from vl3.models.attention import Segments, attend
 from vl3.toy.exercises import LOOKUP_CATEGORIES, Exercise, ExerciseBook
 from vl3.toy.tokenizer import build_tokenizer
 
@@ -35,6 +35,8 @@ change."""
 CHAT_CATEGORIES = tuple(category for category in Category if category is not Category.TEXT_ONLY)
 ACCURACY_SAMPLES = 100
 """Number of conversations per category for the accuracy."""
+PACKED_ATTENTION = "vl3_packed"
+"""Name under which packed causal attention is registered with transformers, whose trainer and folders this base uses."""
 _log = logging.getLogger(__name__)
 
 
@@ -117,10 +119,11 @@ def make_language_base(folder: Path, *, steps: int, seed: int) -> dict:
 
 
 def _new_model(vocabulary: int, seed: int) -> "Qwen2ForCausalLM":
+    from transformers.modeling_utils import AttentionInterface
     from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
     from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
-    register_packed_attention()
+    AttentionInterface.register(PACKED_ATTENTION, _packed_attention)
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=128,
@@ -140,6 +143,21 @@ def _new_model(vocabulary: int, seed: int) -> "Qwen2ForCausalLM":
         nn.init.normal_(layer.self_attn.o_proj.weight, std=OUTPUT_STD)
         nn.init.normal_(layer.mlp.down_proj.weight, std=OUTPUT_STD)
     return model
+
+
+def _packed_attention(
+    _module: nn.Module,
+    query_1NTH: Tensor,
+    key_1GTH: Tensor,
+    value_1GTH: Tensor,
+    _attention_mask: Tensor | None,
+    *,
+    segments: Segments,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each exercise, as transformers' AttentionInterface calls it: output (1, T, N, H)."""
+    q_TNH, k_TGH, v_TGH = (x.squeeze(0).transpose(0, 1) for x in (query_1NTH, key_1GTH, value_1GTH))
+    return attend(q_TNH, k_TGH, v_TGH, segments, causal=True).unsqueeze(0), None
 
 
 def _train(model: "Qwen2ForCausalLM", book: ExerciseBook, phase: Phase, steps: int, rng: random.Random) -> None:

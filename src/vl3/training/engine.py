@@ -24,7 +24,10 @@ from torch import Tensor, nn
 
 from vl3.config.run import RunConfig
 from vl3.data.loader.rows import Allocator, PackedRow
+from vl3.models.placing import copy_to
 from vl3.system.imports import lean_imports
+from vl3.training.no_compiler import AdamW, leave_compiler_out
+from vl3.training.one_fetch import OneFetch, fetch_once
 
 if TYPE_CHECKING:
     from vl3.models.model import VideoLlama3
@@ -34,6 +37,8 @@ with lean_imports():
     import deepspeed.comm  # loads the submodule deepspeed.comm.torch; the attribute of that name is torch itself
 
 _MAX_BUCKET_NUMBERS = 500_000_000
+_OVERLAPPED_BUCKET_NUMBERS = 100_000_000
+"""On GPUs: small enough that most buckets are exchanged while backward computes the next ones."""
 _COLLECTIVE_TIMEOUT = timedelta(days=30)
 """No limit of the collectives' own, which would end a stage whose other ranks wait while one publishes the weights to a
 slow store: the launcher watches the stage's progress."""
@@ -43,9 +48,9 @@ slow store: the launcher watches the stage's progress."""
 class StepResult:
     """Result of one optimizer step."""
 
-    loss_sum: Tensor
-    """Sum of the loss over this rank's supervised tokens; stays on the device."""
-    row_losses: tuple[Tensor, ...]
+    loss_sum: float
+    """Sum of the loss over this rank's supervised tokens."""
+    row_losses: tuple[float, ...]
     """The same for each row."""
     is_applied: bool
     """Whether the weights were updated, which they are not when the gradient is not finite; the same on every rank."""
@@ -90,22 +95,27 @@ class TrainingEngine:
         self.device = training_device()
         self.world_size = dist.get_world_size()
         self._max_grad_norm = config.optimizer.max_grad_norm
-        if config.engine.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
+        model.set_recompute(config.engine.recompute)
         model.train()
         settings = deepspeed_settings(
-            config, rows_per_rank=rows_per_rank, num_trainable=sum(p.numel() for g in groups for p in g["params"])
+            config,
+            rows_per_rank=rows_per_rank,
+            num_trainable=sum(p.numel() for g in groups for p in g["params"]),
+            is_overlapped=self.device.type == "cuda",
         )
         self._clips_itself = settings["gradient_clipping"] == 0.0
         gc.freeze()  # DeepSpeed runs the garbage collector often, and imported modules need not be scanned
         _skip_shm_extension()
+        leave_compiler_out()
         self.deepspeed, *_ = deepspeed.initialize(
             model=RowLoss(model.to(self.device)), optimizer=_adamw(groups, config), config=settings
         )
         for state in self.deepspeed.basic_optimizer.state.values():
             state["step"].zero_()  # with bf16 without ZeRO, DeepSpeed makes an empty AdamW step, which must not count
         self._groups = self.deepspeed.basic_optimizer.param_groups
-        self._own_grad_norm: Tensor | None = None
+        self._own_grad_norm: float | None = None
+        self._fetch = OneFetch()
+        fetch_once(self.deepspeed.optimizer)
 
     def set_learning_rates(self, factor: float) -> dict[str, float]:
         """Set every group to `factor` times its peak rate; returns the rate of each trained part."""
@@ -115,11 +125,11 @@ class TrainingEngine:
 
     def step(self, rows: Sequence[PackedRow], *, stop_requested: bool) -> StepResult:
         """Forward and backward over this rank's rows, then one update of the weights."""
-        counts = torch.tensor([sum(row.supervised_tokens for row in rows), stop_requested], dtype=torch.float64)
-        counts = counts.to(self.device)
+        own = [sum(row.supervised_tokens for row in rows), float(stop_requested)]
+        counts = copy_to(torch.tensor(own, dtype=torch.float64), self.device)
         counting = dist.all_reduce(counts, async_op=True)  # overlaps with the first forward pass
         forward_seconds = backward_seconds = optimizer_seconds = 0.0
-        loss_sum, row_losses = torch.zeros((), device=self.device), []
+        row_losses: list[Tensor] = []
         for row in rows:
             started = time.perf_counter()
             row_sum = self.deepspeed(row)
@@ -128,17 +138,18 @@ class TrainingEngine:
             share = (self.world_size / counts[0].clamp(min=1)).float()
             self.deepspeed.backward(row_sum * share, scale_wrt_gas=False)
             backwarded = time.perf_counter()
-            self._clip()
-            self.deepspeed.step()
-            loss_sum += row_sum.detach()
             row_losses.append(row_sum.detach())
+            if self.deepspeed.is_gradient_accumulation_boundary():
+                self._fetch.begin([counts, *row_losses])
+                self._clip()
+            self.deepspeed.step()
             forward_seconds += forwarded - started
             backward_seconds += backwarded - forwarded
             optimizer_seconds += time.perf_counter() - backwarded
-        supervised_tokens, stops = counts.tolist()
+        supervised_tokens, stops, *losses = self._fetch.values()
         return StepResult(
-            loss_sum=loss_sum,
-            row_losses=tuple(row_losses),
+            loss_sum=sum(losses),
+            row_losses=tuple(losses),
             is_applied=self._is_applied(),
             supervised_tokens=int(supervised_tokens),
             stop_requested=stops > 0,
@@ -156,17 +167,18 @@ class TrainingEngine:
 
         There it would not leave out an update whose gradient is not finite, either: AdamW does if there is no gradient.
         """
-        if not self._clips_itself or not self.deepspeed.is_gradient_accumulation_boundary():
+        if not self._clips_itself:
             return
         parameters = [parameter for group in self._groups for parameter in group["params"]]
-        self._own_grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
-        if not torch.isfinite(self._own_grad_norm):
+        norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        self._own_grad_norm = float(self._fetch.norm(norm))
+        if not math.isfinite(self._own_grad_norm):
             for parameter in parameters:
                 parameter.grad = None
 
     def _is_applied(self) -> bool:
         if self._clips_itself:
-            return self._own_grad_norm is None or bool(torch.isfinite(self._own_grad_norm))
+            return self._own_grad_norm is None or math.isfinite(self._own_grad_norm)
         return bool(self.deepspeed.was_step_applied())
 
 
@@ -207,7 +219,9 @@ def stop_process_group() -> None:
     dist.destroy_process_group()
 
 
-def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: int) -> dict[str, Any]:
+def deepspeed_settings(
+    config: RunConfig, *, rows_per_rank: int, num_trainable: int, is_overlapped: bool = False
+) -> dict[str, Any]:
     """DeepSpeed's configuration for a stage.
 
     Args:
@@ -215,10 +229,12 @@ def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: 
         rows_per_rank: packed rows that each rank sees in one optimizer step.
         num_trainable: number of trainable parameters; one bucket for all of them if possible, because each bucket is a
             round trip.
+        is_overlapped: whether gradients are exchanged while backward goes on (ZeRO 2 and 3, on GPUs): in small
+            buckets. ZeRO 0 and 1 exchange them once, after the last row of the step.
     """
     engine = config.engine
     is_bf16 = engine.precision == "bf16"
-    bucket = min(num_trainable, _MAX_BUCKET_NUMBERS)
+    bucket = min(num_trainable, _OVERLAPPED_BUCKET_NUMBERS if is_overlapped else _MAX_BUCKET_NUMBERS)
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": rows_per_rank,
@@ -229,11 +245,15 @@ def deepspeed_settings(config: RunConfig, *, rows_per_rank: int, num_trainable: 
             "stage": engine.zero_stage,
             # Copying gradients into one buffer saves memory, but only costs time if one bucket has all of them.
             "contiguous_gradients": engine.zero_stage >= 2 or num_trainable > bucket,
-            "overlap_comm": False,
+            "overlap_comm": is_overlapped,
             "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
+            "allgather_bucket_size": min(num_trainable, _MAX_BUCKET_NUMBERS),
         },
     }
+    if engine.offload_optimizer:
+        # Not DeepSpeed's own Adam, which needs a compiler where it runs: torch's is as exact on CPU as on the device.
+        settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": is_overlapped}
+        settings["zero_force_ds_cpu_optimizer"] = False
     if is_bf16 and engine.zero_stage:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings
@@ -244,8 +264,8 @@ def _skip_shm_extension() -> None:
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
-def _adamw(groups: list[dict[str, Any]], config: RunConfig) -> torch.optim.AdamW:
+def _adamw(groups: list[dict[str, Any]], config: RunConfig) -> AdamW:
     """AdamW with learning rate 0; the first step sets the real rate."""
     optimizer = config.optimizer
     idle = [group | {"lr": 0.0} for group in groups]
-    return torch.optim.AdamW(idle, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon, fused=True)
+    return AdamW(idle, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.epsilon, fused=True)

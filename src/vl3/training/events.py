@@ -16,6 +16,8 @@ log = logging.getLogger("vl3.training")
 
 EVENTS_NAME = "events.jsonl"
 """Name of a stage's event file, in its folder and under its work URI."""
+PROFILE_FOLDER = "profile"
+"""Where profiles of steps are below a stage's work URI, and beside its events in the artifact."""
 STAGE_FILE = "stage.json"
 """File next to the events of a stage: what was launched, and how it ended."""
 
@@ -42,6 +44,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "progress": {"done": _is_count, "total": _is_count, "text": _is_text},
     "note": {"text": _is_text},
     "skipped_update": {"step": _is_count},
+    "straggler": {"step": _is_count, "rank": _is_count},
     "state": {"state": _is_text, "text": _is_text},
 }
 """The fields that readers of an event use, by its kind. An event without them is noise that happens to be JSON."""
@@ -127,7 +130,7 @@ def settled_events(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _is_beyond(event: dict[str, Any], step: int) -> bool:
     match event["type"]:
-        case "metrics" | "skipped_update":
+        case "metrics" | "skipped_update" | "straggler":
             return event["step"] > step
         case "progress":
             return event["done"] > step

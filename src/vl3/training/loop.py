@@ -14,6 +14,7 @@ from vl3.training.code_change import CodeHistory
 from vl3.training.collectives import gather_json
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog
+from vl3.training.heart import Activity, Heart
 from vl3.training.meter import Meter
 from vl3.training.optimizer_groups import PARTS, NamedParameters
 from vl3.training.optimizer_state import optimizer_step_count, read_state
@@ -52,6 +53,7 @@ def run_steps(
     skipped: SkippedUpdates,
     callbacks: Sequence[Callback],
     *,
+    heart: Heart,
     start: int,
     steps: int,
     optimizer: OptimizerConfig,
@@ -65,6 +67,7 @@ def run_steps(
         meter: collects the measurements of each step.
         skipped: counts the updates that are left out.
         callbacks: called after each step, in order, on every rank.
+        heart: says what this rank is doing.
         start: number of steps already done.
         steps: number of steps of the stage.
         optimizer: the schedule.
@@ -79,12 +82,14 @@ def run_steps(
     done, iterator = start, iter(batches)
     while done < steps:
         rates = engine.set_learning_rates(stage_factor(done, steps, optimizer))
+        heart.begin_step(done)
         # The loader prepares ahead, so any time spent here is time that the device was idle because of missing data.
         waited_from = time.perf_counter()
         taken = next(iterator)
         data_seconds = time.perf_counter() - waited_from
         result = engine.step(taken.rows, stop_requested=stop_requested())
         meter.add(taken, result.loss_sum, result.supervised_tokens, {"data": data_seconds} | result.seconds)
+        heart.beat(Activity.MEASURING)
         done += 1
         if not result.is_applied:
             skipped.add(done, taken.rows, result.row_losses)

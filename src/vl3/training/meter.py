@@ -6,18 +6,18 @@ are kept separately, so that a window that was split by a checkpoint has bit for
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vl3.data.loader.rows import StepRows
+from vl3.data.loader.rows import PackedRow, StepRows
 from vl3.errors import ConfigError
 from vl3.training.collectives import sum_over_ranks
 
-SUMMED = ("tokens", "visual_tokens", "visual_tokens_kept", "rows", "read_bytes", "read_retries")
-TIMED = ("data", "forward", "backward", "optimizer")
+SUMMED = ("tokens", "visual_tokens", "visual_tokens_kept", "rows", "read_bytes", "read_retries", "flops")
+TIMED = ("data", "forward", "backward", "optimizer", "save")
 
 
 @dataclass(slots=True)
@@ -40,18 +40,48 @@ class Window:
 class Meter:
     """Collects the steps of this rank; `gather` adds up all ranks and puts the steps into the window."""
 
-    def __init__(self, device: torch.device, world_size: int, saved: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        world_size: int,
+        saved: dict[str, Any] | None = None,
+        *,
+        count_flops: Callable[[Sequence[PackedRow]], float] | None = None,
+        peak_flops_per_second: float | None = None,
+    ) -> None:
+        """Continue the window of a checkpoint, if there is one.
+
+        Args:
+            device: for the exchange.
+            world_size: number of ranks.
+            saved: the window, as `to_dict` gave it.
+            count_flops: counts what the rows of a step need; None counts nothing.
+            peak_flops_per_second: what one rank's device can do; None leaves MFU out.
+        """
+        self._count_flops = count_flops
+        self._peak_flops_per_second = peak_flops_per_second
         self.window = _window_of(saved) if saved else Window()
         self._device = device
         self._world_size = world_size
-        self._pending_losses: list[Tensor] = []
+        self._pending_losses: list[float] = []
         self._pending_counts: list[list[float]] = []
         self._pending_supervised: list[int] = []
+        self._save_seconds = self._own_data_seconds = 0.0
         self._started = time.perf_counter()
 
-    def add(self, taken: StepRows, loss_sum: Tensor, supervised_tokens: int, seconds: dict[str, float]) -> None:
-        """Add one step of this rank. `loss_sum` is not read yet, so that the CPU does not wait for the GPU."""
-        rows = taken.rows
+    def note_save(self, seconds: float) -> None:
+        """Add time for which training stood still to save; it counts in the next step, because it follows this one."""
+        self._save_seconds += seconds
+
+    def take_data_seconds(self) -> float:
+        """What this rank alone waited for its rows since the last call."""
+        seconds, self._own_data_seconds = self._own_data_seconds, 0.0
+        return seconds
+
+    def add(self, taken: StepRows, loss_sum: float, supervised_tokens: int, seconds: dict[str, float]) -> None:
+        """Add one step of this rank."""
+        rows, seconds, self._save_seconds = taken.rows, seconds | {"save": self._save_seconds}, 0.0
+        self._own_data_seconds += seconds["data"]
         counts = [
             sum(len(row.input_ids_T) for row in rows),
             sum(row.visual_tokens for row in rows),
@@ -59,6 +89,7 @@ class Meter:
             len(rows),
             taken.read_bytes,
             taken.retries,
+            self._count_flops(rows) if self._count_flops else 0.0,
         ]
         self._pending_losses.append(loss_sum)
         self._pending_counts.append([*counts, *(seconds[name] for name in TIMED)])
@@ -71,8 +102,7 @@ class Meter:
             ConfigError: the loss of a step is NaN or infinite.
         """
         if self._pending_losses:
-            losses = torch.stack(self._pending_losses).double().tolist()
-            mine = [[loss, *counts] for loss, counts in zip(losses, self._pending_counts, strict=True)]
+            mine = [[loss, *counts] for loss, counts in zip(self._pending_losses, self._pending_counts, strict=True)]
             for loss, *counts in sum_over_ranks(mine, self._device):
                 self.window.losses.append(loss)
                 self.window.counts.append(counts)
@@ -87,7 +117,8 @@ class Meter:
     def flush(self) -> dict[str, float]:
         """Metrics of the window, which is then emptied: means per step, except loss, shares, retries and rates.
 
-        `data_wait_share` is the share of the time that training waited for its rows: 0.1 s of steps of 2 s is 0.05.
+        `data_wait_share` is the share of the time that training waited for its rows: 0.1 s of steps of 2 s is 0.05;
+        `save_stall_share` the share for which it stood still to save a checkpoint.
         Two steps with loss sums 60 and 20 over 30 and 10 supervised tokens: loss 80 / 40 = 2, supervised_tokens 20.
         """
         window = self.gather()
@@ -107,9 +138,17 @@ class Meter:
             "read_bytes_per_second": sums["read_bytes"] / max(window.seconds, 1e-9),
             "read_retries": sums["read_retries"],
             "data_wait_share": sums["data"] / self._world_size / max(window.seconds, 1e-9),
+            "save_stall_share": sums["save"] / self._world_size / max(window.seconds, 1e-9),
             "seconds/step": window.seconds / steps,
         }
+        if self._count_flops:
+            metrics |= self._arithmetic(sums["flops"] / self._world_size / max(window.seconds, 1e-9))
         return metrics | {f"seconds/{name}": sums[name] / steps / self._world_size for name in TIMED}
+
+    def _arithmetic(self, flops_per_second: float) -> dict[str, float]:
+        """What each rank needed a second, and the share of its device's peak (vl3.training.mfu has the formula)."""
+        peak = self._peak_flops_per_second
+        return {"tflops_per_second": flops_per_second / 1e12} | ({"mfu": flops_per_second / peak} if peak else {})
 
 
 def _window_of(saved: dict[str, Any]) -> Window:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from vl3.data.loader.rows import PackedRow
 from vl3.errors import ConfigError
@@ -57,14 +56,14 @@ class SkippedUpdates:
         self._limit = limit
         self._device = device
 
-    def add(self, step: int, rows: Sequence[PackedRow], row_losses: Sequence[Tensor]) -> None:
+    def add(self, step: int, rows: Sequence[PackedRow], row_losses: Sequence[float]) -> None:
         """Count the update of a step. Every rank must call it with its own rows in the same step.
 
         Raises:
             ConfigError: more updates were left out than the limit allows.
         """
         mine = [
-            {"samples": list(row.sample_ids), "loss": _json_number(float(loss))}
+            {"samples": list(row.sample_ids), "loss": _json_number(loss)}
             for row, loss in zip(rows, row_losses, strict=True)
         ]
         found: list[dict[str, Any]] = [row for part in gather_json(mine, self._device) for row in part]

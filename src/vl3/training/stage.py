@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,17 +31,22 @@ from vl3.system.files import atomic_write_json
 from vl3.system.folders import scratch_folder
 from vl3.system.imports import lean_imports
 from vl3.system.uris import file_path
+from vl3.training.activity import TimedSave, follow_engine
 from vl3.training.checkpoint import Checkpoint, Checkpoints, code_changes_of
 from vl3.training.code_change import CodeHistory, code_history, restart_note, resume_note
 from vl3.training.collectives import from_rank_zero
 from vl3.training.engine import TrainingEngine, allocator, deepspeed, training_device
 from vl3.training.events import EventLog
+from vl3.training.heart import Activity, Heart
 from vl3.training.job import StageJob, config_of
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, merge_ledgers, run_steps
 from vl3.training.meter import Meter
+from vl3.training.mfu import FlopCounter, peak_of_stage
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
+from vl3.training.part_table import PartRow, require_rates, require_stage_table, table_event, table_text
 from vl3.training.skipped import SkipLimit, SkippedUpdates
+from vl3.training.straggler import PassTimer, StragglerWatch
 
 with lean_imports():
     from vl3.data.sample.difffp import keep_mask
@@ -65,6 +70,8 @@ class Rank:
     """Unix time at which the stage was launched."""
     ranks_of_machine: int = 1
     """Number of the stage's processes on this machine."""
+    heart: Heart = field(default_factory=lambda: Heart(None, 0))
+    """Says what this process is doing to whoever watches it."""
 
 
 def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) -> bool:
@@ -88,8 +95,10 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         run = StageRun(job, config, stage, rank, events, checkpoints)
         with run.loader:
             done = run.train(stop_requested)
+        rank.heart.beat(Activity.SAVING)
         checkpoints.wait()
         is_finished = done == run.plan.steps
+        rank.heart.beat(Activity.PUBLISHING)
         if is_finished:
             run.publish()
         bad_samples = [asdict(bad) for bad in merge_ledgers(run.loader.ledger, run.engine.device)]
@@ -97,7 +106,12 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
         if is_finished:
             skipped = len(run.skipped.steps)
             events.write(
-                "end", seconds=seconds, steps=done - run.start, bad_samples=bad_samples, skipped_updates=skipped
+                "end",
+                time=time.time(),
+                seconds=seconds,
+                steps=done - run.start,
+                bad_samples=bad_samples,
+                skipped_updates=skipped,
             )
         else:
             events.note(f"stopped on request after step {done} of {run.plan.steps}; the checkpoint is written")
@@ -127,9 +141,17 @@ class StageRun:
         self.plan = _open_plan(job, model, rank.world_size)
         self.loader = self._open_loader(model.config.vision.patch_size, found)
         self.named: NamedParameters = []
+        self.part_rows: list[PartRow] = []
+        count_flops, peak = FlopCounter(model.config, self.settings), peak_of_stage(config, stage)
         self.engine = self._shard(model, found)
         checkpoints.drop_copies()
-        self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
+        self.meter = Meter(
+            self.engine.device,
+            rank.world_size,
+            found.trainer.window if found else None,
+            count_flops=count_flops,
+            peak_flops_per_second=peak,
+        )
         limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.plan.steps)
         former = found.trainer.skipped_steps if found else ()
         self.skipped = SkippedUpdates(events, limit, self.engine.device, former)
@@ -145,8 +167,27 @@ class StageRun:
             startup_cpu_seconds=time.process_time(),
             time=time.time(),
             code_changes=list(self.code.changes),
+            parts=table_event(self.part_rows),
         )
+        if self.rank.rank == 0:
+            log.info("what trains in stage %s:\n%s", self.stage, table_text(self.part_rows))
         log.info("at step %d of %d after %.1f s of start-up", self.start, self.plan.steps, startup_seconds)
+        follow_engine(self.rank.heart, self.engine.deepspeed.module, self.engine.deepspeed.basic_optimizer)
+        return run_steps(
+            self.engine,
+            self.loader,
+            self.meter,
+            self.skipped,
+            self._callbacks(),
+            heart=self.rank.heart,
+            start=self.start,
+            steps=self.plan.steps,
+            optimizer=self.config.optimizer,
+            stop_requested=stop_requested,
+        )
+
+    def _callbacks(self) -> list[Callback]:
+        """What follows each step, in order."""
         engine_config = self.config.engine
         metrics = MetricsWriter(
             self.events,
@@ -155,6 +196,13 @@ class StageRun:
             skipped=self.skipped,
             every_steps=engine_config.log_every_steps,
             drawn=self.plan.mixture_drawn,
+        )
+        watch = StragglerWatch(
+            self.events,
+            PassTimer(self.engine.deepspeed.module, self.engine.device),
+            self.meter.take_data_seconds,
+            self.engine.device,
+            every_steps=engine_config.log_every_steps,
         )
         saver = CheckpointSaver(
             self.checkpoints,
@@ -167,20 +215,15 @@ class StageRun:
             skipped=self.skipped,
             ledger=self.loader.ledger,
         )
-        callbacks: list[Callback] = [metrics, saver]
+        callbacks: list[Callback] = [metrics, watch, TimedSave(saver, self.rank.heart, self.meter.note_save)]
+        if engine_config.profile_steps and self.rank.rank == 0:
+            from vl3.training.profiling import StepProfiler  # only then its imports are worth their time
+
+            profiler = StepProfiler(engine_config.profile_steps, self.job.work_uri, self.events, start=self.start)
+            callbacks.insert(0, profiler)
         if self.settings.lora:  # only LoRA's dropout draws random numbers
             callbacks.append(StepSeed(self.config.seed, self.rank.rank, start=self.start))
-        return run_steps(
-            self.engine,
-            self.loader,
-            self.meter,
-            self.skipped,
-            callbacks,
-            start=self.start,
-            steps=self.plan.steps,
-            optimizer=self.config.optimizer,
-            stop_requested=stop_requested,
-        )
+        return callbacks
 
     def publish(self) -> None:
         """Publish weights, tokenizer and run.json as the stage's checkpoint (rank 0 writes)."""
@@ -264,8 +307,12 @@ class StageRun:
         if found:
             write_weights(self.named, found.tensors[WEIGHTS])
         groups = parameter_groups(parts, rates, weight_decay=self.config.optimizer.weight_decay)
+        self.part_rows = require_stage_table(
+            parts, groups, rates, adapters_only=self.settings.lora is not None, stage=self.stage
+        )
         rows_per_rank = self.plan.packs_per_step // self.rank.world_size
         engine = TrainingEngine(model, groups, self.config, rows_per_rank=rows_per_rank)
+        require_rates(engine.deepspeed.basic_optimizer.param_groups, self.part_rows)
         if found:
             write_state(engine.deepspeed, self.named, found.tensors, step_count=found.trainer.optimizer_step)
         return engine

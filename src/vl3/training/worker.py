@@ -16,6 +16,7 @@ from types import FrameType
 from vl3.errors import FAMILIES, ConfigError, Vl3Error
 from vl3.lifeline import RUNNER_VARIABLE, start_lifeline
 from vl3.system.imports import lean_imports
+from vl3.training.heart import Heart
 from vl3.training.job import StageJob, read_job
 from vl3.training.outcome import STOPPED_EXIT_CODE
 
@@ -85,12 +86,14 @@ def _train(job: StageJob, stop: StopRequest) -> bool:
     start_process_group(
         local_rank=numbers["LOCAL_RANK"], threads=job.config["launch"]["threads_per_process"], seed=job.config["seed"]
     )
+    heart = Heart.of_environment(os.environ, numbers["RANK"])
     launched_at = float(os.environ.get(LAUNCHED_AT_VARIABLE, time.time()))
     rank = Rank(
         rank=numbers["RANK"],
         world_size=numbers["WORLD_SIZE"],
         launched_at=launched_at,
         ranks_of_machine=numbers["LOCAL_WORLD_SIZE"],
+        heart=heart,
     )
     is_finished = run_stage(job, rank, stop_requested=stop)
     stop_process_group()

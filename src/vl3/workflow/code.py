@@ -20,6 +20,7 @@ WALLS: dict[str, str] = {
     "errors": "families of errors: they say who acts, and a step that fails leaves no result.",
     "launch": "where and how processes are started: the same work on any machine.",
     "lifeline": "ends processes whose runner is gone: they leave no result.",
+    "planning": "tells before a run what it will take, and counts what it took: it changes no weight.",
     "pod": "brings a job into a pod: the job itself is the same as without pods.",
     "recipes": "make the configuration, whose values are in the key themselves.",
     "report": "pages for people. Only the step that writes them names its modules as entries.",

@@ -12,6 +12,7 @@ import pytest
 
 import vl3.config
 from vl3.config.checks import Range, declared_rules, require_name
+from vl3.config.fabric import FabricConfig, Toleration
 from vl3.config.mixture import Draw
 from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
@@ -34,7 +35,9 @@ OBJECTS = [
     TINY.engine,
     TINY.launch,
     TINY.loader,
-    TINY.placements["video"],
+    replace(TINY.placements["video"], min_nodes=1, gpus_per_node=2, price_per_gpu_hour=2.5),
+    FabricConfig(devices={"rdma/hca": 1}, hugepages_gib={"2Mi": 1.0}),
+    Toleration(key="gpu", effect="NoExecute", seconds=1),
     TINY.step_pods.evaluator,
     TINY.evaluation,
     TINY.promotion,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from vl3.config.data import Category
+from vl3.config.run import profiled_steps
 from vl3.config.stages import LearningRates, LoraConfig, stage_table
 from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
@@ -237,3 +238,14 @@ def test_a_build_asks_for_no_gpus() -> None:
     placements = {**config.placements, "build": config.placements["video"]}
     with pytest.raises(ConfigError, match=r"placements\.build\.gpus_per_node=8: the build decodes on CPUs, so GPUs"):
         replace(config, placements=placements)
+
+
+@pytest.mark.parametrize("text", ["10", "0:3", "5:4", "1:21", "a:b", "1:2:3"])
+def test_steps_to_profile_are_few_and_in_order(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"engine\.profile_steps='.*' must be FIRST:LAST, .* at most 20 of them"):
+        change("engine.profile_steps", text)
+
+
+def test_steps_to_profile_count_from_one() -> None:
+    assert profiled_steps(change("engine.profile_steps", "10:13").profile_steps) == (10, 13)
+    assert profiled_steps("1:20") == (1, 20)

@@ -60,6 +60,27 @@ elif behaviour == "raise" and rank == 1:
 elif behaviour == "crash" and rank == 1:
     print("about to die", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+elif behaviour.startswith("stall"):
+    from vl3.training.heart import Activity, Heart
+
+    def wait_for_nothing():
+        time.sleep(1200)
+
+    attempt = len(list(folder.glob(f"attempt-{rank}-*")))
+    (folder / f"attempt-{rank}-{attempt}").touch()
+    heart = Heart.of_environment(os.environ, rank)
+    for step in range(6):
+        heart.begin_step(step)
+        time.sleep(0.05)
+        heart.beat(Activity.FORWARD)
+        if rank == 1 and step == 3 and behaviour == "stall-once" and attempt == 0:
+            wait_for_nothing()
+        if rank == 1 and step == 3 and behaviour == "stall-stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        heart.beat(Activity.BACKWARD)
+        while len(list(folder.glob(f"done-{attempt}-{step}-*"))) < 2:  # as a collective does
+            (folder / f"done-{attempt}-{step}-{rank}").touch()
+            time.sleep(0.01)
 else:
     time.sleep(1200)
 """

@@ -126,6 +126,31 @@ def test_launch_stops_workers_that_have_hung(
     assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
 
 
+def test_a_rank_that_hangs_is_named_with_its_stack_and_the_stage_is_started_again(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    notes: list[dict[str, Any]] = []
+    result = launch_local(make_job("stall-once", rank_stall_seconds=1.0), notes.append)
+    assert result.attempts == 2
+    (note,) = [event["text"] for event in notes if event["type"] == "note"]
+    assert note.startswith("rank 1 stalled in the forward pass of step 4: nothing happened for 1 s")
+    assert "the others wait for it. Its process " in note
+    assert note.endswith(f"All stacks are in {tmp_path / 'logs' / 'stage.log'}. Started again from the checkpoint")
+    log = (tmp_path / "logs" / "stage.log").read_text()
+    assert "--- rank 0" in log
+    assert "in wait_for_nothing" in log.partition("--- rank 1")[2]
+
+
+def test_a_stopped_rank_that_comes_no_further_ends_the_stage(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError) as caught:
+        launch_local(make_job("stall-stopped", rank_stall_seconds=1.0), lambda event: None)
+    message = str(caught.value)
+    assert message.startswith("stage video: rank 1 stalled in the forward pass of step 4: nothing happened for 1 s")
+    assert "is stopped by a signal and cannot show its Python stack" in message
+    assert "It stalled before at step 4 and came no further, so it is not started once more" in message
+    assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
+
+
 def test_launch_stops_stubborn_workers_at_a_limit_that_was_set(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from vl3.errors import DataError
-from vl3.models.attention import Segments, attend, packed_attention
+from vl3.models.attention import Segments, attend
 
 LENGTHS = [3, 10, 9, 1, 3, 8, 4]
 
@@ -72,18 +72,3 @@ def test_equal_segments_need_no_padding():
 def test_segments_that_miss_tokens_are_refused():
     with pytest.raises(DataError, match="segments have 37 tokens but the packed sequence has 38"):
         attend(*draw(), Segments.of_runs([37]), causal=True)
-
-
-def test_packed_attention_takes_cu_seqlens_as_well():
-    q, k, v = (x.detach().transpose(0, 1)[None] for x in draw(2))
-    by_segments, _ = packed_attention(None, q, k, v, None, segments=Segments.of_similar(LENGTHS))
-    ends = torch.tensor([0, *LENGTHS]).cumsum(0)
-    by_ends, _ = packed_attention(None, q, k, v, None, cu_seqlens=ends)
-    assert by_segments.shape == (1, sum(LENGTHS), 4, 8)
-    assert torch.equal(by_segments, by_ends)
-
-
-def test_packed_attention_without_segments_is_refused():
-    q, k, v = (x.detach().transpose(0, 1)[None] for x in draw())
-    with pytest.raises(DataError, match="neither segments nor cu_seqlens"):
-        packed_attention(None, q, k, v, None)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from vl3.errors import DataError
-from vl3.models import model as model_module
+from vl3.models import head_loss
 from vl3.models.attention import Segments
 
 
@@ -37,7 +37,7 @@ def test_head_in_chunks_gives_the_same_loss_and_gradients(make_model, make_row, 
     model, row = make_model(tied), make_row()
     losses, gradients = [], []
     for chunk in (2048, 4):
-        monkeypatch.setattr(model_module, "HEAD_CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(head_loss, "chunk_tokens", lambda *_, chunk=chunk: chunk)
         model.zero_grad()
         output = model(**row)
         output.loss_sum.backward()
@@ -47,13 +47,14 @@ def test_head_in_chunks_gives_the_same_loss_and_gradients(make_model, make_row, 
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
 
-def test_gradient_checkpointing_changes_no_loss_or_gradient(make_model, make_row):
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_recomputation_changes_no_loss_or_gradient(make_model, make_row, kind):
     model, row = make_model().train(), make_row()
     plain = model(**row).loss_sum
     plain.backward()
     wanted = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    model.enable_gradient_checkpointing()
+    model.set_recompute(kind)
     again = model(**row).loss_sum
     again.backward()
     assert torch.equal(plain, again)

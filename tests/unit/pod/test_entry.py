@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from vl3.pod.entry import write_termination_message
@@ -240,3 +241,26 @@ def test_a_termination_message_fits(tmp_path: Path) -> None:
     assert 3000 < len(data) <= 4000
     assert json.loads(data)["message"].endswith("ü ...")
     write_termination_message(tmp_path / "gone" / "log", "DataError", "only the log has it")
+
+
+@pytest.mark.slow
+def test_a_rank_that_stalls_ends_its_pod_and_the_next_attempt_goes_on(stage_inputs: Any, tmp_path: Path) -> None:
+    job = pod_job(stage_inputs, tmp_path / "stall", **_MANY_STEPS, **{"engine.rank_stall_seconds": 3.0})
+    first = Pods(job, tmp_path / "stall")
+    first.wait_for(lambda events: len(steps_of(events)) > 1)
+    ranks = {
+        process.environ()["RANK"]: process
+        for process in psutil.Process(first._processes[0].pid).children(recursive=True)
+        if "vl3.training.worker" in process.cmdline() and "RANK" in process.environ()
+    }
+    ranks["1"].send_signal(signal.SIGSTOP)
+    assert first.wait() == [4], first.output()
+    message = first.message()
+    assert message["family"] == "ClusterError"
+    assert message["message"].startswith("rank 1 stalled ")
+    assert f"Its process {ranks['1'].pid} is stopped by a signal" in message["message"]
+    assert "--- rank 0\n" in first.output()  # the stacks of those that wait for it
+    assert not ranks["1"].is_running() or ranks["1"].status() == psutil.STATUS_ZOMBIE
+
+    second = Pods(job, tmp_path / "stall-2")
+    assert second.wait() == [0], second.output()

@@ -109,3 +109,30 @@ def test_the_mix_is_the_plans_beside_what_was_asked() -> None:
         {"kind": "scene_image", "asked_share": 0.5, "drawn_share": 0.75, "drawn_samples": 300, "epochs": 0.5},
         {"kind": "chart", "asked_share": 0.25, "drawn_share": 0.0, "drawn_samples": 0, "epochs": 0.0},
     ]
+
+
+def test_mfu_waits_and_costs_are_shown_where_they_were_measured() -> None:
+    events = [
+        metrics(10, tokens_per_second=100.0, mfu=0.30, data_wait_share=0.02, save_stall_share=0.0),
+        metrics(20, tokens_per_second=120.0, mfu=0.34, data_wait_share=0.04, save_stall_share=0.01),
+        metrics(30, tokens_per_second=110.0, mfu=0.32, data_wait_share=0.03, save_stall_share=0.02),
+    ]
+    spent = {"pool": "h200", "gpu": "h200", "hours": 1.0, "process_hours": 16.0, "gpu_hours": 16.0, "cost": 40.0}
+    spent |= {"currency": "EUR", "attempts": 3}
+    result = numbers(events, spent=spent, planned=spent | {"gpu_hours": 12.0, "cost": 30.0})
+    assert result["throughput"] == {
+        "median_tokens_per_second": 110.0,
+        "max_tokens_per_second": 120.0,
+        "mfu": 0.32,
+        "data_wait_share": 0.03,
+        "save_stall_share": 0.01,
+    }
+    assert result["cost"] == {
+        "pool": "h200",
+        "gpu": "h200",
+        "currency": "EUR",
+        "attempts": 3,
+        "spent": {"process_hours": 16.0, "gpu_hours": 16.0, "cost": 40.0},
+        "planned": {"process_hours": 16.0, "gpu_hours": 12.0, "cost": 30.0},
+    }
+    assert numbers(events)["cost"] is None

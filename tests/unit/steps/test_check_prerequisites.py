@@ -15,6 +15,7 @@ from tests.support.weed_server import BUCKET, WeedServer, find_weed, join_server
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check import cluster as cluster_check
+from vl3.recipes.catalog import get_recipe
 from vl3.steps import check_prerequisites
 from vl3.steps.check_prerequisites import check, check_base
 from vl3.workflow.step import StepRequest
@@ -170,6 +171,19 @@ def test_a_build_on_the_cluster_is_judged_with_the_stages(
     for one, names in ((config, [*config.stages]), (placed, [*config.stages, "build"])):
         (problem,) = check_prerequisites._cluster_problems(dataclasses.replace(on_cluster, config=one))
         assert str(problem).split() == names
+
+
+def test_a_stage_that_cannot_fit_is_refused_before_it_is_queued(
+    on_cluster: StepRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = get_recipe("vl3_7b")
+    config = apply_overrides(large, ["launch.backend=trainjob", "placements.video.gpu=a100"])
+    config = dataclasses.replace(config, stages=large.stages)
+    (problem,) = check_prerequisites._cluster_problems(dataclasses.replace(on_cluster, config=config))
+    assert "stage video does not fit where placements.video puts it: one a100 needs 101.3 GiB" in str(problem)
+    warned = apply_overrides(config, ["engine.fit_check=warn"])
+    assert check_prerequisites._cluster_problems(dataclasses.replace(on_cluster, config=warned)) == []
+    assert "stage video does not fit" in caplog.text
 
 
 def test_a_bucket_is_written_read_and_left_empty(on_cluster: StepRequest, account: Any) -> None:

@@ -57,7 +57,7 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "launch.processes_per_node=1",
         "launch.threads_per_process=2",
         "engine.zero_stage=2",
-        "engine.gradient_checkpointing=true",
+        "engine.recompute=full",
         "engine.keep_checkpoints=3",
         "engine.on_code_change=restart",
     ],

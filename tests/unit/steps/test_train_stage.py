@@ -26,13 +26,14 @@ from vl3.workflow.step import StepRequest, execute, key_parts
 
 LIBRARIES = train_stage.STEP.libraries
 FIRST = [
-    {"type": "start", "resumed_from_step": 0},
+    {"type": "start", "resumed_from_step": 0, "time": 0.5, "world_size": 2, "startup_seconds": 0.5},
     {"type": "metrics", "step": 1, "time": 1.0, "values": {"loss": 3.0}},
 ]
 BEYOND = {"type": "metrics", "step": 2, "time": 2.0, "values": {"loss": 9.0}}
 REST = [
-    {"type": "start", "resumed_from_step": 1},
+    {"type": "start", "resumed_from_step": 1, "time": 2.5, "world_size": 1, "startup_seconds": 0.0},
     {"type": "metrics", "step": 2, "time": 3.0, "values": {"loss": 2.0}},
+    {"type": "straggler", "step": 2, "time": 3.0, "rank": 3, "host": "gpu-7"},
     {"type": "progress", "done": 2, "total": 2, "text": "loss 2.0"},
     {"type": "end", "seconds": 1.0, "steps": 1, "bad_samples": []},
 ]
@@ -162,11 +163,17 @@ def test_a_stage_that_was_cut_off_ends_with_each_step_once(
     assert run.registered[0]["source_uri"] == record.outputs["checkpoint"].uri
     assert (record.values["end"]["steps"], record.values["steps"]) == (1, 2)
     facts = json.loads((fetch(record.outputs["training"]) / "stage.json").read_text())
+    # Two processes for 2 s until the first attempt's last event, which was trained again, and one for half a second.
+    assert facts["spent"]["process_hours"] == pytest.approx(4.5 / 3600)
+    assert (facts["spent"]["attempts"], facts["planned"]) == (2, None)
+    assert run.tags["vl3.spent"].startswith("0.00125 process-hours on pool ")
+    assert (0, {"spent/hours": 2.5 / 3600, "spent/process_hours": 4.5 / 3600, "spent/gpu_hours": 0.0}) in run.metrics
     assert facts["plan"]["steps"] == run.registered[0]["step"] == 2
     assert (fetch(record.outputs["checkpoint"]) / "model.safetensors").read_bytes() == b"weights"
     assert told == ["0/2 queued: waits for quota of cpu", "0/2 preempted: by a higher priority", "2/2 loss 2.0"]
     assert list((tmp_path / "artifacts" / "work" / "train-alignment").iterdir()) == []
     assert run.tags["vl3.launch_state"] == "preempted"
+    assert run.tags["vl3.straggler"] == "rank 3 on gpu-7"
     numbers = next(values for _, values in run.metrics if "launch/attempts" in values)
     assert numbers == {
         "launch/attempts": 2, "launch/seconds_queued": 5.0, "launch/seconds_running": 7.0, "launch/preemptions": 1

@@ -93,7 +93,7 @@ def test_a_stage_goes_on_at_two_then_one_then_four_processes(run: Run, tmp_path:
     unbroken = run("unbroken", 2)
     run("moved", 2, stop_at=10)
     run("moved", 1, "engine.zero_stage=0", stop_at=30)
-    moved = run("moved", 4, "launch.threads_per_process=2", "engine.gradient_checkpointing=true")
+    moved = run("moved", 4, "launch.threads_per_process=2", "engine.recompute=full")
 
     worlds, resumed = zip(*starts(moved), strict=True)
     assert worlds == (2, 1, 4)

@@ -37,7 +37,7 @@ def run(engine: TrainingEngine, batches: list[list[PackedRow]]) -> list[float]:
     losses = []
     for batch in batches:
         engine.set_learning_rates(0.5)
-        losses.append(engine.step(batch, stop_requested=False).loss_sum.item())
+        losses.append(engine.step(batch, stop_requested=False).loss_sum)
     return losses
 
 
@@ -60,7 +60,7 @@ def test_step_is_adamw_on_the_mean_over_the_global_batch(
     (loss_sum / 14).backward()
     norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
     adamw.step()
-    assert result.loss_sum.item() == pytest.approx(loss_sum.item(), rel=1e-6)
+    assert result.loss_sum == pytest.approx(loss_sum.item(), rel=1e-6)
     assert engine.grad_norm == pytest.approx(norm.item(), rel=1e-4)
     weights = read_state(engine.deepspeed, named)[WEIGHTS]
     expected = dict(plain.named_parameters())
@@ -169,3 +169,20 @@ def test_an_update_whose_gradient_is_not_finite_is_left_out_and_told(
     assert weights is not None
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert optimizer_step_count(engine.deepspeed) == 3
+
+
+@pytest.mark.parametrize(("zero_stage", "precision"), [(1, "fp32"), (2, "bf16"), (3, "fp32"), (1, "bf16")])
+def test_an_offloaded_optimizer_trains_and_resumes_as_one_on_the_device(
+    zero_stage: int, precision: str, make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig
+) -> None:
+    config = make_config(zero_stage=zero_stage, precision=precision)
+    offloaded = make_config(zero_stage=zero_stage, precision=precision, offload_optimizer=True)
+    batches = [[make_row(seed), make_row(seed + 9)] for seed in range(4)]
+    there, _ = build(make_model(), config, rows=2)
+    wanted = run(there, batches)
+    here, named = build(make_model(), offloaded, rows=2)
+    assert run(here, batches[:2]) == pytest.approx(wanted[:2], rel=1e-6)
+    state = read_state(here.deepspeed, named)
+    resumed, resumed_named = build(make_model(), offloaded, rows=2, state=state)
+    write_state(resumed.deepspeed, resumed_named, state, step_count=optimizer_step_count(here.deepspeed))
+    assert run(resumed, batches[2:]) == run(here, batches[2:]) == pytest.approx(wanted[2:], rel=1e-5)

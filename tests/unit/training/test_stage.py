@@ -59,6 +59,7 @@ def test_stage_writes_events(unbroken: Path) -> None:
     assert set(values) == {
         "loss", "supervised_tokens", "tokens_per_second", "visual_tokens", "visual_tokens_kept", "kept_share",
         "seconds/step", "seconds/data", "seconds/forward", "seconds/backward", "seconds/optimizer", "grad_norm",
+        "seconds/save", "save_stall_share", "tflops_per_second",
         "skipped_updates", "rows_per_second", "read_bytes_per_second", "read_retries", "data_wait_share",
         "lr/vision", "lr/projector", "lr/language", "mix/scene_image", "mix/text_only",
     }  # fmt: skip

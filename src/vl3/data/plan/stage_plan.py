@@ -109,6 +109,15 @@ class StagePlan:
         """
         return self._read(*self._table(step))
 
+    def table(self, step: int) -> np.ndarray:
+        """The rows of one step as they are stored, vl3.data.plan.packing.PACK (packs,).
+
+        Raises:
+            ConfigError: the stage has no such step.
+            DataError: the plan is damaged.
+        """
+        return self._table(step)[0]
+
     def deal(self, step: int, rank: int, world_size: int) -> list[Pack]:
         """The packs of one step that a rank computes: the same number for each rank, balanced by cost.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import Vl3Error
+from vl3.launch.check.fabric import judge_fabric
 from vl3.launch.check.facts import ClusterFacts
 from vl3.launch.check.findings import Findings, PlacementRow
 from vl3.launch.check.fit import judge_fit
@@ -45,6 +46,7 @@ def judge(placements: Placements, facts: ClusterFacts, step_pods: StepPodsConfig
     findings = Findings()
     judge_platform(placements, facts, findings)
     judge_names(placements, facts, findings)
+    judge_fabric(placements, facts, findings)
     rows = judge_fit(placements, facts, findings)
     if step_pods is not None:
         rows += judge_step_pods(step_pods, facts, findings)

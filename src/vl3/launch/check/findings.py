@@ -55,6 +55,8 @@ def amount(resource: str, value: Decimal) -> str:
     """An amount of a resource for messages: `16 nvidia.com/gpu`, `900 GiB of memory`, `0.5 cores`."""
     if resource == "memory":
         return f"{_plain(value / _GIB)} GiB of memory"
+    if resource.startswith("hugepages-"):
+        return f"{_plain(value / _GIB)} GiB of {resource}"
     if resource == "cpu":
         return f"{_plain(value)} cores"
     return f"{_plain(value)} {resource}"

@@ -1,7 +1,7 @@
 """Whether a placement can ever run: within the most that Kueue can give it, and on the existing nodes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import product
 
@@ -12,6 +12,7 @@ from vl3.launch.check.findings import Findings, PlacementRow, amount, joined, li
 from vl3.launch.check.needs import GPU, JobNeeds, Placements, all_needs
 from vl3.launch.check.nodes import PodShape, is_ready, nodes_of, pods_on, shortages, why_not_flavor
 from vl3.launch.check.quota import Amounts, QuotaTree, cohort_of
+from vl3.launch.trainjob.spec import tolerations_of
 
 _UNKNOWN = "?"
 
@@ -23,6 +24,7 @@ class PlacementFit:
     where: str
     """Field of the recipe, `placements.video`."""
     placement: PlacementConfig
+    """With its fewest nodes, if their number may change: with those it can run."""
     needs: JobNeeds
     pod: PodShape
     """One of the pods that the placement counts."""
@@ -51,10 +53,13 @@ class PlacementFit:
 
 def pod_requests(placement: PlacementConfig) -> Amounts:
     """Resources of one pod of a placement."""
+    fabric = placement.fabric
     return {
         "cpu": Decimal(str(placement.cpus_per_node)),
         "memory": Decimal(str(placement.memory_gib)) * 1024**3,
         GPU: Decimal(placement.gpus_per_node),
+        **{name: Decimal(count) for name, count in fabric.devices.items()},
+        **{f"hugepages-{size}": Decimal(str(gib)) * 1024**3 for size, gib in fabric.hugepages_gib.items()},
     }
 
 
@@ -86,12 +91,12 @@ def _fit(
         return None
     return PlacementFit(
         where=placement_field(stages),
-        placement=placement,
+        placement=replace(placement, nodes=placement.min_nodes or placement.nodes, min_nodes=None),
         needs=needs,
         pod=PodShape(
             requests=pod_requests(placement),
-            node_selector=template.get("nodeSelector") or {},
-            tolerations=template.get("tolerations") or (),
+            node_selector={**(template.get("nodeSelector") or {}), **placement.scheduling.node_labels},
+            tolerations=tolerations_of(placement.scheduling) or template.get("tolerations") or (),
         ),
         queue=queue,
         spec=facts.known(ObjectKind.CLUSTER_QUEUE)[queue],
@@ -112,7 +117,15 @@ def _judge_quota(fit: PlacementFit, facts: ClusterFacts, findings: Findings) -> 
         return None
     groups = fit.spec["spec"].get("resourceGroups") or ()
     covered = {resource for group in groups for resource in group["coveredResources"]}
-    if bare := [name for name in fit.total if name not in covered]:
+    fabric = {*fit.placement.fabric.devices, *(f"hugepages-{size}" for size in fit.placement.fabric.hugepages_gib)}
+    bare = [name for name in fit.total if name not in covered]
+    if bare and fabric.issuperset(bare):
+        findings.note(
+            f"{fit.where}: ClusterQueue {fit.queue} has no quota for {joined(sorted(bare))}. Kueue admits the job only "
+            "if its configuration leaves such resources out (resources.excludeResourcePrefixes); otherwise add them to "
+            "the queue's coveredResources"
+        )
+    elif bare:
         findings.add(
             ConfigError(
                 f"{fit.where}: ClusterQueue {fit.queue} has no quota at all for "
@@ -302,11 +315,15 @@ def _row(
     return PlacementRow(
         stage=stage,
         pool=placement.pool,
-        pods=f"{placement.nodes} x {each.normalize():f} {unit}",
+        pods=f"{_nodes_cell(placement)} x {each.normalize():f} {unit}",
         queue=placement.queue,
         quota=_quota_cell(fit, leading, unit, choices),
         nodes=_UNKNOWN if nodes is None else str(len(nodes)),
     )
+
+
+def _nodes_cell(placement: PlacementConfig) -> str:
+    return f"{placement.nodes}" if placement.min_nodes is None else f"{placement.min_nodes} to {placement.nodes}"
 
 
 def _quota_cell(fit: PlacementFit | None, leading: str, unit: str, choices: Sequence[Mapping[str, str]] | None) -> str:

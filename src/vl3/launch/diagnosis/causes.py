@@ -115,6 +115,8 @@ QUEUE_TIMEOUT = Cause(
 )
 STALLED = Cause("stalled", ClusterError, "progress", "Start the run again: it resumes from what it saved last.")
 """The job has hung. A lost message or a broken node may be why, so that another attempt may do better."""
+RESIZED = Cause("resized", ClusterError, "count", "Start the run again: it resumes from what it saved last.")
+"""The job waited for quota, and there is quota for fewer nodes, with which its placement lets it run."""
 DEADLINE = Cause(
     "deadline", ConfigError, "never", 'Raise the limit or set none: SET="stages.{stage}.timeout_seconds=null".'
 )

@@ -66,6 +66,7 @@ class Attempt:
         self._queue_position = QueuePosition(client, job.placement.queue, every_seconds=limits.place_seconds)
         self._latest_warning = LatestWarning(client, self._name, every_seconds=limits.place_seconds)
         self._stored_step = 0
+        self._sized_at = 0.0
         self._said: tuple[str, str] | None = None
         self._said_at = 0.0
         self._drain_seconds = 0.0  # set when the job has ended: only then the rest of its log is worth a wait
@@ -144,6 +145,9 @@ class Attempt:
         if waited > self._placement.queue_timeout_seconds:
             text = f"{self._kind.name} {self._name} waited {waited:.0f} s in queue {self._placement.queue} "
             return AttemptFailure(causes.QUEUE_TIMEOUT, text + f"({observation.text}) and was withdrawn")
+        smaller = self._smaller(observation, waited, moment)
+        if smaller is not None:
+            return smaller
         if observation.state not in RUNNING:
             self._stall.restart(time.monotonic())
         overdue = self._stall.overdue(time.monotonic(), running_seconds=self.durations.running_seconds)
@@ -152,6 +156,24 @@ class Attempt:
         return AttemptFailure(
             _cause_of(overdue), f"{self._kind.name} {self._name}: {overdue.text}", remedy=overdue.remedy
         )
+
+    def _smaller(self, observation: Observation, waited: float, moment: float) -> AttemptFailure | None:
+        """Whether a job of fewer nodes should take the place of one that waits for quota."""
+        fewer = [count for count in self._job.node_counts if count < self._placement.nodes]
+        is_due = moment - self._sized_at >= self._limits.place_seconds
+        if not fewer or self._kind.affordable is None or observation.state not in WAITING or not is_due:
+            return None
+        if waited < self._limits.resize_seconds:
+            return None
+        self._sized_at = moment
+        count = self._kind.affordable(self._placement, fewer, self._client, self._limits)
+        if count is None:
+            return None
+        text = (
+            f"{self._kind.name} {self._name} waited {waited:.0f} s for {self._placement.nodes} nodes, and queue "
+            f"{self._placement.queue} has quota for {count} now"
+        )
+        return AttemptFailure(causes.RESIZED, text)
 
     def _has_gone_on(self) -> bool:
         """Whether a silent job is at work, or may be: its log may be what fails, and not the job.

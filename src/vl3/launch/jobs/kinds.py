@@ -1,11 +1,14 @@
 """What differs between the kinds of jobs that the launcher creates, follows, adopts, cancels and collects alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vl3.config.placement import PlacementConfig
 from vl3.launch.diagnosis.causes import AttemptFailure
 from vl3.launch.job import LaunchJob
+from vl3.launch.kube.client import Client
+from vl3.launch.kube.limits import LaunchLimits
 from vl3.launch.kube.objects import Object
 from vl3.launch.kube.resources import Resource
 
@@ -39,6 +42,9 @@ class JobKind:
     """Whether a pod's log has the job's events."""
     why_failed: Callable[[Object, list[Object]], AttemptFailure]
     """Why a failed job has failed, by its view and its pods as last seen."""
+    affordable: Callable[[PlacementConfig, Sequence[int], Client, LaunchLimits], int | None] | None = None
+    """The largest of some numbers of nodes that its queue has quota for now, None if it has for none; None for a kind
+    of job that always has the nodes of its placement."""
     has_long_grace: bool
     """Whether its pods may take minutes to end, so that a cancel shortens that."""
 

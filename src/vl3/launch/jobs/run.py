@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -85,6 +86,7 @@ class _Launch:
         self._job = job
         self._kind = kind
         self._placement = job.placement
+        self._node_counts = job.node_counts
         self._limits = limits
         self._client = client
         self._output = LaunchOutput(job, on_event)
@@ -99,6 +101,7 @@ class _Launch:
     def run(self) -> LaunchResult:
         number, history, found = self._find()
         if found is None:
+            self._choose_nodes()
             first = self._manifest(number, history)
             check_queue(self._client, first, self._limits)
             self._wait_for_pods("an earlier job of this stage was deleted")
@@ -115,8 +118,9 @@ class _Launch:
                     states=tuple(self._output.states),
                     images=self._images,
                 )
-            history = [*history, FailedAttempt(failure.cause.name, self._output.last_step)]
-            if not may_retry(failure.cause, history, max_retries=self._placement.max_retries):
+            if failure.cause is not causes.RESIZED:  # which is no failure
+                history = [*history, FailedAttempt(failure.cause.name, self._output.last_step)]
+            if history and not may_retry(failure.cause, history, max_retries=self._placement.max_retries):
                 self._output.state("failed", failure.text)
                 lines = tails.get(failure.pod, []) if failure.cause.name in _WITH_LAST_LINES else []
                 raise failure.error(
@@ -128,7 +132,7 @@ class _Launch:
             number += 1
             self._output.state("retrying", f"attempt {number} follows, because {failure.text}")
             # Otherwise only the launcher considers it failed.
-            has_ended = failure.cause.patience is None and failure.cause is not causes.STALLED
+            has_ended = failure.cause.patience is None and failure.cause not in (causes.STALLED, causes.RESIZED)
             current = self._replace(current, number, history, has_ended=has_ended)
 
     def withdraw(self) -> None:
@@ -172,6 +176,7 @@ class _Launch:
         if is_being_deleted(latest):
             wait_for_deletion(self._client, self._kind, latest, self._limits)
             return number + 1, history, None
+        self._take_nodes_of(latest)
         found = adopt(self._kind, latest, self._manifest(number, history))
         self._current, self._has_looked = found, True
         self._look_after(found)
@@ -200,9 +205,31 @@ class _Launch:
         """The job of this run and stage, unless it was made from another configuration."""
         try:
             jobs = self._jobs()
-            return adopt(self._kind, jobs[-1], self._manifest(1, [])) if jobs else None
+            if not jobs:
+                return None
+            self._take_nodes_of(jobs[-1])
+            return adopt(self._kind, jobs[-1], self._manifest(1, []))
         except Vl3Error:
             return None
+
+    def _choose_nodes(self) -> None:
+        """Give the next attempt the nodes that its queue has quota for, if its placement leaves a choice."""
+        counts = self._node_counts
+        if len(counts) < 2 or self._kind.affordable is None:
+            return
+        found = self._kind.affordable(self._placement, counts, self._client, self._limits)
+        chosen = counts[-1] if found is None else found  # with the fewest it waits the shortest time
+        log.info("%s: %d nodes of %d to %d for the next attempt", self._job.name, chosen, counts[-1], counts[0])
+        self._resize(chosen)
+
+    def _take_nodes_of(self, job: Object) -> None:
+        """Go on with the nodes of an existing job, which an earlier launcher chose."""
+        if len(self._node_counts) > 1 and self._kind.num_pods(job) in self._node_counts:
+            self._resize(self._kind.num_pods(job))
+
+    def _resize(self, nodes: int) -> None:
+        self._placement = replace(self._placement, nodes=nodes)
+        self._job = replace(self._job, placement=self._placement)
 
     def _manifest(self, number: int, history: list[FailedAttempt]) -> Object:
         return self._kind.build(
@@ -238,6 +265,7 @@ class _Launch:
         if not has_ended:  # it would keep running beside the next one
             remove(self._client, self._kind, former, self._limits)
         self._wait_for_pods(f"{self._kind.name} {name} has failed")
+        self._choose_nodes()
         created = self._create(number, history)
         delete_job(self._client, self._kind, name, uid_of(former), self._limits)
         return created

@@ -48,6 +48,8 @@ class LaunchLimits:
     """Minimum time between two log lines about the same state."""
     place_seconds: float = 60.0
     """Time between two requests for the position in the queue."""
+    resize_seconds: float = 120.0
+    """Time that a job may wait for quota before one of fewer nodes takes its place, where its placement allows it."""
     log_tail_lines: int = 20
     """Last lines of each rank that are shown after a failure."""
     log_tail_pods: int = 8

@@ -4,6 +4,7 @@ from vl3.launch.diagnosis.failure import classify
 from vl3.launch.jobs.kinds import JobKind
 from vl3.launch.kube.objects import COMPLETION_INDEX, labels_of
 from vl3.launch.kube.resources import TRAINJOBS
+from vl3.launch.trainjob.sizing import affordable
 from vl3.launch.trainjob.spec import build_trainjob
 
 TRAINJOB = JobKind(
@@ -15,5 +16,6 @@ TRAINJOB = JobKind(
     num_pods=lambda job: int(job["spec"]["trainer"]["numNodes"]),
     tells=lambda pod: labels_of(pod).get(COMPLETION_INDEX, "0") == "0",  # node rank 0
     why_failed=classify,
+    affordable=affordable,
     has_long_grace=True,
 )

@@ -5,6 +5,7 @@ import json
 import math
 from typing import Any
 
+from vl3.config.fabric import GPU_RESOURCE, FabricConfig, SchedulingConfig, Toleration
 from vl3.config.placement import PlacementConfig
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
@@ -22,6 +23,13 @@ from vl3.launch.jobs.names import (
 )
 from vl3.launch.jobs.shared_memory import SHM_MOUNT, shm_volume
 
+REQUIRED_TOPOLOGY_ANNOTATION = "kueue.x-k8s.io/podset-required-topology"
+PREFERRED_TOPOLOGY_ANNOTATION = "kueue.x-k8s.io/podset-preferred-topology"
+_SILENT_NODE = tuple(
+    Toleration(key=f"node.kubernetes.io/{condition}", effect="NoExecute", seconds=60)
+    for condition in ("not-ready", "unreachable")
+)
+"""As the runtimes have them: Kubernetes would wait five minutes for a node that is silent."""
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 
 
@@ -70,7 +78,7 @@ def _spec(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
             "numNodes": placement.nodes,
             "numProcPerNode": placement.processes_per_node,
             "resourcesPerNode": _resources(placement),
-            "env": _environment(job),
+            "env": _environment(job, placement.fabric),
         },
         "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": _patch(job, placement)}}}],
         **_deadline(job),
@@ -88,7 +96,13 @@ def _deadline(job: LaunchJob) -> dict[str, int]:
 
 
 def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
-    """Requests equal to limits: a pod gets what counts against its quota, and no other pod can use it.
+    """Requests equal to limits: a pod gets what counts against its quota, and no other pod can use it."""
+    amounts = pod_resources(placement)
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def pod_resources(placement: PlacementConfig) -> dict[str, str]:
+    """What one pod requests.
 
     1.4 cores, 4 GiB and 2 GPUs give {"cpu": "1400m", "memory": "4096Mi", "nvidia.com/gpu": "2"}.
     """
@@ -97,24 +111,88 @@ def _resources(placement: PlacementConfig) -> dict[str, dict[str, str]]:
         "memory": f"{round(placement.memory_gib * 1024)}Mi",
     }
     if placement.gpus_per_node:
-        amounts["nvidia.com/gpu"] = str(placement.gpus_per_node)
-    return {"requests": dict(amounts), "limits": dict(amounts)}
+        amounts[GPU_RESOURCE] = str(placement.gpus_per_node)
+    amounts |= {name: str(count) for name, count in sorted(placement.fabric.devices.items())}
+    for size, gib in sorted(placement.fabric.hugepages_gib.items()):
+        amounts[f"hugepages-{size}"] = f"{round(gib * 1024)}Mi"
+    return amounts
 
 
 def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
     """What differs from job to job in the pods of the runtime's replicated job `node`."""
     template: dict[str, Any] = {
-        "metadata": {"labels": pod_labels(job.run_id, job.stage)},
+        "metadata": {"labels": pod_labels(job.run_id, job.stage)} | _annotations(placement.scheduling),
         "spec": {
-            "volumes": [shm_volume(placement)],
-            "containers": [{"name": "node", "volumeMounts": [dict(SHM_MOUNT)]}],
+            "volumes": [shm_volume(placement), *(_hugepages(size) for size in sorted(placement.fabric.hugepages_gib))],
+            "containers": [_container(placement.fabric)],
+            **_nodes(placement.scheduling),
         },
     }
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}
 
 
-def _environment(job: LaunchJob) -> list[dict[str, str]]:
-    variables = {
+def _container(fabric: FabricConfig) -> dict[str, Any]:
+    """The training container: its mounts, and capabilities beside the runtime's, which drops all."""
+    mounts = [dict(SHM_MOUNT), *({"name": _volume(size), "mountPath": f"/{_volume(size)}"}
+                                 for size in sorted(fabric.hugepages_gib))]  # fmt: skip
+    container: dict[str, Any] = {"name": "node", "volumeMounts": mounts}
+    if fabric.capabilities:
+        container["securityContext"] = {"capabilities": {"drop": ["ALL"], "add": list(fabric.capabilities)}}
+    return container
+
+
+def _hugepages(size: str) -> dict[str, Any]:
+    """Huge pages of a size; the pod's request says how many."""
+    return {"name": _volume(size), "emptyDir": {"medium": f"HugePages-{size}"}}
+
+
+def _volume(size: str) -> str:
+    """`hugepages-2mi`: names of volumes have no capitals."""
+    return f"hugepages-{size.lower()}"
+
+
+def _annotations(scheduling: SchedulingConfig) -> dict[str, dict[str, str]]:
+    """What Kueue reads of the pods to place them near each other."""
+    wanted = {
+        REQUIRED_TOPOLOGY_ANNOTATION: scheduling.required_topology,
+        PREFERRED_TOPOLOGY_ANNOTATION: scheduling.preferred_topology,
+    }
+    found = {name: level for name, level in wanted.items() if level}
+    return {"annotations": found} if found else {}
+
+
+def _nodes(scheduling: SchedulingConfig) -> dict[str, Any]:
+    """Tolerations and node selector, where the placement has any.
+
+    A list of tolerations replaces the runtime's, so those for a node that is silent are in it again.
+    """
+    spec: dict[str, Any] = {}
+    if scheduling.tolerations:
+        spec["tolerations"] = tolerations_of(scheduling)
+    if scheduling.node_labels:
+        spec["nodeSelector"] = dict(sorted(scheduling.node_labels.items()))
+    return spec
+
+
+def tolerations_of(scheduling: SchedulingConfig) -> list[dict[str, Any]]:
+    """All tolerations of the pods; empty if the runtime's hold."""
+    return [_toleration(one) for one in (*scheduling.tolerations, *_SILENT_NODE)] if scheduling.tolerations else []
+
+
+def _toleration(toleration: Toleration) -> dict[str, Any]:
+    """A toleration as Kubernetes writes it."""
+    fields = {
+        "key": toleration.key,
+        "operator": toleration.operator,
+        "value": toleration.value,
+        "effect": toleration.effect,
+    }
+    written: dict[str, Any] = {name: value for name, value in fields.items() if value}
+    return written if toleration.seconds is None else written | {"tolerationSeconds": toleration.seconds}
+
+
+def _environment(job: LaunchJob, fabric: FabricConfig) -> list[dict[str, str]]:
+    variables = fabric.environment | {
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
         JOB_VARIABLE: document_of(job),

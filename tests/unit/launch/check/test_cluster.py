@@ -592,3 +592,60 @@ def test_what_cannot_be_read_is_remarked_and_not_judged(facts: ClusterFacts) -> 
         "vl3-cluster-reader and the Role vl3-launcher of manifests/base/rbac allow it"
     ]
     assert report.rows[0].nodes == "?"
+
+
+RDMA = 'placements.video.fabric.devices={"rdma/hca": 8}'
+
+
+def test_a_device_that_no_node_has_is_refused(facts: ClusterFacts) -> None:
+    resources = [*gpus("16"), {"name": "rdma/hca", "nominalQuota": "16"}]
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", QUOTA, resources)
+    covered = ["cpu", "memory", "nvidia.com/gpu", "rdma/hca"]
+    change(facts, ObjectKind.CLUSTER_QUEUE, "vl3-h200", "spec.resourceGroups.0.coveredResources", covered)
+    message = str(only_problem(judge(placed("vl3_2b", RDMA), facts)))
+    assert message.startswith("placements.video: no node of flavour h200 holds even one of its pods. A pod requests 8 ")
+    assert "8 rdma/hca, the largest has 0 rdma/hca allocatable (2 nodes checked)" in message
+
+
+def test_a_device_without_quota_is_a_note_because_kueue_may_leave_it_out(facts: ClusterFacts) -> None:
+    for node in facts.known(ObjectKind.NODE).values():
+        node["status"]["allocatable"]["rdma/hca"] = "8"
+    report = judge(placed("vl3_2b", RDMA), facts)
+    assert report.problems == []
+    assert report.notes[0].startswith("placements.video: ClusterQueue vl3-h200 has no quota for rdma/hca. Kueue admits")
+
+
+def test_labels_that_no_node_has_are_named(facts: ClusterFacts) -> None:
+    report = judge(placed("vl3_2b", 'placements.video.scheduling.node_labels={"network": "fast"}'), facts)
+    assert "network=fast" in str(only_problem(report))
+
+
+@pytest.mark.parametrize(("level", "is_refused"), [("privileged", False), ("baseline", True), ("restricted", True)])
+def test_a_capability_needs_a_namespace_that_allows_it(facts: ClusterFacts, level: str, is_refused: bool) -> None:
+    labels = facts.objects[ObjectKind.NAMESPACE]["vl3"]["metadata"].setdefault("labels", {})
+    labels["pod-security.kubernetes.io/enforce"] = level
+    report = judge(placed("vl3_2b", 'placements.video.fabric.capabilities=["IPC_LOCK"]'), facts)
+    if not is_refused:
+        assert report.problems == []
+        return
+    message = str(only_problem(report))
+    assert message.startswith("placements.video.fabric.capabilities asks for IPC_LOCK, and namespace vl3 enforces the ")
+    assert f"Pod Security level {level}, which allows no such capability" in message
+
+
+def test_a_topology_needs_a_flavour_that_has_one(facts: ClusterFacts) -> None:
+    wish = "placements.video.scheduling.required_topology=cloud.provider.com/topology-rack"
+    message = str(only_problem(judge(placed("vl3_2b", wish), facts)))
+    assert "none of the flavours of ClusterQueue vl3-h200 has a topology (spec.topologyName)" in message
+    change(facts, ObjectKind.FLAVOR, "h200", "spec.topologyName", "racks")
+    assert judge(placed("vl3_2b", wish), facts).problems == []
+
+
+def test_a_stage_with_a_range_of_nodes_is_judged_by_its_fewest(facts: ClusterFacts) -> None:
+    too_many = ("placements.video.nodes=8", "stages.video.packs_divisible_by=64")
+    assert "requests more from ClusterQueue vl3-h200 than it can ever give" in str(
+        only_problem(judge(placed("vl3_2b", *too_many), facts))
+    )
+    report = judge(placed("vl3_2b", *too_many, "placements.video.min_nodes=2"), facts)
+    assert report.problems == []
+    assert report.rows[-1].pods == "2 to 8 x 8 GPUs"

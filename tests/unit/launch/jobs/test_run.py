@@ -683,3 +683,75 @@ def test_what_cleaning_up_needs_is_imported_before_there_is_a_job(
     with pytest.raises(ClusterError, match="no cluster"):
         launch_trainjob(make_job(), print)
     assert done == ["imported", "connected"]
+
+
+def _queues(server: ApiServer, used: int) -> None:
+    """A LocalQueue with 16 GPUs, of which some are in use."""
+    quota = [{"name": name, "nominalQuota": amount} for name, amount in (("cpu", "1k"), ("memory", "64Ti"))]
+    flavor = {"name": "h200", "resources": [*quota, {"name": "nvidia.com/gpu", "nominalQuota": "16"}]}
+    group = {"coveredResources": ["cpu", "memory", "nvidia.com/gpu"], "flavors": [flavor]}
+    usage = [{"name": "h200", "resources": [{"name": "nvidia.com/gpu", "total": str(used)}]}]
+    spec, status = {"resourceGroups": [group]}, {"flavorsReservation": usage}
+    server.put("localqueues", {"metadata": {"name": "h200"}, "spec": {"clusterQueue": "vl3-h200"}})
+    server.put("clusterqueues", {"metadata": {"name": "vl3-h200"}, "spec": spec, "status": status})
+
+
+def test_each_attempt_takes_the_nodes_that_the_queue_has(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, launch: Any
+) -> None:
+    """Two nodes, one of which is lost; meanwhile somebody took its GPUs, so the next attempt has one."""
+    _queues(server, used=0)
+
+    def part(name: str) -> None:
+        cluster.admit(name)
+        if name == NAME:
+            cluster.pod(name, 0)
+            _queues(server, used=8)
+            cluster.fail(name, exitCode=143)
+        else:
+            cluster.pod(name, 0, "Succeeded", terminated={"exitCode": 0})
+            cluster.change(name, Complete=("AllJobsCompleted", "jobset completed successfully"))
+
+    play(part)
+    result = launch(make_job(nodes=2, min_nodes=1, packs_per_step=16))
+    assert result.attempts == 2
+    created = [body for request, body in server.bodies if request == "POST trainjobs"]
+    assert [job["spec"]["trainer"]["numNodes"] for job in created] == [2, 1]
+
+
+def test_a_job_that_waits_gives_way_to_a_smaller_one_without_a_retry(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, play: Any, client: Client, limits: LaunchLimits
+) -> None:
+    _queues(server, used=0)
+    limits = dataclasses.replace(limits, resize_seconds=0.2, place_seconds=0.1)
+
+    def part(name: str) -> None:
+        if name == NAME:  # Kueue gave the quota to another job first
+            cluster.change(name, suspend=True)
+            _queues(server, used=8)
+            return
+        cluster.admit(name)
+        cluster.pod(name, 0, "Succeeded", terminated={"exitCode": 0})
+        cluster.change(name, Complete=("AllJobsCompleted", "jobset completed successfully"))
+
+    play(part)
+    events: list[dict[str, Any]] = []
+    job = make_job(nodes=2, min_nodes=1, packs_per_step=16, max_retries=0)
+    assert launch_trainjob(job, events.append, limits=limits, client=client).attempts == 2
+    texts = [event["text"] for event in events if event.get("state") == "retrying"]
+    assert "for 2 nodes, and queue h200 has quota for 1 now" in texts[0]
+    assert "vl3.dev/history" not in server.objects["trainjobs"][SECOND]["metadata"]["annotations"]
+
+
+def test_a_new_launcher_adopts_the_size_that_an_earlier_one_chose(
+    make_job: MakeJob, server: ApiServer, cluster: Cluster, launch: Any
+) -> None:
+    _queues(server, used=0)
+    job = make_job(nodes=2, min_nodes=1, packs_per_step=16)
+    small = dataclasses.replace(job, placement=dataclasses.replace(job.placement, nodes=1))
+    server.put("trainjobs", build_trainjob(small, attempt=1))
+    cluster.admit(NAME)
+    cluster.pod(NAME, 0, "Succeeded", terminated={"exitCode": 0})
+    cluster.change(NAME, Complete=("AllJobsCompleted", "jobset completed successfully"))
+    assert launch(job).attempts == 1
+    assert server.objects["trainjobs"][NAME]["spec"]["trainer"]["numNodes"] == 1

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from vl3.config.fabric import FabricConfig, SchedulingConfig, Toleration
 from vl3.errors import ConfigError
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.names import job_name, run_hash, selector, stage_selector
@@ -96,3 +98,44 @@ def test_the_cluster_has_a_deadline_only_where_the_stage_has_a_limit(make_job: M
 
 def test_a_stage_that_the_configuration_takes_has_a_job_name() -> None:
     assert job_name("run-1", "stage_2", 1).endswith("-stage-2-1")
+
+
+def test_a_pool_with_rdma_gets_what_it_says(make_job: MakeJob) -> None:
+    fabric = FabricConfig(
+        devices={"rdma/hca": 8},
+        hugepages_gib={"2Mi": 2.5},
+        capabilities=["IPC_LOCK"],
+        environment={"NCCL_IB_HCA": "mlx5", "NCCL_SOCKET_IFNAME": "eth0"},
+    )
+    scheduling = SchedulingConfig(
+        tolerations=[Toleration(key="vl3.dev/pool", operator="Equal", value="h200", effect="NoSchedule")],
+        node_labels={"network": "fast"},
+        required_topology="cloud.provider.com/topology-rack",
+    )
+    job = make_job()
+    assert job.placement is not None
+    job = replace(job, placement=replace(job.placement, fabric=fabric, scheduling=scheduling))
+    spec = build_trainjob(job, attempt=1)["spec"]
+    amounts = {"cpu": "96500m", "memory": "921600Mi", "nvidia.com/gpu": "8", "rdma/hca": "8", "hugepages-2Mi": "2560Mi"}
+    assert spec["trainer"]["resourcesPerNode"] == {"requests": amounts, "limits": amounts}
+    environment = {item["name"]: item["value"] for item in spec["trainer"]["env"]}
+    assert (environment["NCCL_IB_HCA"], environment["NCCL_SOCKET_IFNAME"]) == ("mlx5", "eth0")
+    assert environment["OMP_NUM_THREADS"] == "12"
+    (replicated,) = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    template = replicated["template"]["spec"]["template"]
+    assert template["metadata"]["annotations"] == {
+        "kueue.x-k8s.io/podset-required-topology": "cloud.provider.com/topology-rack"
+    }
+    pod = template["spec"]
+    assert pod["nodeSelector"] == {"network": "fast"}
+    silent = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+    assert pod["tolerations"] == [
+        {"key": "vl3.dev/pool", "operator": "Equal", "value": "h200", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/not-ready", **silent},
+        {"key": "node.kubernetes.io/unreachable", **silent},
+    ]
+    assert pod["volumes"][1] == {"name": "hugepages-2mi", "emptyDir": {"medium": "HugePages-2Mi"}}
+    (container,) = pod["containers"]
+    assert container["volumeMounts"][1] == {"name": "hugepages-2mi", "mountPath": "/hugepages-2mi"}
+    assert container["securityContext"] == {"capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
+    assert digest_of(job) != digest_of(make_job())
