@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from vl3.models.config import VideoLlama3Config
-from vl3.planning.layout import Layout
 from vl3.planning.memory import GIB
 from vl3.planning.parameters import TrainedParts, count_parameters
 from vl3.planning.stage import StagePlan
@@ -35,7 +34,7 @@ def memory_table(plans: Sequence[StagePlan]) -> Table:
         cost = "" if plan.cost.amount is None else f"{plan.cost.amount:,.0f} {plan.cost.currency}"
         rows.append(
             (
-                _marked(plan.layout, plan),
+                plan.layout.describe(),
                 *(_gib(plan.memory.parts[name]) for name in names),
                 f"{_gib(plan.memory.peak)} of {plan.usable_gib:.1f}",
                 plan.memory.moment,
@@ -117,10 +116,6 @@ def assumptions(plans: Sequence[StagePlan], notes: Sequence[str]) -> list[str]:
     ]
     found = [*own, *notes, *(line for plan in plans for line in plan.rows.assumptions)]
     return list(dict.fromkeys(found))
-
-
-def _marked(layout: Layout, plan: StagePlan) -> str:
-    return layout.describe() if layout.ranks == plan.layout.ranks else f"{layout.describe()} on {layout.ranks}"
 
 
 def _gib(size: float) -> str:
