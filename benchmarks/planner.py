@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.record import ROOT, write_result
@@ -228,7 +229,6 @@ def measure(case: Case) -> dict[str, float]:
 def measure_cpu(precision: str) -> Device:
     """What one core reaches in the products, attention and other operations of one block of the small model."""
     import torch
-    from torch.nn import functional
 
     from vl3.models.attention import Segments, attend
     from vl3.models.decoder import DecoderLayer, Reach, rotary_frequencies
@@ -246,7 +246,7 @@ def measure_cpu(precision: str) -> Device:
         x = torch.randn(tokens, inputs, dtype=dtype, requires_grad=True)
         weight = torch.randn(outputs, inputs, dtype=dtype, requires_grad=True)
         there = torch.ones(tokens, outputs, dtype=dtype)
-        products += _seconds(lambda x=x, weight=weight, there=there: functional.linear(x, weight).backward(there))
+        products += _seconds(partial(_linear, x, weight, there))
     heads, head_dim = text.num_attention_heads, text.hidden_size // text.num_attention_heads
     q = torch.randn(tokens, heads, head_dim, dtype=dtype, requires_grad=True)
     k, v = (torch.randn(tokens, text.num_key_value_heads, head_dim, dtype=dtype, requires_grad=True) for _ in range(2))
@@ -278,6 +278,12 @@ def measure_cpu(precision: str) -> Device:
         attention_share=flops.parts["decoder_attention"].computed / attention / peak,
         bandwidth_share=1.0,
     )
+
+
+def _linear(x: Any, weight: Any, gradient: Any) -> None:
+    from torch.nn import functional
+
+    functional.linear(x, weight).backward(gradient)
 
 
 def _seconds(call: Callable[[], object]) -> float:

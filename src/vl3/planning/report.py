@@ -15,7 +15,9 @@ def parameter_table(model: VideoLlama3Config, trained: Mapping[str, TrainedParts
     """Parameters of each part, and what each stage trains of them."""
     counts = {stage: count_parameters(model, lora_rank=parts.lora_rank) for stage, parts in trained.items()}
     any_count = next(iter(counts.values()))
-    rows = [("parameters", f"{any_count.vision:,}", f"{any_count.projector:,}", f"{any_count.language:,}", "")]
+    rows: list[tuple[str, ...]] = [
+        ("parameters", f"{any_count.vision:,}", f"{any_count.projector:,}", f"{any_count.language:,}", "")
+    ]
     for stage, parts in trained.items():
         count = counts[stage]
         language = count.adapters if parts.lora_rank else count.language * parts.language
@@ -29,7 +31,7 @@ def memory_table(plans: Sequence[StagePlan]) -> Table:
     """GiB of one GPU by part at the moment when most is needed, and of a node's host, for each layout."""
     names = list(plans[0].memory.parts)
     head = ("layout", *names, "one GPU", "at", "host", "hours", "cost", "")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for plan in plans:
         cost = "" if plan.cost.amount is None else f"{plan.cost.amount:,.0f} {plan.cost.currency}"
         rows.append(
@@ -55,7 +57,7 @@ def host_table(plan: StagePlan) -> Table:
 def flops_table(plan: StagePlan) -> Table:
     """TFLOP of a mean row by part."""
     flops = plan.time.flops
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, f"{part.forward / 1e12:.2f}", f"{part.backward / 1e12:.2f}", f"{part.recomputed / 1e12:.2f}")
         for name, part in [*flops.parts.items(), ("in all", flops.total)]
     ]
@@ -77,7 +79,7 @@ def time_table(plans: Sequence[StagePlan]) -> Table:
         "GPU-hours",
         "cost",
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for plan in plans:
         cost = "price unknown" if plan.cost.amount is None else f"{plan.cost.amount:,.0f} {plan.cost.currency}"
         rows.append(
