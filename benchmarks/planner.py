@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.record import ROOT, write_result
@@ -228,7 +229,6 @@ def measure(case: Case) -> dict[str, float]:
 def measure_cpu(precision: str) -> Device:
     """What one core reaches in the products, attention and other operations of one block of the small model."""
     import torch
-    from torch.nn import functional
 
     from vl3.models.attention import Segments, attend
     from vl3.models.decoder import DecoderLayer, Reach, rotary_frequencies
@@ -245,16 +245,18 @@ def measure_cpu(precision: str) -> Device:
     for inputs, outputs in decoder_linears(text).values():
         x = torch.randn(tokens, inputs, dtype=dtype, requires_grad=True)
         weight = torch.randn(outputs, inputs, dtype=dtype, requires_grad=True)
-        products += _seconds(lambda x=x, weight=weight: functional.linear(x, weight).sum().backward())
+        there = torch.ones(tokens, outputs, dtype=dtype)
+        products += _seconds(partial(_linear, x, weight, there))
     heads, head_dim = text.num_attention_heads, text.hidden_size // text.num_attention_heads
     q = torch.randn(tokens, heads, head_dim, dtype=dtype, requires_grad=True)
     k, v = (torch.randn(tokens, text.num_key_value_heads, head_dim, dtype=dtype, requires_grad=True) for _ in range(2))
-    attention = _seconds(lambda: attend(q, k, v, segments, causal=True).sum().backward())
+    there = torch.ones(tokens, heads, head_dim, dtype=dtype)
+    attention = _seconds(lambda: attend(q, k, v, segments, causal=True).backward(there))
     layer = DecoderLayer(text, 0).to(dtype)
     positions = torch.arange(tokens).float()
     rotary = tables_of(positions[:, None] * rotary_frequencies(head_dim, text.rope_theta, hidden.device))
     inputs_TD = hidden.clone().requires_grad_()
-    whole = _seconds(lambda: layer(inputs_TD, rotary, Reach(segments=segments)).sum().backward())
+    whole = _seconds(lambda: layer(inputs_TD, rotary, Reach(segments=segments)).backward(hidden))
     one = VideoLlama3Config(
         vision=model_config(is_gpu=False).vision,
         text=TextConfig(**asdict(text) | {"num_hidden_layers": 1}),
@@ -278,15 +280,21 @@ def measure_cpu(precision: str) -> Device:
     )
 
 
+def _linear(x: Any, weight: Any, gradient: Any) -> None:
+    from torch.nn import functional
+
+    functional.linear(x, weight).backward(gradient)
+
+
 def _seconds(call: Callable[[], object]) -> float:
-    """CPU seconds of a call: the lowest of some, after one to warm up."""
+    """CPU seconds of a call: the median of some, after one to warm up, as of the steps that are compared."""
     call()
     found = []
     for _ in range(7):
         started = time.process_time()
         call()
         found.append(time.process_time() - started)
-    return min(found)
+    return sorted(found)[len(found) // 2]
 
 
 def gpu_device() -> Device:

@@ -19,8 +19,8 @@ LOADED_SHARE = 1.2
 """Weights are read tensor by tensor: a rank holds its own share and a fifth more at most."""
 _SAVED_BYTES = 12
 """fp32 weights and two moments of each trained parameter: what a checkpoint holds."""
-_OFFLOADED_BYTES = 16
-"""The same and an fp32 gradient, in pinned memory."""
+_OFFLOADED_BYTES = 18
+"""The same, an fp32 gradient, and the weight as it goes back to the device, in pinned memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

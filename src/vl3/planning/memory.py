@@ -88,7 +88,7 @@ def stage_memory(model: VideoLlama3Config, trained: TrainedParts, row: RowShape,
     return Memory(
         states=sum(states.values()),
         moments={name: _added(states, parts) for name, parts in moments.items()},
-        offloaded=numbers.trainable / layout.shards * (3 * _FP32 + _FP32) if layout.offload_optimizer else 0.0,
+        offloaded=_offloaded(numbers, layout) if layout.offload_optimizer else 0.0,
     )
 
 
@@ -156,6 +156,12 @@ def _states(numbers: _Numbers, layout: Layout) -> dict[str, float]:
         if layout.zero_stage < 3:
             gradients = 0.0
     return {"weights": weights, "optimizer": optimizer, "gradients": gradients, "buffers": buffers}
+
+
+def _offloaded(numbers: _Numbers, layout: Layout) -> float:
+    """fp32 weights, moments and gradients, the weights as they go back to the device, and a buffer of one tensor."""
+    share = numbers.trainable / layout.shards
+    return share * (4 * _FP32 + layout.number_bytes) + layout.number_bytes * numbers.largest
 
 
 def _held_gradients(numbers: _Numbers, layout: Layout) -> float:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from vl3.models.config import VideoLlama3Config
-from vl3.planning.layout import Layout
 from vl3.planning.memory import GIB
 from vl3.planning.parameters import TrainedParts, count_parameters
 from vl3.planning.stage import StagePlan
@@ -16,7 +15,9 @@ def parameter_table(model: VideoLlama3Config, trained: Mapping[str, TrainedParts
     """Parameters of each part, and what each stage trains of them."""
     counts = {stage: count_parameters(model, lora_rank=parts.lora_rank) for stage, parts in trained.items()}
     any_count = next(iter(counts.values()))
-    rows = [("parameters", f"{any_count.vision:,}", f"{any_count.projector:,}", f"{any_count.language:,}", "")]
+    rows: list[tuple[str, ...]] = [
+        ("parameters", f"{any_count.vision:,}", f"{any_count.projector:,}", f"{any_count.language:,}", "")
+    ]
     for stage, parts in trained.items():
         count = counts[stage]
         language = count.adapters if parts.lora_rank else count.language * parts.language
@@ -30,12 +31,12 @@ def memory_table(plans: Sequence[StagePlan]) -> Table:
     """GiB of one GPU by part at the moment when most is needed, and of a node's host, for each layout."""
     names = list(plans[0].memory.parts)
     head = ("layout", *names, "one GPU", "at", "host", "hours", "cost", "")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for plan in plans:
         cost = "" if plan.cost.amount is None else f"{plan.cost.amount:,.0f} {plan.cost.currency}"
         rows.append(
             (
-                _marked(plan.layout, plan),
+                plan.layout.describe(),
                 *(_gib(plan.memory.parts[name]) for name in names),
                 f"{_gib(plan.memory.peak)} of {plan.usable_gib:.1f}",
                 plan.memory.moment,
@@ -56,7 +57,7 @@ def host_table(plan: StagePlan) -> Table:
 def flops_table(plan: StagePlan) -> Table:
     """TFLOP of a mean row by part."""
     flops = plan.time.flops
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, f"{part.forward / 1e12:.2f}", f"{part.backward / 1e12:.2f}", f"{part.recomputed / 1e12:.2f}")
         for name, part in [*flops.parts.items(), ("in all", flops.total)]
     ]
@@ -78,7 +79,7 @@ def time_table(plans: Sequence[StagePlan]) -> Table:
         "GPU-hours",
         "cost",
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for plan in plans:
         cost = "price unknown" if plan.cost.amount is None else f"{plan.cost.amount:,.0f} {plan.cost.currency}"
         rows.append(
@@ -117,10 +118,6 @@ def assumptions(plans: Sequence[StagePlan], notes: Sequence[str]) -> list[str]:
     ]
     found = [*own, *notes, *(line for plan in plans for line in plan.rows.assumptions)]
     return list(dict.fromkeys(found))
-
-
-def _marked(layout: Layout, plan: StagePlan) -> str:
-    return layout.describe() if layout.ranks == plan.layout.ranks else f"{layout.describe()} on {layout.ranks}"
 
 
 def _gib(size: float) -> str:

@@ -79,10 +79,10 @@ def _sizes_of(
         package, _, path = name.partition("/")
         return read(_object(resources.files(package).joinpath(path, _CONFIG).read_bytes(), uri), uri)
     if scheme == "file":
-        path = file_path(uri) / _CONFIG
-        if not path.is_file():
-            raise ConfigError(f"{path} does not exist, so the model's sizes are unknown. Give the folder of a model.")
-        return read(_object(path.read_bytes(), str(path)), str(path))
+        file = file_path(uri) / _CONFIG
+        if not file.is_file():
+            raise ConfigError(f"{file} does not exist, so the model's sizes are unknown. Give the folder of a model.")
+        return read(_object(file.read_bytes(), str(file)), str(file))
     if scheme == "s3":
         content = open_store(uri).read(_CONFIG)
         if content is None:

@@ -1,6 +1,5 @@
 """The plan of one stage: its memory, time and cost where it is placed, or on other devices."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +163,23 @@ def planned_stage(config: RunConfig, stage: str, *, plan: Path | None = None) ->
     return plan_stage_on(config, stage, place, model, stage_rows(config, stage, place.gpus, plan))
 
 
+def planned_seconds(config: RunConfig, stage: str, *, plan: Path | None = None) -> float | None:
+    """Seconds that a stage takes with all nodes of its placement; None if its pool has no GPU that the planner knows.
+
+    Args:
+        config: the run.
+        stage: name of the stage.
+        plan: the folder of its plan artifact, if there is one.
+
+    Raises:
+        DataError: the plan is damaged.
+    """
+    try:
+        return planned_stage(config, stage, plan=plan).hours * 3600
+    except ConfigError:
+        return None
+
+
 def _problems(plan: StagePlan, place: Place) -> list[str]:
     found = []
     used, usable = plan.memory.peak / GIB, plan.usable_gib
@@ -182,11 +198,6 @@ def _problems(plan: StagePlan, place: Place) -> list[str]:
     if plan.rows.packs_per_step % place.gpus:
         found.append(f"the {plan.rows.packs_per_step} rows of a step cannot be shared evenly by {place.gpus} GPUs")
     return found
-
-
-def describe_all(plans: Sequence[StagePlan]) -> list[dict[str, Any]]:
-    """Plans as JSON data."""
-    return [to_json(plan) for plan in plans]
 
 
 def to_json(plan: StagePlan) -> dict[str, Any]:

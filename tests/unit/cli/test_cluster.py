@@ -241,3 +241,13 @@ print(code, [name for name in ("kubernetes", "urllib3", "torch", "mlflow") if na
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_check_refuses_a_stage_that_cannot_fit(inspected: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    inspected()
+    small = ["--set", "placements.video.gpu=a100"]
+    assert run(["cluster", "check", "--recipe", "vl3_7b", *small]) == 2
+    assert "stage video does not fit where placements.video puts it: one a100 needs" in capsys.readouterr().err
+    inspected()
+    assert run(["cluster", "check", "--recipe", "vl3_7b", *small, "--set", "engine.fit_check=warn"]) == 0
+    assert "note: stage video does not fit" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from vl3.planning.cost import cost_of
 from vl3.planning.fit import all_layouts, check_fit
 from vl3.planning.rows import assumed_rows
 from vl3.planning.sizes import model_sizes
-from vl3.planning.stage import Place, planned_stage, to_json
+from vl3.planning.stage import Place, planned_seconds, planned_stage, to_json
 from vl3.recipes.catalog import get_recipe
 
 
@@ -105,6 +105,12 @@ def test_a_planned_stage_as_json() -> None:
     assert found["samples"] == pytest.approx(5_710_000, rel=0.01)
     assert 0.2 < found["mfu"] < 0.6
     assert sum(found["step_seconds"].values()) == pytest.approx(2 * found["step_seconds"]["whole"])
+
+
+def test_planned_seconds_are_those_of_the_plan_or_unknown() -> None:
+    config = get_recipe("vl3_2b")
+    assert planned_seconds(config, "video") == pytest.approx(planned_stage(config, "video").hours * 3600)
+    assert planned_seconds(get_recipe("tiny"), "video") is None
 
 
 def test_cost_without_a_price() -> None:
