@@ -11,6 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,9 @@ def stage_rows(stage: str, size: Size, device: torch.device, dtype: torch.dtype,
     tokens = sum(len(sample.ids_T) for sample in samples)
     needed = row_flops(sizes_of(size), _ALL, [shape_of(samples)]).needed
     speed = matmul_flops(size, device, dtype, 5)
-    print(f"{stage}: {len(samples)} samples, {tokens} tokens, {needed / 1e12:.3f} TFLOP; matmul {speed / 1e12:.1f} TF/s")
+    print(
+        f"{stage}: {len(samples)} samples, {tokens} tokens, {needed / 1e12:.3f} TFLOP; matmul {speed / 1e12:.1f} TF/s"
+    )
     found: list[tuple[str, str, float | None, str]] = []
     ours, theirs = make_models(size, device, dtype)
     start = {name: value.detach().cpu().clone() for name, value in ours.state_dict().items()}
@@ -104,7 +107,9 @@ def stage_rows(stage: str, size: Size, device: torch.device, dtype: torch.dtype,
     for kind in _RECOMPUTE:
         ours.load_state_dict(start)
         ours.set_recompute(kind)
-        found.append(("ours", kind, *measured(lambda: our_seconds(ours, samples, device, options.steps), device)))
+        call = partial(our_seconds, ours, samples, device, options.steps)
+        found.append(("ours", kind, *measured(call, device)))
+        del call
     del ours
     for way, make in (("padded", their_batch), ("packed", their_packed)):
         batch = make(samples, size, device, dtype)
@@ -154,8 +159,8 @@ def main() -> None:
         columns=["rows", "model", "recompute", "ms", "tokens/s", "MFU", "peak GiB", "time, our fastest = 1"],
         rows=rows,
         notes=[
-            "One device, one row a step: forward, backward, clipping, AdamW on the weights as they are. MFU is the FLOPs "
-            "that the stage needs (recomputed ones do not count) over the time, against a matmul of the same run.",
+            "One device, one row a step: forward, backward, clipping, AdamW on the weights as they are. MFU is the "
+            "FLOPs that the stage needs (recomputed ones do not count) over the time, against a matmul of the same run.",
             "transformers runs the samples as a padded batch, or as one row whose positions restart, for which it "
             "builds a mask; both under its scaled dot product attention, which needs no other package.",
         ],

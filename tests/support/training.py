@@ -91,9 +91,7 @@ def make_row() -> Callable[..., PackedRow]:
 def make_config() -> Callable[..., RunConfig]:
     """The tiny recipe with changes of its engine and optimizer."""
 
-    def make(
-        *, zero_stage: int = 1, precision: str = "fp32", recompute: str = "none", **optimizer: float
-    ) -> RunConfig:
+    def make(*, zero_stage: int = 1, precision: str = "fp32", recompute: str = "none", **optimizer: float) -> RunConfig:
         tiny = get_recipe("tiny")
         return replace(
             tiny,
