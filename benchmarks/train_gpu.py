@@ -160,7 +160,7 @@ def main() -> None:
         rows=rows,
         notes=[
             "One device, one row a step: forward, backward, clipping, AdamW on the weights as they are. MFU is the "
-            "FLOPs that the stage needs (recomputed ones do not count) over the time, against a matmul of the same run.",
+            "FLOPs that the stage needs (not recomputed ones) over the time, against a matmul of the same run.",
             "transformers runs the samples as a padded batch, or as one row whose positions restart, for which it "
             "builds a mask; both under its scaled dot product attention, which needs no other package.",
         ],

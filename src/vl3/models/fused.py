@@ -1,4 +1,4 @@
-"""Norm, rotation, SwiGLU and cross entropy as one kernel each on a GPU (liger-kernel's Triton kernels), eager elsewhere.
+"""Norm, rotation, SwiGLU and cross entropy as one kernel each on a GPU (liger-kernel's, in Triton), eager elsewhere.
 
 A GPU that runs these operation by operation spends a quarter of a training step on moving their results through memory.
 Each function here picks by device; both ways give the same numbers within the precision of the type
