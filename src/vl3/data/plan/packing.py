@@ -35,8 +35,8 @@ class CostModel:
     A frozen part costs less: 4 if gradients pass through it (its own are not computed), 2 if it runs forward alone.
     With a frozen decoder and a trained encoder, as in stage 1, rows with many patches count for more.
 
-    Attention takes 12 x layers x width FLOPs per pair of tokens, of which the causal decoder computes half. The defaults
-    are the sizes of VideoLLaMA3-2B; only ratios matter for distributing rows over ranks.
+    Attention takes 12 x layers x width FLOPs per pair of tokens, of which the causal decoder computes half. The
+    defaults are the sizes of VideoLLaMA3-2B; only ratios matter for distributing rows over ranks.
     """
 
     decoder_parameters: float = 1.54e9
