@@ -133,6 +133,9 @@ def worker(way: str, width: str, vocabulary: int, steps: int, out: Path, profile
         shares = shares_of(their_step) if profile else {}
     if rank == 0:
         out.write_text(json.dumps({"seconds": seconds, "shares": shares}))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    os._exit(0)  # the Trainer's threads have nothing left to do, and waiting for them does not always end
 
 
 def shares_of(step: Callable[[], None]) -> dict[str, float]:
