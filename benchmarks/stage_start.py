@@ -13,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import write_result
 from tests.support.training import StageInputs, make_stage_inputs
@@ -33,15 +34,13 @@ def children_seconds() -> float:
 
 def launch(inputs: StageInputs, folder: Path, processes: int) -> tuple[float, float, float]:
     """CPU seconds of rank 0 up to its first step, CPU seconds of all processes, wall seconds up to the first step."""
-    job = inputs.job(
-        folder,
-        **{
-            "stages.vision_adaptation.steps": 1,
-            "launch.processes_per_node": processes,
-            "loader.processes": 1,
-            "engine.log_every_steps": 1,
-        },
-    )
+    settings: dict[str, Any] = {
+        "stages.vision_adaptation.steps": 1,
+        "launch.processes_per_node": processes,
+        "loader.processes": 1,
+        "engine.log_every_steps": 1,
+    }
+    job = inputs.job(folder, **settings)
     before = children_seconds()
     launch_local(_launch_job(job, processes), lambda _: None)
     start = next(event for event in read_events(Path(job.events_path)) if event["type"] == "start")
