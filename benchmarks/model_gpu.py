@@ -18,6 +18,8 @@ import torch
 from benchmarks.record import write_result
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.models.model import VideoLlama3
+from vl3.planning.flops import row_flops
+from vl3.planning.parameters import TrainedParts
 
 IMAGE_ID, VIDEO_ID = 151665, 151656
 
@@ -199,27 +201,6 @@ def make_models(size: Size, device: torch.device, dtype: torch.dtype) -> tuple[V
     return ours, theirs
 
 
-def flops(samples: Sequence[Sample], size: Size) -> float:
-    """FLOP of one forward pass: two per weight and token, four per attended pair and width (half of that if causal)."""
-    vision, text = size.vision, size.text
-    block = 4 * vision["hidden_size"] ** 2 + 2 * vision["hidden_size"] * vision["intermediate_size"]
-    head_dim = text["hidden_size"] // text["num_attention_heads"]
-    kv = 2 * text["hidden_size"] * head_dim * text["num_key_value_heads"]
-    layer = 2 * text["hidden_size"] ** 2 + kv + 3 * text["hidden_size"] * text["intermediate_size"]
-    total = 0.0
-    for sample in samples:
-        frames, rows, columns = (int(x) for x in sample.grid_I3[0])
-        patches, tokens = frames * rows * columns, len(sample.ids_T)
-        total += 2 * patches * (vision["num_hidden_layers"] * block + 588 * vision["hidden_size"])
-        total += 4 * vision["num_hidden_layers"] * vision["hidden_size"] * patches * rows * columns
-        projected = int(sample.keep_M.sum())
-        total += 2 * projected * (vision["hidden_size"] * text["hidden_size"] + text["hidden_size"] ** 2)
-        total += 2 * tokens * text["num_hidden_layers"] * layer
-        total += 2 * text["num_hidden_layers"] * text["hidden_size"] * tokens**2
-        total += 2 * TEXT_TOKENS * text["hidden_size"] * text["vocab_size"]
-    return total
-
-
 def seconds(call: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Median seconds of a call after two warm-up calls."""
     times = []
@@ -252,6 +233,14 @@ def matmul_flops(size: Size, device: torch.device, dtype: torch.dtype, repeats: 
     return 2 * size.matmul**3 / seconds(lambda: a @ b, device, repeats)
 
 
+def forward_flops(samples: Sequence[Sample], size: Size) -> float:
+    """FLOP of one forward pass over the samples as one row."""
+    from benchmarks.trained_rows import shape_of, sizes_of  # it imports this module
+
+    everything = TrainedParts(vision=True, projector=True, language=True)
+    return row_flops(sizes_of(size), everything, [shape_of(samples)]).total.forward
+
+
 def row_results(
     kind: str, size: Size, models: tuple[VideoLlama3, Any], device: torch.device, dtype: torch.dtype, repeats: int
 ) -> list[list[str]]:
@@ -260,7 +249,7 @@ def row_results(
     ours, theirs = models
     row, batch = our_row(samples), their_batch(samples, size, device, dtype)
     row["pixels_PC"] = row["pixels_PC"].to(device)
-    tokens, work = sum(len(sample.ids_T) for sample in samples), flops(samples, size)
+    tokens, work = sum(len(sample.ids_T) for sample in samples), forward_flops(samples, size)
     speed = matmul_flops(size, device, dtype, repeats)
 
     def run(model: str, *, backward: bool) -> None:

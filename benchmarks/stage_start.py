@@ -13,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.record import write_result
 from tests.support.training import StageInputs, make_stage_inputs
@@ -33,15 +34,13 @@ def children_seconds() -> float:
 
 def launch(inputs: StageInputs, folder: Path, processes: int) -> tuple[float, float, float]:
     """CPU seconds of rank 0 up to its first step, CPU seconds of all processes, wall seconds up to the first step."""
-    job = inputs.job(
-        folder,
-        **{
-            "stages.vision_adaptation.steps": 1,
-            "launch.processes_per_node": processes,
-            "loader.processes": 1,
-            "engine.log_every_steps": 1,
-        },
-    )
+    settings: dict[str, Any] = {
+        "stages.vision_adaptation.steps": 1,
+        "launch.processes_per_node": processes,
+        "loader.processes": 1,
+        "engine.log_every_steps": 1,
+    }
+    job = inputs.job(folder, **settings)
     before = children_seconds()
     launch_local(_launch_job(job, processes), lambda _: None)
     start = next(event for event in read_events(Path(job.events_path)) if event["type"] == "start")
@@ -72,7 +71,9 @@ def worker_imports() -> tuple[float, list[str]]:
         f"print(time.process_time(), *[m for m in {_HEAVY} if sys.modules.get(m)])"
     )
     command = [sys.executable, "-c", program]
-    seconds, *heavy = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1].split()
+    seconds, *heavy = (
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1].split()
+    )
     return float(seconds), heavy
 
 
@@ -86,7 +87,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vl3-start-") as scratch:
         inputs = make_stage_inputs(Path(scratch))
         for processes in (1, 2):
-            found = [launch(inputs, Path(scratch) / f"{processes}-{number}", processes) for number in range(repeats + 1)]
+            found = [
+                launch(inputs, Path(scratch) / f"{processes}-{number}", processes) for number in range(repeats + 1)
+            ]
             first, whole, wall = (statistics.median(values) for values in zip(*found[1:], strict=True))
             row = ["launch to first step", str(processes), f"{first:.2f}", f"{whole / processes:.2f}", f"{wall:.1f}"]
             rows.append(row)
@@ -94,13 +97,13 @@ def main() -> None:
     write_result(
         "stage_start",
         title="Starting a stage",
-        question=f"CPU seconds from launch to the first step of a tiny stage; the limit is {LIMIT_SECONDS:g} a process.",
+        question=f"CPU seconds from launch to the first step of a tiny stage; at most {LIMIT_SECONDS:g} a process.",
         command="python -m benchmarks.stage_start",
         columns=["what", "processes", "CPU s of a worker", "CPU s of the whole launch / processes", "wall s"],
         rows=rows,
         notes=[
-            f"Median of {repeats} after one that warms the file cache. The whole launch includes torchrun, the decoding "
-            "processes, the step itself and the published weights.",
+            f"Median of {repeats} after one that warms the file cache. The whole launch includes torchrun, the "
+            "decoding processes, the step itself and the published weights.",
             f"Heavy libraries that a worker imports without need: {', '.join(heavy) or 'none'} of {', '.join(_HEAVY)}.",
         ],
         libraries=["torch", "deepspeed"],

@@ -14,6 +14,7 @@ SAID_HERE = {
     "av": "BSD-3-Clause; its wheel holds FFmpeg with x264 and x265: GPL-2.0-or-later",
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",  # a list of nvidia-* distributions, with no file of its own
     "huey": "MIT",
+    "liger-kernel": "BSD-2-Clause",  # its metadata holds the whole text
     "psycopg2-binary": "LGPL-3.0-or-later WITH exceptions",  # only in the MLflow image, and so not installed here
     "skops": "MIT",
     # What Ray's server imports is only in the data image, and so not installed here either.

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.support.models import text_config, vision_config
+from vl3.models import fused
 from vl3.models.attention import Segments, attend
 from vl3.models.config import VideoLlama3Config
 from vl3.models.kernels import flash_kernel
@@ -99,3 +100,42 @@ def test_greedy_tokens_are_the_cpus():
             decoding.add(decoding.scores().argmax(-1).tolist())
             answers.append(decoding.scores().argmax(-1).tolist())
     assert answers[0] == answers[1]
+
+
+def test_a_training_pass_never_waits_for_the_gpu():
+    model = small_model().to("cuda", torch.bfloat16).train()
+    model(**small_row()).loss_sum.backward()  # compiles the kernels and copies the rotary frequencies
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(**small_row()).loss_sum.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_recomputation_changes_nothing_on_a_gpu(kind):
+    model, row = small_model().to("cuda", torch.bfloat16).train(), small_row()
+    gradients = []
+    for one in ("none", kind):
+        model.set_recompute(one)
+        model.zero_grad()
+        model(**row).loss_sum.backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        assert (plain.float() - again.float()).norm() <= 0.01 * plain.float().norm()
+
+
+def test_fused_kernels_are_used_and_give_the_eager_numbers(monkeypatch):
+    assert fused.has_kernels(), "liger-kernel, triton or a C compiler is missing"
+    row, results = small_row(), []
+    for is_fused in (True, False):
+        if not is_fused:
+            for module in ("fused", "rotary"):
+                monkeypatch.setattr(f"vl3.models.{module}.is_fused", lambda _: False)
+        model = small_model().to("cuda", torch.bfloat16)
+        loss = model(**row).loss_sum
+        loss.backward()
+        results.append((loss.item(), torch.cat([p.grad.float().flatten() for p in model.parameters()])))
+    assert results[0][0] == pytest.approx(results[1][0], rel=0.02)
+    assert (results[0][1] - results[1][1]).norm() < 0.05 * results[1][1].norm()

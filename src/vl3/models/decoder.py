@@ -54,7 +54,7 @@ class Reach:
 
 
 class WordEmbedding(nn.Embedding):
-    """Rows of words. The decoder draws them, and only outside the meta device, where a draw imports torch's compiler."""
+    """Rows of words. The decoder draws them, but not on the meta device, where a draw imports torch's compiler."""
 
     def reset_parameters(self) -> None:
         """Leave the rows as they are."""
@@ -196,5 +196,3 @@ def draw_weights(module: nn.Module) -> None:
     module.weight.normal_(std=_INITIAL_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         module.bias.zero_()
-
-

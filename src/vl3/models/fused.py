@@ -1,4 +1,4 @@
-"""Norm, rotation, SwiGLU and cross entropy as one kernel each on a GPU (liger-kernel's Triton kernels), eager elsewhere.
+"""Norm, rotation, SwiGLU and cross entropy as one kernel each on a GPU (liger-kernel's, in Triton), eager elsewhere.
 
 A GPU that runs these operation by operation spends a quarter of a training step on moving their results through memory.
 Each function here picks by device; both ways give the same numbers within the precision of the type
@@ -9,6 +9,7 @@ W vocabulary. A leading T may stand for rows of tokens (B, Q).
 """
 
 import logging
+import shutil
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -25,10 +26,12 @@ log = logging.getLogger("vl3.models")
 def has_kernels() -> bool:
     """Whether the kernels are installed; without them a GPU computes the same, but slower, and that is logged once."""
     missing = [name for name in ("triton", "liger_kernel") if find_spec(name) is None]
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        missing.append("a C compiler")
     if missing:
         log.warning(
             "%s not installed: norms, rotations, SwiGLU and the head's loss run without fused kernels on this GPU, "
-            "which costs about a quarter of a step. Install liger-kernel with triton.",
+            "which costs about a quarter of a step. Install liger-kernel with triton, gcc and Python's headers.",
             " and ".join(missing),
         )
     return not missing

@@ -1,9 +1,9 @@
 """What a block recomputes in backward instead of keeping it: nothing, its cheap operations, or everything.
 
-    none       fastest, most memory
-    selective  outputs of matrix products and attention are kept; norms, rotations and activations are computed again,
-               which costs a few percent of the time and saves about a third of the memory
-    full       only a block's input is kept; each block runs twice, which costs a quarter to a third of the time
+none       fastest, most memory
+selective  outputs of matrix products and attention are kept; norms, rotations and activations are computed again,
+           which costs a few percent of the time and saves about a third of the memory
+full       only a block's input is kept; each block runs twice, which costs a quarter to a third of the time
 """
 
 from collections.abc import Callable

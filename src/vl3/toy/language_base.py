@@ -36,7 +36,7 @@ CHAT_CATEGORIES = tuple(category for category in Category if category is not Cat
 ACCURACY_SAMPLES = 100
 """Number of conversations per category for the accuracy."""
 PACKED_ATTENTION = "vl3_packed"
-"""Name under which packed causal attention is registered with transformers, whose trainer and folders this base uses."""
+"""Name under which packed causal attention is registered with transformers, whose folders this base is written as."""
 _log = logging.getLogger(__name__)
 
 

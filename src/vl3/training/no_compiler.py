@@ -37,10 +37,12 @@ def leave_compiler_out() -> None:
     compiling does nothing. Harmless if neither is so any more.
     """
     modules = map(importlib.import_module, _MODULES)  # torch.optim has not kept them as attributes
-    for owner in (torch.optim.Optimizer, torch.optim.Adam, torch.optim.AdamW, *modules):
+    owners: list[type | ModuleType] = [torch.optim.Optimizer, torch.optim.Adam, torch.optim.AdamW, *modules]
+    for owner in owners:
         _answer(owner)
     if _COMPILED not in sys.modules and "torch._dynamo" not in sys.modules:
-        compile_, torch.compile = torch.compile, _as_it_is
+        compile_ = torch.compile
+        torch.compile = _as_it_is  # type: ignore[assignment]
         try:
             importlib.import_module(_COMPILED)
         except ImportError:

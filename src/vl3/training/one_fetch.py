@@ -3,7 +3,7 @@
 Whenever the CPU reads a number of the GPU it waits for all that was queued before, and afterwards the GPU waits for
 the CPU to queue more. DeepSpeed reads an overflow flag, then the norm, then the norm of each group again; the loss and
 the counts would be two more reads. But the norm alone says whether the gradient is finite. So here the step's numbers
-are added to the norm's transfer, and DeepSpeed gets the norm as a tensor of the CPU, on which its own tests cost nothing.
+are added to the norm's transfer, and DeepSpeed gets the norm as a tensor of the CPU, on which its tests cost nothing.
 
 A step on two ranks, 40 supervised tokens, nobody asked to stop, norm 1.5, loss sums 60 and 20 of two rows:
 
@@ -23,7 +23,7 @@ _NORMS = {
     "deepspeed.runtime.zero.stage_1_and_2": "combine_grad_norm_groups",
     "deepspeed.runtime.zero.stage3": "combine_grad_norm_groups",
 }
-"""Where each of DeepSpeed's optimizers takes the norm over all parameters, as a function that its step calls by name."""
+"""Where each of DeepSpeed's optimizers takes the norm over all parameters: a function that its step calls by name."""
 _MASKS = ("deepspeed.runtime.utils", "deepspeed.runtime.zero.stage_1_and_2", "deepspeed.runtime.zero.stage3")
 _MASK = "mask_nan_or_inf_with_val_inplace"
 
@@ -56,7 +56,7 @@ class OneFetch:
 
 
 def to_host(numbers: Sequence[Tensor]) -> list[float]:
-    """Scalars and vectors of one device as floats, in one transfer: the only place where a step waits for the device."""
+    """Scalars and vectors of one device as floats, in one transfer: the only place where a step waits for it."""
     return torch.cat([number.detach().double().reshape(-1) for number in numbers]).cpu().tolist()
 
 

@@ -138,7 +138,7 @@ class StageRun:
         self.start = found.trainer.step if found else 0
         self.code = code_history(job, found.trainer if found else None)
         self.tokenizer_folder, model = _first_model(job, config)
-        self.plan = _open_plan(job, model, rank.world_size)
+        self.plan = _open_plan(job, config, model, rank.world_size)
         self.loader = self._open_loader(model.config.vision.patch_size, found)
         self.named: NamedParameters = []
         self.part_rows: list[PartRow] = []
@@ -361,17 +361,20 @@ def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
     return language, assemble(base_folder(config.model.vision_base), language, seed=config.seed)
 
 
-def _open_plan(job: StageJob, model: VideoLlama3, world_size: int) -> StagePlan:
+def _open_plan(job: StageJob, config: RunConfig, model: VideoLlama3, world_size: int) -> StagePlan:
     """The stage's plan. Its arrays are checked block by block as they are read, not by every rank at every start."""
-    plan = StagePlan(fetch(Reference.from_dict(job.plan), verified=(PLAN_NAME,)), cost_model=_cost_model(model))
+    plan = StagePlan(
+        fetch(Reference.from_dict(job.plan), verified=(PLAN_NAME,)),
+        cost_model=_cost_model(model, config.stages[job.stage]),
+    )
     datasets = datasets_of(Reference.from_dict(job.dataset)).values()
     indexes = tuple(file_entry(dataset, INDEX_NAME).sha256 for dataset in datasets)
     plan.check(world_size=world_size, index_sha256=indexes)
     return plan
 
 
-def _cost_model(model: VideoLlama3) -> CostModel:
-    """The cost of a row in this model, used to balance the ranks."""
+def _cost_model(model: VideoLlama3, stage: StageConfig) -> CostModel:
+    """The cost of a row in this model and stage, used to balance the ranks."""
     parts, text, vision = model.parts(), model.config.text, model.config.vision
     return CostModel(
         decoder_parameters=sum(parameter.numel() for _, parameter in parts["language"]),
@@ -380,6 +383,8 @@ def _cost_model(model: VideoLlama3) -> CostModel:
         encoder_parameters=sum(parameter.numel() for _, parameter in parts["vision"]),
         encoder_layers=vision.num_hidden_layers,
         encoder_width=vision.hidden_size,
+        decoder_passes=6 if stage.learning_rates.language is not None and stage.lora is None else 4,
+        encoder_passes=6 if stage.learning_rates.vision is not None else 2,
     )
 
 

@@ -71,7 +71,9 @@ def test_cross_entropy_is_torchs(with_gradient):
     wanted = functional.cross_entropy(reference, targets, reduction="sum")
     wanted.backward()
     work = logits.clone()
-    assert fused.cross_entropy_sum(work, targets, with_gradient=with_gradient).item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert fused.cross_entropy_sum(work, targets, with_gradient=with_gradient).item() == pytest.approx(
+        wanted.item(), rel=1e-5
+    )
     torch.testing.assert_close(work, reference.grad if with_gradient else logits, atol=1e-5, rtol=1e-4)
 
 

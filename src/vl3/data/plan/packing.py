@@ -30,7 +30,10 @@ PACK = np.dtype(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostModel:
-    """Training FLOPs of a row: 6 per parameter and token, plus attention.
+    """Training FLOPs of a row: 6 per trained parameter and token, plus attention.
+
+    A frozen part costs less: 4 if gradients pass through it (its own are not computed), 2 if it runs forward alone.
+    With a frozen decoder and a trained encoder, as in stage 1, rows with many patches count for more.
 
     Attention takes 12 x layers x width FLOPs per pair of tokens, of which the causal decoder computes half. The
     defaults are the sizes of VideoLLaMA3-2B; only ratios matter for distributing rows over ranks.
@@ -42,13 +45,17 @@ class CostModel:
     encoder_parameters: float = 0.41e9
     encoder_layers: int = 27
     encoder_width: int = 1152
+    decoder_passes: int = 6
+    """FLOPs per parameter and token of the decoder: 6, or 4 if it is frozen."""
+    encoder_passes: int = 6
+    """The same of the encoder: 6, or 2 if it is frozen, because nothing is trained below it."""
 
     def costs(self, packs: np.ndarray) -> np.ndarray:
         """GFLOP of each pack, float64 (packs,)."""
-        flop = packs["length_tokens"] * (6 * self.decoder_parameters)
+        flop = packs["length_tokens"] * (self.decoder_passes * self.decoder_parameters)
         flop = flop + packs["length_pairs"] * (6 * self.decoder_layers * self.decoder_width)
-        flop = flop + packs["patches"] * (6 * self.encoder_parameters)
-        flop = flop + packs["patch_pairs"] * (12 * self.encoder_layers * self.encoder_width)
+        flop = flop + packs["patches"] * (self.encoder_passes * self.encoder_parameters)
+        flop = flop + packs["patch_pairs"] * (2 * self.encoder_passes * self.encoder_layers * self.encoder_width)
         return flop / 1e9
 
 

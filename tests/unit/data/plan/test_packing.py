@@ -97,3 +97,15 @@ def test_costs_count_decoder_encoder_and_attention():
     packs = np.array([(0, 2, 100, 144, 576, 90**2 + 10**2, 6 * 96**2)], dtype=PACK)
     expected = 100 * 6e6 + 6 * 2 * 10 * 8200 + 576 * 12e6 + 12 * 3 * 20 * 6 * 96**2
     assert model.costs(packs)[0] == pytest.approx(expected / 1e9)
+
+
+def test_a_frozen_part_costs_less() -> None:
+    packs = np.zeros(2, dtype=PACK)
+    packs["length_tokens"], packs["patches"], packs["patch_pairs"] = [100, 10], [0, 400], [0, 1000]
+    sizes = {"decoder_parameters": 1e6, "encoder_parameters": 1e6, "encoder_layers": 2, "encoder_width": 10}
+    whole = CostModel(**sizes).costs(packs)
+    first_stage = CostModel(**sizes, decoder_passes=4).costs(packs)
+    frozen_encoder = CostModel(**sizes, encoder_passes=2).costs(packs)
+    assert first_stage[0] == pytest.approx(whole[0] * 4 / 6)
+    assert whole[1] == pytest.approx((6 * 10e6 + 6 * 400e6 + 12 * 1000 * 20) / 1e9)
+    assert frozen_encoder[1] == pytest.approx((6 * 10e6 + 2 * 400e6 + 4 * 1000 * 20) / 1e9)
