@@ -117,9 +117,9 @@ class _Checkpoint:
         found = {name: tensor.shape for name, tensor in stored.items()}
         dropped = [HEAD] if config.text.tie_word_embeddings else []
         check_tensors(folder, found, {names[name]: shape for name, shape in shapes.items()}, dropped)
-        _check_dtypes(folder, stored)
+        require_weights(folder, stored)
         if dropped and HEAD in stored:
-            _require_equal(folder, stored, HEAD, names[EMBEDDING])
+            require_equal(folder, stored, HEAD, names[EMBEDDING])
         return cls(
             data=data, config=config, layout=layout, tensors={name: stored[other] for name, other in names.items()}
         )
@@ -133,7 +133,8 @@ class _Checkpoint:
         return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def _check_dtypes(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
+def require_weights(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
+    """Raise ConfigError unless every tensor has a type that weights may have."""
     for name, tensor in stored.items():
         if tensor.dtype not in WEIGHT_BYTES:
             raise ConfigError(
@@ -142,7 +143,7 @@ def _check_dtypes(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
             )
 
 
-def _require_equal(folder: Path, stored: Mapping[str, StoredTensor], head: str, embedding: str) -> None:
+def require_equal(folder: Path, stored: Mapping[str, StoredTensor], head: str, embedding: str) -> None:
     """Raise ConfigError unless a tied model's head equals its embedding byte for byte."""
     pairs = zip(_chunks(stored[head]), _chunks(stored[embedding]), strict=False)
     same = stored[head].size_bytes == stored[embedding].size_bytes and all(ours == theirs for ours, theirs in pairs)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from vl3.config.run import RunConfig
 from vl3.data.loader.rows import Allocator, PackedRow
 from vl3.system.imports import lean_imports
+from vl3.training.optimizer_groups import num_values
 
 if TYPE_CHECKING:
     from vl3.models.model import VideoLlama3
@@ -94,7 +95,7 @@ class TrainingEngine:
             model.enable_gradient_checkpointing()
         model.train()
         settings = deepspeed_settings(
-            config, rows_per_rank=rows_per_rank, num_trainable=sum(p.numel() for g in groups for p in g["params"])
+            config, rows_per_rank=rows_per_rank, num_trainable=sum(num_values(group["params"]) for group in groups)
         )
         self._clips_itself = settings["gradient_clipping"] == 0.0
         gc.freeze()  # DeepSpeed runs the garbage collector often, and imported modules need not be scanned

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from vl3.config.codec import digest
 from vl3.config.run import RunConfig
 from vl3.config.stages import LIMITS, StageConfig
@@ -24,7 +22,6 @@ from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.stored import RUN_FILE
 from vl3.store.artifacts import fetch, file_entry, files_uri, publish
-from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
 from vl3.store.uris import scheme_of
 from vl3.system.files import atomic_write_json
@@ -40,15 +37,16 @@ from vl3.training.job import StageJob, config_of
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, merge_ledgers, run_steps
 from vl3.training.meter import Meter
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
-from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
+from vl3.training.optimizer_state import WEIGHTS, write_state
 from vl3.training.skipped import SkipLimit, SkippedUpdates
 
 with lean_imports():
     from vl3.data.sample.difffp import keep_mask
     from vl3.models.lora import add_adapters, merge_adapters
     from vl3.models.model import VideoLlama3
-    from vl3.models.start import assemble
-    from vl3.models.weights import load_model, save_model
+    from vl3.models.unread import UnreadModel
+    from vl3.models.weights import save_model
+    from vl3.training.loading import load, open_first_model, part_sizes, write_pieces
 
 log = logging.getLogger("vl3.training")
 
@@ -123,11 +121,11 @@ class StageRun:
         found = self._find_checkpoint()
         self.start = found.trainer.step if found else 0
         self.code = code_history(job, found.trainer if found else None)
-        self.tokenizer_folder, model = _first_model(job, config)
-        self.plan = _open_plan(job, model, rank.world_size)
-        self.loader = self._open_loader(model.config.vision.patch_size, found)
+        self.tokenizer_folder, unread = open_first_model(job, config)
+        self.plan = _open_plan(job, unread, rank.world_size)
+        self.loader = self._open_loader(unread.config.vision.patch_size, found)
         self.named: NamedParameters = []
-        self.engine = self._shard(model, found)
+        self.engine = self._shard(load(unread, config, training_device()), found)
         checkpoints.drop_copies()
         self.meter = Meter(self.engine.device, rank.world_size, found.trainer.window if found else None)
         limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.plan.steps)
@@ -262,7 +260,7 @@ class StageRun:
         freeze_parts(parts, rates, adapters_only=self.settings.lora is not None)
         self.named = trainable_parameters(parts)
         if found:
-            write_weights(self.named, found.tensors[WEIGHTS])
+            write_pieces(self.named, found.tensors[WEIGHTS])
         groups = parameter_groups(parts, rates, weight_decay=self.config.optimizer.weight_decay)
         rows_per_rank = self.plan.packs_per_step // self.rank.world_size
         engine = TrainingEngine(model, groups, self.config, rows_per_rank=rows_per_rank)
@@ -291,7 +289,7 @@ def stage_fingerprint(job: StageJob) -> str:
             "precision": config["engine"]["precision"],
             "dataset": job.dataset["sha256"],
             "plan": job.plan["sha256"],
-            "initial_model": job.initial_model["sha256"] if job.initial_model else config["model"],
+            "initial_model": job.initial_model["sha256"],
         }
     )
 
@@ -305,16 +303,7 @@ def _checkpoints(job: StageJob, config: RunConfig) -> Checkpoints:
     )
 
 
-def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
-    """The folder with the tokenizer, and the model that the stage starts from, in fp32."""
-    if job.initial_model is not None:
-        folder = fetch(Reference.from_dict(job.initial_model))
-        return folder, load_model(folder, dtype=torch.float32)
-    language = base_folder(config.model.language_base)
-    return language, assemble(base_folder(config.model.vision_base), language, seed=config.seed)
-
-
-def _open_plan(job: StageJob, model: VideoLlama3, world_size: int) -> StagePlan:
+def _open_plan(job: StageJob, model: UnreadModel, world_size: int) -> StagePlan:
     """The stage's plan. Its arrays are checked block by block as they are read, not by every rank at every start."""
     plan = StagePlan(fetch(Reference.from_dict(job.plan), verified=(PLAN_NAME,)), cost_model=_cost_model(model))
     datasets = datasets_of(Reference.from_dict(job.dataset)).values()
@@ -323,14 +312,14 @@ def _open_plan(job: StageJob, model: VideoLlama3, world_size: int) -> StagePlan:
     return plan
 
 
-def _cost_model(model: VideoLlama3) -> CostModel:
+def _cost_model(model: UnreadModel) -> CostModel:
     """The cost of a row in this model, used to balance the ranks."""
-    parts, text, vision = model.parts(), model.config.text, model.config.vision
+    sizes, text, vision = part_sizes(model), model.config.text, model.config.vision
     return CostModel(
-        decoder_parameters=sum(parameter.numel() for _, parameter in parts["language"]),
+        decoder_parameters=sizes["language"],
         decoder_layers=text.num_hidden_layers,
         decoder_width=text.hidden_size,
-        encoder_parameters=sum(parameter.numel() for _, parameter in parts["vision"]),
+        encoder_parameters=sizes["vision"],
         encoder_layers=vision.num_hidden_layers,
         encoder_width=vision.hidden_size,
     )
