@@ -1,14 +1,13 @@
 """Bases in the formats of the real ones, with random weights and few layers: what vl3_2b starts from, made in a minute.
 
 `python -m tests.support.real_bases --out FOLDER` writes siglip/ (one file) and qwen/ (two shards with an index), of the
-real widths and vocabulary; `--corpus FOLDER` gives the samples of a generated corpus the names of the sources that the
-recipe's mixtures draw.
+real widths and vocabulary.
 """
 
 import argparse
-import itertools
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from safetensors.torch import save_file
 from vl3.models.config import TextConfig, VisionConfig
 from vl3.models.layouts.names import language_shapes, vision_shapes
 from vl3.models.stored import INDEX_FILE
-from vl3.recipes.catalog import get_recipe
 from vl3.store.objects import open_store
 from vl3.toy.tokenizer import build_tokenizer
 
 VOCABULARY = 151_936
+DATASETS = ("llava_pretrain", "textcaps", "llava_sft_665k", "llava_video_178k")
+"""At least one dataset of the mixture of each stage of vl3_2b."""
 _FIRST_SPECIAL, _SPECIALS = 293, 22
 """Qwen2.5's tokenizer: 151,643 words, then 22 special tokens, of 151,936 rows."""
 _POSITIONS = 729
@@ -57,7 +57,10 @@ def write_siglip(folder: Path, sizes: VisionConfig, *, whole: bool = False, dtyp
     prefix = "vision_model." if whole else ""
     shapes = {f"{prefix}{name}": shape for name, shape in vision_shapes(sizes).items()}
     width = sizes.hidden_size
-    shapes |= {f"{prefix}embeddings.position_embedding.weight": (_POSITIONS, width), f"{prefix}head.probe": (1, 1, width)}
+    shapes |= {
+        f"{prefix}embeddings.position_embedding.weight": (_POSITIONS, width),
+        f"{prefix}head.probe": (1, 1, width),
+    }
     vision = sizes.to_dict() | {"model_type": "siglip_vision_model", "image_size": 384}
     config = vision
     if whole:
@@ -88,21 +91,22 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
 
 
-def name_sources(corpus: Path, recipe: str = "vl3_2b") -> int:
-    """Give the samples of a corpus the sources that a recipe's mixtures name, in turn; returns how many there are.
+def split_corpus(samples: Path, out: Path) -> Path:
+    """Make a corpus of a few datasets that the recipe's mixtures name from generated samples; returns its file.
 
-    `youcook2:streaming` takes samples of that category, `magpie` takes any.
+    Each is a folder of its own lines with the media of all. The recipe's other datasets are missing: the stages drop
+    them if their `missing` is `drop`.
     """
-    path = corpus / "annotations" / "train.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    wanted = sorted({kind for stage in get_recipe(recipe).stages.values() for kind in stage.mixture})
-    bound: dict[str, Iterator[str]] = {}
-    for category in {kind.partition(":")[2] for kind in wanted}:
-        bound[category] = itertools.cycle([k.partition(":")[0] for k in wanted if k.partition(":")[2] == category])
-    for line in lines:
-        line["source"] = next(bound[line["category"]] if line.get("category") in bound else bound[""])
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return len(wanted)
+    lines = [json.loads(one) for one in (samples / "annotations" / "train.jsonl").read_text("utf-8").splitlines()]
+    held_out = (samples / "annotations" / "heldout.jsonl").read_text("utf-8")
+    for place, name in enumerate(DATASETS):
+        shutil.copytree(samples, out / name)
+        own = "".join(json.dumps(line) + "\n" for line in lines[place :: len(DATASETS)])
+        (out / name / "annotations" / "train.jsonl").write_text(own, encoding="utf-8")
+        (out / name / "annotations" / "heldout.jsonl").write_text(held_out if not place else "", encoding="utf-8")
+    text = "datasets:\n" + "".join(f"  {name}: {name}\n" for name in DATASETS)
+    (out / "corpus.yaml").write_text(text, encoding="utf-8")
+    return out / "corpus.yaml"
 
 
 def upload(folder: Path, uri: str) -> None:
@@ -147,18 +151,14 @@ def _draw(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor
 
 
 def main() -> None:
-    """Write bases, or name the sources of a corpus."""
+    """Write both bases."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
-    parser.add_argument("--corpus", type=Path)
     given = parser.parse_args()
-    if given.out:
-        write_siglip(given.out / "siglip", vision_sizes(given.layers), whole=True)
-        write_qwen(given.out / "qwen", text_sizes(given.layers, given.vocabulary), shards=2)
-    if given.corpus:
-        print(f"{name_sources(given.corpus)} sources")
+    write_siglip(given.out / "siglip", vision_sizes(given.layers), whole=True)
+    write_qwen(given.out / "qwen", text_sizes(given.layers, given.vocabulary), shards=2)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.errors import ConfigError, StorageError, Vl3Error
+from vl3.launch.check.findings import combined
 from vl3.models.bases import check_bases, check_chat_tokens, check_patch_size
 from vl3.models.convert import check_model, convert
 from vl3.models.layouts.names import Layout
@@ -56,8 +57,8 @@ def key_parts(request: Request) -> dict[str, Any]:
         model = request.config.model
         bases = {name: identity_of(uri, request.run_id) for name, uri in _base_uris(request).items()}
         return {"bases": bases, "vision_width": model.vision_width}
-    except (Vl3Error, OSError):  # the run reports it
-        return {}
+    except (Vl3Error, OSError):  # the run reports it; what it finds in spite of that is no other run's
+        return {"unknown": request.model_uri or _base_uris(request), "run_id": request.run_id}
 
 
 def check_whole(found: FoundModel) -> None:
@@ -102,7 +103,8 @@ def _import_bases(work: Work) -> StepOutcome:
     request, uris = work.request, _base_uris(work.request)
     published = {name: is_published(work, name) for name in uris}
     with ExitStack() as folders_open:
-        folders, came_from = {}, dict(uris)
+        folders: dict[str, Path] = {}
+        came_from, problems = dict(uris), list[Vl3Error]()
         for number, (name, uri) in enumerate(uris.items()):
             work.progress(number, len(uris), f"importing {uri}")
             reference = published[name]
@@ -110,7 +112,12 @@ def _import_bases(work: Work) -> StepOutcome:
                 folders[name] = fetch(reference)
                 continue
             folders[name] = folders_open.enter_context(work.fresh_folder(name))
-            came_from[name] = _copy_base(request, name, uri, folders[name])
+            try:
+                came_from[name] = _copy_base(request, name, uri, folders[name])
+            except Vl3Error as error:
+                problems.append(error)
+        if problems:
+            raise combined(problems, "bases cannot be used, listed above")
         config = check_bases(folders[VISION], folders[LANGUAGE], vision_width=request.config.model.vision_width)
         check_chat_tokens(folders[LANGUAGE], config.text.vocab_size)
         tokenizer = (folders[LANGUAGE] / TOKENIZER_FILE).read_bytes()

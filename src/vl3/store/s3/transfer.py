@@ -91,15 +91,22 @@ def upload(target: S3Object, path: Path, entry: FileEntry | None = None) -> None
             put_bytes(target, data, sha256)
             return
         entry = entry or FileEntry(size_bytes=path.stat().st_size, sha256=file_sha256(path))
+    if _is_there(target, entry):  # of a publication that was interrupted
+        return
     for _ in range(_MAX_TRANSFERS):
         _upload_parts(target, path, entry)
-        facts = facts_of(target)
-        if facts is not None and facts.size_bytes == entry.size_bytes and facts.sha256 == entry.sha256:
+        if _is_there(target, entry):
             return
     raise StorageError(
-        f"{target.where}: the server does not store what is uploaded: it has {facts}, expected {entry.size_bytes} "
+        f"{target.where}: the server does not store what is uploaded: it has {facts_of(target)}, expected {entry.size_bytes} "
         f"bytes with sha256 {entry.sha256}. Check the server, and any proxy in between."
     )
+
+
+def _is_there(target: S3Object, entry: FileEntry) -> bool:
+    """Whether the object is there with this size and the digest that was recorded when it was uploaded."""
+    facts = facts_of(target)
+    return facts is not None and facts.size_bytes == entry.size_bytes and facts.sha256 == entry.sha256
 
 
 def _upload_parts(target: S3Object, path: Path, entry: FileEntry) -> None:
