@@ -1,4 +1,4 @@
-"""How much memory and time does a rank need to load its model? `python -m benchmarks.load [--size small|2b] [--folder DIR]`.
+"""How much memory and time does a rank need to load its model? `python -m benchmarks.load [--size small]`.
 
 Each case is a process of its own (under ZeRO-3 one of several, all on this machine): its peak of memory above what it
 had before loading, over the bytes of the parameters that it keeps. Beside it, what the same weights take when all are

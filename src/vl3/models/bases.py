@@ -95,9 +95,9 @@ def open_vision(folder: Path, *, width: int | None = None) -> VisionBase:
     expected = {prefix + name: shape for name, shape in vision_shapes(config).items()}
     drop = tuple(prefix + part for part in _NOT_IN_AVT)
     dropped = [name for name in stored if name.startswith(drop) or not name.startswith(prefix)]
-    check_tensors(folder, {name: tensor.shape for name, tensor in stored.items()}, expected, dropped)
+    check_tensors(folder, stored, expected, dropped)
     tensors = {name.removeprefix(prefix): stored[name] for name in expected}
-    require_weights(folder, tensors)
+    require_weights(tensors)
     return VisionBase(config=config, tensors=tensors)
 
 
@@ -117,11 +117,11 @@ def open_language(folder: Path) -> LanguageBase:
     config = TextConfig.from_dict(data, where)
     stored, expected = read_headers(folder), language_shapes(config)
     dropped = [HEAD] if config.tie_word_embeddings else []
-    check_tensors(folder, {name: tensor.shape for name, tensor in stored.items()}, expected, dropped)
+    check_tensors(folder, stored, expected, dropped)
     if dropped and HEAD in stored:
         require_equal(folder, stored, HEAD, EMBEDDING)
     tensors = {name: stored[name] for name in expected}
-    require_weights(folder, tensors)
+    require_weights(tensors)
     vocabulary = Vocabulary(folder)
     return LanguageBase(config=config, tensors=tensors, image_token_id=vocabulary.ensure(IMAGE_TOKEN))
 

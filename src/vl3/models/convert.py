@@ -114,10 +114,9 @@ class _Checkpoint:
         config = read_config(data, layout, Vocabulary(folder).ensure(IMAGE_TOKEN), where)
         shapes = expected_shapes(config)
         names = {name: stored_name(name, layout) for name in shapes}
-        found = {name: tensor.shape for name, tensor in stored.items()}
         dropped = [HEAD] if config.text.tie_word_embeddings else []
-        check_tensors(folder, found, {names[name]: shape for name, shape in shapes.items()}, dropped)
-        require_weights(folder, stored)
+        check_tensors(folder, stored, {names[name]: shape for name, shape in shapes.items()}, dropped)
+        require_weights(stored)
         if dropped and HEAD in stored:
             require_equal(folder, stored, HEAD, names[EMBEDDING])
         return cls(
@@ -133,12 +132,12 @@ class _Checkpoint:
         return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def require_weights(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
+def require_weights(stored: Mapping[str, StoredTensor]) -> None:
     """Raise ConfigError unless every tensor has a type that weights may have."""
     for name, tensor in stored.items():
         if tensor.dtype not in WEIGHT_BYTES:
             raise ConfigError(
-                f"{folder}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. Quantised "
+                f"{tensor.path}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. Quantised "
                 "weights cannot be converted without their scales. Use the checkpoint in bf16 or fp32."
             )
 

@@ -141,7 +141,7 @@ def test_an_encoder_of_another_width_is_refused_with_both_numbers(tmp_path):
     [
         (_config(model_type="llama"), "model_type='llama' is not 'qwen2'"),
         (_config(vocab_size=999), r"'model.embed_tokens.weight' has shape \(1200, 64\) but .* requires \(999, 64\)"),
-        (_config(num_key_value_heads=4), r"k_proj.bias' has shape \(32,\) but config.json requires \(64,\)"),
+        (_config(num_key_value_heads=4), r"k_proj.weight' has shape \(32, 64\) but config.json requires \(64, 64\)"),
         (_config(use_sliding_window=True), "use_sliding_window=True is not supported"),
         (
             _tensor("lm_head.weight", torch.ones(1200, 64)),

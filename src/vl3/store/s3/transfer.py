@@ -98,8 +98,8 @@ def upload(target: S3Object, path: Path, entry: FileEntry | None = None) -> None
         if _is_there(target, entry):
             return
     raise StorageError(
-        f"{target.where}: the server does not store what is uploaded: it has {facts_of(target)}, expected {entry.size_bytes} "
-        f"bytes with sha256 {entry.sha256}. Check the server, and any proxy in between."
+        f"{target.where}: the server does not store what is uploaded: it has {facts_of(target)}, expected "
+        f"{entry.size_bytes} bytes with sha256 {entry.sha256}. Check the server, and any proxy in between."
     )
 
 
