@@ -44,6 +44,7 @@ _PLACEMENT = {
     "queue_timeout_seconds": "1800",
 }
 _REST = [
+    "data.holdout_fraction=0",  # generated samples repeat themselves; the held-out ones are given
     "data.build_workers=1",
     "loader.processes=1",
     "launch.threads_per_process=2",
