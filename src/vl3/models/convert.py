@@ -137,8 +137,8 @@ def require_weights(stored: Mapping[str, StoredTensor]) -> None:
     for name, tensor in stored.items():
         if tensor.dtype not in WEIGHT_BYTES:
             raise ConfigError(
-                f"{tensor.path}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. Quantised "
-                "weights cannot be converted without their scales. Use the checkpoint in bf16 or fp32."
+                f"{tensor.path}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. "
+                "Quantised weights cannot be converted without their scales. Use the checkpoint in bf16 or fp32."
             )
 
 

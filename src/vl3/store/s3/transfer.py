@@ -92,19 +92,14 @@ def upload(target: S3Object, path: Path, entry: FileEntry | None = None) -> None
             return
         entry = entry or FileEntry(size_bytes=path.stat().st_size, sha256=file_sha256(path))
     for _ in range(_MAX_TRANSFERS):
-        if not _is_there(target, entry):  # it may be, from a publication that was interrupted
-            _upload_parts(target, path, entry)
-    if not _is_there(target, entry):
-        raise StorageError(
-            f"{target.where}: the server does not store what is uploaded: it has {facts_of(target)}, expected "
-            f"{entry.size_bytes} bytes with sha256 {entry.sha256}. Check the server, and any proxy in between."
-        )
-
-
-def _is_there(target: S3Object, entry: FileEntry) -> bool:
-    """Whether the object is there with this size and digest, as recorded when it was uploaded."""
-    found = facts_of(target)
-    return found is not None and FileEntry(size_bytes=found.size_bytes, sha256=found.sha256 or "") == entry
+        _upload_parts(target, path, entry)
+        facts = facts_of(target)
+        if facts is not None and facts.size_bytes == entry.size_bytes and facts.sha256 == entry.sha256:
+            return
+    raise StorageError(
+        f"{target.where}: the server does not store what is uploaded: it has {facts}, expected {entry.size_bytes} "
+        f"bytes with sha256 {entry.sha256}. Check the server, and any proxy in between."
+    )
 
 
 def _upload_parts(target: S3Object, path: Path, entry: FileEntry) -> None:
