@@ -37,13 +37,14 @@ STAGES = list(get_recipe("tiny").stages)
 TRAINING = [train_task(stage) for stage in STAGES]
 KILLS = {
     "check-prerequisites": 1,
+    "import-start": 1,
     "build-data": 2,
     "validate-data": 1,
     **dict.fromkeys(TRAINING, 3),
     "evaluate": 3,
     "promote": 2,
     "report": 2,
-    "finish": 2,
+    "finish": 1,
 }
 """How often each task is hit; 25 in all."""
 VICTIMS = ("everything", "runner", "step", "any one process", "SIGTERM to the runner", "SIGINT to the runner")

@@ -105,7 +105,7 @@ def test_adapters_train_on_a_model_of_the_hub(
         done = runner.run()
         assert done.returncode == 0, done.stderr
         commit = hub.commit("vl3/small", "main")
-    (record,) = (runner.folder / "artifacts" / "steps" / "check-prerequisites").glob("*.json")
+    (record,) = (runner.folder / "artifacts" / "steps" / "import-start").glob("*.json")
     assert json.loads(record.read_text())["values"]["model"]["uri"] == f"hf://vl3/small@{commit}"
     assert json.loads((_checkpoint(runner.folder, "video") / "run.json").read_text())["stage"] == "video"
     again = runner.run()  # the hub is gone, and the model is here

@@ -16,6 +16,7 @@ from vl3.store.reference import Reference
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 TASKS = [
     "check-prerequisites",
+    "import-start",
     "build-data",
     "validate-data",
     "plan-vision-adaptation",
@@ -116,21 +117,21 @@ def test_a_second_run_makes_what_is_damaged_and_reuses_the_rest(
     assert {task: weights_digest((runner.folder / "artifacts").as_uri(), task) for task in TRAINING} == before
 
 
-def test_everything_that_is_missing_is_said_in_one_go(make_runner: Callable[..., Runner]) -> None:
+def test_both_bases_that_are_missing_are_said_in_one_go(make_runner: Callable[..., Runner]) -> None:
     runner = make_runner("model.vision_base=file:///nowhere", "model.language_base=hf://a#b", steps=2)
     done = runner.run()
     assert done.returncode == 2
     lines = done.stderr.splitlines()
-    assert lines[-1].startswith("ConfigError: check-prerequisites: 2 prerequisites are missing")
+    assert lines[-1].startswith("ConfigError: import-start: 2 bases cannot be used")
     assert "file:///nowhere" in lines[0]
     assert "'hf://a#b' does not name a model of the hub" in lines[1]
     assert "Traceback" not in done.stderr
-    assert "Traceback" in (runner.folder / "logs" / "check-prerequisites.log").read_text()
+    assert "Traceback" in (runner.folder / "logs" / "import-start.log").read_text()
     assert runner.record()["error"]["family"] == "ConfigError"
     assert runner.tasks()["finish"] == "done"
-    state, tags = workflow_run(runner)  # check-prerequisites failed before it had its own run
-    assert (state, tags["vl3.failed_task"]) == ("FAILED", "check-prerequisites")
-    assert tags["vl3.error"].startswith("ConfigError: 2 prerequisites are missing")
+    state, tags = workflow_run(runner)
+    assert (state, tags["vl3.failed_task"]) == ("FAILED", "import-start")
+    assert tags["vl3.error"].startswith("ConfigError: 2 bases cannot be used")
 
 
 def test_a_bad_line_refuses_the_data_by_name(make_runner: Callable[..., Runner], corpus: Path, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_everything_lies_on_the_servers_and_no_unfinished_work_is_left(finished:
 def test_every_step_finds_the_three_stages(finished: Runner, servers: Servers) -> None:
     assert list(finished.tasks()) == [
         "check-prerequisites",
+        "import-start",
         "build-data",
         "validate-data",
         *PLANS,

@@ -18,9 +18,7 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.pod.sources import TRAINING_ENTRIES
 from vl3.recipes.catalog import get_recipe
-from vl3.store.artifacts import publish
-from vl3.store.bases import base_folder
-from vl3.store.reference import Reference, read_reference, write_reference
+from vl3.store.reference import Reference, read_reference
 from vl3.training.job import StageJob
 from vl3.workflow.code import code_version
 
@@ -130,11 +128,8 @@ def dataset(containers: Containers, mlflow_server: str) -> Reference:
     """A small corpus, built and validated by the steps in their image."""
     sample = ("--seed", "0", "--heldout", "2", "--scale", "0.02", "--workers", "1")
     containers.output("data", "vl3", "data", "sample", "--out", f"{DATA}/corpus", *sample)
-    (containers.folder / "new").mkdir()
-    tokenizer = base_folder(get_recipe("tiny").model.language_base) / "tokenizer.json"
-    shutil.copy(tokenizer, containers.folder / "new")
-    start = publish(containers.folder / "new", (containers.folder / "bases").as_uri(), kind="start", created_by={})
-    write_reference(dataclasses.replace(start, uri=f"file://{DATA}/bases"), containers.folder / "start")
+    result = containers.run("data", *step_command("import-start", workflow(), inputs=(), outputs=("start",)))
+    assert result.returncode == 0, result.stderr[-4000:]
     for name, made, taken in (
         ("build-data", ("dataset",), "start"),
         ("validate-data", ("dataset", "validation"), "built"),
@@ -163,7 +158,7 @@ def trained(containers: Containers, dataset: Reference, plan: Reference, config:
         stage="vision_adaptation",
         dataset=dataset.to_dict(),
         plan=plan.to_dict(),
-        initial_model=None,
+        initial_model=read_reference(containers.folder / "start").to_dict(),
         work_uri=f"file://{DATA}/work",
         output_uri=f"file://{DATA}/model",
         created_by={"step": "train-vision-adaptation"},
@@ -192,9 +187,9 @@ def test_launcher_imports_the_light_steps_and_offers_the_commands(containers: Co
     assert requirements == (ROOT / "images/trainer/requirements.txt").read_text(encoding="utf-8")
 
 
-def test_launcher_downloads_a_base_from_a_hub(containers: Containers) -> None:
+def test_data_downloads_a_base_from_a_hub(containers: Containers) -> None:
     shutil.copy(ROOT / "tests/support/hub_server.py", containers.folder)
-    printed = containers.output("launcher", "python", "-c", DOWNLOAD, environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    printed = containers.output("data", "python", "-c", DOWNLOAD, environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     assert printed == "{'config.json': 2, 'model.safetensors': 3000000}\n"
 
 
@@ -202,7 +197,7 @@ def test_launcher_runs_the_prerequisites_and_names_all_that_is_missing(
     containers: Containers, mlflow_server: str
 ) -> None:
     changes = workflow(overrides=["launch.backend=trainjob"], data_uri=f"file://{DATA}/nothing")
-    result = containers.run("launcher", *step_command("check-prerequisites", changes, inputs=(), outputs=("start",)))
+    result = containers.run("launcher", *step_command("check-prerequisites", changes, inputs=(), outputs=()))
     assert result.returncode != 0
     assert "/data/nothing: the data folder does not exist" in result.stderr
     assert "Set ARTIFACTS=s3://bucket/prefix" in result.stderr

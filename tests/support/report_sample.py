@@ -68,7 +68,7 @@ def _number(stage: str) -> int:
 
 
 def _chain() -> list[dict[str, Any]]:
-    seconds = {"check-prerequisites": 1.2, "build-data": 27.3, "validate-data": 4.5}
+    seconds = {"check-prerequisites": 1.2, "import-start": 4.1, "build-data": 27.3, "validate-data": 4.5}
     seconds |= {f"train-{stage}": 52.0 + 11.3 * _number(stage) for stage in STAGES}
     seconds |= {"evaluate": 62.4, "promote": 3.1, "report": 2.2}
     steps, begin = [], START + 2.5

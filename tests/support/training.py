@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support.shared import session_folder
+from tests.support.start import publish_start
 from tests.support.weed_server import BUCKET, find_weed, join_server
 from vl3.config.codec import digest, to_dict
 from vl3.config.overrides import apply_overrides
@@ -117,6 +118,7 @@ class StageInputs:
     dataset: Reference
     vision: Path
     language: Path
+    start: Reference
 
     def plan(self, folder: Path, config: RunConfig) -> Reference:
         """The plan of the first stage, published below a folder under a name of its own."""
@@ -150,7 +152,7 @@ class StageInputs:
             stage_order=list(config.stages),
             stage="vision_adaptation",
             dataset=self.dataset.to_dict(),
-            initial_model=initial_model.to_dict() if initial_model else None,
+            initial_model=(initial_model or self.start).to_dict(),
             work_uri=(folder / "work").as_uri(),
             output_uri=(folder / "model").as_uri(),
             created_by={"step": "train-vision-adaptation"},
@@ -181,7 +183,8 @@ def make_stage_inputs(root: Path) -> StageInputs:
     settings = get_recipe("tiny").data
     build_dataset(root / "data", root / "built", config=settings, tokenizer=tokenizer, prune=keep_mask, workers=1)
     dataset = publish(root / "built", (root / "dataset").as_uri(), kind="dataset", created_by={})
-    return StageInputs(dataset=dataset, vision=root / "vision", language=root / "language")
+    start = publish_start((root / "import").as_uri(), root / "vision", root / "language", root / "making")
+    return StageInputs(dataset=dataset, vision=root / "vision", language=root / "language", start=start)
 
 
 def _save_bases(root: Path, *, vocab_size: int) -> None:

@@ -30,13 +30,13 @@ def with_addresses(given: WorkflowParameters) -> WorkflowParameters:
         check_tracking_uri(given.tracking_uri)
     return replace(
         given,
-        data_uri=_checked_data(_as_uri(given.data_uri, "DATA")) if given.data_uri else file_uri(SAMPLE),
-        artifacts_uri=_as_uri(given.artifacts_uri, "ARTIFACTS") if given.artifacts_uri else "",
-        model_uri=_model_uri(given.model_uri),
+        data_uri=_checked_data(as_folder_uri(given.data_uri, "DATA")) if given.data_uri else file_uri(SAMPLE),
+        artifacts_uri=as_folder_uri(given.artifacts_uri, "ARTIFACTS") if given.artifacts_uri else "",
+        model_uri=model_uri(given.model_uri),
     )
 
 
-def _model_uri(given: str) -> str:
+def model_uri(given: str) -> str:
     """A model as a URI: a path becomes a file:// URI.
 
     Raises:
@@ -53,7 +53,7 @@ def _model_uri(given: str) -> str:
     return file_uri(folder)
 
 
-def _as_uri(text: str, name: str) -> str:
+def as_folder_uri(text: str, name: str) -> str:
     """A file:// or s3:// URI, or a path as one. Nothing is special in a path, not even `#` or `%20`."""
     try:
         if "://" not in text:

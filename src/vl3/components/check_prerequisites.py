@@ -8,13 +8,12 @@ from vl3.components import images
 @dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)
 def check_prerequisites(
     workflow: dict,
-    start: dsl.Output[dsl.Artifact],
 ) -> None:
-    """Report everything that is missing; open the tracking run; record the digests of the bases of stage 1."""
+    """Report everything that is missing, and open the tracking run."""
     from vl3.workflow.entry import run_step
 
     run_step(
         "check_prerequisites",
         workflow=workflow,
-        outputs={"start": start.path},
+        outputs={},
     )

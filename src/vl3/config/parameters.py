@@ -46,7 +46,7 @@ class WorkflowParameters:
         default="",
         metadata={
             "option": "--from",
-            "help": "Model to start from or to evaluate: folder, s3://, hf://owner/name or models:/name@alias.",
+            "help": "Model to start from or to evaluate: folder, s3://, hf://owner/name, models:/name@alias or run://RUN.",
         },
     )
     """Whole model that the first stage starts from, or that is evaluated; empty starts from the recipe's bases."""

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from vl3.errors import ConfigError
 
-MODEL_FORMS = "a folder, s3://bucket/key, hf://owner/name@revision or models:/name@alias"
+MODEL_FORMS = "a folder, s3://bucket/key, hf://owner/name@revision, models:/name@alias or run://RUN"
 """How a model is named, for messages."""
 
 NO_STAGE = "none"
 """Stages of a run that trains nothing."""
 
-_SCHEMES = ("file", "s3", "hf", "models")
+_SCHEMES = ("file", "s3", "hf", "models", "run")
 _FORMS = {"file": re.compile("file:///"), "s3": re.compile("s3://[a-z0-9][a-z0-9.-]+(/|$)")}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HUB = re.compile(r"hf://([\w.-]+/)?[\w.-]+(@[\w./-]+)?")
+_RUN = re.compile(r"run://([A-Za-z0-9][\w.-]*)(?:/([a-z][a-z0-9_]*))?")
 _REGISTERED = re.compile(r"models:/([^/@:]+)(?:@([\w.-]+)|/([0-9]+))")
 
 
@@ -94,6 +95,8 @@ def check_model_uri(uri: str) -> None:
         split_registered(uri)
     if scheme[1] == "hf":
         split_hub(uri)
+    if scheme[1] == "run":
+        split_run(uri)
 
 
 def split_hub(uri: str) -> tuple[str, str]:
@@ -121,3 +124,17 @@ def split_registered(uri: str) -> tuple[str, str]:
             "models:/vl3-tiny@champion) or models:/name/3."
         )
     return found[1], found[2] or found[3]
+
+
+def split_run(uri: str) -> tuple[str, str]:
+    """(run, stage) of run://RUN/stage; the stage is empty if there is none.
+
+    Raises:
+        ConfigError: the URI has another form.
+    """
+    found = _RUN.fullmatch(uri)
+    if found is None:
+        raise ConfigError(
+            f"{uri!r} does not name a run. Write it as run://RUN, or with one of its stages as run://RUN/multitask."
+        )
+    return found[1], found[2] or ""

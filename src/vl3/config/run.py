@@ -35,9 +35,12 @@ class ModelConfig:
     """Where stage 1 starts from. Sizes are read from the bases themselves."""
 
     vision_base: str
-    """URI of a SigLIP vision model folder (package://, file://, s3:// or hf://)."""
+    """URI of a SigLIP vision model folder or a VideoLLaMA3, whose encoder is taken (package://, file://, s3://,
+    hf://), or run://RUN or models:/name@alias: the encoder that its first stage has tuned."""
     language_base: str
     """URI of a Qwen2 folder with its tokenizer (package://, file://, s3:// or hf://)."""
+    vision_width: Annotated[int, Range(at_least=1, at_most=1_000_000)] | None = None
+    """Width that the encoder must have; None takes any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

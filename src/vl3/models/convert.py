@@ -114,12 +114,11 @@ class _Checkpoint:
         config = read_config(data, layout, Vocabulary(folder).ensure(IMAGE_TOKEN), where)
         shapes = expected_shapes(config)
         names = {name: stored_name(name, layout) for name in shapes}
-        found = {name: tensor.shape for name, tensor in stored.items()}
         dropped = [HEAD] if config.text.tie_word_embeddings else []
-        check_tensors(folder, found, {names[name]: shape for name, shape in shapes.items()}, dropped)
-        _check_dtypes(folder, stored)
+        check_tensors(folder, stored, {names[name]: shape for name, shape in shapes.items()}, dropped)
+        require_weights(stored)
         if dropped and HEAD in stored:
-            _require_equal(folder, stored, HEAD, names[EMBEDDING])
+            require_equal(folder, stored, HEAD, names[EMBEDDING])
         return cls(
             data=data, config=config, layout=layout, tensors={name: stored[other] for name, other in names.items()}
         )
@@ -133,16 +132,17 @@ class _Checkpoint:
         return max(sizes, key=lambda dtype: sizes[dtype])
 
 
-def _check_dtypes(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
+def require_weights(stored: Mapping[str, StoredTensor]) -> None:
+    """Raise ConfigError unless every tensor has a type that weights may have."""
     for name, tensor in stored.items():
         if tensor.dtype not in WEIGHT_BYTES:
             raise ConfigError(
-                f"{folder}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. Quantised "
-                "weights cannot be converted without their scales. Use the checkpoint in bf16 or fp32."
+                f"{tensor.path}: tensor {name!r} has type {tensor.dtype}, not one of {', '.join(WEIGHT_BYTES)}. "
+                "Quantised weights cannot be converted without their scales. Use the checkpoint in bf16 or fp32."
             )
 
 
-def _require_equal(folder: Path, stored: Mapping[str, StoredTensor], head: str, embedding: str) -> None:
+def require_equal(folder: Path, stored: Mapping[str, StoredTensor], head: str, embedding: str) -> None:
     """Raise ConfigError unless a tied model's head equals its embedding byte for byte."""
     pairs = zip(_chunks(stored[head]), _chunks(stored[embedding]), strict=False)
     same = stored[head].size_bytes == stored[embedding].size_bytes and all(ours == theirs for ours, theirs in pairs)

@@ -71,7 +71,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
 
 def check_tensors(
     folder: Path,
-    found: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, StoredTensor],
     expected: Mapping[str, tuple[int, ...]],
     dropped: Iterable[str] = (),
 ) -> None:
@@ -85,10 +85,10 @@ def check_tensors(
             "of the same checkpoint."
         )
     for name, shape in expected.items():
-        if found[name] != tuple(shape):
+        if found[name].shape != tuple(shape):
             raise ConfigError(
-                f"{folder}: tensor {name!r} has shape {found[name]} but config.json requires {tuple(shape)}. Use "
-                "config.json and weights of the same checkpoint."
+                f"{found[name].path}: tensor {name!r} has shape {found[name].shape} but config.json requires "
+                f"{tuple(shape)}. Use config.json and weights of the same checkpoint."
             )
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from vl3.errors import ConfigError, StorageError
 from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
-from vl3.models.stored import CONFIG_FILE, SINGLE_FILE, read_json
-from vl3.models.tensors import TensorFolder
+from vl3.models.stored import CONFIG_FILE, SINGLE_FILE
+from vl3.models.unread import official_name, unread_model
 from vl3.system.files import atomic_write_json, storage_errors
 
 TOKENIZER_FILES = (
@@ -27,19 +27,6 @@ TOKENIZER_FILES = (
     "generation_config.json",
 )
 """Files that are copied with the weights if they exist; only the first one is required."""
-_PREFIXES = (
-    ("vision_encoder.", "model.vision_encoder."),
-    ("mm_projector.", "model.mm_projector."),
-    ("language_model.", "model."),
-)
-
-
-def official_name(name: str) -> str:
-    """A parameter's name in the official checkpoint: `language_model.norm.weight` -> `model.norm.weight`."""
-    for ours, official in _PREFIXES:
-        if name.startswith(ours):
-            return official + name.removeprefix(ours)
-    return name
 
 
 def save_model(model: VideoLlama3, tokenizer_folder: Path, folder: Path) -> None:
@@ -86,42 +73,16 @@ def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
         ) from error
 
 
-def load_model(folder: Path, *, dtype: torch.dtype | None = None) -> VideoLlama3:
-    """Read a model folder in the official layout, on CPU.
+def load_model(folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VideoLlama3:
+    """Read a model folder in the official layout.
 
     Args:
         folder: folder with config.json and safetensors files.
         dtype: type of the parameters; None keeps the stored type.
+        device: where the parameters are to be.
 
     Raises:
         ConfigError: a file is missing or damaged, or a tensor is missing, unknown or has the wrong shape.
+        StorageError: a file cannot be read.
     """
-    where = folder / CONFIG_FILE
-    model = VideoLlama3.empty(VideoLlama3Config.from_dict(read_json(where), str(where)))
-    source = TensorFolder(folder)
-    stored = {name: official_name(name) for name, _ in model.named_parameters()}
-    source.check({stored[name]: tuple(p.shape) for name, p in model.named_parameters()}, repeated_head(model, source))
-    return fill(model, {name: source.read(official, dtype) for name, official in stored.items()})
-
-
-def fill(model: VideoLlama3, tensors: dict[str, Tensor]) -> VideoLlama3:
-    """Give an empty model its parameters, by our parameter names, without copying them."""
-    model.load_state_dict(tensors, assign=True)
-    return model.eval()
-
-
-def repeated_head(model: VideoLlama3, source: TensorFolder) -> list[str]:
-    """The head's name if a tied model's folder stores the embedding a second time as the head, as some exporters do.
-
-    Raises:
-        ConfigError: the head differs from the embedding, so tying them would discard trained weights.
-    """
-    if model.lm_head is not None or "lm_head.weight" not in source.names:
-        return []
-    embedding = official_name("language_model.embed_tokens.weight")
-    if embedding in source.names and not torch.equal(source.read("lm_head.weight"), source.read(embedding)):
-        raise ConfigError(
-            f"{source.folder}: tie_word_embeddings is true but tensor 'lm_head.weight' differs from {embedding!r}. The "
-            "trained head would be lost. Set tie_word_embeddings to false in config.json."
-        )
-    return ["lm_head.weight"]
+    return unread_model(folder).load(dtype, device)

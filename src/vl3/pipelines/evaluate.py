@@ -8,6 +8,7 @@ from vl3.components.build_data import build_data
 from vl3.components.check_prerequisites import check_prerequisites
 from vl3.components.evaluate import evaluate
 from vl3.components.finish import finish
+from vl3.components.import_start import import_start
 from vl3.components.report_evaluation import report_evaluation
 from vl3.components.validate_data import validate_data
 from vl3.config.step_pods import StepPodsConfig
@@ -26,7 +27,10 @@ def make_pipeline(pods: StepPodsConfig) -> Any:
         """
         last = named(finish(workflow=workflow), "finish", pods)
         with dsl.ExitHandler(last, name="workflow"):
-            start = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods).outputs["start"]
+            checked = named(check_prerequisites(workflow=workflow), "check-prerequisites", pods)
+            imported = named(import_start(workflow=workflow), "import-start", pods)
+            imported.after(checked)  # nothing is downloaded for a run that cannot end
+            start = imported.outputs["start"]
             built = named(build_data(workflow=workflow, start=start), "build-data", pods).outputs["dataset"]
             data = named(validate_data(workflow=workflow, built=built), "validate-data", pods).outputs
             scores = evaluate(workflow=workflow, start=start, dataset=data["dataset"], checkpoint=start)

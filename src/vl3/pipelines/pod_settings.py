@@ -15,6 +15,8 @@ SETTINGS = "vl3-settings"
 """ConfigMap of the namespace with the settings of every pod."""
 CREDENTIALS = "vl3-s3"
 """Secret of the namespace with the keys of the object store."""
+HUB = "vl3-hub"
+"""Secret of the namespace with the hub's address and a token for it; may be missing."""
 AUTHORITY = "vl3-ca"
 """ConfigMap with the certificate of a private authority, to which AWS_CA_BUNDLE points; may be missing."""
 USER_ID = 65532
@@ -25,6 +27,7 @@ _SETTING_KEYS: tuple[str, ...] = ("HOME",)
 _OPTIONAL_SETTING_KEYS: tuple[str, ...] = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 _CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OPTIONAL_CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_SESSION_TOKEN",)
+_HUB_KEYS: tuple[str, ...] = ("HF_TOKEN", "HF_ENDPOINT")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +40,8 @@ class PodSettings:
     """Time that a pod may run, image pull included; None if the task enforces its own limits."""
     max_retries: int = 2
     """Retries after a failed pod; which failures count is the server's setting (docs/submission.md, "Retries")."""
+    uses_hub: bool = False
+    """Whether it gets the settings of the hub of models: no other task asks the hub."""
 
 
 _LAST_RESORT_SECONDS = 7 * 24 * 3600
@@ -52,6 +57,7 @@ _LIGHT = PodSettings(role="launcher", timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.
     "check-prerequisites": PodSettings(role="launcher", timeout_seconds=3600, max_retries=0),
+    "import-start": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS, uses_hub=True),
     "build-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "validate-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "evaluate": PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS),
@@ -98,6 +104,8 @@ def apply_pod_settings(task: Any, name: str, pods: StepPodsConfig) -> Any:
         kubernetes.set_timeout(task, settings.timeout_seconds)
     _mount(task, size)
     _pass_environment(task)
+    if settings.uses_hub:
+        kubernetes.use_secret_as_env(task, HUB, {key: key for key in _HUB_KEYS}, optional=True)
     _label(task, name, settings.role)
     return task
 

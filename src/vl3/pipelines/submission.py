@@ -86,10 +86,10 @@ def _require_backend(workflow: Workflow, overrides: Iterable[str]) -> None:
 
 def _require_shared_model(uri: str) -> None:
     """Refuse a model that only this machine has."""
-    if uri and not uri.startswith(("s3://", "hf://", "models:/")):
+    if uri and not uri.startswith(("s3://", "hf://", "models:/", "run://")):
         raise ConfigError(
             f"--from {uri} does not work on a cluster: the workflow's pods run on other machines and share no folder. "
-            "Use s3://bucket/key, hf://owner/name@revision or models:/name@alias."
+            "Use s3://bucket/key, hf://owner/name@revision, models:/name@alias or run://RUN."
         )
 
 

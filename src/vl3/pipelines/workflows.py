@@ -80,6 +80,7 @@ def plan_task(stage: str) -> str:
     return f"plan-{stage}".replace("_", "-")
 
 
+_BEFORE = ("check-prerequisites", "import-start")
 _BUILD_TASK = "build-data"
 _STAGE_MARGIN_SECONDS = 120.0
 """So that a stage's own limit, whose message says more, takes effect before that of its task."""
@@ -87,7 +88,10 @@ _STAGE_MARGIN_SECONDS = 120.0
 
 def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str, TaskLimit]:
     other = _task_limit(config)
-    before, after = ("check-prerequisites", "build-data", "validate-data"), ("evaluate", "promote", "report", "finish")
+    before, after = (
+        ("check-prerequisites", "import-start", "build-data", "validate-data"),
+        ("evaluate", "promote", "report", "finish"),
+    )
     chosen = choose_stages(list(config.stages), parameters.stages)
     plans = [plan_task(name) for name in chosen]
     stages = {train_task(name): _stage_limit(config, name) for name in chosen}
@@ -96,7 +100,15 @@ def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str
 
 
 def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
-    tasks = ("check-prerequisites", "build-data", "validate-data", "evaluate", "report-evaluation", "finish")
+    tasks = (
+        "check-prerequisites",
+        "import-start",
+        "build-data",
+        "validate-data",
+        "evaluate",
+        "report-evaluation",
+        "finish",
+    )
     return dict.fromkeys(tasks, _task_limit(config)) | {_BUILD_TASK: _build_limit(config)}
 
 

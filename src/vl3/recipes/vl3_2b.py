@@ -37,7 +37,9 @@ def vl3_2b() -> RunConfig:
         name="vl3_2b",
         seed=42,
         model=ModelConfig(
-            vision_base="hf://google/siglip-so400m-patch14-384", language_base="hf://Qwen/Qwen2.5-1.5B-Instruct"
+            vision_base="hf://google/siglip-so400m-patch14-384",
+            language_base="hf://Qwen/Qwen2.5-1.5B-Instruct",
+            vision_width=1152,
         ),
         data=_data(),
         stages=_stages(),

@@ -17,8 +17,6 @@ from vl3.store.uris import check_key, join_uri
 
 INITIAL = "initial"
 """Name of the input with a checkpoint's initial weights: the previous checkpoint, or the start artifact."""
-BASES_FILE = "bases.json"
-"""File of the start artifact: the digest of each base. The language base's tokenizer.json is beside it."""
 MODEL = "model"
 """Kind of the start artifact of a run that starts from a whole model, or evaluates it: the model, imported."""
 PLAN = "plan"
@@ -79,6 +77,15 @@ def plan_of(checkpoint: Reference, artifacts_uri: str) -> Reference | None:
     """
     origin = read_manifest(checkpoint).made_from.get(PLAN)
     return _found(origin, checkpoint, artifacts_uri) if origin else None
+
+
+def root_of(reference: Reference) -> str:
+    """The root of the artifacts of the run that published an output of a step, by its place below it.
+
+    `s3://bucket/run/steps/train-video/KEY/checkpoint` gives `s3://bucket/run`; what is elsewhere gives itself.
+    """
+    root, found, _ = reference.uri.rpartition("/steps/")
+    return root if found else reference.uri
 
 
 def _found(origin: Origin, child: Reference, artifacts_uri: str) -> Reference:

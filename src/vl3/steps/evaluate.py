@@ -1,6 +1,7 @@
 """Step: held-out accuracy of every task, before training and after each stage."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from vl3.config.codec import to_dict
@@ -10,6 +11,7 @@ from vl3.steps.chain import MODEL, trained_stages
 from vl3.steps.datasets import fetch_heldout
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
+from vl3.store.bases import LANGUAGE, VISION, fetch_base
 from vl3.store.reference import Reference
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import dataset_name
@@ -37,7 +39,13 @@ def run(work: Work) -> StepOutcome:
         step_run.log_params(to_dict(config.evaluation))
         dataset = inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
-        evaluate_models(models, fetch_heldout(dataset, heldout), config, out_folder=folder, progress=work.progress)
+        evaluate_models(
+            models,
+            fetch_heldout(dataset, heldout),
+            _with_imported_bases(work.request),
+            out_folder=folder,
+            progress=work.progress,
+        )
         result = read_evaluation(folder)
         step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in result["models"]])
         reference = work.publish(folder, "evaluation", kind="evaluation")
@@ -60,6 +68,15 @@ def _models(request: Request) -> list[tuple[str, Reference | None]]:
         return [(GIVEN, given)]
     chain = trained_stages(checkpoint, request.artifacts_uri)
     return [("before", given), *((stage.name, stage.checkpoint) for stage in chain)]
+
+
+def _with_imported_bases(request: Request) -> RunConfig:
+    """The configuration with the bases where the run has them: the model before training is made of them."""
+    start, config = request.inputs["start"], request.config
+    if start.kind == MODEL:
+        return config
+    bases = {name: fetch_base(start, name).as_uri() for name in (VISION, LANGUAGE)}
+    return replace(config, model=replace(config.model, **bases))
 
 
 def _number(config: RunConfig, name: str) -> int:

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.steps.chain import BASES_FILE, INITIAL, MODEL, PLAN, SOURCE, TrainedStage
+from vl3.steps.chain import INITIAL, MODEL, PLAN, SOURCE, TrainedStage
 from vl3.steps.request import Request
 from vl3.store.artifacts import fetch, read_manifest
+from vl3.store.bases import BASES_FILE
 from vl3.store.manifest import Origin
 from vl3.store.reference import Reference
 from vl3.workflow.record import record_of
@@ -86,6 +87,7 @@ def _start(request: Request) -> list[dict[str, Any]]:
     return [
         {"kind": "base", "name": name.replace("_", " "), "sha256": digests[name], "uri": uri, "facts": {}}
         for name, uri in to_dict(request.config.model).items()
+        if name in digests
     ]
 
 

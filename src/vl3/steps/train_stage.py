@@ -23,6 +23,7 @@ from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
 from vl3.system.folders import scratch_folder
+from vl3.tracking.trained import CHECKPOINT_TAG
 from vl3.training.events import EVENTS_NAME, PROFILE_FOLDER, STAGE_FILE, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
@@ -67,7 +68,7 @@ def run(work: Work) -> StepOutcome:
             of_workflow=stage == list(request.config.stages)[-1],
             **candidate(request, stage, checkpoint, request.inputs["dataset"], steps=plan.steps),
         )
-        step_run.set_tags({"vl3.checkpoint_uri": checkpoint.uri} | cost.tags())
+        step_run.set_tags({CHECKPOINT_TAG: checkpoint.uri} | cost.tags())
         step_run.log_metrics([(0, cost.metrics())])
     training = training or _publish_log(work, events, plan, cost)
     work.clear()
@@ -251,14 +252,13 @@ def _launch_job(work: Work) -> LaunchJob:
 def _stage_job(work: Work) -> StageJob:
     """The job as pods get it: independent of this machine, so that a new launcher creates the same one."""
     request = work.request
-    initial = request.inputs[INITIAL]
     return StageJob(
         config=to_dict(request.config),
         stage_order=list(request.config.stages),
         stage=request.part,
         dataset=request.inputs["dataset"].to_dict(),
         plan=request.inputs["plan"].to_dict(),
-        initial_model=None if initial.kind == "start" else initial.to_dict(),
+        initial_model=request.inputs[INITIAL].to_dict(),
         work_uri=work.work_uri,
         output_uri=work.output_uri("checkpoint"),
         created_by=work.created_by,

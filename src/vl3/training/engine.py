@@ -28,6 +28,7 @@ from vl3.models.placing import copy_to
 from vl3.system.imports import lean_imports
 from vl3.training.no_compiler import AdamW, leave_compiler_out
 from vl3.training.one_fetch import OneFetch, fetch_once
+from vl3.training.optimizer_groups import num_values
 
 if TYPE_CHECKING:
     from vl3.models.model import VideoLlama3
@@ -100,7 +101,7 @@ class TrainingEngine:
         settings = deepspeed_settings(
             config,
             rows_per_rank=rows_per_rank,
-            num_trainable=sum(p.numel() for g in groups for p in g["params"]),
+            num_trainable=sum(num_values(group["params"]) for group in groups),
             is_overlapped=self.device.type == "cuda",
         )
         self._clips_itself = settings["gradient_clipping"] == 0.0

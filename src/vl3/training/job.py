@@ -28,8 +28,8 @@ class StageJob:
     """Reference to the dataset."""
     plan: dict[str, Any]
     """Reference to the stage's plan."""
-    initial_model: dict[str, Any] | None
-    """Reference to the previous stage's checkpoint; None assembles the model from the bases."""
+    initial_model: dict[str, Any]
+    """Reference to the previous stage's checkpoint, to an imported model, or to the start artifact of two bases."""
     work_uri: str
     """Where resumable checkpoints of this stage are stored, as `<work_uri>/step-000050`."""
     output_uri: str

@@ -1,7 +1,9 @@
 """Optimizer groups of the trainable parameters: {vision, projector, language} x {decay, no decay}."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from vl3.config.stages import LearningRates
@@ -47,7 +49,7 @@ def parameter_groups(
         named = sorted((pair for pair in parts[part] if pair[1].requires_grad), key=lambda pair: pair[0])
         chosen: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": []}
         for _, parameter in named:
-            chosen["decay" if weight_decay and parameter.ndim >= 2 else "no_decay"].append(parameter)
+            chosen["decay" if weight_decay and len(_shape(parameter)) >= 2 else "no_decay"].append(parameter)
         for kind, parameters in chosen.items():
             if parameters:
                 rate = getattr(rates, part)
@@ -56,3 +58,13 @@ def parameter_groups(
     if not groups:
         raise ConfigError("no parameter of the model is trainable in this stage. Give one part a learning rate.")
     return groups
+
+
+def num_values(parameters: Iterable[nn.Parameter]) -> int:
+    """Number of values of whole parameters, also of those that ZeRO-3 has divided among the ranks."""
+    return sum(_shape(parameter).numel() for parameter in parameters)
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """Its shape; DeepSpeed leaves a parameter that it has divided with no values and its shape beside it."""
+    return getattr(parameter, "ds_shape", parameter.shape)

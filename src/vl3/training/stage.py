@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
 from vl3.config.codec import digest
 from vl3.config.run import RunConfig
 from vl3.config.stages import LIMITS, StageConfig
@@ -24,7 +22,6 @@ from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.models.stored import RUN_FILE
 from vl3.store.artifacts import fetch, file_entry, files_uri, publish
-from vl3.store.bases import base_folder
 from vl3.store.reference import Reference
 from vl3.store.uris import scheme_of
 from vl3.system.files import atomic_write_json
@@ -43,7 +40,7 @@ from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed
 from vl3.training.meter import Meter
 from vl3.training.mfu import FlopCounter, peak_of_stage
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
-from vl3.training.optimizer_state import WEIGHTS, write_state, write_weights
+from vl3.training.optimizer_state import WEIGHTS, write_state
 from vl3.training.part_table import PartRow, require_rates, require_stage_table, table_event, table_text
 from vl3.training.skipped import SkipLimit, SkippedUpdates
 from vl3.training.straggler import PassTimer, StragglerWatch
@@ -52,8 +49,9 @@ with lean_imports():
     from vl3.data.sample.difffp import keep_mask
     from vl3.models.lora import add_adapters, merge_adapters
     from vl3.models.model import VideoLlama3
-    from vl3.models.start import assemble
-    from vl3.models.weights import load_model, save_model
+    from vl3.models.unread import UnreadModel
+    from vl3.models.weights import save_model
+    from vl3.training.loading import load, open_first_model, part_sizes, write_pieces
 
 log = logging.getLogger("vl3.training")
 
@@ -137,13 +135,13 @@ class StageRun:
         found = self._find_checkpoint()
         self.start = found.trainer.step if found else 0
         self.code = code_history(job, found.trainer if found else None)
-        self.tokenizer_folder, model = _first_model(job, config)
-        self.plan = _open_plan(job, config, model, rank.world_size)
-        self.loader = self._open_loader(model.config.vision.patch_size, found)
+        self.tokenizer_folder, unread = open_first_model(job, config)
+        self.plan = _open_plan(job, config, unread, rank.world_size)
+        self.loader = self._open_loader(unread.config.vision.patch_size, found)
         self.named: NamedParameters = []
         self.part_rows: list[PartRow] = []
-        count_flops, peak = FlopCounter(model.config, self.settings), peak_of_stage(config, stage)
-        self.engine = self._shard(model, found)
+        count_flops, peak = FlopCounter(unread.config, self.settings), peak_of_stage(config, stage)
+        self.engine = self._shard(load(unread, config, training_device()), found)
         checkpoints.drop_copies()
         self.meter = Meter(
             self.engine.device,
@@ -305,7 +303,7 @@ class StageRun:
         freeze_parts(parts, rates, adapters_only=self.settings.lora is not None)
         self.named = trainable_parameters(parts)
         if found:
-            write_weights(self.named, found.tensors[WEIGHTS])
+            write_pieces(self.named, found.tensors[WEIGHTS])
         groups = parameter_groups(parts, rates, weight_decay=self.config.optimizer.weight_decay)
         self.part_rows = require_stage_table(
             parts, groups, rates, adapters_only=self.settings.lora is not None, stage=self.stage
@@ -338,7 +336,7 @@ def stage_fingerprint(job: StageJob) -> str:
             "precision": config["engine"]["precision"],
             "dataset": job.dataset["sha256"],
             "plan": job.plan["sha256"],
-            "initial_model": job.initial_model["sha256"] if job.initial_model else config["model"],
+            "initial_model": job.initial_model["sha256"],
         }
     )
 
@@ -352,16 +350,7 @@ def _checkpoints(job: StageJob, config: RunConfig) -> Checkpoints:
     )
 
 
-def _first_model(job: StageJob, config: RunConfig) -> tuple[Path, VideoLlama3]:
-    """The folder with the tokenizer, and the model that the stage starts from, in fp32."""
-    if job.initial_model is not None:
-        folder = fetch(Reference.from_dict(job.initial_model))
-        return folder, load_model(folder, dtype=torch.float32)
-    language = base_folder(config.model.language_base)
-    return language, assemble(base_folder(config.model.vision_base), language, seed=config.seed)
-
-
-def _open_plan(job: StageJob, config: RunConfig, model: VideoLlama3, world_size: int) -> StagePlan:
+def _open_plan(job: StageJob, config: RunConfig, model: UnreadModel, world_size: int) -> StagePlan:
     """The stage's plan. Its arrays are checked block by block as they are read, not by every rank at every start."""
     plan = StagePlan(
         fetch(Reference.from_dict(job.plan), verified=(PLAN_NAME,)),
@@ -373,14 +362,14 @@ def _open_plan(job: StageJob, config: RunConfig, model: VideoLlama3, world_size:
     return plan
 
 
-def _cost_model(model: VideoLlama3, stage: StageConfig) -> CostModel:
+def _cost_model(model: UnreadModel, stage: StageConfig) -> CostModel:
     """The cost of a row in this model and stage, used to balance the ranks."""
-    parts, text, vision = model.parts(), model.config.text, model.config.vision
+    sizes, text, vision = part_sizes(model), model.config.text, model.config.vision
     return CostModel(
-        decoder_parameters=sum(parameter.numel() for _, parameter in parts["language"]),
+        decoder_parameters=sizes["language"],
         decoder_layers=text.num_hidden_layers,
         decoder_width=text.hidden_size,
-        encoder_parameters=sum(parameter.numel() for _, parameter in parts["vision"]),
+        encoder_parameters=sizes["vision"],
         encoder_layers=vision.num_hidden_layers,
         encoder_width=vision.hidden_size,
         decoder_passes=6 if stage.learning_rates.language is not None and stage.lora is None else 4,

@@ -332,7 +332,7 @@ def test_logs_of_a_pod_that_is_gone_come_from_the_server(vl3, pipelines_server, 
     code, _, err = vl3("logs", "night-7", "train")
     assert code == 2
     assert err.startswith(
-        "ConfigError: run night-7 has no task 'train'. Its tasks: check-prerequisites, build-data, validate-data,"
+        "ConfigError: run night-7 has no task 'train'. Its tasks: check-prerequisites, import-start, build-data,"
     )
 
 

@@ -11,7 +11,7 @@ from vl3.cli import main
 from vl3.config.parameters import WorkflowParameters
 from vl3.pipelines import explain
 from vl3.pipelines.local.record import RunRecord
-from vl3.steps import build_data, check_prerequisites
+from vl3.steps import build_data, import_start
 from vl3.workflow.step import Step, StepOutcome, StepWork, execute, make_request
 
 Vl3 = Callable[..., tuple[int, list[str], str]]
@@ -74,7 +74,7 @@ def finish(parameters: WorkflowParameters) -> None:
         )
         return execute(stand_in, make_request(parameters, task=task, part="", inputs=inputs), lambda *_: None)[0]
 
-    start = do(check_prerequisites.STEP, "check-prerequisites", {}, "start")
+    start = do(import_start.STEP, "import-start", {}, "start")
     do(build_data.STEP, "build-data", {"start": start.outputs["start"]}, "dataset")
 
 
@@ -89,9 +89,10 @@ def test_a_run_of_this_machine_is_explained_by_its_folder_or_its_name(
     code, out, _ = vl3(str(tmp_path / "runs" / "one"))
     assert code == 0
     assert out[0] == "check-prerequisites      would run: it does so in every run"
-    assert out[1] == "build-data               would run: waits for the output of check-prerequisites"
-    assert out[2] == "validate-data            would run: waits for the output of build-data"
-    assert out[3:5] == WAITING
+    assert out[1] == "import-start             would run: nothing like it is finished"
+    assert out[2] == "build-data               would run: waits for the output of import-start"
+    assert out[3] == "validate-data            would run: waits for the output of build-data"
+    assert out[4:6] == WAITING
     assert out[-1] == "finish                   would run: it does so in every run"
     monkeypatch.chdir(tmp_path)
     assert vl3("one")[1] == out
@@ -155,7 +156,7 @@ def test_a_task_or_a_run_that_is_not_there_is_said(vl3: Vl3, parameters: Workflo
     write_run(tmp_path / "one", parameters)
     code, _, said = vl3(str(tmp_path / "one"), "train-everything")
     assert code == 2
-    assert "has no task 'train-everything'. Its tasks: check-prerequisites, build-data, validate-data, plan-vis" in said
+    assert "has no task 'train-everything'. Its tasks: check-prerequisites, import-start, build-data, valid" in said
     code, _, said = vl3("nowhere")
     assert code == 2
     assert "run 'nowhere' is not known to" in said

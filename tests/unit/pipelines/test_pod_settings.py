@@ -71,6 +71,7 @@ def test_settings_and_secrets_come_by_name(pods: dict[str, dict[str, Any]], name
         (kind, entry["optional"]): {key["envVar"] for key in entry["keyToEnv"]}
         for kind in ("configMapAsEnv", "secretAsEnv")
         for entry in pods[name][kind]
+        if entry.get("secretName") != "vl3-hub"
     }
     assert found == {
         ("configMapAsEnv", False): {"HOME"},
@@ -78,8 +79,16 @@ def test_settings_and_secrets_come_by_name(pods: dict[str, dict[str, Any]], name
         ("secretAsEnv", False): {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
         ("secretAsEnv", True): {"AWS_SESSION_TOKEN"},
     }
-    assert {entry["secretName"] for entry in pods[name]["secretAsEnv"]} == {"vl3-s3"}
+    secrets = {entry["secretName"] for entry in pods[name]["secretAsEnv"]}
+    assert secrets == ({"vl3-s3", "vl3-hub"} if name == "import-start" else {"vl3-s3"})
     assert {entry["configMapName"] for entry in pods[name]["configMapAsEnv"]} == {"vl3-settings"}
+
+
+def test_only_the_step_that_imports_knows_the_hub(pods: dict[str, dict[str, Any]]) -> None:
+    hub = {name: entry for name in pods for entry in pods[name]["secretAsEnv"] if entry["secretName"] == "vl3-hub"}
+    assert set(hub) == {"import-start"}
+    assert {key["envVar"] for key in hub["import-start"]["keyToEnv"]} == {"HF_TOKEN", "HF_ENDPOINT"}
+    assert hub["import-start"]["optional"] is True
 
 
 def test_only_what_a_retry_can_cure_is_retried(pods: dict[str, dict[str, Any]]) -> None:

@@ -90,7 +90,7 @@ def test_details_come_before_the_headline(capsys) -> None:
 
 def test_every_task_has_a_limit() -> None:
     limits = TRAIN.task_limits(get_recipe("tiny"), WorkflowParameters())
-    assert list(limits)[:4] == ["check-prerequisites", "build-data", "validate-data", "plan-vision-adaptation"]
+    assert list(limits)[:4] == ["check-prerequisites", "import-start", "build-data", "validate-data"]
     assert list(limits) == TASKS
     assert list(limits)[-4:] == ["evaluate", "promote", "report", "finish"]
 

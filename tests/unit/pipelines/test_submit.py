@@ -214,7 +214,7 @@ def test_a_task_without_a_log_is_told(pipelines_server, tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"task report of run night-7 has no log: it has not started \(WAITING\)"):
         archived_log(server, run, "report")
     with pytest.raises(
-        ConfigError, match=r"has no task 'train'. Its tasks: check-prerequisites, build-data, validate-data"
+        ConfigError, match=r"has no task 'train'. Its tasks: check-prerequisites, import-start, build-data"
     ):
         archived_log(server, run, "train")
     assert not is_ended(run, "report")

@@ -28,7 +28,7 @@ def test_stages_form_a_chain(tasks: dict[str, TaskWiring]) -> None:
     assert (first.step, first.part) == ("train_stage", "vision_adaptation")
     assert first.inputs == {
         "dataset": ("validate-data", "dataset"),
-        "initial": ("check-prerequisites", "start"),
+        "initial": ("import-start", "start"),
         "plan": ("plan-vision-adaptation", "plan"),
     }
     assert (tasks["plan-alignment"].step, tasks["plan-alignment"].part) == ("plan_data", "alignment")

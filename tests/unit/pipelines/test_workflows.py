@@ -68,7 +68,8 @@ def test_part_of_a_chain_compiles_to_its_stages(tmp_path: Path) -> None:
         name: tasks[name]["inputs"]["artifacts"]["initial"]["taskOutputArtifact"]["producerTask"]
         for name in ("train-multitask", "train-video")
     }
-    assert makers == {"train-multitask": "check-prerequisites", "train-video": "train-stage"}
+    assert makers == {"train-multitask": "import-start", "train-video": "train-stage"}
+    assert tasks["import-start"]["dependentTasks"] == ["check-prerequisites"]
     assert set(tasks) | {"finish"} == set(TRAIN.task_limits(get_recipe("tiny"), parameters))
 
 
@@ -78,13 +79,14 @@ def test_an_evaluation_compiles_to_the_steps_that_train_nothing(tmp_path: Path) 
     tasks = _compiled_tasks(evaluate, parameters, tmp_path)
     assert list(evaluate.task_limits(get_recipe("tiny"), parameters)) == [
         "check-prerequisites",
+        "import-start",
         "build-data",
         "validate-data",
         "evaluate",
         "report-evaluation",
         "finish",
     ]
-    assert set(tasks) == {"check-prerequisites", "build-data", "validate-data", "evaluate", "report-evaluation"}
+    assert set(tasks) | {"finish"} == set(evaluate.task_limits(get_recipe("tiny"), parameters))
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,6 @@ def test_a_chain_that_leads_back_to_itself_ends(train: Train, root: str, tmp_pat
 def test_a_chain_ends_at_the_model_that_it_was_given(train: Train, root: str, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "weights").write_text("given")
-    given = publish(tmp_path / "m", f"{root}/steps/check-prerequisites/k/start", kind=MODEL, created_by={})
+    given = publish(tmp_path / "m", f"{root}/steps/import-start/k/start", kind=MODEL, created_by={})
     last = train("video", given)
     assert [stage.name for stage in trained_stages(last, root)] == ["video"]

@@ -2,9 +2,7 @@
 
 import dataclasses
 import importlib.util
-import json
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,35 +15,19 @@ from vl3.errors import ClusterError, ConfigError, DataError, StorageError, Vl3Er
 from vl3.launch.check import cluster as cluster_check
 from vl3.recipes.catalog import get_recipe
 from vl3.steps import check_prerequisites
-from vl3.steps.check_prerequisites import check, check_base
+from vl3.steps.check_prerequisites import check
 from vl3.workflow.step import StepRequest
 
 
-def _safetensors(path: Path, data_bytes: int = 8, *, cut: int = 0) -> None:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, data_bytes]}}).encode()
-    path.write_bytes((struct.pack("<Q", len(header)) + header + bytes(data_bytes))[: -cut or None])
-
-
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    folder = tmp_path / "base"
-    folder.mkdir()
-    for name in ("config.json", "tokenizer.json"):
-        (folder / name).write_text("{}")
-    _safetensors(folder / "model.safetensors")
-    return folder
-
-
-@pytest.fixture
-def good(request_of_tiny: StepRequest, base: Path, tmp_path: Path, monkeypatch) -> StepRequest:
+def good(request_of_tiny: StepRequest, tmp_path: Path, monkeypatch) -> StepRequest:
     """A request that lacks nothing; the tracking store is left to its own tests."""
     annotations = tmp_path / "data" / "annotations"
     annotations.mkdir(parents=True)
     (annotations / "train.jsonl").write_text("{}\n")
     probes = tuple(probe for probe in check_prerequisites._PROBES if probe.__name__ != "_check_tracking")
     monkeypatch.setattr(check_prerequisites, "_PROBES", probes)
-    overrides = [f"model.vision_base={base.as_uri()}", f"model.language_base={base.as_uri()}"]
-    return dataclasses.replace(request_of_tiny, config=apply_overrides(request_of_tiny.config, overrides))
+    return request_of_tiny
 
 
 def test_a_complete_set_up_passes(good: StepRequest) -> None:
@@ -70,46 +52,15 @@ def test_a_tracking_server_with_artifacts_on_this_machine_is_refused_at_the_star
         check_prerequisites._check_tracking(request)
 
 
-def test_several_problems_come_in_one_report(good: StepRequest, tmp_path: Path) -> None:
-    config = apply_overrides(good.config, ["model.vision_base=file:///nowhere"])
-    bad = dataclasses.replace(good, config=config, data_uri=(tmp_path / "gone").as_uri())
-    with pytest.raises(ConfigError) as caught:
-        check(bad, *check_prerequisites._BASE_PROBES)
+def test_several_problems_come_in_one_report(good: StepRequest, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(check_prerequisites, "MIN_FREE_BYTES", 10**18)
+    bad = dataclasses.replace(good, data_uri=(tmp_path / "gone").as_uri())
+    with pytest.raises(DataError) as caught:
+        check(bad)
     lines = str(caught.value).splitlines()
     assert lines[0] == "2 prerequisites are missing, listed above. Fix all of them."
-    assert "ConfigError: base 'file:///nowhere'" in lines[1]
-    assert "DataError" in lines[2]
-
-
-def test_a_truncated_base_is_found_without_reading_it(base: Path) -> None:
-    _safetensors(base / "model.safetensors", cut=1)
-    with pytest.raises(StorageError, match=r"model\.safetensors has \d+ bytes and should have \d+"):
-        check_base(base, "model.language_base", ("config.json",))
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"", "unpack requires a buffer of 8 bytes"),
-        (b"\xff" * 9, "its header would have 18446744073709551615 bytes"),
-        (b"PK\x03\x04 a pickle in a zip", r"its header would have \d+ bytes"),
-        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "it is nested too deeply"),
-        ((2).to_bytes(8, "little") + b"[]", "it is a JSON list and not an object"),
-        ((2).to_bytes(8, "little") + b"{}", "its header has no tensors with offsets"),
-        ((33).to_bytes(8, "little") + b'{"a": {"data_offsets": [0, "x"]}}', "its header has no tensors with offsets"),
-        ((27).to_bytes(8, "little") + b'{"a": {"data_offsets": []}}', "list index out of range"),
-    ],
-)
-def test_other_files_are_no_weights(base: Path, content: bytes, why: str) -> None:
-    (base / "model.safetensors").write_bytes(content)
-    with pytest.raises(StorageError, match=rf"is not a safetensors file \({why}"):
-        check_base(base, "model.vision_base", ())
-
-
-def test_a_base_without_tokenizer_is_named(base: Path) -> None:
-    (base / "tokenizer.json").unlink()
-    with pytest.raises(StorageError, match=r"model\.language_base: .*tokenizer\.json cannot be read"):
-        check_base(base, "model.language_base", ("config.json", "tokenizer.json"))
+    assert "DataError" in lines[1]
+    assert "StorageError" in lines[2]
 
 
 def test_a_full_disk_is_said_before_the_run(good: StepRequest, monkeypatch) -> None:

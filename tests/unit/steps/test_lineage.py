@@ -26,7 +26,7 @@ def artifacts(request_of_tiny: StepRequest[Any], tmp_path: Path) -> dict[str, Re
     root = request_of_tiny.artifacts_uri
     made: dict[str, Reference] = {}
     tasks = {
-        "start": ("check-prerequisites", {}),
+        "start": ("import-start", {}),
         "dataset": ("validate-data", {}),
         "alignment": ("train-alignment", {INITIAL: "start", "dataset": "dataset"}),
         "checkpoint": ("train-video", {INITIAL: "alignment", "dataset": "dataset"}),
@@ -131,7 +131,7 @@ def test_bases_are_named_by_the_start_artifact_and_the_configuration(
 def test_a_record_of_other_values_costs_a_fact_and_no_more(
     request_of_tiny: StepRequest[Any], artifacts: dict[str, Reference]
 ) -> None:
-    for task, name in (("train-video", "checkpoint"), ("check-prerequisites", "start"), ("validate-data", "dataset")):
+    for task, name in (("train-video", "checkpoint"), ("import-start", "start"), ("validate-data", "dataset")):
         _record(record_uri(request_of_tiny.artifacts_uri, task, PARTS.key(task)), task, {name: artifacts[name]}, {})
     nodes = _lineage(request_of_tiny, artifacts)
     assert nodes[0]["facts"]["samples"] is None

@@ -14,7 +14,7 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.errors import ClusterError
 from vl3.steps import train_stage
-from vl3.store.artifacts import fetch, find, publish
+from vl3.store.artifacts import fetch, find
 from vl3.training.events import read_events
 from vl3.workflow import step as step_module
 from vl3.workflow.step import StepRequest, execute
@@ -36,9 +36,6 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> PretendedRun:
 @pytest.fixture
 def run(request_of_tiny: StepRequest, stage_inputs: Any, tracked: PretendedRun, tmp_path: Path) -> Run:
     """Runs the step until its stage has done a step, or to its end; returns the stage's events."""
-    (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "bases.json").write_text("{}")
-    start = publish(tmp_path / "start", (tmp_path / "initial").as_uri(), kind="start", created_by={})
 
     def call(
         name: str, processes: int, *overrides: str, stop_at: int | None = None, commit: str = "a-commit"
@@ -58,7 +55,7 @@ def run(request_of_tiny: StepRequest, stage_inputs: Any, tracked: PretendedRun, 
             part="vision_adaptation",
             config=config,
             artifacts_uri=(tmp_path / name / "artifacts").as_uri(),
-            inputs={"dataset": stage_inputs.dataset, "plan": plan, "initial": start},
+            inputs={"dataset": stage_inputs.dataset, "plan": plan, "initial": stage_inputs.start},
             commit=commit,
         )
 

@@ -34,9 +34,12 @@ def test_a_wrong_base_is_explained(uri: str, message: str) -> None:
 
 
 def test_digest_follows_names_and_content(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("1")
+    (tmp_path / "a.json").write_text("1")
     first = folder_digest(tmp_path)
-    (tmp_path / "a").write_text("2")
+    (tmp_path / "a.json").write_text("2")
     second = folder_digest(tmp_path)
-    (tmp_path / "a").rename(tmp_path / "b")
-    assert len({first, second, folder_digest(tmp_path)}) == 3
+    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    third = folder_digest(tmp_path)
+    (tmp_path / "notes.md").write_text("no part of a model")
+    assert len({first, second, third}) == 3
+    assert folder_digest(tmp_path) == third

@@ -83,15 +83,20 @@ def detect_layout(config: dict[str, Any], names: Iterable[str], where: str) -> L
 
 def expected_shapes(config: VideoLlama3Config) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by its official name."""
-    text, width = config.text, config.text.hidden_size
-    shapes = {f"model.vision_encoder.{name}": shape for name, shape in _vision_shapes(config.vision).items()}
+    width = config.text.hidden_size
+    shapes = {f"model.vision_encoder.{name}": shape for name, shape in vision_shapes(config.vision).items()}
     for index, inputs in ((0, config.vision.hidden_size), (2, width)):
         shapes |= _linear(f"model.mm_projector.readout.{index}", inputs, width)
-    shapes[EMBEDDING] = (text.vocab_size, width)
+    return shapes | language_shapes(config.text)
+
+
+def language_shapes(text: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of the decoder and its head by its official name, which is that of Qwen2."""
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (text.vocab_size, text.hidden_size)}
     for index in range(text.num_hidden_layers):
         shapes |= {f"model.layers.{index}.{name}": shape for name, shape in _block_shapes(text).items()}
-    shapes["model.norm.weight"] = (width,)
-    return shapes if text.tie_word_embeddings else shapes | {HEAD: (text.vocab_size, width)}
+    shapes["model.norm.weight"] = (text.hidden_size,)
+    return shapes if text.tie_word_embeddings else shapes | {HEAD: (text.vocab_size, text.hidden_size)}
 
 
 def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -102,7 +107,8 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _vision_shapes(vision: VisionConfig) -> dict[str, tuple[int, ...]]:
+def vision_shapes(vision: VisionConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of the encoder by its name without prefix."""
     width, inner, side = vision.hidden_size, vision.intermediate_size, vision.patch_size
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.patch_embedding.weight": (width, vision.num_channels, side, side),

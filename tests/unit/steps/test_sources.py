@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from vl3.config.codec import to_dict
-from vl3.errors import ConfigError, StorageError, Vl3Error
+from vl3.errors import ConfigError, StorageError
 from vl3.models.convert import convert
 from vl3.models.layouts.names import Layout
 from vl3.models.stored import read_headers
 from vl3.recipes.catalog import get_recipe
-from vl3.steps import check_prerequisites
+from vl3.steps import import_start
 from vl3.steps.chain import MODEL, SOURCE
-from vl3.steps.start_model import find_model, model_identity
+from vl3.steps.import_start import check_whole
+from vl3.steps.sources import find_whole, identity_of
 from vl3.store.artifacts import fetch, publish, read_manifest
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
@@ -57,16 +58,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(request_of_tiny: Request, template: Path, tmp_path: Path) -> Callable[..., Request]:
-    """A request of check-prerequisites that starts from a model."""
-    annotations = tmp_path / "data" / "annotations"
-    annotations.mkdir(parents=True)
-    (annotations / "train.jsonl").write_text("{}\n")
+    """A request of import-start that starts from a model."""
 
     def make(model: Path | str, **changes: Any) -> Request:
         uri = model.as_uri() if isinstance(model, Path) else model
         return dataclasses.replace(
             request_of_tiny,
-            task="check-prerequisites",
+            task="import-start",
             model_uri=uri,
             stages="video",
             tracking_template=template,
@@ -76,8 +74,15 @@ def ask(request_of_tiny: Request, template: Path, tmp_path: Path) -> Callable[..
     return make
 
 
+def find_model(request: Request) -> Any:
+    """What the step finds, checked."""
+    found = find_whole(request)
+    check_whole(found)
+    return found
+
+
 def _run(request: Request) -> StepRecord:
-    return execute(check_prerequisites.STEP, request, lambda *_: None)[0]
+    return execute(import_start.STEP, request, lambda *_: None)[0]
 
 
 def _tensors(folder: Path) -> dict[str, Any]:
@@ -203,8 +208,11 @@ def test_an_alias_that_moves_leaves_a_run_with_the_model_it_began_with(
     assert read_manifest(other).made_from[SOURCE]["uri"] == second.uri
 
 
-def test_what_a_name_stands_for_is_settled_for_each_run(ask: Callable[..., Request]) -> None:
-    assert model_identity(ask("hf://owner/name")) == {"model": "hf://owner/name", "run_id": "test-run"}
+def test_what_a_name_stands_for_is_settled_for_each_run_and_a_commit_for_all() -> None:
+    commit = "hf://owner/name@" + "0a" * 20
+    assert identity_of("hf://owner/name", "one") == {"uri": "hf://owner/name", "run_id": "one"}
+    assert identity_of("run://a", "one") == {"uri": "run://a", "run_id": "one"}
+    assert identity_of(commit, "one") == identity_of(commit, "two") == {"uri": commit}
 
 
 def _publish(model: Path, parent: Path) -> Reference:
@@ -279,17 +287,6 @@ def test_a_folder_that_is_no_whole_model_is_refused(
     damage(model)
     with pytest.raises(ConfigError, match=message):
         find_model(ask(model))
-
-
-def test_what_is_wrong_with_the_model_comes_in_the_one_report(model: Path, ask: Callable[..., Request]) -> None:
-    _noise(model)
-    request = ask(model, data_uri="file:///nowhere")
-    with pytest.raises(Vl3Error) as caught:
-        _run(request)
-    lines = str(caught.value).splitlines()
-    assert lines[0].startswith("2 prerequisites are missing")
-    assert "model.safetensors is damaged" in lines[1]
-    assert "/nowhere: the data folder does not exist" in lines[2]
 
 
 def test_the_recipes_bases_need_not_be_there(model: Path, ask: Callable[..., Request]) -> None:
