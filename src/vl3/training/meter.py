@@ -42,7 +42,7 @@ class Meter:
 
     def __init__(self, device: torch.device, world_size: int, saved: dict[str, Any] | None = None) -> None:
         self.window = _window_of(saved) if saved else Window()
-        self._device = device
+        self.device = device
         self._world_size = world_size
         self._pending_losses: list[Tensor] = []
         self._pending_counts: list[list[float]] = []
@@ -73,7 +73,7 @@ class Meter:
         if self._pending_losses:
             losses = torch.stack(self._pending_losses).double().tolist()
             mine = [[loss, *counts] for loss, counts in zip(losses, self._pending_counts, strict=True)]
-            for loss, *counts in sum_over_ranks(mine, self._device):
+            for loss, *counts in sum_over_ranks(mine, self.device):
                 self.window.losses.append(loss)
                 self.window.counts.append(counts)
             self.window.supervised_tokens += self._pending_supervised

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from vl3.training.optimizer_state import WEIGHTS, optimizer_step_count, read_state, write_state, write_weights
 
 from vl3.config.run import RunConfig
 from vl3.config.stages import LearningRates
 from vl3.data.loader.rows import PackedRow
 from vl3.training.engine import TrainingEngine, deepspeed_settings
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
-from vl3.training.optimizer_state import WEIGHTS, optimizer_step_count, read_state, write_state, write_weights
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
