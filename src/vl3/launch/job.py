@@ -84,6 +84,8 @@ class LaunchJob:
     """Time without a finished step after which the processes are stopped; longer where steps are slow (StallWatch)."""
     timeout_seconds: Seconds | None = None
     """Time after which the processes are stopped whatever progress they make; time in a queue does not count."""
+    grace_seconds: int | None = None
+    """Time that a pod may take to end, for a last checkpoint; None leaves it to the pool's runtime."""
     words: Words = TRAINING
     """How messages speak of its work, and which settings have its limits."""
 

@@ -43,6 +43,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "note": {"text": _is_text},
     "skipped_update": {"step": _is_count},
     "state": {"state": _is_text, "text": _is_text},
+    "checkpoint": {"state": _is_text, "step": _is_count, "time": _is_number},
 }
 """The fields that readers of an event use, by its kind. An event without them is noise that happens to be JSON."""
 

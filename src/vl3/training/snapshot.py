@@ -102,11 +102,11 @@ class EngineState:
     def _take_partitions(self, names: dict[nn.Parameter, str]) -> None:
         """ZeRO 1 and 2: DeepSpeed says which values of a parameter this rank has, and where (with its alignment)."""
         optimizer = self._engine.optimizer
-        has_bf16_own = hasattr(optimizer, "fp32_groups_flat_partition")  # DeepSpeed's BF16_Optimizer, ZeRO 1 alone
-        self.flats = list(
-            optimizer.fp32_groups_flat_partition if has_bf16_own else optimizer.single_partition_of_fp32_groups
-        )
-        for flat, group in enumerate(optimizer.bit16_groups):
+        if hasattr(optimizer, "fp32_groups_flat_partition"):  # DeepSpeed's BF16_Optimizer, for ZeRO 1 alone
+            self.flats, groups = list(optimizer.fp32_groups_flat_partition), optimizer.bf16_groups
+        else:
+            self.flats, groups = list(optimizer.single_partition_of_fp32_groups), optimizer.bit16_groups
+        for flat, group in enumerate(groups):
             for parameter in group:
                 mapping = parameter._hp_mapping
                 if mapping is not None:

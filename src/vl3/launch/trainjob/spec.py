@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from vl3.config.placement import PlacementConfig
+from vl3.launch.grace import GRACE_VARIABLE
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
 from vl3.launch.jobs.names import (
@@ -49,7 +51,8 @@ def build_trainjob(
         "labels": labels,
         "annotations": {
             RUN_ID_ANNOTATION: job.run_id,
-            DIGEST_ANNOTATION: _digest(spec, placement),
+            # The grace period is estimated, and a launcher that comes later may know better: the job is still its own.
+            DIGEST_ANNOTATION: _digest(_spec(replace(job, grace_seconds=None), placement), placement),
             **({HISTORY_ANNOTATION: history} if history else {}),
             **({LAUNCHER_ANNOTATION: launcher_pod} if launcher_pod else {}),
         },
@@ -108,6 +111,7 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
         "spec": {
             "volumes": [shm_volume(placement)],
             "containers": [{"name": "node", "volumeMounts": [dict(SHM_MOUNT)]}],
+            **({} if job.grace_seconds is None else {"terminationGracePeriodSeconds": job.grace_seconds}),
         },
     }
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}
@@ -118,6 +122,7 @@ def _environment(job: LaunchJob) -> list[dict[str, str]]:
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
         JOB_VARIABLE: document_of(job),
+        **({} if job.grace_seconds is None else {GRACE_VARIABLE: str(job.grace_seconds)}),
     }
     return [{"name": name, "value": escaped(value)} for name, value in sorted(variables.items())]
 
