@@ -240,3 +240,10 @@ def test_a_termination_message_fits(tmp_path: Path) -> None:
     assert 3000 < len(data) <= 4000
     assert json.loads(data)["message"].endswith("ü ...")
     write_termination_message(tmp_path / "gone" / "log", "DataError", "only the log has it")
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("300", 285), ("", 105), ("soon", 105)])
+def test_workers_get_the_pods_grace_period_but_for_a_margin(said: str, seconds: float) -> None:
+    from vl3.pod.entry import _grace_seconds
+
+    assert _grace_seconds({"VL3_GRACE_SECONDS": said}) == seconds
