@@ -129,6 +129,13 @@ def test_a_stopped_stage_goes_on_to_the_same_weights_and_losses(
     assert weights(tmp_path) == weights(whole)
 
 
+def test_a_stage_that_is_asked_to_stop_during_start_up_does_no_step(stage_inputs: Any, tmp_path: Path) -> None:
+    assert not run(stage_inputs.job(tmp_path), stop_after=0)
+    assert events(tmp_path, "start") == []
+    assert "stopped on request after step 0 of 8; it had not begun" in events(tmp_path, "note")[-1]["text"]
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     stage_inputs: Any, unbroken: Path, tmp_path: Path
 ) -> None:
