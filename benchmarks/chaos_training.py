@@ -36,6 +36,7 @@ from tests.support.damage import DAMAGES, verdict
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.training import StageInputs, make_stage_inputs
 from tests.support.weed_server import BUCKET, find_weed, join_server
+from vl3.errors import Vl3Error
 from vl3.launch.job import LaunchJob
 from vl3.launch.local import launch_local
 from vl3.store.artifacts import find
@@ -123,24 +124,28 @@ class Attempt:
 def launch_one(folder: Path, processes: int) -> None:
     """The launcher's own process: run the stage whose job is in the folder."""
     job = read_job(folder / "asked.json")
-    launch_local(
-        LaunchJob(
-            name=job.stage,
-            backend="local",
-            run_id="chaos",
-            stage=job.stage,
-            module="vl3.training.worker",
-            document=asdict(job),
-            processes_per_node=processes,
-            threads_per_process=1,
-            log_path=folder / "stage.log",
-            work_uri=job.work_uri,
-            events_path=Path(job.events_path),
-            failure_path=Path(job.failure_path),
-            stall_seconds=30.0,
-        ),
-        lambda _: None,
-    )
+    try:
+        launch_local(
+            LaunchJob(
+                name=job.stage,
+                backend="local",
+                run_id="chaos",
+                stage=job.stage,
+                module="vl3.training.worker",
+                document=asdict(job),
+                processes_per_node=processes,
+                threads_per_process=1,
+                log_path=folder / "stage.log",
+                work_uri=job.work_uri,
+                events_path=Path(job.events_path),
+                failure_path=Path(job.failure_path),
+                stall_seconds=30.0,
+            ),
+            lambda _: None,
+        )
+    except Vl3Error as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def run_whole(job: StageJob, folder: Path, **settings: Any) -> None:

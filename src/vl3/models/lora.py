@@ -20,7 +20,7 @@ _MARKS = (".lora_A.", ".lora_B.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adapter:
+class LoraLayer:
     """The adapter of one layer, by the names of its parameters in a model with adapters."""
 
     base: str
@@ -63,7 +63,7 @@ def add_adapters(model: "VideoLlama3", settings: LoraConfig, *, seed: int) -> No
         inject_adapter_in_model(config, decoder, adapter_name=_ADAPTER)
 
 
-def adapters_of(model: "VideoLlama3") -> dict[str, Adapter]:
+def adapters_of(model: "VideoLlama3") -> dict[str, LoraLayer]:
     """The adapter of each layer that has one, by the name that its weight has in a model without adapters.
 
     `language_model.layers.0.mlp.up_proj.weight` is `....up_proj.base_layer.weight` and two adapter weights here.
@@ -73,7 +73,7 @@ def adapters_of(model: "VideoLlama3") -> dict[str, Adapter]:
     found = {}
     for layer, module in model.named_modules():
         if isinstance(module, Linear):
-            found[f"{layer}.weight"] = Adapter(
+            found[f"{layer}.weight"] = LoraLayer(
                 base=f"{layer}.base_layer.weight",
                 down=f"{layer}.lora_A.{_ADAPTER}.weight",
                 up=f"{layer}.lora_B.{_ADAPTER}.weight",

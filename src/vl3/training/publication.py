@@ -29,7 +29,7 @@ from vl3.training.collectives import gather_json
 from vl3.training.fragment_files import whole_parameter
 
 with lean_imports():
-    from vl3.models.lora import Adapter, adapters_of, is_adapter, merged, plain_name
+    from vl3.models.lora import LoraLayer, adapters_of, is_adapter, merged, plain_name
     from vl3.models.stored import INDEX_FILE, RUN_FILE, SINGLE_FILE
     from vl3.models.weights import official_name, save_companions, save_weights
 
@@ -78,7 +78,7 @@ class Publication:
     def __init__(self, model: "VideoLlama3", *, dtype: str, rank: int, world_size: int) -> None:
         """`dtype`: fp32 or bf16."""
         self._config, self._dtype, self._rank = model.config, _TYPES[dtype], rank
-        self._adapters: dict[str, Adapter] = adapters_of(model)
+        self._adapters: dict[str, LoraLayer] = adapters_of(model)
         parameters = {name: one for name, one in model.named_parameters() if not is_adapter(name)}
         self._name_in_training = {official_name(plain_name(name)): name for name in parameters}
         item_bytes = self._dtype.itemsize

@@ -31,6 +31,7 @@ log = logging.getLogger("vl3.training")
 
 PATIENCE_SECONDS = 1.0
 """How long training waits for the previous checkpoint to be written before it skips the next one."""
+_CLOSING_SECONDS = 60.0
 _PAUSES = Pauses(first_seconds=1.0, longest_seconds=30.0)
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 1.0
 """Pauses between two looks for the other ranks' reports."""
@@ -128,8 +129,10 @@ class Saver:
                 return self._give_up(reports)
 
     def close(self) -> None:
-        """End the writer's thread; an unfinished checkpoint is given up."""
-        if self._job is not None:
+        """End the writer's thread. After an error, a checkpoint that is being written is finished if that goes well."""
+        if self._job is not None and self._running is not None:
+            if self._job.phase != FAILING:
+                wait([self._running], timeout=_CLOSING_SECONDS)  # rank 0 may wait for a rank that is gone
             self._job.cancelled.set()
         self._writer.shutdown()
 
