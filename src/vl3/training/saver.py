@@ -50,6 +50,8 @@ class _Job:
     error: str = ""
     done: Part = field(default_factory=dict)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    next_try: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the ranks decide about a checkpoint that the store refuses, so that no try begins meanwhile."""
 
 
 class Saver:
@@ -74,6 +76,7 @@ class Saver:
         self._prepared = self._writer.submit(self._snapshot.prepare)
         self._job: _Job | None = None
         self._running: Future[bool] | None = None
+        self._holds = False
 
     @property
     def host_bytes(self) -> int:
@@ -95,6 +98,7 @@ class Saver:
             if FAILING in phases and BUSY not in phases:
                 self._give_up(reports)
                 return True
+            self._let_go()
             if not must_wait:
                 text = f"the previous one is still being written to {self._checkpoints.work_uri}"
                 if self._rank == 0:
@@ -127,6 +131,7 @@ class Saver:
             is_over = refused_since is not None and time.monotonic() - refused_since >= patience_seconds
             if gather_json(is_over, self._device)[0] and BUSY not in phases:
                 return self._give_up(reports)
+            self._let_go()
 
     def close(self) -> None:
         """End the writer's thread. After an error, a checkpoint that is being written is finished if that goes well."""
@@ -134,6 +139,7 @@ class Saver:
             if self._job.phase != FAILING:
                 wait([self._running], timeout=_CLOSING_SECONDS)  # rank 0 may wait for a rank that is gone
             self._job.cancelled.set()
+            self._let_go()
         self._writer.shutdown()
 
     def _reports(self, patience_seconds: float) -> list[dict[str, str]]:
@@ -148,8 +154,17 @@ class Saver:
                 self._running.result()  # an error that is no StorageError is a defect
                 self._running = self._job = None
             else:
+                self._holds = self._job.next_try.acquire()
                 phase, error = self._job.phase, self._job.error
+                if phase != FAILING:
+                    self._let_go()
         return gather_json({"phase": phase, "error": error}, self._device)
+
+    def _let_go(self) -> None:
+        """It is decided what becomes of a checkpoint: the writer may go on."""
+        if self._holds and self._job is not None:
+            self._holds = False
+            self._job.next_try.release()
 
     def _give_up(self, reports: list[dict[str, str]]) -> str:
         """End the writing of a checkpoint that the store refuses; returns what is said about it."""
@@ -158,6 +173,7 @@ class Saver:
         step = max(gather_json(self._job.trainer.step if self._job else 0, self._device))
         if self._job is not None and self._running is not None:
             self._job.cancelled.set()
+            self._let_go()
             self._running.result()
         self._job = self._running = None
         self._events.write("checkpoint", state="lost", step=step, reason=text, time=time.time())
@@ -167,9 +183,12 @@ class Saver:
     def _write(self, job: _Job) -> bool:
         """Runs in the thread: write and publish until it is done or given up; whether it is done."""
         started, failures = time.monotonic(), 0
-        while not job.cancelled.is_set():
-            try:
+        while True:
+            with job.next_try:
+                if job.cancelled.is_set():
+                    return False
                 job.phase = BUSY
+            try:
                 if self._write_once(job):
                     self._tell(job, time.monotonic() - started)
                     return True
@@ -179,7 +198,6 @@ class Saver:
                 if failures == 1:
                     self._say(f"the checkpoint of step {job.trainer.step} is not written yet and tried again: {error}")
                 job.cancelled.wait(_PAUSES.after(failures))
-        return False
 
     def _write_once(self, job: _Job) -> bool:
         step, uri = job.trainer.step, self._checkpoints.uri(job.trainer.step)
