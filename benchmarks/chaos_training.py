@@ -240,7 +240,8 @@ def worlds(
     inputs: StageInputs, folder: Path, calm: Path, rng: random.Random, amount: Amount
 ) -> tuple[list[str], float]:
     """Change the number of ranks and the ZeRO stage; the largest relative difference of a loss."""
-    said, world, zero, step = [], 2, 1, 0
+    said: list[str] = []
+    world, zero, step = 2, 1, 0
     for _ in range(amount.worlds + 1):
         job = stage_job(inputs, folder, STAGES[0], None, amount, **{"engine.zero_stage": zero})
         attempt = Attempt(job, folder, processes=world)

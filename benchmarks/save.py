@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> None:
         for step in range(1, arguments.saves + 1):
             copies.append(together(plain_copy(saver.host_bytes)))
             trainer = TrainerState(step=step, optimizer_step=step, fingerprint="f", window={})
-            stalls.append(together(lambda trainer=trainer, step=step: save(saver, trainer, step)))
+            stalls.append(together(partial(save, saver, trainer, step)))
             started = time.perf_counter()
             with peak:
                 assert saver.settle(60) == ""
