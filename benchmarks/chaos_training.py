@@ -297,14 +297,14 @@ def full_disk(inputs: StageInputs, folder: Path, calm: Path, amount: Amount) -> 
         attempt = Attempt(job, folder)
         attempt.wait_for(lambda events: any(e["type"] == "start" for e in events))
         filler = disk / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(b"\0" * 4096):
                 pass
         told = attempt.wait_for(lambda events: any("tried again" in e.get("text", "") for e in events))
         filler.unlink()
         code = attempt.end()
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
     if not told or code != 0:
         raise RuntimeError(f"a full disk was {'told' if told else 'not told'}, exit {code}; see {attempt.log}")
     require_same(folder / "model", calm / "model", "a full disk")
