@@ -7,11 +7,11 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH
 
 # To add a variable, write it here; $(call option,NAME,name) then passes it on as --name.
 VARIABLES := WORKFLOW RECIPE RUN DATA SET STAGES FROM MODEL ENDPOINT ARTIFACTS TRACKING RUN_ID NAMESPACE PIPELINE_VERSION PORT TESTS JOBS \
-	FULL OVERLAY IMAGES BASE_IMAGE CACHES PYTHON KUBECONFIG
+	FULL OVERLAY IMAGES BASE_IMAGE CACHES PYTHON KUBECONFIG SEED
 # To add a target, write it here.
 TARGETS := help run-pipeline evaluate submit report ui clean setup format lint typecheck imports test check audit golden images \
 	lock-images licences test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table commands-page \
-	benchmarks-page
+	benchmarks-page chaos
 .PHONY: $(TARGETS)
 
 TESTS ?= tests
@@ -100,6 +100,9 @@ audit: $(SETUP) ## Known vulnerabilities of the pinned libraries, where the pack
 
 golden: $(SETUP) ## Rewrite the golden files; review the diff
 	$(PYTHON_IN_VENV) -m pytest -q tests/golden --update-golden
+
+chaos: $(SETUP) ## Kill, move, damage and starve training at random moments; SEED=1 repeats a run, about 20 minutes
+	@$(PYTHON_IN_VENV) -m benchmarks.chaos_training $(call option,SEED,seed)
 
 ##@ Cluster
 images: $(SETUP) ## Build the images; IMAGES="trainer data" for some, BASE_IMAGE=python:3.11-slim-bookworm to use that base

@@ -120,20 +120,28 @@ class StageInputs:
     language: Path
     start: Reference
 
-    def plan(self, folder: Path, config: RunConfig) -> Reference:
-        """The plan of the first stage, published below a folder under a name of its own."""
+    def plan(self, folder: Path, config: RunConfig, stage: str = "vision_adaptation") -> Reference:
+        """The plan of a stage, published below a folder under a name of its own."""
         from vl3.data.plan.of_run import plan_request
         from vl3.data.plan.planner import plan_stage
         from vl3.store.artifacts import fetch
 
-        request = plan_request(config, "vision_adaptation")
+        request = plan_request(config, stage)
+        place = (folder / f"plan-{digest(asdict(request))[:12]}").as_uri()
         made = folder / "making-a-plan"
         made.mkdir(parents=True)
         plan_stage([fetch(self.dataset)], made, request)
-        return publish(made, (folder / f"plan-{digest(asdict(request))[:12]}").as_uri(), kind="plan", created_by={})
+        return publish(made, place, kind="plan", created_by={})
 
-    def job(self, folder: Path, *, initial_model: Reference | None = None, **overrides: object) -> StageJob:
-        """A job of the first stage that leaves its files in a folder."""
+    def job(
+        self,
+        folder: Path,
+        *,
+        initial_model: Reference | None = None,
+        stage: str = "vision_adaptation",
+        **overrides: object,
+    ) -> StageJob:
+        """A job of a stage that leaves its files in a folder."""
         values = {
             "model.vision_base": self.vision.as_uri(),
             "model.language_base": self.language.as_uri(),
@@ -147,15 +155,15 @@ class StageInputs:
         } | overrides
         config = apply_overrides(get_recipe("tiny"), [f"{path}={json.dumps(value)}" for path, value in values.items()])
         return StageJob(
-            plan=self.plan(folder, config).to_dict(),
+            plan=self.plan(folder, config, stage).to_dict(),
             config=to_dict(config),
             stage_order=list(config.stages),
-            stage="vision_adaptation",
+            stage=stage,
             dataset=self.dataset.to_dict(),
             initial_model=(initial_model or self.start).to_dict(),
             work_uri=(folder / "work").as_uri(),
             output_uri=(folder / "model").as_uri(),
-            created_by={"step": "train-vision-adaptation"},
+            created_by={"step": f"train-{stage.replace('_', '-')}"},
             made_from={},
             code_version=code_version(TRAINING_ENTRIES),
             commit="a-commit",
@@ -170,12 +178,13 @@ def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> StageInputs:
 
 
 def make_stage_inputs(root: Path) -> StageInputs:
-    """Build the dataset and the bases in an empty folder."""
+    """Make the dataset and the bases in a folder."""
     from vl3.data.build.dataset import build_dataset
     from vl3.data.sample.difffp import keep_mask
     from vl3.data.sample.tokenizer import ChatTokenizer
     from vl3.toy.tokenizer import build_tokenizer
 
+    root.mkdir(parents=True, exist_ok=True)
     build_tokenizer(root / "language")
     tokenizer = ChatTokenizer.from_folder(root / "language")
     _save_bases(root, vocab_size=tokenizer.vocab_size)

@@ -87,7 +87,12 @@ class EngineConfig:
     checkpoint_every_steps: Count
     """Steps between two resumable checkpoints."""
     keep_checkpoints: Count
-    """Resumable checkpoints kept while a stage runs."""
+    """The last resumable checkpoints that are kept while a stage runs."""
+    keep_every_steps: Annotated[int, Range(at_least=0, at_most=2**31)] = 0
+    """Besides the last ones, the checkpoints of every so many steps are kept while a stage runs; 0 keeps no others."""
+    published_weights: Annotated[str, OneOf(("fp32", "bf16", "release"))] = "fp32"
+    """Type of the weights that a stage publishes: `fp32` (the masters), `bf16`, or `release`: masters between stages,
+    so that nothing is rounded on the way, and bf16 of the last one."""
     log_every_steps: Count
     """Steps between two batches of metrics."""
     max_skipped_fraction: PartialFraction = 0.1
@@ -255,6 +260,12 @@ class RunConfig:
             return [self.launch.processes_per_node]
         placement = self.placements[stage]
         return [count * placement.processes_per_node for count in placement.node_counts(self.shared_packs(stage))]
+
+    def published_type(self, stage: str) -> str:
+        """Type of the weights that a stage publishes, fp32 or bf16."""
+        if self.engine.published_weights != "release":
+            return self.engine.published_weights
+        return "bf16" if self.stage_number(stage) == len(self.stages) else "fp32"
 
     def num_processes(self, stage: str) -> int:
         """World size of a stage under the chosen backend."""

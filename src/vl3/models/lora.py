@@ -4,10 +4,11 @@ As in the original paper: W x + (alpha / rank) B A dropout(x), with A random and
 the unchanged model. Only this module imports peft.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vl3.config.stages import LoraConfig
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 
 _ADAPTER = "default"
 _MARKS = (".lora_A.", ".lora_B.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraLayer:
+    """The adapter of one layer, by the names of its parameters in a model with adapters."""
+
+    base: str
+    """The layer's own weight."""
+    down: str
+    """A, of shape (rank, inputs)."""
+    up: str
+    """B, of shape (outputs, rank)."""
+    scaling: float
+    """alpha / rank."""
 
 
 def is_adapter(name: str) -> bool:
@@ -48,6 +63,35 @@ def add_adapters(model: "VideoLlama3", settings: LoraConfig, *, seed: int) -> No
         inject_adapter_in_model(config, decoder, adapter_name=_ADAPTER)
 
 
+def adapters_of(model: "VideoLlama3") -> dict[str, LoraLayer]:
+    """The adapter of each layer that has one, by the name that its weight has in a model without adapters.
+
+    `language_model.layers.0.mlp.up_proj.weight` is `....up_proj.base_layer.weight` and two adapter weights here.
+    """
+    from peft.tuners.lora import Linear
+
+    found = {}
+    for layer, module in model.named_modules():
+        if isinstance(module, Linear):
+            found[f"{layer}.weight"] = LoraLayer(
+                base=f"{layer}.base_layer.weight",
+                down=f"{layer}.lora_A.{_ADAPTER}.weight",
+                up=f"{layer}.lora_B.{_ADAPTER}.weight",
+                scaling=module.scaling[_ADAPTER],
+            )
+    return found
+
+
+def plain_name(name: str) -> str:
+    """The name that a parameter has in a model without adapters; meaningless for an adapter's own."""
+    return name.replace(".base_layer.", ".")
+
+
+def merged(base: Tensor, down: Tensor, up: Tensor, scaling: float) -> Tensor:
+    """A layer's weight with its adapter added, in fp32: W + (alpha / rank) B A."""
+    return base.float() + scaling * (up.float() @ down.float())
+
+
 @torch.no_grad()
 def merge_adapters(model: "VideoLlama3") -> None:
     """Add each adapter's weights to its layer (in fp32, rounded once) and remove the adapters."""
@@ -58,5 +102,5 @@ def merge_adapters(model: "VideoLlama3") -> None:
         if isinstance(layer, Linear):
             plain = layer.get_base_layer()
             down, up = layer.lora_A[_ADAPTER].weight.float(), layer.lora_B[_ADAPTER].weight.float()
-            plain.weight.copy_(plain.weight.float() + layer.scaling[_ADAPTER] * (up @ down))
+            plain.weight.copy_(merged(plain.weight, down, up, layer.scaling[_ADAPTER]))
             decoder.set_submodule(name, plain)

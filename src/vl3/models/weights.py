@@ -36,13 +36,24 @@ def save_model(model: VideoLlama3, tokenizer_folder: Path, folder: Path) -> None
         ConfigError: the tokenizer's folder has no tokenizer.json.
         StorageError: the folder cannot be written.
     """
+    tensors = {official_name(name): parameter.detach() for name, parameter in model.named_parameters()}
+    save_tensors(tensors, model.config, folder)
+    save_companions(model.config, tokenizer_folder, folder)
+
+
+def save_companions(config: VideoLlama3Config, tokenizer_folder: Path, folder: Path) -> None:
+    """Write what belongs to the weights of a model folder: config.json and the tokenizer's files.
+
+    Raises:
+        ConfigError: the tokenizer's folder has no tokenizer.json.
+        StorageError: the folder cannot be written.
+    """
     if not (tokenizer_folder / TOKENIZER_FILES[0]).is_file():
         raise ConfigError(
             f"{tokenizer_folder} has no {TOKENIZER_FILES[0]}, without which the weights cannot be used. Give the "
             "folder of the decoder's tokenizer."
         )
-    tensors = {official_name(name): parameter.detach() for name, parameter in model.named_parameters()}
-    save_tensors(tensors, model.config, folder)
+    atomic_write_json(folder / CONFIG_FILE, config.to_dict())
     with storage_errors(folder):
         for name in TOKENIZER_FILES:
             if (tokenizer_folder / name).is_file():
@@ -59,11 +70,16 @@ def save_tensors(tensors: dict[str, Tensor], config: VideoLlama3Config, folder: 
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with storage_errors(folder, needed_bytes=size_bytes):
         folder.mkdir(parents=True, exist_ok=True)
-        _save_file(contiguous, folder / SINGLE_FILE)
+        save_weights(contiguous, folder / SINGLE_FILE)
     atomic_write_json(folder / CONFIG_FILE, config.to_dict())
 
 
-def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write contiguous tensors on the CPU to one safetensors file; the same tensors give the same bytes.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:  # also raised when the disk is full

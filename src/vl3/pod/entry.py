@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from vl3.errors import FAMILIES, ClusterError, ConfigError, Vl3Error
+from vl3.launch.grace import DEFAULT_GRACE_SECONDS, GRACE_VARIABLE, MARGIN_SECONDS
 from vl3.lifeline import runner_mark
 from vl3.pod.journal import EventJournal, event_line
 from vl3.pod.network import PodPlace, interface_towards, wait_for_master
@@ -42,8 +43,6 @@ TERMINATION_LOG = Path("/dev/termination-log")
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
 """A worker was killed (SIGKILL)."""
 
-_GRACE_SECONDS = 105.0
-"""Time for a checkpoint after SIGTERM; the pod's own grace period is 120 s."""
 _POLL_SECONDS = 0.2
 _LAST_LINES = 15
 _MAX_MESSAGE_BYTES = 4000
@@ -147,7 +146,8 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
         processes = PodProcesses(_torchrun(folder), variables, output)
         with contextlib.ExitStack() as stack:
             journal = _open_journal(stack, local, environ, output) if place.node_rank == 0 else None
-            exit_code = _follow(processes, journal, stop, _watchdog(local, folder))
+            watchdog = _watchdog(local, folder)
+            exit_code = _follow(processes, journal, stop, watchdog, grace_seconds=_grace_seconds(environ))
         code = _outcome(exit_code, Path(local.failure_path), output.last_lines(), stop, kills)
         if journal is not None and journal.lost is not None:
             raise journal.lost
@@ -220,7 +220,20 @@ def _worker_variables(job: StageJob, place: PodPlace, master: str, environ: Mapp
     return variables
 
 
-def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSignal, watchdog: Watchdog) -> int:
+def _grace_seconds(environ: Mapping[str, str]) -> float:
+    """Time for a checkpoint after SIGTERM: the pod's own grace period, without what it needs to end itself."""
+    text = environ.get(GRACE_VARIABLE, "")
+    return (int(text) if text.isdigit() else DEFAULT_GRACE_SECONDS) - MARGIN_SECONDS
+
+
+def _follow(
+    processes: PodProcesses,
+    journal: EventJournal | None,
+    stop: StopSignal,
+    watchdog: Watchdog,
+    *,
+    grace_seconds: float,
+) -> int:
     """Run the workers to their end; returns torchrun's exit code.
 
     Raises:
@@ -245,8 +258,8 @@ def _follow(processes: PodProcesses, journal: EventJournal | None, stop: StopSig
                     if journal is not None:
                         journal.upload_soon()
                 processes.ask_workers_to_stop()
-                if time.monotonic() - stop.received_at > _GRACE_SECONDS:
-                    log.error("the checkpoint was not ready after %g s: the previous one will be used", _GRACE_SECONDS)
+                if time.monotonic() - stop.received_at > grace_seconds:
+                    log.error("the checkpoint was not ready after %g s: the previous one will be used", grace_seconds)
                     return STOPPED_EXIT_CODE
 
 

@@ -58,6 +58,7 @@ def vl3_2b() -> RunConfig:
             recompute="none",
             checkpoint_every_steps=1000,
             keep_checkpoints=2,
+            published_weights="release",
             log_every_steps=10,
             on_code_change="resume",
         ),

@@ -12,19 +12,20 @@ from vl3.config.stages import LIMITS
 from vl3.data.plan.facts import PLAN_NAME, PlanFacts, read_facts
 from vl3.errors import ClusterError, StorageError
 from vl3.launch.backend import launch
+from vl3.launch.grace import estimate_grace, estimated_save_seconds, longest_step_seconds, measured_save_seconds
 from vl3.launch.job import LaunchJob
 from vl3.recipes.effective import stage_view
 from vl3.steps.chain import INITIAL, PLAN, origin_of
 from vl3.steps.registry import candidate
 from vl3.steps.request import Request, Work
 from vl3.steps.stage_cost import StageCost, planned_seconds, stage_cost
-from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance
+from vl3.store.artifacts import fetch, fetch_file, is_intact, note_provenance, read_manifest
 from vl3.store.objects import open_store
 from vl3.store.reference import Reference
 from vl3.system.files import atomic_write_bytes, atomic_write_json, storage_errors
 from vl3.system.folders import scratch_folder
 from vl3.tracking.trained import CHECKPOINT_TAG
-from vl3.training.events import EVENTS_NAME, PROFILE_FOLDER, STAGE_FILE, read_events, settled_events
+from vl3.training.events import EVENTS_NAME, PROFILE_FOLDER, STAGE_FILE, parse_event, read_events, settled_events
 from vl3.training.job import StageJob
 from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.record import StepRecord
@@ -88,7 +89,8 @@ def key_parts(request: Request) -> dict[str, Any]:
     # the digests of the bases are in the input
     for group in ("name", "model", "launch", "loader", "evaluation", "promotion", "placement", *LIMITS):
         view.pop(group)
-    view["engine"] = {"precision": view["engine"]["precision"]}
+    published = request.config.published_type(request.part)
+    view["engine"] = {"precision": view["engine"]["precision"], "published": published}
     view["data"].pop("build_workers")
     return view
 
@@ -229,6 +231,7 @@ def _launch_job(work: Work) -> LaunchJob:
     job = _stage_job(work)
     if is_local:
         job = replace(job, commit=request.commit, events_path=str(events_path), failure_path=str(failure_path))
+    grace_seconds = None if is_local else _grace_seconds(work)
     return LaunchJob(
         name=request.task,
         backend=settings.backend,
@@ -245,8 +248,24 @@ def _launch_job(work: Work) -> LaunchJob:
         failure_path=failure_path,
         work_uri=work.work_uri,
         rank_stall_seconds=request.config.engine.rank_stall_seconds,
+        grace_seconds=grace_seconds,
         **{name: getattr(request.config.stages[stage], name) for name in LIMITS},
     )
+
+
+def _grace_seconds(work: Work) -> int | None:
+    """Time that the stage's pods get to write a last checkpoint, from what is known; None leaves it to the runtime."""
+    request, initial = work.request, work.request.inputs[INITIAL]
+    data = open_store(work.work_uri).read(EVENTS_NAME) or b""
+    events = [event for event in map(parse_event, data.splitlines()) if event is not None]
+    step_seconds, save_seconds = longest_step_seconds(events), measured_save_seconds(events)
+    if save_seconds is None:
+        if initial.kind == "start":  # bases, which may be anywhere
+            return None
+        files = read_manifest(initial).files
+        weight_bytes = sum(file.size_bytes for name, file in files.items() if name.endswith(".safetensors"))
+        save_seconds = estimated_save_seconds(weight_bytes, 2, request.config, request.part)
+    return estimate_grace(save_seconds, step_seconds)
 
 
 def _stage_job(work: Work) -> StageJob:

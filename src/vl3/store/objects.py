@@ -1,12 +1,15 @@
 """One small interface to files and S3 objects."""
 
+import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from vl3.errors import StorageError
+from vl3.store.manifest import FileEntry
 from vl3.store.s3.connection import S3Connection, connection_from_environment
 from vl3.store.s3.store import S3Store, require_length
 from vl3.store.uris import check_key, scheme_of
@@ -23,6 +26,9 @@ class Store(Protocol):
 
     def put_file(self, path: Path, key: str) -> None:
         """Copy a local file into the store; a reader never sees an incomplete object."""
+
+    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> FileEntry:
+        """Store bytes from memory, one piece after the other, synced to the disk; a reader sees all or nothing."""
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file. StorageError if it is missing."""
@@ -92,6 +98,24 @@ class FileStore:
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> FileEntry:
+        """See Store."""
+        target, digest = self._path(key), hashlib.sha256()
+        temporary, size_bytes = sibling(target), sum(len(piece) for piece in pieces)
+        with storage_errors(target, needed_bytes=size_bytes):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    for piece in pieces:
+                        file.write(piece)
+                        digest.update(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return FileEntry(size_bytes=size_bytes, sha256=digest.hexdigest())
 
     def get_file(self, key: str, path: Path) -> None:
         """See Store."""

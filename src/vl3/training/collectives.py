@@ -15,13 +15,6 @@ def sum_over_ranks(rows: Sequence[Sequence[float]], device: torch.device) -> lis
     return table.tolist()
 
 
-def from_rank_zero(value: int, device: torch.device) -> int:
-    """The integer that rank 0 passes, on every rank."""
-    shared = torch.tensor([value], dtype=torch.int64, device=device)
-    dist.broadcast(shared, src=0)
-    return int(shared.item())
-
-
 def gather_json(value: Any, device: torch.device) -> list[Any]:
     """The JSON values of all ranks, in the order of ranks.
 

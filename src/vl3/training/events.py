@@ -46,6 +46,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "skipped_update": {"step": _is_count},
     "straggler": {"step": _is_count, "rank": _is_count},
     "state": {"state": _is_text, "text": _is_text},
+    "checkpoint": {"state": _is_text, "step": _is_count, "time": _is_number},
 }
 """The fields that readers of an event use, by its kind. An event without them is noise that happens to be JSON."""
 

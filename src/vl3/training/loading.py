@@ -4,20 +4,19 @@ Nothing is held twice. Without ZeRO-3 every rank has the whole model in the engi
 the piece that DeepSpeed would give this rank (vl3.models.shards), and no parameter is whole at any moment.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from vl3.config.run import RunConfig
 from vl3.models.layouts.names import expected_shapes
 from vl3.models.model import VideoLlama3
 from vl3.models.shards import Share, read_share
 from vl3.models.start import unread_start
-from vl3.models.unread import InMemory, UnreadModel, put_parameter, unread_model
+from vl3.models.unread import UnreadModel, put_parameter, unread_model
 from vl3.store.artifacts import fetch
 from vl3.store.bases import LANGUAGE, VISION, fetch_base
 from vl3.store.reference import Reference
@@ -93,22 +92,6 @@ class _Division:
         parameter.ds_tensor, parameter.ds_numel_aligned = piece, size * self.share.ranks
         parameter.partition()  # it has a piece, so only the whole is let go
         return parameter
-
-
-def is_divided(parameter: nn.Parameter) -> bool:
-    """Whether a parameter is divided among the ranks, so that this one has only its piece."""
-    return hasattr(parameter, "ds_tensor")
-
-
-@torch.no_grad()
-def write_pieces(named: Iterable[tuple[str, nn.Parameter]], weights: dict[str, Tensor]) -> None:
-    """Copy whole weights into parameters, before an engine is made; of a divided one only this rank's piece."""
-    for name, parameter in named:
-        if is_divided(parameter):
-            share = Share(dist.get_rank(), dist.get_world_size())
-            read_share(InMemory(weights[name]), share, parameter.ds_tensor)  # type: ignore[attr-defined]
-        else:
-            parameter.copy_(weights[name])
 
 
 def part_sizes(model: UnreadModel) -> dict[str, int]:

@@ -9,22 +9,22 @@ import torch
 from vl3.config.run import OptimizerConfig
 from vl3.data.loader.ledger import BadSample, Ledger
 from vl3.data.loader.rows import StepRows
-from vl3.training.checkpoint import Checkpoint, Checkpoints, TrainerState
+from vl3.training.checkpoint import TrainerState
 from vl3.training.code_change import CodeHistory
 from vl3.training.collectives import gather_json
 from vl3.training.engine import TrainingEngine
 from vl3.training.events import EventLog
+from vl3.training.fragments import KINDS, WEIGHTS
 from vl3.training.heart import Activity, Heart
 from vl3.training.meter import Meter
-from vl3.training.optimizer_groups import PARTS, NamedParameters
-from vl3.training.optimizer_state import optimizer_step_count, read_state
+from vl3.training.optimizer_groups import PARTS
+from vl3.training.saver import Saver
 from vl3.training.schedule import stage_factor
 from vl3.training.skipped import SkippedUpdates
+from vl3.training.snapshot import EngineState
 
 _BEAT_SECONDS = 10.0
 """Slow steps are reported between two metrics, too, at most this often: to the launcher silence means a stall."""
-_PATIENCE_SECONDS = 1.0
-"""How long training waits for the previous checkpoint to be written before it skips the next one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,59 +169,55 @@ class MetricsWriter:
 
 
 class CheckpointSaver:
-    """Saves a resumable checkpoint every few steps, and when asked to stop. The last step needs none.
+    """Saves a resumable checkpoint every few steps, and when asked to stop.
 
-    If the previous one is still being written to a slow store, a regular checkpoint is skipped. So training waits only
-    for the copy to the host and at most `_PATIENCE_SECONDS` more. A checkpoint on request is never skipped.
+    If the previous one is still being written to a slow store, a regular checkpoint is skipped before anything is
+    copied. One on request is never skipped. The last step's has the weights alone, from which they are published.
     """
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        saver: Saver,
+        state: EngineState,
         meter: Meter,
-        engine: TrainingEngine,
-        named: NamedParameters,
         *,
         every_steps: int,
-        is_writer: bool,
+        fingerprint: str,
         code: CodeHistory,
         skipped: SkippedUpdates,
         ledger: Ledger,
     ) -> None:
-        """`is_writer`: whether this rank writes; the others only contribute their shards."""
-        self._checkpoints = checkpoints
+        self._saver = saver
+        self._state = state
         self._meter = meter
-        self._engine = engine
-        self._named = named
         self._every_steps = every_steps
-        self._is_writer = is_writer
+        self._fingerprint = fingerprint
         self._code = code
         self._skipped = skipped
         self._ledger = ledger
 
     def __call__(self, step: StepDone) -> None:
         """Save a checkpoint if the step is due; every rank must call it."""
-        if step.done == step.total or (step.done % self._every_steps and not step.stop_requested):
+        is_last = step.done == step.total
+        if step.done % self._every_steps and not step.stop_requested and not is_last:
             return
-        if len(self._skipped.steps) == step.done:  # nothing is learned yet, and the optimizer has no state to save
+        if len(self._skipped.steps) == step.done and not is_last:  # nothing is learned: there are no moments to save
             return
-        window = self._meter.gather()
-        bad_samples = merge_ledgers(self._ledger, self._engine.device)
-        tensors = read_state(self._engine.deepspeed, self._named)
-        if not self._is_writer or not (step.stop_requested or self._checkpoints.is_free(_PATIENCE_SECONDS)):
-            return
-        trainer = TrainerState(
-            step=step.done,
-            optimizer_step=optimizer_step_count(self._engine.deepspeed),
-            fingerprint=self._checkpoints.fingerprint,
-            window=window.to_dict(),
+        if self._saver.has_room(step.done, must_wait=step.stop_requested or is_last):
+            self._saver.save(self._trainer(step.done), (WEIGHTS,) if is_last else KINDS)
+
+    def _trainer(self, done: int) -> TrainerState:
+        return TrainerState(
+            step=done,
+            optimizer_step=self._state.step_count,
+            fingerprint=self._fingerprint,
+            window=self._meter.gather().to_dict(),
             code_version=self._code.version,
             commit=self._code.commit,
             code_changes=list(self._code.changes),
             skipped_steps=list(self._skipped.steps),
-            bad_samples=[asdict(bad) for bad in bad_samples],
+            bad_samples=[asdict(bad) for bad in merge_ledgers(self._ledger, self._meter.device)],
         )
-        self._checkpoints.save(Checkpoint(trainer=trainer, tensors=tensors))
 
 
 def merge_ledgers(ledger: Ledger, device: torch.device) -> list[BadSample]:

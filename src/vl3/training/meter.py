@@ -61,7 +61,7 @@ class Meter:
         self._count_flops = count_flops
         self._peak_flops_per_second = peak_flops_per_second
         self.window = _window_of(saved) if saved else Window()
-        self._device = device
+        self.device = device
         self._world_size = world_size
         self._pending_losses: list[float] = []
         self._pending_counts: list[list[float]] = []
@@ -103,7 +103,7 @@ class Meter:
         """
         if self._pending_losses:
             mine = [[loss, *counts] for loss, counts in zip(self._pending_losses, self._pending_counts, strict=True)]
-            for loss, *counts in sum_over_ranks(mine, self._device):
+            for loss, *counts in sum_over_ranks(mine, self.device):
                 self.window.losses.append(loss)
                 self.window.counts.append(counts)
             self.window.supervised_tokens += self._pending_supervised

@@ -12,12 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from vl3.config.stages import LearningRates
 from vl3.errors import ConfigError
 from vl3.models.lora import is_adapter
-from vl3.training.optimizer_groups import PARTS, NamedParameters
+from vl3.training.optimizer_groups import PARTS, NamedParameters, num_values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +42,8 @@ def part_rows(parts: Mapping[str, NamedParameters], groups: Sequence[Mapping[str
         rows.append(
             PartRow(
                 part=part,
-                parameters=_count(parameter for _, parameter in parts[part]),
-                trained=_count(parameter for _, parameter in parts[part] if id(parameter) in held),
+                parameters=num_values(parameter for _, parameter in parts[part]),
+                trained=num_values(parameter for _, parameter in parts[part] if id(parameter) in held),
                 peak_rates=tuple(dict.fromkeys(group["peak_lr"] for group in mine)),
                 weight_decays=tuple(sorted({group["weight_decay"] for group in mine}, reverse=True)),
             )
@@ -79,7 +77,7 @@ def require_stage_table(
         if rate is None:
             expected = 0
         elif row.part == "language" and adapters_only:
-            expected = _count(parameter for name, parameter in parts[row.part] if is_adapter(name))
+            expected = num_values(parameter for name, parameter in parts[row.part] if is_adapter(name))
         else:
             expected = row.parameters
         if row.trained != expected or row.peak_rates != (() if rate is None else (rate,)):
@@ -134,7 +132,3 @@ def table_event(rows: Sequence[PartRow]) -> dict[str, Any]:
 
 def _rates(row: PartRow) -> str:
     return ", ".join(f"{rate:g}" for rate in row.peak_rates) or "frozen"
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)

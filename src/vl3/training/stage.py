@@ -20,40 +20,42 @@ from vl3.data.plan.packing import CostModel
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.models.stored import RUN_FILE
-from vl3.store.artifacts import fetch, file_entry, files_uri, publish
+from vl3.errors import StorageError
+from vl3.store.artifacts import fetch, file_entry, files_uri
 from vl3.store.reference import Reference
-from vl3.store.uris import scheme_of
-from vl3.system.files import atomic_write_json
-from vl3.system.folders import scratch_folder
 from vl3.system.imports import lean_imports
-from vl3.system.uris import file_path
 from vl3.training.activity import TimedSave, follow_engine
-from vl3.training.checkpoint import Checkpoint, Checkpoints, code_changes_of
-from vl3.training.code_change import CodeHistory, code_history, restart_note, resume_note
-from vl3.training.collectives import from_rank_zero
-from vl3.training.engine import TrainingEngine, allocator, deepspeed, training_device
+from vl3.training.checkpoint import Checkpoints, TrainerState, code_changes_of
+from vl3.training.code_change import code_history, restart_note, resume_note
+from vl3.training.collectives import gather_json
+from vl3.training.engine import TrainingEngine, allocator, training_device
 from vl3.training.events import EventLog
 from vl3.training.heart import Activity, Heart
 from vl3.training.job import StageJob, config_of
 from vl3.training.loop import Callback, CheckpointSaver, MetricsWriter, StepSeed, merge_ledgers, run_steps
 from vl3.training.meter import Meter
 from vl3.training.mfu import FlopCounter, peak_of_stage
-from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
-from vl3.training.optimizer_state import WEIGHTS, write_state
+from vl3.training.optimizer_groups import freeze_parts, parameter_groups, trainable_parameters
 from vl3.training.part_table import PartRow, require_rates, require_stage_table, table_event, table_text
+from vl3.training.publication import Destination, Publication
+from vl3.training.restore import candidates, restore
+from vl3.training.saver import Saver
 from vl3.training.skipped import SkipLimit, SkippedUpdates
+from vl3.training.snapshot import EngineState
 from vl3.training.straggler import PassTimer, StragglerWatch
 
 with lean_imports():
     from vl3.data.sample.difffp import keep_mask
-    from vl3.models.lora import add_adapters, merge_adapters
-    from vl3.models.model import VideoLlama3
+    from vl3.models.lora import add_adapters
     from vl3.models.unread import UnreadModel
-    from vl3.models.weights import save_model
-    from vl3.training.loading import load, open_first_model, part_sizes, write_pieces
+    from vl3.training.loading import load, open_first_model, part_sizes
 
 log = logging.getLogger("vl3.training")
+
+_STOP_PATIENCE_SECONDS = 20.0
+"""How long a store that refuses is asked again for the last word of a stage that was asked to stop."""
+_END_PATIENCE_SECONDS = 900.0
+"""The same for the final weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,16 +91,16 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
     config, stage = config_of(job), job.stage
     events = EventLog(Path(job.events_path) if rank.rank == 0 else None)
     started = time.monotonic()
-    with contextlib.closing(_checkpoints(job, config)) as checkpoints:
-        run = StageRun(job, config, stage, rank, events, checkpoints)
+    run = StageRun(job, config, stage, rank, events, _checkpoints(job, config))
+    with contextlib.closing(run.saver):
         with run.loader:
             done = run.train(stop_requested)
-        rank.heart.beat(Activity.SAVING)
-        checkpoints.wait()
         is_finished = done == run.plan.steps
+        rank.heart.beat(Activity.SAVING)
+        lost = run.saver.settle(_END_PATIENCE_SECONDS if is_finished else _STOP_PATIENCE_SECONDS)
         rank.heart.beat(Activity.PUBLISHING)
         if is_finished:
-            run.publish()
+            run.publish(lost)
         bad_samples = [asdict(bad) for bad in merge_ledgers(run.loader.ledger, run.engine.device)]
         seconds = time.monotonic() - started
         if is_finished:
@@ -112,7 +114,9 @@ def run_stage(job: StageJob, rank: Rank, *, stop_requested: Callable[[], bool]) 
                 skipped_updates=skipped,
             )
         else:
-            events.note(f"stopped on request after step {done} of {run.plan.steps}; the checkpoint is written")
+            kept = "the one before is kept" if lost else "the checkpoint is written"
+            kept = kept if done > run.start else "it had not begun"
+            events.note(f"stopped on request after step {done} of {run.plan.steps}; {kept}")
     return is_finished
 
 
@@ -132,30 +136,35 @@ class StageRun:
         self.job, self.config, self.stage, self.rank, self.events = job, config, stage, rank, events
         self.settings: StageConfig = config.stages[stage]
         self.checkpoints = checkpoints
-        found = self._find_checkpoint()
-        self.start = found.trainer.step if found else 0
-        self.code = code_history(job, found.trainer if found else None)
         self.tokenizer_folder, unread = open_first_model(job, config)
         self.plan = _open_plan(job, config, unread, rank.world_size)
-        self.loader = self._open_loader(unread.config.vision.patch_size, found)
-        self.named: NamedParameters = []
+        patch_size = unread.config.vision.patch_size
+        steps = candidates(checkpoints, training_device())
+        if not steps:  # the loader prepares rows while the model is read and sharded
+            self.loader = self._open_loader(patch_size, None)
         self.part_rows: list[PartRow] = []
-        count_flops, peak = FlopCounter(unread.config, self.settings), peak_of_stage(config, stage)
-        self.engine = self._shard(load(unread, config, training_device()), found)
-        checkpoints.drop_copies()
+        self.engine, self.publication, self.state = self._shard(unread)
+        found = self._restore() if steps else None
+        self.start = found.step if found else 0
+        self.code = code_history(job, found)
+        if steps:
+            self.loader = self._open_loader(patch_size, found)
+        self.saver = Saver(checkpoints, self.state, events, rank=rank.rank, world_size=rank.world_size)
         self.meter = Meter(
             self.engine.device,
             rank.world_size,
-            found.trainer.window if found else None,
-            count_flops=count_flops,
-            peak_flops_per_second=peak,
+            found.window if found else None,
+            count_flops=FlopCounter(unread.config, self.settings),
+            peak_flops_per_second=peak_of_stage(config, stage),
         )
         limit = SkipLimit.of(config.engine.max_skipped_fraction, steps=self.plan.steps)
-        former = found.trainer.skipped_steps if found else ()
+        former = found.skipped_steps if found else ()
         self.skipped = SkippedUpdates(events, limit, self.engine.device, former)
 
     def train(self, stop_requested: Callable[[], bool]) -> int:
         """Run the remaining steps; returns the number of steps done."""
+        if any(gather_json(stop_requested(), self.engine.device)):  # during start-up: nothing is to be saved
+            return self.start
         startup_seconds = time.time() - self.rank.launched_at
         self.events.write(
             "start",
@@ -203,12 +212,11 @@ class StageRun:
             every_steps=engine_config.log_every_steps,
         )
         saver = CheckpointSaver(
-            self.checkpoints,
+            self.saver,
+            self.state,
             self.meter,
-            self.engine,
-            self.named,
             every_steps=engine_config.checkpoint_every_steps,
-            is_writer=self.rank.rank == 0,
+            fingerprint=self.checkpoints.fingerprint,
             code=self.code,
             skipped=self.skipped,
             ledger=self.loader.ledger,
@@ -223,41 +231,42 @@ class StageRun:
             callbacks.append(StepSeed(self.config.seed, self.rank.rank, start=self.start))
         return callbacks
 
-    def publish(self) -> None:
-        """Publish weights, tokenizer and run.json as the stage's checkpoint (rank 0 writes)."""
-        model = self.engine.deepspeed.module.model
-        is_sharded = self.config.engine.zero_stage == 3
-        gathered = deepspeed.zero.GatheredParameters(list(model.parameters()), enabled=is_sharded)
-        with gathered:
-            if self.rank.rank == 0:
-                if self.settings.lora:
-                    merge_adapters(model)
-                _publish_weights(model, self.tokenizer_folder, self.job, self.code)
+    def publish(self, lost: str) -> None:
+        """Publish weights, tokenizer and run.json as the stage's checkpoint; each rank writes its shards.
 
-    def _find_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint to resume from: rank 0 chooses, the others read the same one."""
-        device, chosen = training_device(), None
-        if self.rank.rank == 0:
-            self.checkpoints.clean()
-            chosen = self._unless_restart(self.checkpoints.newest(self._note))
-        step = from_rank_zero(chosen.trainer.step if chosen else -1, device)
-        if step < 0 or chosen is not None:
-            return chosen
-        return self.checkpoints.load(step)
+        Raises:
+            StorageError: the last step's fragments (`lost` says why), or what is made from them, cannot be stored.
+        """
+        if lost:
+            raise StorageError(
+                f"{self.checkpoints.uri(self.plan.steps)}: the stage's last weights cannot be stored, so they are not "
+                f"published ({lost}). The checkpoint before is kept: start the run again when the store takes files."
+            )
+        to = Destination(
+            uri=self.job.output_uri,
+            work_uri=self.job.work_uri,
+            tokenizer_folder=self.tokenizer_folder,
+            run={"stage": self.job.stage, "config": self.job.config},
+            created_by=self.job.created_by | code_changes_of(list(self.code.changes)),
+            made_from=self.job.made_from,
+        )
+        self.publication.publish(self.checkpoints, self.plan.steps, to, self.engine.device)
 
-    def _unless_restart(self, found: Checkpoint | None) -> Checkpoint | None:
-        """The checkpoint, or None if the stage must start again because other code wrote it; notes both cases."""
-        if found is None:
-            return None
-        if self.config.engine.on_code_change == "restart" and (note := restart_note(self.job, found.trainer)):
+    def _restore(self) -> TrainerState | None:
+        """The checkpoint to go on from, which is in the engine then; None to start at step 0."""
+        return restore(self.checkpoints, self.state, note=self._note, is_wanted=self._is_wanted)
+
+    def _is_wanted(self, found: TrainerState) -> bool:
+        """Whether to go on from a checkpoint of maybe other code, or remove all and start again; notes both cases."""
+        if self.config.engine.on_code_change == "restart" and (note := restart_note(self.job, found)):
             self._note(note)
             self.checkpoints.drop()
-            return None
-        if note := resume_note(self.job, found.trainer):
+            return False
+        if note := resume_note(self.job, found):
             self._note(note)
-        return found
+        return True
 
-    def _open_loader(self, patch_size: int, found: Checkpoint | None) -> StageLoader:
+    def _open_loader(self, patch_size: int, found: TrainerState | None) -> StageLoader:
         """The rows of this rank. Of the dataset only what it needs is read, and checked sample by sample."""
         for note in self.plan.facts.notes:
             self._note(note)
@@ -280,7 +289,7 @@ class StageRun:
         ledger = Ledger(
             fraction=data.max_bad_fraction,
             usable_samples=self.plan.facts.usable_samples,
-            former=[BadSample.from_dict(bad) for bad in found.trainer.bad_samples] if found else (),
+            former=[BadSample.from_dict(bad) for bad in found.bad_samples] if found else (),
         )
         return StageLoader(
             self.plan,
@@ -290,20 +299,26 @@ class StageRun:
             timeout_seconds=loader.sample_timeout_seconds,
             rank=self.rank.rank,
             world_size=self.rank.world_size,
-            start_step=self.start,
+            start_step=found.step if found else 0,
             allocate=allocator(training_device()),
         )
 
-    def _shard(self, model: VideoLlama3, found: Checkpoint | None) -> TrainingEngine:
-        """Freeze, group and shard the model; a checkpoint's weights are written before sharding, its moments after."""
+    def _shard(self, unread: UnreadModel) -> tuple[TrainingEngine, Publication, EngineState]:
+        """Read, freeze, group and shard the model."""
+        model = load(unread, self.config, training_device())
         if self.settings.lora:
             with lean_imports():
                 add_adapters(model, self.settings.lora, seed=self.config.stage_seed(self.stage))
         parts, rates = model.parts(), self.settings.learning_rates
         freeze_parts(parts, rates, adapters_only=self.settings.lora is not None)
-        self.named = trainable_parameters(parts)
-        if found:
-            write_pieces(self.named, found.tensors[WEIGHTS])
+        named = trainable_parameters(parts)
+        publication = Publication(
+            model,
+            unread.sources,
+            dtype=self.config.published_type(self.stage),
+            rank=self.rank.rank,
+            world_size=self.rank.world_size,
+        )
         groups = parameter_groups(parts, rates, weight_decay=self.config.optimizer.weight_decay)
         self.part_rows = require_stage_table(
             parts, groups, rates, adapters_only=self.settings.lora is not None, stage=self.stage
@@ -311,9 +326,7 @@ class StageRun:
         rows_per_rank = self.plan.packs_per_step // self.rank.world_size
         engine = TrainingEngine(model, groups, self.config, rows_per_rank=rows_per_rank)
         require_rates(engine.deepspeed.basic_optimizer.param_groups, self.part_rows)
-        if found:
-            write_state(engine.deepspeed, self.named, found.tensors, step_count=found.trainer.optimizer_step)
-        return engine
+        return engine, publication, EngineState(engine.deepspeed, named)
 
     def _note(self, text: str) -> None:
         if self.rank.rank == 0:
@@ -346,6 +359,7 @@ def _checkpoints(job: StageJob, config: RunConfig) -> Checkpoints:
         job.work_uri,
         fingerprint=stage_fingerprint(job),
         keep=config.engine.keep_checkpoints,
+        keep_every_steps=config.engine.keep_every_steps,
         created_by=job.created_by,
     )
 
@@ -375,12 +389,3 @@ def _cost_model(model: UnreadModel, stage: StageConfig) -> CostModel:
         decoder_passes=6 if stage.learning_rates.language is not None and stage.lora is None else 4,
         encoder_passes=6 if stage.learning_rates.vision is not None else 2,
     )
-
-
-def _publish_weights(model: VideoLlama3, tokenizer_folder: Path, job: StageJob, code: CodeHistory) -> None:
-    target = file_path(job.output_uri) if scheme_of(job.output_uri) == "file" else None
-    created_by = job.created_by | code_changes_of(list(code.changes))
-    with scratch_folder(target, "weights") as folder:
-        save_model(model, tokenizer_folder, folder)
-        atomic_write_json(folder / RUN_FILE, {"stage": job.stage, "config": job.config})
-        publish(folder, job.output_uri, kind="checkpoint", created_by=created_by, made_from=job.made_from)

@@ -243,6 +243,13 @@ def test_a_termination_message_fits(tmp_path: Path) -> None:
     write_termination_message(tmp_path / "gone" / "log", "DataError", "only the log has it")
 
 
+@pytest.mark.parametrize(("said", "seconds"), [("300", 285), ("", 105), ("soon", 105)])
+def test_workers_get_the_pods_grace_period_but_for_a_margin(said: str, seconds: float) -> None:
+    from vl3.pod.entry import _grace_seconds
+
+    assert _grace_seconds({"VL3_GRACE_SECONDS": said}) == seconds
+
+
 @pytest.mark.slow
 def test_a_rank_that_stalls_ends_its_pod_and_the_next_attempt_goes_on(stage_inputs: Any, tmp_path: Path) -> None:
     job = pod_job(stage_inputs, tmp_path / "stall", **_MANY_STEPS, **{"engine.rank_stall_seconds": 3.0})

@@ -59,11 +59,21 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "engine.zero_stage=2",
         "engine.recompute=full",
         "engine.keep_checkpoints=3",
+        "engine.keep_every_steps=100",
+        "engine.published_weights=release",
         "engine.on_code_change=restart",
     ],
 )
 def test_training_ignores(override: str, training: StepRequest) -> None:
     assert train_stage.key_parts(_override(training, override)) == train_stage.key_parts(training)
+
+
+def test_training_follows_the_type_of_the_weights_that_the_stage_publishes(training: StepRequest) -> None:
+    """`release` is bf16 for the last stage alone, and this is the second."""
+    rounded = _override(training, "engine.published_weights=bf16")
+    assert train_stage.key_parts(rounded) != train_stage.key_parts(training)
+    config = _override(training, "engine.published_weights=release").config
+    assert [config.published_type(stage) for stage in config.stages] == ["fp32", "fp32", "fp32", "bf16"]
 
 
 @pytest.mark.parametrize(

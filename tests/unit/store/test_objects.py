@@ -1,5 +1,6 @@
 """The store interface over a folder, and URIs."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def test_a_folder_is_a_store(tmp_path: Path) -> None:
     assert (tmp_path / "copy" / "b").read_bytes() == b"0123456789"
     store.delete("a/b")
     assert (store.exists("a/b"), store.exists("a/c")) == (False, True)
+
+
+def test_pieces_of_memory_become_one_object_with_its_digest(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "root").as_uri())
+    entry = store.write("a/b", [b"0123", memoryview(b"xx456789")[2:]])
+    assert store.read("a/b") == b"0123456789"
+    assert (entry.size_bytes, entry.sha256) == (10, hashlib.sha256(b"0123456789").hexdigest())
+    assert store.list() == ["a/b"], "nothing else is left"
 
 
 @pytest.mark.parametrize("thing", ["a link", "a broken link", "a pipe", "a huge file"])

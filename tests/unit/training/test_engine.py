@@ -1,17 +1,26 @@
 """The engine against plain PyTorch, and its state against itself at every ZeRO stage."""
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.support.checkpoints import make_trainer, open_checkpoints
 from vl3.config.run import RunConfig
 from vl3.config.stages import LearningRates
 from vl3.data.loader.rows import PackedRow
+from vl3.errors import StorageError
+from vl3.training.checkpoint import TrainerState
 from vl3.training.engine import TrainingEngine, deepspeed_settings
+from vl3.training.events import EventLog
+from vl3.training.fragments import KINDS, WEIGHTS
 from vl3.training.optimizer_groups import NamedParameters, freeze_parts, parameter_groups, trainable_parameters
-from vl3.training.optimizer_state import WEIGHTS, optimizer_step_count, read_state, write_state, write_weights
+from vl3.training.restore import restore
+from vl3.training.saver import Saver
+from vl3.training.snapshot import EngineState, Snapshot
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -21,16 +30,42 @@ MakeConfig = Callable[..., RunConfig]
 
 
 def build(
-    model: Any, config: RunConfig, *, rows: int, state: dict[str, Any] | None = None, rates: LearningRates = RATES
+    model: Any, config: RunConfig, *, rows: int, rates: LearningRates = RATES
 ) -> tuple[TrainingEngine, NamedParameters]:
     parts = model.parts()
     freeze_parts(parts, rates)
     named = trainable_parameters(parts)
-    if state:
-        write_weights(named, state[WEIGHTS])
     groups = parameter_groups(parts, rates, weight_decay=config.optimizer.weight_decay)
     engine = TrainingEngine(model, groups, config, rows_per_rank=rows)
     return engine, named
+
+
+def read_state(engine: TrainingEngine, named: NamedParameters) -> dict[str, dict[str, torch.Tensor]]:
+    """Every kind of state by parameter, from a snapshot of the only rank."""
+    state = EngineState(engine.deepspeed, named)
+    snapshot = Snapshot(state, rank=0, world_size=1)
+    snapshot.take()
+    found: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in KINDS}
+    for kind in KINDS:
+        for piece in snapshot.pieces:
+            assert piece.start == 0
+            row = torch.frombuffer(bytearray(snapshot.view(kind, piece)), dtype=torch.float32)
+            found[kind][piece.name] = row.view(state.shapes[piece.name])
+    return found
+
+
+def save(engine: TrainingEngine, named: NamedParameters, folder: Path, step: int) -> None:
+    state = EngineState(engine.deepspeed, named)
+    checkpoints = open_checkpoints(folder)
+    with contextlib.closing(Saver(checkpoints, state, EventLog(None), rank=0, world_size=1)) as saver:
+        assert saver.has_room(step)
+        saver.save(make_trainer(step, optimizer_step=state.step_count))
+        assert saver.settle(0) == ""
+
+
+def load(engine: TrainingEngine, named: NamedParameters, folder: Path) -> TrainerState | None:
+    state = EngineState(engine.deepspeed, named)
+    return restore(open_checkpoints(folder), state, note=pytest.fail, is_wanted=lambda found: True)
 
 
 def run(engine: TrainingEngine, batches: list[list[PackedRow]]) -> list[float]:
@@ -62,7 +97,7 @@ def test_step_is_adamw_on_the_mean_over_the_global_batch(
     adamw.step()
     assert result.loss_sum == pytest.approx(loss_sum.item(), rel=1e-6)
     assert engine.grad_norm == pytest.approx(norm.item(), rel=1e-4)
-    weights = read_state(engine.deepspeed, named)[WEIGHTS]
+    weights = read_state(engine, named)[WEIGHTS]
     expected = dict(plain.named_parameters())
     assert set(weights) == set(expected)
     for name, weight in weights.items():
@@ -70,42 +105,84 @@ def test_step_is_adamw_on_the_mean_over_the_global_batch(
 
 
 @pytest.mark.parametrize(
-    ("zero_stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16"), (1, "bf16")]
+    ("zero_stage", "precision"),
+    [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")],
 )
 def test_state_restored_into_a_new_engine_goes_on_bit_by_bit(
-    zero_stage: int, precision: str, make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig
+    zero_stage: int,
+    precision: str,
+    make_model: Callable[[], Any],
+    make_row: MakeRow,
+    make_config: MakeConfig,
+    tmp_path: Path,
 ) -> None:
     config = make_config(zero_stage=zero_stage, precision=precision)
     batches = [[make_row(seed)] for seed in range(5)]
     unbroken, named = build(make_model(), config, rows=1)
     first = run(unbroken, batches[:3])
-    state = read_state(unbroken.deepspeed, named)
-    assert optimizer_step_count(unbroken.deepspeed) == 3
+    save(unbroken, named, tmp_path, 3)
+    state = read_state(unbroken, named)
     assert state["exp_avg_sq"]["mm_projector.readout.0.weight"].abs().sum() > 0
-    assert {tensor.dtype for tensor in state[WEIGHTS].values()} == {torch.float32}
     rest = run(unbroken, batches[3:])
-    final = read_state(unbroken.deepspeed, named)
+    final = read_state(unbroken, named)
     assert first != rest
 
-    resumed, resumed_named = build(make_model(), config, rows=1, state=state)
-    write_state(resumed.deepspeed, resumed_named, state, step_count=3)
+    resumed, resumed_named = build(make_model(), config, rows=1)
+    found = load(resumed, resumed_named, tmp_path)
+    assert found is not None
+    assert (found.step, found.optimizer_step) == (3, 3)
     assert run(resumed, batches[3:]) == rest
-    again = read_state(resumed.deepspeed, resumed_named)
+    again = read_state(resumed, resumed_named)
     for kind, tensors in final.items():
         for name, tensor in tensors.items():
             assert torch.equal(again[kind][name], tensor), (kind, name)
 
 
+@pytest.mark.parametrize(("writes", "reads"), [(2, 0), (0, 3), (3, 1)])
 def test_state_of_one_zero_stage_is_read_by_another(
-    make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig
+    writes: int, reads: int, make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     batches = [[make_row(seed)] for seed in range(3)]
-    sharded, named = build(make_model(), make_config(zero_stage=2), rows=1)
-    run(sharded, batches[:2])
-    state = read_state(sharded.deepspeed, named)
-    replicated, replicated_named = build(make_model(), make_config(zero_stage=0), rows=1, state=state)
-    write_state(replicated.deepspeed, replicated_named, state, step_count=2)
-    assert run(replicated, batches[2:]) == pytest.approx(run(sharded, batches[2:]), rel=1e-6)
+    first, named = build(make_model(), make_config(zero_stage=writes), rows=1)
+    run(first, batches[:2])
+    save(first, named, tmp_path, 2)
+    state = read_state(first, named)
+    second, second_named = build(make_model(), make_config(zero_stage=reads), rows=1)
+    assert load(second, second_named, tmp_path) is not None
+    again = read_state(second, second_named)
+    assert all(torch.equal(again[kind][name], one) for kind in KINDS for name, one in state[kind].items())
+    assert run(second, batches[2:]) == pytest.approx(run(first, batches[2:]), rel=1e-6)
+
+
+def test_groups_keep_their_own_hyperparameters_after_a_resume(
+    make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    first, named = build(make_model(), make_config(zero_stage=3, weight_decay=0.1), rows=1)
+    run(first, [[make_row(0)]])
+    save(first, named, tmp_path, 1)
+    second, second_named = build(make_model(), make_config(zero_stage=3, weight_decay=0.2), rows=1)
+    load(second, second_named, tmp_path)
+    second.set_learning_rates(0.5)
+    groups = second.deepspeed.basic_optimizer.param_groups
+    assert {group["name"]: (group["lr"], group["weight_decay"]) for group in groups} == {
+        "vision/decay": (5e-4, 0.2), "vision/no_decay": (5e-4, 0.0), "projector/decay": (1e-3, 0.2),
+        "projector/no_decay": (1e-3, 0.0), "language/decay": (1.5e-3, 0.2), "language/no_decay": (1.5e-3, 0.0),
+    }  # fmt: skip
+
+
+def test_a_checkpoint_of_other_shapes_is_refused_by_name(
+    make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    frozen = LearningRates(vision=None, projector=1e-2, language=None)
+    first, named = build(make_model(), make_config(), rows=1, rates=frozen)
+    run(first, [[make_row(0)]])
+    save(first, named, tmp_path, 1)
+    second, second_named = build(make_model(), make_config(), rows=1)
+    notes: list[str] = []
+    state = EngineState(second.deepspeed, second_named)
+    with pytest.raises(StorageError, match=r"none of the stage's 1 checkpoint\(s\) at file://.*Nothing was deleted"):
+        restore(open_checkpoints(tmp_path), state, note=notes.append, is_wanted=lambda found: True)
+    assert "is of another model: parameter 'language_model.embed_tokens.weight' has the shape of no" in notes[0]
 
 
 def test_frozen_parts_keep_their_weights(
@@ -161,19 +238,24 @@ def test_an_update_whose_gradient_is_not_finite_is_left_out_and_told(
         engine.set_learning_rates(0.5)
         applied.append(engine.step([make_row(step)], stop_requested=False).is_applied)
         if True in applied:
-            now = read_state(engine.deepspeed, named)[WEIGHTS]
+            now = read_state(engine, named)[WEIGHTS]
             moved.append(weights is None or any(not torch.equal(weights[name], now[name]) for name in now))
             weights = now
     assert applied == [False, True, False, False, True, True]
     assert moved == [True, False, False, True, True]
     assert weights is not None
     assert all(torch.isfinite(weight).all() for weight in weights.values())
-    assert optimizer_step_count(engine.deepspeed) == 3
+    assert EngineState(engine.deepspeed, named).step_count == 3
 
 
 @pytest.mark.parametrize(("zero_stage", "precision"), [(1, "fp32"), (2, "bf16"), (3, "fp32"), (1, "bf16")])
 def test_an_offloaded_optimizer_trains_and_resumes_as_one_on_the_device(
-    zero_stage: int, precision: str, make_model: Callable[[], Any], make_row: MakeRow, make_config: MakeConfig
+    zero_stage: int,
+    precision: str,
+    make_model: Callable[[], Any],
+    make_row: MakeRow,
+    make_config: MakeConfig,
+    tmp_path: Path,
 ) -> None:
     config = make_config(zero_stage=zero_stage, precision=precision)
     offloaded = make_config(zero_stage=zero_stage, precision=precision, offload_optimizer=True)
@@ -182,7 +264,7 @@ def test_an_offloaded_optimizer_trains_and_resumes_as_one_on_the_device(
     wanted = run(there, batches)
     here, named = build(make_model(), offloaded, rows=2)
     assert run(here, batches[:2]) == pytest.approx(wanted[:2], rel=1e-6)
-    state = read_state(here.deepspeed, named)
-    resumed, resumed_named = build(make_model(), offloaded, rows=2, state=state)
-    write_state(resumed.deepspeed, resumed_named, state, step_count=optimizer_step_count(here.deepspeed))
+    save(here, named, tmp_path, 2)
+    resumed, resumed_named = build(make_model(), offloaded, rows=2)
+    load(resumed, resumed_named, tmp_path)
     assert run(resumed, batches[2:]) == run(here, batches[2:]) == pytest.approx(wanted[2:], rel=1e-5)

@@ -20,7 +20,7 @@ def run(job: StageJob, *, stop_after: int | None = None) -> bool:
     """Run a stage of one rank; `stop_after` asks it to stop while it works on that step."""
     from vl3.training.stage import Rank, run_stage
 
-    asked = 0
+    asked = -1  # it is asked once before the first step, too
 
     def stop_requested() -> bool:
         nonlocal asked
@@ -42,6 +42,12 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def files_of(folder: Path, step: int) -> dict[str, Path]:
+    """The files of a checkpoint by their names; its attempt's folder is the only one."""
+    (attempt,) = (path for path in (folder / "work" / f"step-{step:06d}").iterdir() if path.is_dir())
+    return {path.name: path for path in attempt.iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +102,13 @@ def test_stage_publishes_a_model_that_says_how_it_was_made(unbroken: Path, stage
 
 
 def test_the_last_checkpoints_are_kept_and_nothing_else(unbroken: Path) -> None:
-    assert sorted(path.name for path in (unbroken / "work").iterdir()) == ["step-000003", "step-000006"]
-    names = {path.name for path in (unbroken / "work" / "step-000006").iterdir()}
-    tensors = {"weights.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors"}
-    assert names == tensors | {"trainer.json", "manifest.json"}
+    names = [path.name for path in sorted((unbroken / "work").iterdir())]
+    assert names == ["step-000003", "step-000006", "step-000008"]
+    assert set(files_of(unbroken, 6)) == {
+        "r00000-weights-0000.safetensors", "r00000-exp_avg-0000.safetensors", "r00000-exp_avg_sq-0000.safetensors",
+        "trainer.json", "index.json",
+    }  # fmt: skip
+    assert set(files_of(unbroken, 8)) == {"r00000-weights-0000.safetensors", "trainer.json", "index.json"}
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1])
@@ -121,21 +130,26 @@ def test_a_stopped_stage_goes_on_to_the_same_weights_and_losses(
     assert weights(tmp_path) == weights(whole)
 
 
+def test_a_stage_that_is_asked_to_stop_during_start_up_does_no_step(stage_inputs: Any, tmp_path: Path) -> None:
+    assert not run(stage_inputs.job(tmp_path), stop_after=0)
+    assert events(tmp_path, "start") == []
+    assert "stopped on request after step 0 of 8; it had not begun" in events(tmp_path, "note")[-1]["text"]
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     stage_inputs: Any, unbroken: Path, tmp_path: Path
 ) -> None:
     job = stage_inputs.job(tmp_path)
     assert not run(job, stop_after=7)
-    damaged = tmp_path / "work" / "step-000007" / "exp_avg.safetensors"
+    damaged = files_of(tmp_path, 7)["r00000-exp_avg-0000.safetensors"]
     damaged.write_bytes(damaged.read_bytes()[:-10])
-    (tmp_path / "work" / ".writing-left").mkdir()
     assert run(job)
     note = events(tmp_path, "note")[-1]["text"]
     assert note.startswith("checkpoint of step 7 is not used: ")
     assert str(damaged) in note
     assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 6]
     assert weights(tmp_path) == weights(unbroken)
-    assert not (tmp_path / "work" / ".writing-left").exists()
 
 
 def test_a_checkpoint_of_another_configuration_is_not_used(stage_inputs: Any, tmp_path: Path) -> None:
@@ -206,7 +220,7 @@ def test_restart_removes_what_other_code_trained(stage_inputs: Any, unbroken: Pa
     assert not run(first, stop_after=1), "the same code goes on"
     second = replace(first, code_version="b" * 64, commit="commit-b")
     assert not run(second, stop_after=2)
-    assert [path.name for path in (tmp_path / "work").iterdir()] == ["step-000002"]
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["step-000002"], "the others are removed"
     assert run(second)
     assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 5, 0, 2]
     (note,) = [event["text"] for event in events(tmp_path, "note") if "starts again" in event["text"]]
@@ -219,11 +233,11 @@ def test_restart_removes_what_other_code_trained(stage_inputs: Any, unbroken: Pa
 def test_a_checkpoint_from_before_code_was_noted_is_of_unknown_code(stage_inputs: Any, tmp_path: Path) -> None:
     job = stage_inputs.job(tmp_path)
     assert not run(job, stop_after=3)
-    folder = tmp_path / "work" / "step-000003"
-    state = json.loads((folder / "trainer.json").read_text())
+    folder, path = tmp_path / "work" / "step-000003", files_of(tmp_path, 3)["trainer.json"]
+    state = json.loads(path.read_text())
     for name in ("code_version", "commit", "code_changes"):
         state.pop(name)
-    (folder / "trainer.json").write_text(json.dumps(state))
+    path.write_text(json.dumps(state))
     write_manifest(folder, kind="training-state", created_by={})
     assert run(job)
     assert [event["resumed_from_step"] for event in events(tmp_path, "start")] == [0, 3]

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from vl3.config.fabric import GPU_RESOURCE, FabricConfig, SchedulingConfig, Toleration
 from vl3.config.placement import PlacementConfig
+from vl3.launch.grace import GRACE_VARIABLE
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
 from vl3.launch.jobs.names import (
@@ -57,7 +59,8 @@ def build_trainjob(
         "labels": labels,
         "annotations": {
             RUN_ID_ANNOTATION: job.run_id,
-            DIGEST_ANNOTATION: _digest(spec, placement),
+            # The grace period is estimated, and a launcher that comes later may know better: the job is still its own.
+            DIGEST_ANNOTATION: _digest(_spec(replace(job, grace_seconds=None), placement), placement),
             **({HISTORY_ANNOTATION: history} if history else {}),
             **({LAUNCHER_ANNOTATION: launcher_pod} if launcher_pod else {}),
         },
@@ -126,6 +129,7 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
             "volumes": [shm_volume(placement), *(_hugepages(size) for size in sorted(placement.fabric.hugepages_gib))],
             "containers": [_container(placement.fabric)],
             **_nodes(placement.scheduling),
+            **({} if job.grace_seconds is None else {"terminationGracePeriodSeconds": job.grace_seconds}),
         },
     }
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}
@@ -196,6 +200,7 @@ def _environment(job: LaunchJob, fabric: FabricConfig) -> list[dict[str, str]]:
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
         JOB_VARIABLE: document_of(job),
+        **({} if job.grace_seconds is None else {GRACE_VARIABLE: str(job.grace_seconds)}),
     }
     return [{"name": name, "value": escaped(value)} for name, value in sorted(variables.items())]
 

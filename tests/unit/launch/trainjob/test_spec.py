@@ -54,6 +54,15 @@ def test_digest_is_of_what_the_launcher_asks_for(make_job: MakeJob) -> None:
         assert digest_of(make_job(**change)) != digest, change
 
 
+def test_a_grace_period_is_told_to_the_pod_and_does_not_make_another_job(make_job: MakeJob) -> None:
+    job = build_trainjob(make_job(grace_seconds=300), attempt=1)
+    (patch,) = job["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert node["template"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 300
+    assert {"name": "VL3_GRACE_SECONDS", "value": "300"} in job["spec"]["trainer"]["env"]
+    assert digest_of(make_job(grace_seconds=300)) == digest_of(make_job())
+
+
 def test_the_document_keeps_its_order(make_job: MakeJob) -> None:
     """The order of a recipe's stages is the order of this object: sorted, a pod would draw another stage's samples."""
     stages = {"vision_adaptation": 1, "alignment": 2}
