@@ -77,7 +77,7 @@ def stage_memory(model: VideoLlama3Config, trained: TrainedParts, row: RowShape,
     exchange, update = _exchange(numbers, layout), _update(numbers, layout)
     between_rows = held if layout.rows_per_rank > 1 else 0.0
     forward = {"gradients": between_rows, "activations": activations.kept - activations.head_gradient}
-    forward |= {"logits": activations.logits + activations.head_gradient}
+    forward |= {"logits": activations.logits + activations.head_gradient, "buffers": _gathered(numbers, layout)}
     backward = _backward(model, trained, activations, layout, between_rows)
     moments = {
         "forward": forward,
@@ -158,6 +158,13 @@ def _states(numbers: _Numbers, layout: Layout) -> dict[str, float]:
     return {"weights": weights, "optimizer": optimizer, "gradients": gradients, "buffers": buffers}
 
 
+def _gathered(numbers: _Numbers, layout: Layout) -> float:
+    """Weights of other ranks that ZeRO 3 has gathered for the blocks that compute, and for those that follow."""
+    if layout.zero_stage < 3 or layout.ranks == 1:
+        return 0.0
+    return layout.number_bytes * float(min(numbers.total - numbers.small, LIVE_NUMBERS))
+
+
 def _offloaded(numbers: _Numbers, layout: Layout) -> float:
     """fp32 weights, moments and gradients, the weights as they go back to the device, and a buffer of one tensor."""
     share = numbers.trainable / layout.shards
@@ -186,9 +193,7 @@ def _backward(
         buckets = size * layout.bucket_numbers(numbers.trainable) * (2 if layout.is_overlapped else 1)
         if numbers.trainable > layout.bucket_numbers(numbers.trainable) and not between_rows:
             buckets += _FP32 * numbers.trainable / layout.ranks  # the first full bucket goes into the sums
-    gathered = 0.0
-    if layout.zero_stage == 3 and layout.ranks > 1:
-        gathered = size * float(min(numbers.total - numbers.small, LIVE_NUMBERS))
+    gathered = _gathered(numbers, layout)
     grows = layout.zero_stage < 2 and not between_rows  # with ZeRO 2 and 3 gradients go into buckets as they come
     block = decoder_block_parameters(text) * trained.language * size
     vision_block = vision_block_parameters(vision) * trained.vision * size
