@@ -7,6 +7,7 @@ image=${1:?usage: images/debian-base.sh IMAGE:TAG}
 content=$(sha256sum "$0" | cut -d' ' -f1) # an image of an older script is made anew (images/debian.py)
 packages=ca-certificates,python3.11,libpython3.11-stdlib
 packages+=,libibverbs1,ibverbs-providers # NCCL opens them at run time: without them nodes talk over TCP, not InfiniBand
+packages+=,gcc,libc6-dev,libpython3.11-dev # for Triton
 
 say() { printf '[debian-base] %s\n' "$*" >&2; }
 fail() { printf '[debian-base] %s\n' "$*" >&2; exit 2; }

@@ -12,7 +12,6 @@ import logging
 import shutil
 from functools import cache
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,14 +39,6 @@ def has_kernels() -> bool:
 def is_fused(tensor: Tensor) -> bool:
     """Whether this tensor's operations run as fused kernels."""
     return tensor.is_cuda and has_kernels()
-
-
-@cache
-def _ops(name: str) -> ModuleType:
-    """One of liger-kernel's modules of operations; importing the first one takes seconds, so only where it is used."""
-    from importlib import import_module
-
-    return import_module(f"liger_kernel.ops.{name}")
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -86,7 +77,9 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 
 def fused_rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """`rms_norm` as one kernel. Not in place: the gradient that it gets may be the residual's as well."""
-    return _ops("rms_norm").LigerRMSNormFunction.apply(x_TD, weight_D, eps, 0.0, "llama", False)
+    from liger_kernel.ops.rms_norm import LigerRMSNormFunction  # here: importing it takes seconds
+
+    return LigerRMSNormFunction.apply(x_TD, weight_D, eps, 0.0, "llama", False)
 
 
 def swiglu(gate_TF: Tensor, up_TF: Tensor) -> Tensor:
@@ -98,7 +91,9 @@ def swiglu(gate_TF: Tensor, up_TF: Tensor) -> Tensor:
 
 def fused_swiglu(gate_TF: Tensor, up_TF: Tensor) -> Tensor:
     """`swiglu` as one kernel. Backward writes over its inputs, so it can run once."""
-    return _ops("swiglu").LigerSiLUMulFunction.apply(gate_TF, up_TF)
+    from liger_kernel.ops.swiglu import LigerSiLUMulFunction
+
+    return LigerSiLUMulFunction.apply(gate_TF, up_TF)
 
 
 def fused_rotate(q_TNH: Tensor, k_TGH: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,11 +102,13 @@ def fused_rotate(q_TNH: Tensor, k_TGH: Tensor, cos_TK: Tensor, sin_TK: Tensor) -
     The kernel works in place, and recomputation keeps the outputs of matrix products, of which queries and keys are
     one: it gets copies, or they would be rotated twice.
     """
+    from liger_kernel.ops.rope import LigerRopeFunction
+
     is_packed = q_TNH.dim() == 3
     if is_packed:
         q_TNH, k_TGH, cos_TK, sin_TK = (x.unsqueeze(0) for x in (q_TNH, k_TGH, cos_TK, sin_TK))
     copies = (x.clone(memory_format=torch.contiguous_format).transpose(1, 2) for x in (q_TNH, k_TGH))
-    turned = _ops("rope").LigerRopeFunction.apply(*copies, cos_TK, sin_TK, None, 1, q_TNH.shape[-1])
+    turned = LigerRopeFunction.apply(*copies, cos_TK, sin_TK, None, 1, q_TNH.shape[-1])
     q, k = (x.transpose(1, 2) for x in turned)
     return (q.squeeze(0), k.squeeze(0)) if is_packed else (q, k)
 
@@ -140,7 +137,8 @@ def fused_cross_entropy_sum(logits_TW: Tensor, targets_T: Tensor, *, with_gradie
     Liger's own functions around the kernel count the targets with `.item()`, which would make the CPU wait for the GPU
     in every chunk; the kernel needs the count only for a mean.
     """
-    ops = _ops("cross_entropy")
+    from liger_kernel.ops import cross_entropy as ops
+
     rows, width = logits_TW.shape
     loss_T = torch.zeros(rows, dtype=torch.float32, device=logits_TW.device)
     ops.liger_cross_entropy_kernel[(rows,)](

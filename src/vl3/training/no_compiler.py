@@ -5,7 +5,6 @@ sympy, ONNX and its own tensors of several devices) in order to tell it so. A fu
 imports nothing. DeepSpeed compiles functions of an optimizer that we do not use when it looks at which one we do use.
 """
 
-import importlib
 import inspect
 import sys
 from types import ModuleType
@@ -36,7 +35,7 @@ def leave_compiler_out() -> None:
     Every marked function of torch's optimizers gets its answer: itself. DeepSpeed's own optimizer is imported while
     compiling does nothing. Harmless if neither is so any more.
     """
-    modules = map(importlib.import_module, _MODULES)  # torch.optim has not kept them as attributes
+    modules = [sys.modules[name] for name in _MODULES]  # torch.optim has not kept them as attributes
     owners: list[type | ModuleType] = [torch.optim.Optimizer, torch.optim.Adam, torch.optim.AdamW, *modules]
     for owner in owners:
         _answer(owner)
@@ -44,7 +43,7 @@ def leave_compiler_out() -> None:
         compile_ = torch.compile
         torch.compile = _as_it_is  # type: ignore[assignment]
         try:
-            importlib.import_module(_COMPILED)
+            import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
         except ImportError:
             pass  # another version of DeepSpeed
         finally:

@@ -11,10 +11,13 @@ A step on two ranks, 40 supervised tokens, nobody asked to stop, norm 1.5, loss 
     fetched     1.5 40 0 60 20        when DeepSpeed has computed the norm; it is given 1.5
 """
 
-import importlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import deepspeed.runtime.bf16_optimizer
+import deepspeed.runtime.zero.stage3
+import deepspeed.runtime.zero.stage_1_and_2  # noqa: F401  # found by name below
 import torch
 from torch import Tensor
 
@@ -63,12 +66,12 @@ def to_host(numbers: Sequence[Tensor]) -> list[float]:
 def fetch_once(optimizer: Any) -> None:
     """Make the steps of a DeepSpeed optimizer fetch their norm through the `OneFetch` that has begun."""
     for module, name in _NORMS.items():
-        owner = importlib.import_module(module)
+        owner = sys.modules[module]
         function = getattr(owner, name)
         if not hasattr(function, "fetches_once"):
             setattr(owner, name, _fetching(function))
     for module in _MASKS:
-        if hasattr(owner := importlib.import_module(module), _MASK):
+        if hasattr(owner := sys.modules[module], _MASK):
             setattr(owner, _MASK, _mask)
     if hasattr(optimizer, "check_overflow"):
         optimizer.check_overflow = _checked_by_the_norm
