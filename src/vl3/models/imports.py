@@ -1,7 +1,7 @@
 """Brings a base or a model into the store: from the hub, a folder or a bucket to an artifact, checked on the way.
 
-For clusters without internet: done once on a machine that has it. File by file: what is downloaded is kept, also a part of
-a file, so a download that was interrupted goes on; the store gets the files, then the manifest.
+For clusters without internet: done once on a machine that has it. File by file: what is downloaded is kept, also a part
+of a file, so a download that was interrupted goes on; the store gets the files, then the manifest.
 """
 
 from dataclasses import dataclass

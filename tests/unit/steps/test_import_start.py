@@ -163,9 +163,7 @@ def test_a_lineage_without_a_tuned_encoder_is_refused_with_its_stages(
     ask: Ask, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     _Chain(tmp_path / "part", ask(), folders, STAGES[2:])
-    with pytest.raises(
-        ConfigError, match=rf"first stage is {STAGES[0]}, and it trained {', '.join(STAGES[2:])} fr"
-    ):
+    with pytest.raises(ConfigError, match=rf"first stage is {STAGES[0]}, and it trained {', '.join(STAGES[2:])} fr"):
         _run(ask(vision_base="run://part"))
     with pytest.raises(ConfigError, match=rf"run part has no checkpoint of stage {STAGES[0]}; it has those of"):
         _run(ask(vision_base=f"run://part/{STAGES[0]}"))
