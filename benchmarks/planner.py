@@ -23,10 +23,10 @@ from benchmarks.record import ROOT, write_result
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.planning.devices import Device, device_names, get_device
 from vl3.planning.flops import row_flops
-from vl3.planning.layout import Layout
 from vl3.planning.memory import stage_memory
 from vl3.planning.parameters import TrainedParts
 from vl3.planning.shapes import RowShape
+from vl3.planning.sharding import Sharding
 from vl3.planning.time import block_traffic, step_time
 
 IMAGE_ID = 8000
@@ -51,9 +51,9 @@ class Case:
         """What it trains."""
         return TrainedParts(vision=True, projector=True, language=not self.frozen)
 
-    def layout(self, *, is_gpu: bool) -> Layout:
+    def sharding(self, *, is_gpu: bool) -> Sharding:
         """The planner's words for it."""
-        return Layout(
+        return Sharding(
             zero_stage=self.zero_stage,
             ranks=self.ranks,
             precision=self.precision,
@@ -310,10 +310,10 @@ def gpu_device() -> Device:
 
 def compare(case: Case, found: dict[str, float], device: Device, *, is_gpu: bool) -> dict[str, Any]:
     """Planned and measured, and how far apart they are."""
-    model, shape, layout = model_config(is_gpu=is_gpu), row_shape(is_gpu=is_gpu), case.layout(is_gpu=is_gpu)
-    memory = stage_memory(model, case.trained, shape, layout)
+    model, shape, sharding = model_config(is_gpu=is_gpu), row_shape(is_gpu=is_gpu), case.sharding(is_gpu=is_gpu)
+    memory = stage_memory(model, case.trained, shape, sharding)
     planned_bytes = memory.peak + (0.0 if is_gpu else memory.offloaded)  # on CPU the host is the device
-    step = step_time(model, case.trained, shape, layout, device, ranks_per_node=case.ranks)
+    step = step_time(model, case.trained, shape, sharding, device, ranks_per_node=case.ranks)
     planned_seconds = step.seconds
     return {
         "case": asdict(case),
@@ -356,7 +356,7 @@ def _write(results: list[dict[str, Any]], name: str, *, is_gpu: bool) -> None:
     rows = []
     for one in results:
         case = Case(**one["case"])
-        words = f"{case.layout(is_gpu=is_gpu).describe()}, {case.precision}, {case.ranks} rank(s), {case.rows} row(s)"
+        words = f"{case.sharding(is_gpu=is_gpu).describe()}, {case.precision}, {case.ranks} rank(s), {case.rows} row(s)"
         planned, measured = (f"{one[f'{kind}_bytes'] / 1e6:,.1f}" for kind in ("planned", "measured"))
         seconds = (f"{one[f'{kind}_seconds']:.3f}" for kind in ("planned", "measured"))
         row = [words + (", frozen language model" if case.frozen else ""), planned, measured]

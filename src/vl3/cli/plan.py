@@ -14,14 +14,14 @@ from vl3.errors import ConfigError
 from vl3.recipes.catalog import get_recipe
 
 if TYPE_CHECKING:
-    from vl3.planning.stage import Place, StagePlan
+    from vl3.planning.stage import Place, StageForecast
 
 _SHOWN = 8
 
 
 def plan(
     recipe: Annotated[str, typer.Argument(help="Name of the recipe.")],
-    stage: Annotated[str | None, typer.Option(help="Only this stage, with all layouts that fit.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage, with all shardings that fit.")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="GPUs over all nodes. Default: the placement's.")] = None,
     gpu: Annotated[str | None, typer.Option(help="Kind of GPU, such as h200. Default: the placement's.")] = None,
     gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node, with --gpus.")] = 8,
@@ -102,7 +102,9 @@ def _rows(
     return found
 
 
-def _configured(config: RunConfig, model: Any, places: "dict[str, Place]", rows: dict[str, Any]) -> "list[StagePlan]":
+def _configured(
+    config: RunConfig, model: Any, places: "dict[str, Place]", rows: dict[str, Any]
+) -> "list[StageForecast]":
     from vl3.planning.stage import plan_stage_on
 
     return [plan_stage_on(config, name, place, model, rows[name]) for name, place in places.items()]
@@ -113,7 +115,7 @@ def _as_json(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from vl3.planning.fit import all_layouts
+    from vl3.planning.fit import all_shardings
     from vl3.planning.parameters import count_parameters
     from vl3.planning.report import assumptions
     from vl3.planning.stage import to_json
@@ -123,8 +125,8 @@ def _as_json(
         "recipe": config.name,
         "parameters": asdict(count_parameters(model)),
         "stages": [to_json(one) for one in plans],
-        "layouts": {
-            name: [to_json(one) for one in all_layouts(config, name, place, model, rows[name])]
+        "shardings": {
+            name: [to_json(one) for one in all_shardings(config, name, place, model, rows[name])]
             for name, place in places.items()
         },
         "assumptions": assumptions(plans, notes),
@@ -132,7 +134,7 @@ def _as_json(
 
 
 def _as_text(config: RunConfig, model: Any, places: "dict[str, Place]", rows: dict[str, Any], notes: list[str]) -> str:
-    from vl3.planning.fit import all_layouts
+    from vl3.planning.fit import all_shardings
     from vl3.planning.parameters import TrainedParts
     from vl3.planning.report import (
         assumptions,
@@ -149,13 +151,12 @@ def _as_text(config: RunConfig, model: Any, places: "dict[str, Place]", rows: di
     blocks = [_table(parameter_table(model, trained)), _table(time_table(plans))]
     for one in plans:
         place = places[one.stage]
-        layouts = all_layouts(config, one.stage, place, model, rows[one.stage])
-        shown = (
-            layouts if len(places) == 1 else [one, *(other for other in layouts if other.layout != one.layout)][:_SHOWN]
-        )
+        shardings = all_shardings(config, one.stage, place, model, rows[one.stage])
+        if len(places) > 1:
+            shardings = [one, *(other for other in shardings if other.sharding != one.sharding)][:_SHOWN]
         title = f"{one.stage} on {place.gpus} {place.gpu}, GiB; rows of {one.rows.mean.length_tokens:,.0f} tokens and "
         title += f"{one.rows.mean.patches:,.0f} patches on average"
-        blocks.append(f"{title}\n{_table(memory_table(shown))}")
+        blocks.append(f"{title}\n{_table(memory_table(shardings))}")
         if len(places) == 1:
             blocks += [_table(host_table(one)), f"{_table(flops_table(one))}\n{step_line(one)}"]
         blocks += [f"{one.stage} does not fit as configured: {problem}" for problem in one.problems]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
 from vl3.planning.flops import Recompute
-from vl3.planning.layout import Layout
 from vl3.planning.parameters import TrainedParts, decoder_linears
 from vl3.planning.shapes import RowShape
+from vl3.planning.sharding import Sharding
 
 _FP32 = 4
 CPU_CHUNK_NUMBERS = 1 << 22
@@ -57,13 +57,13 @@ class Activations:
         return self.encoder + self.decoder + self.between + self.head_gradient
 
 
-def row_activations(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, layout: Layout) -> Activations:
+def row_activations(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, sharding: Sharding) -> Activations:
     """What a row keeps and needs."""
-    text, vision, size = model.text, model.vision, layout.number_bytes
-    block = _encoder_block(vision, layout, layout.recompute) * row.patches * trained.vision
-    whole = _encoder_block(vision, layout, "none") * row.patches * trained.vision
-    decoder_block = _decoder_block(text, trained, layout, layout.recompute) * row.length_tokens
-    decoder_whole = _decoder_block(text, trained, layout, "none") * row.length_tokens
+    text, vision, size = model.text, model.vision, sharding.number_bytes
+    block = _encoder_block(vision, sharding, sharding.recompute) * row.patches * trained.vision
+    whole = _encoder_block(vision, sharding, "none") * row.patches * trained.vision
+    decoder_block = _decoder_block(text, trained, sharding, sharding.recompute) * row.length_tokens
+    decoder_whole = _decoder_block(text, trained, sharding, "none") * row.length_tokens
     encoder_grads = (3 * vision.intermediate_size + 2 * vision.hidden_size) * size * row.patches * trained.vision
     decoder_grads = (3 * text.intermediate_size + 2 * text.hidden_size) * size * row.length_tokens
     gradient = text.vocab_size * text.hidden_size * size * trained.language
@@ -72,12 +72,12 @@ def row_activations(model: VideoLlama3Config, trained: TrainedParts, row: RowSha
         decoder_block=decoder_block,
         encoder=block * vision.num_hidden_layers,
         decoder=decoder_block * text.num_hidden_layers,
-        between=_between(model, trained, row, layout),
-        encoder_working=encoder_grads + _again(block, whole, layout.recompute),
-        decoder_working=decoder_grads + _again(decoder_block, decoder_whole, layout.recompute),
+        between=_between(model, trained, row, sharding),
+        encoder_working=encoder_grads + _again(block, whole, sharding.recompute),
+        decoder_working=decoder_grads + _again(decoder_block, decoder_whole, sharding.recompute),
         head_gradient=gradient,
-        logits=_logits(text, row, layout),
-        head_scaling=_scaling(text, layout) * trained.language,
+        logits=_logits(text, row, sharding),
+        head_scaling=_scaling(text, sharding) * trained.language,
     )
 
 
@@ -88,21 +88,21 @@ def _again(kept: float, whole: float, recompute: Recompute) -> float:
     return max(0.0, whole - kept)
 
 
-def _encoder_block(vision: VisionConfig, layout: Layout, recompute: Recompute) -> float:
+def _encoder_block(vision: VisionConfig, sharding: Sharding, recompute: Recompute) -> float:
     """Bytes per patch, if the encoder trains."""
-    width, inner, size = vision.hidden_size, vision.intermediate_size, layout.number_bytes
+    width, inner, size = vision.hidden_size, vision.intermediate_size, sharding.number_bytes
     attention = _FP32 * vision.num_attention_heads  # the logarithm of each sum
     if recompute == "full":
         return width * size
     if recompute == "selective":
         return (7 * width + inner) * size + attention
-    statistics = 4 * (_FP32 if layout.is_gpu else size)
+    statistics = 4 * (_FP32 if sharding.is_gpu else size)
     return (8 * width + 2 * inner) * size + attention + statistics
 
 
-def _decoder_block(text: TextConfig, trained: TrainedParts, layout: Layout, recompute: Recompute) -> float:
+def _decoder_block(text: TextConfig, trained: TrainedParts, sharding: Sharding, recompute: Recompute) -> float:
     """Bytes per token."""
-    width, inner, size = text.hidden_size, text.intermediate_size, layout.number_bytes
+    width, inner, size = text.hidden_size, text.intermediate_size, sharding.number_bytes
     linears = decoder_linears(text)
     keys = 2 * linears["k_proj"][1]
     attention = _FP32 * text.num_attention_heads
@@ -115,16 +115,16 @@ def _decoder_block(text: TextConfig, trained: TrainedParts, layout: Layout, reco
         inner_results = trained.lora_rank * size * len(linears)
         outputs = sum(outputs for _, outputs in linears.values()) * size if trained.lora_rank else 0.0
         return (5 * width + keys + 2 * inner) * size + attention + inner_results + outputs
-    saved_inner = 2 if layout.is_gpu else 3
+    saved_inner = 2 if sharding.is_gpu else 3
     kept = 4 * width + keys + saved_inner * inner
     if trained.language:
         kept += 2 * width + inner
     return kept * size + attention + 2 * _FP32 + adapters
 
 
-def _between(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, layout: Layout) -> float:
+def _between(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, sharding: Sharding) -> float:
     """What is kept outside blocks; the head keeps the gradient of its inputs."""
-    text, vision, size = model.text, model.vision, layout.number_bytes
+    text, vision, size = model.text, model.vision, sharding.number_bytes
     patches = 2 * vision.head_dim * _FP32
     if trained.vision:
         patches += (vision.patch_dim + 2 * vision.hidden_size) * size
@@ -139,14 +139,14 @@ def _between(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, lay
     )
 
 
-def _logits(text: TextConfig, row: RowShape, layout: Layout) -> float:
+def _logits(text: TextConfig, row: RowShape, sharding: Sharding) -> float:
     """A chunk of logits, its fp32 copy and exponentials where no kernel does without them, and the head's inputs."""
-    inputs = (row.length_tokens + row.supervised_tokens) * text.hidden_size * layout.number_bytes
-    tokens = min(row.supervised_tokens, chunk_tokens(text.vocab_size, is_gpu=layout.is_gpu))
+    inputs = (row.length_tokens + row.supervised_tokens) * text.hidden_size * sharding.number_bytes
+    tokens = min(row.supervised_tokens, chunk_tokens(text.vocab_size, is_gpu=sharding.is_gpu))
     numbers = tokens * text.vocab_size
-    if layout.is_gpu:
-        return inputs + numbers * layout.number_bytes
-    return inputs + numbers * (2 * _FP32 + (layout.number_bytes if layout.precision == "bf16" else 0))
+    if sharding.is_gpu:
+        return inputs + numbers * sharding.number_bytes
+    return inputs + numbers * (2 * _FP32 + (sharding.number_bytes if sharding.precision == "bf16" else 0))
 
 
 def chunk_tokens(vocab_size: int, *, is_gpu: bool) -> int:
@@ -154,7 +154,7 @@ def chunk_tokens(vocab_size: int, *, is_gpu: bool) -> int:
     return GPU_CHUNK_TOKENS if is_gpu else max(_MIN_CHUNK_TOKENS, CPU_CHUNK_NUMBERS // vocab_size)
 
 
-def _scaling(text: TextConfig, layout: Layout) -> float:
+def _scaling(text: TextConfig, sharding: Sharding) -> float:
     """The head's gradient is multiplied in fp32, some rows at a time: a copy, if it is not fp32, and the product."""
-    copies = 2 if layout.precision == "bf16" else 1
+    copies = 2 if sharding.precision == "bf16" else 1
     return min(_SCALED_ROWS, text.vocab_size) * text.hidden_size * _FP32 * copies

@@ -1,4 +1,4 @@
-"""What fits: every layout of a stage on its devices, the quickest first, and whether a placed stage can run at all."""
+"""What fits: every sharding of a stage on its devices, the quickest first, and whether a placed stage can run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError, Vl3Error
 from vl3.models.config import VideoLlama3Config
-from vl3.planning.layout import Layout
 from vl3.planning.rows import StageRows, assumed_rows
+from vl3.planning.sharding import Sharding
 from vl3.planning.sizes import model_sizes
-from vl3.planning.stage import Place, StagePlan, layout_of, place_of, plan_stage_on
+from vl3.planning.stage import Place, StageForecast, place_of, plan_stage_on, sharding_of
 
 RECOMPUTES = ("none", "selective", "full")
 
 
-def all_layouts(
+def all_shardings(
     config: RunConfig, stage: str, place: Place, model: VideoLlama3Config, rows: StageRows
-) -> list[StagePlan]:
+) -> list[StageForecast]:
     """A plan for each ZeRO stage, recomputation and offload; what fits comes first, and of that the cheapest."""
-    plans = [plan_stage_on(config, stage, place, model, rows, layout) for layout in _layouts(config, rows, place.gpus)]
+    plans = [
+        plan_stage_on(config, stage, place, model, rows, sharding) for sharding in _layouts(config, rows, place.gpus)
+    ]
     return sorted(plans, key=lambda plan: (len(plan.problems) > 0, plan.hours))
 
 
@@ -68,29 +70,29 @@ def _problem(config: RunConfig, stage: str, model: VideoLlama3Config) -> ConfigE
         return None
     return ConfigError(
         f"stage {stage} does not fit where placements.{stage} puts it: {'; '.join(faults)}. "
-        f"{_remedy(all_layouts(config, stage, place, model, rows))} Or set engine.fit_check=warn to try it anyway."
+        f"{_remedy(all_shardings(config, stage, place, model, rows))} Or set engine.fit_check=warn to try it anyway."
     )
 
 
-def _remedy(plans: Sequence[StagePlan]) -> str:
-    """The cheapest layout that fits, or that none does."""
+def _remedy(plans: Sequence[StageForecast]) -> str:
+    """The cheapest sharding that fits, or that none does."""
     if plans[0].problems:
         return (
             "No ZeRO stage and recomputation fits there: use more GPUs or larger ones, more host memory, or lower "
             "data.max_length_tokens and data.max_row_visual_tokens."
         )
-    layout = plans[0].layout
-    offload = " and engine.offload_optimizer=true" if layout.offload_optimizer else ""
+    sharding = plans[0].sharding
+    offload = " and engine.offload_optimizer=true" if sharding.offload_optimizer else ""
     return (
-        f"Set engine.zero_stage={layout.zero_stage} and engine.recompute={layout.recompute}{offload}, which takes "
+        f"Set engine.zero_stage={sharding.zero_stage} and engine.recompute={sharding.recompute}{offload}, which takes "
         f"{plans[0].memory.peak / 2**30:.1f} GiB."
     )
 
 
-def _layouts(config: RunConfig, rows: StageRows, gpus: int) -> Iterable[Layout]:
+def _layouts(config: RunConfig, rows: StageRows, gpus: int) -> Iterable[Sharding]:
     for offload in (False, True):
         for zero_stage in range(1 if offload else 0, 4):
             for recompute in RECOMPUTES:
-                yield layout_of(
+                yield sharding_of(
                     config, rows, gpus, zero_stage=zero_stage, recompute=recompute, offload_optimizer=offload
                 )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from vl3.config.run import RunConfig
 from vl3.models.config import VideoLlama3Config
-from vl3.planning.layout import Layout
 from vl3.planning.parameters import TrainedParts, count_parameters
+from vl3.planning.sharding import Sharding
 
 _GIB = 2**30
 PROCESS_GIB = 3.0
@@ -38,7 +38,13 @@ class HostMemory:
 
 
 def host_memory(
-    config: RunConfig, stage: str, model: VideoLlama3Config, layout: Layout, *, ranks_per_node: int, device_bytes: float
+    config: RunConfig,
+    stage: str,
+    model: VideoLlama3Config,
+    sharding: Sharding,
+    *,
+    ranks_per_node: int,
+    device_bytes: float,
 ) -> HostMemory:
     """Host memory of a node.
 
@@ -48,24 +54,24 @@ def host_memory(
         config: the run.
         stage: name of the stage.
         model: sizes of the model.
-        layout: how the stage is laid out.
+        sharding: how the stage is laid out.
         ranks_per_node: training processes of the node.
         device_bytes: what a process holds on its device, if that is the node's memory itself (CPU); else 0.
     """
     trained = TrainedParts.of(config.stages[stage])
     counts = count_parameters(model, lora_rank=trained.lora_rank)
     trainable = counts.trainable(trained)
-    share = counts.total / (layout.ranks if layout.zero_stage == 3 else 1)
-    saved = trainable / layout.ranks * _SAVED_BYTES
-    decoders = config.loader.processes or (_DECODERS_PER_RANK if layout.is_gpu else 1)
+    share = counts.total / (sharding.ranks if sharding.zero_stage == 3 else 1)
+    saved = trainable / sharding.ranks * _SAVED_BYTES
+    decoders = config.loader.processes or (_DECODERS_PER_RANK if sharding.is_gpu else 1)
     row_bytes = config.data.max_row_visual_tokens * config.stages[stage].video_merge_size ** 2 * model.vision.patch_dim
-    process = PROCESS_GIB * _GIB if layout.is_gpu else 0.5 * _GIB
-    decoding = decoders * (DECODER_GIB * _GIB if layout.is_gpu else 0.25 * _GIB) + config.loader.cache_gib * _GIB
+    process = PROCESS_GIB * _GIB if sharding.is_gpu else 0.5 * _GIB
+    decoding = decoders * (DECODER_GIB * _GIB if sharding.is_gpu else 0.25 * _GIB) + config.loader.cache_gib * _GIB
     parts = {
         "processes": process + device_bytes,
-        "loading": share * layout.number_bytes * LOADED_SHARE if layout.is_gpu else 0.0,
+        "loading": share * sharding.number_bytes * LOADED_SHARE if sharding.is_gpu else 0.0,
         "saving": saved,
-        "offload": trainable / layout.shards * _OFFLOADED_BYTES if layout.offload_optimizer else 0.0,
+        "offload": trainable / sharding.shards * _OFFLOADED_BYTES if sharding.offload_optimizer else 0.0,
         "decoding": decoding,
         "shared rows": 3.0 * row_bytes,  # the one that is computed and two ahead
     }

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from vl3.models.config import VideoLlama3Config
 from vl3.planning.activations import Activations, row_activations
-from vl3.planning.layout import LIVE_NUMBERS, PERSISTENT_NUMBERS, Layout
 from vl3.planning.parameters import (
     TrainedParts,
     count_parameters,
@@ -27,6 +26,7 @@ from vl3.planning.parameters import (
     vision_linears,
 )
 from vl3.planning.shapes import RowShape
+from vl3.planning.sharding import LIVE_NUMBERS, PERSISTENT_NUMBERS, Sharding
 
 GIB = 2**30
 RESERVE_SHARE = 0.06
@@ -64,21 +64,21 @@ class Memory:
         return sum(self.parts.values())
 
 
-def stage_memory(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, layout: Layout) -> Memory:
+def stage_memory(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, sharding: Sharding) -> Memory:
     """Memory of a stage whose largest row is `row`.
 
     2 billion trained parameters in bf16 on 8 GPUs under ZeRO 2: 4 GB of weights, 24 GB of fp32 weights and moments cut
     into 8 parts of 3 GB, and 1 GB of summed gradients between the rows of a step.
     """
     numbers = _Numbers.of(model, trained)
-    activations = row_activations(model, trained, row, layout)
-    states = _states(numbers, layout)
-    held = _held_gradients(numbers, layout)
-    exchange, update = _exchange(numbers, layout), _update(numbers, layout)
-    between_rows = held if layout.rows_per_rank > 1 else 0.0
+    activations = row_activations(model, trained, row, sharding)
+    states = _states(numbers, sharding)
+    held = _held_gradients(numbers, sharding)
+    exchange, update = _exchange(numbers, sharding), _update(numbers, sharding)
+    between_rows = held if sharding.rows_per_rank > 1 else 0.0
     forward = {"gradients": between_rows, "activations": activations.kept - activations.head_gradient}
-    forward |= {"logits": activations.logits + activations.head_gradient, "buffers": _gathered(numbers, layout)}
-    backward = _backward(model, trained, activations, layout, between_rows)
+    forward |= {"logits": activations.logits + activations.head_gradient, "buffers": _gathered(numbers, sharding)}
+    backward = _backward(model, trained, activations, sharding, between_rows)
     moments = {
         "forward": forward,
         "backward": backward,
@@ -88,7 +88,7 @@ def stage_memory(model: VideoLlama3Config, trained: TrainedParts, row: RowShape,
     return Memory(
         states=sum(states.values()),
         moments={name: _added(states, parts) for name, parts in moments.items()},
-        offloaded=_offloaded(numbers, layout) if layout.offload_optimizer else 0.0,
+        offloaded=_offloaded(numbers, sharding) if sharding.offload_optimizer else 0.0,
     )
 
 
@@ -136,65 +136,65 @@ def _small(model: VideoLlama3Config, lora_rank: int) -> int:
     return blocks + sum(size for size in others if size < PERSISTENT_NUMBERS) + 4 * text.hidden_size
 
 
-def _states(numbers: _Numbers, layout: Layout) -> dict[str, float]:
+def _states(numbers: _Numbers, sharding: Sharding) -> dict[str, float]:
     """What is there between steps."""
-    size, trainable = layout.number_bytes, numbers.trainable
+    size, trainable = sharding.number_bytes, numbers.trainable
     weights = size * float(numbers.total)
-    if layout.zero_stage == 3:
-        weights = weights / layout.ranks + size * numbers.small
-    has_masters = layout.zero_stage > 0 or layout.precision == "bf16"
-    optimizer = trainable / layout.shards * (2 * _FP32 + _FP32 * has_masters)
+    if sharding.zero_stage == 3:
+        weights = weights / sharding.ranks + size * numbers.small
+    has_masters = sharding.zero_stage > 0 or sharding.precision == "bf16"
+    optimizer = trainable / sharding.shards * (2 * _FP32 + _FP32 * has_masters)
     buffers = gradients = 0.0
-    if layout.zero_stage == 1 and layout.precision == "bf16" and not layout.offload_optimizer:
+    if sharding.zero_stage == 1 and sharding.precision == "bf16" and not sharding.offload_optimizer:
         gradients = _FP32 * trainable  # summed in fp32, whole on each rank
-    if layout.zero_stage == 3:
-        buffers = size * layout.bucket_numbers(trainable) * (2 if layout.is_overlapped else 1)
-        gradients = _FP32 * trainable / layout.ranks
-    if layout.offload_optimizer:
+    if sharding.zero_stage == 3:
+        buffers = size * sharding.bucket_numbers(trainable) * (2 if sharding.is_overlapped else 1)
+        gradients = _FP32 * trainable / sharding.ranks
+    if sharding.offload_optimizer:
         optimizer = 0.0
         buffers += size * numbers.largest
-        if layout.zero_stage < 3:
+        if sharding.zero_stage < 3:
             gradients = 0.0
     return {"weights": weights, "optimizer": optimizer, "gradients": gradients, "buffers": buffers}
 
 
-def _gathered(numbers: _Numbers, layout: Layout) -> float:
+def _gathered(numbers: _Numbers, sharding: Sharding) -> float:
     """Weights of other ranks that ZeRO 3 has gathered for the blocks that compute, and for those that follow."""
-    if layout.zero_stage < 3 or layout.ranks == 1:
+    if sharding.zero_stage < 3 or sharding.ranks == 1:
         return 0.0
-    return layout.number_bytes * float(min(numbers.total - numbers.small, LIVE_NUMBERS))
+    return sharding.number_bytes * float(min(numbers.total - numbers.small, LIVE_NUMBERS))
 
 
-def _offloaded(numbers: _Numbers, layout: Layout) -> float:
+def _offloaded(numbers: _Numbers, sharding: Sharding) -> float:
     """fp32 weights, moments and gradients, the weights as they go back to the device, and a buffer of one tensor."""
-    share = numbers.trainable / layout.shards
-    return share * (4 * _FP32 + layout.number_bytes) + layout.number_bytes * numbers.largest
+    share = numbers.trainable / sharding.shards
+    return share * (4 * _FP32 + sharding.number_bytes) + sharding.number_bytes * numbers.largest
 
 
-def _held_gradients(numbers: _Numbers, layout: Layout) -> float:
+def _held_gradients(numbers: _Numbers, sharding: Sharding) -> float:
     """Gradients after a backward pass, besides those that have a buffer between steps."""
-    size, trainable = layout.number_bytes, numbers.trainable
-    if layout.zero_stage == 3:
+    size, trainable = sharding.number_bytes, numbers.trainable
+    if sharding.zero_stage == 3:
         return 0.0
-    if layout.zero_stage == 2:
-        return _FP32 * trainable / layout.ranks
+    if sharding.zero_stage == 2:
+        return _FP32 * trainable / sharding.ranks
     return size * trainable
 
 
 def _backward(
-    model: VideoLlama3Config, trained: TrainedParts, activations: Activations, layout: Layout, between_rows: float
+    model: VideoLlama3Config, trained: TrainedParts, activations: Activations, sharding: Sharding, between_rows: float
 ) -> dict[str, float]:
     """The largest sum during backward, which goes down through the blocks: what is kept shrinks, gradients grow."""
-    size = layout.number_bytes
+    size = sharding.number_bytes
     text, vision = model.text, model.vision
     numbers = _Numbers.of(model, trained)
     buckets = 0.0
-    if layout.zero_stage == 2:
-        buckets = size * layout.bucket_numbers(numbers.trainable) * (2 if layout.is_overlapped else 1)
-        if numbers.trainable > layout.bucket_numbers(numbers.trainable) and not between_rows:
-            buckets += _FP32 * numbers.trainable / layout.ranks  # the first full bucket goes into the sums
-    gathered = _gathered(numbers, layout)
-    grows = layout.zero_stage < 2 and not between_rows  # with ZeRO 2 and 3 gradients go into buckets as they come
+    if sharding.zero_stage == 2:
+        buckets = size * sharding.bucket_numbers(numbers.trainable) * (2 if sharding.is_overlapped else 1)
+        if numbers.trainable > sharding.bucket_numbers(numbers.trainable) and not between_rows:
+            buckets += _FP32 * numbers.trainable / sharding.ranks  # the first full bucket goes into the sums
+    gathered = _gathered(numbers, sharding)
+    grows = sharding.zero_stage < 2 and not between_rows  # with ZeRO 2 and 3 gradients go into buckets as they come
     block = decoder_block_parameters(text) * trained.language * size
     vision_block = vision_block_parameters(vision) * trained.vision * size
     kept, grown = activations.kept - activations.head_gradient, 0.0
@@ -216,30 +216,30 @@ def _backward(
     }
 
 
-def _exchange(numbers: _Numbers, layout: Layout) -> float:
+def _exchange(numbers: _Numbers, sharding: Sharding) -> float:
     """What the exchange of gradients needs after backward."""
-    size = layout.number_bytes
-    if layout.zero_stage == 0:
+    size = sharding.number_bytes
+    if sharding.zero_stage == 0:
         return size * float(min(numbers.trainable, _ENGINE_BUCKET_NUMBERS))
-    if layout.zero_stage == 1:
-        per_number = _FP32 if layout.precision == "bf16" else size
-        return per_number * float(layout.bucket_numbers(numbers.trainable))
-    return size * float(layout.bucket_numbers(numbers.trainable)) if layout.zero_stage == 2 else 0.0
+    if sharding.zero_stage == 1:
+        per_number = _FP32 if sharding.precision == "bf16" else size
+        return per_number * float(sharding.bucket_numbers(numbers.trainable))
+    return size * float(sharding.bucket_numbers(numbers.trainable)) if sharding.zero_stage == 2 else 0.0
 
 
-def _update(numbers: _Numbers, layout: Layout) -> float:
+def _update(numbers: _Numbers, sharding: Sharding) -> float:
     """What the optimizer needs besides: a flat fp32 copy of a group's gradients, or a norm in double precision."""
-    is_bf16 = layout.precision == "bf16"
-    if layout.offload_optimizer:
+    is_bf16 = sharding.precision == "bf16"
+    if sharding.offload_optimizer:
         return _FP64 * float(numbers.largest)
-    if layout.zero_stage == 0:
+    if sharding.zero_stage == 0:
         return _FP32 * float(numbers.trainable) * is_bf16
-    if layout.zero_stage == 3:
-        return _FP32 * float(min(numbers.largest_group / layout.ranks, LIVE_NUMBERS))
-    norm = _FP64 * float(min(numbers.largest, numbers.largest_group / layout.ranks))
+    if sharding.zero_stage == 3:
+        return _FP32 * float(min(numbers.largest_group / sharding.ranks, LIVE_NUMBERS))
+    norm = _FP64 * float(min(numbers.largest, numbers.largest_group / sharding.ranks))
     if is_bf16:
-        return norm if layout.zero_stage == 2 else 0.0
-    return max(norm, _FP32 * numbers.largest_group / layout.ranks)
+        return norm if sharding.zero_stage == 2 else 0.0
+    return max(norm, _FP32 * numbers.largest_group / sharding.ranks)
 
 
 def _added(states: Mapping[str, float], parts: Mapping[str, float]) -> dict[str, float]:

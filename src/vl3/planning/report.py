@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from vl3.models.config import VideoLlama3Config
 from vl3.planning.memory import GIB
 from vl3.planning.parameters import TrainedParts, count_parameters
-from vl3.planning.stage import StagePlan
+from vl3.planning.stage import StageForecast
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Head and rows."""
@@ -27,16 +27,16 @@ def parameter_table(model: VideoLlama3Config, trained: Mapping[str, TrainedParts
     return ("", "encoder", "projector", "language model", "in all"), rows
 
 
-def memory_table(plans: Sequence[StagePlan]) -> Table:
-    """GiB of one GPU by part at the moment when most is needed, and of a node's host, for each layout."""
+def memory_table(plans: Sequence[StageForecast]) -> Table:
+    """GiB of one GPU by part at the moment when most is needed, and of a node's host, for each sharding."""
     names = list(plans[0].memory.parts)
-    head = ("layout", *names, "one GPU", "at", "host", "hours", "cost", "")
+    head = ("sharding", *names, "one GPU", "at", "host", "hours", "cost", "")
     rows: list[tuple[str, ...]] = []
     for plan in plans:
         cost = "" if plan.cost.amount is None else f"{plan.cost.amount:,.0f} {plan.cost.currency}"
         rows.append(
             (
-                plan.layout.describe(),
+                plan.sharding.describe(),
                 *(_gib(plan.memory.parts[name]) for name in names),
                 f"{_gib(plan.memory.peak)} of {plan.usable_gib:.1f}",
                 plan.memory.moment,
@@ -49,12 +49,12 @@ def memory_table(plans: Sequence[StagePlan]) -> Table:
     return head, rows
 
 
-def host_table(plan: StagePlan) -> Table:
+def host_table(plan: StageForecast) -> Table:
     """GiB of a node's host memory by part."""
     return ("host memory of a node", "GiB"), [(name, _gib(size)) for name, size in plan.host.parts.items()]
 
 
-def flops_table(plan: StagePlan) -> Table:
+def flops_table(plan: StageForecast) -> Table:
     """TFLOP of a mean row by part."""
     flops = plan.time.flops
     rows: list[tuple[str, ...]] = [
@@ -64,12 +64,12 @@ def flops_table(plan: StagePlan) -> Table:
     return ("TFLOP of a row", "forward", "backward", "recomputed"), rows
 
 
-def time_table(plans: Sequence[StagePlan]) -> Table:
-    """What each stage takes under the configured layout."""
+def time_table(plans: Sequence[StageForecast]) -> Table:
+    """What each stage takes under the configured sharding."""
     head = (
         "stage",
         "GPUs",
-        "layout",
+        "sharding",
         "steps",
         "rows a step",
         "s a step",
@@ -85,8 +85,8 @@ def time_table(plans: Sequence[StagePlan]) -> Table:
         rows.append(
             (
                 plan.stage,
-                f"{plan.layout.ranks} {plan.device.name}",
-                plan.layout.describe(),
+                f"{plan.sharding.ranks} {plan.device.name}",
+                plan.sharding.describe(),
                 f"{plan.rows.steps:,}",
                 f"{plan.rows.packs_per_step:,}",
                 f"{plan.time.seconds:.2f}",
@@ -100,13 +100,13 @@ def time_table(plans: Sequence[StagePlan]) -> Table:
     return head, rows
 
 
-def step_line(plan: StagePlan) -> str:
+def step_line(plan: StageForecast) -> str:
     """What a step's seconds are made of, as shares."""
     shares = ", ".join(f"{name} {part / plan.time.seconds:.0%}" for name, part in plan.time.parts.items() if part)
     return f"a step of {plan.time.seconds:.2f} s: {shares}"
 
 
-def assumptions(plans: Sequence[StagePlan], notes: Sequence[str]) -> list[str]:
+def assumptions(plans: Sequence[StageForecast], notes: Sequence[str]) -> list[str]:
     """What had to be assumed, each sentence once."""
     device = plans[0].device
     own = [

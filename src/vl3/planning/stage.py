@@ -10,20 +10,20 @@ from vl3.models.config import VideoLlama3Config
 from vl3.planning.cost import Cost, cost_of
 from vl3.planning.devices import Device, get_device
 from vl3.planning.host import HostMemory, host_memory
-from vl3.planning.layout import Layout
 from vl3.planning.memory import GIB, RESERVE_SHARE, Memory, stage_memory
 from vl3.planning.parameters import TrainedParts
 from vl3.planning.rows import StageRows, assumed_rows, planned_rows
+from vl3.planning.sharding import Sharding
 from vl3.planning.sizes import model_sizes
 from vl3.planning.time import StepTime, step_time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StagePlan:
-    """What a stage takes under one layout."""
+class StageForecast:
+    """What a stage takes under one sharding."""
 
     stage: str
-    layout: Layout
+    sharding: Sharding
     device: Device
     memory: Memory
     """Of one GPU."""
@@ -89,10 +89,10 @@ def place_of(config: RunConfig, stage: str, *, nodes: int | None = None) -> Plac
     )
 
 
-def layout_of(config: RunConfig, rows: StageRows, ranks: int, **changes: Any) -> Layout:
-    """The layout that a configuration asks for; `changes` replace its fields."""
+def sharding_of(config: RunConfig, rows: StageRows, ranks: int, **changes: Any) -> Sharding:
+    """The sharding that a configuration asks for; `changes` replace its fields."""
     engine = config.engine
-    layout = Layout(
+    sharding = Sharding(
         zero_stage=engine.zero_stage,
         ranks=ranks,
         precision=engine.precision,
@@ -100,7 +100,7 @@ def layout_of(config: RunConfig, rows: StageRows, ranks: int, **changes: Any) ->
         offload_optimizer=engine.offload_optimizer,
         rows_per_rank=max(1, rows.packs_per_step // ranks),
     )
-    return replace(layout, **changes)
+    return replace(sharding, **changes)
 
 
 def plan_stage_on(
@@ -109,15 +109,15 @@ def plan_stage_on(
     place: Place,
     model: VideoLlama3Config,
     rows: StageRows,
-    layout: Layout | None = None,
-) -> StagePlan:
+    sharding: Sharding | None = None,
+) -> StageForecast:
     """What a stage takes in a place.
 
     Raises:
         ConfigError: the device is not one that the planner knows.
     """
     device = get_device(place.gpu)
-    chosen = layout or layout_of(config, rows, place.gpus)
+    chosen = sharding or sharding_of(config, rows, place.gpus)
     trained = TrainedParts.of(config.stages[stage])
     memory = stage_memory(model, trained, rows.largest, chosen)
     host = host_memory(config, stage, model, chosen, ranks_per_node=place.gpus_per_node, device_bytes=0.0)
@@ -125,9 +125,9 @@ def plan_stage_on(
         model, trained, rows.mean, chosen, device, ranks_per_node=place.gpus_per_node, imbalance=rows.imbalance
     )
     hours = time.seconds * rows.steps / 3600
-    plan = StagePlan(
+    plan = StageForecast(
         stage=stage,
-        layout=chosen,
+        sharding=chosen,
         device=device,
         memory=memory,
         host=host,
@@ -146,7 +146,7 @@ def stage_rows(config: RunConfig, stage: str, ranks: int, plan: Path | None = No
     return assumed_rows(config, stage) if plan is None else planned_rows(plan, ranks)
 
 
-def planned_stage(config: RunConfig, stage: str, *, plan: Path | None = None) -> StagePlan:
+def planned_stage(config: RunConfig, stage: str, *, plan: Path | None = None) -> StageForecast:
     """What a stage takes where its placement puts it.
 
     Args:
@@ -163,30 +163,13 @@ def planned_stage(config: RunConfig, stage: str, *, plan: Path | None = None) ->
     return plan_stage_on(config, stage, place, model, stage_rows(config, stage, place.gpus, plan))
 
 
-def planned_seconds(config: RunConfig, stage: str, *, plan: Path | None = None) -> float | None:
-    """Seconds that a stage takes with all nodes of its placement; None if its pool has no GPU that the planner knows.
-
-    Args:
-        config: the run.
-        stage: name of the stage.
-        plan: the folder of its plan artifact, if there is one.
-
-    Raises:
-        DataError: the plan is damaged.
-    """
-    try:
-        return planned_stage(config, stage, plan=plan).hours * 3600
-    except ConfigError:
-        return None
-
-
-def _problems(plan: StagePlan, place: Place) -> list[str]:
+def _problems(plan: StageForecast, place: Place) -> list[str]:
     found = []
     used, usable = plan.memory.peak / GIB, plan.usable_gib
     if used > usable:
         parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in plan.memory.parts.items() if size >= GIB / 10)
         found.append(
-            f"one {plan.device.name} needs {used:.1f} GiB with {plan.layout.describe()} on {place.gpus} GPUs and has "
+            f"one {plan.device.name} needs {used:.1f} GiB with {plan.sharding.describe()} on {place.gpus} GPUs and has "
             f"{usable:.1f} of {plan.device.memory_gib:g} ({parts})"
         )
     if plan.node_memory_gib is not None and plan.host.peak / GIB > plan.node_memory_gib:
@@ -200,16 +183,16 @@ def _problems(plan: StagePlan, place: Place) -> list[str]:
     return found
 
 
-def to_json(plan: StagePlan) -> dict[str, Any]:
+def to_json(plan: StageForecast) -> dict[str, Any]:
     """A plan as JSON data, sizes in bytes."""
     return {
         "stage": plan.stage,
         "gpu": plan.device.name,
-        "gpus": plan.layout.ranks,
-        "zero_stage": plan.layout.zero_stage,
-        "recompute": plan.layout.recompute,
-        "offload_optimizer": plan.layout.offload_optimizer,
-        "rows_per_rank": plan.layout.rows_per_rank,
+        "gpus": plan.sharding.ranks,
+        "zero_stage": plan.sharding.zero_stage,
+        "recompute": plan.sharding.recompute,
+        "offload_optimizer": plan.sharding.offload_optimizer,
+        "rows_per_rank": plan.sharding.rows_per_rank,
         "fits": not plan.problems,
         "problems": list(plan.problems),
         "memory_bytes": dict(plan.memory.parts) | {"peak": plan.memory.peak},

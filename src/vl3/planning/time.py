@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from vl3.models.config import TextConfig, VideoLlama3Config
 from vl3.planning.devices import Device
 from vl3.planning.flops import Flops, row_flops
-from vl3.planning.layout import BYTES, Layout
 from vl3.planning.parameters import TrainedParts, count_parameters
 from vl3.planning.shapes import RowShape
+from vl3.planning.sharding import BYTES, Sharding
 
 _ATTENTION = ("encoder_attention", "decoder_attention")
 _DECODER_NUMBERS = (14, 3)
@@ -59,7 +59,7 @@ def step_time(
     model: VideoLlama3Config,
     trained: TrainedParts,
     row: RowShape,
-    layout: Layout,
+    sharding: Sharding,
     device: Device,
     *,
     ranks_per_node: int,
@@ -71,36 +71,36 @@ def step_time(
         model: sizes of the model.
         trained: what the stage trains.
         row: size of a row on average.
-        layout: how the stage is laid out.
+        sharding: how the stage is laid out.
         device: what computes.
         ranks_per_node: processes that share a node, whose links are faster than those between nodes.
         imbalance: share of the arithmetic that ranks wait for the costliest.
     """
-    flops = row_flops(model, trained, [row], recompute=layout.recompute)
-    peak = device.bf16_flops_per_second if layout.precision == "bf16" else device.fp32_flops_per_second
+    flops = row_flops(model, trained, [row], recompute=sharding.recompute)
+    peak = device.bf16_flops_per_second if sharding.precision == "bf16" else device.fp32_flops_per_second
     attention = sum(flops.parts[name].computed for name in _ATTENTION)
     products = flops.total.computed - attention
-    rows = layout.rows_per_rank
+    rows = sharding.rows_per_rank
     arithmetic = {
         "products": rows * products / (peak * device.product_share),
         "attention": rows * attention / (peak * device.attention_share),
         "traffic": rows
-        * _traffic(model, trained, row, layout)
+        * _traffic(model, trained, row, sharding)
         / (device.memory_bytes_per_second * device.bandwidth_share),
     }
     counts = count_parameters(model, lora_rank=trained.lora_rank)
     trainable = counts.trainable(trained)
-    bandwidth = _HOST_BYTES_PER_SECOND if layout.offload_optimizer else device.memory_bytes_per_second
+    bandwidth = _HOST_BYTES_PER_SECOND if sharding.offload_optimizer else device.memory_bytes_per_second
     parts = arithmetic | {
-        "exchange": _exchange(counts.total, trainable, layout, device, ranks_per_node),
-        "update": trainable / layout.shards * _UPDATE_BYTES / (bandwidth * device.bandwidth_share),
+        "exchange": _exchange(counts.total, trainable, sharding, device, ranks_per_node),
+        "update": trainable / sharding.shards * _UPDATE_BYTES / (bandwidth * device.bandwidth_share),
         "waiting": imbalance * sum(arithmetic.values()),
     }
     seconds = sum(parts.values())
     return StepTime(
         parts=parts,
         flops=flops,
-        rows_per_second=rows * layout.ranks / seconds,
+        rows_per_second=rows * sharding.ranks / seconds,
         mfu=rows * flops.needed / seconds / peak,
     )
 
@@ -112,32 +112,32 @@ def block_traffic(text: TextConfig, row: RowShape, precision: str, *, is_gpu: bo
     return numbers * (1 + _BACKWARD) * (1.0 if is_gpu else _UNFUSED) * BYTES[precision]
 
 
-def _traffic(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, layout: Layout) -> float:
+def _traffic(model: VideoLlama3Config, trained: TrainedParts, row: RowShape, sharding: Sharding) -> float:
     """Bytes that norms, rotary, activations and residuals read and write, forward and backward."""
     text, vision = model.text, model.vision
-    again = (1.0 if layout.recompute != "none" else 0.0) / (1 + _BACKWARD)
+    again = (1.0 if sharding.recompute != "none" else 0.0) / (1 + _BACKWARD)
     forward = 1 / (1 + _BACKWARD)
-    block = block_traffic(text, row, layout.precision, is_gpu=layout.is_gpu)
+    block = block_traffic(text, row, sharding.precision, is_gpu=sharding.is_gpu)
     decoder = text.num_hidden_layers * block * (1.0 + again if trained.decoder_has_backward else forward)
     width, inner = _ENCODER_NUMBERS
     numbers = row.patches * (width * vision.hidden_size + inner * vision.intermediate_size)
-    block = numbers * (1 + _BACKWARD) * (1.0 if layout.is_gpu else _UNFUSED) * layout.number_bytes
+    block = numbers * (1 + _BACKWARD) * (1.0 if sharding.is_gpu else _UNFUSED) * sharding.number_bytes
     encoder = vision.num_hidden_layers * block * (1.0 + again if trained.vision else forward)
-    logits = row.supervised_tokens * text.vocab_size * _LOGIT_NUMBERS[layout.is_gpu] * layout.number_bytes
+    logits = row.supervised_tokens * text.vocab_size * _LOGIT_NUMBERS[sharding.is_gpu] * sharding.number_bytes
     return decoder + encoder + logits
 
 
-def _exchange(total: int, trainable: int, layout: Layout, device: Device, ranks_per_node: int) -> float:
+def _exchange(total: int, trainable: int, sharding: Sharding, device: Device, ranks_per_node: int) -> float:
     """Seconds that the ranks' exchange adds: gradients summed, updated weights sent round, or gathered under ZeRO 3."""
-    ranks = layout.ranks
+    ranks = sharding.ranks
     if ranks == 1:
         return 0.0
     link = device.link_bytes_per_second if ranks <= ranks_per_node else _NODE_LINK_BYTES_PER_SECOND
-    size, share = layout.number_bytes, (ranks - 1) / ranks
-    gradient_bytes = 4 if layout.zero_stage == 1 and layout.precision == "bf16" else size
-    times = layout.rows_per_rank if layout.zero_stage >= 2 else 1
-    gradients = trainable * gradient_bytes * share * (2 if layout.zero_stage < 2 else 1) * times
-    weights = trainable * size * share if layout.zero_stage in (1, 2) else 0.0
-    gathered = 2 * total * size * share * layout.rows_per_rank if layout.zero_stage == 3 else 0.0
-    hidden = _HIDDEN[layout.zero_stage] if layout.is_overlapped else 0.0
+    size, share = sharding.number_bytes, (ranks - 1) / ranks
+    gradient_bytes = 4 if sharding.zero_stage == 1 and sharding.precision == "bf16" else size
+    times = sharding.rows_per_rank if sharding.zero_stage >= 2 else 1
+    gradients = trainable * gradient_bytes * share * (2 if sharding.zero_stage < 2 else 1) * times
+    weights = trainable * size * share if sharding.zero_stage in (1, 2) else 0.0
+    gathered = 2 * total * size * share * sharding.rows_per_rank if sharding.zero_stage == 3 else 0.0
+    hidden = _HIDDEN[sharding.zero_stage] if sharding.is_overlapped else 0.0
     return ((gradients + gathered) * (1 - hidden) + weights) / link

@@ -75,8 +75,8 @@ def _with_imported_bases(request: Request) -> RunConfig:
     start, config = request.inputs["start"], request.config
     if start.kind == MODEL:
         return config
-    bases = {name: fetch_base(start, name).as_uri() for name in (VISION, LANGUAGE)}
-    return replace(config, model=replace(config.model, **bases))
+    vision, language = fetch_base(start, VISION).as_uri(), fetch_base(start, LANGUAGE).as_uri()
+    return replace(config, model=replace(config.model, vision_base=vision, language_base=language))
 
 
 def _number(config: RunConfig, name: str) -> int:

@@ -15,9 +15,9 @@ from vl3.models.config import VideoLlama3Config
 from vl3.models.model import VideoLlama3
 from vl3.planning import activations
 from vl3.planning.activations import row_activations
-from vl3.planning.layout import Layout
 from vl3.planning.parameters import TrainedParts
 from vl3.planning.row_shapes import shape_of_row
+from vl3.planning.sharding import Sharding
 from vl3.training.optimizer_groups import freeze_parts
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -50,8 +50,8 @@ def test_a_row_keeps_what_the_model_keeps(
     config = VideoLlama3Config(vision=vision, text=text, image_token_id=40)
     row = make_row(30, 30, 30, 30, images=3)
     trained = TrainedParts(vision=True, projector=True, language=language is not None)
-    layout = Layout(zero_stage=0, ranks=1, precision=precision, recompute=recompute, is_gpu=False)
-    planned = row_activations(config, trained, shape_of_row(row), layout)
+    sharding = Sharding(zero_stage=0, ranks=1, precision=precision, recompute=recompute, is_gpu=False)
+    planned = row_activations(config, trained, shape_of_row(row), sharding)
     rates = LearningRates(vision=1.0, projector=1.0, language=language)
     measured = kept_bytes(config, rates, row, precision, recompute)
     assert planned.kept == pytest.approx(measured, rel=0.03)
@@ -72,8 +72,8 @@ def test_recomputation_keeps_less_and_works_with_more(make_sizes: Callable[..., 
     trained = TrainedParts(vision=True, projector=True, language=True)
     kept, working = [], []
     for recompute in ("none", "selective", "full"):
-        layout = Layout(zero_stage=2, ranks=16, precision="bf16", recompute=recompute)  # type: ignore[arg-type]
-        found = row_activations(PUBLISHED["vl3_2b"], trained, row, layout)
+        sharding = Sharding(zero_stage=2, ranks=16, precision="bf16", recompute=recompute)  # type: ignore[arg-type]
+        found = row_activations(PUBLISHED["vl3_2b"], trained, row, sharding)
         kept.append(found.kept)
         working.append(found.decoder_working)
     assert kept == sorted(kept, reverse=True)

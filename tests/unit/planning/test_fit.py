@@ -9,10 +9,10 @@ from vl3.config.overrides import apply_overrides
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 from vl3.planning.cost import cost_of
-from vl3.planning.fit import all_layouts, check_fit
+from vl3.planning.fit import all_shardings, check_fit
 from vl3.planning.rows import assumed_rows
 from vl3.planning.sizes import model_sizes
-from vl3.planning.stage import Place, planned_seconds, planned_stage, to_json
+from vl3.planning.stage import Place, planned_stage, to_json
 from vl3.recipes.catalog import get_recipe
 
 
@@ -34,12 +34,12 @@ def test_a_stage_that_cannot_fit_is_refused_with_numbers_and_remedy() -> None:
     assert "and has 74.3 of 79 (weights 15.0, optimizer 5.6" in text
     assert "Set engine.zero_stage=" in text
     assert "Or set engine.fit_check=warn" in text
-    layout = text.partition("engine.zero_stage=")[2]
+    sharding = text.partition("engine.zero_stage=")[2]
     changed = recipe(
         "vl3_7b",
         "placements.alignment.gpu=a100",
-        f"engine.zero_stage={layout[0]}",
-        f"engine.recompute={layout.partition('recompute=')[2].partition(',')[0]}",
+        f"engine.zero_stage={sharding[0]}",
+        f"engine.recompute={sharding.partition('recompute=')[2].partition(',')[0]}",
     )
     assert check_fit(changed, ["alignment"]).problems == ()
 
@@ -85,13 +85,13 @@ def test_the_cheapest_layout_that_fits_comes_first() -> None:
     config, place = get_recipe("vl3_2b"), Place(gpu="h200", gpus=16, gpus_per_node=8, price_per_gpu_hour=2.0)
     model, notes = model_sizes(config.model)
     assert notes == []
-    plans = all_layouts(config, "alignment", place, model, assumed_rows(config, "alignment"))
+    plans = all_shardings(config, "alignment", place, model, assumed_rows(config, "alignment"))
     assert len(plans) == 4 * 3 + 3 * 3
     fitting = [plan for plan in plans if not plan.problems]
     assert plans[: len(fitting)] == fitting
     assert [plan.hours for plan in fitting] == sorted(plan.hours for plan in fitting)
-    layout = fitting[0].layout
-    assert (layout.zero_stage, layout.recompute, layout.offload_optimizer) == (2, "none", False)
+    sharding = fitting[0].sharding
+    assert (sharding.zero_stage, sharding.recompute, sharding.offload_optimizer) == (2, "none", False)
     assert fitting[0].cost.amount == pytest.approx(fitting[0].hours * 16 * 2.0)
 
 
@@ -105,12 +105,6 @@ def test_a_planned_stage_as_json() -> None:
     assert found["samples"] == pytest.approx(5_710_000, rel=0.01)
     assert 0.2 < found["mfu"] < 0.6
     assert sum(found["step_seconds"].values()) == pytest.approx(2 * found["step_seconds"]["whole"])
-
-
-def test_planned_seconds_are_those_of_the_plan_or_unknown() -> None:
-    config = get_recipe("vl3_2b")
-    assert planned_seconds(config, "video") == pytest.approx(planned_stage(config, "video").hours * 3600)
-    assert planned_seconds(get_recipe("tiny"), "video") is None
 
 
 def test_cost_without_a_price() -> None:

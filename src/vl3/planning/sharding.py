@@ -16,7 +16,7 @@ LIVE_NUMBERS = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class Sharding:
     """How a stage is laid out."""
 
     zero_stage: int
