@@ -41,7 +41,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def run(job: StageJob, *, stop_after: int | None = None) -> bool:
-    asked = 0
+    asked = -1  # once before the first step
 
     def stop_requested() -> bool:
         nonlocal asked
