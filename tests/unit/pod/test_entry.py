@@ -139,8 +139,8 @@ def test_a_pod_that_is_taken_away_goes_on_from_its_checkpoint(whole: Pods, stage
     first.terminate(rank=1)
     assert first.wait() == [143, 143], first.output() + first.output(1)
     assert not (tmp_path / "cut" / "termination-0").exists()
-    (note,) = [event["text"] for event in first.events() if event["type"] == "note"]
-    assert "stopped on request after step" in note
+    notes = [event["text"] for event in first.events() if event["type"] == "note"]
+    assert "stopped on request after step" in notes[-1]  # on a busy machine a rank may be named as slow before
 
     second = Pods(job, tmp_path / "cut-2")
     assert second.wait() == [0], second.output()
