@@ -36,9 +36,9 @@ def save_model(model: VideoLlama3, tokenizer_folder: Path, folder: Path) -> None
         ConfigError: the tokenizer's folder has no tokenizer.json.
         StorageError: the folder cannot be written.
     """
+    save_companions(model.config, tokenizer_folder, folder)  # first: it is refused before the weights are written
     tensors = {official_name(name): parameter.detach() for name, parameter in model.named_parameters()}
     save_tensors(tensors, model.config, folder)
-    save_companions(model.config, tokenizer_folder, folder)
 
 
 def save_companions(config: VideoLlama3Config, tokenizer_folder: Path, folder: Path) -> None:
@@ -53,6 +53,8 @@ def save_companions(config: VideoLlama3Config, tokenizer_folder: Path, folder: P
             f"{tokenizer_folder} has no {TOKENIZER_FILES[0]}, without which the weights cannot be used. Give the "
             "folder of the decoder's tokenizer."
         )
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(folder / CONFIG_FILE, config.to_dict())
     with storage_errors(folder):
         for name in TOKENIZER_FILES:
