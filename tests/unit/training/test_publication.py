@@ -13,6 +13,7 @@ from tests.support.checkpoints import make_trainer, open_checkpoints
 from vl3.config.stages import LearningRates, LoraConfig
 from vl3.models.lora import add_adapters, merge_adapters
 from vl3.models.stored import read_headers
+from vl3.models.unread import InMemory
 from vl3.models.weights import load_model, official_name
 from vl3.store.artifacts import fetch, find
 from vl3.training import publication as publication_module
@@ -37,11 +38,12 @@ def publish(make_model: Callable[[], Any], make_config: Callable[..., Any], tmp_
 
     def call(uri: str, *, dtype: str = "fp32", ranks: int = 1, lora: bool = False, **engine: Any) -> Path:
         model = make_model()
+        sources = {name: InMemory(one.detach().clone()) for name, one in model.named_parameters()}
         if lora:
             adapt(model)
         parts = model.parts()
         freeze_parts(parts, RATES, adapters_only=lora)
-        made = [Publication(model, dtype=dtype, rank=rank, world_size=ranks) for rank in range(ranks)]
+        made = [Publication(model, sources, dtype=dtype, rank=rank, world_size=ranks) for rank in range(ranks)]
         named, groups = trainable_parameters(parts), parameter_groups(parts, RATES, weight_decay=0.0)
         state = EngineState(TrainingEngine(model, groups, make_config(**engine), rows_per_rank=1).deepspeed, named)
         checkpoints = open_checkpoints(tmp_path / uri.rpartition("/")[2])
