@@ -68,6 +68,8 @@ def adapters_of(model: "VideoLlama3") -> dict[str, LoraLayer]:
 
     `language_model.layers.0.mlp.up_proj.weight` is `....up_proj.base_layer.weight` and two adapter weights here.
     """
+    if not any(is_adapter(name) for name, _ in model.named_parameters()):
+        return {}  # without adapters peft need not be imported, which takes seconds
     from peft.tuners.lora import Linear
 
     found = {}

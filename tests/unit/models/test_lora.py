@@ -59,7 +59,7 @@ def hidden_states(model):
     return model.decode(model.language_model.embed_tokens(words), words, segments=Segments.of_runs([12])).float()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.3)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.3)], ids=["fp32", "bf16"])
 def test_merging_gives_a_plain_model_with_the_same_outputs(make_model, dtype, tolerance):
     model = make_model().to(dtype)
     names = [name for name, _ in model.named_parameters()]
