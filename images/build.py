@@ -13,7 +13,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from images.debian import DEBIAN_IMAGE, ensure_debian
+from images.debian import COMPILER_IMAGE, DEBIAN_IMAGE, ensure_debian
 from images.docker import (
     CONTENT_LABEL,
     build_image,
@@ -94,6 +94,8 @@ class ImageBuilder:
             parts["vl3"] = vl3_tree()
         elif role.requirements is not None:
             parts["libraries"] = libraries_tree(role)
+        if role.name == "torch" and self._base_image == DEBIAN_IMAGE:
+            parent = self._build_compiler(parent)
         if role.name == "launcher":
             parts["requirements/trainer.txt"] = ROLES["trainer"].folder / "requirements.txt"
         is_built = self._build(role.image, parts, parent)
@@ -105,6 +107,12 @@ class ImageBuilder:
     def clean(self) -> None:
         """Remove the images that newer ones have replaced, children first."""
         remove_images(self._replaced[::-1])
+
+    def _build_compiler(self, parent: str) -> str:
+        """Build the image below torch's, which is not pushed: a C compiler on our own base; returns its name."""
+        name = "vl3/compiler:local"
+        self._build(name, {"Dockerfile": IMAGES / "compiler.Dockerfile"}, parent)
+        return name
 
     def _build_libraries(self, role: Role, parent: str) -> str:
         """Build the image of a role's libraries, which is not pushed; returns its name."""
@@ -119,7 +127,8 @@ class ImageBuilder:
         if image_labels(name).get(CONTENT_LABEL) == content:
             return False
         former = image_id(name)
-        known = {"BASE_IMAGE": parent, "VERSION": project_version(), "REVISION": revision(), "SOURCE": SOURCE}
+        known = {"BASE_IMAGE": parent, "COMPILER_IMAGE": COMPILER_IMAGE, "SOURCE": SOURCE}
+        known |= {"VERSION": project_version(), "REVISION": revision()}
         taken = parts["Dockerfile"].read_text(encoding="utf-8").splitlines()
         arguments = {key: value for key, value in known.items() if f"ARG {key}" in taken}
         build_image(name, parts, arguments=arguments, labels={CONTENT_LABEL: content})

@@ -1,4 +1,4 @@
-"""Our own Debian image with Python 3.11, for machines that cannot pull the stock image."""
+"""Our own Debian image with Python 3.11 and one with a C compiler, for machines that cannot pull the stock image."""
 
 import subprocess
 
@@ -8,6 +8,8 @@ from images.trees import ImageBuildError, content_digest
 from vl3.system.retry import Pauses, retry
 
 DEBIAN_IMAGE = "vl3/debian-python:bookworm"
+COMPILER_IMAGE = "vl3/debian-compiler:bookworm"
+"""The files of a C compiler and nothing else; they fit DEBIAN_IMAGE."""
 _SCRIPT = IMAGES / "debian-base.sh"
 _PAUSES = Pauses(first_seconds=10, longest_seconds=20)
 """Between the tries, because networks are unreliable."""
@@ -19,12 +21,12 @@ def debian_content() -> str:
 
 
 def has_debian() -> bool:
-    """Whether Docker has the image of the current script."""
-    return image_labels(DEBIAN_IMAGE).get(CONTENT_LABEL) == debian_content()
+    """Whether Docker has both images of the current script."""
+    return all(image_labels(name).get(CONTENT_LABEL) == debian_content() for name in (DEBIAN_IMAGE, COMPILER_IMAGE))
 
 
 def ensure_debian() -> None:
-    """Make the image unless the current script has made it before.
+    """Make the images unless the current script has made them before.
 
     Raises:
         ImageBuildError: the script failed three times; it has printed why.
@@ -33,7 +35,7 @@ def ensure_debian() -> None:
         return
     try:
         retry(
-            lambda: subprocess.run([str(_SCRIPT), DEBIAN_IMAGE], check=True),
+            lambda: subprocess.run([str(_SCRIPT), DEBIAN_IMAGE, COMPILER_IMAGE], check=True),
             may_pass=lambda error: isinstance(error, subprocess.CalledProcessError),
             pauses=_PAUSES,
             tries=3,

@@ -7,7 +7,7 @@ are kept separately, so that a window that was split by a checkpoint has bit for
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ class Window:
     """Wall time of the steps on rank 0."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The window as JSON-ready data."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """The window as JSON-ready data, which later steps do not change: it is written while training goes on."""
+        return asdict(self)
 
 
 class Meter:

@@ -44,6 +44,6 @@ def test_another_one_is_made_anew_and_a_failure_tried_three_times(
     ):
         debian.ensure_debian()
     commands = [call for call in calls if isinstance(call, list)]
-    assert [command[1:] for command in commands] == [["vl3/debian-python:bookworm"]] * 3
+    assert [command[1:] for command in commands] == [["vl3/debian-python:bookworm", "vl3/debian-compiler:bookworm"]] * 3
     first, second = [call for call in calls if not isinstance(call, list)]
     assert 5 <= first <= 10 <= second <= 20

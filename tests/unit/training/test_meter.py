@@ -64,6 +64,16 @@ def test_a_window_cut_by_a_checkpoint_gives_the_same_loss(make_row: MakeRow) -> 
     assert second.flush()["loss"] == whole.flush()["loss"]
 
 
+def test_a_saved_window_is_not_changed_by_later_steps(make_row: MakeRow) -> None:
+    meter = make_meter()
+    meter.add(StepRows(rows=[make_row(1)]), 0.5, 3, SECONDS)
+    saved = meter.gather().to_dict()
+    meter.add(StepRows(rows=[make_row(1)]), 0.7, 3, SECONDS)
+    meter.gather()
+    assert saved["losses"] == [0.5]
+    assert len(saved["counts"]) == 1
+
+
 def test_a_window_of_other_code_is_dropped(make_row: MakeRow) -> None:
     saved = {"losses": [9.0], "supervised_tokens": [1], "counts": [[1.0, 2.0]], "seconds": 3.0}
     meter = make_meter(saved)
