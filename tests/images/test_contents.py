@@ -94,9 +94,22 @@ def test_launcher_stays_small_and_knows_no_torch(containers: Containers) -> None
     assert "No module named 'torch'" in result.stderr
 
 
-def test_the_trainer_finds_what_nccl_needs_for_infiniband(containers: Containers) -> None:
+def _require_our_base() -> None:
     if os.environ.get("BASE_IMAGE") or inspect_image("python:3.11-slim-bookworm") is not None:
-        pytest.skip("the images stand on another base than images/debian-base.sh makes, whose owner decides about RDMA")
+        pytest.skip("the images stand on another base than images/debian-base.sh makes, whose owner decides about this")
+
+
+def test_the_trainer_compiles_what_triton_asks_for(containers: Containers) -> None:
+    _require_our_base()
+    program = "#include <Python.h>\nPyObject *stub(void) { return PyLong_FromLong(7); }\n"
+    build = "gcc -shared -fPIC -x c - -I/usr/include/python3.11 -o /tmp/stub.so"
+    load = "python -c \"import ctypes; print(ctypes.PyDLL('/tmp/stub.so').stub is not None)\""
+    assert containers.output("trainer", "sh", "-c", f"printf '{program}' | {build} && {load}").split()[-1] == "True"
+    assert containers.run("launcher", "sh", "-c", "command -v gcc").returncode != 0, "only below torch"
+
+
+def test_the_trainer_finds_what_nccl_needs_for_infiniband(containers: Containers) -> None:
+    _require_our_base()
     code = (
         "import ctypes, glob; ctypes.CDLL('libibverbs.so.1'); print(len(glob.glob('/usr/lib/*/libibverbs/*.so')) > 3)"
     )
