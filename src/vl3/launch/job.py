@@ -89,7 +89,7 @@ class LaunchJob:
     """How much longer than the slowest step the ranks may be silent before one of them counts as stalled (Watchdog)."""
     timeout_seconds: Seconds | None = None
     """Time after which the processes are stopped whatever progress they make; time in a queue does not count."""
-    grace_seconds: int | None = None
+    grace_seconds: Count | None = None
     """Time that a pod may take to end, for a last checkpoint; None leaves it to the pool's runtime."""
     words: Words = TRAINING
     """How messages speak of its work, and which settings have its limits."""

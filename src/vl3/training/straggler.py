@@ -34,6 +34,8 @@ _SLOWER = 1.3
 """How much slower than the median rank a straggler is at least."""
 _COSTS = 0.05
 """The share of a step that the others wait for it at least."""
+_NOTICEABLE_SECONDS = 0.03
+"""The same as time: steps of a small model vary by as much from rank to rank on any busy machine."""
 _WINDOWS = 2
 """So many windows in a row, because one may be a coincidence."""
 
@@ -67,7 +69,8 @@ def find_straggler(seconds: Sequence[Sequence[float]], step_seconds: float) -> S
     rank = max(range(len(totals)), key=totals.__getitem__)
     median = statistics.median_low(totals)  # of two ranks the faster
     found = Straggler(rank=rank, data_seconds=seconds[rank][0], forward_seconds=seconds[rank][1], median_seconds=median)
-    return found if totals[rank] > _SLOWER * median and found.lost_seconds > _COSTS * step_seconds else None
+    least = max(_COSTS * step_seconds, _NOTICEABLE_SECONDS)
+    return found if totals[rank] > _SLOWER * median and found.lost_seconds > least else None
 
 
 class PassTimer:
