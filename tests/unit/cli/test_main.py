@@ -41,6 +41,7 @@ def test_help_names_every_noun(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()] == [
+        "plan",
         "convert",
         "chat",
         "data",
