@@ -268,8 +268,8 @@ def test_status_follow_of_a_run_that_is_cancelled(vl3, pipelines_server, spec) -
     code, out, err = vl3("status", "rec-cancel", "--follow")
     assert (code, out[0]) == (1, "check-prerequisites: SUCCEEDED")
     assert out[1].startswith("validate-data: PENDING (its container main cannot start: ImagePullBackOff")
-    skipped = [f"{task}: SKIPPED" for task in TASKS[3:-1]]
-    ended = ["build-data: SKIPPED", "validate-data: CANCELED", *skipped, "finish: SUCCEEDED"]
+    skipped = [f"{task}: SKIPPED" for task in TASKS[4:-1]]
+    ended = ["import-start: SKIPPED", "build-data: SKIPPED", "validate-data: CANCELED", *skipped, "finish: SUCCEEDED"]
     assert out[2:] == ["run: CANCELING", *ended, "run: CANCELED"]
     assert re.fullmatch(
         r"Vl3Error: run rec-cancel was cancelled \(http://.*\); submitted again, it resumes where it stopped\.", err

@@ -195,7 +195,7 @@ def test_an_interrupt_stops_everything(make_watch, tmp_path: Path, capsys) -> No
     assert watch.run() == 143
     record = _record(tmp_path)
     assert (record["state"], record["exit_code"]) == ("interrupted", 143)
-    assert record["tasks"][2]["state"] == "interrupted"
+    assert record["tasks"][3]["state"] == "interrupted"
     assert capsys.readouterr().err.startswith("interrupted: no process of the run is left.")
     _require_nothing_left()
 
@@ -206,5 +206,5 @@ def test_a_good_end(make_watch, tmp_path: Path, capsys) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     assert "succeeded in" in out
-    assert _record(tmp_path)["tasks"][2]["seconds"] == 2.0
+    assert _record(tmp_path)["tasks"][3]["seconds"] == 2.0
     assert not (tmp_path / "temporary").exists()
