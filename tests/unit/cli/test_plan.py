@@ -22,12 +22,12 @@ def test_plan_prints_parameters_memory_time_and_what_fits(capsys: pytest.Capture
     assert "NVIDIA A100 datasheet" in out
 
 
-def test_plan_as_json_has_every_stage_and_layout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_as_json_has_every_stage_and_sharding(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "vl3_7b", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["stage"] for one in found["stages"]] == ["vision_adaptation", "alignment", "multitask", "video"]
     assert all(one["fits"] for one in found["stages"])
-    assert len(found["layouts"]["video"]) == 21
+    assert len(found["shardings"]["video"]) == 21
     assert found["parameters"]["head"] == 544_997_376
 
 

@@ -89,7 +89,7 @@ def test_a_run_of_this_machine_is_explained_by_its_folder_or_its_name(
     code, out, _ = vl3(str(tmp_path / "runs" / "one"))
     assert code == 0
     assert out[0] == "check-prerequisites      would run: it does so in every run"
-    assert out[1] == "import-start             would run: nothing like it is finished"
+    assert out[1] == "import-start             would run: none is finished yet"
     assert out[2] == "build-data               would run: waits for the output of import-start"
     assert out[3] == "validate-data            would run: waits for the output of build-data"
     assert out[4:6] == WAITING
