@@ -32,7 +32,7 @@ def test_the_file_says_what_a_cluster_retries(tmp_path: Path) -> None:
     graph = components.load_component_from_file(str(path)).component_spec.implementation.graph
     tasks = [task for component in graph.components.values() for task in component.dag.tasks.values()]
     tasks += graph.root.dag.tasks.values()
-    assert sum(task.retry_policy.max_retry_count for task in tasks) == 13 * 2 + 4
+    assert sum(task.retry_policy.max_retry_count for task in tasks) == 14 * 2 + 4
     leave_out_retries(graph)
     assert sum(task.retry_policy.max_retry_count for task in tasks) == 0
     assert ir_digest(path) == digest
