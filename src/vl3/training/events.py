@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from vl3.errors import StorageError
 from vl3.system.documents import parse_object
 from vl3.system.files import open_to_append, storage_errors
 
@@ -18,6 +19,8 @@ EVENTS_NAME = "events.jsonl"
 """Name of a stage's event file, in its folder and under its work URI."""
 PROFILE_FOLDER = "profile"
 """Where profiles of steps are below a stage's work URI, and beside its events in the artifact."""
+MAX_UNWRITTEN = 1000
+"""Number of events that wait in memory for a disk with space, before the stage ends with the disk's error."""
 STAGE_FILE = "stage.json"
 """File next to the events of a stage: what was launched, and how it ended."""
 
@@ -52,10 +55,14 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
 
 
 class EventLog:
-    """Appends events. Without a path (on ranks other than 0) it does nothing."""
+    """Appends events. Without a path (on ranks other than 0) it does nothing.
+
+    A disk that is full for a while does not end days of training: events wait for their turn in memory.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._unwritten: list[str] = []
         if path is not None:
             with storage_errors(path):
                 os.close(open_to_append(path))
@@ -65,13 +72,30 @@ class EventLog:
         """Append one event in a single write, so that readers see only complete lines.
 
         Raises:
-            StorageError: the file cannot be written.
+            StorageError: the file could not be written for the last MAX_UNWRITTEN events.
         """
         if self._path is None:
             return
-        line = json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False) + "\n"
-        with storage_errors(self._path, needed_bytes=len(line)), self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        self._unwritten.append(json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False) + "\n")
+        try:
+            self._append(self._path, "".join(self._unwritten))
+        except StorageError as error:
+            if len(self._unwritten) >= MAX_UNWRITTEN:
+                raise
+            if len(self._unwritten) == 1:
+                log.warning("events wait in memory, training goes on: %s", error)
+        else:
+            self._unwritten.clear()
+
+    def _append(self, path: Path, lines: str) -> None:
+        with storage_errors(path, needed_bytes=len(lines)):
+            end = path.stat().st_size
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(lines)
+            except OSError:
+                os.truncate(path, end)  # what a full disk took of them comes again, in the same place
+                raise
 
     def note(self, text: str) -> None:
         """Append a note, a sentence that the user of the run should read."""

@@ -1,10 +1,14 @@
 """The event file."""
 
 import json
+import re
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
+from vl3.errors import StorageError
 from vl3.training.events import EventLog, parse_event, read_events, settled_events
 
 
@@ -25,6 +29,44 @@ def test_half_a_line_of_a_killed_writer_spoils_nothing(tmp_path: Path) -> None:
     broken, note = path.read_text().splitlines()
     assert broken == '{"type": "met'
     assert json.loads(note)["text"] == "again"
+
+
+def _limit_file_size(limit: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # or the process ends instead of seeing an error
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_events_wait_for_a_disk_with_space(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path)
+    events.write("start", resumed_from_step=0)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    _limit_file_size(path.stat().st_size + 20)  # half of the next event fits
+    try:
+        events.note("one")
+        events.note("two")
+    finally:
+        _limit_file_size(former)
+    assert [event["type"] for event in read_events(path)] == ["start"]
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "events wait in memory, training goes on"
+    ]
+    events.write("end", steps=3)
+    assert [event.get("text", event["type"]) for event in read_events(path)] == ["start", "one", "two", "end"]
+
+
+def test_a_disk_that_stays_full_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vl3.training.events.MAX_UNWRITTEN", 2)
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    _limit_file_size(0)
+    try:
+        events.note("one")
+        with pytest.raises(StorageError, match=re.escape(str(path))):
+            events.note("two")
+    finally:
+        _limit_file_size(former)
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
