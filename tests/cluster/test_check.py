@@ -172,8 +172,9 @@ def placed(team: Team, queue: str, *more: str) -> list[str]:
         "nodes": 2,
         "processes_per_node": 8,
         "gpus_per_node": 8,
+        "gpu": "h200",
         "cpus_per_node": 16,
-        "memory_gib": 64,
+        "memory_gib": 128,
     }
     overrides = [f"placements.video.{name}={value}" for name, value in values.items()]
     return [part for override in (*overrides, "stages.video.packs_per_step=16", *more) for part in ("--set", override)]

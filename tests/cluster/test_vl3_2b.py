@@ -35,9 +35,10 @@ _PLACEMENT = {
     "nodes": "1",
     "processes_per_node": "1",
     "gpus_per_node": "0",
+    "gpu": "",
     "cpus_per_node": "1",
     # 358 million parameters: bf16, fp32 masters, gradients and moments are 6.5 GB; logits of 2,048 tokens 1.2 GB.
-    "memory_gib": "14",
+    "memory_gib": "12",
     "shm_gib": "1",
     "queue": "cpu",
     "max_retries": "0",
