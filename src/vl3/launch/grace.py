@@ -1,7 +1,11 @@
 """How long a pod may take to end: time for the step at work, and for the checkpoint that it writes before it ends.
 
-Kubernetes kills a pod when that time is over, and all since the checkpoint before is lost with it. What a checkpoint
-takes is known from the stage's own checkpoints once there are some, and before from the size of the weights.
+When that time is over the pod ends its ranks, and all since the checkpoint before is lost. What a checkpoint takes is
+known from the stage's own checkpoints once there are some, and before from the size of the weights.
+
+The pod is told its time in a variable. Kubernetes' own limit stands in the runtime and is the longest for all: a
+TrainJob cannot carry it, because Kueue 0.18 (which knows the API of Trainer 2.2) drops that field when it admits a job,
+and then JobSet refuses for ever to resume a job whose pods have changed.
 """
 
 import math
@@ -11,12 +15,13 @@ from typing import Any
 from vl3.config.run import RunConfig
 
 DEFAULT_GRACE_SECONDS = 120
-"""What the runtimes say, and the least that is asked for."""
+"""The least that a pod gets, and what it takes if it is told nothing."""
+LONGEST_GRACE_SECONDS = 1800
+"""What the runtimes say: Kubernetes' limit for a pod that does not end by itself."""
 GRACE_VARIABLE = "VL3_GRACE_SECONDS"
 """Tells a pod its own grace period."""
 MARGIN_SECONDS = 15
 """Of the grace period, what is left for the pod to end after its workers."""
-_LONGEST_SECONDS = 1800
 _ASSUMED_BYTES_PER_SECOND = 100e6
 """Of each rank, until a checkpoint was measured: a slow store, or a disk that many share."""
 _STATE_BYTES = 12
@@ -29,7 +34,7 @@ def estimate_grace(save_seconds: float, step_seconds: float) -> int:
     Steps of 20 s and checkpoints of 60 s: 20 + 60 + 60 + 15 = 155 s. It is never below 120 s, nor above half an hour.
     """
     seconds = step_seconds + 2 * save_seconds + MARGIN_SECONDS
-    return min(max(math.ceil(seconds), DEFAULT_GRACE_SECONDS), _LONGEST_SECONDS)
+    return min(max(math.ceil(seconds), DEFAULT_GRACE_SECONDS), LONGEST_GRACE_SECONDS)
 
 
 def measured_save_seconds(events: Iterable[dict[str, Any]]) -> float | None:

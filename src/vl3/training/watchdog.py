@@ -29,6 +29,7 @@ _OF_OTHERS = 1.2
 """Where no rank of this machine is behind the others, one of another pod may be, whose watchdog is to speak first."""
 _PATIENT = (Activity.STARTING, Activity.DATA, Activity.SAVING, Activity.PUBLISHING)
 _STOPPED = ("T", "t")
+_ENDED = ("", "Z")
 _STATES = {
     "R": "running",
     "S": "sleeping",
@@ -85,6 +86,8 @@ class Watchdog:
         if silence <= slowest + self._margin_seconds:
             return None
         behind, states = _behind(beats)
+        if any(states[beat.rank] in _ENDED for beat in behind):  # torchrun is about to say how they ended
+            return None
         if silence <= self._limit(beats, behind, states, slowest):
             return None
         return self._describe(beats, behind, states, silence, slowest)
@@ -123,7 +126,7 @@ class Watchdog:
         asked = {}
         for beat in beats:
             path = stack_path(self._folder, beat.rank)
-            if kernel_state(beat) in ("", "Z", *_STOPPED) or not path.is_file():
+            if kernel_state(beat) in (*_ENDED, *_STOPPED) or not path.is_file():
                 continue
             size = path.stat().st_size
             with contextlib.suppress(ProcessLookupError):

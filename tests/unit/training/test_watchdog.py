@@ -93,6 +93,15 @@ def test_waits_for_the_store_have_the_limit_of_the_stage(start: Start, tmp_path:
     assert Activity[activity].text in stall.text
 
 
+def test_a_rank_that_has_ended_is_torchruns_to_report(start: Start, tmp_path: Path) -> None:
+    start(0, 3, "FORWARD", "BACKWARD")
+    ended = start(1, 3, "FORWARD")
+    os.kill(ended, signal.SIGKILL)
+    while kernel_state(read_beats(tmp_path)[1]) not in ("", "Z"):
+        time.sleep(0.01)
+    assert watchdog(tmp_path).stalled(time.monotonic() + 1000) is None
+
+
 def test_the_first_step_may_take_long_and_where_none_is_behind_the_other_pods_speak_first(
     start: Start, tmp_path: Path
 ) -> None:

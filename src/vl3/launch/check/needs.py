@@ -8,6 +8,7 @@ from typing import Any
 from vl3.config.placement import BUILD, PlacementConfig
 from vl3.launch.check.facts import JOBSET, RAY, TRAINER, Object, ObjectKind
 from vl3.launch.check.quota import Amounts
+from vl3.launch.grace import LONGEST_GRACE_SECONDS
 from vl3.launch.job import BUILDING, TRAINING, LaunchJob, Words
 from vl3.launch.jobs.names import RUNTIME_PREFIX
 from vl3.launch.kube.objects import CONTAINER, parse_quantity
@@ -22,6 +23,8 @@ GPU = "nvidia.com/gpu"
 """Resource name of a GPU."""
 _NODE = "node"
 """Name of a runtime's replicated job that trains."""
+_KUBERNETES_GRACE_SECONDS = 30
+"""What a pod has that says nothing."""
 _ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 
 
@@ -110,6 +113,12 @@ def _runtime_defects(runtime: Object) -> Iterator[str]:
         labels = job["template"].get("metadata", {}).get("labels", {})
         if job["name"] == _NODE and labels.get(_ANCESTOR) != "trainer":
             yield f"its job {_NODE!r} lacks the label {_ANCESTOR}=trainer, so a TrainJob's settings would not reach it"
+    seconds = (_runtime_pod(runtime) or {}).get("terminationGracePeriodSeconds", _KUBERNETES_GRACE_SECONDS)
+    if _runtime_pod(runtime) is not None and seconds < LONGEST_GRACE_SECONDS:
+        yield (
+            f"its pods have terminationGracePeriodSeconds={seconds}, so a checkpoint that takes longer would be lost "
+            f"when they are preempted ({LONGEST_GRACE_SECONDS} is the limit; a pod ends sooner by itself)"
+        )
     if (ttl := jobset.get("ttlSecondsAfterFinished")) is not None:
         yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would recreate it and run a finished job twice"
 

@@ -11,6 +11,8 @@ CONTAINER = "node"
 """Name of the container that trains."""
 STEP_CONTAINER = "main"
 """Name of the container in which Argo runs a step, beside helpers of its own."""
+_LOST_NODE_SECONDS = 120
+"""How long a pod of a lost node may take to end, in case the node comes back."""
 TASK_LABEL = "vl3.dev/task"
 """Label of a step's pod with its task's name."""
 
@@ -86,10 +88,16 @@ def is_over(pod: Object) -> bool:
 
 
 def is_unreachable(pod: Object, now: float) -> bool:
-    """Whether a pod is overdue on a node that the cluster considers lost: its end cannot be confirmed."""
+    """Whether a pod is overdue on a node that the cluster considers lost: its end cannot be confirmed.
+
+    Deleted at 10:00 with a grace period of half an hour, deletionTimestamp is 10:30; nobody is waited for after 10:02.
+    """
     due = unix_time(pod["metadata"].get("deletionTimestamp"))
     disruption = condition(pod, "DisruptionTarget") or {}
-    return due is not None and now > due and disruption.get("reason") == "DeletionByTaintManager"
+    if due is None or disruption.get("reason") != "DeletionByTaintManager":
+        return False
+    grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
+    return now > due - grace + min(grace, _LOST_NODE_SECONDS)
 
 
 def rank_of(pod: Object) -> int:

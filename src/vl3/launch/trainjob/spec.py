@@ -129,7 +129,6 @@ def _patch(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
             "volumes": [shm_volume(placement), *(_hugepages(size) for size in sorted(placement.fabric.hugepages_gib))],
             "containers": [_container(placement.fabric)],
             **_nodes(placement.scheduling),
-            **({} if job.grace_seconds is None else {"terminationGracePeriodSeconds": job.grace_seconds}),
         },
     }
     return {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": template}}}]}

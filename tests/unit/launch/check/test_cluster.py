@@ -350,6 +350,17 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "the one from manifests/cluster/training-runtimes again.",
             id="runtime without the label",
         ),
+        pytest.param(
+            ObjectKind.RUNTIME,
+            "vl3-torch-cpu",
+            "spec.template.spec.replicatedJobs.0.template.spec.template.spec.terminationGracePeriodSeconds",
+            120,
+            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: its pods have "
+            "terminationGracePeriodSeconds=120, so a checkpoint that takes longer would be lost when they are "
+            "preempted (1800 is the limit; a pod ends sooner by itself). Apply the one from "
+            "manifests/cluster/training-runtimes again.",
+            id="runtime that ends pods too soon",
+        ),
     ],
 )
 def test_what_is_out_of_order_on_the_platform(
