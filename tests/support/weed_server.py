@@ -124,10 +124,10 @@ def _answers(server: WeedServer) -> bool:
 
 
 def _free_ports() -> dict[str, int]:
-    """Ports whose gRPC sister, 10000 above, is free as well."""
+    """Ports whose gRPC sister, 10000 above, is free as well; both below those that the kernel gives to clients."""
     ports: dict[str, int] = {}
     while len(ports) < len(_PORTS):
-        port = random.randint(20000, 45000)
+        port = random.randint(20000, 22500)
         if port not in ports.values() and all(_is_free(number) for number in (port, port + 10000)):
             ports[_PORTS[len(ports)]] = port
     return ports
