@@ -17,9 +17,8 @@ NewRun = Callable[[str], str]
 
 pytestmark = pytest.mark.timeout(3600)
 _ONE_GPU = {"gpus_per_node": 1, "processes_per_node": 1, "cpus_per_node": 1.0}
-_PATIENT = {
-    "unschedulable_seconds": 120.0
-}  # a scheduler with little CPU is late, which is not what these tests are about
+_PATIENT = {"unschedulable_seconds": 120.0}
+"""A scheduler that gets little CPU is late, which is no failure here."""
 _AT_ONCE = 6
 
 
