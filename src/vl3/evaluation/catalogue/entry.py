@@ -108,7 +108,12 @@ class Benchmark:
     question alone, or the path of a value, as `videomme_perception_score.score`."""
     chance: float | None = None
     """Accuracy of guessing; None if answers are open or questions differ in their number of options."""
+    submission: str = ""
+    """Form of the file for the benchmark's server: `list` of what the task makes of each answer, or `merged` into one
+    mapping; empty if the benchmark is scored here."""
     needs: tuple[Need, ...] = ()
+    judge_reply: str = ""
+    """What a judge's words must contain to be a verdict, as a regular expression; other words are none."""
     published: dict[str, Published] = field(default_factory=dict)
     """By model size: `2b` and `7b`."""
     differences: tuple[str, ...] = ()

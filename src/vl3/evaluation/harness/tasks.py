@@ -1,0 +1,71 @@
+"""lmms-eval's own tasks on a local copy of their data: nothing is asked of a hub."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lmms_eval.api.task import ConfigurableMessagesTask
+from lmms_eval.tasks import TaskManager
+from tenacity import RetryError
+
+from vl3.errors import DataError
+from vl3.evaluation.catalogue.copies import REPOSITORY_FOLDER
+from vl3.evaluation.catalogue.entry import Benchmark, Part
+from vl3.evaluation.harness.model import TASK_ERRORS
+
+MODEL_NAME = "vl3"
+"""Under this name tasks may have prompts of their own for the model; none has one, so it is asked as any other."""
+
+
+def task_manager() -> TaskManager:
+    """lmms-eval's index of its tasks; making it reads every task's file, so make it once."""
+    return TaskManager("ERROR", model_name=MODEL_NAME)
+
+
+def load_task(benchmark: Benchmark, part: Part, copy: Path, manager: TaskManager) -> ConfigurableMessagesTask:
+    """One task of a benchmark, on the data of a copy.
+
+    Args:
+        benchmark: the entry.
+        part: which of its tasks.
+        copy: folder of the copy, as `vl3 eval data` has written it.
+        manager: the tasks.
+
+    Raises:
+        DataError: the task's code cannot read the copy: a file or a column is missing, or it is of another version.
+    """
+    repository = copy / REPOSITORY_FOLDER
+    config: dict[str, Any] = {"task": part.task, "dataset_path": str(repository), "dataset_kwargs": {}}
+    if part.task in _PROCESS:
+        config["process_docs"] = _PROCESS[part.task](repository)
+    try:
+        loaded = manager.load_task_or_group([config], task_type="chat")
+    except RetryError as error:
+        raise _unreadable(benchmark, part, copy, error.last_attempt.exception()) from error
+    except (SystemExit, *TASK_ERRORS) as error:
+        raise _unreadable(benchmark, part, copy, error) from error
+    task: ConfigurableMessagesTask = loaded[part.task]
+    return task
+
+
+def _unreadable(benchmark: Benchmark, part: Part, copy: Path, error: BaseException | None) -> DataError:
+    return DataError(
+        f"{benchmark.title}: task {part.task} of lmms-eval cannot read {copy} ({type(error).__name__}: {error}). The copy is "
+        f"incomplete or of another version than lmms-eval's. Bring it again: vl3 eval data {benchmark.name} --root DIR."
+    )
+
+
+def _gqa(repository: Path) -> Callable[[datasets.Dataset], datasets.Dataset]:
+    """GQA's pictures are in a dataset of their own, which lmms-eval's function reads from the hub whatever the path is."""
+
+    def add_images(questions: datasets.Dataset) -> datasets.Dataset:
+        pictures = datasets.load_dataset(str(repository), "testdev_balanced_images", split="testdev")
+        rows = {name: number for number, name in enumerate(pictures["id"])}
+        ordered = pictures.select([rows[name] for name in questions["imageId"]]).select_columns(["image"])
+        return datasets.concatenate_datasets([questions, ordered], axis=1)
+
+    return add_images
+
+
+_PROCESS = {"gqa": _gqa}
