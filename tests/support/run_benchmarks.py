@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
 
 def judged(messages: list) -> tuple[str, int]:
     """A judge that goes by words: what a model with the same instructions would say of the fixtures."""
@@ -34,7 +31,9 @@ def main() -> None:
     """Build, copy, run and print."""
     folder, *names = sys.argv[1:]
     base = Path(folder)
-    from tests.support.benchmarks import build
+    # By its place beside this file: lmms-eval's environment has a package `tests` of somebody else's.
+    from benchmarks import build
+
     from vl3.evaluation.catalogue.copies import make_copy, show_media
     from vl3.evaluation.items import items_path, read_items
     from vl3.evaluation.judge_gateway import JudgeGateway
