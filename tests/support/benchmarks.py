@@ -34,7 +34,7 @@ class Expected:
 
 
 def build(name: str, folder: Path) -> tuple[Benchmark, Expected]:
-    """Write a benchmark's published layout; returns its entry with the fixture's numbers of items, and what to expect."""
+    """Write a benchmark's published layout; returns its entry with the fixture's numbers of items, and its scores."""
     entry = read_benchmarks()[name]
     # One of BLINK's 14 and MVBench's 20 equal tasks is enough, and all of TempCompass's four, whose rules differ.
     parts = entry.parts[:1] if name in ("blink", "mvbench") else entry.parts
@@ -67,7 +67,10 @@ def video(seconds: int = 4) -> bytes:
 def write_parquet(path: Path, rows: Sequence[Row], images: Sequence[str] = ()) -> None:
     """Rows as the hub has them; columns named in `images` are pictures, given by their bytes or None."""
     shown = [
-        {key: {"bytes": value, "path": None} if key in images and value is not None else value for key, value in row.items()}
+        {
+            key: {"bytes": value, "path": None} if key in images and value is not None else value
+            for key, value in row.items()
+        }
         for row in rows
     ]
     picture_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -75,7 +78,9 @@ def write_parquet(path: Path, rows: Sequence[Row], images: Sequence[str] = ()) -
     for name in images:
         column = table.column(name)
         table = table.set_column(table.schema.get_field_index(name), name, column.cast(picture_type))
-    features = {field.name: {"_type": "Image"} if field.name in images else _feature(field.type) for field in table.schema}
+    features = {
+        field.name: {"_type": "Image"} if field.name in images else _feature(field.type) for field in table.schema
+    }
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(table, path)
@@ -124,7 +129,12 @@ def _chartqa(folder: Path) -> Expected:
 def _docvqa(config: str, task: str) -> Callable[[Path], Expected]:
     def write(folder: Path) -> Expected:
         rows = [
-            {"questionId": str(n), "question": "Which city?", "answers": ["Paris", "paris, france"], "image": picture(n)}
+            {
+                "questionId": str(n),
+                "question": "Which city?",
+                "answers": ["Paris", "paris, france"],
+                "image": picture(n),
+            }
             for n in range(3)
         ]
         _one(folder, "validation", rows, ["image"], config)
@@ -155,8 +165,9 @@ def _mathvista(folder: Path) -> Expected:
     }  # fmt: skip
     rows = [
         {
-            "pid": str(n), "question": "How many?", "image": "images/1.jpg", "decoded_image": picture(n), "choices": None,
-            "unit": None, "precision": 1.0, "answer": "7", "question_type": "free_form", "answer_type": "integer",
+            "pid": str(n), "question": "How many?", "image": "images/1.jpg", "decoded_image": picture(n),
+            "choices": None, "unit": None, "precision": 1.0, "answer": "7", "question_type": "free_form",
+            "answer_type": "integer",
             "metadata": about, "query": "How many?",
         }
         for n in range(3)
@@ -168,7 +179,14 @@ def _mathvista(folder: Path) -> Expected:
 
 def _mathvision(folder: Path) -> Expected:
     rows = [
-        {"id": str(n), "question": "How much?", "options": [], "image": "1.jpg", "decoded_image": picture(n), "answer": "7"}
+        {
+            "id": str(n),
+            "question": "How much?",
+            "options": [],
+            "image": "1.jpg",
+            "decoded_image": picture(n),
+            "answer": "7",
+        }
         for n in range(3)
     ]
     rows[1] = {**rows[1], "options": ["5", "6", "7", "8", "9"], "answer": "C"}
@@ -179,7 +197,14 @@ def _mathvision(folder: Path) -> Expected:
 def _mmmu_pro(folder: Path) -> Expected:
     options = str([f"thing {n}" for n in range(10)])
     rows = [
-        {"id": f"test_Art_{n}", "question": "<image 1> What?", "options": options, "answer": "A", "image_1": picture(n), "subject": "Art"}
+        {
+            "id": f"test_Art_{n}",
+            "question": "<image 1> What?",
+            "options": options,
+            "answer": "A",
+            "image_1": picture(n),
+            "subject": "Art",
+        }
         for n in range(3)
     ]
     _one(folder, "test", rows, ["image_1"], "standard (10 options)")
@@ -188,7 +213,14 @@ def _mmmu_pro(folder: Path) -> Expected:
 
 def _mmmu(folder: Path) -> Expected:
     rows = [
-        {"id": f"validation_Art_{n}", "question": "<image 1> What?", "options": "['cat', 'dog', 'cow', 'hen']", "question_type": "multiple-choice", "answer": "A", "image_1": picture(n)}
+        {
+            "id": f"validation_Art_{n}",
+            "question": "<image 1> What?",
+            "options": "['cat', 'dog', 'cow', 'hen']",
+            "question_type": "multiple-choice",
+            "answer": "A",
+            "image_1": picture(n),
+        }
         for n in range(3)
     ]
     _one(folder, "validation", rows, ["image_1"])
@@ -197,7 +229,18 @@ def _mmmu(folder: Path) -> Expected:
 
 def _blink(folder: Path) -> Expected:
     rows = [
-        {"idx": f"val_Art_Style_{n}", "sub_task": "Art_Style", "question": "Which?", "prompt": "Which? (A) x (B) y", "choices": ["x", "y"], "answer": "(A)", "image_1": picture(n), "image_2": picture(99), "image_3": None, "image_4": None}
+        {
+            "idx": f"val_Art_Style_{n}",
+            "sub_task": "Art_Style",
+            "question": "Which?",
+            "prompt": "Which? (A) x (B) y",
+            "choices": ["x", "y"],
+            "answer": "(A)",
+            "image_1": picture(n),
+            "image_2": picture(99),
+            "image_3": None,
+            "image_4": None,
+        }
         for n in range(3)
     ]
     _one(folder, "val", rows, ["image_1", "image_2", "image_3", "image_4"], "Art_Style")
@@ -205,13 +248,17 @@ def _blink(folder: Path) -> Expected:
 
 
 def _realworldqa(folder: Path) -> Expected:
-    rows = [{"question": "Which? A. x B. y", "answer": answer, "image": picture(7)} for answer in ("A", "Downhill", "B")]
+    rows = [
+        {"question": "Which? A. x B. y", "answer": answer, "image": picture(7)} for answer in ("A", "Downhill", "B")
+    ]
     _one(folder, "test", rows, ["image"])
     return _expect("realworldqa", ["A.", "Uphill", UNREADABLE], [1, 0, 0], 100 / 3)
 
 
 def _ai2d(folder: Path) -> Expected:
-    rows = [{"question": "Which?", "options": ["x", "y", "z", "w"], "answer": "0", "image": picture(n)} for n in range(3)]
+    rows = [
+        {"question": "Which?", "options": ["x", "y", "z", "w"], "answer": "0", "image": picture(n)} for n in range(3)
+    ]
     _one(folder, "test", rows, ["image"])
     return _expect("ai2d", ["A. x", "B", UNREADABLE], [1, 0, 0], 100 / 3)
 
@@ -228,7 +275,13 @@ def _gqa(folder: Path) -> Expected:
 
 def _mme(folder: Path) -> Expected:
     rows = [
-        {"question_id": f"{category}/1.png", "image": picture(3), "question": "Is it? Please answer yes or no.", "answer": answer, "category": category}
+        {
+            "question_id": f"{category}/1.png",
+            "image": picture(3),
+            "question": "Is it? Please answer yes or no.",
+            "answer": answer,
+            "category": category,
+        }
         for category in ("existence", "code_reasoning")
         for answer in ("Yes", "No")
     ]
@@ -240,7 +293,18 @@ def _mme(folder: Path) -> Expected:
 def _videomme(task: str) -> Callable[[Path], Expected]:
     def write(folder: Path) -> Expected:
         rows = [
-            {"video_id": "1", "videoID": f"clip{n}", "question_id": f"1-{n}", "question": "Which?", "options": ["A. x", "B. y", "C. z", "D. w"], "answer": "A", "domain": "Knowledge", "sub_category": "Geography", "task_type": "Action Recognition", "duration": "short"}
+            {
+                "video_id": "1",
+                "videoID": f"clip{n}",
+                "question_id": f"1-{n}",
+                "question": "Which?",
+                "options": ["A. x", "B. y", "C. z", "D. w"],
+                "answer": "A",
+                "domain": "Knowledge",
+                "sub_category": "Geography",
+                "task_type": "Action Recognition",
+                "duration": "short",
+            }
             for n in range(3)
         ]
         card(folder, [("videomme", "test", "videomme/test-*")])
@@ -256,7 +320,14 @@ def _videomme(task: str) -> Callable[[Path], Expected]:
 def _mmvu(folder: Path) -> Expected:
     choices = dict(zip("ABCDE", ["x", "y", "z", "w", "v"], strict=True))
     rows = [
-        {"id": f"validation_{n}", "question_type": "multiple-choice", "question": "Which?", "choices": choices, "answer": "A", "video_path": f"videos/Biology/{n}.mp4"}
+        {
+            "id": f"validation_{n}",
+            "question_type": "multiple-choice",
+            "question": "Which?",
+            "choices": choices,
+            "answer": "A",
+            "video_path": f"videos/Biology/{n}.mp4",
+        }
         for n in range(3)
     ]
     rows[2] = {**rows[2], "question_type": "open-ended", "answer": "photosynthesis"}
@@ -266,7 +337,10 @@ def _mmvu(folder: Path) -> Expected:
 
 
 def _mvbench(folder: Path) -> Expected:
-    rows = [{"video": f"{n}.mp4", "question": "What?", "candidates": ["cat", "dog", "cow"], "answer": "cat"} for n in range(3)]
+    rows = [
+        {"video": f"{n}.mp4", "question": "What?", "candidates": ["cat", "dog", "cow"], "answer": "cat"}
+        for n in range(3)
+    ]
     configs = [{"config_name": "action_sequence", "data_files": "json/action_sequence.json"}]
     (folder / "json").mkdir(parents=True)
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
@@ -277,28 +351,40 @@ def _mvbench(folder: Path) -> Expected:
 
 def _egoschema(folder: Path) -> Expected:
     options = [f"{letter}. thing {letter}" for letter in "ABCDE"]
-    rows = [{"question_idx": str(n), "question": "What?", "video_idx": f"v{n}", "option": options, "answer": "0"} for n in range(3)]
+    rows = [
+        {"question_idx": str(n), "question": "What?", "video_idx": f"v{n}", "option": options, "answer": "0"}
+        for n in range(3)
+    ]
     _one(folder, "test", rows, (), "GENERATION")
     write_zip(folder / "videos_chunked_01.zip", {f"videos/v{n}.mp4": video() for n in range(3)})
     return _expect("egoschema", ["A", "(B)", "???"], [None, None, None], None)
 
 
 def _perception_test(folder: Path) -> Expected:
-    rows = [{"video_name": f"v{n}", "question": "What?", "question_id": str(n), "options": ["x", "y", "z"]} for n in range(3)]
+    rows = [
+        {"video_name": f"v{n}", "question": "What?", "question_id": str(n), "options": ["x", "y", "z"]}
+        for n in range(3)
+    ]
     _one(folder, "test", rows, (), "mc_question")
     write_zip(folder / "videos_chunked_01.zip", {f"videos/v{n}.mp4": video() for n in range(3)})
     return _expect("perceptiontest_test_mc", ["A", "B", "???"], [None, None, None], None)
 
 
 def _activitynet_qa(folder: Path) -> Expected:
-    rows = [{"video_name": f"v{n}", "question": "what is it", "question_id": f"q{n}", "answer": "cat", "type": "3"} for n in range(3)]
+    rows = [
+        {"video_name": f"v{n}", "question": "what is it", "question_id": f"q{n}", "answer": "cat", "type": "3"}
+        for n in range(3)
+    ]
     _one(folder, "test", rows)
     write_zip(folder / "all_test.zip", {f"all_test/v_v{n}.mp4": video() for n in range(3)})
     return _expect("activitynetqa", ["cat", "dog", "???"], [1, 0, 0], 100 / 3)
 
 
 def _mlvu(folder: Path) -> Expected:
-    rows = [{"video_name": f"1_plotQA/{n}.mp4", "question": "What?\n(A) x\n(B) y", "task_type": "plotQA", "answer": "A"} for n in range(3)]
+    rows = [
+        {"video_name": f"1_plotQA/{n}.mp4", "question": "What?\n(A) x\n(B) y", "task_type": "plotQA", "answer": "A"}
+        for n in range(3)
+    ]
     _one(folder, "test", rows)
     write_zip(folder / "video_part_1.zip", {f"1_plotQA/{n}.mp4": video() for n in range(3)})
     # The mean over seven tasks, six of which have no question here.
@@ -307,7 +393,22 @@ def _mlvu(folder: Path) -> Expected:
 
 def _longvideobench(folder: Path) -> Expected:
     rows = [
-        {"id": str(n), "question": "What?", "option0": "x", "option1": "y", "option2": "z", "option3": "w", "option4": "N/A", "correct_choice": 0, "video_path": f"{n}.mp4", "subtitle_path": f"{n}.json", "duration": 4.0, "duration_group": 15, "question_category": "S2E", "starting_timestamp_for_subtitles": 0.0}
+        {
+            "id": str(n),
+            "question": "What?",
+            "option0": "x",
+            "option1": "y",
+            "option2": "z",
+            "option3": "w",
+            "option4": "N/A",
+            "correct_choice": 0,
+            "video_path": f"{n}.mp4",
+            "subtitle_path": f"{n}.json",
+            "duration": 4.0,
+            "duration_group": 15,
+            "question_category": "S2E",
+            "starting_timestamp_for_subtitles": 0.0,
+        }
         for n in range(3)
     ]
     _one(folder, "validation", rows)
@@ -316,7 +417,9 @@ def _longvideobench(folder: Path) -> Expected:
 
 
 def _lvbench(folder: Path) -> Expected:
-    rows = [{"key": str(n), "video_path": f"{n}.mp4", "question": "What?\n(A) x\n(B) y", "answer": "A"} for n in range(3)]
+    rows = [
+        {"key": str(n), "video_path": f"{n}.mp4", "question": "What?\n(A) x\n(B) y", "answer": "A"} for n in range(3)
+    ]
     _one(folder, "train", rows)
     write_zip(folder / "videos.zip", {f"{n}.mp4": video() for n in range(3)})
     return _expect("lvbench", ["(A)", "B", "???"], [1, 0, 0], 100 / 3)
@@ -329,7 +432,12 @@ def _tempcompass(folder: Path) -> Expected:
         "multi-choice": {"question": "What?\nA. cat\nB. dog", "answer": "A. cat"},
         "yes_no": {"question": "Is it a cat?", "answer": "yes"},
         "caption_matching": {"question": captions, "answer": "Caption A: a cat"},
-        "captioning": {"question": "Describe it.", "answer": "cat", "mc_question": "What?\nA. cat\nB. dog", "mc_answer": "A. cat"},
+        "captioning": {
+            "question": "Describe it.",
+            "answer": "cat",
+            "mc_question": "What?\nA. cat\nB. dog",
+            "mc_answer": "A. cat",
+        },
     }
     card(folder, [(config, "test", f"{config}/test-*") for config in by_config])
     for config, row in by_config.items():
@@ -345,7 +453,17 @@ def _tempcompass(folder: Path) -> Expected:
 
 
 def _nextqa(folder: Path) -> Expected:
-    rows = [{"video": 10 + n, "qid": n, "type": "CW", "question": "why", "answer": 0, **{f"a{k}": f"thing {k}" for k in range(5)}} for n in range(3)]
+    rows = [
+        {
+            "video": 10 + n,
+            "qid": n,
+            "type": "CW",
+            "question": "why",
+            "answer": 0,
+            **{f"a{k}": f"thing {k}" for k in range(5)},
+        }
+        for n in range(3)
+    ]
     _one(folder, "test", rows, (), "MC")
     write_zip(folder / "videos.zip", {f"NExTVideo/{10 + n}.mp4": video() for n in range(3)})
     return _expect("nextqa_mc_test", ["A. thing 0", "B", "???"], [1, 0, "guess ABCDE A"], None)

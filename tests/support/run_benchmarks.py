@@ -33,7 +33,6 @@ def main() -> None:
     base = Path(folder)
     # By its place beside this file: lmms-eval's environment has a package `tests` of somebody else's.
     from benchmarks import build
-
     from vl3.evaluation.catalogue.copies import make_copy, show_media
     from vl3.evaluation.items import items_path, read_items
     from vl3.evaluation.judge_gateway import JudgeGateway
@@ -75,7 +74,7 @@ def main() -> None:
                     limits=RunLimits(max_failed_share=float(os.environ.get("FIXTURE_MAX_FAILED", "0"))),
                     watch=gateway.watch,
                 )
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (each fixture tells how it went)
                 print("RESULT " + json.dumps({"name": name, "error": f"{type(error).__name__}: {error}"}), flush=True)
                 continue
             items = [asdict(item) for item in read_items(items_path(base / "out", "fixture", name))]

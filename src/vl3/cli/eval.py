@@ -1,5 +1,6 @@
 """`vl3 eval`: the paper's benchmarks, their data without a network, and a model's scores."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,7 +45,10 @@ def show(name: Annotated[str, typer.Argument(help="A benchmark.")]) -> None:
     layout = entry.layout
     rows = [
         ("title", entry.title),
-        *[("task", f"{part.task}: {part.config or 'default'}, {part.split}, {part.items} items") for part in entry.parts],
+        *[
+            ("task", f"{part.task}: {part.config or 'default'}, {part.split}, {part.items} items")
+            for part in entry.parts
+        ],
         ("metric", f"{entry.metric}, x{entry.scale:g} on the paper's scale"),
         ("data", layout.repository),
         ("columns", ", ".join(layout.columns)),
@@ -89,11 +93,15 @@ def data(
 @app.command()
 def run(
     model: Annotated[Path, typer.Option(help="Folder of the model.")],
-    data: Annotated[str, typer.Option(help="Folder or s3://... with a copy per benchmark, as `vl3 eval data` made them.")],
+    data: Annotated[
+        str, typer.Option(help="Folder or s3://... with a copy per benchmark, as `vl3 eval data` made them.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the evaluation; the same one again goes on where it ended.")],
     benchmark: Annotated[list[str] | None, typer.Option(help="Benchmark or group; repeatable.")] = None,
     name: Annotated[str, typer.Option(help="The model's name in the results.")] = "model",
-    judge: Annotated[str | None, typer.Option(help="Judge: http://.../v1 of an OpenAI-compatible API, or a folder.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Judge: http://.../v1 of an OpenAI-compatible API, or a folder.")
+    ] = None,
     judge_model: Annotated[str, typer.Option(help="Model at the judge's address.")] = "",
     judge_requests: Annotated[int, typer.Option(help="Most requests to the judge; 0 for no limit.", min=0)] = 0,
     judge_rate: Annotated[int, typer.Option(help="Most requests a minute; 0 for no limit.", min=0)] = 0,
@@ -114,6 +122,7 @@ def run(
     with JudgeGateway(client) as gateway:
         # lmms-eval, its tasks and the hub's client read these when they are imported.
         os.environ.update(gateway.environment | _offline(out))
+        _quiet()
         from vl3.evaluation.catalogue.copies import show_media
         from vl3.evaluation.harness.model import Vl3
         from vl3.evaluation.harness.run import RESULT_FILE, RunLimits, run_benchmark, write_scores
@@ -147,6 +156,14 @@ def _check_harness() -> None:
             "lmms-eval is not installed in this environment, and benchmarks are its tasks. Make its environment (`make "
             "eval-env`) and run .venv-eval/bin/vl3 eval run, or use the image vl3-harness."
         )
+
+
+def _quiet() -> None:
+    """lmms-eval's messages go to the log: it prints those for its developers too."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(lambda message: logging.getLogger("lmms_eval").info(message.rstrip()), level="INFO", format="{message}")
 
 
 def _judge(

@@ -1,7 +1,7 @@
 """The endpoint that lmms-eval's tasks take for OpenAI's: a local port, behind which is our judge, or none.
 
-The tasks send to a judge in several ways of their own, retry on their own, and count what failed as wrong. Here they all
-meet one client with its cache and limits; and what got no verdict is known by item, so that its score is dropped.
+The tasks send to a judge in several ways of their own, retry on their own, and count what failed as wrong. Here they
+all meet one client with its cache and limits; and what got no verdict is known by item, so that its score is dropped.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any
 from vl3.evaluation.judges import JudgeClient, JudgeVerdict
 
 _PLACEHOLDER = "Incorrect {'pred': 'no', 'score': 0}\nReasoning: none\nAnswer: none"
-"""Told to a task whose item is not judged, in words that each task can read, so that it goes on at once; what it makes of
-them is dropped."""
+"""Told to a task whose item is not judged, in words that each task can read, so that it goes on at once; what it makes
+of them is dropped."""
 _MAX_BODY_BYTES = 32 << 20
 
 
@@ -52,7 +52,7 @@ class JudgeGateway:
         return {"API_TYPE": "openai", "OPENAI_API_URL": url, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "local"}
 
     def expect(self, pattern: str) -> None:
-        """What a verdict must contain from now on; other words of the judge are none, and a task would take them for no."""
+        """What a verdict must contain from now on; a task would take other words for no."""
         self._expected = re.compile(pattern, re.IGNORECASE)
 
     def watch(self, _name: str) -> Callable[[], str]:
@@ -80,7 +80,7 @@ class JudgeGateway:
         gateway = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 (the base class calls it so)
+            def do_POST(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)
                 try:
                     messages = json.loads(self.rfile.read(min(size, _MAX_BODY_BYTES)))["messages"]

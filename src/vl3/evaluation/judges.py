@@ -1,7 +1,7 @@
 """A judge: a model behind an OpenAI-compatible endpoint that says whether an answer is right, or none.
 
-Every question to the judge and its answer is kept in a file, which is also the cache: the same question is never paid for
-twice. What got no answer has no score: `Verdict.text` is None, with the reason, and nobody makes a zero of it.
+Every question to the judge and its answer is kept in a file, which is also the cache: the same question is never paid
+for twice. What got no answer has no score: `Verdict.text` is None, with the reason, and nobody makes a zero of it.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ class JudgeConfig:
         """Refuse settings that cannot work."""
         if not self.url.startswith(("http://", "https://")) or not self.model:
             raise ConfigError(
-                f"the judge's url is {self.url!r} and its model {self.model!r}. Give the address of an OpenAI-compatible "
-                "API, such as http://localhost:8000/v1, and the name of a model there."
+                f"the judge's url is {self.url!r} and its model {self.model!r}. Give the address of an "
+                "OpenAI-compatible API, such as http://localhost:8000/v1, and the name of a model there."
             )
         for name in ("tries", "failures_until_down", "max_answer_tokens"):
             if getattr(self, name) < 1:
@@ -77,7 +77,7 @@ class Endpoint(Protocol):
         ...
 
 
-class JudgeFailure(Exception):  # noqa: N818 (it is caught here, and never leaves)
+class JudgeFailure(Exception):
     """One try got no answer."""
 
     def __init__(self, reason: str, *, is_final: bool = False) -> None:
@@ -208,7 +208,9 @@ def openai_endpoint(config: JudgeConfig, api_key: str | None) -> Endpoint:
     try:
         import openai
     except ImportError as error:
-        raise ConfigError("a judge is asked through the openai package, which is missing. Install vl3's extra `eval`.") from error
+        raise ConfigError(
+            "a judge is asked through the openai package, which is missing. Install vl3's extra `eval`."
+        ) from error
     client = openai.OpenAI(
         base_url=config.url, api_key=api_key or "none", timeout=config.timeout_seconds, max_retries=0
     )

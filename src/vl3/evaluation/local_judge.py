@@ -76,7 +76,9 @@ class _Transformers:
         # From the folder alone, weights as safetensors, none of its code.
         options = {"local_files_only": True, "trust_remote_code": False}
         self._tokenizer = AutoTokenizer.from_pretrained(self._folder, **options)
-        self._model = AutoModelForCausalLM.from_pretrained(self._folder, use_safetensors=True, **options).to(place).eval()
+        self._model = (
+            AutoModelForCausalLM.from_pretrained(self._folder, use_safetensors=True, **options).to(place).eval()
+        )
 
 
 def _plain(message: Message) -> str:

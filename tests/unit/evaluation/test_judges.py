@@ -1,3 +1,5 @@
+"""A judge over real HTTP: what it is asked, what it costs, and what happens if it does not answer."""
+
 import json
 import threading
 import time
@@ -35,7 +37,8 @@ class Server:
                     return
                 message = {"role": "assistant", "content": reply}
                 completion = {
-                    "id": "1", "object": "chat.completion", "created": 0, "model": "m", "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+                    "id": "1", "object": "chat.completion", "created": 0, "model": "m",
+                    "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
                     "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
                 }  # fmt: skip
                 body = reply if isinstance(reply, bytes) else json.dumps(completion).encode()

@@ -78,8 +78,8 @@ def _patterns(root: Path, part: Part) -> list[str]:
     names = [str(config.get("config_name", "default")) for config in configs]
     if wanted not in names and not (part.config is None and len(configs) == 1):
         raise DataError(
-            f"{root / CARD}: names the configurations {', '.join(names) or 'none'} and not {wanted!r}, which {part.task} "
-            "reads. It is incomplete or another version: bring the card with the data."
+            f"{root / CARD}: names the configurations {', '.join(names) or 'none'} and not {wanted!r}, which "
+            f"{part.task} reads. It is incomplete or another version: bring the card with the data."
         )
     config = configs[names.index(wanted)] if wanted in names else configs[0]
     files = config.get("data_files")
@@ -94,8 +94,8 @@ def _patterns(root: Path, part: Part) -> list[str]:
             found += path if isinstance(path, list) else [path]
     if not found:
         raise DataError(
-            f"{root / CARD}: configuration {wanted!r} has no split {part.split!r}, which {part.task} reads. It is another "
-            "version than lmms-eval's; bring the one that the catalogue names."
+            f"{root / CARD}: configuration {wanted!r} has no split {part.split!r}, which {part.task} reads. It is "
+            "another version than lmms-eval's; bring the one that the catalogue names."
         )
     return [_inside(pattern, root) for pattern in found]
 
@@ -132,7 +132,9 @@ def _parquet(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}). It is damaged or half copied; bring it again.") from error
+        raise DataError(
+            f"{path}: not a readable Parquet file ({error}). It is damaged or half copied; bring it again."
+        ) from error
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
@@ -142,5 +144,7 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         rows: list[dict[str, Any]] = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{path}: not readable JSON ({error}). It is damaged or half copied; bring it again.") from error
+        raise DataError(
+            f"{path}: not readable JSON ({error}). It is damaged or half copied; bring it again."
+        ) from error
     return rows

@@ -60,8 +60,8 @@ def make_copy(benchmark: Benchmark, root: Path, out: Path, *, partial: bool = Fa
         partial: accept another number of questions and missing media; scores are then marked as of a part.
 
     Raises:
-        DataError: files or columns are missing, an archive is damaged or would write outside, or the copy is not complete
-            and `partial` is not set. All that is wrong is named.
+        DataError: files or columns are missing, an archive is damaged or would write outside, or the copy is not
+            complete and `partial` is not set. All that is wrong is named.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder, so there is no {benchmark.title} to bring. Correct --root.")
@@ -88,8 +88,8 @@ def make_copy(benchmark: Benchmark, root: Path, out: Path, *, partial: bool = Fa
     if problems and not partial:
         raise DataError(
             f"{root} is not the whole of {benchmark.title} as lmms-eval reads it ({benchmark.layout.repository}): "
-            f"{'; '.join(problems)}. A score of it would not be the benchmark's. Bring the missing files, or give --partial "
-            "to use it as it is, with every score marked."
+            f"{'; '.join(problems)}. A score of it would not be the benchmark's. Bring the missing files, or give "
+            "--partial to use it as it is, with every score marked."
         )
     content = {
         "benchmark": copy.benchmark,
@@ -112,12 +112,14 @@ def read_copy(folder: Path, benchmark: Benchmark) -> BenchmarkCopy:
     path = folder / COPY_FILE
     if not path.is_file():
         raise DataError(
-            f"{folder} has no {COPY_FILE}, so it is no copy of {benchmark.title}. Make one: vl3 eval data {benchmark.name} "
-            "--root DIR --out URI."
+            f"{folder} has no {COPY_FILE}, so it is no copy of {benchmark.title}. Make one: vl3 eval data "
+            f"{benchmark.name} --root DIR --out URI."
         )
     data = read_record(path)
     if data.get("benchmark") != benchmark.name:
-        raise DataError(f"{folder} is a copy of {data.get('benchmark')!r}, not of {benchmark.name!r}. Name another one.")
+        raise DataError(
+            f"{folder} is a copy of {data.get('benchmark')!r}, not of {benchmark.name!r}. Name another one."
+        )
     return BenchmarkCopy(
         benchmark=benchmark.name,
         items=int(data["items"]),
@@ -210,7 +212,9 @@ def _unpack(whole: Path, pieces: list[Path], out: Path) -> None:
 def _check_name(name: str, archive: Path) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise DataError(f"{archive}: contains {name!r}, which would be written outside the copy. Do not use this archive.")
+        raise DataError(
+            f"{archive}: contains {name!r}, which would be written outside the copy. Do not use this archive."
+        )
 
 
 class _Joined:
@@ -225,7 +229,7 @@ class _Joined:
         if len(self._pieces) == 1:
             self._file = self._pieces[0].open("rb")
             return self._file
-        self._file = tempfile.TemporaryFile(dir=self._pieces[0].parent)  # noqa: SIM115 (closed in __exit__)
+        self._file = tempfile.TemporaryFile(dir=self._pieces[0].parent)
         for piece in self._pieces:
             with piece.open("rb") as source:
                 shutil.copyfileobj(source, self._file)

@@ -97,7 +97,7 @@ class Benchmark:
     metric: str
     """The value of a task that is its score; of several tasks or several values the mean or sum is the benchmark's."""
     combine: str = "mean"
-    """How the scores of the parts become one: `mean`, `items` (mean by number of questions) or `sum` (of the values)."""
+    """How the scores of the parts become one: `mean`, `items` (mean by number of questions) or `sum` (of values)."""
     metrics: tuple[str, ...] = ()
     """More values of the task that are summed with `metric`."""
     higher_is_better: bool = True
@@ -127,7 +127,7 @@ class Benchmark:
                 f"benchmark {self.name}: kind {self.kind!r}, combine {self.combine!r} and {len(self.parts)} parts; it "
                 "needs kind image or video, combine mean, items or sum, and at least one part. Correct the entry."
             )
-        if not 0 < self.scale:
+        if not self.scale > 0:
             raise ConfigError(f"benchmark {self.name}: scale={self.scale} must be above 0. Correct the entry.")
 
     @property
@@ -144,9 +144,7 @@ class Benchmark:
 @cache
 def read_benchmarks() -> dict[str, Benchmark]:
     """All benchmarks by name, in the order of the paper's tables."""
-    data: dict[str, Any] = yaml.safe_load(
-        files("vl3.evaluation.catalogue").joinpath(_FILE).read_text(encoding="utf-8")
-    )
+    data: dict[str, Any] = yaml.safe_load(files("vl3.evaluation.catalogue").joinpath(_FILE).read_text(encoding="utf-8"))
     return {name: from_dict(Benchmark, {"name": name, **_spread(values)}) for name, values in data.items()}
 
 
@@ -176,7 +174,7 @@ def choose_benchmarks(names: Iterable[str]) -> list[Benchmark]:
             near = difflib.get_close_matches(name, [*all_, *by_group], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"{name!r} is neither a benchmark nor a group ({', '.join(by_group)}).{hint} `vl3 eval list` shows them."
+                f"{name!r} is neither a benchmark nor a group ({', '.join(by_group)}).{hint} `vl3 eval list` has them."
             )
         wanted.update(by_group.get(name, (name,)))
     if not wanted:
@@ -185,7 +183,7 @@ def choose_benchmarks(names: Iterable[str]) -> list[Benchmark]:
 
 
 def _spread(values: dict[str, Any]) -> dict[str, Any]:
-    """Short forms of the file: `paper: {2b: [79.8, 79.2, InternVL2.5-2B]}` and `parts: [[task, config, split, items]]`."""
+    """Short forms of the file: `paper: {2b: [79.8, 79.2, InternVL2.5-2B]}`, `parts: [[task, config, split, items]]`."""
     published = {}
     for size, (paper, *peer) in values.pop("paper").items():
         published[size] = {"paper": paper, **({"peer": {"score": peer[0], "model": peer[1]}} if peer else {})}

@@ -53,7 +53,7 @@ def read_messages(
 ) -> TaskAsk:
     """The question of a task's messages.
 
-    A user message of an image, a text and a video gives `<image>\\nthe text\\n<video>`.
+    A user message of an image, a text and a video gives three lines: `<image>`, the text, `<video>`.
 
     Args:
         messages: as lmms-eval's tasks make them: role, and a list of contents with type, text or url.
@@ -73,14 +73,16 @@ def read_messages(
             user = message["content"]
         else:
             raise DataError(
-                f"{name}: the task's messages are {[one['role'] for one in messages]}; a question has one message of the user, "
-                "after one of the system or none. Ask it without examples."
+                f"{name}: the task's messages are {[one['role'] for one in messages]}; a question has one of the "
+                "user, after one of the system or none. Ask it without examples."
             )
     reader = _Contents(name)
     for part in user or ():
         reader.add(part)
     if not reader.texts:
-        raise DataError(f"{name}: the task's message has no content, so there is nothing to ask. Check the copy's columns.")
+        raise DataError(
+            f"{name}: the task's message has no content, so there is nothing to ask. Check the copy's columns."
+        )
     return TaskAsk(
         name=name,
         text="\n".join(reader.texts),
@@ -133,12 +135,16 @@ class _Contents:
             start, end = url.get("video_start", start), url.get("video_end", end)
             url = url.get("url") or url.get("path")
         if self.video is not None or not isinstance(url, str):
-            raise DataError(f"{self._name}: the task shows {url!r:.100} as video; a question has one, given by its file.")
+            raise DataError(
+                f"{self._name}: the task shows {url!r:.100} as video; a question has one, given by its file."
+            )
         path = Path(url)
         if path.is_dir():
             raise DataError(f"{self._name}: {url} is a folder of frames, not a video file. Use the published videos.")
         if not path.is_file():
-            raise DataError(f"{self._name}: {url} is missing from the benchmark's copy. Bring it again (vl3 eval data).")
+            raise DataError(
+                f"{self._name}: {url} is missing from the benchmark's copy. Bring it again (vl3 eval data)."
+            )
         self.texts.append(VIDEO_TAG)
         self.video, self.span = url, (start, end)
         self.names.append(path.name)

@@ -17,7 +17,16 @@ from vl3.evaluation.harness.answers import AnswerLimits, TaskAnswer, generate
 from vl3.evaluation.harness.asks import TaskAsk, read_messages
 from vl3.inference.chat import Chat
 
-TASK_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+TASK_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a task's own code raises for a document that it cannot read; SystemExit comes besides."""
 VISUAL_TOKENS = 16384
 """Vision tokens of a question, as in the paper's evaluation (sec. 4.2.3)."""
@@ -64,9 +73,7 @@ class Vl3(lmms):
         given = sorted(name for name, value in unknown.items() if value is not None and name != "max_batch_size")
         if given:
             raise ConfigError(f"--model_args of vl3 has no {', '.join(given)}. See docs/evaluation.md for its options.")
-        self._chat = Chat.load(
-            checkpoint, device=device, dtype=_dtype(dtype), max_visual_tokens=int(max_visual_tokens)
-        )
+        self._chat = Chat.load(checkpoint, device=device, dtype=_dtype(dtype), max_visual_tokens=int(max_visual_tokens))
         self._limits = AnswerLimits(
             fps=float(fps),
             max_frames=int(max_frames),
@@ -116,18 +123,19 @@ class Vl3(lmms):
             _log.warning("%s failed: %s", reply.name, reply.failure)
         if len(failed) > self._max_failed_share * len(found):
             raise DataError(
-                f"{len(failed)} of {len(found)} questions failed, more than max_failed_share={self._max_failed_share:g} "
-                f"allows, so that their scores would not be the model's. The first, {failed[0].name}: {failed[0].failure}"
+                f"{len(failed)} of {len(found)} questions failed, over max_failed_share={self._max_failed_share:g}, "
+                f"so that the scores would not be the model's. The first, {failed[0].name}: {failed[0].failure}"
             )
         return [
-            GenerationResult(text=reply.text or "", token_counts=TokenCounts(output_tokens=reply.tokens)) for reply in found
+            GenerationResult(text=reply.text or "", token_counts=TokenCounts(output_tokens=reply.tokens))
+            for reply in found
         ]
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:  # noqa: ARG002
         """Refuse tasks that compare the likelihood of options: the paper's benchmarks generate."""
         raise ConfigError("vl3 answers by generation, and this task asks for likelihoods. Use the task that generates.")
 
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:  # noqa: ARG002
         """Refuse conversations of several rounds."""
         raise ConfigError("vl3 answers one question at a time, and this task has several rounds. Leave it out.")
 

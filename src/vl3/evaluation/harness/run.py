@@ -1,8 +1,8 @@
 """Benchmarks of a model: ask, keep each answer as it comes, judge, write records and scores.
 
-    OUT/answers/MODEL/chartqa.jsonl    answers as they come; a killed run goes on after the last one
-    OUT/items/MODEL/chartqa.jsonl      a record an item (evaluation/items.py)
-    OUT/benchmarks.json                scores beside the paper's
+OUT/answers/MODEL/chartqa.jsonl    answers as they come; a killed run goes on after the last one
+OUT/items/MODEL/chartqa.jsonl      a record an item (evaluation/items.py)
+OUT/benchmarks.json                scores beside the paper's
 """
 
 import json
@@ -91,7 +91,7 @@ def run_benchmark(
         DataError: the copy is missing, of another benchmark, or cannot be read by the task.
     """
     about = read_copy(copy, benchmark)
-    manager = task_manager()
+    manager = task_manager(part.task for part in benchmark.parts)
     journal = _Journal(out / "answers" / model / f"{benchmark.name}.jsonl")
     scores: dict[str, TaskScores] = {}
     for part in benchmark.parts:
@@ -102,9 +102,7 @@ def run_benchmark(
         asks: dict[str, TaskAsk] = {}
         answers = _answer(requests, documents, asks, journal, answering, limits)
         tell(f"{benchmark.name}: {part.task}: {len(answers)} answers")
-        scores[part.task] = score_task(
-            benchmark, part, task, asks, answers, folder=out / "tasks" / model, watch=watch
-        )
+        scores[part.task] = score_task(benchmark, part, task, asks, answers, folder=out / "tasks" / model, watch=watch)
     items = [item for found in scores.values() for item in found.items]
     write_items(items_path(out, model, benchmark.name), items)
     return _summary(benchmark, about, scores, items, limits)
@@ -200,7 +198,9 @@ def _summary(
     limits: RunLimits,
 ) -> BenchmarkScore:
     not_judged = [item for item in items if item.why_no_score.startswith(NOT_JUDGED)]
-    failed = [item for item in items if item.why_no_score and item not in not_judged] if not benchmark.submission else []
+    failed = (
+        [item for item in items if item.why_no_score and item not in not_judged] if not benchmark.submission else []
+    )
     value, why = _combine(benchmark, scores)
     share = (len(failed) + len(not_judged)) / max(len(items), 1)
     if share > limits.max_failed_share:

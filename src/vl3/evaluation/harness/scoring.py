@@ -36,7 +36,7 @@ class TaskScores:
 
     items: list[ItemRecord]
     values: dict[str, float]
-    """The task's values by metric, of the items with a score, on the task's own scale; empty if it could not be made."""
+    """The task's values by metric, of the items with a score, on the task's own scale; empty if there are none."""
     why_no_value: str
     """Why there is no value; empty if there is one."""
     submission: str
@@ -102,7 +102,7 @@ def _process(task: Any, document: Any, response: Any, name: str) -> tuple[Mappin
     """
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (the tasks use the global one)
+    np.random.seed(seed)
     try:
         # Without tenacity's five tries of two seconds: what fails here fails always.
         return inspect.unwrap(type(task).process_results)(task, document, [response]), ""
@@ -110,9 +110,7 @@ def _process(task: Any, document: Any, response: Any, name: str) -> tuple[Mappin
         return None, f"the task's code refused the answer ({type(error).__name__}: {error})"
 
 
-def _item_score(
-    benchmark: Benchmark, task: Any, found: Mapping[str, Any], folder: Path
-) -> tuple[float | None, str]:
+def _item_score(benchmark: Benchmark, task: Any, found: Mapping[str, Any], folder: Path) -> tuple[float | None, str]:
     rule = benchmark.item_score
     if rule == "none":
         return None, "scored by the benchmark's server"

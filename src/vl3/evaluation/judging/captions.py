@@ -12,8 +12,8 @@ SCALE = 10.0
 def cider_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """The CIDEr of each answer divided by 10; the words' weights come from all references together.
 
-    Text is lower-cased and split at whatever is no letter or digit; the library's own tokenizer needs Java, and differs in
-    contractions alone.
+    Text is lower-cased and split at whatever is no letter or digit; the library's own tokenizer needs Java and
+    differs in contractions alone.
 
     Args:
         answers: one description an item.
@@ -25,8 +25,8 @@ def cider_scores(answers: Sequence[str], references: Sequence[Sequence[str]]) ->
     """
     if len(answers) != len(references) or len(answers) < 2 or not all(references):
         raise ConfigError(
-            f"CIDEr weighs words by how many of the items have them: it needs at least two items with a reference each, and "
-            f"there are {len(answers)} answers with {len(references)} lists of references. Use kind caption_judge."
+            "CIDEr weighs words by how many of the items have them: it needs at least two items with a reference each, "
+            f"and there are {len(answers)} answers with {len(references)} lists of references. Use kind caption_judge."
         )
     try:
         from pycocoevalcap.cider.cider import Cider

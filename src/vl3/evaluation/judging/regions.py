@@ -14,7 +14,7 @@ _RANGE = re.compile(
 
 
 def box(text: str) -> Box | None:
-    """The only box of an answer, `[x1, y1, x2, y2]` or `(x1, y1), (x2, y2)`, corners in order; None if none or several."""
+    """The only box of an answer, `[x1, y1, x2, y2]` or `(x1, y1), (x2, y2)`, corners in order; None if not one."""
     found = {tuple(float(value) for value in match) for match in _BOX.findall(text)}
     if len(found) != 1:
         return None

@@ -1,9 +1,9 @@
 """How an answer is judged, as data: a dataset names a rule for each kind of question, and the rule gives the score.
 
-    kind: letter        "The answer is (B)."  is  "B"
-    kind: yes_no        "Yes, it is."         is  "yes"
-    kind: number        "about 1,250 kg"      is  "1250"       within a tolerance
-    kind: interval_iou  "4-9.5 s"             is  "4.0-9.5 s"  and half of it is 0.5
+kind: letter        "The answer is (B)."  is  "B"
+kind: yes_no        "Yes, it is."         is  "yes"
+kind: number        "about 1,250 kg"      is  "1250"       within a tolerance
+kind: interval_iou  "4-9.5 s"             is  "4.0-9.5 s"  and half of it is 0.5
 """
 
 from collections.abc import Callable, Mapping
@@ -214,9 +214,13 @@ def read_rules(folder: Path) -> AnswerRules:
     except FileNotFoundError:
         return AnswerRules(rules={})
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}), so answers would be judged wrongly. Correct it.") from error
+        raise ConfigError(
+            f"{path} cannot be read ({error}), so answers would be judged wrongly. Correct it."
+        ) from error
     if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
-        raise ConfigError(f"{path} is not a mapping of sources or categories to rules. Write `source: {{kind: letter}}`.")
+        raise ConfigError(
+            f"{path} is not a mapping of sources or categories to rules. Write `source: {{kind: letter}}`."
+        )
     rules = {}
     for name, values in data.items():
         try:

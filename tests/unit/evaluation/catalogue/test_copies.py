@@ -1,3 +1,5 @@
+"""Local copies of benchmarks: each published layout, and what is wrong with a copy."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,9 @@ def test_each_published_layout_becomes_a_whole_copy(name: str, tmp_path: Path) -
     assert read_copy(tmp_path / "out", entry) == copy
     show_media(tmp_path / "home", entry, tmp_path / "out")
     if entry.layout.media_column:
-        found = [path.name for path in (tmp_path / "home" / entry.layout.media / entry.layout.media_folder).rglob("*.mp4")]
+        found = [
+            path.name for path in (tmp_path / "home" / entry.layout.media / entry.layout.media_folder).rglob("*.mp4")
+        ]
         assert found
 
 
@@ -54,7 +58,9 @@ def test_a_missing_data_file_configuration_or_folder_is_named(tmp_path: Path) ->
         make_copy(entry, tmp_path / "nowhere", tmp_path / "out")
     for path in (tmp_path / "root").rglob("testdev_balanced_instructions/*.parquet"):
         path.unlink()
-    with pytest.raises(DataError, match=r"no file matches testdev_balanced_instructions/testdev-\*.*copy is incomplete"):
+    with pytest.raises(
+        DataError, match=r"no file matches testdev_balanced_instructions/testdev-\*.*copy is incomplete"
+    ):
         make_copy(entry, tmp_path / "root", tmp_path / "out")
     (tmp_path / "root" / "README.md").write_text("---\nconfigs:\n- config_name: other\n---\n")
     with pytest.raises(DataError, match="names the configurations other and not 'testdev_balanced_instructions'"):

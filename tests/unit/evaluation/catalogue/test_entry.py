@@ -1,3 +1,5 @@
+"""The catalogue against a second reading of the paper's tables."""
+
 import pytest
 
 from vl3.errors import ConfigError

@@ -25,7 +25,11 @@ def run(folder: Path, names: list[str], **environment: str) -> dict[str, dict[st
     """What the fixtures of benchmarks give, by name."""
     program = ROOT / "tests" / "support" / "run_benchmarks.py"
     done = subprocess.run(
-        [PYTHON, program, folder, *names], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+        [PYTHON, program, folder, *names],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
     )
     lines = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert len(lines) == len(names), done.stderr[-3000:]

@@ -1,3 +1,5 @@
+"""What each rule reads in an answer, and what it is worth."""
+
 import pytest
 
 from vl3.errors import ConfigError
@@ -72,7 +74,9 @@ def test_more_right_answers_are_accepted() -> None:
 
 def test_letters_beyond_the_options_are_no_answers() -> None:
     assert judge_answer(AnswerRule(kind=AnswerKind.LETTER, options=10), "J", "J").score == 1.0
-    with pytest.raises(ConfigError, match=r"'J' is judged as letter but is not an option's letter.*Correct the annotation"):
+    with pytest.raises(
+        ConfigError, match=r"'J' is judged as letter but is not an option's letter.*Correct the annotation"
+    ):
         judge_answer(AnswerRule(kind=AnswerKind.LETTER, options=4), "J", "J")
 
 
@@ -96,7 +100,8 @@ def test_a_rule_that_cannot_be_applied_is_refused(values: dict, message: str) ->
 
 def test_rules_are_read_by_source_then_category_then_default(tmp_path) -> None:
     (tmp_path / "judging.yaml").write_text(
-        "chartqa: {kind: number, relative_tolerance: 0.05}\ntemporal_grounding: {kind: interval_iou}\ndefault: {kind: anls}\n"
+        "chartqa: {kind: number, relative_tolerance: 0.05}\ntemporal_grounding: {kind: interval_iou}\n"
+        "default: {kind: anls}\n"
     )
     rules = read_rules(tmp_path)
     assert rules.rule_for("chartqa", "chart").kind == AnswerKind.NUMBER
