@@ -1,6 +1,6 @@
 """Entries of the catalogue: the paper's 26 benchmarks, each with its task in lmms-eval, its metric and its numbers.
 
-The entries are data (`benchmarks.yaml`). Nothing here imports lmms-eval, so that every image can list them.
+The entries are data (`templates/benchmarks.yaml`). Nothing here imports lmms-eval, so that every image can list them.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ import yaml
 from vl3.config.codec import from_dict
 from vl3.errors import ConfigError
 
-_FILE = "benchmarks.yaml"
+_FILE = "templates/benchmarks.yaml"
 
 
 class Need(StrEnum):

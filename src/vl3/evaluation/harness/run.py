@@ -95,7 +95,7 @@ def run_benchmark(
     journal = _Journal(out / "answers" / model / f"{benchmark.name}.jsonl")
     scores: dict[str, TaskScores] = {}
     for part in benchmark.parts:
-        task = load_task(benchmark, part, copy, manager)
+        task = load_task(benchmark, part, copy, manager, out / "datasets")
         task.build_all_requests(limit=limits.max_items)
         documents = {part.task: task.dataset}
         requests = list(task.instances)

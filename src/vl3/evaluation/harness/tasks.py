@@ -1,5 +1,6 @@
 """lmms-eval's own tasks on a local copy of their data: nothing is asked of a hub."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,7 +33,9 @@ def task_manager(names: Iterable[str]) -> TaskManager:
     return TaskManager("ERROR", include_path=sorted(map(str, places)), include_defaults=False, model_name=MODEL_NAME)
 
 
-def load_task(benchmark: Benchmark, part: Part, copy: Path, manager: TaskManager) -> ConfigurableMessagesTask:
+def load_task(
+    benchmark: Benchmark, part: Part, copy: Path, manager: TaskManager, cache: Path
+) -> ConfigurableMessagesTask:
     """One task of a benchmark, on the data of a copy.
 
     Args:
@@ -40,14 +43,22 @@ def load_task(benchmark: Benchmark, part: Part, copy: Path, manager: TaskManager
         part: which of its tasks.
         copy: folder of the copy, as `vl3 eval data` has written it.
         manager: the tasks.
+        cache: folder for the tables that `datasets` makes of the files.
 
     Raises:
         DataError: the task's code cannot read the copy: a file or a column is missing, or it is of another version.
     """
     repository = copy / REPOSITORY_FOLDER
-    config: dict[str, Any] = {"task": part.task, "dataset_path": str(repository), "dataset_kwargs": {}}
+    # `datasets` keeps its tables by the folder's last name and the configuration's: each copy needs a cache of its own,
+    # or one benchmark would be asked the questions of another.
+    own_cache = str(cache / _content_digest(repository))
+    config: dict[str, Any] = {
+        "task": part.task,
+        "dataset_path": str(repository),
+        "dataset_kwargs": {"cache_dir": own_cache},
+    }
     if part.task in _PROCESS:
-        config["process_docs"] = _PROCESS[part.task](repository)
+        config["process_docs"] = _PROCESS[part.task](repository, own_cache)
     try:
         loaded = manager.load_task_or_group([config], task_type="chat")
     except RetryError as error:
@@ -66,11 +77,18 @@ def _unreadable(benchmark: Benchmark, part: Part, copy: Path, error: BaseExcepti
     )
 
 
-def _gqa(repository: Path) -> Callable[[datasets.Dataset], datasets.Dataset]:
+def _content_digest(repository: Path) -> str:
+    """Digest of where the files are, their sizes and times."""
+    files = [path for path in sorted(repository.rglob("*")) if path.is_file()]
+    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _gqa(repository: Path, cache: str) -> Callable[[datasets.Dataset], datasets.Dataset]:
     """GQA's pictures are in a dataset of their own, which lmms-eval's function takes from the hub, not the path."""
 
     def add_images(questions: datasets.Dataset) -> datasets.Dataset:
-        pictures = datasets.load_dataset(str(repository), "testdev_balanced_images", split="testdev")
+        pictures = datasets.load_dataset(str(repository), "testdev_balanced_images", split="testdev", cache_dir=cache)
         rows = {name: number for number, name in enumerate(pictures["id"])}
         ordered = pictures.select([rows[name] for name in questions["imageId"]]).select_columns(["image"])
         return datasets.concatenate_datasets([questions, ordered], axis=1)
