@@ -121,7 +121,7 @@ class _Contents:
         elif kind == "video":
             self._add_video(part)
         else:
-            raise DataError(f"{self._name}: a {kind} cannot be shown to the model. Leave the task out.")
+            raise DataError(f"{self._name}: content of type {kind} cannot be shown to the model. Leave the task out.")
 
     def _add_image(self, image: Any) -> None:
         self.texts.append(IMAGE_TAG)
