@@ -12,6 +12,8 @@ _RANGE = re.compile(
     rf"({_VALUE})\s*(?:s|sec|secs|seconds?)?\s*(?:-|\u2013|\u2014|to|until|and)\s*({_VALUE})", re.IGNORECASE
 )
 
+_ONLY_RANGE = re.compile(rf"(?:from\s+)?{_RANGE.pattern}\s*(?:s|sec|secs|seconds?)?\.?", re.IGNORECASE)
+
 
 def box(text: str) -> Box | None:
     """The only box of an answer, `[x1, y1, x2, y2]` or `(x1, y1), (x2, y2)`, corners in order; None if not one."""
@@ -33,6 +35,11 @@ def interval(text: str) -> Interval | None:
         return None
     start, end = found.pop()
     return (start, end) if start <= end else (end, start)
+
+
+def only_interval(text: str) -> Interval | None:
+    """The interval of a text that is nothing else; "4-9.5 s", not "he runs at 4-9.5 s"."""
+    return interval(text) if _ONLY_RANGE.fullmatch(_CLOCK.sub(_in_seconds, text).strip()) else None
 
 
 def box_iou(one: Box, other: Box) -> float:

@@ -108,9 +108,16 @@ def judge_answer(rule: AnswerRule, answer: str, reference: str) -> Judgement:
 
 
 def _exact(rule: AnswerRule, answer: str, reference: str) -> Judgement:
-    said = text.plain(answer)
-    right = {text.plain(one) for one in (reference, *rule.accept)}
-    return Judgement(score=float(said in right), understood=said)
+    is_right = any(is_same(answer, one) for one in (reference, *rule.accept))
+    return Judgement(score=float(is_right), understood=text.plain(answer))
+
+
+def is_same(answer: str, reference: str) -> bool:
+    """Whether two texts say the same: "A." and "A", "4-9.5 s" and "4.0-9.5 s" do, "a dog" and "dog" do not."""
+    if text.plain(answer) == text.plain(reference):
+        return True
+    said, right = regions.only_interval(answer), regions.only_interval(reference)
+    return said is not None and said == right
 
 
 def _letter(rule: AnswerRule, answer: str, reference: str) -> Judgement:

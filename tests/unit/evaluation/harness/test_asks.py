@@ -24,7 +24,9 @@ def shade(value: int) -> dict:
 def test_contents_keep_their_order_each_with_its_tag(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"x")
     video = {"type": "video", "url": str(tmp_path / "v.mp4"), "start_time": 1.0, "end_time": 2.0}
-    ask = read_messages(user(text("First"), shade(1), text("then"), video), name="t-0", max_new_tokens=16, stops=["\nQ"])
+    ask = read_messages(
+        user(text("First"), shade(1), text("then"), video), name="t-0", max_new_tokens=16, stops=["\nQ"]
+    )
     assert ask.text == "First\n<image>\nthen\n<video>"
     assert (len(ask.images), ask.video, ask.span) == (1, str(tmp_path / "v.mp4"), (1.0, 2.0))
     assert ask.media_names == ("image 1", "v.mp4")
