@@ -17,10 +17,10 @@ from vl3.data.build.shards import ShardReader
 from vl3.data.corpus import datasets_of
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.errors import DataError
+from vl3.evaluation.dataset import fetch_heldout
 from vl3.models.vocabulary import TOKENIZER_FILE
 from vl3.recipes.catalog import get_recipe
 from vl3.steps import build_data, plan_data, validate_data
-from vl3.steps.datasets import fetch_heldout
 from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder
 from vl3.system.uris import file_uri
