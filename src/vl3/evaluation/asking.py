@@ -14,7 +14,8 @@ from vl3.data.build.index import DatasetIndex
 from vl3.data.build.shards import ShardReader
 from vl3.errors import DataError
 from vl3.evaluation.candidates import Candidate, EvaluatedModel, open_candidate
-from vl3.evaluation.heldout import heldout_item, heldout_request
+from vl3.evaluation.dataset import HeldoutSamples
+from vl3.evaluation.heldout import SampleReader, heldout_item, heldout_request
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.journal import Answers
 from vl3.evaluation.tasks import choose_rows
@@ -41,7 +42,7 @@ class Place:
 class Questions:
     """The held-out samples that are asked."""
 
-    reader: ShardReader
+    reader: SampleReader
     rows: tuple[HeldoutRow, ...]
     """All of them, by category."""
 
@@ -53,9 +54,22 @@ class Questions:
             DataError: no sample is held out, or the dataset cannot be read.
         """
         index = DatasetIndex.read(folder)
+        return cls._of(index, ShardReader(folder, index), config)
+
+    @classmethod
+    def of_samples(cls, samples: HeldoutSamples, config: RunConfig) -> "Questions":
+        """The samples of a run's dataset that the configuration chooses.
+
+        Raises:
+            DataError: no sample is held out.
+        """
+        return cls._of(samples.index, samples, config)
+
+    @classmethod
+    def _of(cls, index: DatasetIndex, reader: SampleReader, config: RunConfig) -> "Questions":
         chosen = choose_rows(index, config.evaluation.samples_per_task)
         rows = [row for of_category in chosen.values() for row in of_category]
-        return cls(reader=ShardReader(folder, index), rows=tuple(heldout_rows(index, rows)))
+        return cls(reader=reader, rows=tuple(heldout_rows(index, rows)))
 
 
 def ask_models(

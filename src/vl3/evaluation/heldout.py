@@ -1,6 +1,9 @@
 """Held-out samples as requests of the engine, and its replies as records with their scores."""
 
-from vl3.data.build.shards import ShardReader
+from typing import Protocol
+
+from vl3.data.sample.media import MediaContent
+from vl3.data.sample.records import Record
 from vl3.evaluation.engine.request import Loaded, Reply, Request
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.metrics import is_exact_match
@@ -11,7 +14,14 @@ HELDOUT = "heldout"
 """Name of the benchmark of held-out samples."""
 
 
-def heldout_request(row: HeldoutRow, reader: ShardReader, max_new_tokens: int) -> Request:
+class SampleReader(Protocol):
+    """Reads the samples of an index."""
+
+    def read(self, row: int) -> tuple[Record, dict[str, MediaContent]]:
+        """The record and the media by path. DataError if it is damaged."""
+
+
+def heldout_request(row: HeldoutRow, reader: SampleReader, max_new_tokens: int) -> Request:
     """A sample as a request, which is read when its turn comes."""
 
     def load() -> Loaded:

@@ -19,7 +19,7 @@ from vl3.config.run import RunConfig
 from vl3.errors import ConfigError, Vl3Error
 from vl3.evaluation.asking import Place, Questions, ask_models
 from vl3.evaluation.candidates import EvaluatedModel
-from vl3.evaluation.dataset import fetch_heldout
+from vl3.evaluation.dataset import HeldoutSamples
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.job import EvaluationJob, evaluation_config, read_evaluation_job
 from vl3.evaluation.journal import Answers, Journal, read_answers
@@ -131,7 +131,7 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
         tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch,
         Journal(job.work_uri, job.identity, rank) as kept,
     ):
-        questions = Questions.of_dataset(fetch_heldout(Reference.from_dict(job.dataset), Path(scratch)), config)
+        questions = Questions.of_samples(HeldoutSamples(Reference.from_dict(job.dataset), Path(scratch)), config)
         total = len(questions.rows) * len(models)
         telling = Telling(store, events, rank=rank, total=total, before=_count(answered))
 

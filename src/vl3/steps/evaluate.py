@@ -132,7 +132,7 @@ def _collect(work: Work, models: Models, folder: Path) -> None:
     """Score the answers that the processes have kept."""
     from vl3.evaluation.asking import Questions
     from vl3.evaluation.candidates import EvaluatedModel
-    from vl3.evaluation.dataset import fetch_heldout
+    from vl3.evaluation.dataset import HeldoutSamples
     from vl3.evaluation.journal import read_answers
     from vl3.evaluation.runner import write_evaluation
 
@@ -144,8 +144,8 @@ def _collect(work: Work, models: Models, folder: Path) -> None:
     ]
     config = _with_imported_bases(request)
     with tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch:
-        dataset = fetch_heldout(request.inputs["dataset"], Path(scratch))
-        write_evaluation(evaluated, answers, Questions.of_dataset(dataset, config), config, out_folder=folder)
+        questions = Questions.of_samples(HeldoutSamples(request.inputs["dataset"], Path(scratch)), config)
+        write_evaluation(evaluated, answers, questions, config, out_folder=folder)
 
 
 def _models(request: Request) -> Models:
