@@ -35,6 +35,7 @@ log = logging.getLogger("vl3.evaluation")
 
 _POLL_SECONDS = 0.2
 _TELL_SECONDS = 1.0
+_COUNTED = "counted"
 
 
 class Counters(Protocol):
@@ -66,7 +67,8 @@ class Telling:
     def __init__(self, counters: Counters, events: EventLog, *, rank: int, total: int, before: int) -> None:
         """Say how much was answered before."""
         self._counters, self._events, self._rank = counters, events, rank
-        self._total, self._before, self._told_at, self._text = total, before, 0.0, ""
+        self._total, self._before, self._told_at, self._text = total, before, 0.0, "answers"
+        self._told: int | None = None
         if rank == 0:
             events.write("start", resumed_from_step=before, time=time.time())
             self._tell(self._counters.add("answers", 0))
@@ -89,12 +91,15 @@ class Telling:
             if time.monotonic() - self._told_at >= _TELL_SECONDS:
                 self._tell(self._counters.add("answers", 0))
         if self._rank == 0:
-            self._tell(self._total - self._before)
+            self._tell(self._counters.add("answers", 0))
 
     def _tell(self, done: int) -> None:
+        """Write how far all are, if that has changed: a word without progress would hide a stall."""
         self._told_at = time.monotonic()
-        done = min(self._before + done, self._total)
-        self._events.write("progress", done=done, total=self._total, text=self._text or "answers")
+        done = self._before + done
+        if done != self._told:
+            self._told = done
+            self._events.write("progress", done=done, total=self._total, text=self._text)
 
 
 def main(arguments: list[str]) -> int:
@@ -125,7 +130,7 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
     torch.set_num_threads(config.launch.threads_per_process)
     store = _join(rank, world_size)
     models, config = _fetch_all(job, config, store, local_rank=numbers["LOCAL_RANK"])
-    answered = read_answers(job.work_uri, job.identity)
+    answered = _read_answers(job, store, rank)
     events = EventLog(Path(job.events_path) if rank == 0 else None)
     with (
         tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch,
@@ -147,6 +152,18 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
         except _StoppedError:
             return STOPPED_EXIT_CODE
     return 0
+
+
+def _read_answers(job: EvaluationJob, store: Any, rank: int) -> Answers:
+    """What earlier attempts have answered; the first process reads before any has begun to answer, so that it can
+    count.
+    """
+    while rank and not store.check([_COUNTED]):
+        time.sleep(_POLL_SECONDS)
+    answered = read_answers(job.work_uri, job.identity)
+    if not rank:
+        store.set(_COUNTED, "1")
+    return answered
 
 
 def _count(answered: Answers) -> int:
