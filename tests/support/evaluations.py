@@ -1,6 +1,7 @@
 """An evaluation as a job, with what a run would have published before it."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,13 @@ def make_checkpoint(folder: Path, config: RunConfig) -> Path:
 
 
 def publish_inputs(root: str, config: RunConfig, dataset: Path, checkpoint: Path, work: Path) -> dict[str, Reference]:
-    """The artifacts that an evaluation reads, below a URI."""
+    """The artifacts that an evaluation reads, below a URI; dataset and checkpoint are copied."""
     vision, language = base_folder(config.model.vision_base), base_folder(config.model.language_base)
-    return {
-        "start": publish_start(root, vision, language, work),
-        "dataset": publish(dataset, join_uri(root, "dataset"), kind="dataset", created_by={}),
-        "checkpoint": publish(checkpoint, join_uri(root, "checkpoint"), kind="checkpoint", created_by={}),
-    }
+    inputs = {"start": publish_start(root, vision, language, work)}
+    for name, folder in (("dataset", dataset), ("checkpoint", checkpoint)):
+        shutil.copytree(folder, work / name)
+        inputs[name] = publish(work / name, join_uri(root, name), kind=name, created_by={})
+    return inputs
 
 
 def evaluation_job(root: str, config: RunConfig, inputs: dict[str, Reference]) -> EvaluationJob:

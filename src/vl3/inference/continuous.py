@@ -6,7 +6,9 @@ were prepared: so equal prompts in equal order give equal answers, bit for bit, 
 Shapes: B prompts of a pass · S rows in use · T packed text+vision tokens · D text dim.
 """
 
+import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,14 +20,18 @@ from vl3.errors import DataError
 from vl3.inference.batch import BATCH_TOKENS, Prompt
 from vl3.inference.features import FeatureCache, no_features, used_features
 from vl3.inference.sampling import GREEDY, Chooser
-from vl3.inference.slots import SlotCache
+from vl3.inference.slots import Beginning, SlotCache
 from vl3.models.attention import Segments
 from vl3.models.model import VideoLlama3
 
 CACHE_TOKENS = 131072
 """Places of all rows together: 3.7 GB of keys and values at 2B, 7.5 GB at 7B, in bf16."""
+BEGINNING_TOKENS = 65536
+"""Tokens of media of which keys and values are kept for the next question about them: 1.8 GB at 2B, in bf16."""
 _REFILL_SHARE = 4
 """A pass over new prompts stops the others for a while, so it waits until a quarter of the rows is free."""
+_WORTH = 4
+"""How many times as long as the rest of a prompt its media must be, for the rest to be read token by token."""
 _PLACES = 64
 """Rows have multiples of so many places, so that a slightly longer prompt needs no new ones."""
 
@@ -40,6 +46,8 @@ class Ask:
     """The tokens and media."""
     media_key: str = ""
     """Equal keys have equal media, which are encoded once; empty shares with nobody."""
+    is_shared: bool = False
+    """Whether other prompts about the same media may follow: then what the model made of them is kept too."""
     max_new_tokens: int
     """Maximum tokens of the answer."""
 
@@ -69,6 +77,9 @@ class _Answer:
     longest_tokens: int
     max_new_tokens: int
     next_token: int
+    unread: list[int] = field(default_factory=list)
+    """Tokens of the prompt that follow `next_token`, the last one first: a row that began like another reads the rest
+    of its prompt token by token."""
     tokens: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -100,8 +111,11 @@ class Generation:
         self._features = features or FeatureCache(model)
         self._cache = SlotCache(model.device)
         self._rows: dict[int, _Answer] = {}
+        self._beginnings: OrderedDict[bytes, Beginning] = OrderedDict()
         self.num_passes = 0
         """Packed passes and steps so far."""
+        self.num_continued = 0
+        """Prompts so far that began with a copy of another one's beginning."""
 
     @torch.inference_mode()
     def run(self, asks: Iterable[Ask]) -> Iterator[Generated]:
@@ -138,15 +152,18 @@ class Generation:
         taken: list[Ask] = []
         following: Ask | None = first
         tokens = 0
+        begun = set(self._beginnings)
         while following is not None:
             _check_media(following, self._model.config.image_token_id)
             longest = [one.longest_tokens for one in (*taken, following)]
             longest += [answer.longest_tokens for answer in self._rows.values()]
             room = max(1, min(self._max_rows, CACHE_TOKENS // _rounded(max(longest))))
-            tokens += len(following.prompt.ids_T)
+            beginning = self._beginning_of(following)
+            tokens += 0 if beginning in begun else len(following.prompt.ids_T)
             if taken and (len(taken) + len(self._rows) >= room or tokens > BATCH_TOKENS):
                 break
             taken.append(following)
+            begun |= {beginning} - {b""}
             following = next(waiting, None)
         return taken, following
 
@@ -163,9 +180,61 @@ class Generation:
         return cache.free_rows[: len(admitted)]
 
     def _prefill(self, admitted: list[Ask]) -> Iterator[Generated]:
-        """Run new prompts as one packed row."""
+        """Run new prompts as one packed row; those that begin like another one, media and all, begin with its copy."""
+        rows = dict(zip(range(len(admitted)), self._reserve(admitted), strict=True))
+        known, first = set(self._beginnings), list[int]()
+        for number, ask in enumerate(admitted):
+            beginning = self._beginning_of(ask)
+            if beginning not in known:
+                first.append(number)
+            known |= {beginning} - {b""}
+        if first:
+            self._run_packed([admitted[number] for number in first], [rows[number] for number in first])
+        others = sorted(set(rows) - set(first))
+        dropped = [number for number in others if not self._continue(admitted[number], rows[number])]
+        if dropped:
+            self._run_packed([admitted[number] for number in dropped], [rows[number] for number in dropped])
+        yield from self._harvest([rows[number] for number in (*first, *dropped)])
+
+    def _continue(self, ask: Ask, row: int) -> bool:
+        """Begin a row with what the model made of the same media before, if that is kept; the rest is read in steps."""
+        key = self._beginning_of(ask)
+        if key not in self._beginnings:
+            return False
+        self._beginnings.move_to_end(key)
+        self._cache.restore(row, self._beginnings[key])
+        self.num_continued += 1
+        rest = ask.prompt.ids_T[self._beginnings[key].length :].tolist()[::-1]
+        self._rows[row] = _Answer(
+            number=ask.number,
+            longest_tokens=ask.longest_tokens,
+            max_new_tokens=ask.max_new_tokens,
+            next_token=rest.pop(),
+            unread=rest,
+        )
+        return True
+
+    def _beginning_of(self, ask: Ask) -> bytes:
+        """Digest of the media and of the tokens up to the last of them; empty if nobody shares them.
+
+        Empty, too, where that would save little: a rest of 20 tokens takes 20 steps, so the media have 80 at least.
+        """
+        ids, end = ask.prompt.ids_T, _media_end(ask, self._model.config.image_token_id)
+        if not ask.is_shared or not ask.media_key or not 0 < len(ids) - end <= end // _WORTH:
+            return b""
+        return hashlib.sha256(ask.media_key.encode() + ids[:end].tobytes()).digest()
+
+    def _keep_beginning(self, ask: Ask, row: int) -> None:
+        """Keep what the model made of media that others ask about; of few media, because these follow at once."""
+        key = self._beginning_of(ask)
+        if not key or key in self._beginnings:
+            return
+        self._beginnings[key] = self._cache.begin_of(row, _media_end(ask, self._model.config.image_token_id))
+        while len(self._beginnings) > 1 and sum(one.length for one in self._beginnings.values()) > BEGINNING_TOKENS:
+            self._beginnings.popitem(last=False)
+
+    def _run_packed(self, admitted: list[Ask], rows: list[int]) -> None:
         began, lengths = time.monotonic(), [len(ask.prompt.ids_T) for ask in admitted]
-        rows = self._reserve(admitted)
         self._cache.begin_packed(rows, lengths)
         hidden_TD = self._model.decode(
             self._embed(admitted),
@@ -185,7 +254,7 @@ class Generation:
                 next_token=token,
                 seconds=seconds * len(ask.prompt.ids_T),
             )
-        yield from self._harvest(rows)
+            self._keep_beginning(ask, row)
 
     def _step(self) -> Iterator[Generated]:
         """Add one token to each row."""
@@ -201,10 +270,16 @@ class Generation:
         chosen = self._choose(self._model.logits(last_SD), [self._rows[row].number for row in rows])
         seconds = (time.monotonic() - began) / len(rows)
         self.num_passes += 1
+        answering = []
         for row, token in zip(rows, chosen, strict=True):
-            self._rows[row].next_token = token
-            self._rows[row].seconds += seconds
-        yield from self._harvest(rows)
+            answer = self._rows[row]
+            answer.seconds += seconds
+            if answer.unread:
+                answer.next_token = answer.unread.pop()
+            else:
+                answer.next_token = token
+                answering.append(row)
+        yield from self._harvest(answering)
 
     def _harvest(self, rows: list[int]) -> Iterator[Generated]:
         """Take the token that was chosen for each of these rows, and what has ended."""
@@ -255,6 +330,12 @@ def _key_of(ask: Ask) -> str:
     if not len(ask.prompt.media.grid_thw_I3):
         return ""
     return ask.media_key or f"#{ask.number}"
+
+
+def _media_end(ask: Ask, image_token_id: int) -> int:
+    """Number of tokens up to the last one of the media."""
+    places = np.flatnonzero(ask.prompt.ids_T == image_token_id)
+    return int(places[-1]) + 1 if len(places) else 0
 
 
 def _check_media(ask: Ask, image_token_id: int) -> None:

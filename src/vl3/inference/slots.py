@@ -3,8 +3,20 @@
 Shapes: R rows · S rows in use · T packed tokens · L places of a row · G key-value heads · H head dim.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beginning:
+    """Keys and values of the first tokens of a sequence."""
+
+    length: int
+    """Number of tokens."""
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values (G, L, H) of each layer."""
 
 
 class SlotCache:
@@ -73,6 +85,18 @@ class SlotCache:
     def advance(self) -> None:
         """Count the tokens of a step; call it after the layers have called `update`."""
         self.lengths = [length + 1 if length else 0 for length in self.lengths]
+
+    def begin_of(self, row: int, length: int) -> "Beginning":
+        """A copy of the first tokens of a row."""
+        layers = [tuple(stored[row, :, :length].clone() for stored in layer) for layer in self._layers]
+        return Beginning(length=length, layers=tuple(layers))  # type: ignore[arg-type]
+
+    def restore(self, row: int, beginning: "Beginning") -> None:
+        """Begin a free row with tokens that another one began with."""
+        self.lengths[row] = beginning.length
+        for layer, kept in zip(self._layers, beginning.layers, strict=True):
+            for stored, values in zip(layer, kept, strict=True):
+                stored[row, :, : beginning.length] = values
 
     def release(self, row: int) -> None:
         """The row is free."""

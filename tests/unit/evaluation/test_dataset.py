@@ -1,5 +1,6 @@
 """Held-out samples are read by range from where the dataset is, and each is checked."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from vl3.store.reference import Reference
 @pytest.fixture
 def published(make_dataset, tmp_path: Path) -> tuple[Reference, Path]:
     folder = make_dataset({})
-    return publish(folder, (tmp_path / "dataset").as_uri(), kind="dataset", created_by={}), folder
+    shutil.copytree(folder, tmp_path / "copy")
+    return publish(tmp_path / "copy", (tmp_path / "dataset").as_uri(), kind="dataset", created_by={}), folder
 
 
 def test_samples_are_those_of_the_dataset(published: tuple[Reference, Path], tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Prompts that take each other's places get the tokens that each gets alone, whatever the rows and the order."""
 
+import numpy as np
 import pytest
 import torch
 
+from vl3.data.sample.chat import render_message
 from vl3.errors import DataError
 from vl3.inference import continuous
 from vl3.inference.batch import Prompt
@@ -13,7 +15,7 @@ from vl3.inference.generate import stop_tokens
 LIMITS = (3, 8, 1, 5)
 
 
-def asks_of(questions, numbers, *, key=""):
+def asks_of(questions, numbers, *, key="", shared=False):
     return [
         Ask(
             number=number,
@@ -21,6 +23,7 @@ def asks_of(questions, numbers, *, key=""):
                 ids_T=questions[number].input_ids_T[: questions[number].answer_start], media=questions[number]
             ),
             media_key=key,
+            is_shared=shared,
             max_new_tokens=LIMITS[number % 4],
         )
         for number in numbers
@@ -29,6 +32,10 @@ def asks_of(questions, numbers, *, key=""):
 
 @pytest.fixture(scope="module")
 def alone(questions, tokenizer, next_scores):
+    return alone_of(questions, tokenizer, next_scores)
+
+
+def alone_of(questions, tokenizer, next_scores):
     """The tokens of each question by forward passes without a cache."""
     answers = {}
     for number, sample in enumerate(questions):
@@ -80,6 +87,31 @@ def test_equal_media_are_encoded_once(model, questions, tokenizer):
     other = Generation(model, stop_tokens(tokenizer), max_rows=2, features=few)
     assert {one.tokens for one in other.run(asks_of(questions, [1, 3]))}
     assert few.num_encoded == 2
+
+
+@pytest.mark.parametrize("kept", [65536, 40, 1], ids=["all", "some", "one"])
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_questions_that_begin_alike_are_answered_as_alone(
+    model, make_sample, tokenizer, next_scores, monkeypatch, kept, rows
+):
+    """Two videos with five questions each; one more question in the middle is about neither."""
+    monkeypatch.setattr(continuous, "BEGINNING_TOKENS", kept)
+    samples, keys = [], []
+    for video in (0, 1):
+        for number in range(5):
+            text = "<video>" + " ".join(["circle", "red"][number % 2 :] * (1 + number % 3))
+            messages = [render_message("user", text, [np.arange(9.0)]), render_message("assistant", "red")]
+            samples.append(make_sample(messages, 50 + video, is_video=True))
+            keys.append(f"v{video}")
+    samples.insert(5, make_sample([render_message("user", "circle"), render_message("assistant", "red")], 9))
+    keys.insert(5, "")
+    asks = [asks_of(samples, [number], key=key, shared=True)[0] for number, key in enumerate(keys)]
+    generation = Generation(model, stop_tokens(tokenizer), max_rows=rows)
+    found = {one.number: one.tokens for one in generation.run(asks)}
+    assert found == alone_of(samples, tokenizer, next_scores)
+    assert generation._features.num_encoded == 2
+    assert generation.num_continued == (8 if kept > 1 else generation.num_continued)
+    assert generation.num_continued >= 4
 
 
 def test_more_image_tokens_than_media_are_refused(model, questions, tokenizer):

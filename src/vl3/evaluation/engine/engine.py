@@ -4,11 +4,13 @@
         ...
 
 Requests are sorted by length, those about the same media next to each other. Media are decoded once, in threads beside
-generation; encoded once; and prompts of unequal length are generated together, each place being taken by the next one
-as soon as its answer ends (vl3.inference.continuous). Greedy answers are those that each question gets alone.
+generation; encoded once; what the decoder made of them is kept for the next question about them; and prompts of unequal
+length are generated together, each place being taken by the next one as soon as its answer ends
+(vl3.inference.continuous). Greedy answers are those that each question gets alone.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from vl3.data.sample.prepare import PrepareSettings
@@ -77,10 +79,13 @@ class _Call:
     def __init__(self, model: VideoLlama3, tokenizer: ChatTokenizer, preparing: Preparing, max_rows: int) -> None:
         self._model, self._tokenizer, self._preparing, self._max_rows = model, tokenizer, preparing, max_rows
         self._open: dict[int, Prepared] = {}
+        self._shared: frozenset[str] = frozenset()
         self._streams: list[Prepared] = []
         self._ready: list[Reply] = []
 
     def run(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        counts = Counter(request.group for request in requests if request.group)
+        self._shared = frozenset(group for group, count in counts.items() if count > 1)
         generation = Generation(
             self._model,
             stop_tokens(self._tokenizer),
@@ -109,6 +114,7 @@ class _Call:
                     number=number,
                     prompt=Prompt(ids_T=found.sample.input_ids_T[: found.sample.answer_start], media=found.sample),
                     media_key=found.media_key,
+                    is_shared=found.request.group in self._shared,
                     max_new_tokens=found.request.max_new_tokens,
                 )
 
