@@ -13,9 +13,13 @@ from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
 
 
+@pytest.fixture(scope="module")
+def folder(make_dataset) -> Path:
+    return make_dataset({})
+
+
 @pytest.fixture
-def published(make_dataset, tmp_path: Path) -> tuple[Reference, Path]:
-    folder = make_dataset({})
+def published(folder: Path, tmp_path: Path) -> tuple[Reference, Path]:
     shutil.copytree(folder, tmp_path / "copy")
     return publish(tmp_path / "copy", (tmp_path / "dataset").as_uri(), kind="dataset", created_by={}), folder
 

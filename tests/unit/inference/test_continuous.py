@@ -110,8 +110,7 @@ def test_questions_that_begin_alike_are_answered_as_alone(
     found = {one.number: one.tokens for one in generation.run(asks)}
     assert found == alone_of(samples, tokenizer, next_scores)
     assert generation._features.num_encoded == 2
-    assert generation.num_continued == (8 if kept > 1 else generation.num_continued)
-    assert generation.num_continued >= 4
+    assert generation.num_continued == 8 if kept > 40 else 4 <= generation.num_continued <= 8
 
 
 def test_more_image_tokens_than_media_are_refused(model, questions, tokenizer):
