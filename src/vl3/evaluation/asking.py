@@ -30,7 +30,7 @@ _SHOWN_FAILURES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class ProcessPlace:
     """Which process this is, and what it computes on."""
 
     rank: int = 0
@@ -80,7 +80,7 @@ def ask_models(
     *,
     answered: Answers | None = None,
     claims: Claims | None = None,
-    place: Place | None = None,
+    place: ProcessPlace | None = None,
 ) -> None:
     """Ask the models what has no answer yet, together with the other processes.
 
@@ -97,7 +97,7 @@ def ask_models(
         DataError: more questions failed than `evaluation.max_failed_fraction` allows.
         ConfigError: a checkpoint cannot be loaded or has no usable run.json.
     """
-    claims, place, answered = claims or OwnClaims(), place or Place(), answered or {}
+    claims, place, answered = claims or OwnClaims(), place or ProcessPlace(), answered or {}
     candidates = [open_candidate(model, config) for model in models]
     units = make_units(questions.rows)
     process = _Process(questions, config, place, keep)
@@ -114,7 +114,7 @@ def ask_models(
 class _Process:
     """The model in memory, and the media that are kept from one model to the next."""
 
-    def __init__(self, questions: Questions, config: RunConfig, place: Place, keep: Keep) -> None:
+    def __init__(self, questions: Questions, config: RunConfig, place: ProcessPlace, keep: Keep) -> None:
         from vl3.evaluation.engine.preparing import MediaCache
 
         self._questions, self._config, self._place, self._keep = questions, config, place, keep

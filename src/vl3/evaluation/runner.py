@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vl3.config.run import RunConfig
 from vl3.errors import ClusterError, ConfigError
-from vl3.evaluation.asking import Place, Questions, ask_models, check_failures
+from vl3.evaluation.asking import ProcessPlace, Questions, ask_models, check_failures
 from vl3.evaluation.candidates import EvaluatedModel, open_candidate
 from vl3.evaluation.document import EVALUATION_FILE, ITEMS_FILE
 from vl3.evaluation.heldout import HELDOUT
@@ -55,7 +55,7 @@ def evaluate_models(
         tell(sum(map(len, answers.values())), total, f"model {model}")
 
     tell(0, total, f"{len(models)} models, {len(questions.rows)} samples each")
-    place = Place(device="cuda" if torch.cuda.is_available() else "cpu")
+    place = ProcessPlace(device="cuda" if torch.cuda.is_available() else "cpu")
     ask_models(models, questions, config, keep, place=place)
     return write_evaluation(models, answers, questions, config, out_folder=out_folder)
 

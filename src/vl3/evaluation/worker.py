@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError, Vl3Error
-from vl3.evaluation.asking import Place, Questions, ask_models
+from vl3.evaluation.asking import ProcessPlace, Questions, ask_models
 from vl3.evaluation.candidates import EvaluatedModel
 from vl3.evaluation.dataset import HeldoutSamples
 from vl3.evaluation.items import ItemRecord
@@ -126,7 +126,7 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
 
         import vl3.evaluation.engine.engine  # noqa: F401  # imported only so that it is loaded here
     rank, world_size = numbers["RANK"], numbers["WORLD_SIZE"]
-    place = Place(rank=rank, world_size=world_size, device=_device(numbers["LOCAL_RANK"], torch.cuda))
+    place = ProcessPlace(rank=rank, world_size=world_size, device=_device(numbers["LOCAL_RANK"], torch.cuda))
     torch.set_num_threads(config.launch.threads_per_process)
     store = _join(rank, world_size)
     models, config = _fetch_all(job, config, store, local_rank=numbers["LOCAL_RANK"])
