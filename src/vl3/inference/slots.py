@@ -59,10 +59,8 @@ class SlotCache:
         if (rows, capacity_tokens) == (len(self.lengths), self.capacity_tokens):
             return
         kept_rows, kept_places = min(rows, len(self.lengths)), min(capacity_tokens, self.capacity_tokens)
-        for index, layer in enumerate(self._layers):
-            self._layers[index] = tuple(  # type: ignore[call-overload]
-                _resized(stored, rows, capacity_tokens, kept_rows, kept_places) for stored in layer
-            )
+        sizes = (rows, capacity_tokens, kept_rows, kept_places)
+        self._layers = [(_resized(keys, *sizes), _resized(values, *sizes)) for keys, values in self._layers]
         self.lengths = (self.lengths + [0] * rows)[:rows]
         self.capacity_tokens = capacity_tokens
 
@@ -88,8 +86,10 @@ class SlotCache:
 
     def begin_of(self, row: int, length: int) -> "Beginning":
         """A copy of the first tokens of a row."""
-        layers = [tuple(stored[row, :, :length].clone() for stored in layer) for layer in self._layers]
-        return Beginning(length=length, layers=tuple(layers))  # type: ignore[arg-type]
+        layers = tuple(
+            (keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self._layers
+        )
+        return Beginning(length=length, layers=layers)
 
     def restore(self, row: int, beginning: "Beginning") -> None:
         """Begin a free row with tokens that another one began with."""

@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from vl3.config.codec import digest, to_dict
 from vl3.data.sample.difffp import keep_mask
@@ -198,5 +199,5 @@ def _waiting_bytes(ahead: deque[tuple[Request, "Future[Prepared | Unprepared]"]]
     return sum(sizes.values())
 
 
-def _is_good(future: "Future[object]") -> bool:
+def _is_good(future: "Future[Any]") -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
