@@ -171,7 +171,8 @@ class Generation:
         """Free rows for new prompts, with room for their answers."""
         cache = self._cache
         needed = len(self._rows) + len(admitted)
-        places = _rounded(max(one.longest_tokens for one in (*self._rows.values(), *admitted)))
+        longest = [answer.longest_tokens for answer in self._rows.values()]
+        places = _rounded(max([*longest, *(ask.longest_tokens for ask in admitted)]))
         room = max(needed, min(self._max_rows, CACHE_TOKENS // places))
         has_room = needed <= len(cache.lengths) and places <= cache.capacity_tokens
         if not has_room or len(cache.lengths) * 2 <= room:  # fewer rows than now fit, since prompts became shorter
