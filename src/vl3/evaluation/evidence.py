@@ -8,38 +8,22 @@ questions cannot help; an item that was not judged has no score, and a benchmark
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vl3.config.gates import HELDOUT
 from vl3.errors import DataError
-from vl3.evaluation.items import ITEMS_FOLDER, ItemRecord, read_items
+from vl3.evaluation.items import ItemRecord
+from vl3.evaluation.records import Records, is_unjudged
 from vl3.evaluation.statistics import Estimate, Scored, estimate, mean_of
 from vl3.proportions import CONFIDENCES, one_sided, wilson_interval
 
-NOT_JUDGED = "not judged"
-"""How `why_no_score` begins for an item that waits for a judge."""
 MAX_NAMED = 5
 """Failed items that are named for each reason; all of them are in the records."""
 BETTER, WORSE, WITHIN_CHANCE = "better", "worse", "within chance"
 """What a difference says about the second model."""
 
-Records = Mapping[str, Mapping[str, Sequence[ItemRecord]]]
-"""Item records by model and benchmark."""
 Drawn = dict[str, Estimate]
 """Estimates by benchmark, for the means of groups."""
-
-
-def read_records(folder: Path) -> dict[str, dict[str, list[ItemRecord]]]:
-    """All item records of an evaluation's folder, models and benchmarks in the order of their names.
-
-    Raises:
-        DataError: a line is not a record.
-    """
-    found: dict[str, dict[str, list[ItemRecord]]] = {}
-    for path in sorted((folder / ITEMS_FOLDER).glob("*/*.jsonl")):
-        found.setdefault(path.parent.name, {})[path.stem] = read_items(path)
-    return found
 
 
 def make_evidence(
@@ -50,6 +34,7 @@ def make_evidence(
     by_part: Collection[str] = (HELDOUT,),
     champion: Mapping[str, Any] | None = None,
     made_of: Mapping[str, Any] | None = None,
+    headlines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """The content of evidence.json.
 
@@ -62,6 +47,8 @@ def make_evidence(
             it could not be evaluated) and `why`; None if there was none.
         made_of: what was evaluated on what, by which stale evidence is known: `dataset` (its digest) and `checkpoints`
             (digest by model).
+        headlines: by model and benchmark the harness's own number in the published unit, where that is no mean of
+            items; it is shown and not judged.
 
     Returns:
         JSON-ready data: `models` (by name: `benchmarks` and `groups`, see `_measure`), `pairs` (first, second,
@@ -70,9 +57,13 @@ def make_evidence(
     Raises:
         DataError: a benchmark has an item twice.
     """
-    groups = groups or {}
+    groups, headlines = groups or {}, headlines or {}
+    models = {model: _measures(model, of_model, groups, by_part) for model, of_model in records.items()}
+    for model, numbers in headlines.items():
+        for benchmark, value in numbers.items():
+            models[model]["benchmarks"][benchmark]["headline"] = value
     return {
-        "models": {model: _measures(model, of_model, groups, by_part) for model, of_model in records.items()},
+        "models": models,
         "pairs": [
             _differences(first, second, records, groups, by_part)
             for first, second in pairs
@@ -87,11 +78,6 @@ def digest_of(items: Iterable[ItemRecord]) -> str:
     """Digest of the questions, whatever was answered: two evaluations with equal digests asked the same."""
     lines = sorted(f"{item.item_id}\0{item.sha256}\n" for item in items)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def is_unjudged(item: ItemRecord) -> bool:
-    """Whether an item has an answer, but no score because nobody judged it."""
-    return item.score is None and item.why_no_score.startswith(NOT_JUDGED)
 
 
 def _measures(

@@ -30,6 +30,7 @@ GIVEN = "model"
 def run(work: Work) -> StepOutcome:
     """Generate answers with each model and count the correct ones."""
     from vl3.evaluation.runner import EvaluatedModel, evaluate_models
+    from vl3.evaluation.shown_pictures import write_shown_pictures
 
     inputs, config = work.request.inputs, work.request.config
     champion = find_champion(work.request)
@@ -51,6 +52,7 @@ def run(work: Work) -> StepOutcome:
             progress=work.progress,
         )
         _write_evidence(work.request, asked, champion, folder)
+        write_shown_pictures(models, fetch_heldout(dataset, heldout), config, folder)
         result = read_evaluation(folder)
         step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in own_models(result)])
         reference = work.publish(folder, "evaluation", kind="evaluation")
@@ -97,7 +99,8 @@ def _write_evidence(
 
     Of before, a, b and a champion the pairs are before-a, a-b, before-b and champion-b.
     """
-    from vl3.evaluation.evidence import make_evidence, read_records
+    from vl3.evaluation.evidence import make_evidence
+    from vl3.evaluation.records import read_records
 
     own = [name for name, _ in models if name != CHAMPION]
     facts = None

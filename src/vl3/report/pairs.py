@@ -1,0 +1,55 @@
+"""What the report shows of paired comparisons and of single items: parts of the evidence, no further statistics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vl3.report.data import ReportData
+
+_DIFFERENCE = ("value", "low", "high")
+_COUNTS = ("first", "second", "shared", "won", "lost", "unshared", "verdict")
+
+
+def pair_rows(pair: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a comparison: each benchmark, its parts below it, then groups of benchmarks.
+
+    Returns:
+        Rows of `name`, `level` (`benchmark`, `part` or `group`), `difference` (value, low, high; None if nothing could
+        be compared), first, second, shared, won, lost, unshared and verdict.
+    """
+    rows = []
+    for name, found in pair["benchmarks"].items():
+        rows.append(_row(name, "benchmark", found))
+        rows += [_row(part, "part", own) for part, own in found.get("parts", {}).items()]
+    rows += [_row(name, "group", found) for name, found in pair["groups"].items()]
+    return rows
+
+
+def _row(name: str, level: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    difference = None if found["value"] is None else {key: found[key] for key in _DIFFERENCE}
+    return {"name": name, "level": level, "difference": difference, **{key: found.get(key) for key in _COUNTS}}
+
+
+def between_stages(evidence: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Each comparison of two models of the run, without the champion; None if there is none."""
+    champion = (evidence.get("champion") or {}).get("model")
+    pairs = [pair for pair in evidence.get("pairs", ()) if pair["first"] != champion]
+    return [{"first": one["first"], "second": one["second"], "rows": pair_rows(one)} for one in pairs] or None
+
+
+def champion_numbers(data: ReportData) -> dict[str, Any] | None:
+    """The candidate against the champion; None if they were not compared."""
+    if data.champion is None:
+        return None
+    sides = (data.champion.model, data.champion.candidate)
+    for pair in data.evidence.get("pairs", ()):
+        if (pair["first"], pair["second"]) == sides:
+            rows, not_compared = pair_rows(pair), pair["not_compared"]
+            return {"version": data.champion.version, "model": sides[1], "rows": rows, "not_compared": not_compared}
+    return None
+
+
+def item_numbers(data: ReportData) -> dict[str, Any]:
+    """`extremes` and `changed` of report.json: items with the answers to them; None if there are none."""
+    changes = data.shown_items.get("changes") or {}
+    changed = [{"benchmark": benchmark, **found} for benchmark, found in changes.items()]
+    return {"extremes": data.shown_items.get("extremes") or None, "changed": changed or None}
