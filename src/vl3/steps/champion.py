@@ -38,8 +38,8 @@ def champion_row(request: Request) -> VersionRow | None:
     Raises:
         ClusterError: the tracking store does not answer.
     """
-    checkpoint = request.inputs["checkpoint"]
-    if checkpoint.kind == MODEL:
+    checkpoint = request.inputs.get("checkpoint")
+    if checkpoint is None or checkpoint.kind == MODEL:
         return None
     registry = open_registry(request)
     if registry.tracking_uri.startswith("sqlite:") and not _exists(registry.tracking_uri):

@@ -20,7 +20,7 @@ from vl3.store.artifacts import fetch
 from vl3.system.files import atomic_write_json
 from vl3.system.secrets import without_account
 from vl3.tracking.client import patiently
-from vl3.tracking.evidence import ChampionEvidence, Evidence, require_model
+from vl3.tracking.evidence import Evidence, require_model
 from vl3.tracking.gates import GateResult, evaluate_gates, gate_names, gate_table, is_promotable
 from vl3.tracking.registry import Registry
 from vl3.validation.result import RESULT_FILE
@@ -139,18 +139,11 @@ def expected_items(config: RunConfig, stages: Iterable[str], in_data: Iterable[s
 
 def _gather(request: Request, registry: Registry, measured: _Measured) -> Evidence:
     inputs, last = request.inputs, measured.stages[-1]
-    champion = registry.to_compare_with(last.checkpoint.sha256)
     return Evidence(
         document=measured.document,
         model=last.name,
         expected=expected_items(request.config, trained_by(request), measured.trained_categories),
-        champion=None
-        if champion is None
-        else ChampionEvidence(
-            version=champion.version,
-            checkpoint_sha256=str(champion.made_from.get("checkpoint_sha256") or ""),
-            scores=champion.scores,
-        ),
+        champion=registry.champion_evidence(last.checkpoint.sha256),
         checkpoint_sha256=last.checkpoint.sha256,
         dataset_digest=inputs["dataset"].sha256,
         validation_passed=measured.validation_passed,

@@ -17,7 +17,7 @@ from vl3.errors import ConfigError, GateError
 from vl3.system.clock import now_to_the_second
 from vl3.system.uris import sqlite_path
 from vl3.tracking.client import is_server, open_client, platform_errors, require_answer, shown
-from vl3.tracking.evidence import Evidence
+from vl3.tracking.evidence import ChampionEvidence, Evidence
 from vl3.tracking.gates import GateResult
 from vl3.tracking.lock import file_lock, name_lock
 from vl3.tracking.versions import (
@@ -164,6 +164,14 @@ class Registry:
             return champion
         earlier = _previous(champion)
         return None if earlier is None else self.get(earlier)
+
+    def champion_evidence(self, checkpoint_sha256: str = "") -> ChampionEvidence | None:
+        """The champion that a candidate with this checkpoint has to be compared with, for the gates."""
+        champion = self.to_compare_with(checkpoint_sha256)
+        if champion is None:
+            return None
+        digest = str(champion.made_from.get("checkpoint_sha256") or "")
+        return ChampionEvidence(version=champion.version, checkpoint_sha256=digest, scores=champion.scores)
 
     def record_evidence(self, version: int, evidence: Evidence, results: Sequence[GateResult]) -> None:
         """Tag the version with its scores, the decision of each gate and the champion that it was compared with."""
