@@ -184,6 +184,12 @@ def published() -> dict[str, dict[str, PublishedNumbers]]:
     }
 
 
+def paper_groups() -> dict[str, list[str]]:
+    """The groups of the paper's benchmarks, for gates and means: `image` and `video`."""
+    rows = published()[SIZES[0]].values()
+    return {kind: [row.benchmark for row in rows if row.kind == kind] for kind in (IMAGE, VIDEO)}
+
+
 def size_of(recipe: str) -> str | None:
     """The size of the paper's model that a recipe is after: `vl3_2b` is 2B; None for one of another size."""
     return next((size for size in SIZES if recipe.lower().endswith(size.lower())), None)

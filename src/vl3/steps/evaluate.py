@@ -100,6 +100,7 @@ def _write_evidence(
     Of before, a, b and a champion the pairs are before-a, a-b, before-b and champion-b.
     """
     from vl3.evaluation.evidence import make_evidence
+    from vl3.evaluation.published import paper_groups
     from vl3.evaluation.records import read_records
 
     own = [name for name, _ in models if name != CHAMPION]
@@ -112,6 +113,7 @@ def _write_evidence(
     evidence = make_evidence(
         read_records(folder),
         pairs=[pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]],
+        groups=paper_groups(),
         champion=facts,
         made_of={
             "dataset": request.inputs["dataset"].sha256,

@@ -109,7 +109,11 @@ def test_an_evaluation_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        (("made_of", "checkpoints"), {"video": "f" * 64}, "the scores are those of checkpoint ffffffffffff, the candidate is cccccccccccc"),
+        (
+            ("made_of", "checkpoints"),
+            {"video": "f" * 64},
+            "the scores are those of checkpoint ffffffffffff, the candidate is cccccccccccc",
+        ),
         (("made_of", "checkpoints"), None, "the scores are those of checkpoint unknown"),
         (("made_of", "dataset"), "f" * 64, "they were measured on dataset ffffffffffff, the run's is dddddddddddd"),
         (("champion",), None, "the candidate was compared with no champion, and now v3 is champion"),
