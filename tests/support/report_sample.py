@@ -14,6 +14,7 @@ from vl3.evaluation.beside import beside_published
 from vl3.evaluation.changes import shown_items
 from vl3.evaluation.evidence import make_evidence
 from vl3.evaluation.items import ItemRecord
+from vl3.evaluation.published import titles
 from vl3.proportions import wilson_interval
 from vl3.recipes.catalog import get_recipe
 
@@ -233,6 +234,7 @@ def _evidence(rng: random.Random, folder: Path) -> dict[str, Any]:
         "evidence": evidence,
         "champion": {"version": 3, "model": "champion", "candidate": "video"},
         "published": beside_published(evidence, "video", "tiny"),
+        "titles": titles(),
         "shown_items": shown,
         "item_pictures": {"heldout": {name: [_picture(rng, folder, f"item-{name}", "red")] for name in ids}},
     }

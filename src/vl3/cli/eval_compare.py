@@ -11,7 +11,7 @@ import typer
 from vl3.cli.output import AsJson, print_json
 from vl3.cli.tables import aligned, printable
 from vl3.errors import ConfigError
-from vl3.report.text import label, points_text
+from vl3.report.text import points_text
 
 if TYPE_CHECKING:
     from vl3.evaluation.compare import Evaluated
@@ -105,7 +105,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    name = ("  " if row["level"] == "part" else "") + label(row["name"])
+    name = ("  " if row["level"] == "part" else "") + row["title"]
     found = row["difference"]
     if found is None:
         return (name, "", "", "", "", "", "", str(row["shared"] or 0), "nothing to compare")

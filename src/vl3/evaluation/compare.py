@@ -8,7 +8,7 @@ from vl3.errors import ConfigError
 from vl3.evaluation.changes import shown_items
 from vl3.evaluation.document import CHAMPION, EVALUATION_FILE, own_models, read_evaluation, read_pictures
 from vl3.evaluation.evidence import make_evidence
-from vl3.evaluation.published import paper_groups
+from vl3.evaluation.published import paper_groups, titles
 from vl3.evaluation.records import read_records
 from vl3.report.pairs import pair_rows
 
@@ -71,7 +71,7 @@ def compare_evaluations(first: Evaluated, second: Evaluated) -> dict[str, Any]:
     return {
         "first": {"name": first.name, "model": first.model},
         "second": {"name": second.name, "model": second.model},
-        "rows": pair_rows(pair),
+        "rows": pair_rows(pair, titles()),
         "not_compared": pair["not_compared"],
         "changes": shown_items(records, _SECOND, _FIRST)["changes"],
         "pictures": {"name": second.name, "paths": read_pictures(second.folder)},

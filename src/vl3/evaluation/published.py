@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from vl3.config.gates import HELDOUT
+
 SOURCE = "arXiv 2501.13106v4, tables 5 to 8"
 OURS = "VideoLLaMA3"
 """The paper's model in the tables, with its size: VideoLLaMA3-2B."""
@@ -182,6 +184,11 @@ def published() -> dict[str, dict[str, PublishedNumbers]]:
         size: {row.benchmark: row for text, kind in parts for row in _rows(text, kind, size)}
         for size, parts in tables.items()
     }
+
+
+def titles() -> dict[str, str]:
+    """What people call each benchmark, the held-out one among them."""
+    return {HELDOUT: "held-out", **{name: title for name, (title, _) in _TITLES.items()}}
 
 
 def paper_groups() -> dict[str, list[str]]:

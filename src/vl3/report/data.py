@@ -207,6 +207,8 @@ class ReportData:
     """Content of evidence.json (vl3.evaluation.evidence.make_evidence); empty if the evaluation has none."""
     published: list[dict[str, Any]] = field(default_factory=list)
     """Our scores beside the published ones (vl3.evaluation.beside.beside_published)."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """What people call a benchmark, by its name."""
     shown_items: dict[str, Any] = field(default_factory=dict)
     """The last model's best and worst items, and what changed (vl3.evaluation.changes.shown_items)."""
     item_pictures: dict[str, dict[str, list[str]]] = field(default_factory=dict)

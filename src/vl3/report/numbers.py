@@ -25,7 +25,7 @@ def report_numbers(data: ReportData) -> dict[str, Any]:
         "settings": flatten(data.settings),
         "accuracy": _accuracy(data),
         "published": data.published or None,
-        "between_stages": between_stages(data.evidence),
+        "between_stages": between_stages(data),
         "champion": champion_numbers(data),
         **item_numbers(data),
         "predictions": (data.evaluation or {}).get("predictions") or None,

@@ -31,7 +31,9 @@ def write_report(report_data: dict[str, Any], out_folder: Path, *, evaluation_fo
     """
     numbers = report_numbers(from_dict(ReportData, report_data))
     pictures = report_data.get("item_pictures")
-    html = report_page(numbers, evaluation_folder=evaluation_folder, item_pictures=pictures)
+    html = report_page(
+        numbers, evaluation_folder=evaluation_folder, item_pictures=pictures, titles=report_data.get("titles")
+    )
     path = out_folder / "report.html"
     atomic_write_text(out_folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     atomic_write_text(path, html)
@@ -43,6 +45,7 @@ def report_page(
     *,
     evaluation_folder: Path | None = None,
     item_pictures: dict[str, dict[str, list[str]]] | None = None,
+    titles: dict[str, str] | None = None,
 ) -> str:
     """The page that shows the numbers of vl3.report.numbers.report_numbers, with pictures of single items."""
     labels = view.StageLabels([stage["stage"] for stage in numbers["stages"]])
@@ -58,6 +61,7 @@ def report_page(
         lineage_graph=lineage_graph(numbers["lineage"] or []),
         prediction_groups=_prediction_groups(numbers, evaluation_folder),
         item_pictures=view.ItemPictures(item_pictures or {}, evaluation_folder),
+        titles_of=titles or {},
     )
 
 

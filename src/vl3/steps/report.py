@@ -17,6 +17,7 @@ from vl3.evaluation.document import (
     read_items,
     read_pictures,
 )
+from vl3.evaluation.published import titles
 from vl3.evaluation.records import read_records
 from vl3.steps.chain import TrainedStage, plan_of, trained_stages
 from vl3.steps.lineage import lineage
@@ -79,6 +80,7 @@ def gather(request: Request) -> dict[str, Any]:
         "evaluation": {**measured, "models": own},
         "evidence": evidence,
         "published": beside_published(evidence, last, request.config.name),
+        "titles": titles(),
         "shown_items": shown_items(records, last, champion["model"] if champion else None) if last in records else {},
         "item_pictures": read_pictures(evaluation),
         "items": read_items(evaluation),
