@@ -45,8 +45,20 @@ def test_scores_and_changed_answers_are_printed(two: tuple[str, str], capsys: py
     out = capsys.readouterr().out
     head, whole, part, *_ = out.splitlines()
     assert head.split() == [
-        "SCORE", "a", "(video)", "b", "(video)", "DIFFERENCE", "95", "%", "INTERVAL", "WON", "LOST", "QUESTIONS", "VERDICT"
-    ]  # fmt: skip
+        "SCORE",
+        "a",
+        "(video)",
+        "b",
+        "(video)",
+        "DIFFERENCE",
+        "95",
+        "%",
+        "INTERVAL",
+        "WON",
+        "LOST",
+        "QUESTIONS",
+        "VERDICT",
+    ]
     assert whole.startswith("held-out, all")
     assert part.split()[0] == "chart"
     assert part.split()[-4:] == ["50", "1", "60", "better"]

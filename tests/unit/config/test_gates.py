@@ -18,7 +18,7 @@ TINY = get_recipe("tiny")
     [
         (
             {"rule": "best"},
-            "gate.rule='best' is unknown. Choose one of at_least, above_chance, not_worse_than_champion",
+            "gate.rule='best' is unknown. Choose one of at_least, above_chance, not_worse",
         ),
         ({"scope": "../x"}, "gate.scope='../x' names nothing that can be judged."),
         ({"scope": "heldout/*/x"}, "gate.scope='heldout/*/x' names nothing"),
@@ -51,11 +51,12 @@ def test_without_a_gate_that_looks_at_scores_nothing_would_be_refused() -> None:
 
 
 def test_an_override_changes_a_gate_or_adds_one() -> None:
+    row = '{"scope": "heldout/chart", "rule": "at_least", "threshold": 0.9, "confidence": 0.95}'
     changed = apply_overrides(
         TINY,
         [
             "promotion.gates.task_accuracy.threshold=0.5",
-            'promotion.gates.charts={"scope": "heldout/chart", "rule": "at_least", "threshold": 0.9, "confidence": 0.95}',
+            f"promotion.gates.charts={row}",
         ],
     )
     assert changed.promotion.gates["task_accuracy"].threshold == 0.5
