@@ -44,19 +44,21 @@ def run(work: Work) -> StepOutcome:
         step_run.log_params(to_dict(config.evaluation))
         dataset = inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
+        samples = fetch_heldout(dataset, heldout)
         evaluate_models(
             models,
-            fetch_heldout(dataset, heldout),
+            samples,
             _with_imported_bases(work.request),
             out_folder=folder,
             progress=work.progress,
         )
         _write_evidence(work.request, asked, champion, folder)
-        write_shown_pictures(models, fetch_heldout(dataset, heldout), config, folder)
+        write_shown_pictures(models, samples, config, folder)
         result = read_evaluation(folder)
         step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in own_models(result)])
         reference = work.publish(folder, "evaluation", kind="evaluation")
-        step_run.log_text((fetch(reference) / EVALUATION_FILE).read_text(encoding="utf-8"), EVALUATION_FILE)
+        for name in (EVALUATION_FILE, EVIDENCE_FILE):
+            step_run.log_text((fetch(reference) / name).read_text(encoding="utf-8"), name)
     work.clear()
     for model in own_models(result):
         log.info("%s: mean held-out accuracy %.3f", model["name"], model["mean_accuracy"])

@@ -44,7 +44,9 @@ def test_scores_and_changed_answers_are_printed(two: tuple[str, str], capsys: py
     assert run(["eval", "compare", *two, "--out", "page.html"]) == 0
     out = capsys.readouterr().out
     head, whole, part, *_ = out.splitlines()
-    assert head.split() == [
+    assert " ".join(head.split()) == (
+        "SCORE a (video) b (video) DIFFERENCE 95 % INTERVAL WON LOST QUESTIONS VERDICT"
+    )
         "SCORE",
         "a",
         "(video)",
