@@ -44,16 +44,10 @@ def run(work: Work) -> StepOutcome:
         step_run.log_params(to_dict(config.evaluation))
         dataset = inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
-        samples = fetch_heldout(dataset, heldout)
-        evaluate_models(
-            models,
-            samples,
-            _with_imported_bases(work.request),
-            out_folder=folder,
-            progress=work.progress,
-        )
+        samples, with_bases = fetch_heldout(dataset, heldout), _with_imported_bases(work.request)
+        evaluate_models(models, samples, with_bases, out_folder=folder, progress=work.progress)
         _write_evidence(work.request, asked, champion, folder)
-        write_shown_pictures(models, samples, config, folder)
+        write_shown_pictures(models, samples, with_bases, folder)
         result = read_evaluation(folder)
         step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in own_models(result)])
         reference = work.publish(folder, "evaluation", kind="evaluation")

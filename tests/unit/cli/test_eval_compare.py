@@ -44,23 +44,7 @@ def test_scores_and_changed_answers_are_printed(two: tuple[str, str], capsys: py
     assert run(["eval", "compare", *two, "--out", "page.html"]) == 0
     out = capsys.readouterr().out
     head, whole, part, *_ = out.splitlines()
-    assert " ".join(head.split()) == (
-        "SCORE a (video) b (video) DIFFERENCE 95 % INTERVAL WON LOST QUESTIONS VERDICT"
-    )
-        "SCORE",
-        "a",
-        "(video)",
-        "b",
-        "(video)",
-        "DIFFERENCE",
-        "95",
-        "%",
-        "INTERVAL",
-        "WON",
-        "LOST",
-        "QUESTIONS",
-        "VERDICT",
-    ]
+    assert " ".join(head.split()) == ("SCORE a (video) b (video) DIFFERENCE 95 % INTERVAL WON LOST QUESTIONS VERDICT")
     assert whole.startswith("held-out, all")
     assert part.split()[0] == "chart"
     assert part.split()[-4:] == ["50", "1", "60", "better"]
