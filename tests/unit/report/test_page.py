@@ -139,9 +139,8 @@ def test_champion_is_compared_with_intervals_and_verdicts(data: dict[str, Any], 
     champion = numbers["champion"]
     assert (champion["version"], champion["model"], champion["not_compared"]) == (3, "video", ["forgotten"])
     rows = {row["title"]: row for row in champion["rows"]}
-    assert list(rows) == [
-        "held-out, all", "chart", "document", "streaming", "ChartQA", "OCRBench", "MVBench", "mean of the image benchmarks"
-    ]  # fmt: skip
+    assert list(rows)[:4] == ["held-out, all", "chart", "document", "streaming"]
+    assert list(rows)[4:] == ["ChartQA", "OCRBench", "MVBench", "mean of the image benchmarks"]
     assert (rows["MVBench"]["verdict"], rows["MVBench"]["difference"]["low"]) == ("better", 0.75)
     assert "▲ better" in text
     assert "only one of them was asked: forgotten" in text
@@ -248,7 +247,7 @@ def test_a_picture_outside_of_the_evaluation_is_not_shown(data: dict[str, Any], 
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")
     names = data["item_pictures"]["heldout"]
-    data["item_pictures"] = {"heldout": dict.fromkeys(names, ["../secret.png"])}
+    data["item_pictures"] = {"heldout": {name: ["../secret.png"] for name in names}}
     data["evaluation"]["predictions"] = data["evaluation"]["predictions"][:1]
     data["evaluation"]["predictions"][0]["media"] = ["../secret.png", str(secret), "media/absent.png"]
     text, _ = write(data, tmp_path)
