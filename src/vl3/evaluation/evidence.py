@@ -45,8 +45,9 @@ def make_evidence(
         by_part: benchmarks whose score is the mean over their parts with equal weights.
         champion: the champion that was evaluated beside the run's models: `version`, `model` (its name here, None if
             it could not be evaluated) and `why`; None if there was none.
-        made_of: what was evaluated on what, by which stale evidence is known: `dataset` (its digest) and `checkpoints`
-            (digest by model).
+        made_of: what was evaluated on what, by which stale and partial evidence is known: `dataset` (its digest),
+            `checkpoints` (digest by model) and, if benchmarks of the catalogue were to be asked, `asked` (their number
+            of items, by benchmark).
         headlines: by model and benchmark the harness's own number in the published unit, where that is no mean of
             items; it is shown and not judged.
 

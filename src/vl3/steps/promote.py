@@ -142,7 +142,10 @@ def _gather(request: Request, registry: Registry, measured: _Measured) -> Eviden
     return Evidence(
         document=measured.document,
         model=last.name,
-        expected=expected_items(request.config, trained_by(request), measured.trained_categories),
+        expected={
+            **{name: {"": int(items)} for name, items in measured.document["made_of"].get("asked", {}).items()},
+            **expected_items(request.config, trained_by(request), measured.trained_categories),
+        },
         champion=registry.champion_evidence(last.checkpoint.sha256),
         checkpoint_sha256=last.checkpoint.sha256,
         dataset_digest=inputs["dataset"].sha256,

@@ -85,10 +85,14 @@ class Evidence:
         return sum(known) / len(known) if known and len(known) == len(scores) else None
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """The candidate's scores in short, for a tag: of each benchmark and each of its parts."""
+        """The candidate's scores in short, for a tag: of each benchmark, and of each category that was held out.
+
+        The parts of other benchmarks are hundreds, too many for a tag; they are in the evidence.
+        """
         found = {}
         for name, measure in self.measured.items():
-            parts = {f"{name}/{part}": own for part, own in _table(measure, "parts").items()}
+            own_parts = _table(measure, "parts") if name == HELDOUT else {}
+            parts = {f"{name}/{part}": own for part, own in own_parts.items()}
             for label, one in {name: measure, **parts}.items():
                 kept = {key: one.get(key) for key in _SHOWN}
                 found[label] = kept | {"digest": str(kept["digest"])[:_DIGEST_CHARACTERS]}

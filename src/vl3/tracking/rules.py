@@ -33,7 +33,7 @@ class Verdict:
     detail: str
     """The reasons, or the worst score; and what the gate cannot tell."""
     told: frozenset[str]
-    """Benchmarks and parts whose score it could judge."""
+    """Benchmarks and parts whose score it could judge, or could if there were a champion."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +185,9 @@ def _counted(row: GateConfig, label: str, measure: Mapping[str, Any]) -> _Findin
 def _against_champion(row: GateConfig, evidence: Evidence) -> Verdict:
     champion = evidence.champion
     if champion is None:
-        return Verdict(value=None, reasons=[], detail="there is no champion yet", told=frozenset())
+        measures = _chosen(row, evidence.measured, evidence.groups, evidence)
+        there = {label: measure for label, measure in measures.items() if isinstance(measure, Mapping)}
+        return Verdict(value=None, reasons=[], detail="there is no champion yet", told=_told(there, there))
     compared = evidence.evaluated_champion
     name = compared.get("model")
     pair = evidence.pair(name) if isinstance(name, str) and compared.get("version") == champion.version else None

@@ -233,6 +233,15 @@ def test_without_a_judge_there_is_no_number() -> None:
     assert refused.detail == "activitynetqa has no score: 1 of 2 items are not judged"
 
 
+def test_the_first_champion_needs_no_comparison_on_a_benchmark_without_a_threshold() -> None:
+    own = {"heldout": answered({"chart": 90}), "mvbench": [item(number) for number in range(5)]}
+    given = document({"video": own}, champion=False)
+    first = evidence(document=given, expected={"heldout": {"chart": 100}, "mvbench": {"": 5}})
+    assert is_promotable(evaluate_gates(first, GATES), NAMES)
+    partial = gates(evidence(document=given, expected={"heldout": {"chart": 100}, "mvbench": {"": 6}}))["evidence"]
+    assert (partial.passed, partial.detail) == (False, "mvbench has 5 of 6 items")
+
+
 def test_a_group_is_judged_by_the_mean_of_its_benchmarks() -> None:
     own = {"gqa": [item(number, 1.0) for number in range(50)], "chartqa": [item(number, 0.5) for number in range(50)]}
     given = evidence(document=document({"video": own}, champion=False), expected={"gqa": {"": 50}, "chartqa": {"": 50}})
