@@ -8,7 +8,7 @@ from typing import Any
 
 from vl3.config.codec import flatten, to_dict
 from vl3.report.data import ChainStep, ReportData, StageData
-from vl3.report.pairs import between_stages, champion_numbers, item_numbers
+from vl3.report.pairs import between_stages, champion_numbers, item_numbers, without_score
 from vl3.report.score_changes import score_changes, scores_of
 from vl3.report.stage_numbers import stage_numbers
 
@@ -28,6 +28,7 @@ def report_numbers(data: ReportData) -> dict[str, Any]:
         "between_stages": between_stages(data),
         "champion": champion_numbers(data),
         **item_numbers(data),
+        "without_score": without_score(data),
         "predictions": (data.evaluation or {}).get("predictions") or None,
         "confusions": (data.evaluation or {}).get("confusions") or {},
         "gates": to_dict(data.gates),

@@ -58,6 +58,21 @@ def champion_numbers(data: ReportData) -> dict[str, Any] | None:
     return None
 
 
+def without_score(data: ReportData) -> list[dict[str, Any]] | None:
+    """Items of the last model that failed or were not judged: by benchmark and reason, with some names; None if none.
+
+    Returns:
+        Rows of `title`, `reason`, `count`, `items` (some ids) and `of` (the benchmark's number of items).
+    """
+    models = (data.evaluation or {}).get("models") or [{"name": ""}]
+    measured = data.evidence.get("models", {}).get(models[-1]["name"], {}).get("benchmarks", {})
+    return [
+        {"title": data.titles.get(name, label(name)), "of": measure["items"], **reason}
+        for name, measure in measured.items()
+        for reason in measure["reasons"]
+    ] or None
+
+
 def item_numbers(data: ReportData) -> dict[str, Any]:
     """`extremes` and `changed` of report.json: items with the answers to them; None if there are none."""
     changes = data.shown_items.get("changes") or {}

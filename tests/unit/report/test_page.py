@@ -170,6 +170,16 @@ def test_our_scores_stand_beside_published_ones(data: dict[str, Any], tmp_path: 
     assert "the released script also takes answers 100 times too large" in plain
 
 
+def test_items_that_failed_are_counted_and_named(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    assert numbers["without_score"] == [
+        {"title": "MVBench", "of": 40, "reason": "the video cannot be decoded", "count": 1, "items": ["mvbench-007"]}
+    ]
+    assert 'the video cannot be decoded</td><td class="wrap">mvbench-007' in text
+    data["evidence"] = {}
+    assert 'id="without-score"' not in write(data, tmp_path)[0]
+
+
 def test_without_a_champion_the_reason_is_said(data: dict[str, Any], tmp_path: Path) -> None:
     data |= {"champion": None, "missing": {"champion": "There was none."}}
     text, numbers = write(data, tmp_path)
