@@ -51,7 +51,7 @@ def gate_names(gates: Mapping[str, GateConfig]) -> list[str]:
 def evaluate_gates(evidence: Evidence, gates: Mapping[str, GateConfig]) -> list[GateResult]:
     """The decision of every gate, in the order in which they are shown."""
     verdicts = {name: judge_row(row, evidence) for name, row in gates.items() if name not in ALWAYS}
-    told = set().union(*(verdict.told for verdict in verdicts.values()))
+    told = {scope for verdict in verdicts.values() for scope in verdict.told}
     return [
         _whole(evidence, told),
         _fresh(evidence),

@@ -94,17 +94,18 @@ def row_of(found: "ModelVersion", aliases: Mapping[str, int]) -> VersionRow:
 
 def evidence_tags(evidence: Evidence, results: Sequence[GateResult]) -> dict[str, str]:
     """The tags of a version that was judged: its scores in short; all of the evidence is an artifact of the run."""
+    required = [result.name for result in results]
     facts = {
         "mean_accuracy": evidence.mean_accuracy,
         "dataset_digest": evidence.dataset_digest,
         "judged_against": evidence.champion.version if evidence.champion else None,
         "scores": evidence.scores(),
-        "required": [result.name for result in results],
+        "required": required,
         "gates": {result.name: result.to_dict() for result in results},
     }
     return {
         MEAN: "unknown" if evidence.mean_accuracy is None else f"{evidence.mean_accuracy:.4f}",
-        VERDICT: PASSED if is_promotable(results, facts["required"]) else REFUSED,
+        VERDICT: PASSED if is_promotable(results, required) else REFUSED,
         EVIDENCE: json.dumps(facts),
     }
 
