@@ -149,6 +149,8 @@ def test_champion_is_compared_with_intervals_and_verdicts(data: dict[str, Any], 
 def test_answers_that_changed_since_the_champion_are_shown_with_both_answers(
     data: dict[str, Any], tmp_path: Path
 ) -> None:
+    lost = data["shown_items"]["changes"]["heldout"]["items"][0]
+    lost["second"] = {"answer": None, "score": None, "why": "the video cannot be decoded"}
     text, numbers = write(data, tmp_path)
     (heldout,) = [one for one in numbers["changed"] if one["benchmark"] == "heldout"]
     assert heldout["items"][0]["side"] == "lost"
