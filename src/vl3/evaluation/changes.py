@@ -97,9 +97,9 @@ def shown_items(records: Records, model: str, champion: str | None) -> dict[str,
             shown = {side: [{**describe(item), "said": _said(item)} for item in own] for side, own in found.items()}
             extremes.append({"benchmark": benchmark, "part": part, **shown})
         if champion is not None and benchmark in records.get(champion, {}):
-            found = changed_items(records[champion][benchmark], items)
-            most = [{**item, "side": side} for side in ("lost", "won") for item in found[side][:MAX_CHANGED]]
-            changes[benchmark] = {"won": len(found["won"]), "lost": len(found["lost"]), "items": most}
+            changed = changed_items(records[champion][benchmark], items)
+            most = [{**item, "side": side} for side in ("lost", "won") for item in changed[side][:MAX_CHANGED]]
+            changes[benchmark] = {"won": len(changed["won"]), "lost": len(changed["lost"]), "items": most}
     return {"extremes": extremes, "changes": changes}
 
 
