@@ -22,6 +22,8 @@ from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import open_video
 from vl3.errors import ConfigError, DataError
+from vl3.models.bases import FixedWanted
+from vl3.models.fixed_config import read_fixed
 from vl3.models.stored import RUN_FILE, read_json
 from vl3.recipes.catalog import get_recipe
 
@@ -130,12 +132,13 @@ def trained_settings(folder: Path) -> PrepareSettings:
             f"{path} names stage {stage!r}, but its configuration has only {', '.join(config.stages)}. Restore it from "
             "the run."
         )
-    chosen = config.stages[stage]
+    chosen, fixed = config.stages[stage], FixedWanted.of(config.model)
     return PrepareSettings(
         image_merge_size=chosen.image_merge_size,
         video_merge_size=chosen.video_merge_size,
         difffp=chosen.difffp,
         data=config.data,
+        picture=None if fixed is None else read_fixed(folder, fixed.skipped_blocks).picture,
     )
 
 
