@@ -1,7 +1,7 @@
 """The configuration of an ablation: one run for each of several encoders that shares everything else with the others.
 
-What the arms share is the run itself: data, stages, optimizer, evaluation. An arm only names its encoder; its stages are
-the shared ones under names of their own, so that tasks, checkpoints and jobs of all arms can be in one run:
+What the arms share is the run itself: data, stages, optimizer, evaluation. An arm only names its encoder; its stages
+are the shared ones under names of their own, so that tasks, checkpoints and jobs of all arms can be in one run:
 
     stages of the ablation   projector, alignment, instruction
     stages of the arm clip   clip_projector, clip_alignment, clip_instruction

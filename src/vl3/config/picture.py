@@ -11,7 +11,7 @@ class Fit(StrEnum):
     """How a picture of any shape becomes a square."""
 
     CROP = "crop"
-    """Its shorter side gets the square's length, and what stands out at both ends of the longer one is cut off (CLIP)."""
+    """Its shorter side gets the square's length, and what stands out at both ends of the longer one is cut (CLIP)."""
     STRETCH = "stretch"
     """Both sides get the square's length, whatever the shape was (SigLIP)."""
 

@@ -16,7 +16,7 @@ from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
-from vl3.models.bases import FixedWanted
+from vl3.models.bases import FixedWanted, picture_of
 from vl3.models.fixed_config import read_fixed
 from vl3.models.layouts.names import Layout
 from vl3.models.preprocessing import IMAGE_FILE, Preprocessing
@@ -117,11 +117,13 @@ def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
 def _given(model: EvaluatedModel, config: RunConfig, folder: Path) -> Candidate:
     """A model that no stage of ours has made: merges and DiffFP from its own files, limits from this run."""
     found = Preprocessing.read(folder, read_json(folder / CONFIG_FILE), Layout.OFFICIAL, PATCH_SIZE_PX)
+    picture = picture_of(folder)
     settings = PrepareSettings(
         image_merge_size=found.image_merge_size,
         video_merge_size=found.video_merge_size,
-        difffp=found.difffp,
+        difffp=found.difffp and picture is None,
         data=config.data,
+        picture=picture,
     )
     return Candidate(name=model.name, folder=folder, config=config, settings=settings, tokenizer_folder=folder)
 
@@ -142,10 +144,10 @@ def _candidate(model: EvaluatedModel, config: RunConfig, stage: str, tokenizer_f
 
 def _picture(folder: Path | None, config: RunConfig) -> FixedPicture | None:
     """The square that a model's encoder takes: of a checkpoint from its own file, of bases from the encoder's."""
+    if folder is not None:
+        return picture_of(folder)
     fixed = FixedWanted.of(config.model)
-    if fixed is None:
-        return None
-    return read_fixed(folder or base_folder(config.model.vision_base), fixed.skipped_blocks).picture
+    return None if fixed is None else read_fixed(base_folder(config.model.vision_base), fixed.skipped_blocks).picture
 
 
 def _plain(settings: PrepareSettings) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def choose_rows(
     chosen = {category: rows for category, rows in chosen.items() if rows}
     if not chosen:
         raise DataError(
-            f"{index.folder} has no held-out sample without a problem{_of(categories)}, so nothing can be evaluated. Add "
-            "annotations/heldout.jsonl to the data or raise data.holdout_fraction."
+            f"{index.folder} has no held-out sample without a problem{_of(categories)}, so nothing can be evaluated. "
+            "Add annotations/heldout.jsonl to the data or raise data.holdout_fraction."
         )
     return chosen
 

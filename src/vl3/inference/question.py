@@ -22,8 +22,7 @@ from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import open_video
 from vl3.errors import ConfigError, DataError
-from vl3.models.bases import FixedWanted
-from vl3.models.fixed_config import read_fixed
+from vl3.models.bases import picture_of
 from vl3.models.stored import RUN_FILE, read_json
 from vl3.recipes.catalog import get_recipe
 
@@ -120,7 +119,9 @@ def trained_settings(folder: Path) -> PrepareSettings:
     """
     path = folder / RUN_FILE
     if not path.is_file():
-        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=get_recipe("vl3_2b").data)
+        picture, data = picture_of(folder), get_recipe("vl3_2b").data
+        difffp = picture is None
+        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=difffp, data=data, picture=picture)
     record = read_json(path)
     try:
         stage, run = record["stage"], record["config"]
@@ -132,13 +133,13 @@ def trained_settings(folder: Path) -> PrepareSettings:
             f"{path} names stage {stage!r}, but its configuration has only {', '.join(config.stages)}. Restore it from "
             "the run."
         )
-    chosen, fixed = config.stages[stage], FixedWanted.of(config.model)
+    chosen = config.stages[stage]
     return PrepareSettings(
         image_merge_size=chosen.image_merge_size,
         video_merge_size=chosen.video_merge_size,
         difffp=chosen.difffp,
         data=config.data,
-        picture=None if fixed is None else read_fixed(folder, fixed.skipped_blocks).picture,
+        picture=picture_of(folder),
     )
 
 

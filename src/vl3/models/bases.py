@@ -2,7 +2,8 @@
 
 No torch and no weights are needed, so a wrong or damaged base is refused before anything is trained. An encoder may be
 transformers' SigLIP (the vision tower alone or the whole model) or be part of a VideoLLaMA3 in any layout; at a fixed
-resolution also transformers' CLIP. A decoder is transformers' Qwen2. Weights are one safetensors file, or several with an index, in bf16, fp16, fp32 or fp64.
+resolution also transformers' CLIP. A decoder is transformers' Qwen2. Weights are one safetensors file, or several with
+an index, in bf16, fp16, fp32 or fp64.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vl3.config.picture import FixedPicture
 from vl3.config.run import ModelConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
-from vl3.models.config import EncoderConfig, TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import EncoderConfig, TextConfig, VideoLlama3Config, VisionConfig, read_encoder
 from vl3.models.convert import require_equal, require_weights
-from vl3.models.fixed_config import CLIP_TYPE, SIGLIP_TYPE, read_fixed
+from vl3.models.fixed_config import CLIP_TYPE, FIXED_TYPES, SIGLIP_TYPE, read_fixed
 from vl3.models.layouts.names import EMBEDDING, HEAD, language_shapes, vision_shapes, with_known_encoder
 from vl3.models.stored import CONFIG_FILE, StoredTensor, check_tensors, read_headers, read_json
 from vl3.models.vocabulary import CHAT_TOKENS, IMAGE_TOKEN, Vocabulary
@@ -129,14 +131,27 @@ def open_vision(folder: Path, *, width: int | None = None, fixed: FixedWanted | 
     return VisionBase(config=config, tensors=tensors)
 
 
+def picture_of(folder: Path) -> FixedPicture | None:
+    """The square that the encoder of one of our checkpoints takes; None if it takes pictures of any size.
+
+    Raises:
+        ConfigError: config.json is missing or damaged.
+    """
+    where = folder / CONFIG_FILE
+    group = read_json(where).get("vision_encoder_config")
+    if not isinstance(group, dict) or group.get("model_type") not in FIXED_TYPES:
+        return None
+    return read_encoder(group, f"{where}: vision_encoder_config").picture
+
+
 def _open_fixed(folder: Path, width: int | None, wanted: FixedWanted) -> VisionBase:
     """A CLIP or SigLIP as it is: its tensors up to the last block that runs."""
     config = read_fixed(folder, wanted.skipped_blocks)
     _check_sizes(folder, config, width)
     if config.image_size != wanted.side_px:
         raise ConfigError(
-            f"{folder / CONFIG_FILE}: the encoder takes pictures of {config.image_size} px (image_size), but the recipe "
-            f"asks for {wanted.side_px} (model.picture_side_px), by which its rows are planned. Point "
+            f"{folder / CONFIG_FILE}: the encoder takes pictures of {config.image_size} px (image_size), but the "
+            f"recipe asks for {wanted.side_px} (model.picture_side_px), by which its rows are planned. Point "
             f"model.vision_base at an encoder of that size, or set model.picture_side_px={config.image_size}."
         )
     stored = read_headers(folder)
@@ -166,12 +181,12 @@ def _later_blocks(prefix: str, stored: Mapping[str, StoredTensor], num_blocks: i
 
 def _refuse_fixed(folder: Path, whole: dict[str, Any], group: dict[str, Any]) -> None:
     """Refuse an encoder that has learned positions only, where pictures of any size are asked for."""
-    kinds = {whole.get("model_type"), group.get("model_type")}
+    kinds, side = {whole.get("model_type"), group.get("model_type")}, group.get("image_size")
     if kinds & {"clip", CLIP_TYPE} or (group.get("model_type") == SIGLIP_TYPE and "vision_encoder_config" in whole):
         raise ConfigError(
-            f"{folder / CONFIG_FILE}: the encoder ({group.get('model_type') or whole.get('model_type')}) takes pictures "
-            f"of one size only, {group.get('image_size')} px: the any-resolution encoder is made of a SigLIP. Set "
-            f"model.picture_side_px={group.get('image_size')}, or point model.vision_base at a SigLIP."
+            f"{folder / CONFIG_FILE}: the encoder ({group.get('model_type') or 'clip'}) takes pictures "
+            f"of one size only, {side} px: the any-resolution encoder is made of a SigLIP. Set "
+            f"model.picture_side_px={side}, or point model.vision_base at a SigLIP."
         )
 
 

@@ -7,7 +7,7 @@ config counts only the blocks that run: of 24 blocks with `skipped_blocks` 1 the
 `hidden_states[-2]`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     SIGLIP_TYPE: {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
 }
 """What a config.json may leave out because it is the default of transformers' class."""
+_USUAL: dict[str, dict[str, Any]] = {
+    CLIP_TYPE: {
+        "fit": str(Fit.CROP),
+        "image_mean": (0.48145466, 0.4578275, 0.40821073),
+        "image_std": (0.26862954, 0.26130258, 0.27577711),
+    },
+    SIGLIP_TYPE: {"fit": str(Fit.STRETCH), "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)},
+}
+"""What the preprocessor_config.json of the released models says of pictures."""
 _Triple = tuple[float, float, float]
 
 
@@ -149,7 +158,27 @@ def read_fixed(folder: Path, skipped_blocks: int) -> FixedVisionConfig:
         ConfigError: it is another model, or its pictures are prepared in a way that is not known.
     """
     where = folder / CONFIG_FILE
-    data = read_json(where)
+    return fixed_of(read_json(where), str(where), skipped_blocks, lambda sizes: _pictures(folder, sizes))
+
+
+def fixed_of(
+    data: Mapping[str, Any],
+    where: str,
+    skipped_blocks: int,
+    pictures: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> FixedVisionConfig:
+    """The fixed-resolution encoder of a config.json.
+
+    Args:
+        data: its content.
+        where: the file, for messages.
+        skipped_blocks: see read_fixed.
+        pictures: gives what preprocessor_config.json says, from the sizes; None takes what is usual for the family,
+            where only sizes are wanted.
+
+    Raises:
+        ConfigError: see read_fixed.
+    """
     ours = data.get("vision_encoder_config")
     if isinstance(ours, dict) and ours.get("model_type") in FIXED_TYPES:
         return FixedVisionConfig.from_dict(ours, f"{where}: vision_encoder_config")
@@ -168,7 +197,8 @@ def read_fixed(folder: Path, skipped_blocks: int) -> FixedVisionConfig:
             f"{where}: the vision config lacks {', '.join(missing)}. They are not filled in, because the defaults of "
             "transformers' class are not the model's sizes. Write the sizes into the file."
         )
-    config = FixedVisionConfig.from_dict({"num_channels": 3, **sizes, **_pictures(folder, sizes)}, str(where))
+    prepared = _USUAL[kind] if pictures is None else pictures(sizes)
+    config = FixedVisionConfig.from_dict({"num_channels": 3, **sizes, **prepared}, where)
     if not 0 <= skipped_blocks < config.num_hidden_layers:
         raise ConfigError(
             f"model.skipped_blocks={skipped_blocks} leaves none of the {config.num_hidden_layers} blocks of {where}. "
@@ -187,19 +217,23 @@ def _pictures(folder: Path, sizes: Mapping[str, Any]) -> dict[str, Any]:
     data = read_json(path)
     for name, wanted in (("do_resize", True), ("do_normalize", True), ("resample", _BICUBIC)):
         if data.get(name, wanted) != wanted:
-            raise ConfigError(f"{path}: {name}={data[name]!r} is not supported, only {wanted!r}. Use CLIP's or SigLIP's.")
+            raise ConfigError(
+                f"{path}: {name}={data[name]!r} is not supported, only {wanted!r}. Use CLIP's or SigLIP's."
+            )
     side = sizes["image_size"]
     is_cropped = bool(data.get("do_center_crop"))
     given = [data.get("size"), data.get("crop_size")] if is_cropped else [data.get("size")]
     if any(_side(one) != side for one in given):
         raise ConfigError(
-            f"{path}: size={data.get('size')!r}, crop_size={data.get('crop_size')!r}, but config.json gives the encoder "
-            f"image_size={side}. Its positions would not fit the pictures. Use both files of the same model."
+            f"{path}: size={data.get('size')!r}, crop_size={data.get('crop_size')!r}, but config.json gives the "
+            f"encoder image_size={side}. Its positions would not fit the pictures. Use both files of the same model."
         )
     size = data["size"]
     is_shortest = "shortest_edge" in size if isinstance(size, dict) else is_cropped
     if is_shortest and not is_cropped:
-        raise ConfigError(f"{path}: the shorter side is resized but nothing is cropped, so pictures would be no squares.")
+        raise ConfigError(
+            f"{path}: the shorter side is resized but nothing is cropped, so pictures would be no squares."
+        )
     fit = Fit.CROP if is_shortest else Fit.STRETCH
     try:
         return {"fit": str(fit), **{name: _triple(data.get(name), name) for name in ("image_mean", "image_std")}}

@@ -36,9 +36,7 @@ def unread_start(
     return UnreadModel(config=config, sources=sources)
 
 
-def assemble(
-    vision_folder: Path, language_folder: Path, *, seed: int, fixed: FixedWanted | None = None
-) -> VideoLlama3:
+def assemble(vision_folder: Path, language_folder: Path, *, seed: int, fixed: FixedWanted | None = None) -> VideoLlama3:
     """The whole model of unread_start, in fp32 on CPU."""
     return unread_start(vision_folder, language_folder, seed=seed, fixed=fixed).load(torch.float32)
 

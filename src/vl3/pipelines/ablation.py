@@ -1,4 +1,4 @@
-"""The ablation workflow: data once, then import, plans, stages and scores of each arm, and their comparison. Wiring only.
+"""The ablation workflow: data once; import, plans, stages and scores of each arm; their comparison. Wiring only.
 
     check-prerequisites - import-ARM ... - build-data - validate-data - plan-ARM-STAGE ... all of all arms
     each arm: train-ARM-STAGE one after the other - evaluate-ARM           all: compare-arms - finish

@@ -178,8 +178,8 @@ def _evaluate_pipeline(config: RunConfig, _: WorkflowParameters) -> Any:
 def _check_ablation(_: AblationConfig, parameters: WorkflowParameters) -> None:
     if parameters.stages:
         raise ConfigError(
-            f"STAGES={parameters.stages} has no meaning for an ablation, which trains all stages of every arm. Leave it "
-            "out; what is finished is reused."
+            f"STAGES={parameters.stages} has no meaning for an ablation, which trains all stages of every arm. Leave "
+            "it out; what is finished is reused."
         )
     if parameters.model_uri:
         raise ConfigError(

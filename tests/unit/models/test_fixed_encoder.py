@@ -45,7 +45,9 @@ def encoder_of(folder: Path, wanted: FixedWanted) -> FixedEncoder:
     return encoder.eval()
 
 
-def patches_of(pictures: list[np.ndarray], config: FixedVisionConfig, merge: int = 1) -> tuple[torch.Tensor, np.ndarray]:
+def patches_of(
+    pictures: list[np.ndarray], config: FixedVisionConfig, merge: int = 1
+) -> tuple[torch.Tensor, np.ndarray]:
     squares = [square_image(picture, config.picture)[None] for picture in pictures]
     cut = [patchify(square, merge) for square in squares]
     return torch.from_numpy(np.concatenate([pixels for pixels, _ in cut])), np.array([grid for _, grid in cut])
@@ -95,7 +97,9 @@ def test_a_whole_clip_gives_the_features_of_its_vision_tower(tmp_path, pictures)
     pixels, grids = patches_of(pictures, encoder.config)
     normalised = (pixels.float() / 255).unflatten(1, (3, 196))
     normalised = ((normalised - torch.tensor(MEAN)[:, None]) / torch.tensor(STD)[:, None]).flatten(1)
-    shown = normalised.unflatten(0, (3, 4, 4)).unflatten(-1, (3, 14, 14)).permute(0, 3, 1, 4, 2, 5).reshape(3, 3, 56, 56)
+    shown = (
+        normalised.unflatten(0, (3, 4, 4)).unflatten(-1, (3, 14, 14)).permute(0, 3, 1, 4, 2, 5).reshape(3, 3, 56, 56)
+    )
     with torch.no_grad():
         tower = CLIPModel.from_pretrained(tmp_path).eval().vision_model
         theirs = tower(shown, output_hidden_states=True).hidden_states[-2][:, 1:].flatten(0, 1)
@@ -173,7 +177,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     stored = load_file(tmp_path / "model.safetensors")
     name = next(one for one in stored if one.endswith("pre_layrnorm.weight"))
     save_file({key: value for key, value in stored.items() if key != name}, tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match="missing.*pre_layrnorm.weight"):
+    with pytest.raises(ConfigError, match=r"missing.*pre_layrnorm\.weight"):
         open_vision(tmp_path, fixed=CLIP)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from vl3.config.data import DataConfig, DiffFPScale
 from vl3.config.picture import FixedPicture
 from vl3.conventions import PATCH_SIZE_PX
-from vl3.errors import ConfigError
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
 from vl3.data.sample.clips import Clip
 from vl3.data.sample.frame_files import FrameFiles
@@ -26,6 +25,7 @@ from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SamplePro
 from vl3.data.sample.records import Record
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
+from vl3.errors import ConfigError
 
 STREAM_MAX_FRAMES = 400
 """Maximum number of frames of a streaming sample, as in the released code."""
