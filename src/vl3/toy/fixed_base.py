@@ -60,9 +60,9 @@ FIXED_BASES = {
         fit=fit,
     )
     for name, kind, width, side_px, fit in (
-        ("tiny_clip", _CLIP, 128, 56, Fit.CROP),
-        ("tiny_dfn", _CLIP, 160, 70, Fit.CROP),
-        ("tiny_siglip", _SIGLIP, 144, 60, Fit.STRETCH),
+        ("tiny_clip", _CLIP, 64, 56, Fit.CROP),
+        ("tiny_dfn", _CLIP, 80, 70, Fit.CROP),
+        ("tiny_siglip", _SIGLIP, 72, 60, Fit.STRETCH),
     )
 }
 """The encoders by the names of their folders: 4 x 4 patches, 5 x 5, and 4 x 4 with 4 px that are never seen."""
