@@ -19,6 +19,7 @@ from vl3.models.bases import FixedWanted, check_bases, open_vision
 from vl3.models.convert import convert
 from vl3.models.fixed_config import FixedVisionConfig
 from vl3.models.fixed_encoder import FixedEncoder
+from vl3.models.imports import describe
 from vl3.models.layouts.names import Layout
 from vl3.models.start import assemble
 from vl3.models.weights import load_model, save_model
@@ -168,6 +169,7 @@ def test_a_model_is_made_saved_and_read_again(tmp_path, pictures, write, wanted)
 
 def test_what_does_not_fit_is_refused(tmp_path):
     write_clip(tmp_path)
+    assert describe(tmp_path) == "CLIP encoder, 3 blocks, 64 wide, 56 px"
     with pytest.raises(ConfigError, match=r"takes pictures of one size only, 56 px.*model.picture_side_px=56"):
         open_vision(tmp_path)
     with pytest.raises(ConfigError, match=r"takes pictures of 56 px .* asks for 70 \(model.picture_side_px\)"):
