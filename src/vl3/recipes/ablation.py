@@ -56,7 +56,9 @@ def ablation() -> AblationConfig:
     return _ablation(
         shared,
         name="ablation",
-        model=replace(shared.model, vision_base="hf://openai/clip-vit-large-patch14-336", vision_width=None),
+        model=replace(
+            shared.model, vision_base="hf://openai/clip-vit-large-patch14-336", vision_width=1024, picture_side_px=336
+        ),
         data=replace(
             shared.data, max_length_tokens=4096, visual_budget_tokens=visual, max_row_visual_tokens=visual, max_frames=1
         ),
@@ -100,7 +102,9 @@ def ablation_tiny() -> AblationConfig:
     return _ablation(
         shared,
         name="ablation_tiny",
-        model=ModelConfig(vision_base=f"{bases}/tiny_clip", language_base=shared.model.language_base),
+        model=ModelConfig(
+            vision_base=f"{bases}/tiny_clip", language_base=shared.model.language_base, picture_side_px=56
+        ),
         stages=stage_table(first, second, third),
         placements=dict.fromkeys(_STAGES, shared.placements["alignment"]),
         evaluation=EvaluationConfig(
