@@ -95,9 +95,9 @@ def ablation() -> AblationConfig:
 def ablation_tiny() -> AblationConfig:
     """Three small encoders in the formats of the real ones, with the tiny recipe's decoder, two gloo processes."""
     shared = tiny()
-    first = _tiny_stage("projector", LearningRates(vision=None, projector=2e-3, language=None), steps=60)
-    second = _tiny_stage("alignment", LearningRates(vision=None, projector=1e-3, language=1e-3), steps=60)
-    third = _tiny_stage("instruction", LearningRates(vision=None, projector=1e-3, language=1e-3), steps=120)
+    first = _tiny_stage("projector", LearningRates(vision=None, projector=2e-3, language=None), steps=100)
+    second = _tiny_stage("alignment", LearningRates(vision=None, projector=1e-3, language=1e-3), steps=120)
+    third = _tiny_stage("instruction", LearningRates(vision=None, projector=1e-3, language=1e-3), steps=200)
     bases = "package://vl3.recipes/bases"
     return _ablation(
         shared,
