@@ -121,16 +121,16 @@ class FixedEncoder(nn.Module):
     def _normalise(self, pixels_PC: Tensor) -> Tensor:
         """uint8 pixels to (x / 255 - mean) / std of their colour in fp32; other types are unchanged.
 
-        The values of a patch are in the order (channel, row, column): 196 of red, of green, of blue.
+        The values of a patch are in the order (channel, row, column): 196 of red, of green, of blue. Mean and deviation
+        are numbers in the kernels' arguments, because copying them to a GPU would make the CPU wait for it.
         """
         if pixels_PC.dtype != torch.uint8:
             return pixels_PC
-        each = self.config.patch_size**2
-        mean_C, std_C = (
-            torch.tensor(values, device=pixels_PC.device).repeat_interleave(each)
-            for values in (self.config.image_mean, self.config.image_std)
-        )
-        return pixels_PC.float().div_(255).sub_(mean_C).div_(std_C)
+        normal_PC = pixels_PC.float()
+        colours = normal_PC.unflatten(1, (self.config.num_channels, -1)).unbind(1)
+        for colour, mean, std in zip(colours, self.config.image_mean, self.config.image_std, strict=True):
+            colour.mul_(1 / (255 * std)).sub_(mean / std)
+        return normal_PC
 
     def _check_squares(self, grids_I3: np.ndarray, keep_M: Tensor | np.ndarray | None) -> None:
         rows, columns = self.smallest_grid
