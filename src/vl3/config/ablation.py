@@ -41,8 +41,11 @@ class ArmConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AblationConfig(RunConfig):
-    """What all arms share, and the arms. `model` gives the decoder; its encoder, which no arm uses, is that of the first
-    in our recipes, so that commands which take any recipe (`vl3 plan`) show that arm."""
+    """What all arms share, and the arms.
+
+    `model` gives the decoder. Its encoder is not used; in our recipes it is that of the first arm, so that commands which
+    take any recipe (`vl3 plan`) show that arm.
+    """
 
     arms: dict[str, ArmConfig]
     """The encoders by a short name, in the order of the tables."""

@@ -87,5 +87,5 @@ def test_too_few_arms_clashing_names_and_unknown_arms_are_refused(tiny: Ablation
         replace(tiny, arms={"clip": tiny.arms["clip"]})
     with pytest.raises(ConfigError, match="arms has 'a' and a name that begins with a_"):
         replace(tiny, arms={"a": tiny.arms["clip"], "a_b": tiny.arms["dfn"]})
-    with pytest.raises(ConfigError, match="recipe ablation_tiny has no arm 'vit'. Its arms: clip, dfn, siglip"):
+    with pytest.raises(ConfigError, match=r"recipe ablation_tiny has no arm 'vit'\. Its arms: clip, dfn, siglip"):
         tiny.arm("vit")

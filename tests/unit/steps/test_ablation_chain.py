@@ -95,7 +95,5 @@ def test_two_arms_are_trained_scored_and_compared_on_one_dataset(
         ["before", "siglip_instruction"],
     ]
     asked = {row["category"]: row["scores"]["clip"]["total"] for row in found["categories"]}
-    assert asked == dict.fromkeys(
-        ("scene_image", "scene_text", "document", "chart", "fine_grained", "text_only"), 2
-    )
+    assert asked == dict.fromkeys(("scene_image", "scene_text", "document", "chart", "fine_grained", "text_only"), 2)
     assert "61.5" in (run_folder / "report" / "report.html").read_text(encoding="utf-8")

@@ -150,6 +150,11 @@ def resize_image(image_HWC: np.ndarray, height_px: int, width_px: int) -> np.nda
     return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))
 
 
+def sized_image(image_HWC: np.ndarray, size: tuple[int, int], picture: FixedPicture | None) -> np.ndarray:
+    """The pixels at a (height, width), or as the square of an encoder, which has that size."""
+    return resize_image(image_HWC, *size) if picture is None else square_image(image_HWC, picture)
+
+
 def square_image(image_HWC: np.ndarray, picture: FixedPicture) -> np.ndarray:
     """Bicubic resize of uint8 RGB pixels to the square of an encoder, without the rows and columns that it never sees.
 

@@ -18,7 +18,7 @@ from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, re
 from vl3.data.sample.clips import Clip
 from vl3.data.sample.frame_files import FrameFiles
 from vl3.data.sample.geometry import ItemSize, fit_sizes
-from vl3.data.sample.image import check_image, decode_image, image_size, resize_image, square_image
+from vl3.data.sample.image import check_image, decode_image, image_size, sized_image
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SampleProblem, printable
@@ -188,8 +188,7 @@ def decode_media(
         SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
     _check_count(record, data)
-    if picture is not None and record.clips:
-        _check_frames(record, picture, merges)
+    _check_frames(record, picture, merges)
     measure = check_image if whole else image_size
     pictures = {path: measure(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
     with ExitStack() as opened:
@@ -210,7 +209,7 @@ def decode_media(
             image_HWC = decode_image(media[path], _place(record, path))
             places = [place for place, medium in enumerate(record.media) if medium == path]
             sizes = set().union(*(wanted[place] for place in places))
-            resized = {size: _resized(image_HWC, size, picture)[None] for size in sizes}
+            resized = {size: sized_image(image_HWC, size, picture)[None] for size in sizes}
             for place in places:
                 items[place].frames_by_size.update(resized)
         wanted_of_clips = [sizes for item, sizes in zip(items, wanted, strict=True) if item.facts is not None]
@@ -219,7 +218,7 @@ def decode_media(
                 item.frames_by_size[size] = np.empty((item.num_frames, *size, 3), dtype=np.uint8)
             for index, frame_HWC in enumerate(source.frames(plan)):
                 for size, frames_FHWC in item.frames_by_size.items():
-                    frames_FHWC[index] = _resized(frame_HWC, size, picture)
+                    frames_FHWC[index] = sized_image(frame_HWC, size, picture)
     return DecodedSample(items=tuple(items))
 
 
@@ -257,8 +256,10 @@ def _check_count(record: Record, data: DataConfig) -> None:
         )
 
 
-def _check_frames(record: Record, picture: FixedPicture, merges: Sequence[tuple[int, int]]) -> None:
-    """Refuse a clip whose frames have an odd number of patches, before it is decoded."""
+def _check_frames(record: Record, picture: FixedPicture | None, merges: Sequence[tuple[int, int]]) -> None:
+    """Refuse a clip whose frames become squares that cannot be merged, before it is decoded."""
+    if picture is None or not record.clips:
+        return
     try:
         for _, video_merge in merges:
             picture.check_merge(video_merge)
@@ -343,10 +344,6 @@ def _plan_frames(record: Record, clip: Clip, source: ClipSource, data: DataConfi
         reason = f"no frame comes before the last message at {record.events[-1].time_seconds} s. Correct the times."
         raise SampleProblem(ProblemKind.TIMES, reason, record.where)
     return plan
-
-
-def _resized(image_HWC: np.ndarray, size: tuple[int, int], picture: FixedPicture | None) -> np.ndarray:
-    return resize_image(image_HWC, *size) if picture is None else square_image(image_HWC, picture)
 
 
 def _fit(
