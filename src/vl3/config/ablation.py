@@ -43,8 +43,8 @@ class ArmConfig:
 class AblationConfig(RunConfig):
     """What all arms share, and the arms.
 
-    `model` gives the decoder. Its encoder is not used; in our recipes it is that of the first arm, so that commands which
-    take any recipe (`vl3 plan`) show that arm.
+    `model` gives the decoder. Its encoder is not used; in our recipes it is that of the first arm, so that commands
+    which take any recipe (`vl3 plan`) show that arm.
     """
 
     arms: dict[str, ArmConfig]

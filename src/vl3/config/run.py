@@ -53,6 +53,16 @@ class ModelConfig:
         check_fields(self, "model")
 
     @property
+    def fixed_resolution(self) -> dict[str, int]:
+        """What of an encoder is used at its own resolution, for the keys of steps; empty if pictures keep their sizes.
+
+        The files of the bases are the same with other values, so that their digests do not tell.
+        """
+        if self.picture_side_px is None:
+            return {}
+        return {"picture_side_px": self.picture_side_px, "skipped_blocks": self.skipped_blocks}
+
+    @property
     def side_patches(self) -> int | None:
         """Patches along the side of the square that every picture becomes; None if they keep their shapes."""
         return None if self.picture_side_px is None else self.picture_side_px // PATCH_SIZE_PX

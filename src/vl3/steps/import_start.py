@@ -56,8 +56,7 @@ def key_parts(request: Request) -> dict[str, Any]:
             return {"model": identity_of(request.model_uri, request.run_id)}
         model = request.config.model
         bases = {name: identity_of(uri, request.run_id) for name, uri in _base_uris(request).items()}
-        fixed = {"picture_side_px": model.picture_side_px, "skipped_blocks": model.skipped_blocks}
-        return {"bases": bases, "vision_width": model.vision_width, **(fixed if model.picture_side_px else {})}
+        return {"bases": bases, "vision_width": model.vision_width, **model.fixed_resolution}
     except (Vl3Error, OSError):  # the run reports it; what it finds in spite of that is no other run's
         return {"unknown": request.model_uri or _base_uris(request), "run_id": request.run_id}
 
