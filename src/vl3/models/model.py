@@ -20,7 +20,7 @@ from torch.nn import functional
 from vl3.conventions import IGNORED_LABEL
 from vl3.errors import DataError
 from vl3.models.attention import Segments
-from vl3.models.config import VideoLlama3Config
+from vl3.models.config import EncoderConfig, VideoLlama3Config
 from vl3.models.decoder import Decoder, KeyValueCache, Reach, draw_weights
 from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
 from vl3.models.fixed_config import FixedVisionConfig
@@ -48,8 +48,7 @@ class VideoLlama3(nn.Module):
     def __init__(self, config: VideoLlama3Config) -> None:
         super().__init__()
         self.config = config
-        is_fixed = isinstance(config.vision, FixedVisionConfig)
-        self.vision_encoder = FixedEncoder(config.vision) if is_fixed else VisionEncoder(config.vision)
+        self.vision_encoder = _encoder(config.vision)
         self.mm_projector = Projector(config.vision.hidden_size, config.text.hidden_size)
         self.language_model = Decoder(config.text)
         tied = config.text.tie_word_embeddings
@@ -214,6 +213,10 @@ class VideoLlama3(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.language_model.embed_tokens.weight.device
+
+
+def _encoder(config: EncoderConfig) -> VisionEncoder | FixedEncoder:
+    return FixedEncoder(config) if isinstance(config, FixedVisionConfig) else VisionEncoder(config)
 
 
 def _check_ids(ids: np.ndarray, vocab_size: int) -> None:

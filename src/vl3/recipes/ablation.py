@@ -10,6 +10,7 @@ VideoLLaMA3's own stage 2: the learning rate of the second stage. Nothing is pub
 """
 
 from dataclasses import replace
+from typing import Any
 
 from vl3.config.ablation import AblationConfig, ArmConfig
 from vl3.config.data import Category
@@ -125,10 +126,10 @@ def ablation_tiny() -> AblationConfig:
     )
 
 
-def _ablation(shared: RunConfig, **own: object) -> AblationConfig:
+def _ablation(shared: RunConfig, **own: Any) -> AblationConfig:
     """An ablation of what a recipe has, but for what is given."""
     kept = {name: getattr(shared, name) for name in RunConfig.__dataclass_fields__}
-    return AblationConfig(**{**kept, "benchmark_group": BENCHMARK_GROUP, **own})  # type: ignore[arg-type]  # a recipe's
+    return AblationConfig(**{**kept, "benchmark_group": BENCHMARK_GROUP, **own})
 
 
 def _stage(family: str, name: str, rates: LearningRates, *, samples: int) -> tuple[str, StageConfig]:
