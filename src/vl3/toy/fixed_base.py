@@ -46,7 +46,12 @@ _CLIP_COLOURS = {
 }
 _HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 _CLIP: dict[str, Any] = {"model_type": CLIP_TYPE, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, **_CLIP_COLOURS}
-_SIGLIP: dict[str, Any] = {"model_type": SIGLIP_TYPE, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, **_HALF}
+_SIGLIP: dict[str, Any] = {
+    "model_type": SIGLIP_TYPE,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    **_HALF,
+}
 RUNNING_BLOCKS = 2
 """Blocks that are trained; the folder has one more, as the recipe skips one."""
 FIXED_BASES = {

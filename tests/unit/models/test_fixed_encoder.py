@@ -201,6 +201,16 @@ def test_pictures_of_another_preparation_are_refused(tmp_path, change, message):
         open_vision(tmp_path, fixed=CLIP)
 
 
+def test_the_older_form_of_the_file_means_the_same(tmp_path):
+    """openai/clip-vit-large-patch14-336 gives sizes as plain numbers."""
+    write_clip(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    newer = open_vision(tmp_path, fixed=CLIP).config
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"size": 56, "crop_size": 56}))
+    assert open_vision(tmp_path, fixed=CLIP).config == newer
+    assert newer.picture == FixedPicture(side_px=56, fit=Fit.CROP)
+
+
 def test_an_encoder_without_learned_positions_has_no_fixed_resolution(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "video_llama_3_vision"}))
     with pytest.raises(ConfigError, match="has no learned positions of a fixed resolution"):
