@@ -19,7 +19,6 @@ SCORER_KINDS = (
     "blip2",
     "similarity",
     "ocr",
-    "captions",
 )
 """What a scorer can be (vl3.curation.scorers)."""
 FILTER, EXACT, NEAR, CLUSTERS = "filter", "exact_duplicates", "near_duplicates", "clusters"
@@ -134,7 +133,7 @@ class CurationConfig:
     seed: Annotated[int, Range(at_least=0, below=2**31)]
     """Seed of the clusters."""
     scorers: dict[str, ScorerConfig]
-    """The scorers by name; each makes the columns of its kind, prefixed where a kind is used twice (docs/curation.md)."""
+    """The scorers by name (docs/curation.md says which columns each kind makes)."""
     steps: dict[str, SelectionStep]
     """The steps in order. Cheap ones first: a dropped image is not scored again."""
     datasets: dict[str, HandedDataset]

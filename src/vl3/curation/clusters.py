@@ -22,7 +22,7 @@ from vl3.validation.spill import Spill
 
 _ITERATIONS = 20
 _BUCKETS = 64
-CENTRES_FILE = "centres.npy"
+CENTRES_FILE, MEMBERS = "centres.npy", "members"
 
 
 def select_of_clusters(whole: Whole, name: str, step: SelectionStep, seed: int) -> None:
@@ -113,8 +113,8 @@ def _find_centres(whole: Whole, step: SelectionStep, seed: int) -> np.ndarray:
     sample = [one for one in _evenly(whole, step, total) if len(one)]
     if not sample:
         raise ConfigError(
-            f"no image is left for the clusters of {step.column}: the steps before it drop all {int(whole.offsets[-1])}. "
-            "Look at the funnel, and lower a threshold."
+            f"no image is left for the clusters of {step.column}: the steps before it drop all "
+            f"{int(whole.offsets[-1])}. Look at the funnel, and lower a threshold."
         )
     centres_KD = find_centres(normalised(np.concatenate(sample)), step.num_clusters, seed)
     file = io.BytesIO()

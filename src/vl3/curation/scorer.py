@@ -1,8 +1,8 @@
-"""The one interface of curation: a scorer takes a batch and returns columns, a filter is data that judges a column.
+r"""The one interface of curation: a scorer takes a batch and returns columns, a filter is data that judges a column.
 
 A batch is a dict of numpy columns of one length, as Ray Data and Arrow have them:
 
-    {"sha256": ["9f..", "07.."], "bytes": [b"\\xff\\xd8..", b"junk"], "text": ["a cat", ""]}   in
+    {"sha256": ["9f..", "07.."], "bytes": [b"\xff\xd8..", b"junk"], "text": ["a cat", ""]}   in
     {"aesthetic": [5.1, nan], "aesthetic_error": [None, "not an image"]}                       out
 
 Everything that is computed of an image is a scorer: an aesthetic score, CLIP features, a caption. So each result is
@@ -67,12 +67,12 @@ class Filter:
     def __post_init__(self) -> None:
         if (self.minimum is None and self.maximum is None) != bool(self.allowed):
             raise ConfigError(
-                f"filter {self.name!r} has minimum={self.minimum}, maximum={self.maximum} and allowed={self.allowed}. It "
-                "would keep everything, or judge twice. Set minimum, maximum or both for numbers, or allowed for words."
+                f"filter {self.name!r} has minimum={self.minimum}, maximum={self.maximum}, allowed={self.allowed}: it "
+                "would keep all, or judge twice. Set minimum, maximum or both for numbers, or allowed for words."
             )
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ConfigError(
-                f"filter {self.name!r} keeps nothing: minimum={self.minimum} is above maximum={self.maximum}. Swap them."
+                f"filter {self.name!r} keeps nothing: minimum={self.minimum} exceeds maximum={self.maximum}. Swap them."
             )
 
     def keeps(self, value: Any) -> bool:

@@ -100,9 +100,9 @@ def read_part(part: InputPart, wanted: frozenset[str] | None = None, *, max_byte
 
 
 def clean_text(text: Any) -> str:
-    """A text of the source that every later step can hold: no control characters, no half surrogate pairs, not endless.
+    r"""A text of the source that every later step can hold: no control characters or half surrogate pairs, not endless.
 
-    "a\\x00cat\\n on\\ud800 a mat" is "a cat on a mat".
+    "a\x00cat\n on\ud800 a mat" is "a cat on a mat".
     """
     if not isinstance(text, str):
         return ""
@@ -192,8 +192,8 @@ def _read_shard(part: InputPart, wanted: frozenset[str] | None, max_bytes: int) 
             yield from _sample_row(sample, part, wanted)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
-            f"{uri}: the shard is damaged ({type(error).__name__}: {error}). Replace it, or remove it from the folder: a "
-            "part of a shard would be curated as if it were all."
+            f"{uri}: the shard is damaged ({type(error).__name__}: {error}). Replace it, or remove it from the folder: "
+            "a part of it would be curated as if it were all."
         ) from error
     except OSError as error:
         raise StorageError(f"{uri} cannot be read ({error}). Correct its permissions, or check the disk.") from error

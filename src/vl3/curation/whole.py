@@ -1,7 +1,7 @@
 """All images of a round as one sequence, read part by part, for the steps that compare them with each other.
 
-Positions count over all parts: with parts of 100 and 50 images, position 120 is row 20 of the second. What is dropped is
-gathered on disk by part, so memory does not grow with the number of images.
+Positions count over all parts: with parts of 100 and 50 images, position 120 is row 20 of the second. What is dropped
+is gathered on disk by part, so memory does not grow with the number of images.
 """
 
 import tempfile
@@ -76,12 +76,13 @@ class Whole:
             step: name of the step.
             words: the rule, with {other} and {value}.
         """
-        with tempfile.TemporaryDirectory(prefix="vl3-drops-") as folder:
-            with Spill(Path(folder, "drops"), DROP, max(1, len(self._parts))) as spill:
-                drops = Drops(spill, self.offsets)
-                yield drops
-                for number, part in enumerate(self._parts):
-                    self._write(part, number, spill.read(number), step, words)
+        with (
+            tempfile.TemporaryDirectory(prefix="vl3-drops-") as folder,
+            Spill(Path(folder, "drops"), DROP, max(1, len(self._parts))) as spill,
+        ):
+            yield Drops(spill, self.offsets)
+            for number, part in enumerate(self._parts):
+                self._write(part, number, spill.read(number), step, words)
 
     def _write(self, part: InputPart, number: int, found: np.ndarray, step: str, words: str) -> None:
         verdicts = self.places.require_state(self._round.key, part.name)

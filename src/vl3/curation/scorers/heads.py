@@ -1,6 +1,6 @@
 """Small heads on CLIP features: the aesthetic predictor and the NSFW detector of LAION, in their published layouts.
 
-    aesthetic   layers.{0,2,4,6,7}: 768 -> 1024 -> 128 -> 64 -> 16 -> 1, no activation between (sac+logos+ava1-l14-linearMSE)
+    aesthetic   layers.{0,2,4,6,7}: 768 -> 1024 -> 128 -> 64 -> 16 -> 1, no activation (sac+logos+ava1-l14-linearMSE)
     nsfw        norm.{mean,variance}, linear_{1..4}: 768 -> 64 -> 512 -> 256 -> 1, ReLU between, sigmoid at the end
 
 Dropout only acts in training. Weights are read from safetensors with these names; numpy is enough for them.

@@ -19,7 +19,7 @@ MAX_TEXTS = 200
 class OcrText:
     """How clear the text of an image is, how many texts there are, and what and where they are.
 
-    `<name>_clear` is the mean confidence, weighted by characters; 0 without text. `<name>_characters` counts characters.
+    `<name>_clear` is the mean confidence, weighted by characters; 0 without text. `<name>_characters` is their number.
     `<name>_texts` is JSON: [{"text": "STOP", "box": [x0, y0, x1, y1], "score": 0.98}], boxes in pixels.
     """
 

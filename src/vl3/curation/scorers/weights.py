@@ -24,8 +24,8 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{folder / name}: cannot be read ({error}), so the scorer's model is not known. Name a folder with the files "
-            "of a model as published."
+            f"{folder / name}: cannot be read ({error}), so the scorer's model is not known. Name a folder with the "
+            "files of a model as published."
         ) from error
 
 
@@ -38,8 +38,8 @@ def require_safetensors(folder: Path) -> None:
     if not any(folder.glob("*.safetensors")):
         found = ", ".join(sorted(path.name for path in folder.glob("*"))[:20]) or "nothing"
         raise ConfigError(
-            f"{folder} has no *.safetensors (it has {found}). Other formats can run programs as they are read. Convert the "
-            "weights to safetensors first."
+            f"{folder} has no *.safetensors (it has {found}). Other formats can run programs as they are read. Convert "
+            "the weights to safetensors first."
         )
 
 
