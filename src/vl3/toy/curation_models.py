@@ -8,6 +8,7 @@
 Their scores mean nothing, but they are numbers of the right kind, always the same for the same image.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,12 @@ def _write_blip2(folder: Path) -> None:
         OPTConfig,
     )
 
+    special = {"unk_token": "<unk>", "bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
     tokenizer = GPT2Tokenizer(
         vocab=_letters(["<pad>", "</s>", "<unk>", "<image>"]),
         merges=[],
-        unk_token="<unk>",
-        bos_token="</s>",
-        eos_token="</s>",
-        pad_token="<pad>",
         extra_special_tokens={"image_token": "<image>"},
+        **special,
     )
     small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Blip2Config(
@@ -125,7 +124,7 @@ def _write_aesthetic(folder: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {}
-    for number, (size, made) in zip((0, 2, 4, 6, 7), zip(_HEAD_SIZES, _HEAD_SIZES[1:], strict=False), strict=True):
+    for number, (size, made) in zip((0, 2, 4, 6, 7), pairwise(_HEAD_SIZES), strict=True):
         tensors[f"layers.{number}.weight"] = torch.randn(made, size) / size**0.5
         tensors[f"layers.{number}.bias"] = torch.zeros(made)
     tensors["layers.7.bias"] += 5.0  # scores are between 1 and 10, as those of the published one
