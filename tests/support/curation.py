@@ -13,7 +13,7 @@ from vl3.curation.scorer import Scorer, version_digest
 from vl3.curation.scorers.image_facts import ImageFacts
 
 
-def photo(seed: int, width_px: int = 48, height_px: int = 40) -> np.ndarray:
+def photo(seed: int, width_px: int = 96, height_px: int = 80) -> np.ndarray:
     """A smooth random picture (H, W, 3)."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((width_px, height_px), Image.Resampling.BICUBIC))
@@ -91,7 +91,7 @@ def small_recipe(**changes: object) -> CurationConfig:
         "steps": {
             "shape": SelectionStep(kind="filter", column="aspect_ratio", minimum=0.5, maximum=2.0, source="ours: test"),
             "equal": SelectionStep(kind="exact_duplicates", source="ours: test"),
-            "similar": SelectionStep(kind="near_duplicates", column="phash", max_distance=3, source="ours: test"),
+            "similar": SelectionStep(kind="near_duplicates", column="phash", max_distance=6, source="ours: test"),
             "light": SelectionStep(kind="filter", column="brightness", minimum=100, source="ours: test"),
             "spread": SelectionStep(
                 kind="clusters", column="colours", num_clusters=3, per_cluster=4, source="ours: test"

@@ -7,6 +7,7 @@ process. What counts is in the store of scores when the last row has passed; a l
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from vl3.curation.scorers.make import make_scorers
 from vl3.curation.source import InputPart
 from vl3.curation.table import pack, unpack
 from vl3.errors import FAMILIES, ClusterError, ConfigError, Vl3Error
+from vl3.store.artifacts import fetch
+from vl3.store.reference import Reference
 
 MAX_RETRIES = 5
 """How often a task or an actor is started again after its machine was lost."""
@@ -39,15 +42,19 @@ class RayPlace:
     """Cores that are taken of this machine; None takes all."""
 
 
-def on_ray(config: CurationConfig, folders: Mapping[str, Path], place: RayPlace) -> Executor:
+def on_ray(
+    config: CurationConfig, folders: Mapping[str, Path], place: RayPlace, *, weights: dict[str, Any] | None = None
+) -> Executor:
     """Score by Ray Data.
 
     Args:
         config: the recipe; each actor makes its scorers from it.
-        folders: by scorer, the folder of its weights, which every machine can read.
+        folders: by scorer, the folder of its weights on this machine.
         place: which Ray.
+        weights: reference to the artifact in which the folders are, which actors on other machines fetch themselves;
+            None if every actor can read the folders.
     """
-    given = {name: str(folder) for name, folder in folders.items()}
+    given = SharedWeights.of(folders, weights)
 
     def execute(parts: Sequence[InputPart], setup: FlowSetup, tell: Callable[[int], None]) -> None:
         ray = _start(place)
@@ -62,6 +69,44 @@ def on_ray(config: CurationConfig, folders: Mapping[str, Path], place: RayPlace)
                 ray.shutdown()
 
     return execute
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedWeights:
+    """The folders of weights as another machine finds them."""
+
+    folders: dict[str, str]
+    """By scorer, a folder; below the artifact if there is one."""
+    artifact: dict[str, Any] | None
+    """Reference to the artifact."""
+    files: dict[str, dict[str, bytes]]
+    """Small files of folders that are in no artifact: an index of benchmarks that the driver has made."""
+
+    @classmethod
+    def of(cls, folders: Mapping[str, Path], artifact: dict[str, Any] | None) -> "SharedWeights":
+        """What is sent to actors."""
+        if artifact is None:
+            return cls(folders={name: str(one) for name, one in folders.items()}, artifact=None, files={})
+        root = fetch(Reference.from_dict(artifact))
+        inside = {name: one.relative_to(root).as_posix() for name, one in folders.items() if one.is_relative_to(root)}
+        made = {
+            name: {path.name: path.read_bytes() for path in one.iterdir() if path.is_file()}
+            for name, one in folders.items()
+            if name not in inside
+        }
+        return cls(folders=inside, artifact=artifact, files=made)
+
+    def here(self) -> dict[str, Path]:
+        """The folders on this machine; fetched and verified once."""
+        if self.artifact is None:
+            return {name: Path(one) for name, one in self.folders.items()}
+        root = fetch(Reference.from_dict(self.artifact))
+        found = {name: root / one for name, one in self.folders.items()}
+        for name, files in self.files.items():
+            found[name] = Path(tempfile.mkdtemp(prefix=f"vl3-{name}-"))
+            for file, content in files.items():
+                (found[name] / file).write_bytes(content)
+        return found
 
 
 def stages_of(
@@ -99,15 +144,15 @@ class _Stage:
     """Scores chunks; an actor that keeps its models."""
 
     def __init__(
-        self, operations: tuple[Operation, ...], setup: FlowSetup, config: CurationConfig, folders: dict[str, str]
+        self, operations: tuple[Operation, ...], setup: FlowSetup, config: CurationConfig, folders: "SharedWeights"
     ) -> None:
         self._operations, self._setup = operations, setup
-        self._given = config, {name: Path(folder) for name, folder in folders.items()}
+        self._config, self._folders = config, folders
         self._scorers: dict[str, Scorer] | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         with _told():
-            self._scorers = self._scorers or make_scorers(*self._given)
+            self._scorers = self._scorers or make_scorers(self._config, self._folders.here())
             made = [
                 pack(score_chunk(str(part), int(start), unpack(chunk), self._operations, self._scorers, self._setup))
                 for part, start, chunk in zip(batch["part"], batch["start"], batch["chunk"], strict=True)
@@ -133,7 +178,7 @@ def _run(
     parts: Sequence[InputPart],
     setup: FlowSetup,
     config: CurationConfig,
-    folders: dict[str, str],
+    folders: "SharedWeights",
     tell: Callable[[int], None],
 ) -> None:
     names = [{"part": part.name} for part in parts]

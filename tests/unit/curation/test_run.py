@@ -24,15 +24,13 @@ def samples() -> list[tuple[str, bytes, str]]:
         *((f"01{number:02d}.png", file_of(photo(seed)), "dark") for number, seed in enumerate(DARK)),
         ("0200.png", file_of(photo(7, 200, 20)), "stretched"),
         ("0201.png", good[0][1], "a copy"),
-        ("0202.jpg", file_of(photo(BRIGHT[1]), "JPEG", quality=60), "compressed again"),
+        ("0202.jpg", file_of(photo(BRIGHT[1]), "JPEG", quality=92), "compressed again"),
         ("0203.png", b"\x89PNG not a picture", "broken\x00text"),
     ]
 
 
 def run(data: Path, out: Path, **changes: object) -> tuple[dict, dict[str, list]]:
-    place = CurationPlace(
-        data_uri=file_uri(data), work_uri=file_uri(out / "work"), scores_uri=file_uri(out / "scores")
-    )
+    place = CurationPlace(data_uri=file_uri(data), work_uri=file_uri(out / "work"), scores_uri=file_uri(out / "scores"))
     scorers = changes.pop("scorers", None) or small_scorers()
     clear(out / "result")
     facts = curate(small_recipe(**changes), place, {}, out / "result", scorers=scorers)  # type: ignore[arg-type]
@@ -50,7 +48,10 @@ def shards(tmp_path: Path) -> Path:
 
 def test_every_image_ends_somewhere_and_says_why(shards: Path, tmp_path: Path) -> None:
     facts, rows = run(shards, tmp_path)
-    ended = {where.partition(":")[2]: (step, rule) for where, step, rule in zip(rows["where"], rows["step"], rows["rule"], strict=True)}
+    ended = {
+        where.partition(":")[2]: (step, rule)
+        for where, step, rule in zip(rows["where"], rows["step"], rows["rule"], strict=True)
+    }
     assert len(ended) == len(samples()) == facts["images"]
     assert ended["0200.png"] == ("shape", "0.5 to 2")
     assert ended["0201.png"] == ("equal", "the same file as shard-000000-00000 row 0")
@@ -73,8 +74,14 @@ def test_the_funnel_adds_up(shards: Path, tmp_path: Path) -> None:
         assert after["came"] == before["left"]
     assert rows[0]["came"] == 27
     assert rows[1] | {"source": ""} == {
-        "step": "shape", "column": "aspect_ratio", "rule": "0.5 to 2", "source": "", "came": 27, "dropped": 1,
-        "failed": 1, "left": 25,
+        "step": "shape",
+        "column": "aspect_ratio",
+        "rule": "0.5 to 2",
+        "source": "",
+        "came": 27,
+        "dropped": 1,
+        "failed": 1,
+        "left": 25,
     }
     assert rows[-1]["left"] == facts["kept"]
     assert facts["failures"] == [{"step": "facts", "reason": facts["failures"][0]["reason"], "count": 1}]
@@ -107,7 +114,7 @@ def test_another_version_of_a_scorer_runs_again(shards: Path, tmp_path: Path) ->
 
 def test_the_result_is_the_same_bytes_after_kills(shards: Path, tmp_path: Path) -> None:
     class Killed(Brightness):
-        def __call__(self, batch):  # noqa: ANN001, ANN202
+        def __call__(self, batch):
             if self.seen >= 8:
                 raise KeyboardInterrupt
             return super().__call__(batch)
@@ -117,7 +124,9 @@ def test_the_result_is_the_same_bytes_after_kills(shards: Path, tmp_path: Path) 
         with pytest.raises(KeyboardInterrupt):
             run(shards, tmp_path / "b", scorers={**small_scorers(), "brightness": Killed()})
     run(shards, tmp_path / "b")
-    files = sorted(path.relative_to(tmp_path / "a/result") for path in (tmp_path / "a/result").rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tmp_path / "a/result") for path in (tmp_path / "a/result").rglob("*") if path.is_file()
+    )
     assert len(files) > 8
     for name in files:
         assert (tmp_path / "a/result" / name).read_bytes() == (tmp_path / "b/result" / name).read_bytes(), name
@@ -143,7 +152,7 @@ def test_too_many_failures_refuse_the_result(shards: Path, tmp_path: Path) -> No
 
 def test_a_model_that_gives_nan_is_named_and_counted(shards: Path, tmp_path: Path) -> None:
     class Broken(Brightness):
-        def __call__(self, batch):  # noqa: ANN001, ANN202
+        def __call__(self, batch):
             made = super().__call__(batch)
             made["brightness"][0] = float("nan")
             return made
