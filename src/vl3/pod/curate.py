@@ -101,7 +101,7 @@ def _read_job(environ: Mapping[str, str]) -> CurationJob:
         return CurationJob(**json.loads(environ[JOB_VARIABLE]))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"{JOB_VARIABLE} is not a curation's job ({type(error).__name__}: {error}). Launch pods with a RayJob of vl3."
+            f"{JOB_VARIABLE} is not a curation's job ({type(error).__name__}: {error}). Launch it with a RayJob of vl3."
         ) from error
 
 
@@ -109,9 +109,9 @@ def _require_same_sources(job: CurationJob) -> None:
     here = code_version(CURATION_ENTRIES)
     if here != job.code_version:
         raise ConfigError(
-            f"the curation was launched by other code of vl3 (version {job.code_version[:12]}) than this image has (vl3 "
-            f"{version('vl3')}, version {here[:12]}), so scores would be stored with the wrong code's key. Build and roll "
-            "out the images from one commit."
+            f"the curation was launched by other code (version {job.code_version[:12]}) than this image has (vl3 "
+            f"{version('vl3')}, version {here[:12]}), so scores would be stored with the wrong code's key. Build and "
+            "roll out the images from one commit."
         )
 
 

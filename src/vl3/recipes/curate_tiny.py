@@ -1,4 +1,4 @@
-"""The whole curation on two cores within minutes: small models in the real formats, thresholds that fit their scores."""
+"""The whole curation on two cores within minutes: small models in the real formats, thresholds that fit them."""
 
 from vl3.config.curation import CURATE, CurationConfig, HandedDataset, ScorerConfig, SelectionStep
 from vl3.config.placement import PlacementConfig

@@ -123,7 +123,7 @@ def _steps() -> dict[str, SelectionStep]:
             kind="filter",
             column="similarity",
             minimum=0.2,
-            source="paper sec. 2.3; LAION-5B kept 0.28 for ViT-B/32 and 0.26 in other languages; BLIP2's captions are plainer",
+            source="paper sec. 2.3; LAION-5B kept 0.28 and 0.26 (ViT-B/32); lower because BLIP2's captions are plainer",
         ),
         "clusters": SelectionStep(
             kind="clusters",

@@ -1,4 +1,4 @@
-"""Step: let Great Expectations judge the decisions and the datasets of a curation before anything is trained on them."""
+"""Step: let Great Expectations judge the decisions and datasets of a curation before anything is trained on them."""
 
 from typing import Any
 
