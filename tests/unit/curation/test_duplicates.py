@@ -1,3 +1,7 @@
+"""Bands of hashes, and the nearest earlier image."""
+
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -10,7 +14,7 @@ def test_bands_cover_all_bits_once() -> None:
         assert len(found) == distance + 1
         assert found[0][0] == 0
         assert sum(width for _, width in found) == 64
-        assert all(at + width == after for (at, width), (after, _) in zip(found, found[1:], strict=False))
+        assert all(at + width == after for (at, width), (after, _) in pairwise(found))
 
 
 def test_the_worked_example_of_nearest_earlier() -> None:
