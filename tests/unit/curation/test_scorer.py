@@ -1,3 +1,5 @@
+"""Filters, versions, and the interface itself."""
+
 import math
 
 import pytest

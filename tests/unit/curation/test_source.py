@@ -1,3 +1,5 @@
+"""Parts of the input: lines, shards, hostile texts and names."""
+
 import io
 import tarfile
 from pathlib import Path
