@@ -75,7 +75,8 @@ def find_parts(uri: str, part_images: int) -> list[InputPart]:
             InputPart(name=_part_name(PurePosixPath(key).stem, i), source_uri=uri, shard=key)
             for i, key in enumerate(shards)
         ]
-    units = find_units([_plain(one) for one in find_annotations_of(uri, None)])
+    # What is held out is measured on, and never trained on.
+    units = find_units([_plain(one) for one in find_annotations_of(uri, None) if one.split == "train"])
     size = max(1, part_images // 128)
     return [
         InputPart(name=f"lines-{number:06d}", source_uri=uri, units=tuple(units[first : first + size]))
