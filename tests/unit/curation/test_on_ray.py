@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.curation import file_of, photo, small_recipe, write_shard
-from vl3.config.curation import HandedDataset, ScorerConfig
+from vl3.config.curation import CurationConfig, HandedDataset, ScorerConfig
 from vl3.curation.on_ray import RayPlace, on_ray, stages_of
 from vl3.curation.rounds import Operation
 from vl3.curation.run import CurationPlace, clear, curate
@@ -15,7 +15,7 @@ from vl3.recipes.vl3_syn7m import vl3_syn7m
 from vl3.system.uris import file_uri
 
 
-def recipe():  # noqa: ANN201
+def recipe() -> CurationConfig:
     base = small_recipe()
     return small_recipe(
         scorers={"facts": ScorerConfig(kind="image_facts")},
