@@ -91,7 +91,6 @@ def _write_blip2(folder: Path) -> None:
     tokenizer = GPT2Tokenizer(
         vocab=_letters(["<pad>", "</s>", "<unk>", "<image>"]),
         merges=[],
-        extra_special_tokens={"image_token": "<image>"},
         **special,
     )
     small: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
