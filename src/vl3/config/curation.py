@@ -81,9 +81,7 @@ class SelectionStep:
     def __post_init__(self) -> None:
         check_fields(self, "steps")
         if self.kind != EXACT and not self.column:
-            raise ConfigError(
-                f"steps: a step of kind {self.kind} names no column, so nothing can be judged. Set column."
-            )
+            raise ConfigError(f"steps: a step of kind {self.kind} has no column, so nothing can be judged. Set it.")
         if not self.source.strip():
             raise ConfigError(
                 f"steps: the threshold of {self.column or self.kind} has no source, so nobody could defend it. Name a "

@@ -122,9 +122,11 @@ def score_chunk(
         if operation.scorer:
             batch = batch | _answers(part, start, batch, operation.scorer, scorers[operation.scorer], setup)
         verdicts = Verdicts.all_kept(len(batch["sha256"]))
-        name = operation.scorer or next(n for n, k in setup.keys.items() if operation.filter.column in k.outputs)  # type: ignore[union-attr]
+        key = _judged_key(operation, setup)
+        columns = (key.error,) if operation.filter is None else (operation.filter.column,)
+        found = {column: _column(part, batch, column, setup) for column in columns}
         everyone = np.ones(len(batch["sha256"]), dtype=bool)
-        judge([operation], setup.keys, {name: batch}, {name: everyone}, verdicts)
+        judge([operation], setup.keys, {key.name: found}, {key.name: everyone}, verdicts)
         batch = {column: values[verdicts.is_kept] for column, values in batch.items()}
     return batch
 
@@ -243,6 +245,14 @@ def _judged(part: InputPart, setup: FlowSetup, listing: pa.Table, *, retry: bool
     return verdicts
 
 
+def _judged_key(operation: Operation, setup: FlowSetup) -> ScorerKey:
+    """The scorer whose column an operation makes or judges."""
+    if operation.filter is None:
+        return setup.keys[operation.scorer]
+    column = operation.filter.column
+    return next(one for one in setup.keys.values() if column in one.outputs)
+
+
 def _is_judged(key: ScorerKey, round_: Round) -> bool:
     return any(one.filter is not None and one.filter.column in key.outputs for one in round_.operations)
 
@@ -269,7 +279,7 @@ def _answers(part: str, start: int, batch: Batch, name: str, scorer: Scorer, set
     if not len(asked):
         return stored.of(batch["sha256"])
     needed = {*setup.inputs.get(name, inputs_of(scorer)), "sha256"}
-    given = {column: batch[column][asked] for column in needed if column in batch}
+    given = {column: _column(part, batch, column, setup)[asked] for column in needed}
     made = run_scorer(scorer, given, setup.batch_images.get(name, 64))
     made["sha256"] = given["sha256"]
     setup.scores.add(key, part, start, made)
@@ -281,6 +291,14 @@ def _answers(part: str, start: int, batch: Batch, name: str, scorer: Scorer, set
         filled[at >= 0] = made[column][at[at >= 0]]
         answers[column] = filled
     return answers
+
+
+def _column(part: str, batch: Batch, column: str, setup: FlowSetup) -> np.ndarray:
+    """A column of a chunk; one that was scored in an earlier round comes from the store."""
+    if column in batch:
+        return batch[column]
+    key = next(one for one in setup.keys.values() if column in one.outputs)
+    return setup.scores.of_part(key, part).of(batch["sha256"])[column]
 
 
 def run_scorer(scorer: Scorer, given: Batch, batch_images: int) -> Batch:
