@@ -33,7 +33,7 @@ def run(work: StepWork[CurationConfig]) -> StepOutcome:
             corpus=f"{request.inputs['curation'].uri}/corpus.yaml",
         )
         reference = work.publish(folder, "report", kind="report")
-        step_run.log_text((folder / _PAGES[0]).read_text(encoding="utf-8"), _PAGES[0])
+        step_run.log_text((fetch(reference) / _PAGES[0]).read_text(encoding="utf-8"), _PAGES[0])
     work.clear()
     _deliver(request, reference)
     return StepOutcome(outputs={"report": reference})
