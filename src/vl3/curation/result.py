@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from vl3.config.curation import FILTER, CurationConfig
 from vl3.curation.places import Places
-from vl3.curation.rounds import DROPPED, FAILED, KEPT, READ_STEP, Round, Verdicts, filter_of
+from vl3.curation.rounds import DROPPED, FAILED, KEPT, READ_STEP, Round, Verdicts
 from vl3.curation.scores import ScorerKey, ScoreStore
 from vl3.curation.source import InputPart
 from vl3.curation.table import parquet_bytes
@@ -64,7 +64,7 @@ def write_result(
         table = decisions_of(part, rounds[-1], keys, places, scores)
         atomic_write_bytes(folder / DECISIONS / f"{part.name}.parquet", parquet_bytes(table))
         _count(tally, part.name, table)
-    facts = summary(config, keys, tally)
+    facts = summary(config, rounds, keys, tally)
     atomic_write_json(folder / RESULT_FILE, facts)
     return facts
 
@@ -91,13 +91,15 @@ def decisions_of(
     return pa.table(columns)
 
 
-def summary(config: CurationConfig, keys: Mapping[str, ScorerKey], tally: Tally) -> dict[str, Any]:
+def summary(
+    config: CurationConfig, rounds: Sequence[Round], keys: Mapping[str, ScorerKey], tally: Tally
+) -> dict[str, Any]:
     """The content of curation.json."""
     return {
         "recipe": config.name,
         "images": tally.total,
         "kept": tally.ended[("", KEPT)],
-        "funnel": funnel(config, keys, tally.total, tally.ended),
+        "funnel": funnel(config, rounds, tally.total, tally.ended),
         "failures": [
             {"step": step, "reason": reason, "count": count}
             for (step, reason), count in sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0]))[
@@ -111,41 +113,35 @@ def summary(config: CurationConfig, keys: Mapping[str, ScorerKey], tally: Tally)
 
 
 def funnel(
-    config: CurationConfig, keys: Mapping[str, ScorerKey], total: int, ended: Mapping[tuple[str, str], int]
+    config: CurationConfig, rounds: Sequence[Round], total: int, ended: Mapping[tuple[str, str], int]
 ) -> list[dict[str, Any]]:
     """The steps in order: how many images came to each, how many it dropped, how many failed, how many went on.
 
-    100 images, 2 unreadable, 8 dropped by aspect_ratio, 5 without an answer of clip, 20 dropped by aesthetic:
-    read 100 -> 98, aspect_ratio 98 -> 90, aesthetic 90 -> 65 (5 failed in clip before it).
+    What fails in a scorer fails on the way to the next step. 100 images, 2 unreadable, 8 dropped by aspect_ratio, 5
+    without an answer of clip, 20 dropped by aesthetic: read 100 -> 98, aspect_ratio 98 -> 90, aesthetic 90 -> 65.
     """
-    rows, left = [], total
-    counted = {READ_STEP}
-    rows.append(_row(READ_STEP, "files", "", "the file can be read", left, 0, ended.get((READ_STEP, FAILED), 0)))
-    left -= rows[-1]["failed"]
-    makers = {column: key.name for key in keys.values() for column in key.outputs}
-    for name, step in config.steps.items():
-        # What fails in a scorer fails on the way to the first step that needs it.
-        needed = [
-            one
-            for one in keys
-            if one not in counted and (one == makers.get(step.column) or _comes_before(one, step.column, keys, config))
-        ]
-        failed = sum(ended.get((one, FAILED), 0) for one in needed)
-        counted.update(needed)
-        rule = filter_of(name, step).rule if step.kind == FILTER else step.kind.replace("_", " ")
-        rows.append(_row(name, step.column or "sha256", rule, step.source, left, ended.get((name, DROPPED), 0), failed))
-        left -= rows[-1]["dropped"] + failed
-    rest = [one for one in keys if one not in counted]
-    failed = sum(ended.get((one, FAILED), 0) for one in rest)
-    if failed:
-        rows.append(_row("captions", ", ".join(rest), "", "every image needs its captions", left, 0, failed))
+    rows = [_row(READ_STEP, "files", "", "the file can be read", total, 0, ended.get((READ_STEP, FAILED), 0))]
+    waiting: list[str] = []
+
+    def add(name: str, column: str, rule: str, source: str) -> None:
+        failed = sum(ended.get((one, FAILED), 0) for one in waiting)
+        dropped = ended.get((name, DROPPED), 0)
+        rows.append(_row(name, column, rule, source, rows[-1]["left"], dropped, failed))
+        waiting.clear()
+
+    for round_ in rounds:
+        for operation in round_.operations:
+            if operation.filter is not None:
+                judged = operation.filter
+                add(judged.name, judged.column, judged.rule, judged.source)
+            else:
+                waiting.append(operation.scorer)
+        if round_.closing:
+            step = config.steps[round_.closing]
+            add(round_.closing, step.column or "sha256", step.kind.replace("_", " "), step.source)
+    if waiting:
+        add("captions", ", ".join(waiting), "", "every image needs its captions")
     return rows
-
-
-def _comes_before(scorer: str, column: str, keys: Mapping[str, ScorerKey], config: CurationConfig) -> bool:
-    """Whether a scorer feeds the one that makes a column: its output is named in the other's settings."""
-    maker = next((name for name, key in keys.items() if column in key.outputs), None)
-    return maker is not None and any(one in keys[scorer].outputs for one in config.scorers[maker].settings.values())
 
 
 def _row(step: str, column: str, rule: str, source: str, came: int, dropped: int, failed: int) -> dict[str, Any]:
