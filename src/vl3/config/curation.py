@@ -102,7 +102,7 @@ class CurationLaunch:
     """`local`: in the step's own process, or by Ray on this machine; `trainjob`: on the cluster, as a RayJob where
     `placements` has one named `curate`."""
     ray_workers: Annotated[int, Range(at_least=0, at_most=4096)] = 0
-    """Cores that Ray takes on this machine; 0 scores in the step's own process, without Ray."""
+    """Cores that Ray takes on this machine, at least two; 0 scores in the step's own process, without Ray."""
     task_stall_seconds: Seconds = 1800.0
     """Time without progress after which a run on this machine stops a task."""
 

@@ -187,7 +187,9 @@ def _run(
     chunks = ray.data.from_items(names, override_num_blocks=len(names)).map_batches(
         lambda batch: read(batch), batch_size=1, num_cpus=1, **retried
     )
-    for operations, gpus, copies in stages_of(setup.round.operations, config):
+    stages = stages_of(setup.round.operations, config)
+    _require_cores(ray, len(stages) + 1)
+    for operations, gpus, copies in stages:
         chunks = chunks.map_batches(
             _Stage,
             fn_constructor_args=(operations, setup, config, folders),
@@ -212,9 +214,19 @@ def _run(
 
 
 def _room(ray: Any, gpus: float) -> int:
-    """Most actors of a stage: by the cluster's GPUs, or by its cores."""
+    """Most actors of a stage: by the cluster's GPUs, or by its cores, of which the readers get one."""
     found = ray.cluster_resources()
-    return max(1, int(found.get("GPU", 0) / gpus) if gpus else int(found.get("CPU", 1)))
+    return max(1, int(found.get("GPU", 0) / gpus) if gpus else int(found.get("CPU", 1)) - 1)
+
+
+def _require_cores(ray: Any, needed: int) -> None:
+    """Refuse a Ray on which actors would hold every core and readers wait for ever."""
+    found = int(ray.cluster_resources().get("CPU", 0))
+    if found < needed:
+        raise ConfigError(
+            f"Ray has {found} cores, and the round needs {needed}: one for reading, one for each kind of actor. It "
+            "would wait for ever. Raise launch.ray_workers, or the nodes or processes_per_node of placements.curate."
+        )
 
 
 def _start(place: RayPlace) -> Any:

@@ -28,7 +28,7 @@ def run(data: Path, out: Path, *, is_ray: bool) -> dict[str, bytes]:
     place = CurationPlace(data_uri=file_uri(data), work_uri=file_uri(out / "work"), scores_uri=file_uri(out / "scores"))
     clear(out / "result")
     config = recipe()
-    curate(config, place, {}, out / "result", executor=on_ray(config, {}, RayPlace(workers=1)) if is_ray else None)
+    curate(config, place, {}, out / "result", executor=on_ray(config, {}, RayPlace(workers=2)) if is_ray else None)
     result = out / "result"
     return {str(path.relative_to(result)): path.read_bytes() for path in result.rglob("*") if path.is_file()}
 
