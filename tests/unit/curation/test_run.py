@@ -125,7 +125,7 @@ def test_another_version_of_a_scorer_runs_again(finished: Finished) -> None:
 def test_the_result_is_the_same_bytes_after_kills(finished: Finished, tmp_path: Path) -> None:
     class Killed(Brightness):
         def __call__(self, batch):
-            if self.seen >= 8:
+            if self.seen:  # after one chunk
                 raise KeyboardInterrupt
             return super().__call__(batch)
 
