@@ -29,6 +29,8 @@ class Outcome(StrEnum):
     """The answer reached its largest length."""
     REPEATED = "repeated"
     """The answer repeats itself."""
+    MALFORMED = "malformed"
+    """The answer is not of the form that the question wants."""
     REJECTED = "rejected"
     """The server does not take the question."""
     FAILED = "failed"
@@ -41,7 +43,7 @@ class Outcome(StrEnum):
     """A picture that it shows cannot be made, so it was not asked."""
 
 
-ASKED_AGAIN = (Outcome.EMPTY, Outcome.CUT_OFF, Outcome.REPEATED)
+ASKED_AGAIN = (Outcome.EMPTY, Outcome.CUT_OFF, Outcome.REPEATED, Outcome.MALFORMED)
 """Outcomes that another sample of the same model may mend."""
 
 

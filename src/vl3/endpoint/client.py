@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vl3.config.endpoint import EndpointConfig
-from vl3.endpoint.answer import ASKED_AGAIN, Answer, AnswerRules, Outcome, Reply, read_answer_rules
+from vl3.endpoint.answer import ASKED_AGAIN, Answer, AnswerRules, Outcome, Reply, plain, read_answer_rules
 from vl3.endpoint.answers import AnswerStore
 from vl3.endpoint.pacing import Pacing
 from vl3.endpoint.question import Question, key_of
@@ -35,7 +35,7 @@ _AHEAD = 4
 
 
 class Endpoint:
-    """One model behind an endpoint, with its store of answers. Use as a context manager, from one thread."""
+    """One model behind an endpoint, with its store of answers. A context manager; several threads may ask."""
 
     def __init__(
         self,
@@ -255,6 +255,8 @@ class Endpoint:
 
     def _judged(self, question: Question, key: str, reply: Reply, usd: float, *, is_stored: bool) -> Answer:
         outcome, reason = self._rules.judge(reply)
+        if outcome is Outcome.ANSWERED and (problem := question.check(reply.text.strip())):
+            outcome, reason = Outcome.MALFORMED, plain(problem)
         return Answer(
             name=question.name,
             key=key,

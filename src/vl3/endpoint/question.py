@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from vl3.config.endpoint import EndpointConfig
@@ -46,6 +46,8 @@ class Question:
     """Instruction that goes before; empty for none."""
     schema: dict[str, Any] | None = None
     """JSON schema that the answer has to follow, for servers that enforce it (vLLM does)."""
+    check: Callable[[str], str] = field(default=lambda _: "")
+    """Says why a text is no answer to this question; empty if it is one."""
 
     def facts(self, config: EndpointConfig, attempt: int) -> dict[str, Any]:
         """What the answer depends on: of a picture the digest, of the server the model and how it samples."""
