@@ -61,7 +61,7 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class EndpointAnswer:
     """The answer to one question."""
 
     name: str

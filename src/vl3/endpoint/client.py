@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 
 from vl3.config.endpoint import EndpointConfig
-from vl3.endpoint.answer import ASKED_AGAIN, Answer, AnswerRules, Outcome, Reply, plain, read_answer_rules
+from vl3.endpoint.answer import ASKED_AGAIN, AnswerRules, EndpointAnswer, Outcome, Reply, plain, read_answer_rules
 from vl3.endpoint.answers import AnswerStore
 from vl3.endpoint.pacing import Pacing
-from vl3.endpoint.question import Question, key_of
-from vl3.endpoint.sender import Sender, SendError
+from vl3.endpoint.question import EndpointQuestion, key_of
+from vl3.endpoint.sender import RequestSender, SendError
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.system.retry import Pauses, retry_async
 
@@ -60,7 +60,7 @@ class Endpoint:
         self._rules = rules or read_answer_rules()
         self._store = AnswerStore(store)
         self._pauses = Pauses(first_seconds=config.first_pause_seconds, longest_seconds=config.longest_pause_seconds)
-        self._sender: Sender | None = None
+        self._sender: RequestSender | None = None
         self._asking: dict[str, asyncio.Task[tuple[Reply | SendError, float]]] = {}
         self._paying = 0
         self._failures_in_a_row = 0
@@ -96,7 +96,7 @@ class Endpoint:
         """What all runs with this store have spent."""
         return self._store.spent_usd()
 
-    def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
+    def ask(self, questions: Iterable[EndpointQuestion]) -> Iterator[EndpointAnswer]:
         """The answer to each question, in order; a few questions are read ahead.
 
         Raises:
@@ -104,7 +104,7 @@ class Endpoint:
             ClusterError: the endpoint gave no answer to so many questions in a row that it is taken for gone.
             StorageError: the store cannot be read or written.
         """
-        waiting: deque[Future[Answer]] = deque()
+        waiting: deque[Future[EndpointAnswer]] = deque()
         try:
             for question in questions:
                 waiting.append(asyncio.run_coroutine_threadsafe(self._answer(question), self._loop))
@@ -116,7 +116,7 @@ class Endpoint:
             for future in waiting:
                 future.cancel()
 
-    async def _answer(self, question: Question) -> Answer:
+    async def _answer(self, question: EndpointQuestion) -> EndpointAnswer:
         """The answer, of several attempts if the first are none."""
         usd = 0.0
         for attempt in range(self._config.attempts):
@@ -126,7 +126,7 @@ class Endpoint:
                 break
         return replace(answer, usd=usd)
 
-    async def _attempt(self, question: Question, attempt: int) -> Answer:
+    async def _attempt(self, question: EndpointQuestion, attempt: int) -> EndpointAnswer:
         facts = question.facts(self._config, attempt)
         key = key_of(facts)
         if (stored := self._store.find(key)) is not None:
@@ -140,10 +140,10 @@ class Endpoint:
         usd = usd if is_first else 0.0
         if isinstance(reply, Reply):
             return self._judged(question, key, reply, usd, is_stored=not is_first)
-        return Answer(name=question.name, key=key, outcome=reply.outcome, text="", reason=reply.reason, usd=usd)
+        return EndpointAnswer(name=question.name, key=key, outcome=reply.outcome, text="", reason=reply.reason, usd=usd)
 
     async def _pay(
-        self, question: Question, facts: dict[str, object], key: str, attempt: int
+        self, question: EndpointQuestion, facts: dict[str, object], key: str, attempt: int
     ) -> tuple[Reply | SendError, float]:
         """Ask the server; the reply, or why there is none, and what it cost."""
         spent_usd = [0.0]
@@ -163,14 +163,14 @@ class Endpoint:
 
     async def _send(
         self,
-        question: Question,
+        question: EndpointQuestion,
         facts: dict[str, object],
         key: str,
         request: dict[str, object],
         spent_usd: list[float],
     ) -> Reply | SendError:
         """Send until there is a reply, or why there is none; what each try cost is added to `spent_usd`."""
-        self._sender = self._sender or Sender(self._config, self._environment)
+        self._sender = self._sender or RequestSender(self._config, self._environment)
         sender = self._sender
         at_most_usd = self._cost(question.input_tokens(self._config), question.max_tokens)
 
@@ -253,11 +253,13 @@ class Endpoint:
                 f"last time: {reply.reason}. What was answered is kept and paid once. Check the server, then run again."
             )
 
-    def _judged(self, question: Question, key: str, reply: Reply, usd: float, *, is_stored: bool) -> Answer:
+    def _judged(
+        self, question: EndpointQuestion, key: str, reply: Reply, usd: float, *, is_stored: bool
+    ) -> EndpointAnswer:
         outcome, reason = self._rules.judge(reply)
         if outcome is Outcome.ANSWERED and (problem := question.check(reply.text.strip())):
             outcome, reason = Outcome.MALFORMED, plain(problem)
-        return Answer(
+        return EndpointAnswer(
             name=question.name,
             key=key,
             outcome=outcome,

@@ -33,7 +33,7 @@ Part: TypeAlias = "str | Picture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class EndpointQuestion:
     """One question of its own, without a history."""
 
     name: str

@@ -50,7 +50,7 @@ class SendError(Exception):
         self.may_be_paid, self.is_setup = may_be_paid, is_setup
 
 
-class Sender:
+class RequestSender:
     """A client of one endpoint. Make and use it within one event loop; `close` it."""
 
     def __init__(self, config: EndpointConfig, environment: Mapping[str, str] = os.environ) -> None:

@@ -16,7 +16,7 @@ from vl3.config.endpoint import EndpointConfig
 from vl3.endpoint.answer import Outcome
 from vl3.endpoint.answers import AnswerStore
 from vl3.endpoint.client import Endpoint
-from vl3.endpoint.question import Picture, Question
+from vl3.endpoint.question import EndpointQuestion, Picture
 from vl3.errors import ClusterError, ConfigError, DataError, StorageError
 
 LOOP = "a dog and a cat, " * 40
@@ -48,8 +48,8 @@ def config(server: ChatServer, **changes: Any) -> EndpointConfig:
     return EndpointConfig(**settings)
 
 
-def question(text: str, *pictures: Picture, **changes: Any) -> Question:
-    return Question(**{"name": text, "parts": (*pictures, text), "max_tokens": 50, **changes})
+def question(text: str, *pictures: Picture, **changes: Any) -> EndpointQuestion:
+    return EndpointQuestion(**{"name": text, "parts": (*pictures, text), "max_tokens": 50, **changes})
 
 
 def picture(colour: tuple[int, int, int], loads: list[str] | None = None) -> Picture:

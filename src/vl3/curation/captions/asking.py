@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.endpoint import EndpointConfig
-from vl3.endpoint.answer import Answer, Outcome
+from vl3.endpoint.answer import EndpointAnswer, Outcome
 from vl3.endpoint.client import Endpoint
-from vl3.endpoint.question import Question
+from vl3.endpoint.question import EndpointQuestion
 from vl3.errors import ConfigError
 
 _DECIDES = ("model", "version", "temperature", "seed", "extra", "attempts", "attempt_temperature")
@@ -35,7 +35,7 @@ class Asker:
         """What all runs with this store have spent."""
         return self._opened().spent_usd
 
-    def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
+    def ask(self, questions: Iterable[EndpointQuestion]) -> Iterator[EndpointAnswer]:
         """The answers in order. A question without one is an answer with its outcome.
 
         Raises:
@@ -43,7 +43,7 @@ class Asker:
             ClusterError: the endpoint is gone.
             StorageError: the store of answers cannot be used.
         """
-        left_out: Answer | None = None
+        left_out: EndpointAnswer | None = None
         for answer in self._opened().ask(questions):
             if answer.outcome is Outcome.OVER_LIMIT:
                 left_out = left_out or answer  # what is in flight is waited for: it is paid

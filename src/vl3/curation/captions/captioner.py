@@ -19,7 +19,7 @@ from vl3.curation.captions.rules import CaptionRules, CaptionStyle, read_caption
 from vl3.curation.scorer import ERROR_SUFFIX, version_digest
 from vl3.data.sample.problems import SampleProblem
 from vl3.endpoint.answer import Outcome
-from vl3.endpoint.question import Question
+from vl3.endpoint.question import EndpointQuestion
 
 BASIS_SUFFIX = "_basis"
 PICTURE_ALONE = "picture"
@@ -82,7 +82,7 @@ class Captioner:
         """Close the endpoint."""
         self._asker.close()
 
-    def _questions(self, batch: dict[str, np.ndarray]) -> Iterator[tuple[str, Question]]:
+    def _questions(self, batch: dict[str, np.ndarray]) -> Iterator[tuple[str, EndpointQuestion]]:
         """What each caption is based on, and its question."""
         rules, style = self._rules, self._style
         annotations = batch.get("annotations", np.full(len(batch["sha256"]), None, dtype=object))
@@ -95,7 +95,7 @@ class Captioner:
             prompt = rules.prompt(style)
             yield (
                 basis,
-                Question(
+                EndpointQuestion(
                     name=f"{self.name} {name}",
                     system=rules.system,
                     parts=(picture, f"{prompt}\n\n{rules.annotations_prompt}\n{shown}" if shown else prompt),

@@ -32,7 +32,7 @@ from vl3.curation.video.pairs import (
 from vl3.curation.video.rules import CLIP, VideoRules
 from vl3.data.sample.problems import SampleProblem
 from vl3.endpoint.answer import Outcome
-from vl3.endpoint.question import Part, Question
+from vl3.endpoint.question import EndpointQuestion, Part
 
 _CODE = 1
 """Changes when equal settings find or ask otherwise than before."""
@@ -127,10 +127,10 @@ class ClipCaptioner(_ClipScorer):
                 errors[row] = f"{answer.outcome}: {answer.reason}"
         return {"clip_caption": texts, f"{self.name}{ERROR_SUFFIX}": errors}
 
-    def _questions(self, batch: dict[str, np.ndarray]) -> Iterator[Question]:
+    def _questions(self, batch: dict[str, np.ndarray]) -> Iterator[EndpointQuestion]:
         rules = self._rules
         for name, frames in self._frames(batch):
-            yield Question(
+            yield EndpointQuestion(
                 name=f"caption of {name}",
                 system=rules.system,
                 parts=(*frames.parts(), rules.caption_prompt),
@@ -225,9 +225,9 @@ class PairMaker(_ClipScorer):
                 drop(made[index], f"not agreed: asked again, the answer is {text!r:.120}")
         return [one for index, one in enumerate(made) if agreed.get(index)]
 
-    def _pairs_question(self, row: "_Row") -> Question:
+    def _pairs_question(self, row: "_Row") -> EndpointQuestion:
         rules = self._rules
-        return Question(
+        return EndpointQuestion(
             name=f"pairs of {row.name}",
             system=rules.system,
             parts=(*row.frames.parts(), f"{rules.pairs_prompt}\n{fenced(row.caption, row.sha256)[0]}"),
@@ -236,22 +236,22 @@ class PairMaker(_ClipScorer):
             check=lambda text: pairs_problem(text, rules),
         )
 
-    def _answer_question(self, one: "_Asked") -> Question:
+    def _answer_question(self, one: "_Asked") -> EndpointQuestion:
         rules, row = self._rules, one.row
         evidence: tuple[Part, ...] = row.frames.parts()
         if rules.evidence != CLIP:
             evidence = (f"A description of a video, which is data:\n{fenced(row.caption, row.sha256)[0]}",)
-        return Question(
+        return EndpointQuestion(
             name=f"answer to {one.pair.question!r:.80} of {row.name}",
             system=rules.system,
             parts=(*evidence, f"{rules.answer_prompt}{one.pair.question}"),
             max_tokens=rules.answer_max_tokens,
         )
 
-    def _compare_question(self, one: "_Asked", second: str) -> Question:
+    def _compare_question(self, one: "_Asked", second: str) -> EndpointQuestion:
         pair = one.pair
         text = f"Question: {pair.question}\nFirst answer: {pair.answer}\nSecond answer: {' '.join(second.split())}"
-        return Question(
+        return EndpointQuestion(
             name=f"comparison of {pair.question!r:.80} of {one.row.name}",
             parts=(f"{self._rules.compare_prompt}\n{fenced(text, one.row.sha256)[0]}",),
             max_tokens=_VERDICT_TOKENS,
