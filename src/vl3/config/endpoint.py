@@ -5,12 +5,15 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from vl3.config.checks import Count, Range, Seconds, check_fields
+from vl3.config.codec import from_dict
 from vl3.errors import ConfigError
 from vl3.system.secrets import holds_secret, masked
+from vl3.system.strict_yaml import parse_yaml
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = frozenset({"model", "messages", "max_tokens", "temperature", "seed", "response_format", "stream", "n"})
@@ -94,3 +97,18 @@ class EndpointConfig:
                 f"endpoint.spend_limit_usd={self.spend_limit_usd:g} would never be reached, because both prices are 0. "
                 "Write what the tokens cost, or set it to null."
             )
+
+
+def read_endpoint(path: Path) -> EndpointConfig:
+    """The endpoint of a YAML file with the fields of `EndpointConfig`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is unknown, missing or wrong.
+    """
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}). Name a YAML file of an endpoint.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} has no fields of an endpoint. Write at least url, model and version.")
+    return from_dict(EndpointConfig, data)

@@ -50,11 +50,10 @@ class Captioner:
             rules: prompts and limits; vl3's own by default.
         """
         self.name, self.outputs = name, (name, f"{name}{BASIS_SUFFIX}")
-        self._style, self._rules = style, rules or read_caption_rules()
+        self.style, self._rules = style, rules or read_caption_rules()
         self._asker = Asker(endpoint, store)
-        self.version = version_digest(
-            {"code": _CODE, "style": style, "rules": self._rules.settings(), "model": self._asker.model}
-        )
+        self.settings = {"style": style.value, "rules": self._rules.settings(), "model": self._asker.model}
+        self.version = version_digest({"code": _CODE, **self.settings})
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Captions, what each is based on, and why there is none.
@@ -72,7 +71,7 @@ class Captioner:
             bases[row] = basis
         for row, answer in enumerate(self._asker.ask(question for _, question in asked)):
             if answer.outcome is Outcome.ANSWERED:
-                texts[row] = tidy(answer.text, self._style)
+                texts[row] = tidy(answer.text, self.style)
             else:
                 errors[row] = f"{answer.outcome}: {answer.reason}"
                 bases[row] = None
@@ -84,7 +83,7 @@ class Captioner:
 
     def _questions(self, batch: dict[str, np.ndarray]) -> Iterator[tuple[str, EndpointQuestion]]:
         """What each caption is based on, and its question."""
-        rules, style = self._rules, self._style
+        rules, style = self._rules, self.style
         annotations = batch.get("annotations", np.full(len(batch["sha256"]), None, dtype=object))
         for sha256, data, marked in zip(batch["sha256"], batch["bytes"], annotations, strict=True):
             name = str(sha256)[:12]

@@ -106,9 +106,8 @@ def test_videos_become_samples_and_a_second_run_asks_nothing(server: ChatServer,
     assert {kind: count for kind, (count, _, _) in card.reasons.items()} == {"undecodable": 1, "outside_folder": 1}
     refused = [json.loads(line) for line in (tmp_path / "one" / "train.refused.jsonl").read_text().splitlines()]
     assert any("It is green." in line["reason"] and "What colour is it?" in line["reason"] for line in refused)
-    assert (
-        len(server.asked) == 2 * (1 + 1 + 4) + 2
-    )  # caption, pairs, second answers of each clip; equal comparisons once
+    asked_of_each_clip = 1 + 1 + 4  # caption, pairs, second answers; the two comparisons of both are equal
+    assert len(server.asked) == 2 * asked_of_each_clip + 2
     again = synthesise(names, videos, tmp_path / "two" / "train.jsonl", setup(server, tmp_path / "work"))
     assert len(server.asked) == 14
     assert again.settings["funnel"] == funnel
