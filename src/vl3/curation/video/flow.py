@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vl3.config.endpoint import EndpointConfig
+from vl3.curation.captions.asking import Asker
 from vl3.curation.scorer import ERROR_SUFFIX
 from vl3.curation.video.pairs import QuestionPair
 from vl3.curation.video.records import clip_lines
@@ -112,25 +113,36 @@ class _Synthesis:
 
     def __init__(self, root: Path, setup: SynthesisSetup) -> None:
         self._root, self._setup = root, setup
-        common = (setup.work / "answers.sqlite", setup.rules)
-        self._captioner = ClipCaptioner(setup.captioner, *common, timeout_seconds=setup.timeout_seconds)
-        self._pair_maker = PairMaker(setup.asker, *common, timeout_seconds=setup.timeout_seconds)
+        store = setup.work / "answers.sqlite"
+        self._writer = Asker(setup.captioner, store)
+        # One endpoint has one number of questions in flight, whoever asks them.
+        asker = self._writer if setup.asker == setup.captioner else Asker(setup.asker, store)
+        self._captioner = ClipCaptioner(self._writer, setup.rules, timeout_seconds=setup.timeout_seconds)
+        self._pair_maker = PairMaker(asker, setup.rules, timeout_seconds=setup.timeout_seconds)
         self._finders = [ClipFinder(setup.rules, timeout_seconds=setup.timeout_seconds) for _ in range(setup.workers)]
         self._idle = deque(self._finders)  # one for each thread that runs
         self._threads = ThreadPoolExecutor(setup.workers, thread_name_prefix="video")
+        self._is_stopped = False
 
     def __enter__(self) -> "_Synthesis":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        scorers = (*self._finders, self._captioner, self._pair_maker)
+        if kind is not None:  # no thread waits for a decoder or an answer that nobody wants any more
+            self._is_stopped = True
+            for one in scorers:
+                one.abort()
+            self._captioner.close()
+            self._pair_maker.close()
         self._threads.shutdown(cancel_futures=True)
-        for one in (*self._finders, self._captioner, self._pair_maker):
+        for one in scorers:
             one.close()
 
     @property
     def spent_usd(self) -> float:
         """What all runs with this folder have spent."""
-        return self._captioner.spent_usd
+        return self._writer.spent_usd
 
     def run(self, videos: Sequence[str]) -> Iterator[_VideoResult]:
         """What becomes of each video, in order."""
@@ -154,7 +166,7 @@ class _Synthesis:
             result.error = f"{ProblemKind.MISSING_FILE}: the file cannot be read ({error.strerror})"
             return result
         found = self._find(path, sha256, result)
-        if found and found["clips"]:
+        if found and found["clips"] and not self._is_stopped:
             self._ask(path, sha256, found["clips"], result)
         return result
 

@@ -48,8 +48,13 @@ class GuardedProcess:
                 raise problem
             return result
 
+    def abort(self) -> None:
+        """End the process, whatever it is at: the call that waits for it raises SampleProblem. From any thread."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
-        """End the process."""
+        """End the process, after the call that it is at."""
         with self._lock:
             self._end()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from vl3.config.endpoint import EndpointConfig
 from vl3.curation.captions.asking import Asker
 from vl3.curation.captions.foreign import fenced, hostile_part
 from vl3.curation.captions.rules import CaptionStyle, tidy
@@ -71,26 +70,27 @@ class ClipFinder:
         """End its process."""
         self._guard.close()
 
+    def abort(self) -> None:
+        """End its process, whatever it is at; the call that waits for it gets a problem."""
+        self._guard.abort()
+
 
 class _ClipScorer:
     """What both scorers of clips have: an endpoint, and a process that decodes."""
 
-    def __init__(
-        self, name: str, endpoint: EndpointConfig, store: Path, rules: VideoRules, timeout_seconds: float
-    ) -> None:
-        self.name, self._rules = name, rules
-        self._asker, self._guard = Asker(endpoint, store), GuardedProcess(timeout_seconds)
+    def __init__(self, name: str, asker: Asker, rules: VideoRules, timeout_seconds: float) -> None:
+        self.name, self._asker, self._rules = name, asker, rules
+        self._guard = GuardedProcess(timeout_seconds)
         self.version = version_digest({"code": _CODE, "rules": rules.asking(), "model": self._asker.model})
-
-    @property
-    def spent_usd(self) -> float:
-        """What all runs with its store of answers have spent."""
-        return self._asker.spent_usd
 
     def close(self) -> None:
         """Close the endpoint and end the process."""
         self._asker.close()
         self._guard.close()
+
+    def abort(self) -> None:
+        """End the process, whatever it is at; the call that waits for it gets a problem."""
+        self._guard.abort()
 
     def _frames(self, batch: dict[str, np.ndarray]) -> Iterator[tuple[str, ClipFrames]]:
         """A name and the frames of each row."""
@@ -107,15 +107,21 @@ class ClipCaptioner(_ClipScorer):
 
     def __init__(
         self,
-        endpoint: EndpointConfig,
-        store: Path,
+        asker: Asker,
         rules: VideoRules,
         *,
         name: str = "clip_caption",
         timeout_seconds: float = DECODE_TIMEOUT_SECONDS,
     ) -> None:
-        """Nothing is opened before the first batch; see Captioner."""
-        super().__init__(name, endpoint, store, rules, timeout_seconds)
+        """Nothing is opened before the first batch.
+
+        Args:
+            asker: the endpoint, which several scorers may share.
+            rules: prompts and limits.
+            name: of the scorer.
+            timeout_seconds: a clip that takes longer to decode is given up.
+        """
+        super().__init__(name, asker, rules, timeout_seconds)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Captions, and why there is none. Raises as Captioner does."""
@@ -158,15 +164,21 @@ class PairMaker(_ClipScorer):
 
     def __init__(
         self,
-        endpoint: EndpointConfig,
-        store: Path,
+        asker: Asker,
         rules: VideoRules,
         *,
         name: str = "pairs",
         timeout_seconds: float = DECODE_TIMEOUT_SECONDS,
     ) -> None:
-        """Nothing is opened before the first batch; see Captioner."""
-        super().__init__(name, endpoint, store, rules, timeout_seconds)
+        """Nothing is opened before the first batch.
+
+        Args:
+            asker: the endpoint, which several scorers may share.
+            rules: prompts and limits.
+            name: of the scorer.
+            timeout_seconds: a clip that takes longer to decode is given up.
+        """
+        super().__init__(name, asker, rules, timeout_seconds)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Both lists as JSON, and why there are none. Raises as Captioner does."""
