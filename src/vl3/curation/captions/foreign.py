@@ -20,13 +20,13 @@ _READ_AT_MOST = 4
 def plain_text(text: str, max_characters: int) -> str:
     r"""One line without characters that show nothing, cut at a limit; of a huge text only a start is read.
 
-    >>> plain_text("a\x1b[2J  b\u202ec", 5)
-    'a[2J '
+    >>> plain_text("a\x1b[2J  b\u202ec", 6)
+    'a[2J b'
     """
     start = text[: _READ_AT_MOST * max_characters]
     kept = (" " if char.isspace() else char for char in start)
     line = "".join(char for char in kept if char == " " or unicodedata.category(char) not in _DROPPED)
-    return " ".join(unicodedata.normalize("NFKC", line).split())[:max_characters]
+    return " ".join(unicodedata.normalize("NFKC", line).split())[:max_characters].rstrip()
 
 
 def hostile_part(text: str, patterns: Sequence[str]) -> str:
