@@ -26,8 +26,8 @@ from vl3.errors import DataError
 BATCH_PICTURES = 256
 """Pictures that are asked about together; their files are in memory."""
 MAX_PICTURE_BYTES = 64 << 20
-_FEW = 20
-"""So many pictures say nothing about a share."""
+_ENOUGH = 1000
+"""After so many pictures, twice the share that may be bad ends a run before its end."""
 Progress = Callable[[int, int], None]
 """Called with the pictures that are done and their number, 0 if it is not known."""
 
@@ -144,7 +144,7 @@ def _require_enough(card: MadeCard, max_bad_fraction: float, *, is_end: bool) ->
         DataError: too many pictures have no caption.
     """
     bad = card.lines - card.samples
-    if not is_end and card.lines < _FEW:
+    if not is_end and (card.lines < _ENOUGH or bad <= 2 * max_bad_fraction * card.lines):
         return
     if bad > max_bad_fraction * card.lines or (is_end and not card.samples):
         counts = {kind: count for kind, (count, _, _) in card.reasons.items()} | card.dropped

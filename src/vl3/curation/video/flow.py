@@ -92,17 +92,14 @@ def synthesise(
     """
     settings = {"rules": asdict(setup.rules), "captioner": setup.captioner.model, "asker": setup.asker.model}
     card = MadeCard(maker="video-synthesis", sources=[], settings=settings)
-    results: list[_VideoResult] = []
-    with _Synthesis(root, setup) as synthesis:
+    funnel = _Funnel()
+    with made_files(out, card) as made, _Synthesis(root, setup) as synthesis:
         for result in synthesis.run(videos):
-            results.append(result)
-            progress(len(results), len(videos))
-        card.settings["spent_usd"] = synthesis.spent_usd
-    _require_enough(results, setup.max_bad_fraction)
-    card.settings["funnel"] = _funnel(results)
-    with made_files(out, card) as made:
-        for result in results:
+            funnel.add(result)
+            _require_enough(funnel.bad, len(videos), setup.max_bad_fraction)
             _write(result, made)
+            progress(card.lines, len(videos))
+        card.settings |= {"funnel": funnel.counts(), "spent_usd": synthesis.spent_usd}
         if not card.samples:
             raise DataError(f"no sample can be made of {len(videos)} videos: {card.settings['funnel']}.")
     return card
@@ -242,33 +239,46 @@ def _write(result: _VideoResult, made: MadeFiles) -> None:
             made.add(raw)
 
 
-def _funnel(results: Sequence[_VideoResult]) -> dict[str, Any]:
+class _Funnel:
     """How many of what came in and went out, and why the others did not."""
-    clips: Counter[str] = Counter()
-    pairs: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
-    for result in results:
-        clips.update(result.dropped_clips)
-        pairs.update(result.pairs)
-        left_out.update(f"{kind}: {reason.partition(':')[0]}" for _, kind, reason in result.left_out)
-    return {
-        "videos": len(results),
-        "undecodable_videos": sum(bool(result.error) for result in results),
-        "shots": sum(result.shots for result in results),
-        "dropped_parts_of_shots": dict(sorted(clips.items())),
-        "clips": sum(result.clips for result in results),
-        "captions": sum(result.captions for result in results),
-        "pairs": dict(sorted(pairs.items())),
-        "left_out": dict(sorted(left_out.items())),
-    }
+
+    def __init__(self) -> None:
+        self.bad: list[tuple[str, str]] = []
+        """Videos that cannot be used, each with its reason."""
+        self._totals: Counter[str] = Counter()
+        self._clips: Counter[str] = Counter()
+        self._pairs: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def add(self, result: _VideoResult) -> None:
+        """Count one video."""
+        if result.error:
+            self.bad.append((result.video, result.error))
+        self._totals.update(videos=1, shots=result.shots, clips=result.clips, captions=result.captions)
+        self._clips.update(result.dropped_clips)
+        self._pairs.update(result.pairs)
+        self._left_out.update(f"{kind}: {reason.partition(':')[0]}" for _, kind, reason in result.left_out)
+
+    def counts(self) -> dict[str, Any]:
+        """All counts, in the order of the work."""
+        return {
+            "videos": self._totals["videos"],
+            "undecodable_videos": len(self.bad),
+            "shots": self._totals["shots"],
+            "dropped_parts_of_shots": dict(sorted(self._clips.items())),
+            "clips": self._totals["clips"],
+            "captions": self._totals["captions"],
+            "pairs": dict(sorted(self._pairs.items())),
+            "left_out": dict(sorted(self._left_out.items())),
+        }
 
 
-def _require_enough(results: Sequence[_VideoResult], max_bad_fraction: float) -> None:
-    bad = [(result.video, result.error) for result in results if result.error]
-    if len(bad) > max_bad_fraction * len(results):
+def _require_enough(bad: Sequence[tuple[str, str]], count: int, max_bad_fraction: float) -> None:
+    """Raise DataError as soon as more videos are bad than may be of all."""
+    if len(bad) > max_bad_fraction * count:
         shown = "\n".join(list_refusals(bad)[:10])
         raise DataError(
-            f"{len(bad)} of {len(results)} videos cannot be used, more than max_bad_fraction={max_bad_fraction:g}, so "
+            f"{len(bad)} of {count} videos cannot be used, more than max_bad_fraction={max_bad_fraction:g}, so "
             f"nothing is written. What was found and answered is kept. Mend or leave out:\n{shown}"
         )
 

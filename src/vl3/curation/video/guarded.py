@@ -61,10 +61,11 @@ class GuardedProcess:
     def _started(self) -> Connection:
         if self._connection is None:
             context = multiprocessing.get_context("spawn")  # a fork would copy the locks of this process's threads
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            self._process.start()
+            connection, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
             theirs.close()
+            self._process, self._connection = process, connection
         return self._connection
 
     def _end(self) -> str:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import threading
 import time
 
 import pytest
@@ -40,6 +41,16 @@ def test_a_hang_and_a_death_cost_one_call_each() -> None:
         assert guard.call(double, 6, where="a.mp4") == 12
     finally:
         guard.close()
+
+
+def test_an_abort_ends_a_call_that_another_thread_waits_for() -> None:
+    guard = GuardedProcess(600.0)
+    assert guard.call(double, 4, where="a.mp4") == 8
+    timer = threading.Timer(0.3, guard.abort)
+    timer.start()
+    with pytest.raises(SampleProblem, match="killed by SIGKILL"):
+        guard.call(time.sleep, 500, where="a.mp4")
+    guard.close()
 
 
 def test_it_can_be_sent_to_another_process() -> None:
