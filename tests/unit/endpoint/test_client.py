@@ -5,6 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,24 @@ def test_the_spend_limit_is_kept_and_a_higher_one_goes_on(server: ChatServer, st
         assert endpoint.spent_usd == pytest.approx(1.1)
     assert [answer.outcome for answer in second] == [Outcome.ANSWERED] * 10
     assert len(server.asked) == 10
+
+
+def test_two_clients_of_one_store_share_its_limit(server: ChatServer, store: Path) -> None:
+    priced = {"usd_per_million_input_tokens": 1000.0, "usd_per_million_output_tokens": 1000.0}
+    shared = config(server, spend_limit_usd=1.0, **priced)  # 0.11 for each reply
+
+    def ask(first: int) -> int:
+        with Endpoint(shared, store) as endpoint:
+            answers = endpoint.ask(question(str(index)) for index in range(first, first + 10))
+            return sum(answer.outcome is Outcome.ANSWERED for answer in answers)
+
+    with ThreadPoolExecutor(2) as threads:
+        answered = sum(threads.map(ask, (10, 50)))
+    opened = AnswerStore(store)
+    assert opened.spent_usd() == pytest.approx(0.11 * answered)
+    assert opened.spent_usd() <= 1.0
+    assert answered == len(server.asked) >= 4
+    opened.close()
 
 
 def test_what_may_have_been_paid_counts(server: ChatServer, store: Path) -> None:
