@@ -25,10 +25,10 @@ def answer(asked: Asked) -> str:
         return json.dumps({"pairs": PAIRS})
     if "Answer in one short sentence" in text:
         return f"Rightwards, {text[-8:]}"
+    if "say the same" in text:
+        return "same"
     return (
-        "same"
-        if "say the same" in text
-        else f"The {len(asked.pictures)} pictures show a pattern that slides, in shades."
+        f"The {len(asked.pictures)} pictures show a pattern that slides slowly to the right, in shades of one colour."
     )
 
 
@@ -83,7 +83,5 @@ def test_kills_lose_and_pay_nothing(tmp_path: Path) -> None:
             process.communicate()
         wait(start(root, tmp_path / "killed.jsonl", endpoint, tmp_path / "work-2"))
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert (
-        needed == 3 * (1 + 1 + 4) + 4
-    )  # caption, pairs, answers of each; the comparisons are equal but for the digest
+    assert needed == 3 * (1 + 1 + 4 + 4)  # caption, pairs, second answers and comparisons of each
     assert needed <= len(server.asked) <= needed + IN_FLIGHT * len(kills)
