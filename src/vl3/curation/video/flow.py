@@ -125,7 +125,7 @@ class _Synthesis:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        scorers = (*self._finders, self._captioner, self._pair_maker)
+        scorers: list[ClipFinder | ClipCaptioner | PairMaker] = [*self._finders, self._captioner, self._pair_maker]
         if kind is not None:  # no thread waits for a decoder or an answer that nobody wants any more
             self._is_stopped = True
             for one in scorers:

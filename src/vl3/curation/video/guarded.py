@@ -96,6 +96,7 @@ def _serve(connection: Connection) -> None:
             function, arguments = connection.recv()
         except (EOFError, OSError):
             return
+        result: tuple[SampleProblem | None, Any]
         try:
             result = (None, function(*arguments))
         except SampleProblem as problem:

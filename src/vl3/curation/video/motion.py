@@ -15,7 +15,7 @@ class MotionMeter:
         import cv2
 
         self._grey = lambda image_HWC: cv2.cvtColor(image_HWC, cv2.COLOR_BGR2GRAY)
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._before: tuple[float, np.ndarray] | None = None
 
     def add(self, time_seconds: float, image_HWC: np.ndarray) -> float | None:
