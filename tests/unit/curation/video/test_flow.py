@@ -124,6 +124,15 @@ def test_the_pictures_that_are_sent_are_those_of_the_clip(server: ChatServer, vi
     assert sorted(shown) == [["blue"] * 3, ["red"] * 3]
 
 
+def test_the_second_answer_may_come_from_the_caption_alone(server: ChatServer, videos: Path, tmp_path: Path) -> None:
+    usual = setup(server, tmp_path / "work")
+    blind = replace(usual, rules=replace(usual.rules, evidence="caption"))
+    synthesise(["videos/a.mp4"], videos, tmp_path / "train.jsonl", blind)
+    second = [asked for asked in server.asked if "Answer in one short sentence" in asked.text]
+    assert len(second) == 8
+    assert all(not asked.pictures and "show a pattern that slides to the right" in asked.text for asked in second)
+
+
 def test_a_spend_limit_ends_the_run_and_a_later_one_ends_with_the_same_samples(
     server: ChatServer, videos: Path, tmp_path: Path
 ) -> None:
