@@ -10,6 +10,7 @@ a run is raised: an endpoint that is gone, a key that is refused, a store that c
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -66,6 +67,8 @@ class Endpoint:
         self._failures_in_a_row = 0
         self._has_answered = False
         self._is_over_limit = False
+        self._underestimate = 1.0
+        """How many times as many tokens as estimated a question was found to have: from then on, more is reserved."""
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(config.max_concurrent)
         self._settled = asyncio.Condition()
@@ -172,16 +175,18 @@ class Endpoint:
         """Send until there is a reply, or why there is none; what each try cost is added to `spent_usd`."""
         self._sender = self._sender or RequestSender(self._config, self._environment)
         sender = self._sender
-        at_most_usd = self._cost(question.input_tokens(self._config), question.max_tokens)
+        estimate = question.input_tokens(self._config)
 
         async def send() -> Reply:
             await self._pacing.wait()
+            at_most_usd = self._cost(math.ceil(estimate * self._underestimate), question.max_tokens)
             if not await self._reserve(at_most_usd):
                 raise self._over_limit()
             usd, started = at_most_usd, time.monotonic()  # what is cut off may have been paid
             try:
                 reply = await sender.send(request)
                 usd = self._cost_of(reply, at_most_usd)
+                self._underestimate = max(self._underestimate, reply.input_tokens / estimate)
                 self._store.keep(key, question.name, facts, reply, usd=usd, seconds=time.monotonic() - started)
                 return reply
             except SendError as error:

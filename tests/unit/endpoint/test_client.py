@@ -231,11 +231,11 @@ def test_the_spend_limit_is_kept_and_a_higher_one_goes_on(server: ChatServer, st
 
 def test_two_clients_of_one_store_share_its_limit(server: ChatServer, store: Path) -> None:
     priced = {"usd_per_million_input_tokens": 1000.0, "usd_per_million_output_tokens": 1000.0}
-    shared = config(server, spend_limit_usd=1.0, **priced)  # 0.11 for each reply
+    shared = config(server, spend_limit_usd=1.0, **priced)  # 0.11 for each reply, of at most 0.177
 
     def ask(first: int) -> int:
         with Endpoint(shared, store) as endpoint:
-            answers = endpoint.ask(question(str(index)) for index in range(first, first + 10))
+            answers = endpoint.ask(question(f"{index}" + "?" * 250) for index in range(first, first + 10))
             return sum(answer.outcome is Outcome.ANSWERED for answer in answers)
 
     with ThreadPoolExecutor(2) as threads:
@@ -245,6 +245,15 @@ def test_two_clients_of_one_store_share_its_limit(server: ChatServer, store: Pat
     assert opened.spent_usd() <= 1.0
     assert answered == len(server.asked) >= 4
     opened.close()
+
+
+def test_an_estimate_that_is_too_low_is_corrected(server: ChatServer, store: Path) -> None:
+    # One token is expected and 100 are counted, so from the second question on 0.15 is reserved: 0.44 + 0.15 > 0.5.
+    priced = {"usd_per_million_input_tokens": 1000.0, "usd_per_million_output_tokens": 1000.0, "max_concurrent": 1}
+    with Endpoint(config(server, spend_limit_usd=0.5, **priced), store) as endpoint:
+        answers = list(endpoint.ask(question(str(index)) for index in range(8)))
+        assert endpoint.spent_usd == pytest.approx(0.44)
+    assert [answer.outcome for answer in answers].count(Outcome.ANSWERED) == 4
 
 
 def test_what_may_have_been_paid_counts(server: ChatServer, store: Path) -> None:

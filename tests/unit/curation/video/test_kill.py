@@ -66,7 +66,7 @@ def test_kills_lose_and_pay_nothing(tmp_path: Path) -> None:
     for number in range(3):
         write_video(root / "videos" / f"{number}.mp4", sliding(texture(number, (200, 80 * number, 90)), 3, 1))
     with chat_server() as server:
-        server.answer, server.delay_seconds = answer, 0.05
+        server.answer, server.delay_seconds = answer, 0.3
         endpoint = tmp_path / "endpoint.yaml"
         endpoint.write_text(
             f"url: {server.url}\nmodel: tiny\nversion: '1'\nmax_concurrent: {IN_FLIGHT}\ntimeout_seconds: 300\n"
@@ -81,7 +81,8 @@ def test_kills_lose_and_pay_nothing(tmp_path: Path) -> None:
                 time.sleep(0.01)
             process.kill()
             process.communicate()
-        wait(start(root, tmp_path / "killed.jsonl", endpoint, tmp_path / "work-2"))
+        if not (tmp_path / "killed.jsonl").exists():  # on a busy machine a run may end before it is killed
+            wait(start(root, tmp_path / "killed.jsonl", endpoint, tmp_path / "work-2"))
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert needed == 3 * (1 + 1 + 4 + 4)  # caption, pairs, second answers and comparisons of each
     assert needed <= len(server.asked) <= needed + IN_FLIGHT * len(kills)
