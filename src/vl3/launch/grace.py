@@ -3,9 +3,9 @@
 When that time is over the pod ends its ranks, and all since the checkpoint before is lost. What a checkpoint takes is
 known from the stage's own checkpoints once there are some, and before from the size of the weights.
 
-The pod is told its time in a variable. Kubernetes' own limit stands in the runtime and is the longest for all: a
-TrainJob cannot carry it, because Kueue 0.18 (which knows the API of Trainer 2.2) drops that field when it admits a job,
-and then JobSet refuses for ever to resume a job whose pods have changed.
+A variable tells the pod how long it has. Kubernetes' own limit is the same for every stage and is set in the training
+runtime, not in the TrainJob. Kueue 0.18 knows only the API of Trainer 2.2: when it admits a TrainJob, it drops
+terminationGracePeriodSeconds from the patches. JobSet then sees other pods than before and never resumes the job.
 """
 
 import math
@@ -17,7 +17,7 @@ from vl3.config.run import RunConfig
 DEFAULT_GRACE_SECONDS = 120
 """The least that a pod gets, and what it takes if it is told nothing."""
 LONGEST_GRACE_SECONDS = 1800
-"""What the runtimes say: Kubernetes' limit for a pod that does not end by itself."""
+"""What the training runtimes set: when Kubernetes kills a pod that has not ended by itself."""
 GRACE_VARIABLE = "VL3_GRACE_SECONDS"
 """Tells a pod its own grace period."""
 MARGIN_SECONDS = 15

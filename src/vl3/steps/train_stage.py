@@ -254,7 +254,7 @@ def _launch_job(work: Work) -> LaunchJob:
 
 
 def _grace_seconds(work: Work) -> int | None:
-    """Time that the stage's pods get to write a last checkpoint, from what is known; None leaves it to the runtime."""
+    """Time that the stage's pods get to write a last checkpoint, from what is known; None: the default."""
     request, initial = work.request, work.request.inputs[INITIAL]
     data = open_store(work.work_uri).read(EVENTS_NAME) or b""
     events = [event for event in map(parse_event, data.splitlines()) if event is not None]

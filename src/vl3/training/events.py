@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -55,7 +56,7 @@ _FIELDS: dict[str, dict[str, Callable[[object], bool]]] = {
 
 
 class EventLog:
-    """Appends events. Without a path (on ranks other than 0) it does nothing.
+    """Appends events, from any thread. Without a path (on ranks other than 0) it does nothing.
 
     A disk that is full for a while does not end days of training: events wait for their turn in memory.
     """
@@ -63,6 +64,7 @@ class EventLog:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._unwritten: list[str] = []
+        self._lock = threading.Lock()  # the thread that writes checkpoints has events, too
         if path is not None:
             with storage_errors(path):
                 os.close(open_to_append(path))
@@ -76,16 +78,18 @@ class EventLog:
         """
         if self._path is None:
             return
-        self._unwritten.append(json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False) + "\n")
-        try:
-            self._append(self._path, "".join(self._unwritten))
-        except StorageError as error:
-            if len(self._unwritten) >= MAX_UNWRITTEN:
-                raise
-            if len(self._unwritten) == 1:
-                log.warning("events wait in memory, training goes on: %s", error)
-        else:
-            self._unwritten.clear()
+        line = json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False) + "\n"
+        with self._lock:
+            self._unwritten.append(line)
+            try:
+                self._append(self._path, "".join(self._unwritten))
+            except StorageError as error:
+                if len(self._unwritten) >= MAX_UNWRITTEN:
+                    raise
+                if len(self._unwritten) == 1:
+                    log.warning("events wait in memory, training goes on: %s", error)
+            else:
+                self._unwritten.clear()
 
     def _append(self, path: Path, lines: str) -> None:
         with storage_errors(path, needed_bytes=len(lines)):

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_half_a_line_of_a_killed_writer_spoils_nothing(tmp_path: Path) -> None:
     broken, note = path.read_text().splitlines()
     assert broken == '{"type": "met'
     assert json.loads(note)["text"] == "again"
+
+
+def test_threads_write_each_event_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(events.note, map(str, range(2000))))
+    assert sorted(int(event["text"]) for event in read_events(path)) == list(range(2000))
 
 
 def _limit_file_size(limit: int) -> None:

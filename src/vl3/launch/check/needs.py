@@ -107,18 +107,19 @@ def _runtime_defects(runtime: Object) -> Iterator[str]:
     jobset = spec["template"]["spec"]
     if "torch" not in (spec.get("mlPolicy") or {}):
         yield "it has no mlPolicy.torch, so the processes would not find each other"
-    if _runtime_pod(runtime) is None:
+    pod = _runtime_pod(runtime)
+    if pod is None:
         yield f"it has no replicated job {_NODE!r} with a container {CONTAINER!r}, in which the training runs"
+    elif (seconds := pod.get("terminationGracePeriodSeconds", _KUBERNETES_GRACE_SECONDS)) < LONGEST_GRACE_SECONDS:
+        yield (
+            f"its pods are killed {seconds} s after they are asked to end (terminationGracePeriodSeconds), so a "
+            f"preempted stage whose checkpoint takes longer would lose it. It must be {LONGEST_GRACE_SECONDS}: a pod "
+            "ends by itself as soon as its checkpoint is written"
+        )
     for job in jobset.get("replicatedJobs") or ():
         labels = job["template"].get("metadata", {}).get("labels", {})
         if job["name"] == _NODE and labels.get(_ANCESTOR) != "trainer":
             yield f"its job {_NODE!r} lacks the label {_ANCESTOR}=trainer, so a TrainJob's settings would not reach it"
-    seconds = (_runtime_pod(runtime) or {}).get("terminationGracePeriodSeconds", _KUBERNETES_GRACE_SECONDS)
-    if _runtime_pod(runtime) is not None and seconds < LONGEST_GRACE_SECONDS:
-        yield (
-            f"its pods have terminationGracePeriodSeconds={seconds}, so a checkpoint that takes longer would be lost "
-            f"when they are preempted ({LONGEST_GRACE_SECONDS} is the limit; a pod ends sooner by itself)"
-        )
     if (ttl := jobset.get("ttlSecondsAfterFinished")) is not None:
         yield f"its JobSet has ttlSecondsAfterFinished={ttl}: Trainer would recreate it and run a finished job twice"
 

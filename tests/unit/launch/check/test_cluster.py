@@ -355,9 +355,9 @@ def test_nodes_that_are_made_on_demand_are_not_judged(facts: ClusterFacts) -> No
             "vl3-torch-cpu",
             "spec.template.spec.replicatedJobs.0.template.spec.template.spec.terminationGracePeriodSeconds",
             120,
-            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: its pods have "
-            "terminationGracePeriodSeconds=120, so a checkpoint that takes longer would be lost when they are "
-            "preempted (1800 is the limit; a pod ends sooner by itself). Apply the one from "
+            "ClusterTrainingRuntime vl3-torch-cpu does not work for vl3: its pods are killed 120 s after they are "
+            "asked to end (terminationGracePeriodSeconds), so a preempted stage whose checkpoint takes longer would "
+            "lose it. It must be 1800: a pod ends by itself as soon as its checkpoint is written. Apply the one from "
             "manifests/cluster/training-runtimes again.",
             id="runtime that ends pods too soon",
         ),
