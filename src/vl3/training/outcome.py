@@ -24,12 +24,13 @@ def first_to_fail(text: str, exit_code: int) -> tuple[str, int]:
     """The process whose end made the others fail, and its exit code.
 
     When a rank is killed, its peers fail soon after, and torchrun may then report a peer's broken connection as the
-    cause. A kill or a fault in native code is never a consequence, so rank 1 with exit code -9 is chosen over rank 0
-    with 1.
+    cause. A kill or a fault in native code is no consequence of that, so rank 1 with exit code -9 is chosen over rank 0
+    with 1. Of several that were killed it is the root cause, which torchrun lists last: it kills what does not end
+    within 30 seconds of the first.
     """
     failed = [(f"rank {rank}", int(code)) for rank, code in _RANK_FAILED.findall(text)]
     killed = [one for one in failed if -one[1] in _NEVER_A_CONSEQUENCE]
-    return next(iter([*killed, *failed[-1:], ("torchrun", exit_code)]))
+    return next(iter([*reversed(killed), *failed[-1:], ("torchrun", exit_code)]))
 
 
 def exit_hint(who: str, code: int, lines: list[str], kills: MemoryKills) -> str:

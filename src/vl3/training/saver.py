@@ -31,7 +31,8 @@ log = logging.getLogger("vl3.training")
 
 PATIENCE_SECONDS = 1.0
 """How long training waits for the previous checkpoint to be written before it skips the next one."""
-_CLOSING_SECONDS = 60.0
+_CLOSING_SECONDS, _LAST_REPORTS_SECONDS = 60.0, 5.0
+"""After an error: how long this rank's files may take, and then the other ranks' reports, of which one may be gone."""
 _PAUSES = Pauses(first_seconds=1.0, longest_seconds=30.0)
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 1.0
 """Pauses between two looks for the other ranks' reports."""
@@ -136,11 +137,20 @@ class Saver:
     def close(self) -> None:
         """End the writer's thread. After an error, a checkpoint that is being written is finished if that goes well."""
         if self._job is not None and self._running is not None:
-            if self._job.phase != FAILING:
-                wait([self._running], timeout=_CLOSING_SECONDS)  # rank 0 may wait for a rank that is gone
+            self._wait_at_end(self._job, self._running)
             self._job.cancelled.set()
             self._let_go()
         self._writer.shutdown()
+
+    def _wait_at_end(self, job: _Job, running: "Future[bool]") -> None:
+        """Give the writer its time; torchrun kills a rank 30 seconds after another has failed."""
+        closing, gathering = time.monotonic() + _CLOSING_SECONDS, 0.0
+        while job.phase != FAILING and time.monotonic() < closing:
+            if wait([running], timeout=0.05).done:
+                return
+            if job.phase == GATHERING:
+                gathering = gathering or time.monotonic()
+                closing = min(closing, gathering + _LAST_REPORTS_SECONDS)
 
     def _reports(self, patience_seconds: float) -> list[dict[str, str]]:
         """What each rank's writer does; this rank's is waited for, until it is done or cannot go on by itself."""

@@ -22,18 +22,24 @@ Root Cause (first observed failure):
   time      : 2026-11-23_12:00:00
   host      : localhost
   rank      : 0 (local_rank: 0)
-  exitcode  : 1 (pid: 10)
+  exitcode  : {root} (pid: 10)
 """
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (TABLE.format(other=-9), ("rank 1", -9)),
-        (TABLE.format(other=-15), ("rank 0", 1)),
+        (TABLE.format(other=-9, root=1), ("rank 1", -9)),
+        (TABLE.format(other=-15, root=1), ("rank 0", 1)),
+        (TABLE.format(other=-9, root=-9), ("rank 0", -9)),
         ("no table at all", ("torchrun", 7)),
     ],
-    ids=["a kill comes before the broken connection it causes", "else the root cause", "torchrun itself"],
+    ids=[
+        "a kill comes before the broken connection it causes",
+        "else the root cause",
+        "the first of two that were killed",
+        "torchrun itself",
+    ],
 )
 def test_the_process_that_brought_the_others_down_is_named(text: str, expected: tuple[str, int]) -> None:
     assert first_to_fail(text, 7) == expected

@@ -154,3 +154,18 @@ def test_a_defect_in_the_thread_is_not_swallowed(saver: Saver, monkeypatch: pyte
     saver.save(make_trainer(1))
     with pytest.raises(TypeError, match="a defect"):
         saver.settle(0)
+
+
+def test_at_the_end_a_rank_that_is_gone_is_not_waited_for_as_long_as_torchrun_would(
+    saver: Saver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver_module, "_LAST_REPORTS_SECONDS", 0.2)
+    monkeypatch.setattr(saver_module, "_CLOSING_SECONDS", 900)
+    saver.has_room(1)
+    saver._world_size = 2  # the other one never reports
+    saver.save(make_trainer(1))
+    started = time.monotonic()
+    saver.close()
+    assert time.monotonic() - started < 30
+    assert told(tmp_path) == []
+    assert not list((tmp_path / "work").rglob("manifest*"))
