@@ -1,4 +1,5 @@
-"""Training on CPU against transformers' VideoLlama3 and its Trainer. `python -m benchmarks.train_cpu` (20 minutes).
+"""Training on CPU against transformers' VideoLlama3 and its Trainer. `python -m benchmarks.train_cpu` (20 minutes;
+`--width 512` an hour).
 
 Same weights, same samples, one run: ours under DeepSpeed in packed rows, theirs as a padded batch and as one packed row
 whose positions restart. One and two processes, vocabularies of 4k, 8k and 32k words. Every measurement is a torchrun of
@@ -200,7 +201,7 @@ def main() -> None:
     """Measure and write the result, or be a worker of a measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worker", choices=WAYS)
-    parser.add_argument("--width", default="256")
+    parser.add_argument("--width", choices=tuple(WIDTHS), default="256")
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--profile", action="store_true")
@@ -212,18 +213,21 @@ def main() -> None:
         worker(options.worker, options.width, options.vocabulary, options.steps, options.out, options.profile)
         return
     cases: Sequence[tuple[str, int, int]] = [
-        (width, vocabulary, processes) for width in WIDTHS for vocabulary in (4096, 8192, 32768) for processes in (1, 2)
+        (options.width, vocabulary, processes) for vocabulary in (4096, 8192, 32768) for processes in (1, 2)
     ]
     rows, notes = [], []
     for case in cases[:1] if options.small else cases:
         found, note = case_rows(case, options.steps, options.rounds)
         rows += found
         notes += [note] if note else []
+    name = "train_cpu_trial" if options.small else f"train_cpu_{options.width}"
     write_result(
-        "train_cpu_trial" if options.small else "train_cpu",
-        title="Training on CPU against transformers' Trainer" + (" (trial)" if options.small else ""),
+        name,
+        title=f"Training on CPU against transformers' Trainer, width {options.width}"
+        + (" (trial)" if options.small else ""),
         question="Same weights and samples: at least twice the tokens/s?",
-        command="python -m benchmarks.train_cpu" + (" --small" if options.small else ""),
+        command=f"python -m benchmarks.train_cpu --width {options.width} --steps {options.steps} --rounds "
+        f"{options.rounds}" + (" --small" if options.small else ""),
         columns=["width", "words", "processes", "way", "tokens/s", "time, ours = 1"],
         rows=rows,
         notes=[
