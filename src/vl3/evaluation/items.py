@@ -69,11 +69,20 @@ def read_items(path: Path) -> list[ItemRecord]:
     items = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            fields: dict[str, Any] = json.loads(line)
-            items.append(ItemRecord(**{**fields, "media": tuple(fields["media"])}))
+            items.append(item_from_fields(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(
                 f"{path}:{number} is not the record of an evaluated item ({error}), so its scores cannot be trusted. "
                 "Run the evaluation again."
             ) from error
     return items
+
+
+def item_from_fields(fields: dict[str, Any]) -> ItemRecord:
+    """A record from its JSON data.
+
+    Raises:
+        KeyError: it has no media.
+        TypeError: another field is missing or unknown.
+    """
+    return ItemRecord(**{**fields, "media": tuple(fields["media"])})
