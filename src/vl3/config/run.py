@@ -18,7 +18,7 @@ from vl3.config.checks import (
 from vl3.config.data import DataConfig
 from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.config.loader import LoaderConfig
-from vl3.config.placement import BUILD, PlacementConfig, PlacementTable
+from vl3.config.placement import BUILD, RESERVED, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
@@ -163,12 +163,45 @@ class EvaluationConfig:
     max_new_tokens: Count
     """Tokens that one answer may have."""
     batch_size: Count
-    """Samples generated together."""
+    """Answers that a process generates at the same time."""
     processes: Workers
-    """Processes that share the models and tasks."""
+    """Processes on this machine that share the models and samples, one a GPU or a core; pods have those of
+    `placements.evaluation`."""
+    models: str = "before,stages"
+    """Which models are asked, with commas between: `before` (what the first stage starts from), `stages` (the
+    checkpoint of each), `last` (only that of the last one), `champion` (the registry's, if there is one)."""
+    dtype: Annotated[str, OneOf(("stored", "fp32", "bf16"))] = "stored"
+    """Type in which checkpoints are loaded: as they are stored, fp32 or bf16."""
+    max_failed_fraction: PartialFraction = 0.01
+    """Share of a model's questions that may fail, because their media cannot be read or decoded; they are named and
+    have no score. More end the evaluation."""
+    prepare_threads: Workers = 2
+    """Samples that each process reads and decodes at the same time, beside generation."""
+    prepare_timeout_seconds: Seconds = 300.0
+    """How long the media of one sample may take to be decoded before it counts as failed."""
 
     def __post_init__(self) -> None:
         check_fields(self, "evaluation")
+        evaluated_models(self.models)
+
+
+EVALUATED = ("before", "stages", "last", "champion")
+"""What `evaluation.models` may name."""
+
+
+def evaluated_models(text: str) -> tuple[str, ...]:
+    """The words of `evaluation.models`: `before, last` is ("before", "last").
+
+    Raises:
+        ConfigError: there is none, an unknown one, or one twice.
+    """
+    words = tuple(word.strip() for word in text.split(","))
+    if len(set(words)) < len(words) or not set(words) <= set(EVALUATED):
+        raise ConfigError(
+            f"evaluation.models={text!r:.200} must be some of {', '.join(EVALUATED)}, each once, with commas between. "
+            "Set before,stages to ask what training starts from and what each stage made of it."
+        )
+    return words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +245,8 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How a training process reads and decodes its samples."""
     placements: PlacementTable
-    """Where each stage runs on a cluster, by its name; `build`: where the dataset is built, by Ray on several nodes."""
+    """Where each stage runs on a cluster, by its name; `build`: where the dataset is built, by Ray on several nodes;
+    `evaluation`: where models are evaluated, by pods that share the questions."""
     step_pods: StepPodsConfig = field(default_factory=StepPodsConfig)
     """What the pods of the workflow's own steps take on a cluster."""
     evaluation: EvaluationConfig
@@ -224,9 +258,9 @@ class RunConfig:
         check_fields(self, "")
         require_name("name", self.name)
         check_stage_names(self.stages)
-        if set(self.stages) != set(self.placements) - {BUILD}:
+        if set(self.stages) != set(self.placements) - set(RESERVED):
             unplaced = [name for name in self.stages if name not in self.placements]
-            unknown = [name for name in self.placements if name not in (*self.stages, BUILD)]
+            unknown = [name for name in self.placements if name not in (*self.stages, *RESERVED)]
             problem = f"lacks {', '.join(unplaced)}" if unplaced else f"places {', '.join(unknown)}, which is no stage"
             raise ConfigError(
                 f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."

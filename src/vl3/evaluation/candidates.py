@@ -56,8 +56,12 @@ class Candidate:
         """The tokenizer of the model."""
         return ChatTokenizer.from_folder(self.tokenizer_folder)
 
-    def load(self) -> "VideoLlama3":
-        """The model in evaluation mode, on the GPU if there is one.
+    def load(self, device: str = "cpu", dtype: str = "stored") -> "VideoLlama3":
+        """The model in evaluation mode.
+
+        Args:
+            device: where its weights are to be.
+            dtype: their type: fp32, bf16, or `stored` for the one of the checkpoint.
 
         Raises:
             ConfigError: the folder is not a model, or a tensor is missing or has the wrong shape.
@@ -67,25 +71,12 @@ class Candidate:
         from vl3.models.start import assemble
         from vl3.models.weights import load_model
 
+        kind = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
         if self.folder is not None:
-            model = load_model(self.folder)
-        else:
-            bases = self.config.model
-            model = assemble(
-                base_folder(bases.vision_base), base_folder(bases.language_base), seed=self.config.seed
-            ).eval()
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """The work of one process of an evaluation."""
-
-    models: tuple[EvaluatedModel, ...]
-    dataset_folder: Path
-    config: RunConfig
-    rows: tuple[int, ...]
-    """Rows of the dataset index."""
+            return load_model(self.folder, dtype=kind, device=device)
+        bases = self.config.model
+        model = assemble(base_folder(bases.vision_base), base_folder(bases.language_base), seed=self.config.seed)
+        return model.eval().to(device=device, dtype=kind)
 
 
 def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:

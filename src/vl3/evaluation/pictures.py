@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vl3.data.build.shards import ShardReader
 from vl3.data.sample.prepare import PrepareSettings, decode_media
+from vl3.evaluation.heldout import SampleReader
 from vl3.evaluation.result import Answer
 from vl3.system.files import storage_errors
 
@@ -42,7 +42,7 @@ def choose_examples(last: Mapping[int, Answer]) -> list[int]:
 def describe_examples(
     rows: list[int],
     answers: Mapping[str, Mapping[int, Answer]],
-    reader: ShardReader,
+    reader: SampleReader,
     settings: PrepareSettings,
     out_folder: Path,
 ) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def _describe(
     number: int,
     row: int,
     answers: Mapping[str, Mapping[int, Answer]],
-    reader: ShardReader,
+    reader: SampleReader,
     settings: PrepareSettings,
     out_folder: Path,
 ) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _describe(
     }
 
 
-def _pictures(reader: ShardReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
+def _pictures(reader: SampleReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
     """Up to six evenly spaced pictures of all images and frames: of 10 the numbers 0, 2, 4, 5, 7 and 9."""
     record, media = reader.read(row)
     merges = [(settings.image_merge_size, settings.video_merge_size)]

@@ -61,10 +61,20 @@ def _rank(sample_id: str) -> bytes:
 
 def question_text(record: Record) -> str:
     """The last question as a person reads it: without system turns, media tags and earlier turns."""
+    return without_tags(question_prompt(record))
+
+
+def question_prompt(record: Record) -> str:
+    """The last question with a tag for each medium, without system turns and earlier turns."""
     messages: tuple[Turn | StreamEvent, ...] = record.events or record.turns
     last_answer = max(number for number, message in enumerate(messages) if message.role == "assistant")
     asked = [message.text for message in messages[:last_answer] if message.role == "user"]
-    return _TAGS.sub("\n", asked[-1]).strip() if asked else ""
+    return asked[-1].strip() if asked else ""
+
+
+def without_tags(prompt: str) -> str:
+    """A prompt without the tags of its media."""
+    return _TAGS.sub("\n", prompt).strip()
 
 
 def right_moment(record: Record, timestamps_F: np.ndarray) -> RightMoment:

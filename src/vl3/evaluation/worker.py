@@ -1,195 +1,237 @@
-"""One process of an evaluation: it asks every model its share of the samples.
+"""Entry point of one process of an evaluation: `python -m vl3.evaluation.worker --job job.json` under torchrun.
 
-Media are decoded once per portion; models with the same preparation share the prepared samples. Only one model is in
-memory at a time.
+The processes share the questions through torchrun's store: who adds the first one to a unit's counter answers it. They
+exchange nothing else, so one that is slow delays nobody.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+import argparse
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
+from vl3.config.run import RunConfig
+from vl3.errors import ConfigError, Vl3Error
+from vl3.evaluation.asking import ProcessPlace, Questions, ask_models
+from vl3.evaluation.candidates import EvaluatedModel
+from vl3.evaluation.dataset import HeldoutSamples
+from vl3.evaluation.items import ItemRecord
+from vl3.evaluation.job import EvaluationJob, evaluation_config, read_evaluation_job
+from vl3.evaluation.journal import Answers, Journal, read_answers
+from vl3.store.artifacts import fetch
+from vl3.store.bases import LANGUAGE, VISION, fetch_base
+from vl3.store.reference import Reference
+from vl3.system.imports import lean_imports
+from vl3.system.rank import StopRequest, log_as_rank, rank_numbers, record_failure, run_as_rank, start_lifelines
+from vl3.training.events import EventLog
+from vl3.training.outcome import STOPPED_EXIT_CODE
 
-from vl3.config.run import EvaluationConfig
-from vl3.data.build.shards import ShardReader
-from vl3.data.sample.difffp import keep_mask
-from vl3.data.sample.media import MediaContent
-from vl3.data.sample.prepare import PreparedSample, decode_media, prepare_decoded
-from vl3.data.sample.records import Record
-from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.evaluation.candidates import Assignment, Candidate, open_candidate
-from vl3.evaluation.metrics import is_exact_match
-from vl3.evaluation.result import Answer
-from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
-from vl3.inference.generate import generate_answers
-from vl3.inference.streaming import StreamResult, watch_streams
-from vl3.models.model import VideoLlama3
+log = logging.getLogger("vl3.evaluation")
 
-PREPARED_BYTES = 1 << 30
-"""Prepared pixels that a process keeps in memory; a larger share of samples is asked in several portions."""
-SAMPLES_A_CALL = 256
-"""Samples passed to generation at once: enough for full batches of similar length."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedQuestion:
-    """One sample, prepared for each kind of preparation."""
-
-    row: int
-    record: Record
-    prepared: dict[str, PreparedSample]
-    """Prepared sample by Candidate.preparation."""
-    timestamps_F: np.ndarray
-    right: RightMoment | None
-    """The expected answer of a stream; None for other samples."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the pixels in bytes."""
-        return sum(sample.pixels_PC.nbytes for sample in self.prepared.values())
+_POLL_SECONDS = 0.2
+_TELL_SECONDS = 1.0
+_COUNTED = "counted"
 
 
-Report = Callable[[str, Sequence[tuple[int, Answer]]], None]
-"""Takes a model's name and its answers by row."""
-Tell = Callable[[Sequence[tuple[int, Answer]]], None]
-"""Takes the answers of a model as each batch is answered."""
+class Counters(Protocol):
+    """What is used of torch.distributed.Store."""
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter, which begins at 0; returns what it is then."""
 
 
-def answer_all(assignment: Assignment, report: Report) -> None:
-    """Ask all models all questions of the assignment, reporting the answers as they come.
+class _StoppedError(Exception):
+    """The process was asked to stop."""
+
+
+class StoreClaims:
+    """Units that are claimed by the first to count."""
+
+    def __init__(self, counters: Counters) -> None:
+        """Use the counters that all processes share."""
+        self._counters = counters
+
+    def take(self, name: str) -> bool:
+        """See vl3.evaluation.units.Claims."""
+        return self._counters.add(f"unit/{name}", 1) == 1
+
+
+class Telling:
+    """How far all processes are together, which the first one writes to the events."""
+
+    def __init__(self, counters: Counters, events: EventLog, *, rank: int, total: int, before: int) -> None:
+        """Say how much was answered before."""
+        self._counters, self._events, self._rank = counters, events, rank
+        self._total, self._before, self._told_at, self._text = total, before, 0.0, "answers"
+        self._told: int | None = None
+        if rank == 0:
+            events.write("start", resumed_from_step=before, time=time.time())
+            self._tell(self._counters.add("answers", 0))
+
+    def answered(self, model: str) -> None:
+        """Count an answer."""
+        self._text = f"model {model}"
+        done = self._counters.add("answers", 1)
+        if self._rank == 0 and time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self._tell(done)
+
+    def wait_for_others(self, world_size: int, stop: StopRequest) -> None:
+        """Wait until every process has nothing left to answer; only the first one, which goes on telling."""
+        ended = self._counters.add("ended", 1)
+        while self._rank == 0 and ended < world_size:
+            if stop():
+                raise _StoppedError
+            time.sleep(_POLL_SECONDS)
+            ended = self._counters.add("ended", 0)
+            if time.monotonic() - self._told_at >= _TELL_SECONDS:
+                self._tell(self._counters.add("answers", 0))
+        if self._rank == 0:
+            self._tell(self._counters.add("answers", 0))
+
+    def _tell(self, done: int) -> None:
+        """Write how far all are, if that has changed: a word without progress would hide a stall."""
+        self._told_at = time.monotonic()
+        done = self._before + done
+        if done != self._told:
+            self._told = done
+            self._events.write("progress", done=done, total=self._total, text=self._text)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one process; returns its exit status."""
+    start_lifelines()
+    stop = StopRequest(log, "the answers so far are kept")
+    stop.install()
+    parser = argparse.ArgumentParser(prog="python -m vl3.evaluation.worker")
+    parser.add_argument("--job", type=Path, required=True, help="the evaluation's job file")
+    job = read_evaluation_job(parser.parse_args(arguments).job)
+    log_as_rank()
+    try:
+        return _evaluate(job, stop)
+    except Vl3Error as error:
+        log.error("%s: %s", type(error).__name__, error, exc_info=error)
+        record_failure(Path(job.failure_path), error, log)
+        return error.exit_code
+
+
+def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
+    numbers, config = rank_numbers(), evaluation_config(job)
+    with lean_imports():  # garbage collection takes a tenth of the start-up time
+        import torch
+
+        import vl3.evaluation.engine.engine  # noqa: F401  # imported only so that it is loaded here
+    rank, world_size = numbers["RANK"], numbers["WORLD_SIZE"]
+    place = ProcessPlace(rank=rank, world_size=world_size, device=_device(numbers["LOCAL_RANK"], torch.cuda))
+    torch.set_num_threads(config.launch.threads_per_process)
+    store = _join(rank, world_size)
+    models, config = _fetch_all(job, config, store, local_rank=numbers["LOCAL_RANK"])
+    answered = _read_answers(job, store, rank)
+    events = EventLog(Path(job.events_path) if rank == 0 else None)
+    with (
+        tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch,
+        Journal(job.work_uri, job.identity, rank) as kept,
+    ):
+        questions = Questions.of_samples(HeldoutSamples(Reference.from_dict(job.dataset), Path(scratch)), config)
+        total = len(questions.rows) * len(models)
+        telling = Telling(store, events, rank=rank, total=total, before=_count(answered))
+
+        def keep(model: str, item: ItemRecord) -> None:
+            kept.add(model, item)
+            telling.answered(model)
+            if stop():
+                raise _StoppedError
+
+        try:
+            ask_models(models, questions, config, keep, answered=answered, claims=StoreClaims(store), place=place)
+            telling.wait_for_others(world_size, stop)
+        except _StoppedError:
+            return STOPPED_EXIT_CODE
+    return 0
+
+
+def _read_answers(job: EvaluationJob, store: Any, rank: int) -> Answers:
+    """What earlier attempts have answered; the first process reads before any has begun to answer, so that it can
+    count.
+    """
+    while rank and not store.check([_COUNTED]):
+        time.sleep(_POLL_SECONDS)
+    answered = read_answers(job.work_uri, job.identity)
+    if not rank:
+        store.set(_COUNTED, "1")
+    return answered
+
+
+def _count(answered: Answers) -> int:
+    return sum(map(len, answered.values()))
+
+
+def _join(rank: int, world_size: int) -> Any:
+    """The store that torchrun made for the processes of this launch."""
+    from torch.distributed import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(iter(rendezvous("env://", rank=rank, world_size=world_size)))
+    return PrefixStore("evaluation", store)
+
+
+def _device(local_rank: int, cuda: Any) -> str:
+    """One device a process: the GPU of its number on this machine.
 
     Raises:
-        DataError: a sample cannot be read or decoded.
-        ConfigError: a checkpoint cannot be loaded.
+        ConfigError: there are fewer GPUs than processes.
     """
-    candidates = [open_candidate(model, assignment.config) for model in assignment.models]
-    questions = _questions(assignment, candidates)
-    while portion := list(_portion(questions)):
-        for candidate in candidates:
-            _ask(candidate, portion, assignment.config.evaluation, report)
+    if not cuda.is_available():
+        return "cpu"
+    if local_rank >= cuda.device_count():
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU of its own: there are {cuda.device_count()}. Two on one "
+            f"would halve each other's memory. Set evaluation.processes={cuda.device_count()}, or "
+            "placements.evaluation.processes_per_node to the GPUs of a pod."
+        )
+    cuda.set_device(local_rank)
+    return f"cuda:{local_rank}"
 
 
-def _portion(questions: Iterator[PreparedQuestion]) -> Iterator[PreparedQuestion]:
-    """The next questions that fit into memory together, at least one if there are any left."""
-    size_bytes = 0
-    for question in questions:
-        yield question
-        size_bytes += question.size_bytes
-        if size_bytes >= PREPARED_BYTES:
-            return
+def _fetch_all(
+    job: EvaluationJob, config: RunConfig, store: Any, *, local_rank: int
+) -> tuple[list[EvaluatedModel], RunConfig]:
+    """The verified folders of all models; the first process of each machine reads their bytes, for all of it.
+
+    Raises:
+        StorageError: a checkpoint is missing, or is another one than the job names.
+    """
+    with _first_of_machine(store, local_rank) as is_first:
+        verified = None if is_first else ()
+        models = [_fetch(one, verified) for one in job.models]
+        if any(model.folder is None for model in models):
+            start = Reference.from_dict(job.start)
+            vision, language = fetch_base(start, VISION).as_uri(), fetch_base(start, LANGUAGE).as_uri()
+            config = replace(config, model=replace(config.model, vision_base=vision, language_base=language))
+    return models, config
 
 
-def _questions(assignment: Assignment, candidates: Sequence[Candidate]) -> Iterator[PreparedQuestion]:
-    reader = ShardReader(assignment.dataset_folder)
-    by_preparation = {candidate.preparation: candidate for candidate in candidates}
-    tokenizers = {key: candidate.tokenizer() for key, candidate in by_preparation.items()}
-    for row in assignment.rows:
-        record, media = reader.read(row)
-        yield _prepare(row, record, media, by_preparation, tokenizers)
+def _fetch(model: dict[str, Any], verified: tuple[str, ...] | None) -> EvaluatedModel:
+    checkpoint = model["checkpoint"]
+    if checkpoint is None:
+        return EvaluatedModel(name=model["name"], folder=None)
+    return EvaluatedModel(name=model["name"], folder=fetch(Reference.from_dict(checkpoint), verified=verified))
 
 
-def _prepare(
-    row: int,
-    record: Record,
-    media: dict[str, MediaContent],
-    by_preparation: dict[str, Candidate],
-    tokenizers: dict[str, ChatTokenizer],
-) -> PreparedQuestion:
-    prepared: dict[str, PreparedSample] = {}
-    limits = {candidate.settings.data: None for candidate in by_preparation.values()}
-    for data in limits:
-        same = {key: one.settings for key, one in by_preparation.items() if one.settings.data == data}
-        merges = [(settings.image_merge_size, settings.video_merge_size) for settings in same.values()]
-        decoded = decode_media(record, media, data, merges)
-        for key, settings in same.items():
-            prepared[key] = prepare_decoded(record, decoded, tokenizers[key], settings, keep_mask)
-    timestamps_F = decoded.clip_times[0] if record.is_stream else np.zeros(0)
-    right = right_moment(record, timestamps_F) if record.is_stream else None
-    return PreparedQuestion(row=row, record=record, prepared=prepared, timestamps_F=timestamps_F, right=right)
+@contextmanager
+def _first_of_machine(store: Any, local_rank: int) -> Iterator[bool]:
+    """Let the first process of this machine go first; whether this is the one."""
+    key = f"fetched/{os.environ.get('GROUP_RANK', '0')}"
+    while local_rank and not store.check([key]):
+        time.sleep(_POLL_SECONDS)
+    yield local_rank == 0
+    if not local_rank:
+        store.set(key, "1")
 
 
-def _ask(candidate: Candidate, questions: Sequence[PreparedQuestion], config: EvaluationConfig, report: Report) -> None:
-    model, tokenizer, key = candidate.load(), candidate.tokenizer(), candidate.preparation
-    streams = [question for question in questions if question.right is not None]
-    others = [question for question in questions if question.right is None]
-    tell = partial(report, candidate.name)
-    for group in _groups(others):
-        _answer(model, tokenizer, group, key, config, tell)
-    for group in _groups(streams):
-        _watch(model, tokenizer, group, key, config, tell)
-
-
-def _groups(questions: Iterable[PreparedQuestion]) -> Iterator[list[PreparedQuestion]]:
-    iterator = iter(questions)
-    while group := list(islice(iterator, SAMPLES_A_CALL)):
-        yield group
-
-
-def _answer(
-    model: VideoLlama3,
-    tokenizer: ChatTokenizer,
-    questions: list[PreparedQuestion],
-    key: str,
-    config: EvaluationConfig,
-    tell: Tell,
-) -> None:
-    def take(batch: Sequence[int], texts: Sequence[str]) -> None:
-        answers = []
-        for question, text in zip((questions[index] for index in batch), texts, strict=True):
-            right = question.record.answer
-            answers.append((question.row, _entry(question.record, right, text, is_exact_match(text, right))))
-        tell(answers)
-
-    samples = [question.prepared[key] for question in questions]
-    generate_answers(
-        model,
-        samples,
-        tokenizer,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        on_batch=take,
-    )
-
-
-def _watch(
-    model: VideoLlama3,
-    tokenizer: ChatTokenizer,
-    questions: list[PreparedQuestion],
-    key: str,
-    config: EvaluationConfig,
-    tell: Tell,
-) -> None:
-    def take(batch: Sequence[int], results: Sequence[StreamResult]) -> None:
-        tell([_watched(questions[index], result) for index, result in zip(batch, results, strict=True)])
-
-    samples = [question.prepared[key] for question in questions]
-    watch_streams(
-        model,
-        samples,
-        tokenizer,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        on_batch=take,
-    )
-
-
-def _watched(question: PreparedQuestion, result: StreamResult) -> tuple[int, Answer]:
-    record, right = question.record, question.right
-    clock = (question.timestamps_F, record.start_seconds)
-    wanted = spoken(right.frame_index, right.text, *clock)  # type: ignore[union-attr]
-    said = spoken(result.frame_index, result.text, *clock)
-    correct = is_right_moment(result.frame_index, result.text, right)  # type: ignore[arg-type]
-    return question.row, _entry(record, wanted, said, correct)
-
-
-def _entry(record: Record, answer: str, prediction: str, correct: bool) -> Answer:
-    return Answer(
-        sample_id=record.sample_id,
-        category=record.category.value,
-        prompt=question_text(record),
-        answer=answer,
-        prediction=prediction,
-        correct=correct,
-        chance=record.chance,
-    )
+if __name__ == "__main__":
+    run_as_rank(main, log)

@@ -8,7 +8,7 @@ from typing import Any
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
-from vl3.config.placement import BUILD
+from vl3.config.placement import BUILD, EVALUATION
 from vl3.config.run import RunConfig
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.errors import ConfigError
@@ -82,6 +82,7 @@ def plan_task(stage: str) -> str:
 
 _BEFORE = ("check-prerequisites", "import-start")
 _BUILD_TASK = "build-data"
+_EVALUATION_TASK = "evaluate"
 _STAGE_MARGIN_SECONDS = 120.0
 """So that a stage's own limit, whose message says more, takes effect before that of its task."""
 
@@ -96,7 +97,7 @@ def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str
     plans = [plan_task(name) for name in chosen]
     stages = {train_task(name): _stage_limit(config, name) for name in chosen}
     limits = dict.fromkeys((*before, *plans), other) | stages | dict.fromkeys(after, other)
-    return limits | {_BUILD_TASK: _build_limit(config)}
+    return limits | {_BUILD_TASK: _job_limit(config, BUILD), _EVALUATION_TASK: _job_limit(config, EVALUATION)}
 
 
 def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
@@ -109,20 +110,21 @@ def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, Task
         "report-evaluation",
         "finish",
     )
-    return dict.fromkeys(tasks, _task_limit(config)) | {_BUILD_TASK: _build_limit(config)}
+    jobs = {_BUILD_TASK: _job_limit(config, BUILD), _EVALUATION_TASK: _job_limit(config, EVALUATION)}
+    return dict.fromkeys(tasks, _task_limit(config)) | jobs
 
 
 def _task_limit(config: RunConfig) -> TaskLimit:
     return TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
 
 
-def _build_limit(config: RunConfig) -> TaskLimit:
-    """The limit of the step that builds, or that launches a build, which has limits of its own, and watches it."""
+def _job_limit(config: RunConfig, placement: str) -> TaskLimit:
+    """The limit of a step that builds or evaluates, or that launches a job for it, which has limits of its own."""
     limit = _task_limit(config)
-    if config.launch.backend == "local" or BUILD not in config.placements:
+    if config.launch.backend == "local" or placement not in config.placements:
         return limit
     seconds = max(STARTUP_SECONDS, limit.stall_seconds) + _STAGE_MARGIN_SECONDS
-    return replace(limit, stall_seconds=config.placements[BUILD].queue_timeout_seconds + seconds)
+    return replace(limit, stall_seconds=config.placements[placement].queue_timeout_seconds + seconds)
 
 
 def _stage_limit(config: RunConfig, name: str) -> TaskLimit:

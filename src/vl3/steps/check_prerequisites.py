@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vl3.config.placement import BUILD
+from vl3.config.placement import RESERVED
 from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
@@ -67,9 +67,9 @@ def _is_on_cluster(request: Request) -> bool:
 
 
 def _cluster_problems(request: Request) -> list[Vl3Error]:
-    """What prevents the stages, and the dataset's build, from running where their placements say."""
+    """What prevents the stages, the dataset's build and the evaluation from running where their placements say."""
     placements = request.config.placements
-    placed = {name: placements[name] for name in (*trained_by(request), BUILD) if name in placements}
+    placed = {name: placements[name] for name in (*trained_by(request), *RESERVED) if name in placements}
     if not _is_on_cluster(request) or not placed:
         return []
     from vl3.launch.check.cluster import check_cluster

@@ -1,51 +1,61 @@
-"""Step: held-out accuracy of every task, before training and after each stage."""
+"""Step: held-out accuracy of every task, of the models that the configuration names.
+
+The questions are answered by a job: processes on this machine, or pods of a TrainJob where `placements.evaluation`
+says. They keep each answer as it comes, so that a step that is started again asks what has no answer yet; this step
+puts the answers together.
+"""
 
 import logging
-from dataclasses import replace
-from typing import Any
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
-from vl3.config.run import RunConfig
+from vl3.config.placement import EVALUATION
+from vl3.config.run import RunConfig, evaluated_models
+from vl3.config.stages import STARTUP_SECONDS
+from vl3.errors import StorageError
 from vl3.evaluation.document import EVALUATION_FILE, read_evaluation
+from vl3.evaluation.job import EvaluationJob
+from vl3.launch.backend import launch
+from vl3.launch.job import EVALUATING, LaunchJob
 from vl3.steps.chain import MODEL, trained_stages
-from vl3.steps.datasets import fetch_heldout
+from vl3.steps.registry import open_registry
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch
+from vl3.store.artifacts import fetch, find
 from vl3.store.bases import LANGUAGE, VISION, fetch_base
 from vl3.store.reference import Reference
+from vl3.training.events import EVENTS_NAME
+from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.step import Step, StepOutcome
 from vl3.workflow.tracking import dataset_name
+
+if TYPE_CHECKING:
+    from vl3.tracking.step_run import StepRun
 
 log = logging.getLogger("vl3.step")
 
 GIVEN = "model"
 """Name of the model of a run that trains nothing."""
+BEFORE = "before"
+"""Name of what the first stage starts from."""
+CHAMPION = "champion"
+"""Name of the registry's champion."""
+Models = list[tuple[str, Reference | None]]
+"""Name and artifact of each model; None for the one that is assembled from the bases."""
 
 
 def run(work: Work) -> StepOutcome:
-    """Generate answers with each model and count the correct ones."""
-    from vl3.evaluation.runner import EvaluatedModel, evaluate_models
-
-    inputs, config = work.request.inputs, work.request.config
-    models = [
-        EvaluatedModel(name=name, folder=None if found is None else fetch(found))
-        for name, found in _models(work.request)
-    ]
-    with (
-        work.step_run() as step_run,
-        work.fresh_folder("evaluation") as folder,
-        work.fresh_folder("heldout") as heldout,
-    ):
+    """Have the models answer, and count the correct answers."""
+    config = work.request.config
+    models = _models(work.request)
+    with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
         step_run.log_params(to_dict(config.evaluation))
-        dataset = inputs["dataset"]
+        dataset = work.request.inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
-        evaluate_models(
-            models,
-            fetch_heldout(dataset, heldout),
-            _with_imported_bases(work.request),
-            out_folder=folder,
-            progress=work.progress,
-        )
+        _launch(work, models, step_run)
+        _collect(work, models, folder)
         result = read_evaluation(folder)
         step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in result["models"]])
         reference = work.publish(folder, "evaluation", kind="evaluation")
@@ -57,17 +67,124 @@ def run(work: Work) -> StepOutcome:
     return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})
 
 
-def _models(request: Request) -> list[tuple[str, Reference | None]]:
-    """Name and artifact of each model; None for the one that is assembled from the bases.
+def _launch(work: Work, models: Models, step_run: "StepRun") -> None:
+    """Run the job to its end; what is answered already is not asked again."""
 
-    A run that trains nothing evaluates the model that it was given, and nothing else.
+    def tell(event: dict[str, Any]) -> None:
+        if event["type"] == "progress":
+            work.progress(event["done"], event["total"], event["text"])
+        elif event["type"] == "state":
+            step_run.set_tags({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
+
+    result = launch(_launch_job(work, models), tell)
+    numbers = {"launch/attempts": result.attempts, "launch/seconds_queued": result.seconds_queued}
+    step_run.log_metrics([(0, numbers | {"launch/seconds_running": result.seconds_running})])
+
+
+def _launch_job(work: Work, models: Models) -> LaunchJob:
+    request, folder = work.request, work.work_folder()
+    settings, placement = request.config.launch, request.config.placements.get(EVALUATION)
+    is_local = settings.backend == "local" or placement is None
+    events_path, failure_path = folder / EVENTS_NAME, folder / FAILURE_NAME
+    job = _evaluation_job(work, models)
+    if is_local:
+        job = replace(job, commit=request.commit, events_path=str(events_path), failure_path=str(failure_path))
+    return LaunchJob(
+        name=request.task,
+        backend="local" if is_local else settings.backend,
+        run_id=request.run_id,
+        stage=EVALUATION,
+        module="vl3.evaluation.worker",
+        document=asdict(job),
+        processes_per_node=request.config.evaluation.processes,
+        threads_per_process=settings.threads_per_process,
+        placement=None if is_local else placement,
+        packs_per_step=None,
+        log_path=request.log_path,
+        events_path=events_path,
+        failure_path=failure_path,
+        work_uri=work.work_uri,
+        startup_seconds=max(STARTUP_SECONDS, settings.task_stall_seconds),
+        stall_seconds=settings.task_stall_seconds,
+        words=EVALUATING,
+    )
+
+
+def _evaluation_job(work: Work, models: Models) -> EvaluationJob:
+    """The job as pods get it: independent of this machine, so that a new launcher creates the same one."""
+    request = work.request
+    return EvaluationJob(
+        config=to_dict(request.config),
+        stage_order=list(request.config.stages),
+        models=[{"name": name, "checkpoint": None if one is None else one.to_dict()} for name, one in models],
+        start=request.inputs["start"].to_dict(),
+        dataset=request.inputs["dataset"].to_dict(),
+        work_uri=work.work_uri,
+        identity=work.key,
+        code_version=work.code_version,
+        commit="",
+        events_path="",
+        failure_path="",
+    )
+
+
+def _collect(work: Work, models: Models, folder: Path) -> None:
+    """Score the answers that the processes have kept."""
+    from vl3.evaluation.asking import Questions
+    from vl3.evaluation.candidates import EvaluatedModel
+    from vl3.evaluation.dataset import HeldoutSamples
+    from vl3.evaluation.journal import read_answers
+    from vl3.evaluation.runner import write_evaluation
+
+    request = work.request
+    answers = read_answers(work.work_uri, work.key)
+    # The weights were verified by the processes that loaded them; here only their settings are read.
+    evaluated = [
+        EvaluatedModel(name=name, folder=None if one is None else fetch(one, verified=())) for name, one in models
+    ]
+    config = _with_imported_bases(request)
+    with tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch:
+        questions = Questions.of_samples(HeldoutSamples(request.inputs["dataset"], Path(scratch)), config)
+        write_evaluation(evaluated, answers, questions, config, out_folder=folder)
+
+
+def _models(request: Request) -> Models:
+    """The models that are asked.
+
+    A run that trains nothing evaluates the model that it was given, and the champion if it is to be asked.
     """
     start, checkpoint = request.inputs["start"], request.inputs["checkpoint"]
-    given = start if start.kind == MODEL else None
+    given, wanted = start if start.kind == MODEL else None, evaluated_models(request.config.evaluation.models)
     if checkpoint.kind == MODEL:
-        return [(GIVEN, given)]
+        return [*_champion(request, wanted, [given]), (GIVEN, given)]
     chain = trained_stages(checkpoint, request.artifacts_uri)
-    return [("before", given), *((stage.name, stage.checkpoint) for stage in chain)]
+    chosen: Models = [(BEFORE, given)] if "before" in wanted else []
+    # The last one is always asked: it is the candidate.
+    stages = chain if "stages" in wanted else chain[-1:]
+    chosen += [(stage.name, stage.checkpoint) for stage in stages]
+    return [*_champion(request, wanted, [one for _, one in chosen]), *chosen]
+
+
+def _champion(request: Request, wanted: tuple[str, ...], others: list[Reference | None]) -> Models:
+    """The registry's champion, if it is to be asked, exists and is none of the others.
+
+    Raises:
+        StorageError: its checkpoint is gone, or is another one.
+    """
+    champion = open_registry(request).champion() if CHAMPION in wanted else None
+    if champion is None:
+        return []
+    found = find(champion.source)
+    expected = champion.made_from.get("checkpoint_sha256")
+    if found is None or (expected and found.sha256 != expected):
+        raise StorageError(
+            f"{champion.source}: the checkpoint of the champion, version {champion.version}, is "
+            f"{'gone' if found is None else 'another one'} (expected sha256 {expected}), so nothing can be compared "
+            "with it. Restore it, roll the champion back (`vl3 registry rollback`), or leave champion out of "
+            "evaluation.models."
+        )
+    known = {other.sha256 for other in others if other is not None}
+    return [] if found.sha256 in known else [(CHAMPION, found)]
 
 
 def _with_imported_bases(request: Request) -> RunConfig:
@@ -93,15 +210,19 @@ def _metrics(model: dict[str, Any]) -> dict[str, float]:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """How media are prepared and answers generated."""
+    """How media are prepared and answers generated; who is champion is decided elsewhere."""
     config = request.config
     evaluation, data = to_dict(config.evaluation), to_dict(config.data)
-    evaluation.pop("processes")
+    for only_how in ("processes", "prepare_threads", "prepare_timeout_seconds"):
+        evaluation.pop(only_how)
     data.pop("build_workers")
+    champion = {
+        name: one.sha256 for name, one in _champion(request, evaluated_models(config.evaluation.models), []) if one
+    }
     stages = {
         name: [stage.image_merge_size, stage.video_merge_size, stage.difffp] for name, stage in config.stages.items()
     }
-    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed}
+    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed} | champion
 
 
 STEP = Step(

@@ -116,6 +116,21 @@ class PreparedSample:
     answer_start: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedMedia:
+    """The media of a sample as the encoder takes them, without any text; see the legend for shapes."""
+
+    pixels_PC: np.ndarray
+    """All patches, or only those of the kept tokens if `data.prune_before_encoder` is set."""
+    grid_thw_I3: np.ndarray
+    merge_sizes_I: np.ndarray
+    keep_M: np.ndarray
+    counts_F: np.ndarray
+    """Kept tokens of each picture and frame, in the order of the `<image>` marks."""
+    clip_times: tuple[np.ndarray, ...]
+    """The times of the frames of each clip, in seconds of its file."""
+
+
 def prepare_sample(
     record: Record,
     media: Mapping[str, MediaContent],
@@ -240,25 +255,46 @@ def prepare_decoded(
     Two frames of four tokens each, of which DiffFP keeps 4 and 1: the counts are 4 and 1, so the first `<image>` of
     the text becomes four tokens and the second one token, and `keep_M` has 8 entries, 5 of them True.
     """
+    return place_media(record, prepare_media(decoded, settings, prune), tokenizer, settings.data)
+
+
+def prepare_media(decoded: DecodedSample, settings: PrepareSettings, prune: Pruner) -> PreparedMedia:
+    """Patches of decoded media, and which of their tokens are kept: the same for every question about them."""
     items, merge_sizes = resized_items(decoded, settings)
     patches = [patchify(frames, merge, settings.patch_size) for frames, merge in zip(items, merge_sizes, strict=True)]
     keep = [keep_tokens(frames, merge, settings, prune) for frames, merge in zip(items, merge_sizes, strict=True)]
     counts = [mask.reshape(len(frames), -1).sum(axis=1) for mask, frames in zip(keep, items, strict=True)]
-    chat = encode_messages(render_record(record, decoded.clip_times), tokenizer)
-    chat = expand_images(chat, np.concatenate(counts) if counts else np.zeros(0, np.int64), tokenizer.image_id)
-    _check_length(record, chat, settings.data)
     pixels = [pixels_PC for pixels_PC, _ in patches]
     if settings.data.prune_before_encoder:
         pixels = [kept_patches(*item) for item in zip(pixels, keep, merge_sizes, strict=True)]
     patch_values = 3 * settings.patch_size**2
-    return PreparedSample(
-        sample_id=record.sample_id,
-        input_ids_T=chat.input_ids_T,
-        labels_T=chat.labels_T,
+    return PreparedMedia(
         pixels_PC=_concatenate(pixels, (0, patch_values), np.uint8),
         grid_thw_I3=np.array([grid for _, grid in patches], dtype=np.int64).reshape(-1, 3),
         merge_sizes_I=np.array(merge_sizes, dtype=np.int64),
         keep_M=_concatenate(keep, (0,), np.bool_),
+        counts_F=np.concatenate(counts) if counts else np.zeros(0, np.int64),
+        clip_times=tuple(decoded.clip_times),
+    )
+
+
+def place_media(record: Record, media: PreparedMedia, tokenizer: ChatTokenizer, data: DataConfig) -> PreparedSample:
+    """A sample's tokens, in which each `<image>` stands as often as its picture or frame has kept tokens.
+
+    Raises:
+        SampleProblem: the sample is longer than a row.
+    """
+    chat = encode_messages(render_record(record, list(media.clip_times)), tokenizer)
+    chat = expand_images(chat, media.counts_F, tokenizer.image_id)
+    _check_length(record, chat, data)
+    return PreparedSample(
+        sample_id=record.sample_id,
+        input_ids_T=chat.input_ids_T,
+        labels_T=chat.labels_T,
+        pixels_PC=media.pixels_PC,
+        grid_thw_I3=media.grid_thw_I3,
+        merge_sizes_I=media.merge_sizes_I,
+        keep_M=media.keep_M,
         answer_start=chat.answer_start,
     )
 
