@@ -10,7 +10,7 @@ from vl3.errors import ConfigError
 
 Config = TypeVar("Config")
 
-_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"]]
+_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"], ["gates"]]
 """Groups that may gain a name, such as a mixture a category; the class that has them checks the name."""
 
 

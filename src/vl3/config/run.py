@@ -17,6 +17,7 @@ from vl3.config.checks import (
 )
 from vl3.config.data import DataConfig
 from vl3.config.fabric import FabricConfig, SchedulingConfig
+from vl3.config.gates import GateConfig, check_gates
 from vl3.config.loader import LoaderConfig
 from vl3.config.placement import BUILD, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
@@ -177,16 +178,14 @@ class PromotionConfig:
 
     registered_model: str
     """Name of the model in the registry."""
-    min_mean_accuracy: Fraction
-    """Mean held-out accuracy over all categories that a champion has at least."""
-    min_task_accuracy: Fraction
-    """Held-out accuracy that a champion has at least in every category."""
-    max_regression: Fraction
-    """How far a category may fall below the current champion."""
+    gates: dict[str, GateConfig]
+    """The gates by name, in the order in which they are shown. All must pass, beside those that every candidate must:
+    whole and fresh evidence, data that passed validation, a checkpoint whose digests match."""
 
     def __post_init__(self) -> None:
         check_fields(self, "promotion")
         require_name("promotion.registered_model", self.registered_model)
+        check_gates(self.gates)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

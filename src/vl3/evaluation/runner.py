@@ -10,6 +10,7 @@ from vl3.data.build.shards import ShardReader
 from vl3.errors import ConfigError
 from vl3.evaluation.candidates import Assignment, EvaluatedModel, open_candidate
 from vl3.evaluation.document import EVALUATION_FILE, ITEMS_FILE
+from vl3.evaluation.heldout_items import write_heldout
 from vl3.evaluation.pictures import choose_examples, describe_examples
 from vl3.evaluation.pool import run_assignments, serve
 from vl3.evaluation.result import Answer, Evaluation, count_confusions, list_items, score_answers
@@ -34,7 +35,7 @@ def evaluate_models(
         models: models with different names; the predictions to show are chosen by the last one's mistakes.
         dataset_folder: a built dataset.
         config: configuration of this run; `evaluation` has the number of samples and of processes.
-        out_folder: gets evaluation.json, the pictures that it names, and items.json.
+        out_folder: gets evaluation.json, the pictures that it names, items.json and the item records.
         progress: called as answers arrive.
 
     Raises:
@@ -57,6 +58,7 @@ def evaluate_models(
     )
     digests = index.column("sha256").tolist()
     items = list_items(answers, {row: digests[row] for row in rows})
+    write_heldout(answers, {row: digests[row] for row in rows}, out_folder)
     for name, content in ((EVALUATION_FILE, evaluation.to_dict()), (ITEMS_FILE, items)):
         atomic_write_text(out_folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return evaluation

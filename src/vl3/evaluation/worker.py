@@ -192,4 +192,5 @@ def _entry(record: Record, answer: str, prediction: str, correct: bool) -> Answe
         prediction=prediction,
         correct=correct,
         chance=record.chance,
+        media=tuple(dict.fromkeys(record.media_paths)),
     )

@@ -1,13 +1,18 @@
 """Which models an evaluation asks, and under which numbers their metrics stand."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.evidence import answered
+from vl3.evaluation.document import read_evidence
+from vl3.evaluation.items import items_path, write_items
 from vl3.recipes.catalog import get_recipe
 from vl3.steps import evaluate
 from vl3.steps.chain import MODEL, TrainedStage
+from vl3.steps.champion import FoundChampion
 from vl3.store.reference import Reference
 from vl3.workflow.step import StepRequest
 
@@ -42,3 +47,48 @@ def test_a_run_that_trains_nothing_asks_its_model_alone(request_of_tiny: StepReq
 def test_a_metric_stands_at_its_stages_number() -> None:
     config = get_recipe("tiny")
     assert [evaluate._number(config, name) for name in ("before", "model", "video")] == [0, 0, 4]
+
+
+def _champion(sha256: str, checkpoint: Reference | None = None) -> FoundChampion:
+    return FoundChampion(version=3, sha256=sha256, checkpoint=checkpoint, why="" if checkpoint else "it is gone")
+
+
+def test_the_champion_is_asked_first_unless_it_is_one_of_the_models() -> None:
+    given, last = _reference("given", MODEL), dataclasses.replace(_reference("c", "checkpoint"), sha256="1" * 64)
+    models = [("before", given), ("video", last)]
+    other = dataclasses.replace(_reference("champion", "checkpoint"), sha256="2" * 64)
+    assert evaluate._with_champion(models, _champion("2" * 64, other)) == [("champion", other), *models]
+    assert evaluate._with_champion(models, _champion("0" * 64, given)) == models  # the run started from it
+    assert evaluate._with_champion(models, _champion("2" * 64)) == models  # its checkpoint is gone
+    assert evaluate._with_champion(models, None) == models
+
+
+def test_the_evidence_compares_stages_and_the_champion(request_of_tiny: StepRequest[Any], tmp_path: Path) -> None:
+    champion = dataclasses.replace(_reference("champion", "checkpoint"), sha256="2" * 64)
+    models = [("champion", champion), ("before", None), ("multitask", _reference("m", "checkpoint"))]
+    models.append(("video", _reference("c", "checkpoint")))
+    for number, (name, _) in enumerate(models):
+        write_items(items_path(tmp_path, name, "heldout"), answered({"chart": 2 + number}, 10))
+    request = dataclasses.replace(request_of_tiny, inputs={"dataset": _reference("data", "dataset")})
+    evaluate._write_evidence(request, models, _champion("2" * 64, champion), tmp_path)
+    found = read_evidence(tmp_path)
+    pairs = [(pair["first"], pair["second"], pair["benchmarks"]["heldout"]["won"]) for pair in found["pairs"]]
+    assert pairs == [
+        ("before", "multitask", 1),
+        ("multitask", "video", 1),
+        ("before", "video", 2),
+        ("champion", "video", 3),
+    ]
+    assert found["champion"] == {"version": 3, "model": "champion", "why": ""}
+    digests = {"champion": "2" * 64, "multitask": "0" * 64, "video": "0" * 64}
+    assert found["made_of"] == {"dataset": "0" * 64, "checkpoints": digests}
+
+
+def test_a_champion_without_a_checkpoint_is_named_and_not_compared(
+    request_of_tiny: StepRequest[Any], tmp_path: Path
+) -> None:
+    write_items(items_path(tmp_path, "video", "heldout"), answered({"chart": 2}, 10))
+    request = dataclasses.replace(request_of_tiny, inputs={"dataset": _reference("data", "dataset")})
+    evaluate._write_evidence(request, [("video", _reference("c", "checkpoint"))], _champion("2" * 64), tmp_path)
+    found = read_evidence(tmp_path)
+    assert (found["champion"], found["pairs"]) == ({"version": 3, "model": None, "why": "it is gone"}, [])
