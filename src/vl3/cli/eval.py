@@ -1,4 +1,4 @@
-"""`vl3 eval`: the paper's benchmarks, their data without a network, and a model's scores."""
+"""`vl3 eval`: the paper's benchmarks, their data without a network, a model's scores, and two runs compared."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vl3.cli.eval_compare import compare
 from vl3.cli.output import AsJson, print_json
 from vl3.cli.tables import aligned
 from vl3.errors import ConfigError
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from vl3.evaluation.harness.run import BenchmarkScore
     from vl3.evaluation.judges import JudgeClient
 
-app = typer.Typer(help="The paper's 26 benchmarks: data, scores, what was published.", no_args_is_help=True)
+app = typer.Typer(help="The paper's 26 benchmarks: data, scores, what was published, and two runs compared.", no_args_is_help=True)
+app.command("compare")(compare)
 
 
 @app.command("list")

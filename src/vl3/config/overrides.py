@@ -11,7 +11,7 @@ from vl3.errors import ConfigError
 
 Config = TypeVar("Config")
 
-_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"]]
+_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"], ["gates"]]
 """Groups that may gain a name, such as a mixture a category; the class that has them checks the name."""
 _OPTIONAL = [f"placements.{name}" for name in RESERVED]
 """Fields that a recipe may lack and a run may set."""

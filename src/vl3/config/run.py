@@ -17,6 +17,7 @@ from vl3.config.checks import (
 )
 from vl3.config.data import DataConfig
 from vl3.config.fabric import FabricConfig, SchedulingConfig
+from vl3.config.gates import GateConfig, check_gates
 from vl3.config.loader import LoaderConfig
 from vl3.config.placement import BUILD, RESERVED, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
@@ -167,7 +168,7 @@ class EvaluationConfig:
     processes: Workers
     """Processes on this machine that share the models and samples, one a GPU or a core; pods have those of
     `placements.evaluation`."""
-    models: str = "before,stages"
+    models: str = "before,stages,champion"
     """Which models are asked, with commas between: `before` (what the first stage starts from), `stages` (the
     checkpoint of each), `last` (only that of the last one), `champion` (the registry's, if there is one)."""
     dtype: Annotated[str, OneOf(("stored", "fp32", "bf16"))] = "stored"
@@ -199,7 +200,7 @@ def evaluated_models(text: str) -> tuple[str, ...]:
     if len(set(words)) < len(words) or not set(words) <= set(EVALUATED):
         raise ConfigError(
             f"evaluation.models={text!r:.200} must be some of {', '.join(EVALUATED)}, each once, with commas between. "
-            "Set before,stages to ask what training starts from and what each stage made of it."
+            "Set before,stages,champion to ask what training starts from, what each stage made of it, and the champion."
         )
     return words
 
@@ -210,16 +211,14 @@ class PromotionConfig:
 
     registered_model: str
     """Name of the model in the registry."""
-    min_mean_accuracy: Fraction
-    """Mean held-out accuracy over all categories that a champion has at least."""
-    min_task_accuracy: Fraction
-    """Held-out accuracy that a champion has at least in every category."""
-    max_regression: Fraction
-    """How far a category may fall below the current champion."""
+    gates: dict[str, GateConfig]
+    """The gates by name, in the order in which they are shown. All must pass, beside those that every candidate must:
+    whole and fresh evidence, data that passed validation, a checkpoint whose digests match."""
 
     def __post_init__(self) -> None:
         check_fields(self, "promotion")
         require_name("promotion.registered_model", self.registered_model)
+        check_gates(self.gates)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from vl3.config.gates import HELDOUT
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.records import Record
 from vl3.evaluation.engine.request import Loaded, Reply, Request
@@ -9,9 +10,6 @@ from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.metrics import is_exact_match
 from vl3.evaluation.tasks import is_right_moment, question_prompt, right_moment, spoken
 from vl3.evaluation.units import HeldoutRow
-
-HELDOUT = "heldout"
-"""Name of the benchmark of held-out samples."""
 
 
 class SampleReader(Protocol):
@@ -57,7 +55,7 @@ def heldout_item(row: HeldoutRow, reply: Reply) -> ItemRecord:
         item_id=row.sample_id,
         sha256=row.sha256,
         prompt=question_prompt(record),
-        media=record.media_paths,
+        media=tuple(dict.fromkeys(record.media_paths)),
         reference=reference,
         answer=answer,
         score=float(is_right),

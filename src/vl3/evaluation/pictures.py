@@ -62,6 +62,30 @@ def describe_examples(
     return [_describe(number, row, answers, reader, settings, out_folder) for number, row in enumerate(rows)]
 
 
+def draw_items(
+    rows: Mapping[str, int], reader: SampleReader, settings: PrepareSettings, out_folder: Path
+) -> dict[str, list[str]]:
+    """Write small pictures of samples to out_folder/media; paths of each sample's pictures within out_folder.
+
+    Args:
+        rows: row by sample id.
+        reader: reads the dataset.
+        settings: decide the size at which frames are shown.
+        out_folder: folder of the evaluation.
+
+    Raises:
+        DataError: a sample cannot be read.
+        StorageError: a picture cannot be written.
+    """
+    drawn: dict[str, list[str]] = {}
+    for number, (sample_id, row) in enumerate(rows.items()):
+        pictures = _pictures(reader, row, settings)
+        drawn[sample_id] = [f"media/item-{number:04d}-{index}.png" for index in range(len(pictures))]
+        for name, picture in zip(drawn[sample_id], pictures, strict=True):
+            _write(picture, out_folder / name)
+    return drawn
+
+
 def _describe(
     number: int,
     row: int,

@@ -78,6 +78,8 @@ class Answer:
     correct: bool
     chance: float | None
     """Probability of guessing this sample's answer."""
+    media: tuple[str, ...] = ()
+    """Names of its media within the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

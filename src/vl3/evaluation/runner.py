@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from vl3.config.gates import HELDOUT
 from vl3.config.run import RunConfig
 from vl3.errors import ClusterError, ConfigError
 from vl3.evaluation.asking import ProcessPlace, Questions, ask_models, check_failures
 from vl3.evaluation.candidates import EvaluatedModel, open_candidate
 from vl3.evaluation.document import EVALUATION_FILE, ITEMS_FILE
-from vl3.evaluation.heldout import HELDOUT
 from vl3.evaluation.items import ItemRecord, items_path, write_items
 from vl3.evaluation.journal import Answers
 from vl3.evaluation.pictures import choose_examples, describe_examples

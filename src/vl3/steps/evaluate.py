@@ -5,8 +5,10 @@ says. They keep each answer as it comes, so that a step that is started again as
 puts the answers together.
 """
 
+import itertools
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +17,17 @@ from vl3.config.codec import to_dict
 from vl3.config.placement import EVALUATION
 from vl3.config.run import RunConfig, evaluated_models
 from vl3.config.stages import STARTUP_SECONDS
-from vl3.errors import StorageError
-from vl3.evaluation.document import EVALUATION_FILE, read_evaluation
+from vl3.evaluation.document import CHAMPION, EVALUATION_FILE, EVIDENCE_FILE, own_models, read_evaluation
 from vl3.evaluation.job import EvaluationJob
 from vl3.launch.backend import launch
 from vl3.launch.job import EVALUATING, LaunchJob
 from vl3.steps.chain import MODEL, trained_stages
-from vl3.steps.registry import open_registry
+from vl3.steps.champion import FoundChampion, champion_digest, find_champion
 from vl3.steps.request import Request, Work
-from vl3.store.artifacts import fetch, find
+from vl3.store.artifacts import fetch
 from vl3.store.bases import LANGUAGE, VISION, fetch_base
 from vl3.store.reference import Reference
+from vl3.system.files import atomic_write_json
 from vl3.training.events import EVENTS_NAME
 from vl3.training.outcome import FAILURE_NAME
 from vl3.workflow.step import Step, StepOutcome
@@ -40,30 +42,29 @@ GIVEN = "model"
 """Name of the model of a run that trains nothing."""
 BEFORE = "before"
 """Name of what the first stage starts from."""
-CHAMPION = "champion"
-"""Name of the registry's champion."""
 Models = list[tuple[str, Reference | None]]
 """Name and artifact of each model; None for the one that is assembled from the bases."""
 
 
 def run(work: Work) -> StepOutcome:
-    """Have the models answer, and count the correct answers."""
-    config = work.request.config
-    models = _models(work.request)
+    """Have the models answer, count the correct answers, and write what they show."""
+    config, champion = work.request.config, _asked_champion(work.request)
+    models = _with_champion(_models(work.request), champion)
     with work.step_run() as step_run, work.fresh_folder("evaluation") as folder:
         step_run.log_params(to_dict(config.evaluation))
         dataset = work.request.inputs["dataset"]
         step_run.log_dataset(dataset_name(work.request), dataset.sha256, dataset.uri, context="evaluation")
         _launch(work, models, step_run)
-        _collect(work, models, folder)
+        _collect(work, models, champion, folder)
         result = read_evaluation(folder)
-        step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in result["models"]])
+        step_run.log_metrics([(_number(config, model["name"]), _metrics(model)) for model in own_models(result)])
         reference = work.publish(folder, "evaluation", kind="evaluation")
-        step_run.log_text((fetch(reference) / EVALUATION_FILE).read_text(encoding="utf-8"), EVALUATION_FILE)
+        for name in (EVALUATION_FILE, EVIDENCE_FILE):
+            step_run.log_text((fetch(reference) / name).read_text(encoding="utf-8"), name)
     work.clear()
-    for model in result["models"]:
+    for model in own_models(result):
         log.info("%s: mean held-out accuracy %.3f", model["name"], model["mean_accuracy"])
-    means = {model["name"]: model["mean_accuracy"] for model in result["models"]}
+    means = {model["name"]: model["mean_accuracy"] for model in own_models(result)}
     return StepOutcome(outputs={"evaluation": reference}, values={"mean_accuracy": means})
 
 
@@ -128,13 +129,14 @@ def _evaluation_job(work: Work, models: Models) -> EvaluationJob:
     )
 
 
-def _collect(work: Work, models: Models, folder: Path) -> None:
-    """Score the answers that the processes have kept."""
+def _collect(work: Work, models: Models, champion: FoundChampion | None, folder: Path) -> None:
+    """Score the answers that the processes have kept, and write what they can show."""
     from vl3.evaluation.asking import Questions
     from vl3.evaluation.candidates import EvaluatedModel
     from vl3.evaluation.dataset import HeldoutSamples
     from vl3.evaluation.journal import read_answers
     from vl3.evaluation.runner import write_evaluation
+    from vl3.evaluation.shown_pictures import write_shown_pictures
 
     request = work.request
     answers = read_answers(work.work_uri, work.key)
@@ -146,45 +148,77 @@ def _collect(work: Work, models: Models, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch:
         questions = Questions.of_samples(HeldoutSamples(request.inputs["dataset"], Path(scratch)), config)
         write_evaluation(evaluated, answers, questions, config, out_folder=folder)
+        _write_evidence(request, models, champion, folder)
+        write_shown_pictures(evaluated, questions, config, folder)
 
 
 def _models(request: Request) -> Models:
-    """The models that are asked.
-
-    A run that trains nothing evaluates the model that it was given, and the champion if it is to be asked.
-    """
+    """The run's own models that are asked, the candidate last; a run that trains nothing asks the one it was given."""
     start, checkpoint = request.inputs["start"], request.inputs["checkpoint"]
     given, wanted = start if start.kind == MODEL else None, evaluated_models(request.config.evaluation.models)
     if checkpoint.kind == MODEL:
-        return [*_champion(request, wanted, [given]), (GIVEN, given)]
+        return [(GIVEN, given)]
     chain = trained_stages(checkpoint, request.artifacts_uri)
-    chosen: Models = [(BEFORE, given)] if "before" in wanted else []
-    # The last one is always asked: it is the candidate.
+    before: Models = [(BEFORE, given)] if "before" in wanted else []
     stages = chain if "stages" in wanted else chain[-1:]
-    chosen += [(stage.name, stage.checkpoint) for stage in stages]
-    return [*_champion(request, wanted, [one for _, one in chosen]), *chosen]
+    return [*before, *((stage.name, stage.checkpoint) for stage in stages)]
 
 
-def _champion(request: Request, wanted: tuple[str, ...], others: list[Reference | None]) -> Models:
-    """The registry's champion, if it is to be asked, exists and is none of the others.
+def _asks_champion(request: Request) -> bool:
+    return CHAMPION in evaluated_models(request.config.evaluation.models)
 
-    Raises:
-        StorageError: its checkpoint is gone, or is another one.
+
+def _asked_champion(request: Request) -> FoundChampion | None:
+    """The champion; without its checkpoint if the configuration does not have it asked."""
+    champion = find_champion(request)
+    if champion is None or _asks_champion(request):
+        return champion
+    why = "evaluation.models does not name it. Add champion there"
+    return replace(champion, checkpoint=None, why=why)
+
+
+def _with_champion(models: Models, champion: FoundChampion | None) -> Models:
+    """The champion first, since the last model is the candidate, unless it is one of the models already."""
+    if champion is None or champion.checkpoint is None or _name_of(champion, models) != CHAMPION:
+        return models
+    return [(CHAMPION, champion.checkpoint), *models]
+
+
+def _name_of(champion: FoundChampion, models: Sequence[tuple[str, Reference | None]]) -> str:
+    """The name under which a champion is evaluated: that of the model that a run started from, if it is the same."""
+    same = [name for name, found in models if found is not None and found.sha256 == champion.sha256]
+    return same[0] if same else CHAMPION
+
+
+def _write_evidence(
+    request: Request, models: Sequence[tuple[str, Reference | None]], champion: FoundChampion | None, folder: Path
+) -> None:
+    """Write what the item records in the folder can show: scores, and differences between stages and to the champion.
+
+    Of before, a, b and a champion the pairs are before-a, a-b, before-b and champion-b.
     """
-    champion = open_registry(request).champion() if CHAMPION in wanted else None
-    if champion is None:
-        return []
-    found = find(champion.source)
-    expected = champion.made_from.get("checkpoint_sha256")
-    if found is None or (expected and found.sha256 != expected):
-        raise StorageError(
-            f"{champion.source}: the checkpoint of the champion, version {champion.version}, is "
-            f"{'gone' if found is None else 'another one'} (expected sha256 {expected}), so nothing can be compared "
-            "with it. Restore it, roll the champion back (`vl3 registry rollback`), or leave champion out of "
-            "evaluation.models."
-        )
-    known = {other.sha256 for other in others if other is not None}
-    return [] if found.sha256 in known else [(CHAMPION, found)]
+    from vl3.evaluation.evidence import make_evidence
+    from vl3.evaluation.published import paper_groups
+    from vl3.evaluation.records import read_records
+
+    own = [name for name, _ in models if name != CHAMPION]
+    facts = None
+    pairs = [*itertools.pairwise(own), (own[0], own[-1])]
+    if champion is not None:
+        name = _name_of(champion, models) if champion.checkpoint else None
+        facts = {"version": champion.version, "model": name, "why": champion.why}
+        pairs += [(name, own[-1])] if name else []
+    evidence = make_evidence(
+        read_records(folder),
+        pairs=[pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]],
+        groups=paper_groups(),
+        champion=facts,
+        made_of={
+            "dataset": request.inputs["dataset"].sha256,
+            "checkpoints": {name: found.sha256 for name, found in models if found is not None},
+        },
+    )
+    atomic_write_json(folder / EVIDENCE_FILE, evidence)
 
 
 def _with_imported_bases(request: Request) -> RunConfig:
@@ -210,19 +244,17 @@ def _metrics(model: dict[str, Any]) -> dict[str, float]:
 
 
 def key_parts(request: Request) -> dict[str, Any]:
-    """How media are prepared and answers generated; who is champion is decided elsewhere."""
+    """How media are prepared and answers generated, and the champion that is asked, too."""
     config = request.config
     evaluation, data = to_dict(config.evaluation), to_dict(config.data)
     for only_how in ("processes", "prepare_threads", "prepare_timeout_seconds"):
         evaluation.pop(only_how)
     data.pop("build_workers")
-    champion = {
-        name: one.sha256 for name, one in _champion(request, evaluated_models(config.evaluation.models), []) if one
-    }
     stages = {
         name: [stage.image_merge_size, stage.video_merge_size, stage.difffp] for name, stage in config.stages.items()
     }
-    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed} | champion
+    champion = champion_digest(request) if _asks_champion(request) else ""
+    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed, "champion": champion}
 
 
 STEP = Step(

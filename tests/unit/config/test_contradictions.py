@@ -34,7 +34,6 @@ POSITIVE = [
 FRACTIONS = [
     *((f"data.{name}") for name in ("max_bad_fraction", "holdout_fraction")),
     *((f"optimizer.{name}") for name in ("warmup_ratio", "min_lr_ratio")),
-    *((f"promotion.{name}") for name in ("min_mean_accuracy", "min_task_accuracy", "max_regression")),
 ]
 
 

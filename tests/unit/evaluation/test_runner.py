@@ -14,8 +14,12 @@ from vl3.data.build.shards import ShardReader
 from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.evaluation.asking import Questions
 from vl3.evaluation.candidates import EvaluatedModel
+from vl3.evaluation.changes import shown_items
+from vl3.evaluation.document import read_pictures
 from vl3.evaluation.items import ItemRecord, items_path, read_items
+from vl3.evaluation.records import read_records
 from vl3.evaluation.runner import evaluate_models, write_evaluation
+from vl3.evaluation.shown_pictures import write_shown_pictures
 from vl3.recipes.catalog import get_recipe
 
 QUESTIONS = ("What?", "Which colour?", "How many?", "Where?", "Who?", "When?")
@@ -85,6 +89,31 @@ def test_items_add_up_to_the_scores(result) -> None:
         right = {category: asked["right"][model["name"]].count("1") for category, asked in items.items()}
         assert right == {category: task["correct"] for category, task in model["tasks"].items()}
     assert all(len(set(asked["ids"])) == len(asked["sha256"]) == 6 for asked in items.values())
+
+
+def test_every_question_has_a_record_of_each_model(result) -> None:
+    folder, data, _ = result
+    records = read_records(folder)
+    assert list(records) == ["before", "video"]
+    for model in data["models"]:
+        own = records[model["name"]]["heldout"]
+        right = {name: sum(one.score for one in own if one.group == name) for name in model["tasks"]}
+        assert right == {category: task["correct"] for category, task in model["tasks"].items()}
+    images = [one for one in own if one.group == "scene_image"]
+    assert {one.media for one in images} == {("a.png",), ("b.png",)}
+    assert images[0].sha256 in json.loads((folder / "items.json").read_text())["scene_image"]["sha256"]
+
+
+def test_shown_items_have_pictures(result, dataset: Path, config: RunConfig, checkpoint: Path) -> None:
+    folder = result[0]
+    questions = Questions.of_dataset(dataset, config)
+    write_shown_pictures([BEFORE, EvaluatedModel(name="video", folder=checkpoint)], questions, config, folder)
+    pictures = read_pictures(folder)["heldout"]
+    shown = shown_items(read_records(folder), "video", None)["extremes"]
+    assert set(pictures) == {item["item_id"] for one in shown for side in ("best", "worst") for item in one[side]}
+    image = next(name for name in pictures if name.startswith("image"))
+    assert [Image.open(folder / name).format for name in pictures[image]] == ["PNG"]
+    assert pictures[next(name for name in pictures if name.startswith("text"))] == []
 
 
 def test_chance_is_null_where_the_answers_are_not_closed(result) -> None:

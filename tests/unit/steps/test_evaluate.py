@@ -1,17 +1,21 @@
 """Which models an evaluation asks, and under which numbers their metrics stand."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.evidence import answered
 from vl3.config.placement import EVALUATION
-from vl3.errors import ConfigError, StorageError
+from vl3.errors import ConfigError
+from vl3.evaluation.document import read_evidence
+from vl3.evaluation.items import items_path, write_items
 from vl3.recipes.catalog import get_recipe
 from vl3.steps import evaluate
 from vl3.steps.chain import MODEL, TrainedStage
+from vl3.steps.champion import FoundChampion
 from vl3.store.reference import Reference
-from vl3.tracking.versions import VersionRow
 from vl3.workflow.key import KeyParts
 from vl3.workflow.step import StepRequest, StepWork
 
@@ -48,35 +52,10 @@ def test_a_metric_stands_at_its_stages_number() -> None:
     assert [evaluate._number(config, name) for name in ("before", "model", "video")] == [0, 0, 4]
 
 
-class _Registry:
-    """A registry whose champion is given."""
-
-    def __init__(self, champion: Any) -> None:
-        self._champion = champion
-
-    def champion(self) -> Any:
-        return self._champion
-
-
 def _asking(request: StepRequest[Any], models: str) -> StepRequest[Any]:
     config = request.config
     evaluation = dataclasses.replace(config.evaluation, models=models)
     return dataclasses.replace(request, config=dataclasses.replace(config, evaluation=evaluation))
-
-
-def _champion(sha256: str) -> VersionRow:
-    return VersionRow(
-        version=7,
-        aliases=("champion",),
-        stage="video",
-        source="file:///champion",
-        decision="passed",
-        mean_accuracy=None,
-        created_at=0.0,
-        made_from={"checkpoint_sha256": sha256},
-        evidence={},
-        promotion={},
-    )
 
 
 def test_the_setting_names_the_models(request_of_tiny: StepRequest[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,9 +64,6 @@ def test_the_setting_names_the_models(request_of_tiny: StepRequest[Any], monkeyp
     monkeypatch.setattr(
         evaluate, "trained_stages", lambda last, _: [*chain, TrainedStage(name="video", checkpoint=last)]
     )
-    champion = dataclasses.replace(_reference("champion", "checkpoint"), sha256="1" * 64)
-    monkeypatch.setattr(evaluate, "find", lambda _: champion)
-    monkeypatch.setattr(evaluate, "open_registry", lambda _: _Registry(_champion("1" * 64)))
     inputs = {"start": bases, "checkpoint": checkpoint}
 
     def asked(models: str) -> list[str]:
@@ -95,28 +71,30 @@ def test_the_setting_names_the_models(request_of_tiny: StepRequest[Any], monkeyp
 
     assert asked("before,stages") == ["before", "alignment", "video"]
     assert asked("last") == ["video"]
-    assert asked("champion, last") == ["champion", "video"]
-    assert asked("champion,before") == ["champion", "before", "video"]
-    monkeypatch.setattr(evaluate, "open_registry", lambda _: _Registry(None))
-    assert asked("champion,last") == ["video"]
-    monkeypatch.setattr(evaluate, "find", lambda _: checkpoint)
-    monkeypatch.setattr(evaluate, "open_registry", lambda _: _Registry(_champion("0" * 64)))
-    assert asked("champion,last") == ["video"], "the champion is the last one itself"
+    assert asked("champion, last") == ["video"], "the champion is none of the run's own"
+    assert asked("champion,before") == ["before", "video"]
 
 
-def test_a_champion_that_is_gone_or_another_one_is_refused(
+def test_a_champion_that_is_not_to_be_asked_is_named_with_the_reason(
     request_of_tiny: StepRequest[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = _asking(request_of_tiny, "champion,last")
-    monkeypatch.setattr(evaluate, "trained_stages", lambda last, _: [TrainedStage(name="video", checkpoint=last)])
-    monkeypatch.setattr(evaluate, "open_registry", lambda _: _Registry(_champion("1" * 64)))
-    inputs = {"start": _reference("bases", "start"), "checkpoint": _reference("c", "checkpoint")}
-    for found, said in ((None, "gone"), (_reference("champion", "checkpoint"), "another one")):
-        monkeypatch.setattr(evaluate, "find", lambda _, found=found: found)
-        with pytest.raises(
-            StorageError, match=f"file:///champion: the checkpoint of the champion, version 7, is {said}"
-        ):
-            _names(request, **inputs)
+    found = _champion("2" * 64, _reference("champion", "checkpoint"))
+    monkeypatch.setattr(evaluate, "find_champion", lambda _: found)
+    assert evaluate._asked_champion(_asking(request_of_tiny, "last,champion")) is found
+    left_out = evaluate._asked_champion(_asking(request_of_tiny, "last"))
+    assert left_out is not None
+    assert (left_out.version, left_out.checkpoint) == (3, None)
+    assert left_out.why == "evaluation.models does not name it. Add champion there"
+    monkeypatch.setattr(evaluate, "find_champion", lambda _: None)
+    assert evaluate._asked_champion(_asking(request_of_tiny, "last")) is None
+
+
+def test_only_a_champion_that_is_asked_is_in_the_key(
+    request_of_tiny: StepRequest[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "champion_digest", lambda _: "2" * 64)
+    assert evaluate.key_parts(_asking(request_of_tiny, "last,champion"))["champion"] == "2" * 64
+    assert evaluate.key_parts(_asking(request_of_tiny, "last"))["champion"] == ""
 
 
 @pytest.mark.parametrize("models", ["", "stages,stages", "all", "before;last"])
@@ -148,3 +126,48 @@ def test_the_job_runs_here_unless_it_is_placed(request_of_tiny: StepRequest[Any]
     assert (there.backend, there.placement, there.node_counts) == ("trainjob", placement, [3, 2, 1])
     assert (there.document["events_path"], there.document["commit"]) == ("", "")
     assert [one["name"] for one in there.document["models"]] == ["before", "video"]
+
+
+def _champion(sha256: str, checkpoint: Reference | None = None) -> FoundChampion:
+    return FoundChampion(version=3, sha256=sha256, checkpoint=checkpoint, why="" if checkpoint else "it is gone")
+
+
+def test_the_champion_is_asked_first_unless_it_is_one_of_the_models() -> None:
+    given, last = _reference("given", MODEL), dataclasses.replace(_reference("c", "checkpoint"), sha256="1" * 64)
+    models = [("before", given), ("video", last)]
+    other = dataclasses.replace(_reference("champion", "checkpoint"), sha256="2" * 64)
+    assert evaluate._with_champion(models, _champion("2" * 64, other)) == [("champion", other), *models]
+    assert evaluate._with_champion(models, _champion("0" * 64, given)) == models  # the run started from it
+    assert evaluate._with_champion(models, _champion("2" * 64)) == models  # its checkpoint is gone
+    assert evaluate._with_champion(models, None) == models
+
+
+def test_the_evidence_compares_stages_and_the_champion(request_of_tiny: StepRequest[Any], tmp_path: Path) -> None:
+    champion = dataclasses.replace(_reference("champion", "checkpoint"), sha256="2" * 64)
+    models = [("champion", champion), ("before", None), ("multitask", _reference("m", "checkpoint"))]
+    models.append(("video", _reference("c", "checkpoint")))
+    for number, (name, _) in enumerate(models):
+        write_items(items_path(tmp_path, name, "heldout"), answered({"chart": 2 + number}, 10))
+    request = dataclasses.replace(request_of_tiny, inputs={"dataset": _reference("data", "dataset")})
+    evaluate._write_evidence(request, models, _champion("2" * 64, champion), tmp_path)
+    found = read_evidence(tmp_path)
+    pairs = [(pair["first"], pair["second"], pair["benchmarks"]["heldout"]["won"]) for pair in found["pairs"]]
+    assert pairs == [
+        ("before", "multitask", 1),
+        ("multitask", "video", 1),
+        ("before", "video", 2),
+        ("champion", "video", 3),
+    ]
+    assert found["champion"] == {"version": 3, "model": "champion", "why": ""}
+    digests = {"champion": "2" * 64, "multitask": "0" * 64, "video": "0" * 64}
+    assert found["made_of"] == {"dataset": "0" * 64, "checkpoints": digests}
+
+
+def test_a_champion_without_a_checkpoint_is_named_and_not_compared(
+    request_of_tiny: StepRequest[Any], tmp_path: Path
+) -> None:
+    write_items(items_path(tmp_path, "video", "heldout"), answered({"chart": 2}, 10))
+    request = dataclasses.replace(request_of_tiny, inputs={"dataset": _reference("data", "dataset")})
+    evaluate._write_evidence(request, [("video", _reference("c", "checkpoint"))], _champion("2" * 64), tmp_path)
+    found = read_evidence(tmp_path)
+    assert (found["champion"], found["pairs"]) == ({"version": 3, "model": None, "why": "it is gone"}, [])

@@ -49,7 +49,7 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "stages.alignment.startup_seconds=10",
         "engine.max_skipped_fraction=0.5",
         "evaluation.samples_per_task=3",
-        "promotion.min_mean_accuracy=0.1",
+        "promotion.gates.mean_accuracy.threshold=0.1",
         "data.build_workers=1",
         "placements.alignment.queue=other",
         "step_pods.launcher.memory_gib=3",
@@ -115,7 +115,7 @@ def test_the_plan_of_a_stage_alone_is_that_of_the_whole_run(training: StepReques
 
 
 def test_evaluation_and_promotion_follow_their_own_groups(request_of_tiny: StepRequest) -> None:
-    thresholds = _override(request_of_tiny, "promotion.min_mean_accuracy=0.1")
+    thresholds = _override(request_of_tiny, "promotion.gates.mean_accuracy.threshold=0.1")
     assert promote.key_parts(thresholds) != promote.key_parts(request_of_tiny)
     assert evaluate.key_parts(thresholds) == evaluate.key_parts(request_of_tiny)
     assert evaluate.key_parts(_override(request_of_tiny, "evaluation.max_new_tokens=3")) != evaluate.key_parts(
