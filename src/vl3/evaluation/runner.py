@@ -45,7 +45,7 @@ def evaluate_models(
     """
     _check_names(models)
     index = DatasetIndex.read(dataset_folder)
-    rows_by_category = choose_rows(index, config.evaluation.samples_per_task)
+    rows_by_category = choose_rows(index, config.evaluation.samples_per_task, config.evaluation.categories)
     rows = [row for chosen in rows_by_category.values() for row in chosen]
     answers = _answers(models, dataset_folder, config, rows, progress or (lambda *_: None))
     examples = choose_examples(answers[models[-1].name])

@@ -97,11 +97,11 @@ def _prepare(
     tokenizers: dict[str, ChatTokenizer],
 ) -> PreparedQuestion:
     prepared: dict[str, PreparedSample] = {}
-    limits = {candidate.settings.data: None for candidate in by_preparation.values()}
-    for data in limits:
-        same = {key: one.settings for key, one in by_preparation.items() if one.settings.data == data}
-        merges = [(settings.image_merge_size, settings.video_merge_size) for settings in same.values()]
-        decoded = decode_media(record, media, data, merges)
+    ways = dict.fromkeys((one.settings.data, one.settings.picture) for one in by_preparation.values())
+    for data, picture in ways:
+        settings_of = {key: one.settings for key, one in by_preparation.items()}
+        same = {key: one for key, one in settings_of.items() if (one.data, one.picture) == (data, picture)}
+        decoded = decode_media(record, media, data, [settings.merges for settings in same.values()], picture=picture)
         for key, settings in same.items():
             prepared[key] = prepare_decoded(record, decoded, tokenizers[key], settings, keep_mask)
     timestamps_F = decoded.clip_times[0] if record.is_stream else np.zeros(0)

@@ -101,7 +101,8 @@ def key_parts(request: Request) -> dict[str, Any]:
     stages = {
         name: [stage.image_merge_size, stage.video_merge_size, stage.difffp] for name, stage in config.stages.items()
     }
-    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed}
+    fixed = config.model.fixed_resolution
+    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed, **fixed}
 
 
 STEP = Step(
