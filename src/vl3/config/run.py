@@ -15,13 +15,14 @@ from vl3.config.checks import (
     check_fields,
     require_name,
 )
-from vl3.config.data import DataConfig
+from vl3.config.data import Category, DataConfig
 from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.config.gates import GateConfig, check_gates
 from vl3.config.loader import LoaderConfig
 from vl3.config.placement import BUILD, RESERVED, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
 
 MAX_PROFILED_STEPS = 20
@@ -42,6 +43,30 @@ class ModelConfig:
     """URI of a Qwen2 folder with its tokenizer (package://, file://, s3:// or hf://)."""
     vision_width: Annotated[int, Range(at_least=1, at_most=1_000_000)] | None = None
     """Width that the encoder must have; None takes any."""
+    picture_side_px: Annotated[int, Range(at_least=PATCH_SIZE_PX, at_most=4096)] | None = None
+    """Side of the square to which every picture is resized for a CLIP or SigLIP that is used as it is, which must be
+    the encoder's own (336, 378, 384); None takes pictures of any size, with the encoder of the method."""
+    skipped_blocks: Annotated[int, Range(at_least=0, at_most=1000)] = 1
+    """With picture_side_px: blocks at the encoder's end that do not run. 1 gives the features of LLaVA, which are
+    transformers' `hidden_states[-2]`."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "model")
+
+    @property
+    def fixed_resolution(self) -> dict[str, int]:
+        """What of an encoder is used at its own resolution, for the keys of steps; empty if pictures keep their sizes.
+
+        The files of the bases are the same with other values, so that their digests do not tell.
+        """
+        if self.picture_side_px is None:
+            return {}
+        return {"picture_side_px": self.picture_side_px, "skipped_blocks": self.skipped_blocks}
+
+    @property
+    def side_patches(self) -> int | None:
+        """Patches along the side of the square that every picture becomes; None if they keep their shapes."""
+        return None if self.picture_side_px is None else self.picture_side_px // PATCH_SIZE_PX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +205,8 @@ class EvaluationConfig:
     """Samples that each process reads and decodes at the same time, beside generation."""
     prepare_timeout_seconds: Seconds = 300.0
     """How long the media of one sample may take to be decoded before it counts as failed."""
+    categories: tuple[Category, ...] = ()
+    """The held-out categories that are asked; empty asks all."""
 
     def __post_init__(self) -> None:
         check_fields(self, "evaluation")
@@ -268,6 +295,15 @@ class RunConfig:
             _check_build(self.placements[BUILD])
         for stage in self.stages:
             validate_stage(self, stage)
+            _check_resolution(self, stage)
+
+    def runs(self) -> list["RunConfig"]:
+        """The runs that it stands for: itself, or one for each arm of an ablation."""
+        return [self]
+
+    def of_part(self, part: str) -> tuple["RunConfig", str]:
+        """The configuration of one task and which stage it is about, from the constant that the workflow passes it."""
+        return self, part
 
     def stage_number(self, stage: str) -> int:
         """Position of a stage in the table, from 1: for messages and for the stage's random seed."""
@@ -343,6 +379,24 @@ def validate_stage(run: RunConfig, stage: str) -> None:
                 f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
                 f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
             )
+
+
+def _check_resolution(run: RunConfig, stage: str) -> None:
+    """Refuse what an encoder of fixed resolution cannot do."""
+    side, row = run.model.side_patches, run.stages[stage]
+    if side is None:
+        return
+    if row.difffp:
+        raise ConfigError(
+            f"stages.{stage}.difffp=true with model.picture_side_px={run.model.picture_side_px}: an encoder of fixed "
+            "resolution needs whole squares, and datasets count what DiffFP keeps at the sizes of any resolution. Set "
+            f"stages.{stage}.difffp=false, or model.picture_side_px=null."
+        )
+    if side % row.image_merge_size:
+        raise ConfigError(
+            f"stages.{stage}.image_merge_size={row.image_merge_size} does not divide the {side} x {side} patches of "
+            f"model.picture_side_px={run.model.picture_side_px}. Set it to 1."
+        )
 
 
 def _world_sizes(run: RunConfig, stage: str) -> list[int]:

@@ -67,7 +67,7 @@ class Questions:
 
     @classmethod
     def _of(cls, index: DatasetIndex, reader: SampleReader, config: RunConfig) -> "Questions":
-        chosen = choose_rows(index, config.evaluation.samples_per_task)
+        chosen = choose_rows(index, config.evaluation.samples_per_task, config.evaluation.categories)
         rows = [row for of_category in chosen.values() for row in of_category]
         return cls(reader=reader, rows=tuple(heldout_rows(index, rows)))
 

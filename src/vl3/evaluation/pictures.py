@@ -113,8 +113,7 @@ def _describe(
 def _pictures(reader: SampleReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
     """Up to six evenly spaced pictures of all images and frames: of 10 the numbers 0, 2, 4, 5, 7 and 9."""
     record, media = reader.read(row)
-    merges = [(settings.image_merge_size, settings.video_merge_size)]
-    decoded = decode_media(record, media, settings.data, merges)
+    decoded = decode_media(record, media, settings.data, [settings.merges], picture=settings.picture)
     frames = [frame_HWC for item in decoded.items for frame_HWC in next(iter(item.frames_by_size.values()))]
     places = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
     return [frames[place] for place in places]

@@ -22,6 +22,7 @@ from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import open_video
 from vl3.errors import ConfigError, DataError
+from vl3.models.bases import picture_of
 from vl3.models.stored import RUN_FILE, read_json
 from vl3.recipes.catalog import get_recipe
 
@@ -118,7 +119,9 @@ def trained_settings(folder: Path) -> PrepareSettings:
     """
     path = folder / RUN_FILE
     if not path.is_file():
-        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=get_recipe("vl3_2b").data)
+        picture, data = picture_of(folder), get_recipe("vl3_2b").data
+        difffp = picture is None
+        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=difffp, data=data, picture=picture)
     record = read_json(path)
     try:
         stage, run = record["stage"], record["config"]
@@ -136,6 +139,7 @@ def trained_settings(folder: Path) -> PrepareSettings:
         video_merge_size=chosen.video_merge_size,
         difffp=chosen.difffp,
         data=config.data,
+        picture=picture_of(folder),
     )
 
 

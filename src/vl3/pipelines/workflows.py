@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vl3.config.ablation import AblationConfig
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
@@ -53,8 +54,8 @@ class Workflow:
 
     @property
     def recipes(self) -> list[str]:
-        """Names of the recipes that it can run."""
-        return [name for name in recipe_names() if isinstance(get_recipe(name), self.config)]
+        """Names of the recipes that it can run: an ablation is no training run, though it has all that one has."""
+        return [name for name in recipe_names() if type(get_recipe(name)) is self.config]
 
     def recipe(self, name: str) -> Any:
         """The configuration of a recipe of this workflow.
@@ -63,7 +64,7 @@ class Workflow:
             ConfigError: there is no such recipe, or it belongs to another workflow.
         """
         config = get_recipe(name)
-        if not isinstance(config, self.config):
+        if type(config) is not self.config:
             raise ConfigError(
                 f"recipe {name!r} is not one of the workflow {self.name!r}. Its recipes: {', '.join(self.recipes)}."
             )
@@ -112,6 +113,17 @@ def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, Task
     )
     jobs = {_BUILD_TASK: _job_limit(config, BUILD), _EVALUATION_TASK: _job_limit(config, EVALUATION)}
     return dict.fromkeys(tasks, _task_limit(config)) | jobs
+
+
+def _ablation_limits(config: AblationConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
+    other, arms = _task_limit(config), list(config.arms)
+    stages = {arm: config.arm(arm) for arm in arms}
+    before = ("check-prerequisites", *(f"import-{arm}" for arm in arms), _BUILD_TASK, "validate-data")
+    plans = [plan_task(stage) for run in stages.values() for stage in run.stages]
+    limits = dict.fromkeys((*before, *plans), other)
+    for arm, run in stages.items():
+        limits |= {train_task(stage): _stage_limit(run, stage) for stage in run.stages} | {f"evaluate-{arm}": other}
+    return limits | {"compare-arms": other, "finish": other, _BUILD_TASK: _build_limit(config)}
 
 
 def _task_limit(config: RunConfig) -> TaskLimit:
@@ -165,6 +177,25 @@ def _evaluate_pipeline(config: RunConfig, _: WorkflowParameters) -> Any:
     return make_pipeline(config.step_pods)
 
 
+def _check_ablation(_: AblationConfig, parameters: WorkflowParameters) -> None:
+    if parameters.stages:
+        raise ConfigError(
+            f"STAGES={parameters.stages} has no meaning for an ablation, which trains all stages of every arm. Leave "
+            "it out; what is finished is reused."
+        )
+    if parameters.model_uri:
+        raise ConfigError(
+            "an ablation starts from the encoder of each arm and the recipe's decoder, not from a whole model. Leave "
+            "out FROM, or set arms.NAME.vision_base and model.language_base."
+        )
+
+
+def _ablation_pipeline(config: AblationConfig, _: WorkflowParameters) -> Any:
+    from vl3.pipelines.ablation import make_pipeline
+
+    return make_pipeline(config)
+
+
 WORKFLOWS = {
     workflow.name: workflow
     for workflow in (
@@ -187,6 +218,16 @@ WORKFLOWS = {
             check=_check_evaluate,
             make_pipeline=_evaluate_pipeline,
             task_limits=_evaluate_limits,
+        ),
+        Workflow(
+            name="ablation",
+            config=AblationConfig,
+            default_recipe="ablation_tiny",
+            default_stages="",
+            cluster_overrides=("launch.backend=trainjob",),
+            check=_check_ablation,
+            make_pipeline=_ablation_pipeline,
+            task_limits=_ablation_limits,
         ),
     )
 }

@@ -74,10 +74,10 @@ def _cluster_problems(request: Request) -> list[Vl3Error]:
         return []
     from vl3.launch.check.cluster import check_cluster
 
-    fit = check_fit(request.config, trained_by(request))
-    for note in fit.notes:
+    fits = [check_fit(run, trained_by(replace(request, config=run))) for run in request.config.runs()]
+    for note in dict.fromkeys(note for fit in fits for note in fit.notes):
         log.warning(note)
-    return [*fit.problems, *check_cluster(placed)]
+    return [*(problem for fit in fits for problem in fit.problems), *check_cluster(placed)]
 
 
 def _check_interpreter(request: Request) -> None:

@@ -254,7 +254,8 @@ def key_parts(request: Request) -> dict[str, Any]:
         name: [stage.image_merge_size, stage.video_merge_size, stage.difffp] for name, stage in config.stages.items()
     }
     champion = champion_digest(request) if _asks_champion(request) else ""
-    return {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed, "champion": champion}
+    parts = {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed, "champion": champion}
+    return {**parts, **config.model.fixed_resolution}
 
 
 STEP = Step(

@@ -38,6 +38,19 @@ def test_training_follows(override: str, training: StepRequest) -> None:
     assert train_stage.key_parts(_override(training, override)) != train_stage.key_parts(training)
 
 
+def test_how_an_encoder_of_fixed_resolution_is_used_is_followed(training: StepRequest) -> None:
+    """The bases' files are the same, so nothing else tells."""
+    plain = dataclasses.replace(training, config=apply_overrides(training.config, ["stages.*.difffp=false"]))
+    plain = _override(plain, "stages.*.image_merge_size=1")
+    fixed = _override(plain, "model.picture_side_px=336")
+    for step in (train_stage, evaluate, plan_data):
+        assert step.key_parts(fixed) != step.key_parts(plain)
+    deeper = _override(fixed, "model.skipped_blocks=0")
+    assert train_stage.key_parts(deeper) != train_stage.key_parts(fixed)
+    assert evaluate.key_parts(deeper) != evaluate.key_parts(fixed)
+    assert train_stage.key_parts(_override(plain, "model.skipped_blocks=0")) == train_stage.key_parts(plain)
+
+
 @pytest.mark.parametrize(
     "override",
     [

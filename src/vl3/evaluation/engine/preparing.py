@@ -81,8 +81,14 @@ class MediaCache:
         if known is not None:
             return known.result()
         try:
-            merges = [(settings.image_merge_size, settings.video_merge_size)]
-            decoded = decode_media(loaded.record, loaded.media, settings.data, merges, settings.patch_size)
+            decoded = decode_media(
+                loaded.record,
+                loaded.media,
+                settings.data,
+                [settings.merges],
+                settings.patch_size,
+                picture=settings.picture,
+            )
             mine.set_result(prepare_media(decoded, settings, keep_mask))
         except BaseException as error:
             mine.set_exception(error)
@@ -178,7 +184,8 @@ class Preparing:
 def settings_digest(settings: PrepareSettings) -> str:
     """Digest of what decides how media are prepared."""
     names = ("image_merge_size", "video_merge_size", "difffp", "patch_size")
-    return digest({name: getattr(settings, name) for name in names} | {"data": to_dict(settings.data)})
+    picture = None if settings.picture is None else to_dict(settings.picture)
+    return digest({name: getattr(settings, name) for name in names} | {"data": to_dict(settings.data), "picture": picture})
 
 
 def size_bytes(media: PreparedMedia) -> int:
