@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def all_at_once(ours: VideoLlama3, items: Sequence[Any], tokenizer: ChatTokenize
     requests = [
         Request(
             name=name,
-            load=lambda record=record, media=media: Loaded(record=record, media=media),
+            load=partial(Loaded, record=record, media=media),
             max_new_tokens=arguments.max_new_tokens,
             group=name.rpartition("-")[0] if record.clips else "",
             length_tokens=sum(map(len, media.values())),
@@ -260,7 +261,7 @@ def write(rows: list[list[Any]], arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=4)
     parser.add_argument("--questions", type=int, default=12, help="about each video")
     parser.add_argument("--images", type=int, default=48)

@@ -113,7 +113,7 @@ def compare(one: Path, other: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--samples", type=int, default=40, help="held-out samples of each category")
     parser.add_argument("--seed", type=int, default=0)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from vl3.evaluation.harness.run import BenchmarkScore
     from vl3.evaluation.judges import JudgeClient
 
-app = typer.Typer(help="The paper's 26 benchmarks: data, scores, what was published, and two runs compared.", no_args_is_help=True)
+app = typer.Typer(
+    help="The paper's 26 benchmarks: data, scores, what was published, and two runs compared.", no_args_is_help=True
+)
 app.command("compare")(compare)
 
 

@@ -122,8 +122,9 @@ def _ablation_limits(config: AblationConfig, _: WorkflowParameters) -> dict[str,
     plans = [plan_task(stage) for run in stages.values() for stage in run.stages]
     limits = dict.fromkeys((*before, *plans), other)
     for arm, run in stages.items():
-        limits |= {train_task(stage): _stage_limit(run, stage) for stage in run.stages} | {f"evaluate-{arm}": other}
-    return limits | {"compare-arms": other, "finish": other, _BUILD_TASK: _build_limit(config)}
+        limits |= {train_task(stage): _stage_limit(run, stage) for stage in run.stages}
+        limits[f"evaluate-{arm}"] = _job_limit(config, EVALUATION)
+    return limits | {"compare-arms": other, "finish": other, _BUILD_TASK: _job_limit(config, BUILD)}
 
 
 def _task_limit(config: RunConfig) -> TaskLimit:

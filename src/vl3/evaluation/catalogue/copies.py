@@ -11,11 +11,13 @@ Nothing is downloaded: `root` is a folder, or a copy of an S3 one, that somebody
 import json
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO
 
 from vl3.errors import DataError
 from vl3.evaluation.catalogue.card import DataFiles, columns_of, find_files, rows_of, values_of
@@ -194,14 +196,14 @@ def _whole_archive(path: Path) -> Path | None:
 
 def _unpack(whole: Path, pieces: list[Path], out: Path) -> None:
     try:
-        with _Joined(pieces) as stream:
+        with _joined(pieces) as stream:
             if whole.name.endswith(".zip"):
-                with zipfile.ZipFile(stream) as archive:  # type: ignore[arg-type]
+                with zipfile.ZipFile(stream) as archive:
                     for name in archive.namelist():
                         _check_name(name, whole)
                     archive.extractall(out)  # noqa: S202 (names are checked)
             else:
-                with tarfile.open(fileobj=stream) as packed:  # type: ignore[call-overload]
+                with tarfile.open(fileobj=stream) as packed:
                     packed.extractall(out, filter="data")  # nothing outside, no devices, no links out of it
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
@@ -217,27 +219,19 @@ def _check_name(name: str, archive: Path) -> None:
         )
 
 
-class _Joined:
+@contextmanager
+def _joined(pieces: list[Path]) -> Iterator[IO[bytes]]:
     """Pieces of a file, read as one."""
-
-    def __init__(self, pieces: list[Path]) -> None:
-        self._pieces, self._file = pieces, None
-
-    def __enter__(self) -> Any:
-        import tempfile
-
-        if len(self._pieces) == 1:
-            self._file = self._pieces[0].open("rb")
-            return self._file
-        self._file = tempfile.TemporaryFile(dir=self._pieces[0].parent)
-        for piece in self._pieces:
+    if len(pieces) == 1:
+        with pieces[0].open("rb") as only:
+            yield only
+        return
+    with tempfile.TemporaryFile(dir=pieces[0].parent) as whole:
+        for piece in pieces:
             with piece.open("rb") as source:
-                shutil.copyfileobj(source, self._file)
-        self._file.seek(0)
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+                shutil.copyfileobj(source, whole)
+        whole.seek(0)
+        yield whole
 
 
 def _absent(benchmark: Benchmark, found: dict[str, DataFiles], media: Path) -> Iterator[str]:

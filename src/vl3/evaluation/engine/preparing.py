@@ -185,7 +185,9 @@ def settings_digest(settings: PrepareSettings) -> str:
     """Digest of what decides how media are prepared."""
     names = ("image_merge_size", "video_merge_size", "difffp", "patch_size")
     picture = None if settings.picture is None else to_dict(settings.picture)
-    return digest({name: getattr(settings, name) for name in names} | {"data": to_dict(settings.data), "picture": picture})
+    return digest(
+        {name: getattr(settings, name) for name in names} | {"data": to_dict(settings.data), "picture": picture}
+    )
 
 
 def size_bytes(media: PreparedMedia) -> int:
