@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated
 
 from vl3.config.checks import Range, check_fields
-from vl3.config.placement import BUILD
+from vl3.config.placement import RESERVED
 from vl3.config.run import RunConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
@@ -83,7 +83,7 @@ class AblationConfig(RunConfig):
             picture_side_px=arm.picture_side_px,
             vision_width=arm.vision_width,
         )
-        placements = {key if key == BUILD else f"{name}_{key}": row for key, row in self.placements.items()}
+        placements = {key if key in RESERVED else f"{name}_{key}": row for key, row in self.placements.items()}
         promotion = replace(self.promotion, registered_model=f"{self.promotion.registered_model}-{name}")
         own = {
             "model": model,

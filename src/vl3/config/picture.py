@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
+from vl3.config.checks import Range, check_fields
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
 
@@ -24,17 +26,13 @@ class FixedPicture:
     convolution of transformers' SigLIP.
     """
 
-    side_px: int
+    side_px: Annotated[int, Range(at_least=PATCH_SIZE_PX, at_most=4096)]
     """Side of the square to which a picture is resized."""
     fit: Fit
     """How."""
 
     def __post_init__(self) -> None:
-        if self.side_px < PATCH_SIZE_PX:
-            raise ConfigError(
-                f"a picture of {self.side_px} px has no whole patch of {PATCH_SIZE_PX} px. Use an encoder with a "
-                "larger image_size."
-            )
+        check_fields(self, "picture")
 
     @property
     def side_patches(self) -> int:

@@ -69,7 +69,7 @@ def test_the_paper_is_followed() -> None:
     [
         (
             ["stages.projector.difffp=true"],
-            r"arm clip: stages.clip_projector.difffp=true with model.picture_side_px=56",
+            r"stages\.projector\.difffp=true with model\.picture_side_px=56: an encoder of fixed resolution",
         ),
         (["stages.alignment.image_merge_size=2"], r"arm dfn: .*image_merge_size=2 does not divide the 5 x 5 patches"),
         (["arms.siglip.picture_side_px=13"], r"arms\.picture_side_px=13 must be at least 14"),

@@ -104,8 +104,8 @@ def test_every_question_has_a_record_of_each_model(result) -> None:
     assert images[0].sha256 in json.loads((folder / "items.json").read_text())["scene_image"]["sha256"]
 
 
-def test_shown_items_have_pictures(result, dataset: Path, config: RunConfig, checkpoint: Path) -> None:
-    folder = result[0]
+def test_shown_items_have_pictures(result, dataset: Path, config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(result[0], tmp_path / "evaluation")
     questions = Questions.of_dataset(dataset, config)
     write_shown_pictures([BEFORE, EvaluatedModel(name="video", folder=checkpoint)], questions, config, folder)
     pictures = read_pictures(folder)["heldout"]

@@ -30,7 +30,7 @@ MODELS = ("before", "video")
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
     recipe = get_recipe("tiny")
-    return replace(recipe, evaluation=replace(recipe.evaluation, samples_per_task=6, max_new_tokens=8, batch_size=2))
+    return replace(recipe, evaluation=replace(recipe.evaluation, samples_per_task=6, max_new_tokens=96, batch_size=2))
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,14 @@ def job(config: RunConfig, inputs: dict[str, Reference], tmp_path: Path) -> Eval
 
 
 def workers() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if "vl3.evaluation.worker" in one.cmdline() and "RANK" in one.environ()]
+    return [one for one in psutil.Process().children(recursive=True) if _is_worker(one)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "vl3.evaluation.worker" in process.cmdline() and "RANK" in process.environ()
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 def without_times(items: list[ItemRecord]) -> list[ItemRecord]:

@@ -190,7 +190,7 @@ def test_only_the_stages_that_a_run_trains_judge_its_data(request_of_tiny: StepR
     assert validate_data.key_parts(dataclasses.replace(request_of_tiny, stages="none"))["stages"] == {}
     assert len(validate_data.key_parts(request_of_tiny)["stages"]) == 4
     narrow = _override(part, 'stages.video.mixture={"general_video": 1}')
-    assert promote.key_parts(narrow)["categories"] == ["general_video"]
+    assert list(promote.key_parts(narrow)["expected"]["heldout"]) == ["general_video"]
 
 
 def test_a_stage_that_is_trained_alone_keeps_its_number_and_key(training: StepRequest) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,10 +181,10 @@ def test_a_decoder_that_hangs_fails_its_own_questions(model, tokenizer, settings
     """Two questions about the media that hang; the others are prepared by other threads."""
     may_end, whole = threading.Event(), preparing.decode_media
 
-    def decode(record: Record, *others: object) -> object:
+    def decode(record: Record, *others: Any, **settings: Any) -> object:
         if record.clips:
             may_end.wait(60)
-        return whole(record, *others)  # type: ignore[arg-type]
+        return whole(record, *others, **settings)
 
     monkeypatch.setattr(preparing, "decode_media", decode)
     requests = [request(name, asked[name], group=name[:5]) for name in ("video-0", "video-1", "image-0", "text")]
