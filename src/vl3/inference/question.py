@@ -157,6 +157,17 @@ def prepare_question(
         video_fps=question.fps or settings.data.video_fps,
         max_frames=question.max_frames or settings.data.max_frames,
     )
+    record, media = read_question(question, system=system)
+    return prepare_sample(record, media, tokenizer, replace(settings, data=data), keep_mask)
+
+
+def read_question(question: Question, *, system: str | None = None) -> tuple[Record, dict[str, MediaContent]]:
+    """A question as a record whose answer is empty, and the content of its media by path.
+
+    Raises:
+        ConfigError: the system message is not text.
+        DataError: a file is missing or cannot be read.
+    """
     names = [_name(image, f"image {index}") for index, image in enumerate(question.images, start=1)]
     images = [f"{index}: {name}" if names.count(name) > 1 else name for index, name in enumerate(names, start=1)]
     media = {name: _content(image, name) for name, image in zip(images, question.images, strict=True)}
@@ -180,7 +191,7 @@ def prepare_question(
         chance=None,
         where="question",
     )
-    return prepare_sample(record, media, tokenizer, replace(settings, data=data), keep_mask)
+    return record, media
 
 
 @contextmanager

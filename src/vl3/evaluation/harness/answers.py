@@ -1,18 +1,18 @@
-"""The one function through which a benchmark's questions are answered; a faster engine is put in here."""
+"""The one function through which a benchmark's questions are answered: the engine of the held-out evaluation."""
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
-from vl3.errors import DataError
+from vl3.errors import ConfigError, DataError
+from vl3.evaluation.engine.engine import Engine
+from vl3.evaluation.engine.request import Loaded, Request
 from vl3.evaluation.harness.asks import TaskAsk
-from vl3.inference.chat import Chat
-from vl3.inference.generate import generate_answers
-from vl3.inference.question import prepare_question
+from vl3.inference.question import read_question
 
-ASKS_A_CALL = 32
-"""Questions that are prepared and in memory together."""
+ASKS_A_CALL = 128
+"""Questions that are in memory together, with the pixels of their images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,52 +28,41 @@ class TaskAnswer:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerLimits:
-    """How media are shown and answers are made; the defaults are the paper's (sec. 4.2)."""
-
-    fps: float = 1.0
-    max_frames: int = 180
-    batch_size: int = 16
-    max_new_tokens: int | None = None
-    """For every task; None takes each task's own."""
-
-
-def generate(chat: Chat, asks: Iterable[TaskAsk], limits: AnswerLimits) -> Iterator[TaskAnswer]:
+def generate(engine: Engine, asks: Iterable[TaskAsk]) -> Iterator[TaskAnswer]:
     """Answer questions greedily; a question whose media cannot be decoded fails alone.
 
     Args:
-        chat: the model.
+        engine: answers.
         asks: the questions; they are taken as they are needed.
-        limits: how media are shown, and how many questions are computed together.
     """
     iterator = iter(asks)
-    while portion := list(islice(iterator, ASKS_A_CALL)):
-        prepared = []
-        for ask in portion:
-            try:
-                question = ask.question(limits.fps, limits.max_frames)
-                sample = prepare_question(question, chat.tokenizer, chat.settings, system=ask.system)
-            except DataError as error:
-                yield TaskAnswer(name=ask.name, text=None, failure=str(error))
-                continue
-            prepared.append((ask, sample))
-        # Answers of equal limits are generated together: one with 16384 tokens would hold up one with 16.
-        for most in sorted({ask.max_new_tokens for ask, _ in prepared}):
-            group = [(ask, sample) for ask, sample in prepared if ask.max_new_tokens == most]
-            start = time.perf_counter()
-            texts = generate_answers(
-                chat.model,
-                [sample for _, sample in group],
-                chat.tokenizer,
-                max_new_tokens=most,
-                batch_size=limits.batch_size,
+    while portion := {ask.name: ask for ask in islice(iterator, ASKS_A_CALL)}:
+        for reply in engine.answer_all([_request(ask) for ask in portion.values()]):
+            yield TaskAnswer(
+                name=reply.name,
+                text=None if reply.text is None else _cut(reply.text, portion[reply.name].stops),
+                failure=reply.failure,
+                tokens=reply.tokens,
+                seconds=reply.seconds,
             )
-            seconds = (time.perf_counter() - start) / len(group)
-            for (ask, _), text in zip(group, texts, strict=True):
-                yield TaskAnswer(
-                    name=ask.name, text=_cut(text, ask.stops), tokens=len(chat.tokenizer.encode(text)), seconds=seconds
-                )
+
+
+def _request(ask: TaskAsk) -> Request:
+    return Request(
+        name=ask.name,
+        load=partial(_load, ask),
+        max_new_tokens=ask.max_new_tokens,
+        group=ask.media_sha256,
+        length_tokens=len(ask.text),
+    )
+
+
+def _load(ask: TaskAsk) -> Loaded:
+    try:
+        record, media = read_question(ask.question, system=ask.system)
+    except ConfigError as error:  # a benchmark's own text or times, which no setting can mend
+        raise DataError(f"{ask.name}: {error}") from error
+    return Loaded(record=record, media=media)
 
 
 def _cut(text: str, stops: Iterable[str]) -> str:

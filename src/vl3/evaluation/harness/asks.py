@@ -34,8 +34,11 @@ class TaskAsk:
     media_names: tuple[str, ...]
     sha256: str
     """Digest of the text and of the media: pixels of images, name and size of videos."""
+    media_sha256: str
+    """Digest of the media alone; empty if there are none."""
 
-    def question(self, fps: float | None, max_frames: int | None) -> Question:
+    @property
+    def question(self) -> Question:
         """The question as `vl3.inference` takes it."""
         return Question(
             text=self.text,
@@ -43,8 +46,6 @@ class TaskAsk:
             video=self.video,
             start_seconds=self.span[0],
             end_seconds=self.span[1],
-            fps=fps if self.video else None,
-            max_frames=max_frames if self.video else None,
         )
 
 
@@ -94,6 +95,7 @@ def read_messages(
         stops=tuple(stops),
         media_names=tuple(reader.names),
         sha256=reader.digest.hexdigest(),
+        media_sha256=reader.media_digest.hexdigest() if reader.names else "",
     )
 
 
@@ -107,7 +109,7 @@ class _Contents:
         self.video: str | None = None
         self.span: tuple[float | None, float | None] = (None, None)
         self.names: list[str] = []
-        self.digest = hashlib.sha256()
+        self.digest, self.media_digest = hashlib.sha256(), hashlib.sha256()
 
     def add(self, part: Mapping[str, Any]) -> None:
         kind = part["type"]
@@ -127,7 +129,7 @@ class _Contents:
         self.texts.append(IMAGE_TAG)
         self.images.append(image)
         self.names.append(str(image) if isinstance(image, str) else f"image {len(self.images)}")
-        self.digest.update(image.encode() if isinstance(image, str) else image.mode.encode() + image.tobytes())
+        self._add_medium(image.encode() if isinstance(image, str) else image.mode.encode() + image.tobytes())
 
     def _add_video(self, part: Mapping[str, Any]) -> None:
         url, start, end = part["url"], part.get("start_time"), part.get("end_time")
@@ -148,4 +150,8 @@ class _Contents:
         self.texts.append(VIDEO_TAG)
         self.video, self.span = url, (start, end)
         self.names.append(path.name)
-        self.digest.update(f"video {path.name} {path.stat().st_size} {start} {end}".encode())
+        self._add_medium(f"video {path.name} {path.stat().st_size} {start} {end}".encode())
+
+    def _add_medium(self, facts: bytes) -> None:
+        self.digest.update(facts)
+        self.media_digest.update(facts)

@@ -7,13 +7,15 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 
 from vl3.errors import ConfigError, DataError
-from vl3.evaluation.harness.answers import AnswerLimits, TaskAnswer, generate
+from vl3.evaluation.engine.engine import Engine
+from vl3.evaluation.harness.answers import TaskAnswer, generate
 from vl3.evaluation.harness.asks import TaskAsk, read_messages
 from vl3.inference.chat import Chat
 
@@ -28,6 +30,8 @@ TASK_ERRORS = (
     ValueError,
 )
 """What a task's own code raises for a document that it cannot read; SystemExit comes besides."""
+DEFAULT_ROWS = 16
+"""Answers that are generated at the same time."""
 VISUAL_TOKENS = 16384
 """Vision tokens of a question, as in the paper's evaluation (sec. 4.2.3)."""
 _log = logging.getLogger(__name__)
@@ -44,7 +48,7 @@ class Vl3(lmms):
         checkpoint: str,
         device: str | None = None,
         dtype: str | None = None,
-        batch_size: int | str = 16,
+        batch_size: int | str = DEFAULT_ROWS,
         max_visual_tokens: int = VISUAL_TOKENS,
         max_frames: int = 180,
         fps: float = 1.0,
@@ -58,7 +62,7 @@ class Vl3(lmms):
             checkpoint: folder of the model.
             device: such as `cuda:1`; None uses a GPU if there is one.
             dtype: type of the weights: float32, bfloat16 or float16; None for bf16 on a GPU, else as stored.
-            batch_size: number of questions computed together.
+            batch_size: number of answers generated at the same time.
             max_visual_tokens: vision tokens of a question.
             max_frames: most frames of a video.
             fps: frames to take per second.
@@ -73,24 +77,23 @@ class Vl3(lmms):
         given = sorted(name for name, value in unknown.items() if value is not None and name != "max_batch_size")
         if given:
             raise ConfigError(f"--model_args of vl3 has no {', '.join(given)}. See docs/evaluation.md for its options.")
-        self._chat = Chat.load(checkpoint, device=device, dtype=_dtype(dtype), max_visual_tokens=int(max_visual_tokens))
-        self._limits = AnswerLimits(
-            fps=float(fps),
-            max_frames=int(max_frames),
-            batch_size=int(batch_size) if str(batch_size).isdigit() else 16,
-            max_new_tokens=int(max_new_tokens) if max_new_tokens is not None else None,
-        )
+        chat = Chat.load(checkpoint, device=device, dtype=_dtype(dtype), max_visual_tokens=int(max_visual_tokens))
+        data = replace(chat.settings.data, video_fps=float(fps), max_frames=int(max_frames))
+        rows = int(batch_size) if str(batch_size).isdigit() else DEFAULT_ROWS
+        self._model = chat.model
+        self._engine = Engine(chat.model, chat.tokenizer, replace(chat.settings, data=data), max_rows=rows)
+        self._max_new_tokens = int(max_new_tokens) if max_new_tokens is not None else None
         self._max_failed_share = float(max_failed_share)
 
     @property
     def device(self) -> Any:
         """Where the model is, for lmms-eval's collectives."""
-        return self._chat.model.device
+        return self._model.device
 
     def asks_of(self, requests: Sequence[Instance]) -> Iterator[TaskAsk | TaskAnswer]:
         """The question of each request, or why it cannot be asked; each document is read when its turn comes."""
         for request in requests:
-            yield read_request(request, self.task_dict, self._limits.max_new_tokens)
+            yield read_request(request, self.task_dict, self._max_new_tokens)
 
     def answer(self, asks: Iterator[TaskAsk | TaskAnswer]) -> Iterator[TaskAnswer]:
         """Answer questions; what could not be asked passes through."""
@@ -103,7 +106,7 @@ class Vl3(lmms):
                 else:
                     yield ask
 
-        for reply in generate(self._chat, askable(), self._limits):
+        for reply in generate(self._engine, askable()):
             yield reply
             while failed:
                 yield failed.pop(0)

@@ -30,8 +30,7 @@ def test_contents_keep_their_order_each_with_its_tag(tmp_path: Path) -> None:
     assert ask.text == "First\n<image>\nthen\n<video>"
     assert (len(ask.images), ask.video, ask.span) == (1, str(tmp_path / "v.mp4"), (1.0, 2.0))
     assert ask.media_names == ("image 1", "v.mp4")
-    question = ask.question(fps=1.0, max_frames=180)
-    assert (question.fps, question.max_frames, question.start_seconds) == (1.0, 180, 1.0)
+    assert (ask.question.start_seconds, ask.question.end_seconds) == (1.0, 2.0)
 
 
 def test_tags_in_a_benchmarks_own_text_are_no_media() -> None:
@@ -45,6 +44,14 @@ def test_the_digest_changes_with_text_and_pixels_only() -> None:
 
     assert digest(1, "a") == digest(1, "a", "t-1")
     assert len({digest(1, "a"), digest(2, "a"), digest(1, "b")}) == 3
+
+
+def test_questions_about_the_same_media_are_a_group() -> None:
+    def group(*content: dict) -> str:
+        return read_messages(user(*content), name="t-0", max_new_tokens=16).media_sha256
+
+    assert group(shade(1), text("a")) == group(shade(1), text("b")) != group(shade(2), text("a"))
+    assert group(text("a")) == ""
 
 
 @pytest.mark.parametrize(
