@@ -144,10 +144,12 @@ def run(
 
 
 def _row(entry: "Benchmark") -> tuple[str, ...]:
+    from vl3.evaluation.published import published
+
     cells = []
-    for size in ("2b", "7b"):
-        one = entry.published[size]
-        cells += [f"{one.paper:g}", f"{one.peer.score:g} {one.peer.model}" if one.peer else "-"]
+    for rows in published().values():
+        peer = rows[entry.name].best_peer
+        cells += [f"{rows[entry.name].paper:g}", f"{peer[1]:g} {peer[0]}" if peer else "-"]
     return (entry.name, entry.title, entry.kind, str(entry.items), *cells, ", ".join(entry.needs) or "-")
 
 
@@ -216,8 +218,10 @@ def _offline(out: Path) -> dict[str, str]:
 
 
 def _score_line(entry: "Benchmark", score: "BenchmarkScore") -> str:
+    from vl3.evaluation.published import published
+
     if score.score is None:
         return f"{entry.name}: no score: {score.why_no_score}"
-    paper = ", ".join(f"{size} {one.paper:g}" for size, one in entry.published.items())
+    paper = ", ".join(f"{size} {rows[entry.name].paper:g}" for size, rows in published().items())
     part = "" if score.is_complete else f" (of a part: {'; '.join(score.copy_problems)})"
     return f"{entry.name}: {score.score:.2f}{part}; the paper: {paper}; {score.scored} of {score.items} items scored"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from vl3.config.gates import HELDOUT
+from vl3.evaluation.catalogue.entry import groups, read_benchmarks
 
 SOURCE = "arXiv 2501.13106v4, tables 5 to 8"
 OURS = "VideoLLaMA3"
@@ -56,8 +57,8 @@ videomme_sub    54.6       54.1            60.4         63.4
 mmvu            -          33.6*           36.5+        39.9
 mvbench         -          68.8            63.2         65.5
 egoschema       -          58.1*           54.9         58.5
-perceptiontest  61.0       66.3*           53.9         68.0
-activitynetqa   -          54.1*           53.3*        58.2
+perception_test 61.0       66.3*           53.9         68.0
+activitynet_qa  -          54.1*           53.3*        58.2
 mlvu            63.3       58.9*           62.7*        65.4
 longvideobench  -          52.0            48.7*        57.1
 lvbench         -          37.9*           39.4*        41.6
@@ -72,8 +73,8 @@ videomme_sub    69.0         66.9            69.7            70.0      63.3     
 mmvu            42.1+        41.1+           42.4*           43.7*     -          39.5+             44.1
 mvbench         67.0         72.0            58.6            68.1      -          57.3              69.7
 egoschema       66.7         66.2*           57.3            54.3*     -          53.1              63.3
-perceptiontest  62.3         68.9*           67.9*           65.4*     -          54.9              72.8
-activitynetqa   57.4*        58.9*           56.5            60.9      -          53.0              61.3
+perception_test 62.3         68.9*           67.9*           65.4*     -          54.9              72.8
+activitynet_qa  57.4*        58.9*           56.5            60.9      -          53.0              61.3
 mlvu            69.8*        69.0*           70.8*           70.6*     70.9       57.4              73.0
 longvideobench  55.6+        60.0            58.2            57.7      58.5       -                 59.8
 lvbench         44.7*        43.2*           41.5*           44.0*     -          36.2              45.3
@@ -81,33 +82,33 @@ tempcompass     67.9+        68.3*           65.4            69.7*     64.9     
 nextqa          81.2*        85.0*           83.2            82.2      -          75.6              84.5
 charades_sta    -            -               -               -         -          -                 60.7
 """
-_TITLES = {
-    "chartqa": ("ChartQA", "relaxed accuracy, mean of the human and the augmented half"),
-    "docvqa": ("DocVQA test", "ANLS"),
-    "infovqa": ("InfoVQA test", "ANLS"),
-    "ocrbench": ("OCRBench", "right answers of 1000"),
-    "mathvista": ("MathVista testmini", "accuracy"),
-    "mathvision": ("MathVision test", "accuracy"),
-    "mmmu_pro": ("MMMU-Pro", "accuracy"),
-    "mmmu": ("MMMU val", "accuracy"),
-    "blink": ("BLINK", "accuracy"),
-    "realworldqa": ("RealWorldQA", "accuracy"),
-    "ai2d": ("AI2D", "accuracy"),
-    "gqa": ("GQA", "exact match"),
-    "mme": ("MME", "points, perception and cognition"),
-    "videomme": ("VideoMME, no subtitles", "accuracy"),
-    "videomme_sub": ("VideoMME, subtitles", "accuracy"),
-    "mmvu": ("MMVU val", "accuracy"),
-    "mvbench": ("MVBench", "accuracy"),
-    "egoschema": ("EgoSchema test", "accuracy"),
-    "perceptiontest": ("PerceptionTest test", "accuracy"),
-    "activitynetqa": ("ActivityNet-QA", "accuracy by a judge"),
-    "mlvu": ("MLVU dev", "accuracy"),
-    "longvideobench": ("LongVideoBench val", "accuracy"),
-    "lvbench": ("LVBench", "accuracy"),
-    "tempcompass": ("TempCompass", "accuracy"),
-    "nextqa": ("NextQA", "accuracy"),
-    "charades_sta": ("Charades-STA", "mIoU"),
+_METRICS = {
+    "chartqa": "relaxed accuracy, mean of the human and the augmented half",
+    "docvqa": "ANLS",
+    "infovqa": "ANLS",
+    "ocrbench": "right answers of 1000",
+    "mathvista": "accuracy",
+    "mathvision": "accuracy",
+    "mmmu_pro": "accuracy",
+    "mmmu": "accuracy",
+    "blink": "accuracy",
+    "realworldqa": "accuracy",
+    "ai2d": "accuracy",
+    "gqa": "exact match",
+    "mme": "points, perception and cognition",
+    "videomme": "accuracy",
+    "videomme_sub": "accuracy",
+    "mmvu": "accuracy",
+    "mvbench": "accuracy",
+    "egoschema": "accuracy",
+    "perception_test": "accuracy",
+    "activitynet_qa": "accuracy by a judge",
+    "mlvu": "accuracy",
+    "longvideobench": "accuracy",
+    "lvbench": "accuracy",
+    "tempcompass": "accuracy",
+    "nextqa": "accuracy",
+    "charades_sta": "mIoU",
 }
 _SCALES: dict[str, float | None] = {"ocrbench": 1000.0, "mme": None}
 """What a mean score of 1 is in the paper's unit, where that is not 100; None where a mean of items cannot be it."""
@@ -124,8 +125,8 @@ _DIFFERENCES = {
     "blink": ("7B: 55.2 in v1 and in the repository's figure",),
     "mmvu": ("judged by GPT-4o; a chain-of-thought prompt; 2B: the prose says 37.6",),
     "egoschema": ("answers are sent to the public server",),
-    "perceptiontest": ("answers are sent to the server; the released script has no local score",),
-    "activitynetqa": ("a GPT judge scores the answers",),
+    "perception_test": ("answers are sent to the server; the released script has no local score",),
+    "activitynet_qa": ("a GPT judge scores the answers",),
     "mlvu": ("only the 7 multiple-choice tasks",),
     "longvideobench": ("subtitles between the frames",),
     "lvbench": ("v1: 40.4 (2B), 43.7 (7B); several peers' numbers changed from v1 to v4, too",),
@@ -188,13 +189,12 @@ def published() -> dict[str, dict[str, PublishedNumbers]]:
 
 def titles() -> dict[str, str]:
     """What people call each benchmark, the held-out one among them."""
-    return {HELDOUT: "held-out", **{name: title for name, (title, _) in _TITLES.items()}}
+    return {HELDOUT: "held-out", **{name: one.title for name, one in read_benchmarks().items()}}
 
 
 def paper_groups() -> dict[str, list[str]]:
     """The groups of the paper's benchmarks, for gates and means: `image` and `video`."""
-    rows = published()[SIZES[0]].values()
-    return {kind: [row.benchmark for row in rows if row.kind == kind] for kind in (IMAGE, VIDEO)}
+    return {kind: list(groups()[kind]) for kind in (IMAGE, VIDEO)}
 
 
 def size_of(recipe: str) -> str | None:
@@ -210,12 +210,11 @@ def _rows(text: str, kind: str, size: str) -> Iterator[PublishedNumbers]:
         benchmark, *cells = line.split()
         by_model = {name: cell for name, cell in zip(names, cells, strict=True) if cell != "-"}
         paper = by_model.pop(f"{OURS}-{size}")
-        title, metric = _TITLES[benchmark]
         yield PublishedNumbers(
             benchmark=benchmark,
-            title=title,
+            title=read_benchmarks()[benchmark].title,
             kind=kind,
-            metric=metric,
+            metric=_METRICS[benchmark],
             higher_is_better=True,
             scale=_SCALES.get(benchmark, 100.0),
             paper=float(paper),

@@ -224,13 +224,13 @@ def test_failed_items_are_counted_and_bounded() -> None:
 
 
 def test_without_a_judge_there_is_no_number() -> None:
-    waiting = [item(0, None, benchmark="activitynetqa", why_no_score="not judged: no judge is set"), item(1)]
-    given = document({"video": {"activitynetqa": waiting}}, champion=False)
-    found = gates(evidence(document=given, expected={"activitynetqa": {"": 2}}))
-    assert found["judged"].detail == "1 of 2 items of activitynetqa were not judged (not judged: no judge is set)"
-    row = {"scope": "activitynetqa", "rule": "at_least", "threshold": 0.0}
+    waiting = [item(0, None, benchmark="activitynet_qa", why_no_score="not judged: no judge is set"), item(1)]
+    given = document({"video": {"activitynet_qa": waiting}}, champion=False)
+    found = gates(evidence(document=given, expected={"activitynet_qa": {"": 2}}))
+    assert found["judged"].detail == "1 of 2 items of activitynet_qa were not judged (not judged: no judge is set)"
+    row = {"scope": "activitynet_qa", "rule": "at_least", "threshold": 0.0}
     refused = one(evidence(document=given, expected={}), **row)
-    assert refused.detail == "activitynetqa has no score: 1 of 2 items are not judged"
+    assert refused.detail == "activitynet_qa has no score: 1 of 2 items are not judged"
 
 
 def test_the_first_champion_needs_no_comparison_on_a_benchmark_without_a_threshold() -> None:

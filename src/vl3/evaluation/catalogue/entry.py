@@ -1,10 +1,11 @@
-"""Entries of the catalogue: the paper's 26 benchmarks, each with its task in lmms-eval, its metric and its numbers.
+"""Entries of the catalogue: the paper's 26 benchmarks, each with its task in lmms-eval, its data and its metric.
 
-The entries are data (`templates/benchmarks.yaml`). Nothing here imports lmms-eval, so that every image can list them.
+The entries are data (`templates/benchmarks.yaml`); what others reached on them is in vl3.evaluation.published. Nothing
+here imports lmms-eval, so that every image can list them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -29,25 +30,6 @@ class Need(StrEnum):
     """The references are not public: a file of answers is scored by the benchmark's server."""
     SUBTITLES = "subtitles"
     """Texts beside the videos."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Number:
-    """A score as it was published, on the paper's scale."""
-
-    score: float
-    model: str = "VideoLLaMA3"
-    """Whose it is."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Published:
-    """What the paper reports for one model size."""
-
-    paper: float
-    """VideoLLaMA3's score."""
-    peer: Number | None = None
-    """The best other model of the row; None if the paper compares with none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +96,6 @@ class Benchmark:
     needs: tuple[Need, ...] = ()
     judge_reply: str = ""
     """What a judge's words must contain to be a verdict, as a regular expression; other words are none."""
-    published: dict[str, Published] = field(default_factory=dict)
-    """By model size: `2b` and `7b`."""
     differences: tuple[str, ...] = ()
     """How the task differs from what the paper did: a reader must know them to compare the numbers."""
     layout: CopyLayout
@@ -183,9 +163,6 @@ def choose_benchmarks(names: Iterable[str]) -> list[Benchmark]:
 
 
 def _spread(values: dict[str, Any]) -> dict[str, Any]:
-    """Short forms of the file: `paper: {2b: [79.8, 79.2, InternVL2.5-2B]}`, `parts: [[task, config, split, items]]`."""
-    published = {}
-    for size, (paper, *peer) in values.pop("paper").items():
-        published[size] = {"paper": paper, **({"peer": {"score": peer[0], "model": peer[1]}} if peer else {})}
+    """The short form of the file: `parts: [[task, config, split, items]]`."""
     parts = [dict(zip(("task", "config", "split", "items"), part, strict=True)) for part in values.pop("parts")]
-    return {**values, "published": published, "parts": parts}
+    return {**values, "parts": parts}

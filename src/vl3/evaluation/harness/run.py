@@ -20,6 +20,7 @@ from vl3.evaluation.harness.model import read_request, request_name
 from vl3.evaluation.harness.scoring import NOT_JUDGED, TaskScores, Watch, score_task
 from vl3.evaluation.harness.tasks import load_task, task_manager
 from vl3.evaluation.items import ItemRecord, items_path, write_items
+from vl3.evaluation.published import PublishedNumbers, published
 from vl3.system.files import atomic_write_text
 
 RESULT_FILE = "benchmarks.json"
@@ -116,10 +117,14 @@ def write_scores(path: Path, model: str, scores: Iterable[BenchmarkScore], entri
         entry = entries[score.benchmark]
         of_model[score.benchmark] = {
             **asdict(score),
-            "published": {size: asdict(one) for size, one in entry.published.items()},
+            "published": {size: _published(rows[entry.name]) for size, rows in published().items()},
             "differences": list(entry.differences),
         }
     atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _published(row: PublishedNumbers) -> dict[str, Any]:
+    return {"paper": row.paper, "best_peer": row.best_peer, "differences": list(row.differences)}
 
 
 def _answer(
