@@ -54,6 +54,7 @@ def evaluation_job(root: str, config: RunConfig, inputs: dict[str, Reference]) -
         ],
         start=inputs["start"].to_dict(),
         dataset=inputs["dataset"].to_dict(),
+        benchmarks=[],
         work_uri=join_uri(root, "work"),
         identity=IDENTITY,
         code_version=code_version(EVALUATION_ENTRIES),

@@ -36,19 +36,21 @@ def main() -> None:
     from vl3.evaluation.catalogue.copies import make_copy, show_media
     from vl3.evaluation.items import items_path, read_items
     from vl3.evaluation.judge_gateway import JudgeGateway
-    from vl3.evaluation.judges import JudgeClient, JudgeConfig
+    from vl3.evaluation.local_judge import LocalJudge
 
     home = base / "hf"
     os.environ.update(HF_HOME=str(home), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     os.environ["LMMS_EVAL_DATASETS_CACHE"] = str(home / "datasets-cache")
     client = None
     if os.environ.get("FIXTURE_JUDGE"):
-        config = JudgeConfig(url="http://localhost", model="fixture")
-        client = JudgeClient(config, base / "judge.jsonl", judged)
+        client = LocalJudge(base, base / "judge.sqlite", answering=judged)
     with JudgeGateway(client) as gateway:
         os.environ.update(gateway.environment)
+        from vl3.evaluation.catalogue.copies import read_copy
         from vl3.evaluation.harness.answers import TaskAnswer
-        from vl3.evaluation.harness.run import RunLimits, run_benchmark
+        from vl3.evaluation.harness.asking import ask_tasks, open_tasks
+        from vl3.evaluation.harness.scores import RunLimits, score_benchmark
+        from vl3.evaluation.units import OwnClaims
 
         for name in names:
             entry, expected = build(name, base / "root" / name)
@@ -65,10 +67,15 @@ def main() -> None:
 
             gateway.expect(entry.judge_reply)
             try:
-                score = run_benchmark(
-                    entry,
-                    base / "copies" / name,
-                    answering,
+                copy = base / "copies" / name
+                tasks = open_tasks([entry], {name: copy}, base / "out" / "datasets")
+                kept = {}
+                keep = lambda _, item, kept=kept: kept.update({item.item_id: item})  # noqa: E731
+                ask_tasks("fixture", tasks, answering, keep, known={}, claims=OwnClaims())
+                score = score_benchmark(
+                    read_copy(copy, entry),
+                    tasks,
+                    kept,
                     model="fixture",
                     out=base / "out",
                     limits=RunLimits(max_failed_share=float(os.environ.get("FIXTURE_MAX_FAILED", "0"))),

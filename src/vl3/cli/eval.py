@@ -1,7 +1,6 @@
 """`vl3 eval`: the paper's benchmarks, their data without a network, a model's scores, and two runs compared."""
 
-import logging
-import os
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +13,8 @@ from vl3.errors import ConfigError
 
 if TYPE_CHECKING:
     from vl3.evaluation.catalogue.entry import Benchmark
-    from vl3.evaluation.harness.run import BenchmarkScore
-    from vl3.evaluation.judges import JudgeClient
+    from vl3.evaluation.harness.scores import BenchmarkScore
+    from vl3.store.reference import Reference
 
 app = typer.Typer(
     help="The paper's 26 benchmarks: data, scores, what was published, and two runs compared.", no_args_is_help=True
@@ -104,12 +103,8 @@ def run(
     benchmark: Annotated[list[str] | None, typer.Option(help="Benchmark or group; repeatable.")] = None,
     name: Annotated[str, typer.Option(help="The model's name in the results.")] = "model",
     judge: Annotated[
-        str | None, typer.Option(help="Judge: http://.../v1 of an OpenAI-compatible API, or a folder.")
+        Path | None, typer.Option(help="YAML file of an endpoint (docs/evaluation.md), or folder of a model.")
     ] = None,
-    judge_model: Annotated[str, typer.Option(help="Model at the judge's address.")] = "",
-    judge_requests: Annotated[int, typer.Option(help="Most requests to the judge; 0 for no limit.", min=0)] = 0,
-    judge_rate: Annotated[int, typer.Option(help="Most requests a minute; 0 for no limit.", min=0)] = 0,
-    judge_tokens: Annotated[int, typer.Option(help="Most tokens of the judge; 0 for no limit.", min=0)] = 0,
     max_items: Annotated[int | None, typer.Option(help="Questions of each task, for a trial.", min=1)] = None,
     max_failed: Annotated[float, typer.Option(help="Share of items that may fail.", min=0, max=1)] = 0.01,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if there is one.")] = None,
@@ -117,29 +112,21 @@ def run(
 ) -> None:
     """Evaluate a model on benchmarks, through lmms-eval's tasks. Needs the environment of `make eval-env`."""
     from vl3.evaluation.catalogue.entry import choose_benchmarks
-    from vl3.evaluation.judge_gateway import JudgeGateway
+    from vl3.evaluation.harness.offline import require_harness
+    from vl3.evaluation.open_judge import JUDGE_RECORDS, open_judge
 
     entries = choose_benchmarks(benchmark or ["quick"])
-    _check_harness()
-    client = _judge(judge, judge_model, judge_requests, judge_rate, judge_tokens, out, device)
+    require_harness()
     copies = {entry.name: _copy(data, entry) for entry in entries}
-    with JudgeGateway(client) as gateway:
-        # lmms-eval, its tasks and the hub's client read these when they are imported.
-        os.environ.update(gateway.environment | _offline(out))
-        _quiet()
-        from vl3.evaluation.catalogue.copies import show_media
-        from vl3.evaluation.harness.model import Vl3
-        from vl3.evaluation.harness.run import RESULT_FILE, RunLimits, run_benchmark, write_scores
+    with ExitStack() as opened:
+        judging = None if judge is None else opened.enter_context(closing(open_judge(judge, out / JUDGE_RECORDS)))
+        from vl3.evaluation.harness.alone import evaluate_alone
 
-        answering = Vl3(checkpoint=str(model), device=device, dtype=dtype, max_failed_share=max_failed).answer
-        limits = RunLimits(max_failed_share=max_failed, max_items=max_items)
-        for entry in entries:
-            show_media(out / "hf", entry, copies[entry.name])
-            gateway.expect(entry.judge_reply)
-            score = run_benchmark(
-                entry, copies[entry.name], answering, model=name, out=out, limits=limits, watch=gateway.watch
-            )
-            write_scores(out / RESULT_FILE, name, [score], {entry.name: entry})
+        scores = evaluate_alone(
+            model, entries, copies, name=name, out=out, judge=judging, max_items=max_items, max_failed_share=max_failed,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        for entry, score in zip(entries, scores, strict=True):
             print(_score_line(entry, score))
 
 
@@ -153,47 +140,9 @@ def _row(entry: "Benchmark") -> tuple[str, ...]:
     return (entry.name, entry.title, entry.kind, str(entry.items), *cells, ", ".join(entry.needs) or "-")
 
 
-def _check_harness() -> None:
-    """Refuse before a model is loaded; and set what lmms-eval reads from the environment."""
-    from importlib.util import find_spec
-
-    if find_spec("lmms_eval") is None:
-        raise ConfigError(
-            "lmms-eval is not installed in this environment, and benchmarks are its tasks. Make its environment (`make "
-            "eval-env`) and run .venv-eval/bin/vl3 eval run, or use the image vl3-harness."
-        )
-
-
-def _quiet() -> None:
-    """lmms-eval's messages go to the log: it prints those for its developers too."""
-    from loguru import logger
-
-    logger.remove()
-    logger.add(lambda message: logging.getLogger("lmms_eval").info(message.rstrip()), level="INFO", format="{message}")
-
-
-def _judge(
-    address: str | None, model: str, requests: int, rate: int, tokens: int, out: Path, device: str | None
-) -> "JudgeClient | None":
-    if address is None:
-        return None
-    from vl3.evaluation.judges import JudgeClient, JudgeConfig, openai_endpoint
-
-    limits = {"max_requests": requests, "requests_per_minute": rate, "max_tokens_total": tokens}
-    if "://" in address:
-        config = JudgeConfig(url=address, model=model, **limits)
-        endpoint = openai_endpoint(config, os.environ.get("VL3_JUDGE_API_KEY"))
-    else:
-        from vl3.evaluation.local_judge import local_endpoint
-
-        config = JudgeConfig(url="http://localhost", model=str(Path(address).resolve()), tries=1, **limits)
-        endpoint = local_endpoint(Path(address), device=device)
-    return JudgeClient(config, out / "judge.jsonl", endpoint)
-
-
-def _copy(data: str, entry: "Benchmark") -> Path:
+def _copy(data: str, entry: "Benchmark") -> "Reference":
     from vl3.cli.addresses import as_folder_uri
-    from vl3.store.artifacts import fetch, find
+    from vl3.store.artifacts import find
     from vl3.store.uris import join_uri
 
     uri = join_uri(as_folder_uri(data, "--data"), entry.name)
@@ -202,19 +151,7 @@ def _copy(data: str, entry: "Benchmark") -> Path:
         raise ConfigError(
             f"{uri} has no copy of {entry.title}. Make one: vl3 eval data {entry.name} --root DIR --out {uri}."
         )
-    return fetch(reference)
-
-
-def _offline(out: Path) -> dict[str, str]:
-    """What keeps lmms-eval and the hub's client off the network, and has them look for media below `out`."""
-    home = (out / "hf").resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    return {
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "LMMS_EVAL_DATASETS_CACHE": str(home / "datasets-cache"),
-    }
+    return reference
 
 
 def _score_line(entry: "Benchmark", score: "BenchmarkScore") -> str:

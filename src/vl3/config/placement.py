@@ -12,7 +12,9 @@ BUILD = "build"
 """Name of the placement of the dataset's build; without one, the step's own pod builds."""
 EVALUATION = "evaluation"
 """Name of the placement of the evaluation; without one, the step's own pod evaluates."""
-RESERVED = (BUILD, EVALUATION)
+BENCHMARKS = "benchmarks"
+"""Name of the placement of the benchmarks; without one, the step's own machine runs them."""
+RESERVED = (BUILD, EVALUATION, BENCHMARKS)
 """Placements that are not those of stages."""
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -53,6 +55,8 @@ class PlacementConfig:
     gpu: str = ""
     """Kind of the pool's GPUs, such as `h200`: decides what a stage can reach and what memory it has. Empty if the pool
     has none, or if nobody has said."""
+    image: str = ""
+    """Image of the pods, such as that of the benchmarks' harness; empty takes the runtime's."""
     price_per_gpu_hour: Annotated[float, Range(at_least=0, at_most=1e6)] | None = None
     """Price of one GPU for an hour, for the cost of each stage; None leaves costs out."""
     currency: str = "USD"

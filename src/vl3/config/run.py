@@ -16,6 +16,7 @@ from vl3.config.checks import (
     require_name,
 )
 from vl3.config.data import Category, DataConfig
+from vl3.config.endpoint import EndpointConfig
 from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.config.gates import GateConfig, check_gates
 from vl3.config.loader import LoaderConfig
@@ -196,6 +197,12 @@ class EvaluationConfig:
     models: str = "before,stages,champion"
     """Which models are asked, with commas between: `before` (what the first stage starts from), `stages` (the
     checkpoint of each), `last` (only that of the last one), `champion` (the registry's, if there is one)."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks and groups of the catalogue (`vl3 eval list`) that the models are asked too."""
+    benchmark_data: str = ""
+    """URI of the folder that has a copy of each benchmark, as `vl3 eval data` makes them."""
+    judge: EndpointConfig | None = None
+    """Where the benchmarks that need a judge find it; None leaves their answers not judged."""
     dtype: Annotated[str, OneOf(("stored", "fp32", "bf16"))] = "stored"
     """Type in which checkpoints are loaded: as they are stored, fp32 or bf16."""
     max_failed_fraction: PartialFraction = 0.01
@@ -211,6 +218,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         check_fields(self, "evaluation")
         evaluated_models(self.models)
+        if self.benchmarks and not self.benchmark_data:
+            raise ConfigError(
+                f"evaluation.benchmarks names {', '.join(self.benchmarks)}, but evaluation.benchmark_data does not say "
+                "where their data are. Set it to the folder below which `vl3 eval data` has written them."
+            )
 
 
 EVALUATED = ("before", "stages", "last", "champion")

@@ -13,6 +13,8 @@ CHAMPION = "champion"
 """Name of the champion among the models of an evaluation."""
 EVIDENCE_FILE = "evidence.json"
 """The file with scores, intervals and paired differences of every benchmark (vl3.evaluation.evidence)."""
+BENCHMARKS_FILE = "benchmarks.json"
+"""The file with the scores of benchmarks, as the harness has computed them (vl3.evaluation.harness.scores)."""
 PICTURES_FILE = "pictures.json"
 """The file that names the small pictures of the items that a report shows, by benchmark and item."""
 
@@ -30,6 +32,12 @@ def own_models(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
 def read_items(folder: Path) -> dict[str, Any]:
     """The content of an evaluation's items.json."""
     return json.loads((folder / ITEMS_FILE).read_text(encoding="utf-8"))
+
+
+def read_benchmarks_file(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scores by model and benchmark as the harness has computed them; empty if no benchmark was asked."""
+    path = folder / BENCHMARKS_FILE
+    return json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
 
 
 def read_evidence(folder: Path) -> dict[str, Any]:

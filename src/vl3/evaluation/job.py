@@ -25,6 +25,8 @@ class EvaluationJob:
     """Reference to what the run started from, which knows the bases."""
     dataset: dict[str, Any]
     """Reference to the dataset, or to a corpus of several."""
+    benchmarks: list[dict[str, Any]]
+    """`name` of each benchmark and the `copy` that is asked, a reference; empty to ask the held-out samples."""
     work_uri: str
     """Where the answers are kept while the evaluation is not finished."""
     identity: str

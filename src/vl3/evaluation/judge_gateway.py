@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from vl3.evaluation.judges import JudgeClient, JudgeVerdict
+from vl3.evaluation.judges import Judge, JudgeVerdict
 
 _PLACEHOLDER = "Incorrect {'pred': 'no', 'score': 0}\nReasoning: none\nAnswer: none"
 """Told to a task whose item is not judged, in words that each task can read, so that it goes on at once; what it makes
@@ -22,14 +22,14 @@ _MAX_BODY_BYTES = 32 << 20
 class JudgeGateway:
     """Serves `/chat/completions` on this machine while it is open."""
 
-    def __init__(self, client: JudgeClient | None, *, why_none: str = "no judge is configured") -> None:
+    def __init__(self, judge: Judge | None, *, why_none: str = "no judge is configured") -> None:
         """Listen on a free port of the loopback interface.
 
         Args:
-            client: the judge; None if there is none.
+            judge: None if there is none.
             why_none: what unjudged items then say.
         """
-        self._client, self._why_none = client, why_none
+        self._judge, self._why_none = judge, why_none
         self._expected = re.compile("")
         self._failures: list[str] = []
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class JudgeGateway:
 
     def answer(self, messages: list[dict[str, Any]]) -> JudgeVerdict:
         """The judge's verdict; what has none is remembered for the item under way."""
-        verdict = self._client.ask(messages) if self._client else JudgeVerdict(text=None, why=self._why_none)
+        verdict = self._judge.ask(messages) if self._judge else JudgeVerdict(text=None, why=self._why_none)
         if verdict.text is not None and not self._expected.search(verdict.text):
             verdict = JudgeVerdict(text=None, why=f"the judge's words have no verdict: {verdict.text[:80]!r}")
         if verdict.text is None:

@@ -70,6 +70,8 @@ class LaunchJob:
     module: str
     """Module that each local process runs, as with `python -m`, or the driver on a Ray cluster; the pods of a TrainJob
     run their runtime's command."""
+    python: str = ""
+    """Interpreter of local processes, of another environment than this one's; empty for this one's."""
     packs_per_step: Count | None = 1
     """Packed rows of a step, or what their number is a multiple of: each process gets as many of them, whatever number
     of nodes the placement lets it have. None if the processes share no rows."""

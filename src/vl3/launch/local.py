@@ -172,7 +172,7 @@ def _wait_a_moment(process: "subprocess.Popen[bytes]") -> int | None:
 
 def _command(job: LaunchJob, port: int, scratch: str) -> list[str]:
     return [
-        sys.executable,
+        job.python or sys.executable,
         "-m",
         "torch.distributed.run",
         f"--nproc-per-node={job.processes_per_node}",

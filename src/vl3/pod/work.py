@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vl3.config.placement import EVALUATION
+from vl3.config.placement import BENCHMARKS, EVALUATION
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 from vl3.evaluation.job import EvaluationJob, evaluation_config, parse_evaluation_job
@@ -104,18 +104,21 @@ def _training(job: StageJob) -> PodWork:
 
 def _evaluation(job: EvaluationJob) -> PodWork:
     config = evaluation_config(job)
-    placement = config.placements.get(EVALUATION)
+    name, module = (
+        (BENCHMARKS, "vl3.evaluation.harness.worker") if job.benchmarks else (EVALUATION, "vl3.evaluation.worker")
+    )
+    placement = config.placements.get(name)
     if placement is None:
         raise ConfigError(
-            f"the evaluation's configuration has no placements.{EVALUATION}, so it was not made for pods. Launch it "
+            f"the evaluation's configuration has no placements.{name}, so it was not made for pods. Launch it "
             "with the TrainJob that belongs to it."
         )
     return PodWork(
         job=job,
         config=config,
         what="evaluation",
-        placement=EVALUATION,
-        module="vl3.evaluation.worker",
+        placement=name,
+        module=module,
         entries=EVALUATION_ENTRIES,
         processes=tuple(count * placement.processes_per_node for count in placement.node_counts(None)),
         patience_seconds=config.launch.task_stall_seconds,

@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
-from vl3.config.placement import EVALUATION
+from vl3.config.placement import BENCHMARKS, EVALUATION
 from vl3.config.run import RunConfig, evaluated_models
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.evaluation.document import CHAMPION, EVALUATION_FILE, EVIDENCE_FILE, own_models, read_evaluation
 from vl3.evaluation.job import EvaluationJob
 from vl3.launch.backend import launch
 from vl3.launch.job import EVALUATING, LaunchJob
+from vl3.steps.benchmarks import asked_items, benchmark_copies, bring_scores, harness_python, headlines
 from vl3.steps.chain import MODEL, trained_stages
 from vl3.steps.champion import FoundChampion, champion_digest, find_champion
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.bases import LANGUAGE, VISION, fetch_base
 from vl3.store.reference import Reference
+from vl3.store.uris import join_uri
 from vl3.system.files import atomic_write_json
 from vl3.training.events import EVENTS_NAME
 from vl3.training.outcome import FAILURE_NAME
@@ -77,25 +79,29 @@ def _launch(work: Work, models: Models, step_run: "StepRun") -> None:
         elif event["type"] == "state":
             step_run.set_tags({"vl3.launch_state": event["state"], "vl3.launch_state_text": event["text"]})
 
-    result = launch(_launch_job(work, models), tell)
-    numbers = {"launch/attempts": result.attempts, "launch/seconds_queued": result.seconds_queued}
-    step_run.log_metrics([(0, numbers | {"launch/seconds_running": result.seconds_running})])
+    for kind in (EVALUATION, BENCHMARKS) if work.request.config.evaluation.benchmarks else (EVALUATION,):
+        result = launch(_launch_job(work, models, kind), tell)
+        numbers = {f"{kind}/attempts": result.attempts, f"{kind}/seconds_queued": result.seconds_queued}
+        step_run.log_metrics([(0, numbers | {f"{kind}/seconds_running": result.seconds_running})])
 
 
-def _launch_job(work: Work, models: Models) -> LaunchJob:
-    request, folder = work.request, work.work_folder()
-    settings, placement = request.config.launch, request.config.placements.get(EVALUATION)
+def _launch_job(work: Work, models: Models, kind: str) -> LaunchJob:
+    """The job of the held-out samples or of the benchmarks, by the name of its placement."""
+    request, folder = work.request, work.work_folder() / kind
+    folder.mkdir(exist_ok=True)
+    settings, placement = request.config.launch, request.config.placements.get(kind)
     is_local = settings.backend == "local" or placement is None
     events_path, failure_path = folder / EVENTS_NAME, folder / FAILURE_NAME
-    job = _evaluation_job(work, models)
+    job = _evaluation_job(work, models, kind)
     if is_local:
         job = replace(job, commit=request.commit, events_path=str(events_path), failure_path=str(failure_path))
     return LaunchJob(
         name=request.task,
         backend="local" if is_local else settings.backend,
         run_id=request.run_id,
-        stage=EVALUATION,
-        module="vl3.evaluation.worker",
+        stage=kind,
+        module="vl3.evaluation.harness.worker" if kind == BENCHMARKS else "vl3.evaluation.worker",
+        python=str(harness_python()) if kind == BENCHMARKS and is_local else "",
         document=asdict(job),
         processes_per_node=request.config.evaluation.processes,
         threads_per_process=settings.threads_per_process,
@@ -104,23 +110,25 @@ def _launch_job(work: Work, models: Models) -> LaunchJob:
         log_path=request.log_path,
         events_path=events_path,
         failure_path=failure_path,
-        work_uri=work.work_uri,
+        work_uri=job.work_uri,
         startup_seconds=max(STARTUP_SECONDS, settings.task_stall_seconds),
         stall_seconds=settings.task_stall_seconds,
         words=EVALUATING,
     )
 
 
-def _evaluation_job(work: Work, models: Models) -> EvaluationJob:
+def _evaluation_job(work: Work, models: Models, kind: str) -> EvaluationJob:
     """The job as pods get it: independent of this machine, so that a new launcher creates the same one."""
     request = work.request
+    copies = benchmark_copies(request.config.evaluation) if kind == BENCHMARKS else {}
     return EvaluationJob(
         config=to_dict(request.config),
         stage_order=list(request.config.stages),
         models=[{"name": name, "checkpoint": None if one is None else one.to_dict()} for name, one in models],
         start=request.inputs["start"].to_dict(),
         dataset=request.inputs["dataset"].to_dict(),
-        work_uri=work.work_uri,
+        benchmarks=[{"name": name, "copy": copy.to_dict()} for name, copy in copies.items()],
+        work_uri=join_uri(work.work_uri, kind),
         identity=work.key,
         code_version=work.code_version,
         commit="",
@@ -139,7 +147,7 @@ def _collect(work: Work, models: Models, champion: FoundChampion | None, folder:
     from vl3.evaluation.shown_pictures import write_shown_pictures
 
     request = work.request
-    answers = read_answers(work.work_uri, work.key)
+    answers = read_answers(join_uri(work.work_uri, EVALUATION), work.key)
     # The weights were verified by the processes that loaded them; here only their settings are read.
     evaluated = [
         EvaluatedModel(name=name, folder=None if one is None else fetch(one, verified=())) for name, one in models
@@ -148,6 +156,8 @@ def _collect(work: Work, models: Models, champion: FoundChampion | None, folder:
     with tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch:
         questions = Questions.of_samples(HeldoutSamples(request.inputs["dataset"], Path(scratch)), config)
         write_evaluation(evaluated, answers, questions, config, out_folder=folder)
+        if config.evaluation.benchmarks:
+            bring_scores(join_uri(work.work_uri, BENCHMARKS), folder)
         _write_evidence(request, models, champion, folder)
         write_shown_pictures(evaluated, questions, config, folder)
 
@@ -216,7 +226,9 @@ def _write_evidence(
         made_of={
             "dataset": request.inputs["dataset"].sha256,
             "checkpoints": {name: found.sha256 for name, found in models if found is not None},
+            "asked": asked_items(folder),
         },
+        headlines=headlines(folder),
     )
     atomic_write_json(folder / EVIDENCE_FILE, evidence)
 
@@ -254,6 +266,8 @@ def key_parts(request: Request) -> dict[str, Any]:
         name: [stage.image_merge_size, stage.video_merge_size, stage.difffp] for name, stage in config.stages.items()
     }
     champion = champion_digest(request) if _asks_champion(request) else ""
+    copies = benchmark_copies(config.evaluation)
+    evaluation["benchmark_data"] = {name: copy.sha256 for name, copy in copies.items()}
     parts = {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed, "champion": champion}
     return {**parts, **config.model.fixed_resolution}
 

@@ -3,18 +3,22 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
-from vl3.errors import ConfigError
+from vl3.config.endpoint import EndpointConfig
+from vl3.endpoint.answers import AnswerStore
+from vl3.errors import DataError
 from vl3.evaluation.judge_gateway import JudgeGateway
-from vl3.evaluation.judges import JudgeClient, JudgeConfig, JudgeFailure, openai_endpoint
+from vl3.evaluation.judges import EndpointJudge, JudgeVerdict, Message, read_question
 
-QUESTION = [{"role": "user", "content": "Is it right?"}]
+QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "Is it right?"}]
 
 
 class Server:
@@ -64,97 +68,99 @@ def server() -> Iterator[Server]:
     found.http.server_close()
 
 
-def client(server: Server, folder: Path, **limits: float) -> JudgeClient:
-    pytest.importorskip("openai", reason="openai is not installed (extra `eval`)")
-    config = JudgeConfig(url=server.url, model="m", **limits)
-    return JudgeClient(config, folder / "judge.jsonl", openai_endpoint(config, "secret-key"), sleep=lambda _: None)
+def config_of(url: str, **limits: Any) -> EndpointConfig:
+    quick = {"first_pause_seconds": 0.001, "longest_pause_seconds": 0.002, "api_key_env": "JUDGE_KEY"}
+    return EndpointConfig(url=url, model="m", version="1", **quick | limits)
+
+
+def ask(server: Server, folder: Path, question: list[dict[str, Any]] = QUESTION, **limits: Any) -> JudgeVerdict:
+    config, environment = config_of(server.url, **limits), {"JUDGE_KEY": "secret-key"}
+    with closing(EndpointJudge(config, folder / "judge.sqlite", environment=environment)) as judge:
+        return judge.ask(question)
 
 
 def test_a_verdict_is_asked_once_and_kept_with_its_question(server: Server, tmp_path: Path) -> None:
-    first = client(server, tmp_path).ask(QUESTION)
+    first = ask(server, tmp_path)
     assert (first.text, first.tokens, first.cached) == ("Correct", 10, False)
-    again = client(server, tmp_path).ask(QUESTION)
+    again = ask(server, tmp_path)
     assert (again.text, again.cached) == ("Correct", True)
     assert len(server.asked) == 1
     assert server.asked[0]["temperature"] == 0.0
-    record = json.loads((tmp_path / "judge.jsonl").read_text())
-    assert (record["messages"], record["answer"], record["model"]) == (QUESTION, "Correct", "m")
-    assert "secret-key" not in (tmp_path / "judge.jsonl").read_text()
+    with closing(AnswerStore(tmp_path / "judge.sqlite")) as store:
+        (record,) = store.records()
+    assert (record["question"]["parts"], record["reply"]["text"]) == (["Is it right?"], "Correct")
+    assert b"secret-key" not in (tmp_path / "judge.sqlite").read_bytes()
 
 
 def test_what_passes_is_tried_again_and_what_does_not_is_not(server: Server, tmp_path: Path) -> None:
     server.replies = [503, 429, "", "Correct"]
-    assert client(server, tmp_path).ask(QUESTION).text == "Correct"
+    assert ask(server, tmp_path).text == "Correct"
     assert len(server.asked) == 4
     server.replies = [401, "Correct"]
-    verdict = client(server, tmp_path / "other").ask(QUESTION)
-    assert (verdict.text, verdict.why) == (None, "the judge refused with HTTP 401")
+    verdict = ask(server, tmp_path / "other")
+    assert verdict.text is None
+    assert "does not take questions to 'm' (" in verdict.why
     assert len(server.asked) == 5
 
 
 def test_a_slow_judge_gives_no_verdict(server: Server, tmp_path: Path) -> None:
     server.replies = [2.0]
-    verdict = client(server, tmp_path, timeout_seconds=0.2, tries=1).ask(QUESTION)
-    assert (verdict.text, verdict.why) == (None, "the judge did not answer within 0.2 s")
+    verdict = ask(server, tmp_path, timeout_seconds=0.2, tries=1)
+    assert verdict.text is None
+    assert verdict.why.startswith("the judge gave no verdict: ")
 
 
 @pytest.mark.parametrize("body", [b"<html>busy</html>", b"{}", b'{"choices": []}', b"null"])
 def test_a_reply_that_is_no_completion_gives_no_verdict(body: bytes, server: Server, tmp_path: Path) -> None:
-    server.replies = [body]
-    verdict = client(server, tmp_path, tries=1).ask(QUESTION)
-    assert verdict.text is None
-    assert verdict.why.startswith("the judge's reply ") or verdict.why.startswith("the judge cannot be reached")
+    server.replies = [body] * 4
+    assert ask(server, tmp_path, tries=1).text is None
 
 
-def test_a_judge_that_is_down_is_not_asked_for_ever(tmp_path: Path) -> None:
-    tries = []
-
-    def down(messages: list) -> tuple[str, int]:
-        tries.append(messages)
-        raise JudgeFailure("the judge cannot be reached (APIConnectionError)")
-
-    config = JudgeConfig(url="http://judge.example/v1", model="m", tries=2, failures_until_down=3)
-    judge = JudgeClient(config, tmp_path / "judge.jsonl", down, sleep=lambda _: None)
-    verdicts = [judge.ask([{"role": "user", "content": str(number)}]) for number in range(5)]
+def test_a_judge_that_is_down_is_not_asked_for_ever(server: Server, tmp_path: Path) -> None:
+    server.replies = [503] * 100
+    config = config_of(server.url, tries=2, max_failures_in_a_row=3)
+    with closing(EndpointJudge(config, tmp_path / "judge.sqlite", environment={"JUDGE_KEY": "k"})) as judge:
+        verdicts = [judge.ask([{"role": "user", "content": str(number)}]) for number in range(5)]
     assert [verdict.text for verdict in verdicts] == [None] * 5
-    assert len(tries) == 6
-    assert verdicts[-1].why == "the judge at judge.example gave no answer 3 times in a row"
+    assert len(server.asked) == 6
+    assert "gave no answer to 3 questions in a row" in verdicts[-1].why
 
 
-def test_limits_of_requests_and_tokens_end_the_judging(tmp_path: Path) -> None:
-    def ask(judge: JudgeClient, number: int) -> str:
-        return judge.ask([{"role": "user", "content": str(number)}]).why
-
-    few = JudgeConfig(url="http://j/v1", model="m", max_requests=2)
-    judge = JudgeClient(few, tmp_path / "a.jsonl", lambda _: ("yes", 100))
-    assert [ask(judge, number)[:27] for number in range(3)] == ["", "", "the limit of 2 requests to "]
-    cheap = JudgeConfig(url="http://j/v1", model="m", max_tokens_total=150)
-    judge = JudgeClient(cheap, tmp_path / "b.jsonl", lambda _: ("yes", 100))
-    assert [bool(ask(judge, number)) for number in range(3)] == [False, False, True]
+def test_a_missing_key_is_named_and_nothing_is_judged(server: Server, tmp_path: Path) -> None:
+    with closing(EndpointJudge(config_of(server.url), tmp_path / "judge.sqlite", environment={})) as judge:
+        assert "JUDGE_KEY" in judge.ask(QUESTION).why
+    assert server.asked == []
 
 
-def test_requests_keep_to_the_rate(tmp_path: Path) -> None:
-    waits: list[float] = []
-    config = JudgeConfig(url="http://j/v1", model="m", requests_per_minute=60)
-    judge = JudgeClient(config, tmp_path / "j.jsonl", lambda _: ("yes", 1), sleep=waits.append, clock=lambda: 100.0)
-    for number in range(3):
-        judge.ask([{"role": "user", "content": str(number)}])
-    assert waits == [0.0, 1.0, 2.0]
+def test_a_limit_of_spending_ends_the_judging(server: Server, tmp_path: Path) -> None:
+    config = config_of(server.url, usd_per_million_output_tokens=1000.0, spend_limit_usd=0.53)
+    with closing(EndpointJudge(config, tmp_path / "judge.sqlite", environment={"JUDGE_KEY": "k"})) as judge:
+        verdicts = [judge.ask([{"role": "user", "content": str(number)}]) for number in range(10)]
+    # An answer costs 0.003 USD and may cost 0.512, so seven are asked: before the eighth 0.021 are spent.
+    assert [verdict.text is not None for verdict in verdicts] == [True] * 7 + [False] * 3
+    assert "the spend limit of 0.53 USD leaves no room" in verdicts[-1].why
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"url": "judge.example"}, "OpenAI-compatible"),
-        ({"model": ""}, "its model ''"),
-        ({"tries": 0}, "judge.tries=0 must be at least 1"),
-        ({"max_requests": -1}, "judge.max_requests=-1 must not be negative"),
-        ({"timeout_seconds": 0.0}, "must be above 0"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(values: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        JudgeConfig(**{"url": "http://j/v1", "model": "m", **values})
+def test_messages_keep_their_texts_and_pictures_and_what_is_neither_is_refused() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
+    content = [{"type": "text", "text": "Is it?"}, picture]
+    question = read_question([{"role": "system", "content": "Judge."}, {"role": "user", "content": content}])
+    assert (question.system, question.parts[0]) == ("Judge.", "Is it?")
+    shown = question.parts[1]
+    assert not isinstance(shown, str)
+    assert shown.load() == ("image/png", b"\x89PNG")
+    with pytest.raises(DataError, match="the judge 'audio', which is neither text nor a picture"):
+        read_question([{"role": "user", "content": [{"type": "audio"}]}])
+
+
+class _Words:
+    """A judge that repeats the question."""
+
+    def ask(self, messages: Sequence[Message]) -> JudgeVerdict:
+        return JudgeVerdict(text=messages[0]["content"], tokens=1)
+
+    def close(self) -> None:
+        pass
 
 
 def post(gateway: JudgeGateway, content: str) -> str:
@@ -163,10 +169,8 @@ def post(gateway: JudgeGateway, content: str) -> str:
     return reply.json()["choices"][0]["message"]["content"]
 
 
-def test_the_gateway_passes_verdicts_on_and_remembers_what_has_none(tmp_path: Path) -> None:
-    config = JudgeConfig(url="http://j/v1", model="m")
-    judge = JudgeClient(config, tmp_path / "j.jsonl", lambda messages: (messages[0]["content"], 1))
-    with JudgeGateway(judge) as gateway:
+def test_the_gateway_passes_verdicts_on_and_remembers_what_has_none() -> None:
+    with JudgeGateway(_Words()) as gateway:
         gateway.expect("correct|incorrect")
         why = gateway.watch("item-1")
         assert post(gateway, "Correct") == "Correct"
@@ -177,7 +181,7 @@ def test_the_gateway_passes_verdicts_on_and_remembers_what_has_none(tmp_path: Pa
         assert gateway.watch("item-3")() == ""
 
 
-def test_without_a_judge_nothing_is_judged(tmp_path: Path) -> None:
+def test_without_a_judge_nothing_is_judged() -> None:
     with JudgeGateway(None) as gateway:
         why = gateway.watch("item-1")
         assert "Incorrect" in post(gateway, "Correct?")  # so that a task goes on; its score is dropped

@@ -18,8 +18,8 @@ from vl3.evaluation.candidates import EvaluatedModel
 from vl3.evaluation.items import ItemRecord, items_path, read_items
 from vl3.evaluation.job import EvaluationJob
 from vl3.evaluation.journal import read_answers
+from vl3.evaluation.processes import device_of
 from vl3.evaluation.runner import evaluate_models, write_evaluation
-from vl3.evaluation.worker import _device
 from vl3.launch.local import launch_local
 from vl3.recipes.catalog import get_recipe
 from vl3.store.reference import Reference
@@ -130,11 +130,11 @@ class _Gpus:
 
 def test_each_process_has_a_device_of_its_own() -> None:
     gpus = _Gpus()
-    assert [_device(rank, gpus) for rank in (0, 1)] == ["cuda:0", "cuda:1"]
+    assert [device_of(rank, gpus) for rank in (0, 1)] == ["cuda:0", "cuda:1"]
     assert gpus.chosen == [0, 1]
     with pytest.raises(
         ConfigError, match=r"process 2 of this machine has no GPU of its own: there are 2\. .*processes=2"
     ):
-        _device(2, gpus)
+        device_of(2, gpus)
     gpus.is_available = lambda: False
-    assert _device(5, gpus) == "cpu"
+    assert device_of(5, gpus) == "cpu"

@@ -1,4 +1,4 @@
-"""The one function through which a benchmark's questions are answered: the engine of the held-out evaluation."""
+"""The one function through which a benchmark's questions are answered, by the engine of the held-out evaluation."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,22 +28,24 @@ class TaskAnswer:
     seconds: float = 0.0
 
 
-def generate(engine: Engine, asks: Iterable[TaskAsk]) -> Iterator[TaskAnswer]:
-    """Answer questions greedily; a question whose media cannot be decoded fails alone.
+def answer_asks(engine: Engine, asks: Iterable[TaskAsk | TaskAnswer]) -> Iterator[TaskAnswer]:
+    """Answer questions greedily; one whose media cannot be decoded fails alone, one that could not be asked passes by.
 
     Args:
         engine: answers.
         asks: the questions; they are taken as they are needed.
     """
     iterator = iter(asks)
-    while portion := {ask.name: ask for ask in islice(iterator, ASKS_A_CALL)}:
-        for reply in engine.answer_all([_request(ask) for ask in portion.values()]):
+    while portion := list(islice(iterator, ASKS_A_CALL)):
+        yield from (one for one in portion if isinstance(one, TaskAnswer))
+        by_name = {one.name: one for one in portion if isinstance(one, TaskAsk)}
+        for reply in engine.answer_all([_request(ask) for ask in by_name.values()]):
             yield TaskAnswer(
                 name=reply.name,
-                text=None if reply.text is None else _cut(reply.text, portion[reply.name].stops),
+                text=None if reply.text is None else _cut(reply.text, by_name[reply.name].stops),
                 failure=reply.failure,
                 tokens=reply.tokens,
-                seconds=reply.seconds,
+                seconds=round(reply.seconds, 6),
             )
 
 

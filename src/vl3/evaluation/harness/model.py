@@ -1,13 +1,10 @@
 """The model `vl3` of lmms-eval: its tasks' chat messages, answered by vl3's own inference.
 
-    lmms-eval --model vl3 --model_args checkpoint=runs/tiny/artifacts/.../model --tasks mme,videomme
-
-`vl3 eval run` asks through the same class.
+lmms-eval --model vl3 --model_args checkpoint=runs/tiny/artifacts/.../model --tasks mme,videomme
 """
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
@@ -15,8 +12,9 @@ from lmms_eval.api.model import lmms
 
 from vl3.errors import ConfigError, DataError
 from vl3.evaluation.engine.engine import Engine
-from vl3.evaluation.harness.answers import TaskAnswer, generate
+from vl3.evaluation.harness.answers import TaskAnswer, answer_asks
 from vl3.evaluation.harness.asks import TaskAsk, read_messages
+from vl3.evaluation.harness.protocol import FPS, MAX_FRAMES, VISUAL_TOKENS, as_published
 from vl3.inference.chat import Chat
 
 TASK_ERRORS = (
@@ -32,8 +30,6 @@ TASK_ERRORS = (
 """What a task's own code raises for a document that it cannot read; SystemExit comes besides."""
 DEFAULT_ROWS = 16
 """Answers that are generated at the same time."""
-VISUAL_TOKENS = 16384
-"""Vision tokens of a question, as in the paper's evaluation (sec. 4.2.3)."""
 _log = logging.getLogger(__name__)
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -50,8 +46,8 @@ class Vl3(lmms):
         dtype: str | None = None,
         batch_size: int | str = DEFAULT_ROWS,
         max_visual_tokens: int = VISUAL_TOKENS,
-        max_frames: int = 180,
-        fps: float = 1.0,
+        max_frames: int = MAX_FRAMES,
+        fps: float = FPS,
         max_new_tokens: int | None = None,
         max_failed_share: float = 0.01,
         **unknown: Any,
@@ -77,13 +73,20 @@ class Vl3(lmms):
         given = sorted(name for name, value in unknown.items() if value is not None and name != "max_batch_size")
         if given:
             raise ConfigError(f"--model_args of vl3 has no {', '.join(given)}. See docs/evaluation.md for its options.")
-        chat = Chat.load(checkpoint, device=device, dtype=_dtype(dtype), max_visual_tokens=int(max_visual_tokens))
-        data = replace(chat.settings.data, video_fps=float(fps), max_frames=int(max_frames))
+        chat = Chat.load(checkpoint, device=device, dtype=_dtype(dtype))
+        settings = as_published(
+            chat.settings, fps=float(fps), max_frames=int(max_frames), visual_tokens=int(max_visual_tokens)
+        )
         rows = int(batch_size) if str(batch_size).isdigit() else DEFAULT_ROWS
         self._model = chat.model
-        self._engine = Engine(chat.model, chat.tokenizer, replace(chat.settings, data=data), max_rows=rows)
+        self._engine = Engine(chat.model, chat.tokenizer, settings, max_rows=rows)
         self._max_new_tokens = int(max_new_tokens) if max_new_tokens is not None else None
         self._max_failed_share = float(max_failed_share)
+
+    @property
+    def engine(self) -> Engine:
+        """What answers."""
+        return self._engine
 
     @property
     def device(self) -> Any:
@@ -95,23 +98,6 @@ class Vl3(lmms):
         for request in requests:
             yield read_request(request, self.task_dict, self._max_new_tokens)
 
-    def answer(self, asks: Iterator[TaskAsk | TaskAnswer]) -> Iterator[TaskAnswer]:
-        """Answer questions; what could not be asked passes through."""
-        failed: list[TaskAnswer] = []
-
-        def askable() -> Iterator[TaskAsk]:
-            for ask in asks:
-                if isinstance(ask, TaskAnswer):
-                    failed.append(ask)
-                else:
-                    yield ask
-
-        for reply in generate(self._engine, askable()):
-            yield reply
-            while failed:
-                yield failed.pop(0)
-        yield from failed
-
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers to lmms-eval's requests, in their order.
 
@@ -119,7 +105,7 @@ class Vl3(lmms):
             DataError: more questions failed than `max_failed_share` allows; they are named.
         """
         once = {request_name(request): request for request in requests}  # lmms-eval repeats and pads requests
-        replies = {reply.name: reply for reply in self.answer(self.asks_of(list(once.values())))}
+        replies = {reply.name: reply for reply in answer_asks(self._engine, self.asks_of(list(once.values())))}
         found = [replies[request_name(request)] for request in requests]
         failed = [reply for reply in found if reply.text is None]
         for reply in failed:

@@ -9,7 +9,7 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 
 from vl3.evaluation.catalogue.entry import Benchmark, Part
-from vl3.evaluation.harness.answers import TaskAnswer
-from vl3.evaluation.harness.asks import TaskAsk
 from vl3.evaluation.harness.model import TASK_ERRORS, request_name
 from vl3.evaluation.items import ItemRecord
 from vl3.system.files import atomic_write_text
@@ -47,8 +45,7 @@ def score_task(
     benchmark: Benchmark,
     part: Part,
     task: Any,
-    asks: Mapping[str, TaskAsk],
-    answers: Mapping[str, TaskAnswer],
+    answers: Mapping[str, ItemRecord],
     *,
     folder: Path,
     watch: Watch,
@@ -59,29 +56,28 @@ def score_task(
         benchmark: the entry.
         part: which of its tasks.
         task: the task, whose requests were built.
-        asks: the questions that could be asked, by name.
-        answers: an answer or failure for every request, by name.
+        answers: the unscored record of every request, by name (vl3.evaluation.harness.asking).
         folder: where the task may write its submission.
         watch: tells whether a judge was needed for an item and missing.
     """
     for instance in task.instances:
-        instance.resps = [answers[request_name(instance)].text or ""]
+        instance.resps = [answers[request_name(instance)].answer or ""]
     task.apply_filters()
     documents, key = task.eval_docs_no_media, _filter_key(task)
     items: list[ItemRecord] = []
     results: list[Mapping[str, Any]] = []
     for instance in task.instances:
         name = request_name(instance)
-        answer, document = answers[name], documents[instance.doc_id]
-        why, found = answer.failure, None
-        if answer.text is not None:
+        asked, document = answers[name], documents[instance.doc_id]
+        why, found = asked.why_no_score, None
+        if asked.answer is not None:
             why_not = watch(name)
             found, why = _process(task, document, instance.filtered_resps[key], name)
             why = why or why_not()
         score, reason = (None, why) if why or found is None else _item_score(benchmark, task, found, folder)
         if not why and found is not None:
             results.append(found)
-        items.append(_record(benchmark, part, name, document, task, asks.get(name), answer, score, why or reason))
+        items.append(_scored(asked, document, str(task.doc_to_target(document)), score, why or reason))
     if benchmark.submission:
         submission = _write_submission(benchmark, part, results, folder)
         reason = f"the references are not public: send {submission.name} to the benchmark's server"
@@ -163,32 +159,8 @@ def _write_submission(benchmark: Benchmark, part: Part, results: Sequence[Mappin
     return path
 
 
-def _record(
-    benchmark: Benchmark,
-    part: Part,
-    name: str,
-    document: Any,
-    task: Any,
-    ask: TaskAsk | None,
-    answer: TaskAnswer,
-    score: float | None,
-    why_no_score: str,
-) -> ItemRecord:
-    reference = str(task.doc_to_target(document))
-    digest = hashlib.sha256((ask.sha256 if ask else json.dumps(document, default=str, sort_keys=True)).encode())
+def _scored(asked: ItemRecord, document: Any, reference: str, score: float | None, why_no_score: str) -> ItemRecord:
+    """The record of a question with its score; one that could not be asked is known by its document."""
+    digest = hashlib.sha256((asked.sha256 or json.dumps(document, default=str, sort_keys=True)).encode())
     digest.update(reference.encode(errors="surrogatepass"))
-    return ItemRecord(
-        benchmark=benchmark.name,
-        group=part.task if len(benchmark.parts) > 1 else "",
-        item_id=name,
-        sha256=digest.hexdigest(),
-        prompt=ask.text if ask else "",
-        media=ask.media_names if ask else (),
-        reference=reference,
-        answer=answer.text,
-        score=score,
-        chance=benchmark.chance,
-        why_no_score=why_no_score,
-        tokens=answer.tokens,
-        seconds=answer.seconds,
-    )
+    return replace(asked, sha256=digest.hexdigest(), reference=reference, score=score, why_no_score=why_no_score)

@@ -1,32 +1,25 @@
-"""Benchmarks of a model: ask, keep each answer as it comes, judge, write records and scores.
+"""Scores of benchmarks from a model's answers: records of all items, and each benchmark's number beside the paper's.
 
-OUT/answers/MODEL/chartqa.jsonl    answers as they come; a killed run goes on after the last one
-OUT/items/MODEL/chartqa.jsonl      a record an item (evaluation/items.py)
-OUT/benchmarks.json                scores beside the paper's
+OUT/items/MODEL/chartqa.jsonl    a record an item (evaluation/items.py)
+OUT/benchmarks.json              scores beside the paper's
+OUT/tasks/MODEL/submissions/     answers for a benchmark's own server
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vl3.errors import DataError
-from vl3.evaluation.catalogue.copies import BenchmarkCopy, read_copy
+from vl3.evaluation.catalogue.copies import BenchmarkCopy
 from vl3.evaluation.catalogue.entry import Benchmark
-from vl3.evaluation.harness.answers import TaskAnswer
-from vl3.evaluation.harness.asks import TaskAsk
-from vl3.evaluation.harness.model import read_request, request_name
+from vl3.evaluation.harness.asking import OpenTask
+from vl3.evaluation.harness.model import request_name
 from vl3.evaluation.harness.scoring import NOT_JUDGED, TaskScores, Watch, score_task
-from vl3.evaluation.harness.tasks import load_task, task_manager
 from vl3.evaluation.items import ItemRecord, items_path, write_items
 from vl3.evaluation.published import PublishedNumbers, published
 from vl3.system.files import atomic_write_text
-
-RESULT_FILE = "benchmarks.json"
-Answering = Callable[[Iterator[TaskAsk | TaskAnswer]], Iterator[TaskAnswer]]
-"""Answers questions, such as `Vl3.answer`."""
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,48 +55,40 @@ class RunLimits:
     """Share of the items that may fail or stay unjudged; above it there is no score."""
     max_items: int | None = None
     """Questions of each task, for a trial; scores are then marked as of a part."""
-    max_new_tokens: int | None = None
 
 
-def run_benchmark(
-    benchmark: Benchmark,
-    copy: Path,
-    answering: Answering,
+def score_benchmark(
+    about: BenchmarkCopy,
+    tasks: Sequence[OpenTask],
+    answers: Mapping[str, ItemRecord],
     *,
     model: str,
     out: Path,
     limits: RunLimits,
     watch: Watch,
-    tell: Tell = lambda _: None,
 ) -> BenchmarkScore:
-    """Evaluate a model on one benchmark.
+    """Judge a model's answers to one benchmark, and write the record of each item.
 
     Args:
-        benchmark: the entry.
-        copy: folder of its local copy.
-        answering: answers questions.
+        about: the copy that was asked.
+        tasks: the benchmark's.
+        answers: the unscored records by item.
         model: the model's name in the results.
         out: folder of the evaluation.
-        limits: what is asked.
+        limits: what was asked, and what may fail.
         watch: tells whether an item needed a judge and got no verdict; JudgeGateway.watch.
-        tell: called with a line of progress.
 
     Raises:
-        DataError: the copy is missing, of another benchmark, or cannot be read by the task.
+        DataError: a question has no answer.
     """
-    about = read_copy(copy, benchmark)
-    manager = task_manager(part.task for part in benchmark.parts)
-    journal = _Journal(out / "answers" / model / f"{benchmark.name}.jsonl")
+    benchmark = tasks[0].benchmark
     scores: dict[str, TaskScores] = {}
-    for part in benchmark.parts:
-        task = load_task(benchmark, part, copy, manager, out / "datasets")
-        task.build_all_requests(limit=limits.max_items)
-        documents = {part.task: task.dataset}
-        requests = list(task.instances)
-        asks: dict[str, TaskAsk] = {}
-        answers = _answer(requests, documents, asks, journal, answering, limits)
-        tell(f"{benchmark.name}: {part.task}: {len(answers)} answers")
-        scores[part.task] = score_task(benchmark, part, task, asks, answers, folder=out / "tasks" / model, watch=watch)
+    for one in tasks:
+        lacking = [request_name(request) for request in one.requests if request_name(request) not in answers]
+        if lacking:
+            raise DataError(f"{len(lacking)} questions got no answer, such as {lacking[0]}. Run the evaluation again.")
+        folder = out / "tasks" / model
+        scores[one.part.task] = score_task(benchmark, one.part, one.task, answers, folder=folder, watch=watch)
     items = [item for found in scores.values() for item in found.items]
     write_items(items_path(out, model, benchmark.name), items)
     return _summary(benchmark, about, scores, items, limits)
@@ -125,74 +110,6 @@ def write_scores(path: Path, model: str, scores: Iterable[BenchmarkScore], entri
 
 def _published(row: PublishedNumbers) -> dict[str, Any]:
     return {"paper": row.paper, "best_peer": row.best_peer, "differences": list(row.differences)}
-
-
-def _answer(
-    requests: list[Any],
-    documents: Mapping[str, Any],
-    asks: dict[str, TaskAsk],
-    journal: "_Journal",
-    answering: Answering,
-    limits: RunLimits,
-) -> dict[str, TaskAnswer]:
-    """An answer to every request: the journal's where the same question was answered before, else the model's."""
-    answers: dict[str, TaskAnswer] = {}
-
-    def open_asks() -> Iterator[TaskAsk | TaskAnswer]:
-        for request in requests:
-            ask = read_request(request, documents, limits.max_new_tokens)
-            if isinstance(ask, TaskAsk):
-                asks[ask.name] = _without_pixels(ask)
-                known = journal.find(ask)
-                if known is not None:
-                    answers[known.name] = known
-                    continue
-            yield ask
-
-    for answer in answering(open_asks()):
-        answers[answer.name] = answer
-        if answer.name in asks:
-            journal.add(asks[answer.name], answer)
-    lacking = [request_name(request) for request in requests if request_name(request) not in answers]
-    if lacking:
-        raise DataError(f"{len(lacking)} questions got no answer, such as {lacking[0]}. Run the evaluation again.")
-    return answers
-
-
-def _without_pixels(ask: TaskAsk) -> TaskAsk:
-    """What is kept of a question until its record is written; pictures of a benchmark do not fit into memory."""
-    return replace(ask, images=())
-
-
-class _Journal:
-    """Answers on disk by question, so that a killed evaluation goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[tuple[str, str, int], TaskAnswer] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = b""
-        if path.is_file():
-            # A line that a kill cut short is dropped, and its question is asked again.
-            whole = path.read_bytes()
-            whole = whole[: whole.rfind(b"\n") + 1]
-            path.write_bytes(whole)
-        for line in whole.decode(errors="replace").splitlines():
-            fields = json.loads(line)
-            key = (fields.pop("sha256"), fields.pop("most_tokens"))
-            self._known[fields["name"], *key] = TaskAnswer(**fields)
-
-    def find(self, ask: TaskAsk) -> TaskAnswer | None:
-        """The answer to the very same question: name, text, media and limit."""
-        return self._known.get((ask.name, ask.sha256, ask.max_new_tokens))
-
-    def add(self, ask: TaskAsk, answer: TaskAnswer) -> None:
-        """Keep an answer; one that failed is tried again by the next run."""
-        if answer.text is None:
-            return
-        fields = {**asdict(answer), "sha256": ask.sha256, "most_tokens": ask.max_new_tokens}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def _summary(
