@@ -33,7 +33,7 @@ class ArmConfig:
     vision_width: Annotated[int, Range(at_least=1, at_most=1_000_000)] | None = None
     """Width that the encoder must have; None takes any."""
     published: dict[str, Annotated[float, Range(at_least=0, at_most=1e6)]]
-    """Published score of each benchmark of this encoder, which the comparison shows beside ours; may be empty."""
+    """Published score of each benchmark (`vl3 eval list`), which the comparison shows beside ours; may be empty."""
 
     def __post_init__(self) -> None:
         check_fields(self, "arms")
@@ -49,8 +49,6 @@ class AblationConfig(RunConfig):
 
     arms: dict[str, ArmConfig]
     """The encoders by a short name, in the order of the tables."""
-    benchmark_group: str
-    """Group of benchmarks that the evaluation of each arm measures, and the comparison shows."""
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)

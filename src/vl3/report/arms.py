@@ -36,6 +36,8 @@ class ArmResult:
     """`models` of its evaluation.json: before training, then after each stage."""
     items: Mapping[str, Any]
     """Its items.json."""
+    benchmarks: Mapping[str, float | None]
+    """Its last model's score by benchmark; None where there is none."""
     published: Mapping[str, float]
     """Published score by benchmark."""
 
@@ -124,7 +126,7 @@ def _benchmarks(arms: Sequence[ArmResult]) -> list[dict[str, Any]]:
     rows = []
     for benchmark in dict.fromkeys(name for arm in arms for name in arm.published):
         published = {arm.name: arm.published.get(benchmark) for arm in arms}
-        ours = {arm.name: arm.models[-1].get("benchmarks", {}).get(benchmark, {}).get("score") for arm in arms}
+        ours = {arm.name: arm.benchmarks.get(benchmark) for arm in arms}
         rows.append(
             {
                 "benchmark": benchmark,

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from vl3.config.ablation import AblationConfig
-from vl3.evaluation.document import read_evaluation, read_items
+from vl3.evaluation.document import read_benchmarks_file, read_evaluation, read_items
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
@@ -40,6 +40,8 @@ def _results(request: Request) -> list[Any]:
     results = []
     for number, (name, arm) in enumerate(config.arms.items(), 1):
         evaluation = fetch(request.inputs[f"arm_{number}"])
+        scores = read_benchmarks_file(evaluation)
+        models = read_evaluation(evaluation)["models"]
         side = config.arm(name).model.side_patches or 0
         facts = {
             "pixels": f"{arm.picture_side_px} x {arm.picture_side_px}",
@@ -51,7 +53,10 @@ def _results(request: Request) -> list[Any]:
                 name=name,
                 title=arm.title,
                 facts=facts,
-                models=read_evaluation(evaluation)["models"],
+                models=models,
+                benchmarks={
+                    benchmark: found["score"] for benchmark, found in scores.get(models[-1]["name"], {}).items()
+                },
                 items=read_items(evaluation),
                 published=arm.published,
             )
@@ -113,7 +118,7 @@ def key_parts(request: Request) -> dict[str, Any]:
         name: [arm.title, arm.vision_base, arm.picture_side_px, dict(arm.published)]
         for name, arm in config.arms.items()
     }
-    return {"arms": arms, "benchmark_group": config.benchmark_group, "run": _run_name(request)}
+    return {"arms": arms, "run": _run_name(request)}
 
 
 STEP = Step(

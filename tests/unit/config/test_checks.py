@@ -12,6 +12,7 @@ import pytest
 
 import vl3.config
 from vl3.config.checks import Range, declared_rules, require_name
+from vl3.config.endpoint import EndpointConfig
 from vl3.config.fabric import FabricConfig, Toleration
 from vl3.config.mixture import Draw
 from vl3.config.overrides import apply_overrides
@@ -46,6 +47,10 @@ OBJECTS = [
     ABLATION,
     ABLATION.arms["clip"],
     FixedPicture(side_px=56, fit=Fit.CROP),
+    EndpointConfig(
+        url="http://localhost:8000/v1", model="m", version="1", requests_per_minute=60.0, spend_limit_usd=1.0,
+        usd_per_million_input_tokens=1.0,
+    ),  # fmt: skip
 ]
 NUMBERS = [
     (one, field.name)

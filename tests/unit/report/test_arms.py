@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,11 +9,11 @@ from vl3.report.arms import ArmResult, compare_arms, verdict, write_arms_page
 from vl3.report.bars import Bar, bar_chart
 
 
-def _arm(name: str, right: int, published: float, **last: Any) -> ArmResult:
+def _arm(name: str, right: int, published: float, benchmarks: dict[str, float] | None = None) -> ArmResult:
     """One category of 100 questions, of which the first ones are right."""
     task = {"accuracy": right / 100, "correct": right, "total": 100, "chance": 0.25, "low": 0.1, "high": 0.9}
     before = {"name": "before", "tasks": {"chart": task | {"correct": 0, "accuracy": 0.0}}, "mean_accuracy": 0.0}
-    after = {"name": f"{name}_instruction", "tasks": {"chart": task}, "mean_accuracy": right / 100, **last}
+    after = {"name": f"{name}_instruction", "tasks": {"chart": task}, "mean_accuracy": right / 100}
     answers = "1" * right + "0" * (100 - right)
     items = {
         "chart": {
@@ -29,7 +28,8 @@ def _arm(name: str, right: int, published: float, **last: Any) -> ArmResult:
         facts={"pixels": "56 x 56"},
         models=[before, after],
         items=items,
-        published={"GQA": published},
+        benchmarks=benchmarks or {},
+        published={"gqa": published},
     )
 
 
@@ -37,7 +37,7 @@ def _arm(name: str, right: int, published: float, **last: Any) -> ArmResult:
 def arms() -> list[ArmResult]:
     return [
         _arm("clip", 40, 61.5),
-        _arm("dfn", 42, 62.7, benchmarks={"GQA": {"score": 12.5}}),
+        _arm("dfn", 42, 62.7, benchmarks={"gqa": 12.5}),
         _arm("siglip", 80, 62.92),
     ]
 
@@ -53,7 +53,7 @@ def test_scores_stand_beside_the_published_ones(arms: list[ArmResult]) -> None:
     assert (row["category"], row["best"], row["scores"]["dfn"]["correct"]) == ("chart", ["siglip"], 42)
     (benchmark,) = found["benchmarks"]
     assert benchmark == {
-        "benchmark": "GQA",
+        "benchmark": "gqa",
         "published": {"clip": 61.5, "dfn": 62.7, "siglip": 62.92},
         "ours": {"clip": None, "dfn": 12.5, "siglip": None},
         "best_published": ["siglip"],
