@@ -48,7 +48,11 @@ OBJECTS = [
     ABLATION.arms["clip"],
     FixedPicture(side_px=56, fit=Fit.CROP),
     EndpointConfig(
-        url="http://localhost:8000/v1", model="m", version="1", requests_per_minute=60.0, spend_limit_usd=1.0,
+        url="http://localhost:8000/v1",
+        model="m",
+        version="1",
+        requests_per_minute=60.0,
+        spend_limit_usd=1.0,
         usd_per_million_input_tokens=1.0,
     ),  # fmt: skip
 ]
