@@ -54,7 +54,7 @@ OBJECTS = [
         requests_per_minute=60.0,
         spend_limit_usd=1.0,
         usd_per_million_input_tokens=1.0,
-    ),  # fmt: skip
+    ),
 ]
 NUMBERS = [
     (one, field.name)
