@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vl3.config.placement import RESERVED
+from vl3.config.placement import BENCHMARKS, RESERVED
 from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
 from vl3.planning.fit import check_fit
+from vl3.steps.benchmarks import benchmark_copies, harness_python
 from vl3.steps.request import Request, Work, trained_by
 from vl3.store.objects import Store, open_store
 from vl3.store.s3.connection import connection_from_environment
@@ -175,9 +176,17 @@ def _check_tracking(request: Request) -> None:
         )
 
 
+def _check_benchmarks(request: Request) -> None:
+    """Check that each benchmark has its copy, and that something on this machine can ask it."""
+    for run in request.config.runs():
+        if benchmark_copies(run.evaluation) and not (_is_on_cluster(request) and BENCHMARKS in run.placements):
+            harness_python()
+
+
 _PROBES: tuple[Probe, ...] = (
     _check_interpreter,
     _check_data,
+    _check_benchmarks,
     _check_artifacts,
     _check_tracking,
 )
