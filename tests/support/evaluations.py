@@ -55,6 +55,7 @@ def evaluation_job(root: str, config: RunConfig, inputs: dict[str, Reference]) -
         start=inputs["start"].to_dict(),
         dataset=inputs["dataset"].to_dict(),
         benchmarks=[],
+        judging={},
         work_uri=join_uri(root, "work"),
         identity=IDENTITY,
         code_version=code_version(EVALUATION_ENTRIES),

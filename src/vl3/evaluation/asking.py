@@ -4,8 +4,8 @@ Only one model is in memory at a time; decoded media stay for the next one.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from vl3.evaluation.dataset import HeldoutSamples
 from vl3.evaluation.heldout import SampleReader, heldout_item, heldout_request
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.journal import Answers
+from vl3.evaluation.judging.rule import AnswerRules
 from vl3.evaluation.tasks import choose_rows
 from vl3.evaluation.units import Claims, HeldoutRow, OwnClaims, heldout_rows, make_units, own_first
 
@@ -45,6 +46,12 @@ class Questions:
     reader: SampleReader
     rows: tuple[HeldoutRow, ...]
     """All of them, by category."""
+    rules: Mapping[str, AnswerRules] = field(default_factory=dict)
+    """How answers are judged, by dataset; of a run's only dataset by ""."""
+
+    def rules_of(self, row: HeldoutRow) -> AnswerRules:
+        """The rules of a sample's dataset, whose name is in front of the ids of a corpus: `plotqa/7`."""
+        return self.rules.get(row.sample_id.partition("/")[0]) or self.rules.get("") or AnswerRules(rules={})
 
     @classmethod
     def of_dataset(cls, folder: Path, config: RunConfig) -> "Questions":
@@ -57,13 +64,20 @@ class Questions:
         return cls._of(index, ShardReader(folder, index), config)
 
     @classmethod
-    def of_samples(cls, samples: HeldoutSamples, config: RunConfig) -> "Questions":
+    def of_samples(
+        cls, samples: HeldoutSamples, config: RunConfig, rules: Mapping[str, AnswerRules] | None = None
+    ) -> "Questions":
         """The samples of a run's dataset that the configuration chooses.
+
+        Args:
+            samples: the dataset's.
+            config: the run's.
+            rules: how answers are judged, by dataset.
 
         Raises:
             DataError: no sample is held out.
         """
-        return cls._of(samples.index, samples, config)
+        return replace(cls._of(samples.index, samples, config), rules=rules or {})
 
     @classmethod
     def _of(cls, index: DatasetIndex, reader: SampleReader, config: RunConfig) -> "Questions":
@@ -103,7 +117,7 @@ def ask_models(
     process = _Process(questions, config, place, keep)
     for candidate in candidates:
         known = answered.get(candidate.name, {})
-        failures = {name: item.why_no_score for name, item in known.items() if item.score is None}
+        failures = {name: item.why_no_score for name, item in known.items() if item.answer is None}
         for number in own_first(len(units), place.rank, place.world_size):
             left = [row for row in units[number] if row.sample_id not in known]
             if left and claims.take(f"{candidate.name}/{number}"):
@@ -129,9 +143,10 @@ class _Process:
         by_name = {row.sample_id: row for row in rows}
         requests = [heldout_request(row, self._questions.reader, settings.max_new_tokens) for row in rows]
         for reply in self._engine.answer_all(requests):
-            item = heldout_item(by_name[reply.name], reply)
+            row = by_name[reply.name]
+            item = heldout_item(row, reply, self._questions.rules_of(row))
             self._keep(candidate.name, item)
-            if item.score is None:
+            if item.answer is None:
                 failures[item.item_id] = item.why_no_score
                 check_failures(candidate.name, failures, len(self._questions.rows), self._config)
 

@@ -5,9 +5,11 @@ from typing import Protocol
 from vl3.config.gates import HELDOUT
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.records import Record
+from vl3.errors import ConfigError, DataError
 from vl3.evaluation.engine.request import Loaded, Reply, Request
 from vl3.evaluation.items import ItemRecord
-from vl3.evaluation.metrics import is_exact_match
+from vl3.evaluation.judging.rule import AnswerRule, AnswerRules, judge_answer
+from vl3.evaluation.records import NOT_JUDGED
 from vl3.evaluation.tasks import is_right_moment, question_prompt, right_moment, spoken
 from vl3.evaluation.units import HeldoutRow
 
@@ -35,8 +37,12 @@ def heldout_request(row: HeldoutRow, reader: SampleReader, max_new_tokens: int) 
     )
 
 
-def heldout_item(row: HeldoutRow, reply: Reply) -> ItemRecord:
-    """The record of a reply: right or wrong by exact match, a stream also by the moment at which the model spoke."""
+def heldout_item(row: HeldoutRow, reply: Reply, rules: AnswerRules) -> ItemRecord:
+    """The record of a reply: judged by its dataset's rules, a stream also by the moment at which the model spoke.
+
+    Raises:
+        DataError: the right answer is none that its rule can read.
+    """
     record = reply.record
     if reply.text is None or record is None:
         return _failed(row, reply)
@@ -45,10 +51,15 @@ def heldout_item(row: HeldoutRow, reply: Reply) -> ItemRecord:
         clock = (reply.clip_times[0], record.start_seconds)
         reference = spoken(right.frame_index, right.text, *clock)
         answer = spoken(reply.frame_index, reply.text, *clock)
-        is_right = is_right_moment(reply.frame_index, reply.text, right)
+        score: float | None = float(is_right_moment(reply.frame_index, reply.text, right))
+        rule = AnswerRule()
     else:
         reference, answer = record.answer, reply.text
-        is_right = is_exact_match(answer, reference)
+        rule = rules.rule_for(record.source, row.category)
+        try:
+            score = judge_answer(rule, answer, reference).score
+        except ConfigError as error:
+            raise DataError(f"{row.where}: {error}") from error
     return ItemRecord(
         benchmark=HELDOUT,
         group=row.category,
@@ -58,9 +69,9 @@ def heldout_item(row: HeldoutRow, reply: Reply) -> ItemRecord:
         media=tuple(dict.fromkeys(record.media_paths)),
         reference=reference,
         answer=answer,
-        score=float(is_right),
-        chance=record.chance,
-        why_no_score="",
+        score=score,
+        chance=record.chance if rule.chance is None else rule.chance,
+        why_no_score="" if score is not None else f"{NOT_JUDGED}: {rule.kind}",
         tokens=reply.tokens,
         seconds=round(reply.seconds, 6),
     )

@@ -27,6 +27,8 @@ class EvaluationJob:
     """Reference to the dataset, or to a corpus of several."""
     benchmarks: list[dict[str, Any]]
     """`name` of each benchmark and the `copy` that is asked, a reference; empty to ask the held-out samples."""
+    judging: dict[str, dict[str, Any]]
+    """How held-out answers are judged: by dataset (of a run's only one ""), what its judging.yaml says."""
     work_uri: str
     """Where the answers are kept while the evaluation is not finished."""
     identity: str

@@ -1,7 +1,8 @@
 """Held-out accuracy of several models over all categories, from the records of all answers."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from vl3.config.gates import HELDOUT
@@ -12,11 +13,17 @@ from vl3.evaluation.candidates import EvaluatedModel, open_candidate
 from vl3.evaluation.document import EVALUATION_FILE, ITEMS_FILE
 from vl3.evaluation.items import ItemRecord, items_path, write_items
 from vl3.evaluation.journal import Answers
+from vl3.evaluation.judges import EndpointJudge, Judge
+from vl3.evaluation.judging.held_captions import score_captions
 from vl3.evaluation.pictures import choose_examples, describe_examples
 from vl3.evaluation.result import Answer, Evaluation, count_confusions, list_items, score_answers
 from vl3.evaluation.tasks import without_tags
 from vl3.system.files import atomic_write_text, storage_errors
 
+HELDOUT_JUDGE_FILE = "heldout-judge.sqlite"
+"""The questions to the judge of held-out descriptions, and its answers."""
+HALF_RIGHT = 0.5
+"""Score from which on an answer counts as right, where a rule gives parts (ANLS, overlaps); gates take the score."""
 Progress = Callable[[int, int, str], None]
 """Takes the number of answers so far, the total, and a note on the current model."""
 
@@ -86,8 +93,10 @@ def write_evaluation(
     names, rows = [model.name for model in models], questions.rows
     for name in names:
         _check_complete(name, answers.get(name, {}), questions)
-        failures = {key: item.why_no_score for key, item in answers[name].items() if item.score is None}
+        failures = {key: item.why_no_score for key, item in answers[name].items() if item.answer is None}
         check_failures(name, failures, len(rows), config)
+    with closing_judge(config, out_folder) as judge:
+        answers = {name: score_captions(answers[name], judge) for name in names}
     by_row = {
         name: {row.row: _answer(item) for row in rows if (item := answers[name][row.sample_id]).score is not None}
         for name in names
@@ -118,6 +127,17 @@ def write_evaluation(
     return evaluation
 
 
+@contextmanager
+def closing_judge(config: RunConfig, out_folder: Path) -> Iterator[Judge | None]:
+    """The judge of descriptions, with its records in the evaluation's folder; None if there is none."""
+    settings = config.evaluation.judge
+    if settings is None:
+        yield None
+        return
+    with closing(EndpointJudge(settings, out_folder / HELDOUT_JUDGE_FILE)) as judge:
+        yield judge
+
+
 def check_model_names(names: Sequence[str]) -> None:
     """Raise ConfigError unless there is a model and no two have the same name."""
     if not names or len(set(names)) < len(names):
@@ -144,7 +164,7 @@ def _answer(item: ItemRecord) -> Answer:
         prompt=without_tags(item.prompt),
         answer=item.reference,
         prediction=item.answer,
-        correct=item.score == 1,
+        correct=item.score is not None and item.score >= HALF_RIGHT,
         chance=item.chance,
     )
 
@@ -153,6 +173,6 @@ def _failed_by_group(answers: Mapping[str, ItemRecord]) -> dict[str, int]:
     """Questions of each category that could not be asked."""
     counts: dict[str, int] = {}
     for item in answers.values():
-        if item.score is None:
+        if item.answer is None:
             counts[item.group] = counts.get(item.group, 0) + 1
     return counts

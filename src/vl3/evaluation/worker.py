@@ -14,6 +14,7 @@ from vl3.evaluation.dataset import HeldoutSamples
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.job import EvaluationJob, evaluation_config, read_evaluation_job
 from vl3.evaluation.journal import Journal
+from vl3.evaluation.judging.rule import rules_by_dataset
 from vl3.evaluation.processes import (
     StoppedError,
     StoreClaims,
@@ -67,7 +68,8 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
         tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch,
         Journal(job.work_uri, job.identity, rank) as kept,
     ):
-        questions = Questions.of_samples(HeldoutSamples(Reference.from_dict(job.dataset), Path(scratch)), config)
+        samples = HeldoutSamples(Reference.from_dict(job.dataset), Path(scratch))
+        questions = Questions.of_samples(samples, config, rules_by_dataset(job.judging))
         total = len(questions.rows) * len(models)
         telling = Telling(store, events, rank=rank, total=total, before=count_answers(answered))
 

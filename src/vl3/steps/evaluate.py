@@ -24,6 +24,7 @@ from vl3.launch.job import EVALUATING, LaunchJob
 from vl3.steps.benchmarks import asked_items, benchmark_copies, bring_scores, harness_python, headlines
 from vl3.steps.chain import MODEL, trained_stages
 from vl3.steps.champion import FoundChampion, champion_digest, find_champion
+from vl3.steps.judging import judging_of
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.bases import LANGUAGE, VISION, fetch_base
@@ -127,6 +128,7 @@ def _evaluation_job(work: Work, models: Models, kind: str) -> EvaluationJob:
         models=[{"name": name, "checkpoint": None if one is None else one.to_dict()} for name, one in models],
         start=request.inputs["start"].to_dict(),
         dataset=request.inputs["dataset"].to_dict(),
+        judging=judging_of(request),
         benchmarks=[{"name": name, "copy": copy.to_dict()} for name, copy in copies.items()],
         work_uri=join_uri(work.work_uri, kind),
         identity=work.key,
@@ -143,6 +145,7 @@ def _collect(work: Work, models: Models, champion: FoundChampion | None, folder:
     from vl3.evaluation.candidates import EvaluatedModel
     from vl3.evaluation.dataset import HeldoutSamples
     from vl3.evaluation.journal import read_answers
+    from vl3.evaluation.judging.rule import rules_by_dataset
     from vl3.evaluation.runner import write_evaluation
     from vl3.evaluation.shown_pictures import write_shown_pictures
 
@@ -154,7 +157,8 @@ def _collect(work: Work, models: Models, champion: FoundChampion | None, folder:
     ]
     config = _with_imported_bases(request)
     with tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch:
-        questions = Questions.of_samples(HeldoutSamples(request.inputs["dataset"], Path(scratch)), config)
+        samples = HeldoutSamples(request.inputs["dataset"], Path(scratch))
+        questions = Questions.of_samples(samples, config, rules_by_dataset(judging_of(request)))
         write_evaluation(evaluated, answers, questions, config, out_folder=folder)
         if config.evaluation.benchmarks:
             bring_scores(join_uri(work.work_uri, BENCHMARKS), folder)
@@ -267,6 +271,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     }
     champion = champion_digest(request) if _asks_champion(request) else ""
     copies = benchmark_copies(config.evaluation)
+    evaluation["judging"] = judging_of(request)
     evaluation["benchmark_data"] = {name: copy.sha256 for name, copy in copies.items()}
     parts = {"evaluation": evaluation, "data": data, "stages": stages, "seed": config.seed, "champion": champion}
     return {**parts, **config.model.fixed_resolution}

@@ -9,14 +9,12 @@ kind: interval_iou  "4-9.5 s"             is  "4.0-9.5 s"  and half of it is 0.5
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from vl3.config.codec import from_dict
 from vl3.errors import ConfigError
 from vl3.evaluation.judging import regions, text
+from vl3.system.strict_yaml import parse_yaml
 
 JUDGING_FILE = "judging.yaml"
 """In a data folder: the rules of its sources and categories."""
@@ -209,29 +207,37 @@ class AnswerRules:
         return AnswerRule()
 
 
-def read_rules(folder: Path) -> AnswerRules:
-    """The rules in a data folder's judging.yaml; `exact` for everything if it has none.
+def parse_rules(content: bytes | None, where: str) -> dict[str, Any]:
+    """The rules of a data folder's judging.yaml as plain data; each of them can be built.
+
+    Args:
+        content: the file; None if there is none, and everything is judged as `exact`.
+        where: its place, for errors.
 
     Raises:
         ConfigError: the file is not a mapping of names to rules, or a rule contradicts itself.
     """
-    path = folder / JUDGING_FILE
+    if content is None:
+        return {}
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return AnswerRules(rules={})
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error}), so answers would be judged wrongly. Correct it."
-        ) from error
+        data = parse_yaml(content.decode())
+    except ValueError as error:
+        raise ConfigError(f"{where} cannot be read ({error}), so judging would be wrong. Correct it.") from error
     if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
         raise ConfigError(
-            f"{path} is not a mapping of sources or categories to rules. Write `source: {{kind: letter}}`."
+            f"{where} is not a mapping of sources or categories to rules. Write `source: {{kind: letter}}`."
         )
-    rules = {}
     for name, values in data.items():
         try:
-            rules[name] = from_dict(AnswerRule, values)
+            from_dict(AnswerRule, values)
         except ConfigError as error:
-            raise ConfigError(f"{path}, {name}: {error}") from error
-    return AnswerRules(rules=rules)
+            raise ConfigError(f"{where}, {name}: {error}") from error
+    return data
+
+
+def rules_by_dataset(data: Mapping[str, Mapping[str, Any]]) -> dict[str, AnswerRules]:
+    """The rules of each dataset from plain data."""
+    return {
+        dataset: AnswerRules(rules={name: from_dict(AnswerRule, dict(values)) for name, values in rules.items()})
+        for dataset, rules in data.items()
+    }

@@ -4,7 +4,7 @@ import pytest
 
 from vl3.errors import ConfigError
 from vl3.evaluation.judging.captions import cider_scores
-from vl3.evaluation.judging.rule import AnswerKind, AnswerRule, AnswerRules, judge_answer, read_rules
+from vl3.evaluation.judging.rule import AnswerKind, AnswerRule, AnswerRules, judge_answer, parse_rules, rules_by_dataset
 
 CASES = [
     ("exact", "Yes.", "yes", 1.0),
@@ -98,23 +98,31 @@ def test_a_rule_that_cannot_be_applied_is_refused(values: dict, message: str) ->
         AnswerRule(**values)
 
 
-def test_rules_are_read_by_source_then_category_then_default(tmp_path) -> None:
-    (tmp_path / "judging.yaml").write_text(
-        "chartqa: {kind: number, relative_tolerance: 0.05}\ntemporal_grounding: {kind: interval_iou}\n"
-        "default: {kind: anls}\n"
-    )
-    rules = read_rules(tmp_path)
+def test_rules_are_by_source_then_category_then_default() -> None:
+    content = b"""chartqa: {kind: number, relative_tolerance: 0.05}
+temporal_grounding: {kind: interval_iou}
+default: {kind: anls}
+"""
+    rules = rules_by_dataset({"": parse_rules(content, "judging.yaml")})[""]
     assert rules.rule_for("chartqa", "chart").kind == AnswerKind.NUMBER
     assert rules.rule_for("mine", "temporal_grounding").kind == AnswerKind.INTERVAL_IOU
     assert rules.rule_for("mine", "ocr").kind == AnswerKind.ANLS
-    assert read_rules(tmp_path / "nowhere") == AnswerRules(rules={})
+    assert parse_rules(None, "judging.yaml") == {}
     assert AnswerRules(rules={}).rule_for("a", "b") == AnswerRule()
 
 
-def test_a_wrong_rule_names_its_file_and_entry(tmp_path) -> None:
-    (tmp_path / "judging.yaml").write_text("mine: {kind: guess}\n")
-    with pytest.raises(ConfigError, match=r"judging\.yaml, mine: .*guess"):
-        read_rules(tmp_path)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"mine: {kind: guess}", r"data/judging\.yaml, mine: .*guess"),
+        (b"- letter", r"data/judging\.yaml is not a mapping of sources or categories to rules"),
+        (b"mine: [", r"data/judging\.yaml cannot be read"),
+        (b"\xff", r"data/judging\.yaml cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_entry(content: bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_rules(content, "data/judging.yaml")
 
 
 def test_cider_needs_at_least_two_items() -> None:
