@@ -1,4 +1,4 @@
-"""How the answers to a run's data are judged: `judging.yaml` beside the annotations, which no dataset is rebuilt for."""
+"""How the answers to a run's data are judged: `judging.yaml` beside the annotations, which rebuilds no dataset."""
 
 from typing import Any
 
