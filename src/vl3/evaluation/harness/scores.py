@@ -119,10 +119,10 @@ def _summary(
     items: list[ItemRecord],
     limits: RunLimits,
 ) -> BenchmarkScore:
-    not_judged = [item for item in items if item.why_no_score.startswith(NOT_JUDGED)]
-    failed = (
-        [item for item in items if item.why_no_score and item not in not_judged] if not benchmark.submission else []
-    )
+    # What a benchmark's own server scores is not judged here, which is no fault.
+    lacking = [] if benchmark.submission else [item for item in items if item.why_no_score]
+    not_judged = [item for item in lacking if item.why_no_score.startswith(NOT_JUDGED)]
+    failed = [item for item in lacking if not item.why_no_score.startswith(NOT_JUDGED)]
     value, why = _combine(benchmark, scores)
     share = (len(failed) + len(not_judged)) / max(len(items), 1)
     if share > limits.max_failed_share:

@@ -109,7 +109,7 @@ def _process(task: Any, document: Any, response: Any, name: str) -> tuple[Mappin
 def _item_score(benchmark: Benchmark, task: Any, found: Mapping[str, Any], folder: Path) -> tuple[float | None, str]:
     rule = benchmark.item_score
     if rule == "none":
-        return None, "scored by the benchmark's server"
+        return None, f"{NOT_JUDGED}scored by the benchmark's server"
     if rule == "aggregate":
         value = _run(task.aggregation()[benchmark.metric], [found[benchmark.metric]], folder)
         return float(value or 0.0) * benchmark.scale / 100.0, ""
