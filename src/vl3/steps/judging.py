@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vl3.data.corpus import is_corpus, read_corpus
+from vl3.data.corpus import read_corpus
 from vl3.evaluation.judging.rule import JUDGING_FILE, parse_rules
 from vl3.steps.request import Request
 from vl3.store.objects import open_store
@@ -16,7 +16,9 @@ def judging_of(request: Request) -> dict[str, dict[str, Any]]:
         ConfigError: a file cannot be read or has a rule that contradicts itself.
         StorageError: the store does not answer.
     """
-    uris = read_corpus(request.data_uri) if is_corpus(request.data_uri) else {"": request.data_uri}
+    uris = read_corpus(request.data_uri)
+    if len(uris) == 1:  # its ids have no dataset's name in front
+        uris = {"": uri for uri in uris.values()}
     found = {
         name: parse_rules(open_store(uri).read(JUDGING_FILE), join_uri(uri, JUDGING_FILE)) for name, uri in uris.items()
     }
