@@ -18,7 +18,8 @@ def judging_of(request: Request) -> dict[str, dict[str, Any]]:
     """
     uris = read_corpus(request.data_uri)
     if len(uris) == 1:  # its ids have no dataset's name in front
-        uris = {"": uri for uri in uris.values()}
+        (only,) = uris.values()
+        uris = {"": only}
     found = {
         name: parse_rules(open_store(uri).read(JUDGING_FILE), join_uri(uri, JUDGING_FILE)) for name, uri in uris.items()
     }

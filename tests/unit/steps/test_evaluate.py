@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.evidence import answered
-from vl3.config.placement import EVALUATION
+from vl3.config.placement import BENCHMARKS, EVALUATION
 from vl3.errors import ConfigError
 from vl3.evaluation.document import read_evidence
 from vl3.evaluation.items import items_path, write_items
@@ -112,7 +112,7 @@ def test_the_job_runs_here_unless_it_is_placed(request_of_tiny: StepRequest[Any]
     inputs = {"start": _reference("bases", "start"), "dataset": _reference("d", "dataset")}
     request = dataclasses.replace(request_of_tiny, inputs=inputs)
     models = [("before", None), ("video", _reference("c", "checkpoint"))]
-    here = evaluate._launch_job(_work(request), models)
+    here = evaluate._launch_job(_work(request), models, EVALUATION)
     assert (here.backend, here.processes_per_node, here.placement) == ("local", 2, None)
     assert here.document["events_path"] == str(here.events_path)
     config = request.config
@@ -122,10 +122,34 @@ def test_the_job_runs_here_unless_it_is_placed(request_of_tiny: StepRequest[Any]
         launch=dataclasses.replace(config.launch, backend="trainjob"),
         placements={**config.placements, EVALUATION: placement},
     )
-    there = evaluate._launch_job(_work(dataclasses.replace(request, config=config)), models)
+    there = evaluate._launch_job(_work(dataclasses.replace(request, config=config)), models, EVALUATION)
     assert (there.backend, there.placement, there.node_counts) == ("trainjob", placement, [3, 2, 1])
     assert (there.document["events_path"], there.document["commit"]) == ("", "")
     assert [one["name"] for one in there.document["models"]] == ["before", "video"]
+
+
+def test_benchmarks_are_a_job_of_their_own_in_their_own_environment(
+    request_of_tiny: StepRequest[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = _reference("mme", "benchmark")
+    monkeypatch.setattr(evaluate, "benchmark_copies", lambda _: {"mme": copy})
+    monkeypatch.setattr(evaluate, "harness_python", lambda: Path("/eval/bin/python"))
+    inputs = {"start": _reference("bases", "start"), "dataset": _reference("d", "dataset")}
+    request = dataclasses.replace(request_of_tiny, inputs=inputs)
+    models = [("video", _reference("c", "checkpoint"))]
+    here = evaluate._launch_job(_work(request), models, BENCHMARKS)
+    assert (here.module, here.python) == ("vl3.evaluation.harness.worker", "/eval/bin/python")
+    assert here.document["benchmarks"] == [{"name": "mme", "copy": copy.to_dict()}]
+    heldout = evaluate._launch_job(_work(request), models, EVALUATION)
+    assert (heldout.module, heldout.python, heldout.document["benchmarks"]) == ("vl3.evaluation.worker", "", [])
+    assert heldout.work_uri != here.work_uri
+    assert heldout.events_path != here.events_path
+    config = request.config
+    placement = dataclasses.replace(config.placements["video"], image="registry.example/harness:1")
+    launch = dataclasses.replace(config.launch, backend="trainjob")
+    config = dataclasses.replace(config, launch=launch, placements={**config.placements, BENCHMARKS: placement})
+    there = evaluate._launch_job(_work(dataclasses.replace(request, config=config)), models, BENCHMARKS)
+    assert (there.backend, there.stage, there.python, there.placement) == ("trainjob", "benchmarks", "", placement)
 
 
 def _champion(sha256: str, checkpoint: Reference | None = None) -> FoundChampion:
@@ -160,7 +184,7 @@ def test_the_evidence_compares_stages_and_the_champion(request_of_tiny: StepRequ
     ]
     assert found["champion"] == {"version": 3, "model": "champion", "why": ""}
     digests = {"champion": "2" * 64, "multitask": "0" * 64, "video": "0" * 64}
-    assert found["made_of"] == {"dataset": "0" * 64, "checkpoints": digests}
+    assert found["made_of"] == {"dataset": "0" * 64, "checkpoints": digests, "asked": {}}
 
 
 def test_a_champion_without_a_checkpoint_is_named_and_not_compared(
