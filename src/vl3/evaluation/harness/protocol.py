@@ -7,6 +7,8 @@ from vl3.data.sample.prepare import PrepareSettings
 FPS, MAX_FRAMES = 1.0, 180
 VISUAL_TOKENS = 16384
 """Vision tokens of a question (sec. 4.2.3)."""
+TEXT_TOKENS = 8192
+"""Room for a question's text beside them: subtitles are long. The paper does not say."""
 
 
 def as_published(
@@ -19,6 +21,7 @@ def as_published(
     """The settings of a model's training with the limits of the paper's evaluation."""
     data = replace(
         settings.data,
+        max_length_tokens=max(visual_tokens + TEXT_TOKENS, settings.data.max_length_tokens),
         video_fps=fps,
         max_frames=max_frames,
         visual_budget_tokens=visual_tokens,
