@@ -11,7 +11,7 @@ VARIABLES := WORKFLOW RECIPE RUN DATA SET STAGES FROM MODEL ENDPOINT ARTIFACTS T
 # To add a target, write it here.
 TARGETS := help run-pipeline evaluate submit report ui clean setup format lint typecheck imports test check audit golden images \
 	lock-images licences test-images kind-up kind-down test-kind diff-manifests apply pin-images render pipeline-manifests stages-table commands-page \
-	benchmarks-page chaos
+	benchmarks-page chaos eval-env
 .PHONY: $(TARGETS)
 
 TESTS ?= tests
@@ -68,6 +68,9 @@ clean: ## Remove build outputs and caches; keep runs/ and .venv
 
 ##@ Develop
 setup: $(SETUP) ## Make .venv with the pinned dependencies (all other targets do this if needed)
+
+eval-env: $(SETUP) ## Make .venv-eval: lmms-eval 0.7.3 with the model vl3, for published benchmarks
+	@scripts/eval_env.sh
 
 $(SETUP): pyproject.toml constraints.txt scripts/setup.sh scripts/install.py scripts/warm_bytecode.py
 	@scripts/setup.sh $(filter $(TARGETS),$(MAKECMDGOALS))

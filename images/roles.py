@@ -50,6 +50,13 @@ ROLES = {
         Role(name="torch", image=names.TORCH, parent="base", has_vl3=False),
         Role(name="trainer", image=names.TRAINER, parent="torch", has_vl3=True),
         Role(name="evaluator", image=names.EVALUATOR, parent="torch", has_vl3=True, runs_steps=True),
+        Role(
+            name="harness",
+            image=names.HARNESS,
+            parent="torch",
+            has_vl3=True,
+            programs=(("lmms-eval", "lmms_eval.cli.dispatch:main"),),
+        ),
         Role(name="launcher", image=names.LAUNCHER, parent="base", has_vl3=True, runs_steps=True),
         Role(
             name="data",

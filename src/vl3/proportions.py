@@ -7,9 +7,12 @@ question by question (paired), which tells apart far smaller differences than tw
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
+CONFIDENCES = (0.8, 0.9, 0.95, 0.975, 0.99)
+"""Confidences of one-sided bounds: an evaluation keeps the bound of each, and a gate asks for one of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,24 +50,31 @@ class PairedCounts:
         return self.both + self.only_first + self.only_second + self.neither
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % confidence interval of a proportion (Wilson score), which stays within 0 and 1 and works for few samples.
+def wilson_interval(correct: int, total: int, *, z: float = Z_95) -> tuple[float, float]:
+    """Confidence interval of a proportion (Wilson score), which stays within 0 and 1 and works for few samples.
 
     9 of 10 right answers give 0.60 to 0.98, 90 of 100 give 0.83 to 0.94, and 0 of 10 give 0 to 0.28.
 
     Args:
         correct: number of right answers.
         total: number of answers; 0 gives the whole range (0, 1).
+        z: quantile of the normal distribution; the default gives 95 % between both bounds, `one_sided(0.95)` gives
+            95 % above the lower one.
 
     Returns:
         Lower and upper bound of the true share of right answers.
     """
     if total == 0:
         return 0.0, 1.0
-    share, square = correct / total, Z_95 * Z_95
+    share, square = correct / total, z * z
     centre = (share + square / (2 * total)) / (1 + square / total)
-    margin = Z_95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    margin = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
     return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def one_sided(confidence: float) -> float:
+    """Quantile of the normal distribution for a one-sided bound: 0.95 gives 1.645, 0.975 gives 1.960."""
+    return NormalDist().inv_cdf(confidence)
 
 
 def paired_difference(counts: PairedCounts) -> Difference:

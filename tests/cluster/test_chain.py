@@ -24,9 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 _FEW_STEPS = [
     *(f"stages.{stage}.steps=6" for stage in STAGES),
     "evaluation.samples_per_task=2",
-    "promotion.min_mean_accuracy=0",
-    "promotion.min_task_accuracy=0",
-    "promotion.max_regression=1",
+    "promotion.gates.mean_accuracy.threshold=0",
+    "promotion.gates.task_accuracy.threshold=0",
+    "promotion.gates.mean_not_worse.threshold=1",
+    "promotion.gates.no_regression.threshold=1",
 ]
 
 

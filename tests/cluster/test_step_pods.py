@@ -32,9 +32,10 @@ RUN_ID = f"pods-{time.time_ns():x}"
 OVERRIDES = (
     *(f"stages.{stage}.steps=2" for stage in STAGES),
     "evaluation.samples_per_task=1",
-    "promotion.min_mean_accuracy=0",
-    "promotion.min_task_accuracy=0",
-    "promotion.max_regression=1",
+    "promotion.gates.mean_accuracy.threshold=0",
+    "promotion.gates.task_accuracy.threshold=0",
+    "promotion.gates.mean_not_worse.threshold=1",
+    "promotion.gates.no_regression.threshold=1",
     f"promotion.registered_model=vl3-{RUN_ID}",
     "launch.backend=trainjob",
 )

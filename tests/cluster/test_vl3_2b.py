@@ -55,9 +55,10 @@ _REST = [
     "evaluation.max_new_tokens=4",
     "evaluation.batch_size=1",
     "evaluation.processes=1",
-    "promotion.min_mean_accuracy=0",
-    "promotion.min_task_accuracy=0",
-    "promotion.max_regression=1",
+    "promotion.gates.mean_accuracy.threshold=0",
+    "promotion.gates.task_accuracy.threshold=0",
+    "promotion.gates.mean_not_worse.threshold=1",
+    "promotion.gates.no_regression.threshold=1",
 ]
 
 

@@ -28,6 +28,13 @@ def test_evaluate_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None
     golden("pipelines/evaluate.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
 
 
+def test_ablation_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], tmp_path: Path) -> None:
+    parameters = WorkflowParameters(recipe="ablation_tiny")
+    compile_workflow(get_workflow("ablation"), parameters, tmp_path / "ablation.yaml")
+    lines = (tmp_path / "ablation.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    golden("pipelines/ablation.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
+
+
 def test_the_manifests_in_git_are_the_workflow_as_it_is() -> None:
     folder = ROOT / "manifests" / "pipelines"
     assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == compile_manifests(), (

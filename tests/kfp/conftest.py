@@ -29,8 +29,8 @@ from vl3.pipelines.tasks import ENDED
 SMALL = (
     *(f"stages.{stage}.steps=2" for stage in ("vision_adaptation", "alignment", "multitask", "video")),
     "evaluation.samples_per_task=2",
-    "promotion.min_mean_accuracy=0",
-    "promotion.min_task_accuracy=0",
+    "promotion.gates.mean_accuracy.threshold=0",
+    "promotion.gates.task_accuracy.threshold=0",
 )
 """Overrides that make the tiny recipe a matter of minutes."""
 

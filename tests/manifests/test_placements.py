@@ -8,7 +8,6 @@ import pytest
 
 from tests.manifests.policies import names, of_kind, quota_of
 from tests.support.manifests import load, overlay_text
-from tests.support.workflows import STAGES
 from vl3.components import images
 from vl3.config.placement import PlacementConfig
 from vl3.recipes.catalog import get_recipe, recipe_names
@@ -21,7 +20,7 @@ _BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 def _placements(recipe: str) -> list[PlacementConfig]:
     config = get_recipe(recipe)
-    return [config.placements[stage] for stage in STAGES]
+    return [config.placements[stage] for stage in config.stages]
 
 
 def _number(quantity: str) -> float:
@@ -45,7 +44,7 @@ def test_every_stage_fits_the_quota(overlay: tuple[str, list[dict[str, Any]]]) -
     name, objects = overlay
     queues = {queue["metadata"]["name"]: queue["spec"]["clusterQueue"] for queue in of_kind(objects, "LocalQueue")}
     for recipe in _RUNS_ON[name]:
-        for stage, placement in zip(STAGES, _placements(recipe), strict=True):
+        for stage, placement in zip(get_recipe(recipe).stages, _placements(recipe), strict=True):
             asked = {
                 "cpu": placement.cpus_per_node,
                 "memory": placement.memory_gib * 2**30,

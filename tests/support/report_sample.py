@@ -10,6 +10,11 @@ from PIL import Image, ImageDraw
 from tests.support.workflows import STAGES
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
+from vl3.evaluation.beside import beside_published
+from vl3.evaluation.changes import shown_items
+from vl3.evaluation.evidence import make_evidence
+from vl3.evaluation.items import ItemRecord
+from vl3.evaluation.published import titles
 from vl3.proportions import wilson_interval
 from vl3.recipes.catalog import get_recipe
 
@@ -44,7 +49,7 @@ def report_data(folder: Path) -> dict[str, Any]:
         "stages": [_stage(rng, stage, to_dict(config.stages[stage])) for stage in STAGES],
         "settings": to_dict(config),
         "evaluation": _evaluation(rng, folder),
-        "champion": {"version": 3, "counts": {category.value: [90, 100] for category in Category}},
+        **_evidence(rng, folder),
         "gates": _gates(),
         "validation": _validation(),
         "lineage": _lineage(rng),
@@ -207,6 +212,62 @@ def _picture(rng: random.Random, folder: Path, name: str, colour: str) -> str:
     ImageDraw.Draw(picture).ellipse((x, y, x + 22, y + 22), fill=colour)
     picture.save(folder / "media" / f"{name}.png")
     return f"media/{name}.png"
+
+
+def _evidence(rng: random.Random, folder: Path) -> dict[str, Any]:
+    """Records of 40 held-out questions in each of three categories and of three benchmarks, and what they show."""
+    levels = {"champion": 0.75, "before": 0.1, "multitask": 0.6, "video": 0.8}
+    records = {
+        model: {name: _records(rng, name, level) for name in ("heldout", "chartqa", "ocrbench", "mvbench")}
+        for model, level in levels.items()
+    }
+    evidence = make_evidence(
+        records,
+        pairs=[("before", "multitask"), ("multitask", "video"), ("before", "video"), ("champion", "video")],
+        groups={"image": ["chartqa", "ocrbench"]},
+        champion={"version": 3, "model": "champion", "why": ""},
+    )
+    shown = shown_items(records, "video", "champion")
+    ids = [item["item_id"] for one in shown["extremes"] for side in ("best", "worst") for item in one[side]]
+    ids += [item["item_id"] for item in shown["changes"]["heldout"]["items"]]
+    return {
+        "evidence": evidence,
+        "champion": {"version": 3, "model": "champion", "candidate": "video"},
+        "published": beside_published(evidence, "video", "tiny"),
+        "titles": titles(),
+        "shown_items": shown,
+        "item_pictures": {"heldout": {name: [_picture(rng, folder, f"item-{name}", "red")] for name in ids}},
+    }
+
+
+def _records(rng: random.Random, benchmark: str, level: float) -> list[ItemRecord]:
+    groups = ("chart", "document", "streaming") if benchmark == "heldout" else ("",)
+    words = ("red", "blue", "green", "white")
+    records = []
+    for group in groups:
+        for number in range(40):
+            right = words[number % 4]
+            score = (
+                float(rng.random() < level) if benchmark != "chartqa" else round(min(1.0, rng.random() + level / 2), 2)
+            )
+            failed = benchmark == "mvbench" and number == 7
+            record = ItemRecord(
+                benchmark=benchmark,
+                group=group,
+                item_id=f"{group or benchmark}-{number:03d}",
+                sha256=f"{number:064x}",
+                prompt=f"<image> Which colour has the circle of {group or benchmark} {number}?",
+                media=(f"{benchmark}/{number // (4 if benchmark == 'mvbench' else 1)}.png",),
+                reference=right,
+                answer=None if failed else right if score else "yellow",
+                score=None if failed else score,
+                chance=0.25 if benchmark != "chartqa" else None,
+                why_no_score="the video cannot be decoded" if failed else "",
+                tokens=2,
+                seconds=0.1,
+            )
+            records.append(record)
+    return records
 
 
 def _gates() -> list[dict[str, Any]]:

@@ -75,13 +75,19 @@ def _stage_name(config: RunConfig, stage: str | None) -> str:
 
 def _prepare_settings(config: RunConfig, stage: str) -> "PrepareSettings":
     from vl3.data.sample.prepare import PrepareSettings
+    from vl3.models.bases import FixedWanted
+    from vl3.models.fixed_config import read_fixed
+    from vl3.store.bases import base_folder
 
-    row = config.stages[stage]
+    row, fixed = config.stages[stage], FixedWanted.of(config.model)
     return PrepareSettings(
         image_merge_size=row.image_merge_size,
         video_merge_size=row.video_merge_size,
         difffp=row.difffp,
         data=config.data,
+        picture=None
+        if fixed is None
+        else read_fixed(base_folder(config.model.vision_base), fixed.skipped_blocks).picture,
     )
 
 

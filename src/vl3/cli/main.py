@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vl3.cli import base, chat, cluster, convert, data, plan, recipe, registry, stages
+from vl3.cli import base, chat, cluster, convert, data, eval, plan, recipe, registry, stages
 from vl3.cli.failure import Terminal, set_up_logging
 from vl3.cli.run import app as run_app
 from vl3.system.commit import code_commit
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(stages.app, name="stages")
 app.add_typer(base.app, name="base")

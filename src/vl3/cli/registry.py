@@ -82,7 +82,7 @@ def ui(
     if is_server(uri):
         print(f"MLflow runs at {uri} already: open it in a browser")
         return
-    _set_environment()
+    set_mlflow_environment()
     from vl3.tracking.pages import served
 
     print(f"starting MLflow's pages on {uri} ...", flush=True)
@@ -102,13 +102,14 @@ def _open(run: str, tracking_uri: str, recipe: str, model: str) -> "Registry":
     name = model or get_recipe(recipe).promotion.registered_model
     require_name("--model", name)
     uri = _tracking_uri(run, tracking_uri)
-    _set_environment()
+    set_mlflow_environment()
     from vl3.tracking.registry import Registry
 
     return Registry(uri, name)
 
 
-def _set_environment() -> None:
+def set_mlflow_environment() -> None:
+    """Set what MLflow reads when it is imported, unless the caller's environment says otherwise."""
     from vl3.tracking.environment import MLFLOW_ENVIRONMENT
 
     for variable, value in MLFLOW_ENVIRONMENT.items():

@@ -186,8 +186,10 @@ def explain(
     namespace: Namespace = "",
 ) -> None:
     """Print why each task would run or be reused if the run were started again with this checkout's code."""
+    from vl3.cli.registry import set_mlflow_environment
     from vl3.pipelines import explain as explaining
 
+    set_mlflow_environment()  # the key of an evaluation has the champion
     previews = explaining.explain(
         run, task, lambda: _server(endpoint, namespace), pins_file=os.environ.get("VL3_TRAINER_REQUIREMENTS", "")
     )

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from vl3.config.codec import from_dict, to_dict
+from vl3.config.placement import RESERVED
 from vl3.errors import ConfigError
 
 Config = TypeVar("Config")
 
-_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"]]
+_OPEN_GROUPS = [["mixture"], ["devices"], ["hugepages_gib"], ["environment"], ["node_labels"], ["gates"]]
 """Groups that may gain a name, such as a mixture a category; the class that has them checks the name."""
+_OPTIONAL = [f"placements.{name}" for name in RESERVED]
+"""Fields that a recipe may lack and a run may set."""
 
 
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
@@ -57,7 +60,7 @@ def _assign(data: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         _require_key(node, parent, path, data)
         node = node[parent]
-    if parents[-1:] not in _OPEN_GROUPS:
+    if parents[-1:] not in _OPEN_GROUPS and path not in _OPTIONAL:
         _require_key(node, leaf, path, data)
         if isinstance(node[leaf], dict) and not isinstance(value, dict) and value is not None:
             raise ConfigError(f"{path} is a group of fields, not a value. Name one of {', '.join(node[leaf])}.")

@@ -10,6 +10,12 @@ from vl3.errors import ConfigError
 
 BUILD = "build"
 """Name of the placement of the dataset's build; without one, the step's own pod builds."""
+EVALUATION = "evaluation"
+"""Name of the placement of the evaluation; without one, the step's own pod evaluates."""
+BENCHMARKS = "benchmarks"
+"""Name of the placement of the benchmarks; without one, the step's own machine runs them."""
+RESERVED = (BUILD, EVALUATION, BENCHMARKS)
+"""Placements that are not those of stages."""
 
 _KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _GPU_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
@@ -49,6 +55,8 @@ class PlacementConfig:
     gpu: str = ""
     """Kind of the pool's GPUs, such as `h200`: decides what a stage can reach and what memory it has. Empty if the pool
     has none, or if nobody has said."""
+    image: str = ""
+    """Image of the pods, such as that of the benchmarks' harness; empty takes the runtime's."""
     price_per_gpu_hour: Annotated[float, Range(at_least=0, at_most=1e6)] | None = None
     """Price of one GPU for an hour, for the cost of each stage; None leaves costs out."""
     currency: str = "USD"
@@ -102,21 +110,24 @@ class PlacementConfig:
         """World size of the stage; the largest, if its number of nodes may change."""
         return self.nodes * self.processes_per_node
 
-    def node_counts(self, packs: int) -> list[int]:
+    def node_counts(self, packs: int | None) -> list[int]:
         """Numbers of nodes with which the stage may run, the largest first: each process has as many of the packs.
 
         12 packs a step, 2 to 4 nodes of one process: [4, 3, 2]; with 2 processes a node: [3, 2], because 12 packs
         cannot be shared by 8 processes.
 
         Args:
-            packs: packs of a step, or what their number is a multiple of.
+            packs: packs of a step, or what their number is a multiple of; None if the processes share no packs, so
+                that there may be any number of them.
         """
         least = self.nodes if self.min_nodes is None else self.min_nodes
-        return [count for count in range(self.nodes, least - 1, -1) if packs % (count * self.processes_per_node) == 0]
+        counts = range(self.nodes, least - 1, -1)
+        return [count for count in counts if packs is None or packs % (count * self.processes_per_node) == 0]
 
 
 PlacementTable = dict[str, PlacementConfig]
-"""The placement of each stage by its name, and of the build if it is to run on a Ray cluster."""
+"""The placement of each stage by its name, of the build if it is to run on a Ray cluster, and of the evaluation if it
+is to run in pods of its own."""
 
 
 def _require_kubernetes_name(field: str, value: str) -> None:

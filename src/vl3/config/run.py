@@ -15,12 +15,15 @@ from vl3.config.checks import (
     check_fields,
     require_name,
 )
-from vl3.config.data import DataConfig
+from vl3.config.data import Category, DataConfig
+from vl3.config.endpoint import EndpointConfig
 from vl3.config.fabric import FabricConfig, SchedulingConfig
+from vl3.config.gates import GateConfig, check_gates
 from vl3.config.loader import LoaderConfig
-from vl3.config.placement import BUILD, PlacementConfig, PlacementTable
+from vl3.config.placement import BUILD, RESERVED, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
 from vl3.config.step_pods import StepPodsConfig
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
 
 MAX_PROFILED_STEPS = 20
@@ -41,6 +44,30 @@ class ModelConfig:
     """URI of a Qwen2 folder with its tokenizer (package://, file://, s3:// or hf://)."""
     vision_width: Annotated[int, Range(at_least=1, at_most=1_000_000)] | None = None
     """Width that the encoder must have; None takes any."""
+    picture_side_px: Annotated[int, Range(at_least=PATCH_SIZE_PX, at_most=4096)] | None = None
+    """Side of the square to which every picture is resized for a CLIP or SigLIP that is used as it is, which must be
+    the encoder's own (336, 378, 384); None takes pictures of any size, with the encoder of the method."""
+    skipped_blocks: Annotated[int, Range(at_least=0, at_most=1000)] = 1
+    """With picture_side_px: blocks at the encoder's end that do not run. 1 gives the features of LLaVA, which are
+    transformers' `hidden_states[-2]`."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "model")
+
+    @property
+    def fixed_resolution(self) -> dict[str, int]:
+        """What of an encoder is used at its own resolution, for the keys of steps; empty if pictures keep their sizes.
+
+        The files of the bases are the same with other values, so that their digests do not tell.
+        """
+        if self.picture_side_px is None:
+            return {}
+        return {"picture_side_px": self.picture_side_px, "skipped_blocks": self.skipped_blocks}
+
+    @property
+    def side_patches(self) -> int | None:
+        """Patches along the side of the square that every picture becomes; None if they keep their shapes."""
+        return None if self.picture_side_px is None else self.picture_side_px // PATCH_SIZE_PX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,12 +190,58 @@ class EvaluationConfig:
     max_new_tokens: Count
     """Tokens that one answer may have."""
     batch_size: Count
-    """Samples generated together."""
+    """Answers that a process generates at the same time."""
     processes: Workers
-    """Processes that share the models and tasks."""
+    """Processes on this machine that share the models and samples, one a GPU or a core; pods have those of
+    `placements.evaluation`."""
+    models: str = "before,stages,champion"
+    """Which models are asked, with commas between: `before` (what the first stage starts from), `stages` (the
+    checkpoint of each), `last` (only that of the last one), `champion` (the registry's, if there is one)."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks and groups of the catalogue (`vl3 eval list`) that the models are asked too."""
+    benchmark_data: str = ""
+    """URI of the folder that has a copy of each benchmark, as `vl3 eval data` makes them."""
+    judge: EndpointConfig | None = None
+    """Where the benchmarks that need a judge find it; None leaves their answers not judged."""
+    dtype: Annotated[str, OneOf(("stored", "fp32", "bf16"))] = "stored"
+    """Type in which checkpoints are loaded: as they are stored, fp32 or bf16."""
+    max_failed_fraction: PartialFraction = 0.01
+    """Share of a model's questions that may fail, because their media cannot be read or decoded; they are named and
+    have no score. More end the evaluation."""
+    prepare_threads: Workers = 2
+    """Samples that each process reads and decodes at the same time, beside generation."""
+    prepare_timeout_seconds: Seconds = 300.0
+    """How long the media of one sample may take to be decoded before it counts as failed."""
+    categories: tuple[Category, ...] = ()
+    """The held-out categories that are asked; empty asks all."""
 
     def __post_init__(self) -> None:
         check_fields(self, "evaluation")
+        evaluated_models(self.models)
+        if self.benchmarks and not self.benchmark_data:
+            raise ConfigError(
+                f"evaluation.benchmarks names {', '.join(self.benchmarks)}, but evaluation.benchmark_data does not say "
+                "where their data are. Set it to the folder below which `vl3 eval data` has written them."
+            )
+
+
+EVALUATED = ("before", "stages", "last", "champion")
+"""What `evaluation.models` may name."""
+
+
+def evaluated_models(text: str) -> tuple[str, ...]:
+    """The words of `evaluation.models`: `before, last` is ("before", "last").
+
+    Raises:
+        ConfigError: there is none, an unknown one, or one twice.
+    """
+    words = tuple(word.strip() for word in text.split(","))
+    if len(set(words)) < len(words) or not set(words) <= set(EVALUATED):
+        raise ConfigError(
+            f"evaluation.models={text!r:.200} must be some of {', '.join(EVALUATED)}, each once, with commas between. "
+            "Set before,stages,champion to ask what training starts from, what each stage made of it, and the champion."
+        )
+    return words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,16 +250,14 @@ class PromotionConfig:
 
     registered_model: str
     """Name of the model in the registry."""
-    min_mean_accuracy: Fraction
-    """Mean held-out accuracy over all categories that a champion has at least."""
-    min_task_accuracy: Fraction
-    """Held-out accuracy that a champion has at least in every category."""
-    max_regression: Fraction
-    """How far a category may fall below the current champion."""
+    gates: dict[str, GateConfig]
+    """The gates by name, in the order in which they are shown. All must pass, beside those that every candidate must:
+    whole and fresh evidence, data that passed validation, a checkpoint whose digests match."""
 
     def __post_init__(self) -> None:
         check_fields(self, "promotion")
         require_name("promotion.registered_model", self.registered_model)
+        check_gates(self.gates)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,7 +283,8 @@ class RunConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How a training process reads and decodes its samples."""
     placements: PlacementTable
-    """Where each stage runs on a cluster, by its name; `build`: where the dataset is built, by Ray on several nodes."""
+    """Where each stage runs on a cluster, by its name; `build`: where the dataset is built, by Ray on several nodes;
+    `evaluation`: where models are evaluated, by pods that share the questions."""
     step_pods: StepPodsConfig = field(default_factory=StepPodsConfig)
     """What the pods of the workflow's own steps take on a cluster."""
     evaluation: EvaluationConfig
@@ -224,9 +296,9 @@ class RunConfig:
         check_fields(self, "")
         require_name("name", self.name)
         check_stage_names(self.stages)
-        if set(self.stages) != set(self.placements) - {BUILD}:
+        if set(self.stages) != set(self.placements) - set(RESERVED):
             unplaced = [name for name in self.stages if name not in self.placements]
-            unknown = [name for name in self.placements if name not in (*self.stages, BUILD)]
+            unknown = [name for name in self.placements if name not in (*self.stages, *RESERVED)]
             problem = f"lacks {', '.join(unplaced)}" if unplaced else f"places {', '.join(unknown)}, which is no stage"
             raise ConfigError(
                 f"placements {problem}; the stages are {', '.join(self.stages)}. Give each stage one placement."
@@ -235,6 +307,15 @@ class RunConfig:
             _check_build(self.placements[BUILD])
         for stage in self.stages:
             validate_stage(self, stage)
+            _check_resolution(self, stage)
+
+    def runs(self) -> list["RunConfig"]:
+        """The runs that it stands for: itself, or one for each arm of an ablation."""
+        return [self]
+
+    def of_part(self, part: str) -> tuple["RunConfig", str]:
+        """The configuration of one task and which stage it is about, from the constant that the workflow passes it."""
+        return self, part
 
     def stage_number(self, stage: str) -> int:
         """Position of a stage in the table, from 1: for messages and for the stage's random seed."""
@@ -310,6 +391,24 @@ def validate_stage(run: RunConfig, stage: str) -> None:
                 f"stages.{stage}.{name}={packs} is not divisible by the {processes} processes of {source}. Some "
                 f"processes would wait for others in every step. Set {name} to a multiple of {processes}."
             )
+
+
+def _check_resolution(run: RunConfig, stage: str) -> None:
+    """Refuse what an encoder of fixed resolution cannot do."""
+    side, row = run.model.side_patches, run.stages[stage]
+    if side is None:
+        return
+    if row.difffp:
+        raise ConfigError(
+            f"stages.{stage}.difffp=true with model.picture_side_px={run.model.picture_side_px}: an encoder of fixed "
+            "resolution needs whole squares, and datasets count what DiffFP keeps at the sizes of any resolution. Set "
+            f"stages.{stage}.difffp=false, or model.picture_side_px=null."
+        )
+    if side % row.image_merge_size:
+        raise ConfigError(
+            f"stages.{stage}.image_merge_size={row.image_merge_size} does not divide the {side} x {side} patches of "
+            f"model.picture_side_px={run.model.picture_side_px}. Set it to 1."
+        )
 
 
 def _world_sizes(run: RunConfig, stage: str) -> list[int]:

@@ -15,7 +15,7 @@ from vl3.config.checks import (
     check_fields,
 )
 from vl3.config.mixture import Epochs, MixtureValue, check_mixture
-from vl3.config.placement import BUILD
+from vl3.config.placement import RESERVED
 from vl3.conventions import IMAGE_MERGE_SIZES, VIDEO_MERGE_SIZE
 from vl3.errors import ConfigError
 
@@ -149,8 +149,8 @@ def check_stage_names(names: Iterable[str]) -> None:
     if not names:
         raise ConfigError("stages is empty, so nothing would be trained. Give the recipe at least one stage.")
     for name in names:
-        if name == BUILD:
-            raise ConfigError(f"stages has a stage named {name!r}, as the build's placement is. Give it another name.")
+        if name in RESERVED:
+            raise ConfigError(f"stages has a stage named {name!r}, as the {name}'s placement is. Give it another name.")
         if not _STAGE_NAME.fullmatch(name):
             raise ConfigError(
                 f"stages has a stage named {name!r}, which cannot name a task, a folder and a TrainJob on a cluster. "

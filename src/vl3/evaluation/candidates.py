@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import digest, from_dict, to_dict
+from vl3.config.picture import FixedPicture
 from vl3.config.run import RunConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
+from vl3.models.bases import FixedWanted, picture_of
+from vl3.models.fixed_config import read_fixed
 from vl3.models.layouts.names import Layout
 from vl3.models.preprocessing import IMAGE_FILE, Preprocessing
 from vl3.models.stored import CONFIG_FILE, RUN_FILE, read_json
@@ -56,8 +59,12 @@ class Candidate:
         """The tokenizer of the model."""
         return ChatTokenizer.from_folder(self.tokenizer_folder)
 
-    def load(self) -> "VideoLlama3":
-        """The model in evaluation mode, on the GPU if there is one.
+    def load(self, device: str = "cpu", dtype: str = "stored") -> "VideoLlama3":
+        """The model in evaluation mode.
+
+        Args:
+            device: where its weights are to be.
+            dtype: their type: fp32, bf16, or `stored` for the one of the checkpoint.
 
         Raises:
             ConfigError: the folder is not a model, or a tensor is missing or has the wrong shape.
@@ -67,25 +74,17 @@ class Candidate:
         from vl3.models.start import assemble
         from vl3.models.weights import load_model
 
+        kind = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
         if self.folder is not None:
-            model = load_model(self.folder)
-        else:
-            bases = self.config.model
-            model = assemble(
-                base_folder(bases.vision_base), base_folder(bases.language_base), seed=self.config.seed
-            ).eval()
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """The work of one process of an evaluation."""
-
-    models: tuple[EvaluatedModel, ...]
-    dataset_folder: Path
-    config: RunConfig
-    rows: tuple[int, ...]
-    """Rows of the dataset index."""
+            return load_model(self.folder, dtype=kind, device=device)
+        bases = self.config.model
+        model = assemble(
+            base_folder(bases.vision_base),
+            base_folder(bases.language_base),
+            seed=self.config.seed,
+            fixed=FixedWanted.of(bases),
+        )
+        return model.eval().to(device=device, dtype=kind)
 
 
 def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
@@ -111,11 +110,13 @@ def open_candidate(model: EvaluatedModel, config: RunConfig) -> Candidate:
 def _given(model: EvaluatedModel, config: RunConfig, folder: Path) -> Candidate:
     """A model that no stage of ours has made: merges and DiffFP from its own files, limits from this run."""
     found = Preprocessing.read(folder, read_json(folder / CONFIG_FILE), Layout.OFFICIAL, PATCH_SIZE_PX)
+    picture = picture_of(folder)
     settings = PrepareSettings(
         image_merge_size=found.image_merge_size,
         video_merge_size=found.video_merge_size,
-        difffp=found.difffp,
+        difffp=found.difffp and picture is None,
         data=config.data,
+        picture=picture,
     )
     return Candidate(name=model.name, folder=folder, config=config, settings=settings, tokenizer_folder=folder)
 
@@ -127,15 +128,25 @@ def _candidate(model: EvaluatedModel, config: RunConfig, stage: str, tokenizer_f
         video_merge_size=row.video_merge_size,
         difffp=row.difffp,
         data=config.data,
+        picture=_picture(model.folder, config),
     )
     return Candidate(
         name=model.name, folder=model.folder, config=config, settings=settings, tokenizer_folder=tokenizer_folder
     )
 
 
+def _picture(folder: Path | None, config: RunConfig) -> FixedPicture | None:
+    """The square that a model's encoder takes: of a checkpoint from its own file, of bases from the encoder's."""
+    if folder is not None:
+        return picture_of(folder)
+    fixed = FixedWanted.of(config.model)
+    return None if fixed is None else read_fixed(base_folder(config.model.vision_base), fixed.skipped_blocks).picture
+
+
 def _plain(settings: PrepareSettings) -> dict[str, Any]:
     names = ("image_merge_size", "video_merge_size", "difffp", "patch_size")
-    return {name: getattr(settings, name) for name in names}
+    plain = {name: getattr(settings, name) for name in names}
+    return plain | {"picture": None if settings.picture is None else to_dict(settings.picture)}
 
 
 def _read_run(folder: Path) -> tuple[RunConfig, str]:

@@ -2,15 +2,12 @@
 
 import math
 
-
-def normalise(text: str) -> str:
-    """The text as it is compared: without leading and trailing spaces, case folded."""
-    return text.strip().casefold()
+from vl3.evaluation.judging.rule import is_same
 
 
 def is_exact_match(prediction: str, answer: str) -> bool:
-    """Whether a prediction equals the answer after `normalise`."""
-    return normalise(prediction) == normalise(answer)
+    """Whether a prediction says the same as the answer, without case, spaces and a full stop around it."""
+    return is_same(prediction, answer)
 
 
 def mean_chance(chances: list[float | None]) -> float | None:

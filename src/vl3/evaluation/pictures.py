@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vl3.data.build.shards import ShardReader
 from vl3.data.sample.prepare import PrepareSettings, decode_media
+from vl3.evaluation.heldout import SampleReader
 from vl3.evaluation.result import Answer
 from vl3.system.files import storage_errors
 
@@ -42,7 +42,7 @@ def choose_examples(last: Mapping[int, Answer]) -> list[int]:
 def describe_examples(
     rows: list[int],
     answers: Mapping[str, Mapping[int, Answer]],
-    reader: ShardReader,
+    reader: SampleReader,
     settings: PrepareSettings,
     out_folder: Path,
 ) -> list[dict[str, Any]]:
@@ -62,11 +62,35 @@ def describe_examples(
     return [_describe(number, row, answers, reader, settings, out_folder) for number, row in enumerate(rows)]
 
 
+def draw_items(
+    rows: Mapping[str, int], reader: SampleReader, settings: PrepareSettings, out_folder: Path
+) -> dict[str, list[str]]:
+    """Write small pictures of samples to out_folder/media; paths of each sample's pictures within out_folder.
+
+    Args:
+        rows: row by sample id.
+        reader: reads the dataset.
+        settings: decide the size at which frames are shown.
+        out_folder: folder of the evaluation.
+
+    Raises:
+        DataError: a sample cannot be read.
+        StorageError: a picture cannot be written.
+    """
+    drawn: dict[str, list[str]] = {}
+    for number, (sample_id, row) in enumerate(rows.items()):
+        pictures = _pictures(reader, row, settings)
+        drawn[sample_id] = [f"media/item-{number:04d}-{index}.png" for index in range(len(pictures))]
+        for name, picture in zip(drawn[sample_id], pictures, strict=True):
+            _write(picture, out_folder / name)
+    return drawn
+
+
 def _describe(
     number: int,
     row: int,
     answers: Mapping[str, Mapping[int, Answer]],
-    reader: ShardReader,
+    reader: SampleReader,
     settings: PrepareSettings,
     out_folder: Path,
 ) -> dict[str, Any]:
@@ -86,11 +110,10 @@ def _describe(
     }
 
 
-def _pictures(reader: ShardReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
+def _pictures(reader: SampleReader, row: int, settings: PrepareSettings) -> list[np.ndarray]:
     """Up to six evenly spaced pictures of all images and frames: of 10 the numbers 0, 2, 4, 5, 7 and 9."""
     record, media = reader.read(row)
-    merges = [(settings.image_merge_size, settings.video_merge_size)]
-    decoded = decode_media(record, media, settings.data, merges)
+    decoded = decode_media(record, media, settings.data, [settings.merges], picture=settings.picture)
     frames = [frame_HWC for item in decoded.items for frame_HWC in next(iter(item.frames_by_size.values()))]
     places = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int)
     return [frames[place] for place in places]

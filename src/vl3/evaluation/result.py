@@ -21,6 +21,8 @@ class CategoryScore:
     """Number of held-out samples that were asked."""
     chance: float | None
     """Accuracy of guessing among the allowed answers; None if there is no fixed set of answers."""
+    failed: int = 0
+    """Number of samples that could not be asked, because their media cannot be read or decoded: not in `total`."""
 
     @property
     def accuracy(self) -> float:
@@ -37,6 +39,7 @@ class CategoryScore:
             "chance": self.chance,
             "low": low,
             "high": high,
+            "failed": self.failed,
         }
 
 
@@ -75,6 +78,8 @@ class Answer:
     correct: bool
     chance: float | None
     """Probability of guessing this sample's answer."""
+    media: tuple[str, ...] = ()
+    """Names of its media within the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +102,14 @@ class Evaluation:
         }
 
 
-def score_answers(name: str, answers: list[Answer]) -> ModelScore:
-    """Scores of one model from all its answers; categories keep their order of appearance."""
+def score_answers(name: str, answers: list[Answer], failed: Mapping[str, int] | None = None) -> ModelScore:
+    """Scores of one model from all its answers; categories keep their order of appearance.
+
+    Args:
+        name: name of the model.
+        answers: its answers.
+        failed: by category, how many samples could not be asked.
+    """
     by_category: dict[str, list[Answer]] = {}
     for answer in answers:
         by_category.setdefault(answer.category, []).append(answer)
@@ -107,6 +118,7 @@ def score_answers(name: str, answers: list[Answer]) -> ModelScore:
             correct=sum(answer.correct for answer in group),
             total=len(group),
             chance=mean_chance([answer.chance for answer in group]),
+            failed=(failed or {}).get(category, 0),
         )
         for category, group in by_category.items()
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,9 @@ class RightMoment:
     """The expected answer."""
 
 
-def choose_rows(index: DatasetIndex, samples_per_task: int) -> dict[str, list[int]]:
+def choose_rows(
+    index: DatasetIndex, samples_per_task: int, categories: Collection[Category] = ()
+) -> dict[str, list[int]]:
     """Held-out rows to ask, by category in the order of Category.
 
     The choice depends only on the sample ids, not on the order of the annotations or a seed. Training samples are never
@@ -36,23 +39,28 @@ def choose_rows(index: DatasetIndex, samples_per_task: int) -> dict[str, list[in
     Args:
         index: the dataset's index.
         samples_per_task: maximum number of rows per category.
+        categories: the only categories to ask; empty asks all.
 
     Raises:
         DataError: the dataset has no usable held-out sample.
     """
-    names, categories = index.column("sample_id").tolist(), index.column("category").tolist()
-    chosen: dict[str, list[int]] = {category.value: [] for category in Category}
+    names, of_rows = index.column("sample_id").tolist(), index.column("category").tolist()
+    chosen: dict[str, list[int]] = {one.value: [] for one in Category if not categories or one in categories}
     for row in sorted(index.usable_rows("heldout").tolist(), key=lambda row: _rank(names[row])):
-        rows = chosen[categories[row]]
-        if len(rows) < samples_per_task:
+        rows = chosen.get(of_rows[row])
+        if rows is not None and len(rows) < samples_per_task:
             rows.append(row)
     chosen = {category: rows for category, rows in chosen.items() if rows}
     if not chosen:
         raise DataError(
-            f"{index.folder} has no held-out sample without a problem, so nothing can be evaluated. Add "
-            "annotations/heldout.jsonl to the data or raise data.holdout_fraction."
+            f"{index.folder} has no held-out sample without a problem{_of(categories)}, so nothing can be evaluated. "
+            "Add annotations/heldout.jsonl to the data or raise data.holdout_fraction."
         )
     return chosen
+
+
+def _of(categories: Collection[Category]) -> str:
+    return f" in {', '.join(sorted(categories))} (evaluation.categories)" if categories else ""
 
 
 def _rank(sample_id: str) -> bytes:
@@ -61,10 +69,20 @@ def _rank(sample_id: str) -> bytes:
 
 def question_text(record: Record) -> str:
     """The last question as a person reads it: without system turns, media tags and earlier turns."""
+    return without_tags(question_prompt(record))
+
+
+def question_prompt(record: Record) -> str:
+    """The last question with a tag for each medium, without system turns and earlier turns."""
     messages: tuple[Turn | StreamEvent, ...] = record.events or record.turns
     last_answer = max(number for number, message in enumerate(messages) if message.role == "assistant")
     asked = [message.text for message in messages[:last_answer] if message.role == "user"]
-    return _TAGS.sub("\n", asked[-1]).strip() if asked else ""
+    return asked[-1].strip() if asked else ""
+
+
+def without_tags(prompt: str) -> str:
+    """A prompt without the tags of its media."""
+    return _TAGS.sub("\n", prompt).strip()
 
 
 def right_moment(record: Record, timestamps_F: np.ndarray) -> RightMoment:

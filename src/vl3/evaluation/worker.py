@@ -1,195 +1,91 @@
-"""One process of an evaluation: it asks every model its share of the samples.
+"""Entry point of one process of an evaluation: `python -m vl3.evaluation.worker --job job.json` under torchrun.
 
-Media are decoded once per portion; models with the same preparation share the prepared samples. Only one model is in
-memory at a time.
+It asks the held-out samples; the benchmarks' process is vl3.evaluation.harness.worker.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+import argparse
+import logging
+import tempfile
+from pathlib import Path
 
-import numpy as np
+from vl3.errors import Vl3Error
+from vl3.evaluation.asking import ProcessPlace, Questions, ask_models
+from vl3.evaluation.dataset import HeldoutSamples
+from vl3.evaluation.items import ItemRecord
+from vl3.evaluation.job import EvaluationJob, evaluation_config, read_evaluation_job
+from vl3.evaluation.journal import Journal
+from vl3.evaluation.judging.rule import rules_by_dataset
+from vl3.evaluation.processes import (
+    StoppedError,
+    StoreClaims,
+    Telling,
+    count_answers,
+    device_of,
+    fetch_models,
+    join_processes,
+    read_former_answers,
+)
+from vl3.store.reference import Reference
+from vl3.system.imports import lean_imports
+from vl3.system.rank import StopRequest, log_as_rank, rank_numbers, record_failure, run_as_rank, start_lifelines
+from vl3.training.events import EventLog
+from vl3.training.outcome import STOPPED_EXIT_CODE
 
-from vl3.config.run import EvaluationConfig
-from vl3.data.build.shards import ShardReader
-from vl3.data.sample.difffp import keep_mask
-from vl3.data.sample.media import MediaContent
-from vl3.data.sample.prepare import PreparedSample, decode_media, prepare_decoded
-from vl3.data.sample.records import Record
-from vl3.data.sample.tokenizer import ChatTokenizer
-from vl3.evaluation.candidates import Assignment, Candidate, open_candidate
-from vl3.evaluation.metrics import is_exact_match
-from vl3.evaluation.result import Answer
-from vl3.evaluation.tasks import RightMoment, is_right_moment, question_text, right_moment, spoken
-from vl3.inference.generate import generate_answers
-from vl3.inference.streaming import StreamResult, watch_streams
-from vl3.models.model import VideoLlama3
-
-PREPARED_BYTES = 1 << 30
-"""Prepared pixels that a process keeps in memory; a larger share of samples is asked in several portions."""
-SAMPLES_A_CALL = 256
-"""Samples passed to generation at once: enough for full batches of similar length."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreparedQuestion:
-    """One sample, prepared for each kind of preparation."""
-
-    row: int
-    record: Record
-    prepared: dict[str, PreparedSample]
-    """Prepared sample by Candidate.preparation."""
-    timestamps_F: np.ndarray
-    right: RightMoment | None
-    """The expected answer of a stream; None for other samples."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the pixels in bytes."""
-        return sum(sample.pixels_PC.nbytes for sample in self.prepared.values())
+log = logging.getLogger("vl3.evaluation")
 
 
-Report = Callable[[str, Sequence[tuple[int, Answer]]], None]
-"""Takes a model's name and its answers by row."""
-Tell = Callable[[Sequence[tuple[int, Answer]]], None]
-"""Takes the answers of a model as each batch is answered."""
+def main(arguments: list[str]) -> int:
+    """Run one process; returns its exit status."""
+    start_lifelines()
+    stop = StopRequest(log, "the answers so far are kept")
+    stop.install()
+    parser = argparse.ArgumentParser(prog="python -m vl3.evaluation.worker")
+    parser.add_argument("--job", type=Path, required=True, help="the evaluation's job file")
+    job = read_evaluation_job(parser.parse_args(arguments).job)
+    log_as_rank()
+    try:
+        return _evaluate(job, stop)
+    except Vl3Error as error:
+        log.error("%s: %s", type(error).__name__, error, exc_info=error)
+        record_failure(Path(job.failure_path), error, log)
+        return error.exit_code
 
 
-def answer_all(assignment: Assignment, report: Report) -> None:
-    """Ask all models all questions of the assignment, reporting the answers as they come.
+def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
+    numbers, config = rank_numbers(), evaluation_config(job)
+    with lean_imports():  # garbage collection takes a tenth of the start-up time
+        import torch
 
-    Raises:
-        DataError: a sample cannot be read or decoded.
-        ConfigError: a checkpoint cannot be loaded.
-    """
-    candidates = [open_candidate(model, assignment.config) for model in assignment.models]
-    questions = _questions(assignment, candidates)
-    while portion := list(_portion(questions)):
-        for candidate in candidates:
-            _ask(candidate, portion, assignment.config.evaluation, report)
+        import vl3.evaluation.engine.engine  # noqa: F401  # imported only so that it is loaded here
+    rank, world_size = numbers["RANK"], numbers["WORLD_SIZE"]
+    place = ProcessPlace(rank=rank, world_size=world_size, device=device_of(numbers["LOCAL_RANK"], torch.cuda))
+    torch.set_num_threads(config.launch.threads_per_process)
+    store = join_processes(rank, world_size)
+    models, config = fetch_models(job, config, store, local_rank=numbers["LOCAL_RANK"])
+    answered = read_former_answers(job, store, rank)
+    events = EventLog(Path(job.events_path) if rank == 0 else None)
+    with (
+        tempfile.TemporaryDirectory(prefix="vl3-heldout-") as scratch,
+        Journal(job.work_uri, job.identity, rank) as kept,
+    ):
+        samples = HeldoutSamples(Reference.from_dict(job.dataset), Path(scratch))
+        questions = Questions.of_samples(samples, config, rules_by_dataset(job.judging))
+        total = len(questions.rows) * len(models)
+        telling = Telling(store, events, rank=rank, total=total, before=count_answers(answered))
 
+        def keep(model: str, item: ItemRecord) -> None:
+            kept.add(model, item)
+            telling.answered(model)
+            if stop():
+                raise StoppedError
 
-def _portion(questions: Iterator[PreparedQuestion]) -> Iterator[PreparedQuestion]:
-    """The next questions that fit into memory together, at least one if there are any left."""
-    size_bytes = 0
-    for question in questions:
-        yield question
-        size_bytes += question.size_bytes
-        if size_bytes >= PREPARED_BYTES:
-            return
-
-
-def _questions(assignment: Assignment, candidates: Sequence[Candidate]) -> Iterator[PreparedQuestion]:
-    reader = ShardReader(assignment.dataset_folder)
-    by_preparation = {candidate.preparation: candidate for candidate in candidates}
-    tokenizers = {key: candidate.tokenizer() for key, candidate in by_preparation.items()}
-    for row in assignment.rows:
-        record, media = reader.read(row)
-        yield _prepare(row, record, media, by_preparation, tokenizers)
-
-
-def _prepare(
-    row: int,
-    record: Record,
-    media: dict[str, MediaContent],
-    by_preparation: dict[str, Candidate],
-    tokenizers: dict[str, ChatTokenizer],
-) -> PreparedQuestion:
-    prepared: dict[str, PreparedSample] = {}
-    limits = {candidate.settings.data: None for candidate in by_preparation.values()}
-    for data in limits:
-        same = {key: one.settings for key, one in by_preparation.items() if one.settings.data == data}
-        merges = [(settings.image_merge_size, settings.video_merge_size) for settings in same.values()]
-        decoded = decode_media(record, media, data, merges)
-        for key, settings in same.items():
-            prepared[key] = prepare_decoded(record, decoded, tokenizers[key], settings, keep_mask)
-    timestamps_F = decoded.clip_times[0] if record.is_stream else np.zeros(0)
-    right = right_moment(record, timestamps_F) if record.is_stream else None
-    return PreparedQuestion(row=row, record=record, prepared=prepared, timestamps_F=timestamps_F, right=right)
+        try:
+            ask_models(models, questions, config, keep, answered=answered, claims=StoreClaims(store), place=place)
+            telling.wait_for_others(world_size, stop)
+        except StoppedError:
+            return STOPPED_EXIT_CODE
+    return 0
 
 
-def _ask(candidate: Candidate, questions: Sequence[PreparedQuestion], config: EvaluationConfig, report: Report) -> None:
-    model, tokenizer, key = candidate.load(), candidate.tokenizer(), candidate.preparation
-    streams = [question for question in questions if question.right is not None]
-    others = [question for question in questions if question.right is None]
-    tell = partial(report, candidate.name)
-    for group in _groups(others):
-        _answer(model, tokenizer, group, key, config, tell)
-    for group in _groups(streams):
-        _watch(model, tokenizer, group, key, config, tell)
-
-
-def _groups(questions: Iterable[PreparedQuestion]) -> Iterator[list[PreparedQuestion]]:
-    iterator = iter(questions)
-    while group := list(islice(iterator, SAMPLES_A_CALL)):
-        yield group
-
-
-def _answer(
-    model: VideoLlama3,
-    tokenizer: ChatTokenizer,
-    questions: list[PreparedQuestion],
-    key: str,
-    config: EvaluationConfig,
-    tell: Tell,
-) -> None:
-    def take(batch: Sequence[int], texts: Sequence[str]) -> None:
-        answers = []
-        for question, text in zip((questions[index] for index in batch), texts, strict=True):
-            right = question.record.answer
-            answers.append((question.row, _entry(question.record, right, text, is_exact_match(text, right))))
-        tell(answers)
-
-    samples = [question.prepared[key] for question in questions]
-    generate_answers(
-        model,
-        samples,
-        tokenizer,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        on_batch=take,
-    )
-
-
-def _watch(
-    model: VideoLlama3,
-    tokenizer: ChatTokenizer,
-    questions: list[PreparedQuestion],
-    key: str,
-    config: EvaluationConfig,
-    tell: Tell,
-) -> None:
-    def take(batch: Sequence[int], results: Sequence[StreamResult]) -> None:
-        tell([_watched(questions[index], result) for index, result in zip(batch, results, strict=True)])
-
-    samples = [question.prepared[key] for question in questions]
-    watch_streams(
-        model,
-        samples,
-        tokenizer,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        on_batch=take,
-    )
-
-
-def _watched(question: PreparedQuestion, result: StreamResult) -> tuple[int, Answer]:
-    record, right = question.record, question.right
-    clock = (question.timestamps_F, record.start_seconds)
-    wanted = spoken(right.frame_index, right.text, *clock)  # type: ignore[union-attr]
-    said = spoken(result.frame_index, result.text, *clock)
-    correct = is_right_moment(result.frame_index, result.text, right)  # type: ignore[arg-type]
-    return question.row, _entry(record, wanted, said, correct)
-
-
-def _entry(record: Record, answer: str, prediction: str, correct: bool) -> Answer:
-    return Answer(
-        sample_id=record.sample_id,
-        category=record.category.value,
-        prompt=question_text(record),
-        answer=answer,
-        prediction=prediction,
-        correct=correct,
-        chance=record.chance,
-    )
+if __name__ == "__main__":
+    run_as_rank(main, log)

@@ -1,14 +1,15 @@
 """Answers to batches of prepared samples of unequal length.
 
-Shapes: B samples · T packed text+vision tokens.
+Shapes: T packed text+vision tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from vl3.inference.batch import BATCH_TOKENS, Decoding, Prompt, similar_batches
+from vl3.inference.batch import Decoding, Prompt
+from vl3.inference.continuous import Ask, Generation
 from vl3.inference.sampling import GREEDY, Chooser, Sampling
 from vl3.models.model import VideoLlama3
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from vl3.data.sample.tokenizer import ChatTokenizer
 
 
-@torch.inference_mode()
 def generate_answers(
     model: VideoLlama3,
     samples: Sequence["PreparedSample"],
@@ -26,7 +26,6 @@ def generate_answers(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     batch_size: int = 64,
-    on_batch: Callable[[Sequence[int], Sequence[str]], None] = lambda *_: None,
 ) -> list[str]:
     """The model's answer to each sample's last question, in the samples' order.
 
@@ -37,21 +36,31 @@ def generate_answers(
         max_new_tokens: maximum tokens of an answer.
         sampling: how tokens are chosen.
         batch_size: maximum number of samples generated together.
-        on_batch: called after each batch with the samples' numbers and their answers.
 
     Raises:
         DataError: a sample's `<image>` tokens do not match its media.
     """
-    prompts = [Prompt(ids_T=sample.input_ids_T[: sample.answer_start], media=sample) for sample in samples]
-    choose = Chooser(sampling, range(len(samples)))
+    numbered = sorted(enumerate(samples), key=lambda one: -one[1].answer_start)
+    asks = (
+        Ask(
+            number=number,
+            prompt=Prompt(ids_T=sample.input_ids_T[: sample.answer_start], media=sample),
+            max_new_tokens=max_new_tokens,
+        )
+        for number, sample in numbered
+    )
+    generation = Generation(
+        model, stop_tokens(tokenizer), choose=Chooser(sampling, range(len(samples))), max_rows=batch_size
+    )
     answers = [""] * len(samples)
-    for batch in similar_batches([len(prompt.ids_T) for prompt in prompts], batch_size, BATCH_TOKENS):
-        decoding = Decoding(model, [prompts[index] for index in batch], max_new_tokens)
-        texts = answer(decoding, batch, tokenizer, max_new_tokens, choose)
-        for index, text in zip(batch, texts, strict=True):
-            answers[index] = text
-        on_batch(batch, texts)
+    for generated in generation.run(asks):
+        answers[generated.number] = tokenizer.decode(generated.tokens).strip()
     return answers
+
+
+def stop_tokens(tokenizer: "ChatTokenizer") -> frozenset[int]:
+    """The tokens that end an answer."""
+    return frozenset({tokenizer.im_end_id, tokenizer.end_of_text_id})
 
 
 def answer(
@@ -66,7 +75,7 @@ def answer(
         max_new_tokens: maximum tokens of an answer.
         choose: chooses the next tokens.
     """
-    stops = {tokenizer.im_end_id, tokenizer.end_of_text_id}
+    stops = stop_tokens(tokenizer)
     answers: list[list[int]] = [[] for _ in numbers]
     rows = list(range(len(numbers)))  # index in `answers` of each row of the decoding
     open_rows = set(rows)
@@ -95,7 +104,7 @@ def answer_tokens(
     """The tokens of the only row's answer as they are chosen; each is added to the row after it was yielded."""
     for _ in range(max_new_tokens):
         token = choose(decoding.scores())[0]
-        if token in (tokenizer.im_end_id, tokenizer.end_of_text_id):
+        if token in stop_tokens(tokenizer):
             return
         yield token
         decoding.add([token])

@@ -22,6 +22,7 @@ from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import open_video
 from vl3.errors import ConfigError, DataError
+from vl3.models.bases import picture_of
 from vl3.models.stored import RUN_FILE, read_json
 from vl3.recipes.catalog import get_recipe
 
@@ -118,7 +119,9 @@ def trained_settings(folder: Path) -> PrepareSettings:
     """
     path = folder / RUN_FILE
     if not path.is_file():
-        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=True, data=get_recipe("vl3_2b").data)
+        picture, data = picture_of(folder), get_recipe("vl3_2b").data
+        difffp = picture is None
+        return PrepareSettings(image_merge_size=1, video_merge_size=2, difffp=difffp, data=data, picture=picture)
     record = read_json(path)
     try:
         stage, run = record["stage"], record["config"]
@@ -136,6 +139,7 @@ def trained_settings(folder: Path) -> PrepareSettings:
         video_merge_size=chosen.video_merge_size,
         difffp=chosen.difffp,
         data=config.data,
+        picture=picture_of(folder),
     )
 
 
@@ -153,6 +157,17 @@ def prepare_question(
         video_fps=question.fps or settings.data.video_fps,
         max_frames=question.max_frames or settings.data.max_frames,
     )
+    record, media = read_question(question, system=system)
+    return prepare_sample(record, media, tokenizer, replace(settings, data=data), keep_mask)
+
+
+def read_question(question: Question, *, system: str | None = None) -> tuple[Record, dict[str, MediaContent]]:
+    """A question as a record whose answer is empty, and the content of its media by path.
+
+    Raises:
+        ConfigError: the system message is not text.
+        DataError: a file is missing or cannot be read.
+    """
     names = [_name(image, f"image {index}") for index, image in enumerate(question.images, start=1)]
     images = [f"{index}: {name}" if names.count(name) > 1 else name for index, name in enumerate(names, start=1)]
     media = {name: _content(image, name) for name, image in zip(images, question.images, strict=True)}
@@ -176,7 +191,7 @@ def prepare_question(
         chance=None,
         where="question",
     )
-    return prepare_sample(record, media, tokenizer, replace(settings, data=data), keep_mask)
+    return record, media
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from vl3.data.sample.chat import (
 )
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.geometry import fit_size
-from vl3.data.sample.image import resize_image
+from vl3.data.sample.image import resize_image, square_image
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, kept_patches
 from vl3.data.sample.tokenizer import MESSAGE_END
@@ -142,7 +142,11 @@ class StreamWatcher:
             raise DataError(
                 f"a frame has shape {frame_HWC.shape} and type {frame_HWC.dtype}; it must be uint8 (height, width, 3)."
             )
-        if self._before_HWC is None:
+        if self._settings.picture is not None:
+            self._settings.picture.check_merge(merge)
+            frame_HWC = square_image(frame_HWC, self._settings.picture)
+            size = frame_HWC.shape[:2]
+        elif self._before_HWC is None:
             # Later frames are unknown, so the budget is shared by the maximum number; all frames then keep this size.
             size = fit_size(
                 *frame_HWC.shape[:2],

@@ -45,9 +45,18 @@ BUILDING = Words(
 )
 
 
+EVALUATING = Words(
+    name="evaluation",
+    unit="answer",
+    unfinished="it did not end",
+    resumes="asks the questions that have no answer yet",
+    setting="launch.task_stall_seconds",
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchJob:
-    """One training stage to be run to its end, or a build of a dataset."""
+    """One training stage to be run to its end, a build of a dataset, or an evaluation."""
 
     name: str
     """Name of the task, for messages."""
@@ -61,9 +70,11 @@ class LaunchJob:
     module: str
     """Module that each local process runs, as with `python -m`, or the driver on a Ray cluster; the pods of a TrainJob
     run their runtime's command."""
-    packs_per_step: Count = 1
+    python: str = ""
+    """Interpreter of local processes, of another environment than this one's; empty for this one's."""
+    packs_per_step: Count | None = 1
     """Packed rows of a step, or what their number is a multiple of: each process gets as many of them, whatever number
-    of nodes the placement lets it have."""
+    of nodes the placement lets it have. None if the processes share no rows."""
     document: dict[str, Any]
     """The stage's job as plain data: a file for local processes (`--job FILE`), VL3_JOB for pods."""
     processes_per_node: Workers

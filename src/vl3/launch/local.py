@@ -20,6 +20,7 @@ from vl3.lifeline import runner_mark
 from vl3.system.endings import MemoryKills
 from vl3.system.files import atomic_write_json, open_to_append, storage_errors
 from vl3.system.processes import end_marked
+from vl3.system.rank import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 from vl3.training.heart import HEARTS_VARIABLE
 from vl3.training.job import JOB_NAME
 from vl3.training.outcome import exit_hint, first_to_fail, recorded_failure, was_asked_to_end
@@ -27,10 +28,6 @@ from vl3.training.watchdog import Stall, Watchdog
 
 log = logging.getLogger("vl3.launch")
 
-LAUNCHER_VARIABLE = "VL3_LAUNCHER"
-"""`pid:starttime` of this process: workers end themselves when it ends."""
-LAUNCHED_AT_VARIABLE = "VL3_LAUNCHED_AT"
-"""Unix time of the launch."""
 LAUNCH_VARIABLE = "VL3_LAUNCH"
 """Unique for each launch: its processes are found by it, and ended."""
 
@@ -175,7 +172,7 @@ def _wait_a_moment(process: "subprocess.Popen[bytes]") -> int | None:
 
 def _command(job: LaunchJob, port: int, scratch: str) -> list[str]:
     return [
-        sys.executable,
+        job.python or sys.executable,
         "-m",
         "torch.distributed.run",
         f"--nproc-per-node={job.processes_per_node}",
@@ -228,8 +225,8 @@ def _failure(job: LaunchJob, exit_code: int, lines: list[str], kills: MemoryKill
     who, code = first_to_fail(text, exit_code)
     if was_asked_to_end(code, lines):  # all ranks then end alike, and torchrun names whichever it sees first
         return TerminatedError(
-            f"{job.name} ended on request: one of its processes got SIGTERM or SIGINT. Its checkpoints are kept: start "
-            f"the run again to continue (log: {_log_path(job)})."
+            f"{job.name} ended on request: one of its processes got SIGTERM or SIGINT. Start the run again: it "
+            f"{job.words.resumes} (log: {_log_path(job)})."
         )
     shown = "\n  ".join(lines[-_LAST_LINES:])
     return ClusterError(

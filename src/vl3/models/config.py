@@ -1,15 +1,19 @@
 """Sizes of the model, read from and written to the official checkpoint's config.json (no torch here)."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
+from vl3.models.fixed_config import FIXED_TYPES, FixedVisionConfig
 
 MODEL_TYPE = "videollama3_qwen2"
 """`model_type` of the official checkpoints."""
 PROJECTOR_TYPE = "mlp2x_gelu"
 """The only projector of the released models."""
+
+AVT_TYPE = "videollama3_vision_encoder"
+"""`model_type` of the any-resolution encoder in the official checkpoints."""
 
 Config = TypeVar("Config")
 
@@ -77,6 +81,16 @@ class VisionConfig:
         """Number of values in one flattened patch."""
         return self.num_channels * self.patch_size**2
 
+    @property
+    def model_type(self) -> str:
+        """`model_type` of the encoder's group in config.json."""
+        return AVT_TYPE
+
+    @property
+    def picture(self) -> None:
+        """How pictures are made one size; None, because they keep theirs."""
+        return None
+
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str) -> "VisionConfig":
         """Read a SigLIP, official or transformers vision config; other keys are ignored.
@@ -100,6 +114,22 @@ class VisionConfig:
 
 
 _REQUIRED_VISION_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+
+EncoderConfig: TypeAlias = VisionConfig | FixedVisionConfig
+"""The any-resolution encoder of the method, or a fixed-resolution one of the ablation (table 9)."""
+
+
+def read_encoder(data: Any, where: str) -> EncoderConfig:
+    """Read the encoder's group of one of our checkpoints; its `model_type` says which kind it is.
+
+    Raises:
+        ConfigError: a size is missing or not supported; the message starts with `where`, the file.
+    """
+    _require_group(data, where)
+    if data.get("model_type") in FIXED_TYPES:
+        return FixedVisionConfig.from_dict(data, where)
+    return VisionConfig.from_dict(data, where)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +210,7 @@ def _refuse_other_decoders(data: dict[str, Any], rope: dict[str, Any], where: st
 class VideoLlama3Config:
     """The whole model: encoder, decoder, and the projector, whose sizes follow from both."""
 
-    vision: VisionConfig
+    vision: EncoderConfig
     """Shape of the encoder."""
     text: TextConfig
     """Shape of the decoder."""
@@ -215,7 +245,7 @@ class VideoLlama3Config:
                 f"{where}: mm_projector_type={data['mm_projector_type']!r} is not supported, only {PROJECTOR_TYPE!r}."
             )
         return cls(
-            vision=VisionConfig.from_dict(data["vision_encoder_config"], f"{where}: vision_encoder_config"),
+            vision=read_encoder(data["vision_encoder_config"], f"{where}: vision_encoder_config"),
             text=TextConfig.from_dict(data, where),
             image_token_id=data["image_token_index"],
         )
@@ -229,7 +259,7 @@ class VideoLlama3Config:
             "hidden_act": "silu",
             "attention_dropout": 0.0,
             "use_sliding_window": False,
-            "vision_encoder_config": {"model_type": "videollama3_vision_encoder", **self.vision.to_dict()},
+            "vision_encoder_config": {"model_type": self.vision.model_type, **self.vision.to_dict()},
             "mm_projector_type": PROJECTOR_TYPE,
             "image_token_index": self.image_token_id,
         }

@@ -7,7 +7,9 @@ Shapes: P patches (all items concatenated) · M tokens after merge · I visual i
 dim · N heads · H head dim. Patch order inside an item: (t, h/m, w/m, m, m).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch.nn import functional
 
 from vl3.errors import DataError
 from vl3.models.attention import Segments, attend
-from vl3.models.config import VisionConfig
+from vl3.models.config import EncoderConfig, VisionConfig
 from vl3.models.placing import copy_to
 from vl3.models.recompute import run_block
 from vl3.models.rotary import Tables, rotate_both, tables_of
@@ -154,8 +156,9 @@ def _frames_and_positions(grid_thw_I3: np.ndarray, merge_sizes_I: np.ndarray) ->
 class PatchProjection(nn.Conv2d):
     """The checkpoint's convolution (weight V, 3, patch, patch) over flattened patches."""
 
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__(config.num_channels, config.hidden_size, config.patch_size, stride=config.patch_size)
+    def __init__(self, config: EncoderConfig, *, bias: bool = True) -> None:
+        side = config.patch_size
+        super().__init__(config.num_channels, config.hidden_size, side, stride=side, bias=bias)
 
     def forward(self, pixels_PC: Tensor) -> Tensor:
         """(P, C) to (P, V); a convolution with stride equal to its kernel size is a linear map of each patch."""
@@ -175,9 +178,9 @@ class PatchEmbedding(nn.Module):
 
 
 class VisionAttention(nn.Module):
-    """Full attention inside each frame, with 2D-RoPE on queries and keys."""
+    """Full attention inside each frame, with 2D-RoPE on queries and keys where positions are not learned."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.heads_shape = (config.num_attention_heads, config.head_dim)
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -185,39 +188,53 @@ class VisionAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_PV: Tensor, rotary: Tables, segments: Segments) -> Tensor:
+    def forward(self, hidden_PV: Tensor, rotary: Tables | None, segments: Segments) -> Tensor:
         """(P, V) to (P, V)."""
         q_PNH = self.q_proj(hidden_PV).unflatten(-1, self.heads_shape)
         k_PNH = self.k_proj(hidden_PV).unflatten(-1, self.heads_shape)
         v_PNH = self.v_proj(hidden_PV).unflatten(-1, self.heads_shape)
-        q_PNH, k_PNH = rotate_both(q_PNH, k_PNH, rotary)
+        if rotary is not None:
+            q_PNH, k_PNH = rotate_both(q_PNH, k_PNH, rotary)
         return self.out_proj(attend(q_PNH, k_PNH, v_PNH, segments, causal=False).flatten(-2))
 
 
-class VisionMLP(nn.Module):
-    """Two linear layers with tanh-GELU between them."""
+def quick_gelu(values: Tensor) -> Tensor:
+    """CLIP's approximation of GELU: x * sigmoid(1.702 x)."""
+    return values * torch.sigmoid(1.702 * values)
 
-    def __init__(self, config: VisionConfig) -> None:
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+    "gelu": functional.gelu,
+    "quick_gelu": quick_gelu,
+}
+
+
+class VisionMLP(nn.Module):
+    """Two linear layers with the tower's activation between them."""
+
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.activation = _ACTIVATIONS[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_PV: Tensor) -> Tensor:
         """(P, V) to (P, V)."""
-        return self.fc2(functional.gelu(self.fc1(hidden_PV), approximate="tanh"))
+        return self.fc2(self.activation(self.fc1(hidden_PV)))
 
 
 class VisionLayer(nn.Module):
     """One pre-norm block."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self_attn = VisionAttention(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = VisionMLP(config)
 
-    def forward(self, hidden_PV: Tensor, rotary: Tables, segments: Segments) -> Tensor:
+    def forward(self, hidden_PV: Tensor, rotary: Tables | None, segments: Segments) -> Tensor:
         """(P, V) to (P, V)."""
         hidden_PV = hidden_PV + self.self_attn(self.layer_norm1(hidden_PV), rotary, segments)
         return hidden_PV + self.mlp(self.layer_norm2(hidden_PV))
@@ -226,13 +243,16 @@ class VisionLayer(nn.Module):
 class VisionBlocks(nn.Module):
     """The blocks; named `encoder.layers` in the checkpoint."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_hidden_layers))
 
 
 class VisionEncoder(nn.Module):
     """Patches of images and frames of any size to vision tokens."""
+
+    smallest_grid = (1, 1)
+    """Rows and columns of patches of the smallest picture that it takes."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -266,14 +286,14 @@ class VisionEncoder(nn.Module):
         """
         keep = None if keep_M is None else _numpy(keep_M)
         plan = plan_patches(_numpy(grid_thw_I3), _numpy(merge_sizes_I), pixels_PC.device, keep)
-        self._check_pixels(pixels_PC, plan)
+        check_pixels(pixels_PC, plan, self.config)
         if torch.is_grad_enabled() or pixels_PC.is_cuda:
             hidden_PV = self._encode(pixels_PC, plan, 0, plan.segments.num_tokens, plan.segments)
-            return self._merge(hidden_PV, plan)
+            return merge_groups(hidden_PV, plan)
         return self._encode_in_groups(pixels_PC, plan)
 
     def _encode_in_groups(self, pixels_PC: Tensor, plan: PatchPlan) -> Tensor:
-        """Like `_merge` of `_encode`, but group by group, so that only one group's activations are in memory."""
+        """Like `merge_groups` of `_encode`, but group by group, so that only one group's activations are in memory."""
         ends_P = np.cumsum([patches for patches, _ in plan.merges])
         num_tokens = sum(patches // merge**2 for patches, merge in plan.merges)
         features_MV = self.post_layernorm.weight.new_empty(num_tokens, self.config.hidden_size)
@@ -300,20 +320,23 @@ class VisionEncoder(nn.Module):
             hidden_PV = run_block(layer, kind, hidden_PV, rotary, segments)
         return self.post_layernorm(hidden_PV)
 
-    def _merge(self, hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
-        """Downsample each block of patches to one token (M, V) and put the items back into their order."""
-        groups = hidden_PV.split([patches for patches, _ in plan.merges])
-        merged = [merge_blocks(group, merge) for group, (_, merge) in zip(groups, plan.merges, strict=True)]
-        features_MV = merged[0] if len(merged) == 1 else torch.cat(merged)
-        return features_MV if plan.restore_M is None else features_MV.index_select(0, plan.restore_M)
 
-    def _check_pixels(self, pixels_PC: Tensor, plan: PatchPlan) -> None:
-        expected = (plan.segments.num_tokens, self.config.patch_dim)
-        if tuple(pixels_PC.shape) != expected:
-            raise DataError(
-                f"pixels have shape {tuple(pixels_PC.shape)} but the grids need {expected} (patches, values of each). "
-                "Features would be assigned to the wrong image. Make grid_thw and pixels from the same media."
-            )
+def merge_groups(hidden_PV: Tensor, plan: PatchPlan) -> Tensor:
+    """Downsample each block of sorted patches to one token (M, V) and put the items back into their order."""
+    groups = hidden_PV.split([patches for patches, _ in plan.merges])
+    merged = [merge_blocks(group, merge) for group, (_, merge) in zip(groups, plan.merges, strict=True)]
+    features_MV = merged[0] if len(merged) == 1 else torch.cat(merged)
+    return features_MV if plan.restore_M is None else features_MV.index_select(0, plan.restore_M)
+
+
+def check_pixels(pixels_PC: Tensor, plan: PatchPlan, config: EncoderConfig) -> None:
+    """Raise DataError unless there are as many patches as the grids say, of the encoder's size."""
+    expected = (plan.segments.num_tokens, config.patch_dim)
+    if tuple(pixels_PC.shape) != expected:
+        raise DataError(
+            f"pixels have shape {tuple(pixels_PC.shape)} but the grids need {expected} (patches, values of each). "
+            "Features would be assigned to the wrong image. Make grid_thw and pixels from the same media."
+        )
 
 
 def normalise(pixels_PC: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vl3.errors import ConfigError
-from vl3.models.bases import check_chat_tokens, check_patch_size, open_language, open_vision
+from vl3.models.bases import FixedWanted, check_chat_tokens, check_patch_size, open_language, open_vision
 from vl3.models.config import MODEL_TYPE
 from vl3.models.convert import check_model
+from vl3.models.fixed_config import CLIP_TYPE, read_fixed
 from vl3.models.layouts.names import TRANSFORMERS_MODEL_TYPE
 from vl3.models.stored import CONFIG_FILE, read_json
 from vl3.store.artifacts import find, is_intact, note_provenance, publish, read_manifest
@@ -86,12 +87,16 @@ def describe(folder: Path) -> str:
         text = open_language(folder).config
         check_chat_tokens(folder, text.vocab_size)
         return f"Qwen2 decoder, {text.num_hidden_layers} blocks, {text.hidden_size} wide, {text.vocab_size} rows"
+    if kind in ("clip", CLIP_TYPE):
+        clip = read_fixed(folder, 0)
+        open_vision(folder, fixed=FixedWanted(side_px=clip.image_size, skipped_blocks=0))
+        return f"CLIP encoder, {clip.num_hidden_layers} blocks, {clip.hidden_size} wide, {clip.image_size} px"
     if isinstance(kind, str) and ("siglip" in kind or kind.endswith("vision_encoder")):
         vision = open_vision(folder).config
         return f"SigLIP encoder, {vision.num_hidden_layers} blocks, {vision.hidden_size} wide"
     raise ConfigError(
-        f"{folder / CONFIG_FILE}: model_type={kind!r} is nothing that a run can start from. Give a SigLIP, a Qwen2 or "
-        "Qwen2.5, or a VideoLLaMA3."
+        f"{folder / CONFIG_FILE}: model_type={kind!r} is nothing that a run can start from. Give a SigLIP, a CLIP, a "
+        "Qwen2 or Qwen2.5, or a VideoLLaMA3."
     )
 
 

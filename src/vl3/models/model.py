@@ -20,9 +20,11 @@ from torch.nn import functional
 from vl3.conventions import IGNORED_LABEL
 from vl3.errors import DataError
 from vl3.models.attention import Segments
-from vl3.models.config import VideoLlama3Config
+from vl3.models.config import EncoderConfig, VideoLlama3Config
 from vl3.models.decoder import Decoder, KeyValueCache, Reach, draw_weights
 from vl3.models.encoder import VisionEncoder, check_grids, check_mask, kept_patches
+from vl3.models.fixed_config import FixedVisionConfig
+from vl3.models.fixed_encoder import FixedEncoder
 from vl3.models.head_loss import head_loss_sum
 from vl3.models.placing import copy_to
 from vl3.models.projector import Projector
@@ -46,7 +48,7 @@ class VideoLlama3(nn.Module):
     def __init__(self, config: VideoLlama3Config) -> None:
         super().__init__()
         self.config = config
-        self.vision_encoder = VisionEncoder(config.vision)
+        self.vision_encoder = _encoder(config.vision)
         self.mm_projector = Projector(config.vision.hidden_size, config.text.hidden_size)
         self.language_model = Decoder(config.text)
         tied = config.text.tie_word_embeddings
@@ -117,12 +119,12 @@ class VideoLlama3(nn.Module):
         if len(grid_thw_I3):
             features_KD = self.encode_visual(pixels_PC, grid_thw_I3, merge_sizes_I, keep_M)
             return self.place(input_ids_T, features_KD)
-        # A row without media still runs the encoder, on one black patch whose result is multiplied by 0: the graph and
-        # the collectives must be the same on every rank.
-        dummy = np.zeros((1, self.config.vision.patch_dim), dtype=np.uint8)
-        unused = self.encode_visual(
-            dummy, np.ones((1, 3), dtype=np.int64), np.ones(1, dtype=np.int64), np.ones(1, bool)
-        )
+        # A row without media still runs the encoder, on the smallest black picture, whose result is multiplied by 0:
+        # the graph and the collectives must be the same on every rank.
+        rows, columns = self.vision_encoder.smallest_grid
+        dummy = np.zeros((rows * columns, self.config.vision.patch_dim), dtype=np.uint8)
+        grid, merge = np.array([[1, rows, columns]]), np.ones(1, dtype=np.int64)
+        unused = self.encode_visual(dummy, grid, merge, np.ones(rows * columns, bool))
         return self.place(input_ids_T, unused[:0]) + unused.sum() * 0
 
     def encode_visual(self, pixels_PC: Array, grid_thw_I3: Array, merge_sizes_I: Array, keep_M: Array) -> Tensor:
@@ -211,6 +213,10 @@ class VideoLlama3(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.language_model.embed_tokens.weight.device
+
+
+def _encoder(config: EncoderConfig) -> VisionEncoder | FixedEncoder:
+    return FixedEncoder(config) if isinstance(config, FixedVisionConfig) else VisionEncoder(config)
 
 
 def _check_ids(ids: np.ndarray, vocab_size: int) -> None:

@@ -57,13 +57,12 @@ _LIGHT = PodSettings(role="launcher", timeout_seconds=3600)
 _SETTINGS = {
     # This task finds wrong configurations, for which a retry does not help and a user is waiting.
     "check-prerequisites": PodSettings(role="launcher", timeout_seconds=3600, max_retries=0),
-    "import-start": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS, uses_hub=True),
     "build-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "validate-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
-    "evaluate": PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS),
     "promote": _LIGHT,
     "report": _LIGHT,
     "report-evaluation": _LIGHT,
+    "compare-arms": _LIGHT,
     # More retries than any other task, because it frees GPUs.
     "finish": PodSettings(role="launcher", timeout_seconds=1800, max_retries=4),
 }
@@ -71,13 +70,15 @@ _TRAINING = PodSettings(role="launcher")
 """The launcher enforces the stage's limits for queueing and running itself; a timeout of its pod would only kill it
 without a message."""
 _PLANNING = PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS)
-_OF_STAGES = {"train": _TRAINING, "plan": _PLANNING}
-"""The settings of the tasks that every stage has one of, by the first word of their names."""
+_IMPORTING = PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS, uses_hub=True)
+_EVALUATING = PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS)
+_OF_MANY = {"import": _IMPORTING, "plan": _PLANNING, "train": _TRAINING, "evaluate": _EVALUATING}
+"""The settings of the tasks that every stage or arm has one of, by the first word of their names."""
 
 
 def settings_of(name: str) -> PodSettings:
     """The settings of the task `name`."""
-    return _OF_STAGES.get(name.partition("-")[0]) or _SETTINGS[name]
+    return _OF_MANY.get(name.partition("-")[0]) or _SETTINGS[name]
 
 
 def named(task: Any, name: str, pods: StepPodsConfig) -> Any:

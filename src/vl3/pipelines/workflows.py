@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vl3.config.ablation import AblationConfig
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
-from vl3.config.placement import BUILD
+from vl3.config.placement import BUILD, EVALUATION
 from vl3.config.run import RunConfig
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.errors import ConfigError
@@ -53,8 +54,8 @@ class Workflow:
 
     @property
     def recipes(self) -> list[str]:
-        """Names of the recipes that it can run."""
-        return [name for name in recipe_names() if isinstance(get_recipe(name), self.config)]
+        """Names of the recipes that it can run: an ablation is no training run, though it has all that one has."""
+        return [name for name in recipe_names() if type(get_recipe(name)) is self.config]
 
     def recipe(self, name: str) -> Any:
         """The configuration of a recipe of this workflow.
@@ -63,7 +64,7 @@ class Workflow:
             ConfigError: there is no such recipe, or it belongs to another workflow.
         """
         config = get_recipe(name)
-        if not isinstance(config, self.config):
+        if type(config) is not self.config:
             raise ConfigError(
                 f"recipe {name!r} is not one of the workflow {self.name!r}. Its recipes: {', '.join(self.recipes)}."
             )
@@ -82,6 +83,7 @@ def plan_task(stage: str) -> str:
 
 _BEFORE = ("check-prerequisites", "import-start")
 _BUILD_TASK = "build-data"
+_EVALUATION_TASK = "evaluate"
 _STAGE_MARGIN_SECONDS = 120.0
 """So that a stage's own limit, whose message says more, takes effect before that of its task."""
 
@@ -96,7 +98,7 @@ def _train_limits(config: RunConfig, parameters: WorkflowParameters) -> dict[str
     plans = [plan_task(name) for name in chosen]
     stages = {train_task(name): _stage_limit(config, name) for name in chosen}
     limits = dict.fromkeys((*before, *plans), other) | stages | dict.fromkeys(after, other)
-    return limits | {_BUILD_TASK: _build_limit(config)}
+    return limits | {_BUILD_TASK: _job_limit(config, BUILD), _EVALUATION_TASK: _job_limit(config, EVALUATION)}
 
 
 def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
@@ -109,20 +111,33 @@ def _evaluate_limits(config: RunConfig, _: WorkflowParameters) -> dict[str, Task
         "report-evaluation",
         "finish",
     )
-    return dict.fromkeys(tasks, _task_limit(config)) | {_BUILD_TASK: _build_limit(config)}
+    jobs = {_BUILD_TASK: _job_limit(config, BUILD), _EVALUATION_TASK: _job_limit(config, EVALUATION)}
+    return dict.fromkeys(tasks, _task_limit(config)) | jobs
+
+
+def _ablation_limits(config: AblationConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
+    other, arms = _task_limit(config), list(config.arms)
+    stages = {arm: config.arm(arm) for arm in arms}
+    before = ("check-prerequisites", *(f"import-{arm}" for arm in arms), _BUILD_TASK, "validate-data")
+    plans = [plan_task(stage) for run in stages.values() for stage in run.stages]
+    limits = dict.fromkeys((*before, *plans), other)
+    for arm, run in stages.items():
+        limits |= {train_task(stage): _stage_limit(run, stage) for stage in run.stages}
+        limits[f"evaluate-{arm}"] = _job_limit(config, EVALUATION)
+    return limits | {"compare-arms": other, "finish": other, _BUILD_TASK: _job_limit(config, BUILD)}
 
 
 def _task_limit(config: RunConfig) -> TaskLimit:
     return TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
 
 
-def _build_limit(config: RunConfig) -> TaskLimit:
-    """The limit of the step that builds, or that launches a build, which has limits of its own, and watches it."""
+def _job_limit(config: RunConfig, placement: str) -> TaskLimit:
+    """The limit of a step that builds or evaluates, or that launches a job for it, which has limits of its own."""
     limit = _task_limit(config)
-    if config.launch.backend == "local" or BUILD not in config.placements:
+    if config.launch.backend == "local" or placement not in config.placements:
         return limit
     seconds = max(STARTUP_SECONDS, limit.stall_seconds) + _STAGE_MARGIN_SECONDS
-    return replace(limit, stall_seconds=config.placements[BUILD].queue_timeout_seconds + seconds)
+    return replace(limit, stall_seconds=config.placements[placement].queue_timeout_seconds + seconds)
 
 
 def _stage_limit(config: RunConfig, name: str) -> TaskLimit:
@@ -163,6 +178,25 @@ def _evaluate_pipeline(config: RunConfig, _: WorkflowParameters) -> Any:
     return make_pipeline(config.step_pods)
 
 
+def _check_ablation(_: AblationConfig, parameters: WorkflowParameters) -> None:
+    if parameters.stages:
+        raise ConfigError(
+            f"STAGES={parameters.stages} has no meaning for an ablation, which trains all stages of every arm. Leave "
+            "it out; what is finished is reused."
+        )
+    if parameters.model_uri:
+        raise ConfigError(
+            "an ablation starts from the encoder of each arm and the recipe's decoder, not from a whole model. Leave "
+            "out FROM, or set arms.NAME.vision_base and model.language_base."
+        )
+
+
+def _ablation_pipeline(config: AblationConfig, _: WorkflowParameters) -> Any:
+    from vl3.pipelines.ablation import make_pipeline
+
+    return make_pipeline(config)
+
+
 WORKFLOWS = {
     workflow.name: workflow
     for workflow in (
@@ -185,6 +219,16 @@ WORKFLOWS = {
             check=_check_evaluate,
             make_pipeline=_evaluate_pipeline,
             task_limits=_evaluate_limits,
+        ),
+        Workflow(
+            name="ablation",
+            config=AblationConfig,
+            default_recipe="ablation_tiny",
+            default_stages="",
+            cluster_overrides=("launch.backend=trainjob",),
+            check=_check_ablation,
+            make_pipeline=_ablation_pipeline,
+            task_limits=_ablation_limits,
         ),
     )
 }

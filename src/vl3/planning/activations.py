@@ -12,7 +12,7 @@ outputs of products and attention: 5D + 2G + 2F with those of o_proj and down_pr
 
 from dataclasses import dataclass
 
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import EncoderConfig, TextConfig, VideoLlama3Config
 from vl3.planning.flops import Recompute
 from vl3.planning.parameters import TrainedParts, decoder_linears
 from vl3.planning.shapes import RowShape
@@ -88,7 +88,7 @@ def _again(kept: float, whole: float, recompute: Recompute) -> float:
     return max(0.0, whole - kept)
 
 
-def _encoder_block(vision: VisionConfig, sharding: Sharding, recompute: Recompute) -> float:
+def _encoder_block(vision: EncoderConfig, sharding: Sharding, recompute: Recompute) -> float:
     """Bytes per patch, if the encoder trains."""
     width, inner, size = vision.hidden_size, vision.intermediate_size, sharding.number_bytes
     attention = _FP32 * vision.num_attention_heads  # the logarithm of each sum

@@ -1,9 +1,12 @@
 """Numbers of parameters of each part of the model, from its configuration alone (no torch here)."""
 
+import math
 from dataclasses import dataclass
 
 from vl3.config.stages import StageConfig
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import EncoderConfig, TextConfig, VideoLlama3Config
+from vl3.models.fixed_config import FixedVisionConfig
+from vl3.models.layouts.names import vision_shapes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +93,7 @@ def count_parameters(model: VideoLlama3Config, *, lora_rank: int = 0) -> Paramet
     )
 
 
-def vision_linears(vision: VisionConfig) -> dict[str, tuple[int, int]]:
+def vision_linears(vision: EncoderConfig) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of each linear layer of one block of the encoder, in the order of the forward pass."""
     width, inner = vision.hidden_size, vision.intermediate_size
     square = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (width, width))
@@ -115,7 +118,7 @@ def decoder_linears(text: TextConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def vision_block_parameters(vision: VisionConfig) -> int:
+def vision_block_parameters(vision: EncoderConfig) -> int:
     """Parameters of one block of the encoder: linear layers with biases, and two LayerNorms."""
     return sum(_with_bias(*size) for size in vision_linears(vision).values()) + 4 * vision.hidden_size
 
@@ -127,8 +130,10 @@ def decoder_block_parameters(text: TextConfig) -> int:
     return sum(inputs * outputs for inputs, outputs in linears.values()) + biases + 2 * text.hidden_size
 
 
-def _vision(vision: VisionConfig) -> int:
-    """Patch embedding, blocks and last norm."""
+def _vision(vision: EncoderConfig) -> int:
+    """Patch embedding, blocks and last norm; of an encoder of fixed resolution what its checkpoint holds."""
+    if isinstance(vision, FixedVisionConfig):
+        return sum(math.prod(shape) for shape in vision_shapes(vision).values())
     patch = _with_bias(vision.patch_dim, vision.hidden_size)
     return patch + vision.num_hidden_layers * vision_block_parameters(vision) + 2 * vision.hidden_size
 

@@ -1,12 +1,15 @@
 """Sizes of the model that a recipe trains: read from its bases, or those that are published for the hub's."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from typing import Any, TypeVar
 
 from vl3.config.run import ModelConfig
+from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
-from vl3.models.config import TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import EncoderConfig, TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.fixed_config import CLIP_TYPE, SIGLIP_TYPE, FixedVisionConfig, fixed_of
 from vl3.store.objects import open_store
 from vl3.system.documents import parse_object
 from vl3.system.uris import file_path
@@ -52,7 +55,20 @@ TEXT = {"Qwen/Qwen2.5-1.5B-Instruct": _QWEN25_1_5B, "Qwen/Qwen2.5-1.5B": _QWEN25
 TEXT |= {"Qwen/Qwen2.5-7B-Instruct": _QWEN25_7B, "Qwen/Qwen2.5-7B": _QWEN25_7B}
 """Bases of the hub whose sizes are known without asking it."""
 _CONFIG = "config.json"
-Sizes = TypeVar("Sizes", VisionConfig, TextConfig)
+Sizes = TypeVar("Sizes", VisionConfig, FixedVisionConfig, TextConfig)
+
+
+def _known(base: str, kind: str, width: int, inner: int, blocks: int, side_px: int) -> dict[str, dict[str, Any]]:
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": blocks, "num_attention_heads": 16}
+    return {base: {"model_type": kind, "image_size": side_px, "patch_size": PATCH_SIZE_PX, **sizes}}
+
+
+FIXED = {
+    **_known("openai/clip-vit-large-patch14-336", CLIP_TYPE, 1024, 4096, 24, 336),
+    **_known("apple/DFN5B-CLIP-ViT-H-14-378", CLIP_TYPE, 1280, 5120, 32, 378),
+    **_known("google/siglip-so400m-patch14-384", SIGLIP_TYPE, 1152, 4304, 27, 384),
+}
+"""The same for the encoders of the ablation, which are used at their own resolution: their config.json."""
 
 
 def model_sizes(model: ModelConfig) -> tuple[VideoLlama3Config, list[str]]:
@@ -66,7 +82,14 @@ def model_sizes(model: ModelConfig) -> tuple[VideoLlama3Config, list[str]]:
         StorageError: the store cannot be read.
     """
     notes: list[str] = []
-    vision = _sizes_of(model.vision_base, VISION, _read_vision, notes)
+    vision: EncoderConfig
+    if model.picture_side_px is None:
+        vision = _sizes_of(model.vision_base, VISION, _read_vision, notes)
+    else:
+        skipped = model.skipped_blocks
+        known = {name: fixed_of(data, name, skipped) for name, data in FIXED.items()}
+        read = partial(_read_fixed, skipped_blocks=skipped)
+        vision = _sizes_of(model.vision_base, known, read, notes)
     text = _sizes_of(model.language_base, TEXT, _read_text, notes)
     return VideoLlama3Config(vision=vision, text=text, image_token_id=0), notes
 
@@ -116,6 +139,10 @@ def _read_vision(data: dict[str, Any], where: str) -> VisionConfig:
     """The vision tower's settings inside a config.json."""
     groups = (data.get(name) for name in ("vision_encoder_config", "vision_config"))
     return VisionConfig.from_dict(next((group for group in groups if isinstance(group, dict)), data), where)
+
+
+def _read_fixed(data: dict[str, Any], where: str, *, skipped_blocks: int) -> FixedVisionConfig:
+    return fixed_of(data, where, skipped_blocks)
 
 
 def _read_text(data: dict[str, Any], where: str) -> TextConfig:

@@ -1,8 +1,9 @@
-"""Entry point of a training pod: `python -m vl3.pod.entry`, the command of the runtimes `vl3-torch-<pool>`.
+"""Entry point of a TrainJob's pod: `python -m vl3.pod.entry`, the command of the runtimes `vl3-torch-<pool>`.
 
-VL3_JOB has the stage's job and Trainer's torch policy sets PET_*. The pod runs torchrun with its share of the workers,
-stores the events, lets the workers write a checkpoint when it has to stop, and reports its result: by its exit code,
-and after a failure by the termination message {"family", "message"}. No torch in this process.
+VL3_JOB has the job of a stage or of an evaluation (vl3.pod.work) and Trainer's torch policy sets PET_*. The pod runs
+torchrun with its share of the workers, stores the events, lets the workers keep what they have when it has to stop, and
+reports its result: by its exit code, and after a failure by the termination message {"family", "message"}. No torch in
+this process.
 """
 
 import argparse
@@ -25,17 +26,16 @@ from vl3.lifeline import runner_mark
 from vl3.pod.journal import EventJournal, event_line
 from vl3.pod.network import PodPlace, interface_towards, wait_for_master
 from vl3.pod.processes import PodOutput, PodProcesses
-from vl3.pod.sources import require_same_sources
 from vl3.pod.trainer_status import TrainerStatus
-from vl3.store.artifacts import find, is_intact
+from vl3.pod.work import Job, PodWork, read_work
 from vl3.system.commit import code_commit
 from vl3.system.endings import MemoryKills
+from vl3.system.rank import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 from vl3.training.events import EVENTS_NAME
 from vl3.training.heart import HEARTS_VARIABLE
-from vl3.training.job import JOB_NAME, StageJob, config_of, parse_job
+from vl3.training.job import JOB_NAME
 from vl3.training.outcome import FAILURE_NAME, STOPPED_EXIT_CODE, exit_hint, first_to_fail, recorded_failure
 from vl3.training.watchdog import Watchdog
-from vl3.training.worker import LAUNCHED_AT_VARIABLE, LAUNCHER_VARIABLE
 
 JOB_VARIABLE = "VL3_JOB"
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -126,11 +126,11 @@ def _message_bytes(family: str, message: str) -> bytes:
 
 
 def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
-    job, place = _read_job(environ), PodPlace.from_environment(environ)
-    _require_world(job, place)
-    require_same_sources(job)
-    if _is_published(job):  # by an attempt that was lost before its TrainJob could end
-        log.info("%s is published already: nothing is left to train", job.output_uri)
+    work, place = _read_work(environ), PodPlace.from_environment(environ)
+    work.require_processes(place.num_processes, f"{place.nodes} x {place.processes_per_node}")
+    work.require_sources()
+    if work.is_done():  # by an attempt that was lost before its TrainJob could end
+        log.info("the result of the %s is published already: nothing is left to do", work.what)
         return 0
     master = wait_for_master(place, should_stop=stop)
     if master is None:
@@ -138,59 +138,31 @@ def _run(environ: Mapping[str, str], stop: StopSignal) -> int:
     with tempfile.TemporaryDirectory(prefix="vl3-pod-") as scratch:
         folder = Path(scratch)
         events, failure = str(folder / EVENTS_NAME), str(folder / FAILURE_NAME)
-        local = replace(job, commit=code_commit(environ), events_path=events, failure_path=failure)
+        local = replace(work.job, commit=code_commit(environ), events_path=events, failure_path=failure)
         local.write(folder / JOB_NAME)
         variables = dict(environ) | _worker_variables(local, place, master, environ) | {HEARTS_VARIABLE: scratch}
         output = PodOutput()
         kills = MemoryKills()
-        processes = PodProcesses(_torchrun(folder), variables, output)
+        processes = PodProcesses(_torchrun(work.module, folder), variables, output)
         with contextlib.ExitStack() as stack:
             journal = _open_journal(stack, local, environ, output) if place.node_rank == 0 else None
-            watchdog = _watchdog(local, folder)
-            exit_code = _follow(processes, journal, stop, watchdog, grace_seconds=_grace_seconds(environ))
+            watchdog = work.watchdog(folder)
+            follow = _Follow(processes, journal, stop, watchdog, work.when_asked_to_stop)
+            exit_code = follow.to_the_end(grace_seconds=_grace_seconds(environ))
         code = _outcome(exit_code, Path(local.failure_path), output.last_lines(), stop, kills)
         if journal is not None and journal.lost is not None:
             raise journal.lost
         return code
 
 
-def _watchdog(job: StageJob, hearts: Path) -> Watchdog:
-    config = config_of(job)
-    return Watchdog(
-        hearts,
-        margin_seconds=config.engine.rank_stall_seconds,
-        patience_seconds=config.stages[job.stage].stall_seconds,
-    )
-
-
-def _read_job(environ: Mapping[str, str]) -> StageJob:
+def _read_work(environ: Mapping[str, str]) -> PodWork:
     text = environ.get(JOB_VARIABLE)
     if not text:
         raise ConfigError(f"{JOB_VARIABLE} is not set: it must be the stage's job. Launch pods with a TrainJob of vl3.")
-    return parse_job(text, JOB_VARIABLE)
+    return read_work(text, JOB_VARIABLE)
 
 
-def _require_world(job: StageJob, place: PodPlace) -> None:
-    """Check the number of processes: each takes its share of a batch, so it must be the job's own."""
-    allowed = config_of(job).world_sizes(job.stage)
-    if place.num_processes not in allowed:
-        expected = " or ".join(map(str, allowed))
-        raise ConfigError(
-            f"the stage {job.stage} needs {expected} processes, but its pods have {place.nodes} x "
-            f"{place.processes_per_node} = {place.num_processes}. The TrainJob does not match the job in "
-            f"{JOB_VARIABLE}: correct placements.{job.stage} and launch the stage again."
-        )
-
-
-def _is_published(job: StageJob) -> bool:
-    """Whether an earlier attempt has finished: a recreated pod must not train again."""
-    reference = find(job.output_uri)
-    return reference is not None and is_intact(reference)
-
-
-def _open_journal(
-    stack: contextlib.ExitStack, job: StageJob, environ: Mapping[str, str], output: PodOutput
-) -> EventJournal:
+def _open_journal(stack: contextlib.ExitStack, job: Job, environ: Mapping[str, str], output: PodOutput) -> EventJournal:
     status = stack.enter_context(TrainerStatus(environ))
 
     def pass_on(event: dict[str, object]) -> None:
@@ -200,13 +172,13 @@ def _open_journal(
     return stack.enter_context(EventJournal(Path(job.events_path), job.work_uri, pass_on))
 
 
-def _torchrun(folder: Path) -> list[str]:
+def _torchrun(module: str, folder: Path) -> list[str]:
     """The command; it reads nodes, processes, rank and master from PET_*."""
     command = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=static", "--max-restarts=0"]
-    return [*command, f"--log-dir={folder}", "--module", "vl3.training.worker", "--job", str(folder / JOB_NAME)]
+    return [*command, f"--log-dir={folder}", "--module", module, "--job", str(folder / JOB_NAME)]
 
 
-def _worker_variables(job: StageJob, place: PodPlace, master: str, environ: Mapping[str, str]) -> dict[str, str]:
+def _worker_variables(job: Job, place: PodPlace, master: str, environ: Mapping[str, str]) -> dict[str, str]:
     variables = place.torchrun_variables() | {
         "OMP_NUM_THREADS": str(job.config["launch"]["threads_per_process"]),
         "TOKENIZERS_PARALLELISM": "false",
@@ -226,41 +198,53 @@ def _grace_seconds(environ: Mapping[str, str]) -> float:
     return (int(text) if text.isdigit() else DEFAULT_GRACE_SECONDS) - MARGIN_SECONDS
 
 
-def _follow(
-    processes: PodProcesses,
-    journal: EventJournal | None,
-    stop: StopSignal,
-    watchdog: Watchdog,
-    *,
-    grace_seconds: float,
-) -> int:
-    """Run the workers to their end; returns torchrun's exit code.
+class _Follow:
+    """Follows the workers of this pod to their end."""
 
-    Raises:
-        ClusterError: a rank of this pod has stalled; the launcher starts the stage again from its checkpoint.
-    """
-    is_said = False
-    with processes:
-        while True:
-            exit_code = processes.wait(_POLL_SECONDS)
-            if journal is not None:
-                journal.poll()
-            if exit_code is not None:
-                return exit_code
-            stall = watchdog.stalled(time.monotonic())
-            if stall is not None:
-                log.error("the Python stacks of this pod's ranks:\n%s", stall.stacks)
-                raise ClusterError(f"{stall.text}\nThe stage goes on from its last checkpoint in another attempt.")
-            if stop.received_at is not None:
-                if not is_said:
-                    log.warning("asked to stop: the workers finish their step and write a checkpoint")
-                    is_said = True
-                    if journal is not None:
-                        journal.upload_soon()
-                processes.ask_workers_to_stop()
-                if time.monotonic() - stop.received_at > grace_seconds:
-                    log.error("the checkpoint was not ready after %g s: the previous one will be used", grace_seconds)
-                    return STOPPED_EXIT_CODE
+    def __init__(
+        self,
+        processes: PodProcesses,
+        journal: EventJournal | None,
+        stop: StopSignal,
+        watchdog: Watchdog,
+        when_asked_to_stop: str,
+    ) -> None:
+        self._processes, self._journal, self._stop, self._watchdog = processes, journal, stop, watchdog
+        self._when_asked_to_stop = when_asked_to_stop
+        self._is_said = False
+
+    def to_the_end(self, *, grace_seconds: float) -> int:
+        """Run the workers to their end; returns torchrun's exit code.
+
+        Raises:
+            ClusterError: a rank of this pod has stalled; the launcher starts the work again from what it has kept.
+        """
+        with self._processes as processes:
+            while True:
+                exit_code = processes.wait(_POLL_SECONDS)
+                if self._journal is not None:
+                    self._journal.poll()
+                if exit_code is not None:
+                    return exit_code
+                stall = self._watchdog.stalled(time.monotonic())
+                if stall is not None:
+                    log.error("the Python stacks of this pod's ranks:\n%s", stall.stacks)
+                    raise ClusterError(f"{stall.text}\nThe stage goes on from its last checkpoint in another attempt.")
+                if self._stop.received_at is not None:
+                    self._ask_to_stop()
+                    if time.monotonic() - self._stop.received_at > grace_seconds:
+                        log.error(
+                            "the workers did not end within %g s: what they kept before will be used", grace_seconds
+                        )
+                        return STOPPED_EXIT_CODE
+
+    def _ask_to_stop(self) -> None:
+        if not self._is_said:
+            log.warning("asked to stop: %s", self._when_asked_to_stop)
+            self._is_said = True
+            if self._journal is not None:
+                self._journal.upload_soon()
+        self._processes.ask_workers_to_stop()
 
 
 def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSignal, kills: MemoryKills) -> int:
@@ -277,7 +261,7 @@ def _outcome(exit_code: int, failure_path: Path, lines: list[str], stop: StopSig
         raise recorded
     who, code = first_to_fail("\n".join(lines), exit_code)
     if stop() or code == STOPPED_EXIT_CODE:  # maybe another pod of the stage was asked to stop
-        log.info("stopped after a checkpoint: the next attempt resumes from it")
+        log.info("stopped on request: the next attempt goes on from what was kept")
         return STOPPED_EXIT_CODE
     shown = "\n  ".join(lines[-_LAST_LINES:])
     raise UnexpectedEndError(

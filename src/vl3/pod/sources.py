@@ -1,25 +1,30 @@
-"""Checks that launcher and pods have the same code: a stage's key has the launcher's, but the pods do the work."""
+"""Checks that launcher and pods have the same code: a step's key has the launcher's, but the pods do the work."""
 
 from importlib.metadata import version
 
 from vl3.errors import ConfigError
-from vl3.training.job import StageJob
 from vl3.workflow.code import code_version
 
 TRAINING_ENTRIES = ("vl3.steps.train_stage",)
-"""The modules that a launcher computes a stage's code version from."""
+EVALUATION_ENTRIES = ("vl3.steps.evaluate",)
+"""The modules that a launcher computes the code version of a job from."""
 
 
-def require_same_sources(job: StageJob) -> None:
+def require_same_sources(what: str, launched_by: str, entries: tuple[str, ...]) -> None:
     """Refuse a job that other code launched: the key of its result would be that of the wrong code.
+
+    Args:
+        what: the work, for messages.
+        launched_by: the code version of the launcher.
+        entries: the modules that it was computed from.
 
     Raises:
         ConfigError: the code differs.
     """
-    here = code_version(TRAINING_ENTRIES)
-    if here != job.code_version:
+    here = code_version(entries)
+    if here != launched_by:
         raise ConfigError(
-            f"the stage {job.stage} was launched by other code of vl3 (version {job.code_version[:12]}) than this "
-            f"image has (vl3 {version('vl3')}, version {here[:12]}): launcher and trainer images differ, and the "
-            "weights would be stored with the wrong code's key. Build and roll out both images from one commit."
+            f"the {what} was launched by other code of vl3 (version {launched_by[:12]}) than this image has (vl3 "
+            f"{version('vl3')}, version {here[:12]}): launcher and trainer images differ, and the result would be "
+            "stored with the wrong code's key. Build and roll out both images from one commit."
         )

@@ -16,13 +16,17 @@ _HEAD = """# The stages
 Which values does each stage of each recipe train with? To change one, edit the recipe in `src/vl3/recipes/`; for one
 run, use `--set stages.STAGE.FIELD=VALUE`. `vl3 recipe show NAME --stage STAGE` prints everything that a stage uses.
 
-Every recipe here has four stages, and each starts from the weights of the previous one, without its optimizer state:
+Each stage starts from the weights of the previous one, without its optimizer state. The recipes of the method have
+four:
 
 1. `vision_adaptation` teaches the encoder to accept any resolution and trains the projector from scratch; the language
    model is frozen.
 2. `alignment` trains all parts on detailed image data and text.
 3. `multitask` is instruction tuning on images, text and general video.
 4. `video` adds streaming and temporal grounding.
+
+Those of the [encoder ablation](ablation.md) have three, the same for each of its encoders, which stay frozen:
+`projector` trains the projector alone, `alignment` and `instruction` also the language model.
 
 What a mixture draws are proportions in a stage of steps, and numbers of samples in an epoch in one of epochs. The large
 recipes name the paper's datasets with its amounts; how a row of its tables is split among them is not published, and a

@@ -15,6 +15,7 @@ from vl3.config.run import (
 )
 from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_table
 from vl3.config.step_pods import PodSize, StepPodsConfig
+from vl3.recipes.gates import gate_table
 from vl3.recipes.mixture import load_mixture
 
 
@@ -64,7 +65,8 @@ def tiny() -> RunConfig:
         step_pods=_step_pods(),
         evaluation=EvaluationConfig(samples_per_task=100, max_new_tokens=16, batch_size=64, processes=2),
         promotion=PromotionConfig(
-            registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
+            registered_model="vl3-tiny",
+            gates=gate_table(mean=0.85, category=0.6, mean_fall=0.03, category_fall=0.05),
         ),
     )
 

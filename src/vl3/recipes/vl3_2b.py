@@ -22,6 +22,7 @@ from vl3.config.run import (
 )
 from vl3.config.stages import LearningRates, StageConfig, StageTable, stage_table
 from vl3.config.step_pods import StepPodsConfig
+from vl3.recipes.gates import gate_table
 from vl3.recipes.mixture import load_mixture
 
 _SAMPLES_PER_STEP = 128
@@ -65,9 +66,12 @@ def vl3_2b() -> RunConfig:
         launch=LaunchConfig(backend="local", processes_per_node=8, threads_per_process=8),
         placements=_placements(),
         step_pods=StepPodsConfig(),
-        evaluation=EvaluationConfig(samples_per_task=500, max_new_tokens=128, batch_size=8, processes=8),
+        evaluation=EvaluationConfig(
+            samples_per_task=500, max_new_tokens=128, batch_size=64, processes=8, dtype="bf16", prepare_threads=8
+        ),
         promotion=PromotionConfig(
-            registered_model="vl3-2b", min_mean_accuracy=0.5, min_task_accuracy=0.25, max_regression=0.02
+            registered_model="vl3-2b",
+            gates=gate_table(mean=0.5, category=0.25, mean_fall=0.02, category_fall=0.02),
         ),
     )
 

@@ -121,7 +121,7 @@ def line_chart(
     x_scale, y_scale = _scales(points, log_y, y_range)
     body = [_axes(x_scale, y_scale, x_label)]
     body += [_line(one, line, x_scale, y_scale, x_label) for one, line in lines if line]
-    return _svg(title, description, Markup("").join(body))
+    return svg(title, description, Markup("").join(body))
 
 
 def _drawable(point: tuple[float, float], log_y: bool) -> bool:
@@ -183,7 +183,8 @@ def _line(series: Series, points: list[tuple[float, float]], x_scale: Scale, y_s
     return line + Markup("").join(dots)
 
 
-def _svg(title: str, description: str, body: Markup, width: int = WIDTH, height: int = HEIGHT) -> Markup:
+def svg(title: str, description: str, body: Markup, width: int = WIDTH, height: int = HEIGHT) -> Markup:
+    """The frame of a chart, which says title and description to screen readers."""
     frame = Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title><desc>{}</desc>{}</svg>'
     )
@@ -219,7 +220,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, desc
         x = round(LEFT + (place - first) * width, 2)
         text = Markup('<text class="tick" x="{}" y="{}">{}</text>')
         parts.append(text.format(x, HEIGHT - BOTTOM + 15, tick_text(float(f"{edges[place - 1]:.2g}") if place else 0)))
-    return _svg(title, description, Markup("").join(parts))
+    return svg(title, description, Markup("").join(parts))
 
 
 def _bin_text(edges: Sequence[float], place: int) -> str:
@@ -256,7 +257,7 @@ def accuracy_chart(points: Sequence[ScorePoint], *, chance: float | None, title:
     path = " ".join(f"{x},{y_scale(point.accuracy)}" for x, point in zip(xs, points, strict=True))
     body.append(Markup('<polyline class="line s-model" points="{}"/>').format(path))
     body += [_score(x, point, y_scale) for x, point in zip(xs, points, strict=True)]
-    return _svg(title, description, Markup("").join(body), SCORE_WIDTH, SCORE_HEIGHT)
+    return svg(title, description, Markup("").join(body), SCORE_WIDTH, SCORE_HEIGHT)
 
 
 def _across(css_class: str, y: float) -> Markup:

@@ -1,8 +1,7 @@
 """The data of the report: the report step fills it, the renderer draws it.
 
 Only `run` is required. A part that the run did not reach is None (or empty), and `missing` has the reason under the
-section's name: `accuracy`, `champion`, `gates`, `chain`, `curves`, `throughput`, `cost`, `difffp`, `mix`,
-`predictions`, `validation`, `lineage`. The section then shows "Not available" and that reason.
+section's name, one of SECTIONS. The section then shows "Not available" and that reason.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ STEP_STATES = ("done", "reused", "failed", "running", "pending")
 VERDICTS = ("champion", "refused", "none")
 SECTIONS = (
     "accuracy",
+    "published",
     "champion",
+    "changed",
     "gates",
     "chain",
     "curves",
@@ -22,6 +23,7 @@ SECTIONS = (
     "cost",
     "difffp",
     "mix",
+    "extremes",
     "predictions",
     "validation",
     "lineage",
@@ -126,13 +128,15 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ChampionScores:
+class ComparedChampion:
     """The champion that the candidate was compared with."""
 
     version: int
     """Its version in the registry."""
-    counts: dict[str, list[int]]
-    """Right answers and all answers by category, on the questions that the candidate was asked."""
+    model: str
+    """Its name in the evidence."""
+    candidate: str
+    """The candidate's name there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +203,17 @@ class ReportData:
     """Content of evaluation.json (vl3.evaluation.result.Evaluation.to_dict())."""
     items: dict[str, Any] = field(default_factory=dict)
     """Content of items.json (vl3.evaluation.result.list_items); empty if the evaluation kept none."""
-    champion: ChampionScores | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    """Content of evidence.json (vl3.evaluation.evidence.make_evidence); empty if the evaluation has none."""
+    published: list[dict[str, Any]] = field(default_factory=list)
+    """Our scores beside the published ones (vl3.evaluation.beside.beside_published)."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """What people call a benchmark, by its name."""
+    shown_items: dict[str, Any] = field(default_factory=dict)
+    """The last model's best and worst items, and what changed (vl3.evaluation.changes.shown_items)."""
+    item_pictures: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Paths of pictures within the evaluation's folder, by benchmark and item."""
+    champion: ComparedChampion | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """The effective configuration."""
     gates: list[Gate] | None = None

@@ -32,6 +32,8 @@ class FinishedRun:
     """The last model that was evaluated; empty if none was."""
     scores: Scores
     """Its scores."""
+    evaluation_uri: str = ""
+    """Where its evaluation is stored; empty if it has none."""
 
 
 def read_finished_run(folder: Path, name: str) -> FinishedRun:
@@ -83,6 +85,7 @@ def _finished_run(numbers: dict[str, Any], items: dict[str, Any], name: str) -> 
         for row in (accuracy["categories"] if accuracy else ())
         if model in row["scores"]
     }
+    evaluations = [node for node in numbers["lineage"] or () if node["kind"] == "evaluation"]
     return FinishedRun(
         name=name,
         run_id=_text(numbers["run"]["run_id"]),
@@ -90,6 +93,7 @@ def _finished_run(numbers: dict[str, Any], items: dict[str, Any], name: str) -> 
         surroundings=_surroundings(numbers),
         losses={_text(stage["stage"]): _losses(stage["curve"]) for stage in numbers["stages"]},
         model=model,
+        evaluation_uri=_text(evaluations[-1]["uri"]) if evaluations else "",
         scores=Scores(counts=counts, items={task: _answers(items[task], model) for task in counts if task in items}),
     )
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from vl3.config.codec import flatten, to_dict
 from vl3.report.data import ChainStep, ReportData, StageData
-from vl3.report.score_changes import Scores, score_changes, scores_of
+from vl3.report.pairs import between_stages, champion_numbers, item_numbers, without_score
+from vl3.report.score_changes import score_changes, scores_of
 from vl3.report.stage_numbers import stage_numbers
 
 SIGNIFICANT_DIGITS = 6
@@ -23,7 +24,11 @@ def report_numbers(data: ReportData) -> dict[str, Any]:
         "stages": [stage_numbers(stage, number) for number, stage in enumerate(data.stages, 1)],
         "settings": flatten(data.settings),
         "accuracy": _accuracy(data),
-        "champion": _champion(data),
+        "published": data.published or None,
+        "between_stages": between_stages(data),
+        "champion": champion_numbers(data),
+        **item_numbers(data),
+        "without_score": without_score(data),
         "predictions": (data.evaluation or {}).get("predictions") or None,
         "confusions": (data.evaluation or {}).get("confusions") or {},
         "gates": to_dict(data.gates),
@@ -97,16 +102,6 @@ def _accuracy(data: ReportData) -> dict[str, Any] | None:
 def _without_shares(change: dict[str, Any]) -> dict[str, Any]:
     """A change without the two shares, which are in the table anyway."""
     return {name: value for name, value in change.items() if name not in ("first", "second")}
-
-
-def _champion(data: ReportData) -> dict[str, Any] | None:
-    """The last model against the champion that it was compared with."""
-    models = (data.evaluation or {}).get("models") or []
-    if data.champion is None or not models:
-        return None
-    champion = Scores(counts={name: (counts[0], counts[1]) for name, counts in data.champion.counts.items()})
-    changes = score_changes(champion, scores_of(models, models[-1]["name"]))
-    return {"version": data.champion.version, "model": models[-1]["name"], **changes}
 
 
 def _mean_chance(tasks: dict[str, Any]) -> float | None:

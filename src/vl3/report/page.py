@@ -30,15 +30,24 @@ def write_report(report_data: dict[str, Any], out_folder: Path, *, evaluation_fo
         StorageError: the files cannot be written.
     """
     numbers = report_numbers(from_dict(ReportData, report_data))
-    html = report_page(numbers, evaluation_folder=evaluation_folder)
+    pictures = report_data.get("item_pictures")
+    html = report_page(
+        numbers, evaluation_folder=evaluation_folder, item_pictures=pictures, titles=report_data.get("titles")
+    )
     path = out_folder / "report.html"
     atomic_write_text(out_folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     atomic_write_text(path, html)
     return path
 
 
-def report_page(numbers: dict[str, Any], *, evaluation_folder: Path | None = None) -> str:
-    """The page that shows the numbers of vl3.report.numbers.report_numbers."""
+def report_page(
+    numbers: dict[str, Any],
+    *,
+    evaluation_folder: Path | None = None,
+    item_pictures: dict[str, dict[str, list[str]]] | None = None,
+    titles: dict[str, str] | None = None,
+) -> str:
+    """The page that shows the numbers of vl3.report.numbers.report_numbers, with pictures of single items."""
     labels = view.StageLabels([stage["stage"] for stage in numbers["stages"]])
     return render(
         "report.html.j2",
@@ -51,6 +60,8 @@ def report_page(numbers: dict[str, Any], *, evaluation_folder: Path | None = Non
         accuracy_charts=view.accuracy_charts(numbers["accuracy"], labels),
         lineage_graph=lineage_graph(numbers["lineage"] or []),
         prediction_groups=_prediction_groups(numbers, evaluation_folder),
+        item_pictures=view.ItemPictures(item_pictures or {}, evaluation_folder),
+        titles_of=titles or {},
     )
 
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vl3.report import view
 from vl3.report.text import label
 
-_FILTERS = ("percent", "signed_percent", "p_value", "duration", "plain", "setting", "exact", "row_names")
+_FILTERS = ("percent", "tenth", "signed_percent", "p_value", "duration", "plain", "setting", "exact", "row_names")
 
 
 def render(template: str, *, title: str, script: str = "", filters: dict[str, Any] | None = None, **values: Any) -> str:

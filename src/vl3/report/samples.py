@@ -111,7 +111,7 @@ def view_sample(
     """
     record, media = reader.read(row)
     decoded = decode_media(
-        record, media, settings.data, [(settings.image_merge_size, settings.video_merge_size)], settings.patch_size
+        record, media, settings.data, [settings.merges], settings.patch_size, picture=settings.picture
     )
     prepared = prepare_decoded(record, decoded, tokenizer, settings, keep_mask)
     items, merges = resized_items(decoded, settings)

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ def _figure(value: Any, text: str) -> Markup:
 def percent(value: Any, digits: int = 1) -> Markup:
     """0.957 as `95.7 %`."""
     return _figure(value, f"{value:.{digits}%}".replace("%", "\u2009%")) if _is_number(value) else plain(value)
+
+
+def tenth(value: Any) -> Markup:
+    """A score on a published scale: 79.84 as `79.8`, 1901.0 as `1901`."""
+    return _figure(value, f"{value:.0f}" if value >= 200 else f"{value:.1f}") if _is_number(value) else plain(value)
 
 
 def signed_percent(value: Any) -> Markup:
@@ -185,6 +190,18 @@ def _accuracy_chart(row: dict[str, Any], models: list[str], labels: StageLabels)
 def pictures(prediction: dict[str, Any], folder: Path | None) -> list[str | None]:
     """The media of a prediction as data URIs; None for a picture that is not in the evaluation's folder."""
     return [_data_uri(folder, name) for name in prediction.get("media", [])]
+
+
+class ItemPictures:
+    """The pictures of single items as data URIs, read when a page asks for them."""
+
+    def __init__(self, paths: Mapping[str, Mapping[str, Sequence[str]]], folder: Path | None) -> None:
+        """Take the paths by benchmark and item, within the evaluation's folder."""
+        self._paths, self._folder = paths, folder
+
+    def __call__(self, benchmark: str, item_id: str) -> list[str | None]:
+        """One for each picture; None for one that is not there."""
+        return [_data_uri(self._folder, name) for name in self._paths.get(benchmark, {}).get(item_id, ())]
 
 
 def _data_uri(folder: Path | None, name: str) -> str | None:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vl3.config.placement import BUILD
+from vl3.config.placement import BENCHMARKS, RESERVED
 from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import annotations_file, annotations_names, find_annotations
 from vl3.errors import ConfigError, DataError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
 from vl3.planning.fit import check_fit
+from vl3.steps.benchmarks import benchmark_copies, harness_python
 from vl3.steps.request import Request, Work, trained_by
 from vl3.store.objects import Store, open_store
 from vl3.store.s3.connection import connection_from_environment
@@ -67,17 +68,17 @@ def _is_on_cluster(request: Request) -> bool:
 
 
 def _cluster_problems(request: Request) -> list[Vl3Error]:
-    """What prevents the stages, and the dataset's build, from running where their placements say."""
+    """What prevents the stages, the dataset's build and the evaluation from running where their placements say."""
     placements = request.config.placements
-    placed = {name: placements[name] for name in (*trained_by(request), BUILD) if name in placements}
+    placed = {name: placements[name] for name in (*trained_by(request), *RESERVED) if name in placements}
     if not _is_on_cluster(request) or not placed:
         return []
     from vl3.launch.check.cluster import check_cluster
 
-    fit = check_fit(request.config, trained_by(request))
-    for note in fit.notes:
+    fits = [check_fit(run, trained_by(replace(request, config=run))) for run in request.config.runs()]
+    for note in dict.fromkeys(note for fit in fits for note in fit.notes):
         log.warning(note)
-    return [*fit.problems, *check_cluster(placed)]
+    return [*(problem for fit in fits for problem in fit.problems), *check_cluster(placed)]
 
 
 def _check_interpreter(request: Request) -> None:
@@ -175,9 +176,17 @@ def _check_tracking(request: Request) -> None:
         )
 
 
+def _check_benchmarks(request: Request) -> None:
+    """Check that each benchmark has its copy, and that something on this machine can ask it."""
+    for run in request.config.runs():
+        if benchmark_copies(run.evaluation) and not (_is_on_cluster(request) and BENCHMARKS in run.placements):
+            harness_python()
+
+
 _PROBES: tuple[Probe, ...] = (
     _check_interpreter,
     _check_data,
+    _check_benchmarks,
     _check_artifacts,
     _check_tracking,
 )

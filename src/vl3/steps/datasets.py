@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from vl3.data.build.heldout import join_heldout
 from vl3.data.build.index import INDEX_NAME, SUMMARY_NAME
 from vl3.data.corpus import datasets_of
-from vl3.store.artifacts import fetch, fetch_file
+from vl3.store.artifacts import fetch_file
 from vl3.store.reference import Reference
 
 
@@ -18,12 +17,3 @@ def fetch_indexes(reference: Reference, folder: Path) -> dict[str, Path]:
         for file in (SUMMARY_NAME, INDEX_NAME):
             fetch_file(dataset, file, folders[name])
     return folders
-
-
-def fetch_heldout(reference: Reference, folder: Path) -> Path:
-    """A folder with the held-out samples of all datasets: that of the only one, or `folder`, which gets them."""
-    folders = {name: fetch(dataset) for name, dataset in datasets_of(reference).items()}
-    if len(folders) == 1:
-        return next(iter(folders.values()))
-    join_heldout(folders, folder)
-    return folder

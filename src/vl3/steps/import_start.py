@@ -15,7 +15,7 @@ from typing import Any
 from vl3.config.codec import to_dict
 from vl3.errors import ConfigError, StorageError, Vl3Error
 from vl3.launch.check.findings import combined
-from vl3.models.bases import check_bases, check_chat_tokens, check_patch_size
+from vl3.models.bases import FixedWanted, check_bases, check_chat_tokens, check_patch_size
 from vl3.models.convert import check_model, convert
 from vl3.models.layouts.names import Layout
 from vl3.models.stored import RUN_FILE
@@ -56,7 +56,7 @@ def key_parts(request: Request) -> dict[str, Any]:
             return {"model": identity_of(request.model_uri, request.run_id)}
         model = request.config.model
         bases = {name: identity_of(uri, request.run_id) for name, uri in _base_uris(request).items()}
-        return {"bases": bases, "vision_width": model.vision_width}
+        return {"bases": bases, "vision_width": model.vision_width, **model.fixed_resolution}
     except (Vl3Error, OSError):  # the run reports it; what it finds in spite of that is no other run's
         return {"unknown": request.model_uri or _base_uris(request), "run_id": request.run_id}
 
@@ -118,7 +118,8 @@ def _import_bases(work: Work) -> StepOutcome:
                 problems.append(error)
         if problems:
             raise combined(problems, "bases cannot be used, listed above")
-        config = check_bases(folders[VISION], folders[LANGUAGE], vision_width=request.config.model.vision_width)
+        wanted, fixed = request.config.model, FixedWanted.of(request.config.model)
+        config = check_bases(folders[VISION], folders[LANGUAGE], vision_width=wanted.vision_width, fixed=fixed)
         check_chat_tokens(folders[LANGUAGE], config.text.vocab_size)
         tokenizer = (folders[LANGUAGE] / TOKENIZER_FILE).read_bytes()
         bases = {

@@ -3,15 +3,16 @@
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from vl3.config.codec import to_dict
 from vl3.config.data import Category
+from vl3.config.gates import HELDOUT
 from vl3.config.mixture import MixtureKey
 from vl3.config.run import RunConfig
 from vl3.errors import GateError, StorageError
-from vl3.evaluation.document import read_evaluation
+from vl3.evaluation.document import EVIDENCE_FILE, read_evidence
 from vl3.steps.chain import TrainedStage, trained_stages
 from vl3.steps.registry import candidate, open_registry
 from vl3.steps.request import Request, Work, trained_by
@@ -19,8 +20,8 @@ from vl3.store.artifacts import fetch
 from vl3.system.files import atomic_write_json
 from vl3.system.secrets import without_account
 from vl3.tracking.client import patiently
-from vl3.tracking.evidence import Evidence, ScoreEvidence, scores_from_evaluation
-from vl3.tracking.gates import GateResult, evaluate_gates, gate_table, is_promotable
+from vl3.tracking.evidence import Evidence, require_model
+from vl3.tracking.gates import GateResult, evaluate_gates, gate_names, gate_table, is_promotable
 from vl3.tracking.registry import Registry
 from vl3.validation.result import RESULT_FILE
 from vl3.workflow.record import record_of
@@ -43,6 +44,7 @@ def run(work: Work) -> StepOutcome:
             {"verdict": decision["state"], "model version": f"{decision['model']} v{decision['version']}"}
         )
         step_run.log_json(decision, PROMOTION_FILE)
+        step_run.log_json(measured.document, EVIDENCE_FILE)
         atomic_write_json(folder / PROMOTION_FILE, decision)
         reference = work.publish(folder, "promotion", kind="promotion")
     work.clear()
@@ -57,10 +59,8 @@ class _Measured:
 
     stages: list[TrainedStage]
     """The stages with their checkpoints."""
-    tasks: dict[str, ScoreEvidence]
-    """Scores of the last stage by category."""
-    mean_accuracy: float | None
-    """Their mean."""
+    document: dict[str, Any]
+    """The evaluation's evidence."""
     validation_passed: bool | None
     """Whether the data passed."""
     trained_categories: tuple[str, ...]
@@ -71,12 +71,12 @@ class _Measured:
 
 def _measure(request: Request) -> _Measured:
     stages = trained_stages(request.inputs["checkpoint"], request.artifacts_uri)
-    tasks, mean = scores_from_evaluation(read_evaluation(fetch(request.inputs["evaluation"])), stages[-1].name)
+    document = read_evidence(fetch(request.inputs["evaluation"]))
+    require_model(document, stages[-1].name)
     validation = json.loads((fetch(request.inputs["validation"]) / RESULT_FILE).read_text(encoding="utf-8"))
     return _Measured(
         stages=stages,
-        tasks=tasks,
-        mean_accuracy=mean,
+        document=document,
         validation_passed=validation.get("passed"),
         trained_categories=tuple(validation.get("facts", {}).get("by_category", {}).get("train", ())),
         checkpoint_verified=_is_checkpoint_whole(request),
@@ -103,16 +103,18 @@ def _promote(request: Request, measured: _Measured) -> dict[str, Any]:
         for stage in measured.stages
     }
     version = versions[measured.stages[-1].name]
-    evidence = _gather(request, registry, measured, version)
-    results = evaluate_gates(evidence, request.config.promotion)
+    evidence = _gather(request, registry, measured)
+    gates = request.config.promotion.gates
+    results = evaluate_gates(evidence, gates)
     registry.record_evidence(version, evidence, results)
-    decision = _decide(registry, version, results, request.run_id)
+    decision = _decide(registry, version, results, gate_names(gates), request.run_id)
     log.info("%s version %d: %s\n%s", registry.model, version, decision["state"], gate_table(results))
     return decision | {
         "model": registry.model,
         "version": version,
         "versions": versions,
         "champion": _compared_with(evidence),
+        "candidate": evidence.model,
         "gates": [result.to_dict() for result in results],
     }
 
@@ -129,19 +131,26 @@ def expected_categories(config: RunConfig, stages: Iterable[str], in_data: Itera
     return tuple(category.value for category in Category if category in named)
 
 
-def _gather(request: Request, registry: Registry, measured: _Measured, version: int) -> Evidence:
-    inputs, config = request.inputs, request.config
-    champion = registry.champion()
-    is_champion = champion is not None and champion.version == version  # an interrupted attempt has promoted it
+def expected_items(config: RunConfig, stages: Iterable[str], in_data: Iterable[str] = ()) -> dict[str, dict[str, int]]:
+    """Items that must have been asked, by benchmark and part."""
+    samples = config.evaluation.samples_per_task
+    return {HELDOUT: dict.fromkeys(expected_categories(config, stages, in_data), samples)}
+
+
+def _gather(request: Request, registry: Registry, measured: _Measured) -> Evidence:
+    inputs, last = request.inputs, measured.stages[-1]
     return Evidence(
-        tasks=measured.tasks,
-        mean_accuracy=measured.mean_accuracy,
-        expected_categories=expected_categories(config, trained_by(request), measured.trained_categories),
-        samples_per_task=config.evaluation.samples_per_task,
-        champion=None if is_champion else registry.champion_evidence(),
+        document=measured.document,
+        model=last.name,
+        expected={
+            **{name: {"": int(items)} for name, items in measured.document["made_of"].get("asked", {}).items()},
+            **expected_items(request.config, trained_by(request), measured.trained_categories),
+        },
+        champion=registry.champion_evidence(last.checkpoint.sha256),
+        checkpoint_sha256=last.checkpoint.sha256,
+        dataset_digest=inputs["dataset"].sha256,
         validation_passed=measured.validation_passed,
         checkpoint_verified=measured.checkpoint_verified,
-        dataset_digest=inputs["dataset"].sha256,
     )
 
 
@@ -154,11 +163,13 @@ def _is_checkpoint_whole(request: Request) -> bool:
     return True
 
 
-def _decide(registry: Registry, version: int, results: list[GateResult], holder: str) -> dict[str, Any]:
+def _decide(
+    registry: Registry, version: int, results: list[GateResult], required: list[str], holder: str
+) -> dict[str, Any]:
     champion = registry.champion()
     if champion is not None and champion.version == version:
         return {"state": "champion", "reason": "an earlier attempt promoted it", "former_champion": None}
-    if not is_promotable(results):
+    if not is_promotable(results, required):
         failed = ", ".join(result.name for result in results if not result.passed)
         return {"state": "refused", "reason": f"gates not passed: {failed}", "former_champion": None}
     try:
@@ -173,9 +184,13 @@ def _compared_with(evidence: Evidence) -> dict[str, Any] | None:
     champion = evidence.champion
     if champion is None:
         return None
-    is_comparable = champion.dataset_digest is not None and champion.dataset_digest == evidence.dataset_digest
-    tasks = {category: asdict(score) for category, score in champion.tasks.items()}
-    return {"version": champion.version, "is_comparable": is_comparable, "tasks": tasks}
+    evaluated = evidence.evaluated_champion
+    is_same = evaluated.get("version") == champion.version
+    return {
+        "version": champion.version,
+        "model": evaluated.get("model") if is_same else None,
+        "why": str(evaluated.get("why") or "") if is_same else "the evaluation was made beside another champion",
+    }
 
 
 def key_parts(request: Request) -> dict[str, Any]:
@@ -183,8 +198,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     config = request.config
     return {
         "promotion": to_dict(config.promotion),
-        "samples_per_task": config.evaluation.samples_per_task,
-        "categories": list(expected_categories(config, trained_by(request))),
+        "expected": expected_items(config, trained_by(request)),
         "tracking_uri": without_account(request.injected.get("MLFLOW_TRACKING_URI") or request.tracking_uri),
     }
 

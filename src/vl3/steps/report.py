@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.evaluation.document import ITEMS_FILE, read_evaluation, read_items
+from vl3.evaluation.beside import beside_published
+from vl3.evaluation.changes import shown_items
+from vl3.evaluation.document import (
+    ITEMS_FILE,
+    own_models,
+    read_evaluation,
+    read_evidence,
+    read_items,
+    read_pictures,
+)
+from vl3.evaluation.published import titles
+from vl3.evaluation.records import read_records
 from vl3.steps.chain import TrainedStage, plan_of, trained_stages
 from vl3.steps.lineage import lineage
 from vl3.steps.promote import PROMOTION_FILE
@@ -54,7 +65,11 @@ def gather(request: Request) -> dict[str, Any]:
     run_record = _run_record(request)
     stages = trained_stages(inputs["checkpoint"], request.artifacts_uri) if "checkpoint" in inputs else []
     evaluation = fetch(inputs["evaluation"])
-    champion, no_champion = _champion(promotion["champion"])
+    measured = read_evaluation(evaluation)
+    own = own_models(measured)
+    evidence, last = read_evidence(evaluation), own[-1]["name"]
+    champion, no_champion = _champion(promotion)
+    records = read_records(evaluation)
     return {
         "run": _run_facts(request, run_record, stages),
         "verdict": {"state": promotion["state"], "reason": promotion["reason"]},
@@ -62,7 +77,12 @@ def gather(request: Request) -> dict[str, Any]:
         "wall_seconds": _wall_seconds(run_record),
         "stages": [_stage(record_of(stage.checkpoint).output("training")) for stage in stages],
         "settings": to_dict(request.config),
-        "evaluation": read_evaluation(evaluation),
+        "evaluation": {**measured, "models": own},
+        "evidence": evidence,
+        "published": beside_published(evidence, last, request.config.name),
+        "titles": titles(),
+        "shown_items": shown_items(records, last, champion["model"] if champion else None) if last in records else {},
+        "item_pictures": read_pictures(evaluation),
         "items": read_items(evaluation),
         "champion": champion,
         "gates": promotion["gates"],
@@ -72,8 +92,9 @@ def gather(request: Request) -> dict[str, Any]:
     }
 
 
-_OF_TRAINING = ("champion", "gates", "curves", "throughput", "cost", "difffp", "mix")
+_OF_TRAINING = ("champion", "changed", "gates", "curves", "throughput", "cost", "difffp", "mix")
 """Sections of the report that only training fills."""
+_NONE_PUBLISHED = "None of the paper's benchmarks was evaluated, so there are no published numbers to show beside."
 _NO_PROMOTION: dict[str, Any] = {
     "state": "none",
     "reason": "This run evaluates a model that it was given; it trains and promotes nothing.",
@@ -85,8 +106,10 @@ _NO_PROMOTION: dict[str, Any] = {
 def _missing(stages: list[TrainedStage], no_champion: str) -> dict[str, str]:
     """Why a section is missing, by its name."""
     if not stages:
-        return dict.fromkeys(_OF_TRAINING, _NO_PROMOTION["reason"])
-    return {"champion": no_champion} if no_champion else {}
+        return {"published": _NONE_PUBLISHED, **dict.fromkeys(_OF_TRAINING, _NO_PROMOTION["reason"])}
+    same = "The candidate answers every question as the champion does."
+    compared = {"champion": no_champion, "changed": no_champion} if no_champion else {"changed": same}
+    return {"published": _NONE_PUBLISHED, **compared}
 
 
 def _run_facts(request: Request, run_record: dict[str, Any], stages: list[TrainedStage]) -> dict[str, Any]:
@@ -139,18 +162,15 @@ def _stage(training: Reference) -> dict[str, Any]:
     return {**kept, "spent": facts.get("spent"), "planned": facts.get("planned"), "events": events, "notes": notes}
 
 
-def _champion(found: dict[str, Any] | None) -> tuple[dict[str, Any] | None, str]:
-    """The champion's scores; or None, and why there is nothing to compare with."""
+def _champion(promotion: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The champion that the candidate was compared with; or None, and why there is none."""
+    found = promotion["champion"]
     if found is None:
         return None, "The candidate was compared with no champion: there was none, or it is the champion itself."
-    if not found["is_comparable"]:
-        return None, f"Champion v{found['version']} was measured on another dataset, so scores cannot be compared."
-    counts = {
-        category: [score["correct"], score["total"]]
-        for category, score in found["tasks"].items()
-        if None not in (score["correct"], score["total"])
-    }
-    return {"version": found["version"], "counts": counts}, ""
+    if found["model"] is None:
+        return None, f"Champion v{found['version']} was not evaluated beside the candidate: {found['why']}."
+    names = {"model": found["model"], "candidate": promotion["candidate"]}
+    return {"version": found["version"], **names}, ""
 
 
 def _copy_docs(request: Request, folder: Path) -> str:
@@ -193,7 +213,7 @@ def _redeliver(request: Request, record: StepRecord) -> None:
 def _note_results(request: Request, notes: RunNotes, report: Reference) -> None:
     """Note on the workflow's run in MLflow what the report shows first: scores, verdict, dataset, model, the page."""
     promotion = _promotion(request)
-    first, *trained = read_evaluation(fetch(request.inputs["evaluation"]))["models"]
+    first, *trained = own_models(read_evaluation(fetch(request.inputs["evaluation"])))
     last, dataset = (trained or [first])[-1], request.inputs["dataset"]
     results = Results(
         state=promotion["state"],

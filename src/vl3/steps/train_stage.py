@@ -92,7 +92,7 @@ def key_parts(request: Request) -> dict[str, Any]:
     published = request.config.published_type(request.part)
     view["engine"] = {"precision": view["engine"]["precision"], "published": published}
     view["data"].pop("build_workers")
-    return view
+    return view | request.config.model.fixed_resolution
 
 
 def cost(record: StepRecord) -> str:

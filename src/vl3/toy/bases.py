@@ -1,4 +1,4 @@
-"""`vl3 base make`: trains both tiny bases, in parallel, and writes their model card."""
+"""`vl3 base make`: trains the tiny bases, two at a time, and writes their model card."""
 
 import json
 import logging
@@ -10,8 +10,11 @@ from vl3.system.folders import whole_folder
 
 VISION_STEPS = 8000
 LANGUAGE_STEPS = 9000
+FIXED_STEPS = 150
 VISION_NAME = "tiny_vision"
 LANGUAGE_NAME = "tiny_language"
+FIXED_NAMES = ("tiny_clip", "tiny_dfn", "tiny_siglip")
+"""The encoders of the ablation (vl3.toy.fixed_base)."""
 CARD_NAME = "README.md"
 
 
@@ -31,7 +34,9 @@ def make_bases(out: Path, *, seed: int) -> None:
     ):
         vision = pool.submit(_make_vision, folder / VISION_NAME, VISION_STEPS, seed)
         language = pool.submit(_make_language, folder / LANGUAGE_NAME, LANGUAGE_STEPS, seed)
-        facts = {VISION_NAME: vision.result(), LANGUAGE_NAME: language.result()}
+        fixed = {name: pool.submit(_make_fixed, name, folder / name, FIXED_STEPS, seed) for name in FIXED_NAMES}
+        made = {VISION_NAME: vision, LANGUAGE_NAME: language, **fixed}
+        facts = {name: one.result() for name, one in made.items()}
         (folder / CARD_NAME).write_text(_card(facts), encoding="utf-8")
 
 
@@ -55,21 +60,31 @@ def _make_language(folder: Path, steps: int, seed: int) -> dict:
     return make_language_base(folder, steps=steps, seed=seed)
 
 
+def _make_fixed(name: str, folder: Path, steps: int, seed: int) -> dict:
+    from vl3.toy.fixed_base import make_fixed_base
+
+    return make_fixed_base(name, folder, steps=steps, seed=seed)
+
+
 def _card(facts: dict[str, dict]) -> str:
-    return _CARD.replace("VISION_FACTS", json.dumps(facts[VISION_NAME], indent=2)).replace(
-        "LANGUAGE_FACTS", json.dumps(facts[LANGUAGE_NAME], indent=2)
-    )
+    fixed = {name: facts[name] for name in FIXED_NAMES}
+    shown = {"VISION_FACTS": facts[VISION_NAME], "LANGUAGE_FACTS": facts[LANGUAGE_NAME], "FIXED_FACTS": fixed}
+    card = _CARD
+    for place, found in shown.items():
+        card = card.replace(place, json.dumps(found, indent=2))
+    return card
 
 
 _CARD = f"""\
-# The bases of the tiny recipe
+# The bases of the tiny recipes
 
-What are the two small pretrained models that the `tiny` recipe starts from, and what can they do?
+What are the small pretrained models that the recipes `tiny` and `ablation_tiny` start from, and what can they do?
 
 VideoLLaMA3 starts from a pretrained encoder (SigLIP) and a pretrained decoder (Qwen2.5). `tiny` does the same with two
-small bases, which have the file formats of the real ones and are read by the same code. `vl3 base make` trains both
-from scratch. They were trained only on the generated world (`vl3.toy.world`), with seeds that no corpus uses, so they
-have seen no held-out sample. No other data, no other model and no person's work went into them.
+small bases, which have the file formats of the real ones and are read by the same code; the ablation has three encoders
+more. `vl3 base make` trains all from scratch. They were trained only on the generated world (`vl3.toy.world`), with
+seeds that no corpus uses, so they have seen no held-out sample. No other data, no other model and no person's work went
+into them.
 
 ## {VISION_NAME}
 
@@ -93,8 +108,19 @@ share of held-out exercises in which every supervised token is predicted correct
 LANGUAGE_FACTS
 ```
 
+## {", ".join(FIXED_NAMES)}
+
+Folders that transformers loads as CLIP or SigLIP vision models, each with its preprocessor_config.json: 3 blocks of
+which the recipe uses 2, width 64, 80 and 72, patch 14, pictures of 56, 70 and 60 px. **Objective: the same supervised
+classification as that of {VISION_NAME}, on squares of one size; it is neither CLIP's nor SigLIP's contrastive
+training.** The last block, the final norm and the pooling head are zero, because the features are taken before them.
+
+```json
+FIXED_FACTS
+```
+
 ## Use
 
-For the tiny recipe, its tests and experiments; they are useless for anything else. They are in the repository (7 MB)
+For the tiny recipes, their tests and experiments; they are useless for anything else. They are in the repository (8 MB)
 because training them takes half an hour, and a first run should take minutes. Licence: the project's.
 """

@@ -80,7 +80,7 @@ def make_vision_base(folder: Path, *, steps: int, seed: int) -> dict:
     rng = random.Random(f"{SEED_SPACE}/{seed}")
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * _rate(step, steps)
+            group["lr"] = PEAK_RATE * rate_factor(step, steps)
         loss = _loss(encoder, heads, _draw_batch(rng, BATCH_SIZE))
         optimizer.zero_grad()
         loss.backward()
@@ -93,7 +93,7 @@ def make_vision_base(folder: Path, *, steps: int, seed: int) -> dict:
     return facts
 
 
-def _rate(step: int, steps: int) -> float:
+def rate_factor(step: int, steps: int) -> float:
     """Linear warm-up over 60 steps, then cosine to 3 %."""
     return min(1.0, (step + 1) / 60) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
@@ -129,7 +129,7 @@ def _accuracy(encoder: VisionEncoder, heads: nn.ModuleDict, seed: int) -> dict[s
 
 def _draw_batch(rng: random.Random, batch_size: int) -> VisionBatch:
     drawn = rng.choices(list(CATEGORY_WEIGHTS), list(CATEGORY_WEIGHTS.values()), k=batch_size)
-    frames = [_as_file(rng.choice(draw_scene(category, rng).frames), rng) for category in drawn]
+    frames = [as_file(rng.choice(draw_scene(category, rng).frames), rng) for category in drawn]
     frames.sort(key=lambda frame: frame.labels_HW.shape)  # neighbours of equal size are encoded in one batch
     grids = [
         (1, frame.labels_HW.shape[0] // PATCH_SIZE_PX, frame.labels_HW.shape[1] // PATCH_SIZE_PX) for frame in frames
@@ -139,11 +139,11 @@ def _draw_batch(rng: random.Random, batch_size: int) -> VisionBatch:
         pixels_PC=torch.from_numpy(pixels).float().sub_(127.5).div_(127.5),
         grid_thw_I3=np.array(grids),
         labels_P=torch.from_numpy(np.concatenate([cells(frame.labels_HW, PATCH_SIZE_PX) for frame in frames])),
-        positions_P2=torch.cat([_positions(height, width) for _, height, width in grids]),
+        positions_P2=torch.cat([patch_positions(height, width) for _, height, width in grids]),
     )
 
 
-def _as_file(frame: Frame, rng: random.Random) -> Frame:
+def as_file(frame: Frame, rng: random.Random) -> Frame:
     """The frame as if read from a file: often compressed as JPEG, and resized to whole patches."""
     image = Image.fromarray(frame.pixels_HWC)
     if rng.random() < 0.6:
@@ -165,7 +165,8 @@ def _patches(pixels_HWC: np.ndarray) -> np.ndarray:
     return blocks.reshape(rows * columns, -1)
 
 
-def _positions(rows: int, columns: int) -> Tensor:
+def patch_positions(rows: int, columns: int) -> Tensor:
+    """Row and column (P, 2) of each patch, scaled to -1 to 1 over the picture: of 1 x 2 patches 0 -0.5 and 0 0.5."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([(row + 0.5) / rows, (column + 0.5) / columns], -1).reshape(-1, 2) * 2 - 1
 

@@ -1,95 +1,122 @@
-"""The evidence for a promotion: measured scores, the champion's scores, and what was verified."""
+"""The evidence for a promotion: what the evaluation measured of the candidate, and what else was verified."""
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from vl3.config.gates import HELDOUT
 from vl3.errors import GateError
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreEvidence:
-    """Held-out result of one category. None means not measured, and a gate refuses it."""
-
-    accuracy: float | None
-    """Share of correct answers, 0 to 1."""
-    correct: int | None
-    """Correct answers."""
-    total: int | None
-    """Samples evaluated."""
-    chance: float | None
-    """Accuracy of guessing among the valid answers."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read a score; missing or non-numeric fields become None, so that the gates refuse them by name."""
-        accuracy, correct, total, chance = (
-            _number(data.get(key)) for key in ("accuracy", "correct", "total", "chance")
-        )
-        return cls(accuracy=accuracy, correct=_whole(correct), total=_whole(total), chance=chance)
-
-    def to_text(self) -> str:
-        """Compact JSON for a tag."""
-        return json.dumps(asdict(self))
+_SHOWN = ("score", "low", "high", "items", "digest")
+"""What a tag keeps of a score; the whole evidence is an artifact of the run."""
+_DIGEST_CHARACTERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChampionEvidence:
-    """The scores of the current champion."""
+    """The current champion."""
 
     version: int
     """Its version in the registry."""
-    tasks: Mapping[str, ScoreEvidence]
-    """Its scores by category."""
-    dataset_digest: str | None
-    """Dataset that the scores were measured on; scores on other samples cannot be compared."""
+    checkpoint_sha256: str
+    """Digest of its checkpoint; empty if it was registered without."""
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Its scores at its promotion, by benchmark or BENCHMARK/PART: for people. Gates compare it as it was measured
+    beside the candidate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """Everything that the gates check."""
 
-    tasks: Mapping[str, ScoreEvidence]
-    """Held-out scores by category."""
-    mean_accuracy: float | None
-    """Mean over the categories, as reported by the evaluation."""
-    expected_categories: tuple[str, ...]
-    """Categories that must have been evaluated."""
-    samples_per_task: int
-    """Minimum number of held-out samples of each category."""
+    document: Mapping[str, Any]
+    """The evaluation's evidence.json (vl3.evaluation.evidence)."""
+    model: str
+    """Name of the candidate in it."""
+    expected: Mapping[str, Mapping[str, int]]
+    """Items that must have been asked, by benchmark and part; the part is empty for a benchmark as a whole."""
     champion: ChampionEvidence | None
     """The current champion; None if there is none yet."""
+    checkpoint_sha256: str
+    """Digest of the candidate's checkpoint."""
+    dataset_digest: str
+    """Digest of the dataset of the run."""
     validation_passed: bool | None
     """Whether data validation passed; None if unknown."""
     checkpoint_verified: bool | None
     """Whether every file of the checkpoint was hashed and matched its manifest; None if unknown."""
-    dataset_digest: str | None = None
-    """Dataset that the scores were measured on."""
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """What was measured of the candidate, by benchmark; empty if nothing was."""
+        return _table(_table(_table(self.document, "models"), self.model), "benchmarks")
+
+    @property
+    def groups(self) -> Mapping[str, Any]:
+        """Means of groups of benchmarks."""
+        return _table(_table(_table(self.document, "models"), self.model), "groups")
+
+    @property
+    def made_of(self) -> Mapping[str, Any]:
+        """What was evaluated on what."""
+        return _table(self.document, "made_of")
+
+    @property
+    def evaluated_champion(self) -> Mapping[str, Any]:
+        """The champion that the evaluation compared with; empty if there was none."""
+        return _table(self.document, "champion")
+
+    def pair(self, first: str) -> Mapping[str, Any] | None:
+        """The comparison of a model with the candidate; None if there is none."""
+        pairs = self.document.get("pairs")
+        for one in pairs if isinstance(pairs, Sequence) else ():
+            if isinstance(one, Mapping) and (one.get("first"), one.get("second")) == (first, self.model):
+                return one
+        return None
+
+    @property
+    def mean_accuracy(self) -> float | None:
+        """The held-out score; if nothing was held out, the mean over the benchmarks. None if one has no score."""
+        measured = self.measured
+        names = [HELDOUT] if HELDOUT in measured else list(measured)
+        scores = [number(_table(measured, name).get("score")) for name in names]
+        known = [score for score in scores if score is not None]
+        return sum(known) / len(known) if known and len(known) == len(scores) else None
+
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """The candidate's scores in short, for a tag: of each benchmark, and of each category that was held out.
+
+        The parts of other benchmarks are hundreds, too many for a tag; they are in the evidence.
+        """
+        found = {}
+        for name, measure in self.measured.items():
+            own_parts = _table(measure, "parts") if name == HELDOUT else {}
+            parts = {f"{name}/{part}": own for part, own in own_parts.items()}
+            for label, one in {name: measure, **parts}.items():
+                kept = {key: one.get(key) for key in _SHOWN}
+                found[label] = kept | {"digest": str(kept["digest"])[:_DIGEST_CHARACTERS]}
+        return found
 
 
-def scores_from_evaluation(evaluation: Mapping[str, Any], model: str) -> tuple[dict[str, ScoreEvidence], float | None]:
-    """Scores by category and the mean of one model of evaluation.json.
-
-    Raises:
-        GateError: the evaluation does not include this model.
-    """
-    models = {entry.get("name"): entry for entry in evaluation.get("models", [])}
+def require_model(document: Mapping[str, Any], model: str) -> None:
+    """Raise GateError unless the evidence has this model: then no gate could say anything."""
+    models = _table(document, "models")
     if model not in models:
         raise GateError(
             f"the evaluation does not include the model {model!r} (it has {', '.join(map(str, models)) or 'none'}), so "
             "there is no evidence to promote it. Evaluate it and try again."
         )
-    tasks = {name: ScoreEvidence.from_dict(score) for name, score in models[model].get("tasks", {}).items()}
-    return tasks, _number(models[model].get("mean_accuracy"))
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A finite number of a document that something else may have written; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def _whole(value: float | None) -> int | None:
-    return int(value) if value is not None and value == int(value) else None
+def _table(data: Any, name: str) -> Mapping[str, Any]:
+    """A table within a document; empty if it is missing or something else."""
+    found = data.get(name) if isinstance(data, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

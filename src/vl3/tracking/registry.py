@@ -153,16 +153,25 @@ class Registry:
             )
         return self.get(aliases[name])
 
-    def champion_evidence(self) -> ChampionEvidence | None:
-        """The champion's scores at its promotion, from its tags; None if there is no champion."""
+    def to_compare_with(self, checkpoint_sha256: str) -> VersionRow | None:
+        """The champion that a candidate with this checkpoint has to be compared with; None if there is none.
+
+        If the candidate has become champion itself, in an attempt of which the rest was lost, it is the one before, so
+        that an evaluation that is started again compares the same two.
+        """
         champion = self.champion()
+        if champion is None or champion.made_from.get("checkpoint_sha256") != checkpoint_sha256:
+            return champion
+        earlier = _previous(champion)
+        return None if earlier is None else self.get(earlier)
+
+    def champion_evidence(self, checkpoint_sha256: str = "") -> ChampionEvidence | None:
+        """The champion that a candidate with this checkpoint has to be compared with, for the gates."""
+        champion = self.to_compare_with(checkpoint_sha256)
         if champion is None:
             return None
-        return ChampionEvidence(
-            version=champion.version,
-            tasks=champion.scores,
-            dataset_digest=champion.evidence.get("dataset_digest"),
-        )
+        digest = str(champion.made_from.get("checkpoint_sha256") or "")
+        return ChampionEvidence(version=champion.version, checkpoint_sha256=digest, scores=champion.scores)
 
     def record_evidence(self, version: int, evidence: Evidence, results: Sequence[GateResult]) -> None:
         """Tag the version with its scores, the decision of each gate and the champion that it was compared with."""

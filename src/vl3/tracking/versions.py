@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vl3.errors import GateError
-from vl3.tracking.evidence import Evidence, ScoreEvidence
-from vl3.tracking.gates import GATE_NAMES, GateResult, gate_table, is_promotable
+from vl3.tracking.evidence import Evidence, number
+from vl3.tracking.gates import ALWAYS, GateResult, gate_table, is_promotable
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -48,11 +48,17 @@ class VersionRow:
     """The previous champion, who promoted it and when, and who rolled it back; empty if it was never champion."""
 
     @property
-    def scores(self) -> dict[str, ScoreEvidence]:
-        """Its held-out scores by category."""
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Its scores by benchmark and BENCHMARK/PART."""
         scores = self.evidence.get("scores")
         found = scores.items() if isinstance(scores, dict) else ()
-        return {name: ScoreEvidence.from_dict(score) for name, score in found if isinstance(score, dict)}
+        return {name: score for name, score in found if isinstance(score, dict)}
+
+    @property
+    def required(self) -> list[str]:
+        """Names of the gates that its evidence was judged by; empty if that is not recorded."""
+        names = self.evidence.get("required")
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
     @property
     def gates(self) -> list[GateResult]:
@@ -62,7 +68,7 @@ class VersionRow:
         fields = set(GateResult.__dataclass_fields__)
         return [
             GateResult(**by_name[name])
-            for name in GATE_NAMES
+            for name in self.required
             if isinstance(by_name.get(name), dict) and set(by_name[name]) == fields
         ]
 
@@ -71,14 +77,14 @@ def row_of(found: "ModelVersion", aliases: Mapping[str, int]) -> VersionRow:
     """The row of MLflow's version."""
     tags, version = dict(found.tags), int(found.version)
     evidence = _read(tags, EVIDENCE)
-    mean = evidence.get("mean_accuracy")
+    mean = number(evidence.get("mean_accuracy"))
     return VersionRow(
         version=version,
         aliases=tuple(sorted(alias for alias, target in aliases.items() if target == version)),
         stage=tags.get(STAGE, ""),
         source=found.source or "",
         decision=tags.get(VERDICT, ""),
-        mean_accuracy=mean if isinstance(mean, float) else None,
+        mean_accuracy=mean,
         created_at=found.creation_timestamp / 1000,
         made_from=_read(tags, MADE_FROM),
         evidence=evidence,
@@ -87,17 +93,19 @@ def row_of(found: "ModelVersion", aliases: Mapping[str, int]) -> VersionRow:
 
 
 def evidence_tags(evidence: Evidence, results: Sequence[GateResult]) -> dict[str, str]:
-    """The tags of a version that was judged."""
+    """The tags of a version that was judged: its scores in short; all of the evidence is an artifact of the run."""
+    required = [result.name for result in results]
     facts = {
         "mean_accuracy": evidence.mean_accuracy,
         "dataset_digest": evidence.dataset_digest,
         "judged_against": evidence.champion.version if evidence.champion else None,
-        "scores": {name: json.loads(score.to_text()) for name, score in evidence.tasks.items()},
+        "scores": evidence.scores(),
+        "required": required,
         "gates": {result.name: result.to_dict() for result in results},
     }
     return {
         MEAN: "unknown" if evidence.mean_accuracy is None else f"{evidence.mean_accuracy:.4f}",
-        VERDICT: PASSED if is_promotable(results) else REFUSED,
+        VERDICT: PASSED if is_promotable(results, required) else REFUSED,
         EVIDENCE: json.dumps(facts),
     }
 
@@ -105,15 +113,15 @@ def evidence_tags(evidence: Evidence, results: Sequence[GateResult]) -> dict[str
 def require_passed(model: str, row: VersionRow) -> None:
     """Raise GateError unless the version's tags have a passing result of every gate."""
     results = row.gates
-    if row.decision == PASSED and is_promotable(results):
+    if row.decision == PASSED and is_promotable(results, row.required):
         return
     if not results:
         raise GateError(
             f"{model} v{row.version} was never evaluated, so there is no evidence that it can be champion. Evaluate "
             "it: the workflow's evaluate and promote steps record the evidence."
         )
-    missing = [name for name in GATE_NAMES if name not in {result.name for result in results}]
-    note = f"\nWithout a result: {', '.join(missing)}." if missing else ""
+    missing = [name for name in (*ALWAYS, *row.required) if name not in {result.name for result in results}]
+    note = f"\nWithout a result: {', '.join(dict.fromkeys(missing))}." if missing else ""
     raise GateError(f"{model} v{row.version} is refused by the gates:\n{gate_table(results)}{note}")
 
 
@@ -155,7 +163,8 @@ def _judgement(row: VersionRow) -> list[str]:
     compared = f"Compared with champion v{against}." if against else "There was no champion to compare with."
     failed = [f"\n- {result.name}: {result.detail}" for result in row.gates if not result.passed]
     gates = f"Refused by:{''.join(failed)}" if failed else "Every gate passed."
-    return [f"Accuracy {mean}, the mean over {len(row.scores)} held-out categories. {compared} {gates}"]
+    benchmarks = [name for name in row.scores if "/" not in name]
+    return [f"Score {mean} on {', '.join(benchmarks) or 'nothing'}. {compared} {gates}"]
 
 
 def _promotions(row: VersionRow) -> list[str]:

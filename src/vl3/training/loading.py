@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from vl3.config.run import RunConfig
+from vl3.models.bases import FixedWanted
 from vl3.models.layouts.names import expected_shapes
 from vl3.models.model import VideoLlama3
 from vl3.models.shards import Share, read_share
@@ -44,7 +45,8 @@ def open_first_model(job: StageJob, config: RunConfig) -> tuple[Path, UnreadMode
         folder = fetch(start)
         return folder, unread_model(folder)
     language = fetch_base(start, LANGUAGE)
-    return language, unread_start(fetch_base(start, VISION), language, seed=config.seed)
+    fixed = FixedWanted.of(config.model)
+    return language, unread_start(fetch_base(start, VISION), language, seed=config.seed, fixed=fixed)
 
 
 def load(unread: UnreadModel, config: RunConfig, device: torch.device) -> VideoLlama3:

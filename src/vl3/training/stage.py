@@ -21,6 +21,7 @@ from vl3.data.plan.stage_plan import StagePlan
 from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import StorageError
+from vl3.models.config import EncoderConfig
 from vl3.store.artifacts import fetch, file_entry, files_uri
 from vl3.store.reference import Reference
 from vl3.system.imports import lean_imports
@@ -138,17 +139,17 @@ class StageRun:
         self.checkpoints = checkpoints
         self.tokenizer_folder, unread = open_first_model(job, config)
         self.plan = _open_plan(job, config, unread, rank.world_size)
-        patch_size = unread.config.vision.patch_size
+        vision = unread.config.vision
         steps = candidates(checkpoints, training_device())
         if not steps:  # the loader prepares rows while the model is read and sharded
-            self.loader = self._open_loader(patch_size, None)
+            self.loader = self._open_loader(vision, None)
         self.part_rows: list[PartRow] = []
         self.engine, self.publication, self.state = self._shard(unread)
         found = self._restore() if steps else None
         self.start = found.step if found else 0
         self.code = code_history(job, found)
         if steps:
-            self.loader = self._open_loader(patch_size, found)
+            self.loader = self._open_loader(vision, found)
         self.saver = Saver(checkpoints, self.state, events, rank=rank.rank, world_size=rank.world_size)
         self.meter = Meter(
             self.engine.device,
@@ -266,7 +267,7 @@ class StageRun:
             self._note(note)
         return True
 
-    def _open_loader(self, patch_size: int, found: TrainerState | None) -> StageLoader:
+    def _open_loader(self, vision: EncoderConfig, found: TrainerState | None) -> StageLoader:
         """The rows of this rank. Of the dataset only what it needs is read, and checked sample by sample."""
         for note in self.plan.facts.notes:
             self._note(note)
@@ -276,7 +277,8 @@ class StageRun:
             video_merge_size=self.settings.video_merge_size,
             difffp=self.settings.difffp,
             data=data,
-            patch_size=patch_size,
+            patch_size=vision.patch_size,
+            picture=vision.picture,
         )
         setup = DecoderSetup(
             uris=tuple(files_uri(dataset) for dataset in datasets_of(Reference.from_dict(self.job.dataset)).values()),

@@ -85,7 +85,7 @@ def task_name(name: str, part: str = "") -> str:
     """The task's name in the workflow, in its log and in its status.
 
     A part replaces the last word of the step: validate_data is `validate-data`; train_stage with the part
-    `vision_adaptation` is `train-vision-adaptation`.
+    `vision_adaptation` is `train-vision-adaptation`, import_arm with the part `clip` is `import-clip`.
     """
     return (f"{name.rpartition('_')[0]}-{part}" if part else name).replace("_", "-")
 

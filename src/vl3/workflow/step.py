@@ -205,11 +205,14 @@ class StepWork(Generic[C]):
 def make_request(parameters: WorkflowParameters, **own: Any) -> StepRequest[Any]:
     """The request of a step: the run's parameters, the configuration that follows from them, and the step's own fields.
 
+    A part of an ablation gives the configuration of its arm: the part `clip_projector` that of the arm clip.
+
     Raises:
         ConfigError: there is no such recipe, or an override does not fit.
     """
     given = {one.name: getattr(parameters, one.name) for one in fields(parameters)}
-    return StepRequest(**given, config=apply_overrides(get_recipe(parameters.recipe), parameters.overrides), **own)
+    config, part = apply_overrides(get_recipe(parameters.recipe), parameters.overrides).of_part(own.pop("part", ""))
+    return StepRequest(**given, config=config, part=part, **own)
 
 
 def entries_of(step: Step[Any]) -> tuple[str, ...]:

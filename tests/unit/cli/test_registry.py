@@ -2,15 +2,14 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.evidence import beside, evidence
 from vl3.cli.main import run
 from vl3.cli.output import aligned_rows
 from vl3.recipes.catalog import get_recipe
-from vl3.tracking.evidence import Evidence, ScoreEvidence
 from vl3.tracking.gates import evaluate_gates
 from vl3.tracking.registry import Registry
 
@@ -68,29 +67,14 @@ def test_columns_stand_under_their_names() -> None:
     assert aligned_rows(rows) == "version  aliases\n2        champion\n10"
 
 
-def evidence(accuracy: float) -> Evidence:
-    correct = round(accuracy * 100)
-    score = ScoreEvidence(accuracy=correct / 100, correct=correct, total=100, chance=0.25)
-    return Evidence(
-        tasks={"chart": score},
-        mean_accuracy=correct / 100,
-        expected_categories=("chart",),
-        samples_per_task=100,
-        champion=None,
-        validation_passed=True,
-        checkpoint_verified=True,
-        dataset_digest="d" * 64,
-    )
-
-
 def register(uri: str, name: str, accuracy: float) -> int:
     """A version whose tags hold the decision of every gate."""
     registry = Registry(uri, "vl3-tiny", template=TEMPLATE)
     version = registry.register_candidate(
         f"file:///checkpoints/{name}", stage="video", checkpoint_sha256=name, dataset_digest="d", config_digest="c"
     )
-    proof = replace(evidence(accuracy), champion=registry.champion_evidence())
-    registry.record_evidence(version, proof, evaluate_gates(proof, get_recipe("tiny").promotion))
+    proof = beside(evidence({"chart": round(accuracy * 100)}), registry.champion_evidence())
+    registry.record_evidence(version, proof, evaluate_gates(proof, get_recipe("tiny").promotion.gates))
     return version
 
 

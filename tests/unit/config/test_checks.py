@@ -12,16 +12,18 @@ import pytest
 
 import vl3.config
 from vl3.config.checks import Range, declared_rules, require_name
+from vl3.config.endpoint import EndpointConfig
 from vl3.config.fabric import FabricConfig, Toleration
 from vl3.config.mixture import Draw
 from vl3.config.overrides import apply_overrides
+from vl3.config.picture import Fit, FixedPicture
 from vl3.config.run import RunConfig
 from vl3.config.stages import LoraConfig
 from vl3.errors import ConfigError
 from vl3.launch.job import LaunchJob
 from vl3.recipes.catalog import get_recipe
 
-TINY = get_recipe("tiny")
+TINY, ABLATION = get_recipe("tiny"), get_recipe("ablation_tiny")
 VIDEO = replace(TINY.stages["video"], lora=LoraConfig(), timeout_seconds=60.0)
 OBJECTS = [
     TINY,
@@ -41,6 +43,18 @@ OBJECTS = [
     TINY.step_pods.evaluator,
     TINY.evaluation,
     TINY.promotion,
+    replace(TINY.promotion.gates["beats_chance"], threshold=0.5),
+    ABLATION,
+    ABLATION.arms["clip"],
+    FixedPicture(side_px=56, fit=Fit.CROP),
+    EndpointConfig(
+        url="http://localhost:8000/v1",
+        model="m",
+        version="1",
+        requests_per_minute=60.0,
+        spend_limit_usd=1.0,
+        usd_per_million_input_tokens=1.0,
+    ),
 ]
 NUMBERS = [
     (one, field.name)

@@ -16,7 +16,7 @@ from vl3.recipes.catalog import get_recipe, recipe_names
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_survives_the_way_through_json(name: str) -> None:
     config = get_recipe(name)
-    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
 
 
 def test_frozen_part_stays_none() -> None:

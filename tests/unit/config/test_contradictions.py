@@ -29,11 +29,11 @@ POSITIVE = [
     *((f"engine.{name}") for name in ("checkpoint_every_steps", "keep_checkpoints", "log_every_steps")),
     *((f"launch.{name}") for name in ("processes_per_node", "threads_per_process")),
     *((f"evaluation.{name}") for name in ("samples_per_task", "max_new_tokens", "batch_size", "processes")),
+    *((f"evaluation.{name}") for name in ("prepare_threads", "prepare_timeout_seconds")),
 ]
 FRACTIONS = [
     *((f"data.{name}") for name in ("max_bad_fraction", "holdout_fraction")),
     *((f"optimizer.{name}") for name in ("warmup_ratio", "min_lr_ratio")),
-    *((f"promotion.{name}") for name in ("min_mean_accuracy", "min_task_accuracy", "max_regression")),
 ]
 
 

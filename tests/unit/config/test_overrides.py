@@ -1,5 +1,7 @@
 """Typed overrides of a recipe."""
 
+import json
+
 import pytest
 
 from vl3.config.codec import from_dict, to_dict
@@ -95,3 +97,12 @@ def test_adapters_are_switched_on_with_the_originals_values_and_off() -> None:
     assert apply_overrides(lora, ["stages.video.lora=null"]) == TINY
     with pytest.raises(ConfigError, match=r"expected StageConfig @ RunConfig\.stages\['video'\]"):
         apply_overrides(lora, ["stages.video=null"])
+
+
+def test_a_placement_that_a_recipe_lacks_can_be_set() -> None:
+    tiny = get_recipe("tiny")
+    size = {**to_dict(tiny.placements["video"]), "nodes": 2}
+    changed = apply_overrides(tiny, [f"placements.evaluation={json.dumps(size)}", "placements.evaluation.nodes=3"])
+    assert changed.placements["evaluation"].nodes == 3
+    with pytest.raises(ConfigError, match=r"unknown field 'placements\.evaluate'"):
+        apply_overrides(tiny, [f"placements.evaluate={json.dumps(size)}"])

@@ -90,3 +90,18 @@ def test_the_build_refuses_what_only_stages_use(field: str) -> None:
     build = replace(PLACED, **{field: values[field]})
     with pytest.raises(ConfigError, match=rf"placements\.build sets {field}, which only training stages use"):
         replace(tiny(), placements=tiny().placements | {"build": build})
+
+
+def test_processes_that_share_no_rows_may_be_any_number() -> None:
+    elastic = replace(PLACED, nodes=4, min_nodes=2, processes_per_node=2)
+    assert elastic.node_counts(None) == [4, 3, 2]
+    assert replace(elastic, min_nodes=None).node_counts(None) == [4]
+
+
+def test_the_evaluation_has_a_placement_and_no_stage_has_its_name() -> None:
+    recipe = get_recipe("tiny")
+    placed = replace(recipe, placements={**recipe.placements, "evaluation": recipe.placements["video"]})
+    assert placed.placements["evaluation"].nodes == 1
+    stages = {**recipe.stages, "evaluation": recipe.stages["video"]}
+    with pytest.raises(ConfigError, match=r"a stage named 'evaluation', as the evaluation's placement is"):
+        replace(recipe, stages=stages, placements={**recipe.placements, "evaluation": recipe.placements["video"]})

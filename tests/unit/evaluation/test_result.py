@@ -30,6 +30,7 @@ def test_scores_are_counted_by_category_and_averaged_with_equal_weight() -> None
                 "chance": 0.25,
                 "low": wilson_interval(1, 4)[0],
                 "high": wilson_interval(1, 4)[1],
+                "failed": 0,
             },
             "document": {
                 "accuracy": 1.0,
@@ -38,6 +39,7 @@ def test_scores_are_counted_by_category_and_averaged_with_equal_weight() -> None
                 "chance": None,
                 "low": wilson_interval(1, 1)[0],
                 "high": wilson_interval(1, 1)[1],
+                "failed": 0,
             },
         },
         "mean_accuracy": 0.625,

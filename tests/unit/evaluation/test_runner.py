@@ -1,26 +1,25 @@
-"""The evaluation end to end: real bases, real media, real processes."""
+"""The evaluation in one process: real bases, real media, records of every answer, failures that are named."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.support.processes import is_alive
 from vl3.config.codec import from_dict, to_dict
 from vl3.config.run import RunConfig
+from vl3.data.build.shards import ShardReader
 from vl3.errors import ClusterError, ConfigError, DataError
-from vl3.evaluation.candidates import Assignment, EvaluatedModel
-from vl3.evaluation.runner import evaluate_models
+from vl3.evaluation.asking import Questions
+from vl3.evaluation.candidates import EvaluatedModel
+from vl3.evaluation.changes import shown_items
+from vl3.evaluation.document import read_pictures
+from vl3.evaluation.items import ItemRecord, items_path, read_items
+from vl3.evaluation.records import read_records
+from vl3.evaluation.runner import evaluate_models, write_evaluation
+from vl3.evaluation.shown_pictures import write_shown_pictures
 from vl3.recipes.catalog import get_recipe
 
 QUESTIONS = ("What?", "Which colour?", "How many?", "Where?", "Who?", "When?")
@@ -34,22 +33,15 @@ def config() -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def predictions(make_dataset, config: RunConfig, checkpoint: Path) -> dict[str, dict[str, str]]:
-    """What each model says to each sample, asked in this process."""
-    from vl3.data.build.index import DatasetIndex
-    from vl3.evaluation.worker import answer_all
-
-    folder = make_dataset({})
-    rows = tuple(DatasetIndex.read(folder).usable_rows("heldout").tolist())
-    said: dict[str, dict[str, str]] = {}
-    models = (BEFORE, EvaluatedModel(name="video", folder=checkpoint))
-    assignment = Assignment(models=models, dataset_folder=folder, config=config, rows=rows)
-
-    def report(name: str, answers: list) -> None:
-        said.setdefault(name, {}).update((answer.sample_id, answer.prediction) for _, answer in answers)
-
-    answer_all(assignment, report)
-    return said
+def predictions(make_dataset, config: RunConfig, checkpoint: Path, tmp_path_factory) -> dict[str, dict[str, str]]:
+    """What each model says to each sample."""
+    models = [BEFORE, EvaluatedModel(name="video", folder=checkpoint)]
+    out = tmp_path_factory.mktemp("said")
+    evaluate_models(models, make_dataset({}), config, out_folder=out)
+    return {
+        model.name: {item.item_id: item.answer for item in read_items(items_path(out, model.name, "heldout"))}
+        for model in models
+    }
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +91,31 @@ def test_items_add_up_to_the_scores(result) -> None:
     assert all(len(set(asked["ids"])) == len(asked["sha256"]) == 6 for asked in items.values())
 
 
+def test_every_question_has_a_record_of_each_model(result) -> None:
+    folder, data, _ = result
+    records = read_records(folder)
+    assert list(records) == ["before", "video"]
+    for model in data["models"]:
+        own = records[model["name"]]["heldout"]
+        right = {name: sum(one.score for one in own if one.group == name) for name in model["tasks"]}
+        assert right == {category: task["correct"] for category, task in model["tasks"].items()}
+    images = [one for one in own if one.group == "scene_image"]
+    assert {one.media for one in images} == {("a.png",), ("b.png",)}
+    assert images[0].sha256 in json.loads((folder / "items.json").read_text())["scene_image"]["sha256"]
+
+
+def test_shown_items_have_pictures(result, dataset: Path, config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(result[0], tmp_path / "evaluation")
+    questions = Questions.of_dataset(dataset, config)
+    write_shown_pictures([BEFORE, EvaluatedModel(name="video", folder=checkpoint)], questions, config, folder)
+    pictures = read_pictures(folder)["heldout"]
+    shown = shown_items(read_records(folder), "video", None)["extremes"]
+    assert set(pictures) == {item["item_id"] for one in shown for side in ("best", "worst") for item in one[side]}
+    image = next(name for name in pictures if name.startswith("image"))
+    assert [Image.open(folder / name).format for name in pictures[image]] == ["PNG"]
+    assert pictures[next(name for name in pictures if name.startswith("text"))] == []
+
+
 def test_chance_is_null_where_the_answers_are_not_closed(result) -> None:
     tasks = result[1]["models"][0]["tasks"]
     assert tasks["text_only"]["chance"] == 0.5
@@ -106,11 +123,20 @@ def test_chance_is_null_where_the_answers_are_not_closed(result) -> None:
     assert tasks["scene_image"]["chance"] is None
 
 
-def test_several_processes_give_the_answers_that_one_gives(result, predictions: dict[str, dict[str, str]]) -> None:
-    shown = {entry["sample_id"]: entry["prediction"] for entry in result[1]["predictions"]}
-    assert len(shown) == 18
-    for model in ("before", "video"):
-        assert {name: said[model] for name, said in shown.items()} == predictions[model]
+def test_every_answer_has_a_record(result, predictions: dict[str, dict[str, str]], wanted: dict[str, str]) -> None:
+    folder, data, _ = result
+    for model in data["models"]:
+        records = read_items(items_path(folder, model["name"], "heldout"))
+        assert [record.item_id for record in records] == sorted(predictions["video"])
+        assert {record.item_id: record.answer for record in records} == predictions[model["name"]]
+        right = {name: sum(r.score for r in records if r.group == name) for name in model["tasks"]}
+        assert right == {name: task["correct"] for name, task in model["tasks"].items()}
+        by_id = {record.item_id: record for record in records}
+    image, stream = by_id["image-1"], by_id["stream-2"]
+    assert (image.prompt, image.media, image.chance) == ("<image>\nWhich colour?", ("a.png",), None)
+    assert (stream.reference, stream.chance, stream.group) == ("3.0 s: now", 0.1, "streaming")
+    assert by_id["text-0"].reference == wanted.get("text-0", "never said")
+    assert all(record.tokens <= 4 and record.seconds > 0 and len(record.sha256) == 64 for record in records)
 
 
 def test_predictions_show_question_answer_and_pictures(result) -> None:
@@ -133,62 +159,65 @@ def test_progress_runs_from_nothing_to_all_answers(result) -> None:
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 
-def test_no_process_is_left(result) -> None:
-    assert [child for child in multiprocessing.active_children() if child.name.startswith("evaluation")] == []
+def test_two_runs_give_equal_bytes_but_for_times(
+    result, dataset: Path, config: RunConfig, checkpoint: Path, tmp_path
+) -> None:
+    models = [BEFORE, EvaluatedModel(name="video", folder=checkpoint)]
+    evaluate_models(models, dataset, config, out_folder=tmp_path)
+    for path in sorted(result[0].rglob("*")):
+        if path.suffix == ".jsonl":
+            first, second = (without_times(read_items(one)) for one in (path, tmp_path / path.relative_to(result[0])))
+            assert first == second
+        elif path.is_file():
+            assert path.read_bytes() == (tmp_path / path.relative_to(result[0])).read_bytes()
 
 
-def test_a_damaged_sample_is_named(dataset: Path, config: RunConfig, tmp_path: Path) -> None:
+def without_times(items: list[ItemRecord]) -> list[ItemRecord]:
+    return [replace(item, seconds=0.0) for item in items]
+
+
+def test_damaged_samples_are_named_and_counted(dataset: Path, config: RunConfig, tmp_path: Path) -> None:
     copy = tmp_path / "dataset"
     shutil.copytree(dataset, copy)
     for shard in copy.glob("shard-*.tar"):
         shard.write_bytes(bytes(byte ^ 1 for byte in shard.read_bytes()))
-    with pytest.raises(DataError, match=r"annotations/heldout\.jsonl:\d+: its bytes in .* the digest in the index"):
+    with pytest.raises(
+        DataError,
+        match=r"1 of the 18 questions to model before could not be asked, more than the 0 that "
+        r"evaluation.max_failed_fraction=0.01 .*\n  annotations/heldout.jsonl:\d+: its bytes in .* the digest in the "
+        r"index",
+    ):
         evaluate_models([BEFORE], copy, config, out_folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lost_process_is_a_cluster_error_and_no_other_is_left(
-    dataset: Path, config: RunConfig, tmp_path: Path
+def test_a_failed_question_has_no_score(
+    dataset: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kill_one(done: int, total: int, text: str) -> None:
-        if done:
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    config = replace(config, evaluation=replace(config.evaluation, max_failed_fraction=0.06))
+    whole = ShardReader.read
 
-    config = replace(config, evaluation=replace(config.evaluation, processes=1))
-    models = [replace(BEFORE, name=str(number)) for number in range(40)]
-    with pytest.raises(ClusterError, match=r"evaluation-0 \(process \d+\) ended with exit code -9 before .* Run the"):
-        evaluate_models(models, dataset, config, out_folder=tmp_path, progress=kill_one)
-    assert multiprocessing.active_children() == []
+    def read(self: ShardReader, row: int):
+        record, media = whole(self, row)
+        if record.sample_id == "image-3":
+            raise DataError("heldout.jsonl:4: its picture cannot be decoded.")
+        return record, media
+
+    monkeypatch.setattr(ShardReader, "read", read)
+    data = evaluate_models([BEFORE], dataset, config, out_folder=tmp_path).to_dict()
+    tasks = data["models"][0]["tasks"]
+    assert (tasks["scene_image"]["total"], tasks["scene_image"]["failed"]) == (5, 1)
+    assert (tasks["text_only"]["total"], tasks["text_only"]["failed"]) == (6, 0)
+    (failed,) = [item for item in read_items(items_path(tmp_path, "before", "heldout")) if item.score is None]
+    assert (failed.item_id, failed.answer) == ("image-3", None)
+    assert failed.why_no_score == "heldout.jsonl:4: its picture cannot be decoded."
+    assert "image-3" not in {entry["sample_id"] for entry in data["predictions"]}
 
 
-def test_processes_end_with_the_one_that_waits_for_them(dataset: Path, config: RunConfig, tmp_path: Path) -> None:
-    script = tmp_path / "evaluate.py"
-    script.write_text(
-        textwrap.dedent("""
-        import json, multiprocessing, sys
-        from pathlib import Path
-        from vl3.config.codec import from_dict
-        from vl3.config.run import RunConfig
-        from vl3.evaluation.runner import EvaluatedModel, evaluate_models
-
-        if __name__ == "__main__":
-            config = from_dict(RunConfig, json.loads(sys.argv[2]))
-            models = [EvaluatedModel(name=str(number), folder=None) for number in range(1000)]
-            def tell(done, total, text):
-                if done:
-                    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-            evaluate_models(models, Path(sys.argv[1]), config, out_folder=Path(sys.argv[3]), progress=tell)
-        """)
-    )
-    arguments = [str(dataset), json.dumps(to_dict(config)), str(tmp_path / "out")]
-    with subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True) as parent:
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        parent.kill()
-    assert len(pids) == 2
-    deadline = time.monotonic() + 300
-    while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"processes {pids} outlive their parent"
-        time.sleep(0.05)
+def test_a_question_without_an_answer_is_no_result(dataset: Path, config: RunConfig, tmp_path: Path) -> None:
+    questions = Questions.of_dataset(dataset, config)
+    with pytest.raises(ClusterError, match=r"18 of the 18 questions to model before have no answer; the first is anno"):
+        write_evaluation([BEFORE], {"before": {}}, questions, config, out_folder=tmp_path)
 
 
 def test_models_need_names_of_their_own(dataset: Path, config: RunConfig, tmp_path: Path) -> None:

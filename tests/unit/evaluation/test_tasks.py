@@ -118,3 +118,11 @@ def test_a_stream_is_right_at_the_right_frame_with_the_right_words(
 def test_a_spoken_answer_carries_the_time_of_the_stream() -> None:
     assert spoken(3, "red", np.array([10.0, 11.0, 12.0, 13.0]), 10.0) == "3.0 s: red"
     assert spoken(None, "", np.array([10.0]), 10.0) == SILENT
+
+
+def test_only_the_categories_that_are_named_are_asked() -> None:
+    index = make_index(many_rows())
+    assert list(choose_rows(index, 8, (Category.CHART,))) == ["chart"]
+    assert choose_rows(index, 8, (Category.CHART,))["chart"] == choose_rows(index, 8)["chart"]
+    with pytest.raises(DataError, match=r"without a problem in document \(evaluation.categories\)"):
+        choose_rows(index, 8, (Category.DOCUMENT,))

@@ -166,12 +166,14 @@ def test_a_checkpoint_says_how_it_was_trained(tmp_path):
     config = get_recipe("tiny")
     config = replace(config, data=replace(config.data, max_frames=7))
     (tmp_path / "run.json").write_text(json.dumps({"stage": "video", "config": to_dict(config)}))
+    (tmp_path / "config.json").write_text("{}")
     settings = trained_settings(tmp_path)
     assert (settings.image_merge_size, settings.video_merge_size, settings.difffp) == (2, 2, True)
     assert settings.data.max_frames == 7
 
 
 def test_a_folder_without_a_record_gets_the_released_settings(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
     settings = trained_settings(tmp_path)
     assert (settings.image_merge_size, settings.video_merge_size, settings.difffp) == (1, 2, True)
     assert settings.data.visual_budget_tokens == 10240

@@ -6,6 +6,7 @@ import yaml
 
 from tests.support.workflows import compile_train
 from vl3.pipelines.compile import compile_manifests, ir_digest
+from vl3.pipelines.workflows import WORKFLOWS
 
 
 def test_a_version_is_the_compiled_workflow_and_is_named_by_it(tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_the_version_belongs_to_the_pipeline() -> None:
     assert {pipeline["apiVersion"], version["apiVersion"]} == {"pipelines.kubeflow.org/v2beta1"}
     assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "vl3-train"
     assert manifests["kustomization.yaml"]["resources"] == [
-        f"{workflow}-{what}.yaml" for workflow in ("train", "evaluate") for what in ("pipeline", "versions")
+        f"{workflow}-{what}.yaml" for workflow in WORKFLOWS for what in ("pipeline", "versions")
     ]
     assert all("namespace" not in manifest["metadata"] for manifest in (pipeline, version))
 

@@ -112,9 +112,10 @@ def test_the_step_of_a_stage_waits_longer_than_the_stage_s_own_watch() -> None:
 
 
 def test_the_step_of_a_build_on_a_cluster_waits_longer_than_the_build_s_own_watch() -> None:
-    recipe = get_recipe("tiny")
-    placed = replace(recipe, placements={**recipe.placements, BUILD: recipe.placements["video"]})
-    for workflow in WORKFLOWS.values():
+    for name, workflow in WORKFLOWS.items():
+        recipe = get_recipe("ablation_tiny" if name == "ablation" else "tiny")
+        placement = next(iter(recipe.placements.values()))
+        placed = replace(recipe, placements={**recipe.placements, BUILD: placement})
         limits = [
             workflow.task_limits(apply_overrides(placed, overrides), WorkflowParameters())["build-data"]
             for overrides in (
@@ -123,7 +124,7 @@ def test_the_step_of_a_build_on_a_cluster_waits_longer_than_the_build_s_own_watc
                 ["launch.backend=trainjob", "launch.task_stall_seconds=9000"],
             )
         ]
-        queued = recipe.placements["video"].queue_timeout_seconds
+        queued = placement.queue_timeout_seconds
         assert [limit.stall_seconds for limit in limits] == [1800, queued + 7200 + 120, queued + 9000 + 120]
         assert {limit.setting for limit in limits} == {"launch.task_stall_seconds"}
 

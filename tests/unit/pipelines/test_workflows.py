@@ -25,7 +25,7 @@ def test_an_unknown_workflow_names_the_nearest() -> None:
 def test_a_recipe_of_another_workflow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(catalog._RECIPES, "other", lambda: get_recipe("tiny").data)
     assert isinstance(get_recipe("other"), DataConfig)
-    assert TRAIN.recipes == [name for name in recipe_names() if name != "other"]
+    assert TRAIN.recipes == [name for name in recipe_names() if name != "other" and "ablation" not in name]
     with pytest.raises(ConfigError, match=r"recipe 'other' is not one of the workflow 'train'. Its recipes: tiny"):
         TRAIN.recipe("other")
 
@@ -110,3 +110,53 @@ def test_stages_and_models_that_do_not_fit_are_refused(
 
 def test_a_first_part_needs_no_model() -> None:
     effective_config(TRAIN, WorkflowParameters(stages="vision_adaptation,alignment"))
+
+
+def test_an_ablation_compiles_to_a_chain_for_each_arm(tmp_path: Path) -> None:
+    ablation = get_workflow("ablation")
+    config = ablation.recipe("ablation_tiny")
+    tasks = _compiled_tasks(ablation, WorkflowParameters(recipe="ablation_tiny"), tmp_path)
+    assert set(tasks) | {"finish"} == set(ablation.task_limits(config, WorkflowParameters()))
+    keys = {task["taskInfo"]["name"]: key for key, task in _inside(tmp_path).items()}
+
+    def made_by(task: str, name: str) -> str:
+        return tasks[task]["inputs"]["artifacts"][name]["taskOutputArtifact"]["producerTask"]
+
+    for arm in ("clip", "dfn", "siglip"):
+        assert tasks[f"import-{arm}"]["inputs"]["parameters"]["arm"]["runtimeValue"]["constant"] == arm
+        assert made_by(f"train-{arm}-projector", "initial") == keys[f"import-{arm}"]
+        assert made_by(f"train-{arm}-alignment", "initial") == keys[f"train-{arm}-projector"]
+        assert made_by(f"train-{arm}-instruction", "initial") == keys[f"train-{arm}-alignment"]
+        assert made_by(f"evaluate-{arm}", "checkpoint") == keys[f"train-{arm}-instruction"]
+        assert made_by(f"evaluate-{arm}", "start") == keys[f"import-{arm}"]
+    compared = [made_by("compare-arms", f"arm_{number}") for number in (1, 2, 3)]
+    assert compared == [keys[f"evaluate-{arm}"] for arm in ("clip", "dfn", "siglip")]
+    assert list(tasks["compare-arms"]["inputs"]["artifacts"]) == ["arm_1", "arm_2", "arm_3", "dataset"]
+    assert [name for name in tasks if name.startswith("build-")] == ["build-data"]
+
+
+def _inside(folder: Path) -> dict[str, Any]:
+    spec, _ = yaml.safe_load_all((folder / "ir.yaml").read_text(encoding="utf-8"))
+    return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+
+
+def test_workflows_do_not_take_each_others_recipes() -> None:
+    ablation = get_workflow("ablation")
+    assert ablation.recipes == ["ablation_tiny", "ablation"]
+    assert TRAIN.recipes == ["tiny", "vl3_2b", "vl3_7b"]
+    with pytest.raises(ConfigError, match="recipe 'ablation' is not one of the workflow 'train'"):
+        TRAIN.recipe("ablation")
+    with pytest.raises(ConfigError, match="recipe 'tiny' is not one of the workflow 'ablation'"):
+        ablation.recipe("tiny")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stages": "projector"}, "STAGES=projector has no meaning for an ablation"),
+        ({"model_uri": "file:///m"}, "an ablation starts from the encoder of each arm"),
+    ],
+)
+def test_an_ablation_takes_neither_stages_nor_a_model(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        effective_config(get_workflow("ablation"), WorkflowParameters(recipe="ablation_tiny", **given))

@@ -126,7 +126,7 @@ def test_two_pods_meet_and_train_what_one_does(whole: Pods, stage_inputs: Any, t
 def test_a_published_stage_is_not_trained_again(whole: Pods, stage_inputs: Any, tmp_path: Path) -> None:
     again = Pods(pod_job(stage_inputs, whole.folder, **_MANY_STEPS), tmp_path)
     assert again.wait() == [0]
-    assert "is published already: nothing is left to train" in again.output()
+    assert "is published already: nothing is left to do" in again.output()
     assert "torch" not in again.output()
     assert again.events() == []
 
@@ -181,7 +181,7 @@ def test_pods_find_in_an_object_store_what_the_ones_before_left(
 
     third = Pods(job, tmp_path / "3")
     assert third.wait() == [0]
-    assert "nothing is left to train" in third.output()
+    assert "nothing is left to do" in third.output()
 
 
 @pytest.mark.slow

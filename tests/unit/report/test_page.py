@@ -101,7 +101,7 @@ def test_only_a_change_beyond_chance_is_coloured(data: dict[str, Any], tmp_path:
     for category, (before, after) in {"chart": (50, 90), "document": (90, 50), "fine_grained": (80, 84)}.items():
         for model, correct in ((former, before), (last, after)):
             model["tasks"][category] |= {"correct": correct, "total": 100, "accuracy": correct / 100}
-    data["champion"] = None
+    data |= {"champion": None, "evidence": {}}
     text, numbers = write(data, tmp_path)
     changes = {row["category"]: row["last_change"] for row in numbers["accuracy"]["categories"]}
     verdicts = [one["verdict"] for one in (*changes.values(), numbers["accuracy"]["last_change"])]
@@ -132,14 +132,54 @@ def test_change_of_a_stage_is_judged_question_by_question(data: dict[str, Any], 
 
 
 def test_champion_is_compared_with_intervals_and_verdicts(data: dict[str, Any], tmp_path: Path) -> None:
-    data["champion"]["counts"] |= {"chart": [1, 100], "forgotten": [50, 100]}
+    pair = next(pair for pair in data["evidence"]["pairs"] if pair["first"] == "champion")
+    pair["not_compared"] = ["forgotten"]
+    pair["benchmarks"]["mvbench"] |= {"value": 0.8, "low": 0.75, "high": 0.9, "verdict": "better"}
     text, numbers = write(data, tmp_path)
     champion = numbers["champion"]
     assert (champion["version"], champion["model"], champion["not_compared"]) == (3, "video", ["forgotten"])
-    assert champion["tasks"]["chart"]["verdict"] == "better"
-    assert champion["tasks"]["chart"]["difference"]["low"] > 0.7
+    rows = {row["title"]: row for row in champion["rows"]}
+    assert list(rows)[:4] == ["held-out, all", "chart", "document", "streaming"]
+    assert list(rows)[4:] == ["ChartQA", "OCRBench", "MVBench", "mean of the image benchmarks"]
+    assert (rows["MVBench"]["verdict"], rows["MVBench"]["difference"]["low"]) == ("better", 0.75)
     assert "▲ better" in text
-    assert "only one of them has a score: forgotten" in text
+    assert "only one of them was asked: forgotten" in text
+
+
+def test_answers_that_changed_since_the_champion_are_shown_with_both_answers(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
+    lost = data["shown_items"]["changes"]["heldout"]["items"][0]
+    lost["second"] = {"answer": None, "score": None, "why": "the video cannot be decoded"}
+    text, numbers = write(data, tmp_path)
+    (heldout,) = [one for one in numbers["changed"] if one["benchmark"] == "heldout"]
+    assert heldout["items"][0]["side"] == "lost"
+    assert f"held-out: {heldout['lost']} lost, {heldout['won']} won" in re.sub(r"</?data[^>]*>", "", text)
+    section = text.partition('<section id="changed"')[2].partition('<section id="gates"')[0]
+    assert section.count("▼ lost") == sum(item["side"] == "lost" for one in numbers["changed"] for item in one["items"])
+    assert section.count("data:image/png;base64,") == len(heldout["items"])
+    assert "(failed: the video cannot be decoded)" in section
+
+
+def test_our_scores_stand_beside_published_ones(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    assert [row["benchmark"] for row in numbers["published"]] == ["chartqa", "ocrbench", "mvbench"]
+    section = text.partition('<section id="published"')[2].partition('<section id="champion"')[0]
+    plain = re.sub(r"</?data[^>]*>", "", section)
+    assert "79.8<small>2B</small>" in plain
+    assert "NVILA-8B" in plain
+    assert "1</data> failed" in section
+    assert "the released script also takes answers 100 times too large" in plain
+
+
+def test_items_that_failed_are_counted_and_named(data: dict[str, Any], tmp_path: Path) -> None:
+    text, numbers = write(data, tmp_path)
+    assert numbers["without_score"] == [
+        {"title": "MVBench", "of": 40, "reason": "the video cannot be decoded", "count": 1, "items": ["mvbench-007"]}
+    ]
+    assert 'the video cannot be decoded</td><td class="wrap">mvbench-007' in text
+    data["evidence"] = {}
+    assert 'id="without-score"' not in write(data, tmp_path)[0]
 
 
 def test_without_a_champion_the_reason_is_said(data: dict[str, Any], tmp_path: Path) -> None:
@@ -188,6 +228,9 @@ def test_the_page_needs_no_other_file(data: dict[str, Any], tmp_path: Path) -> N
     assert "url(" not in text
     assert "@import" not in text
     pictures = sum(len(prediction["media"]) for prediction in numbers["predictions"])
+    shown = [item for one in numbers["changed"] for item in one["items"] if one["benchmark"] == "heldout"]
+    shown += [item for one in numbers["extremes"] for item in (*one["best"], *one["worst"])]
+    pictures += sum(item["benchmark"] == "heldout" for item in shown)
     assert sum(source.startswith("data:image/png;base64,") for source in page.sources) == pictures
 
 
@@ -203,6 +246,9 @@ def test_hostile_texts_are_escaped_everywhere(data: dict[str, Any], tmp_path: Pa
     prediction = data["evaluation"]["predictions"][0]
     prediction |= {"sample_id": HOSTILE, "prompt": HOSTILE, "answer": HOSTILE}
     prediction["prediction"] = dict.fromkeys(prediction["prediction"], HOSTILE)
+    item = data["shown_items"]["extremes"][0]["worst"][0]
+    item |= {"item_id": HOSTILE, "prompt": HOSTILE, "reference": HOSTILE, "said": {"answer": HOSTILE, "score": 0.5}}
+    data["titles"]["chartqa"] = HOSTILE
     text, _ = write(data, tmp_path)
     assert "<script>alert" not in text
     assert Page(text).scripts == 1
@@ -212,11 +258,13 @@ def test_hostile_texts_are_escaped_everywhere(data: dict[str, Any], tmp_path: Pa
 def test_a_picture_outside_of_the_evaluation_is_not_shown(data: dict[str, Any], tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")
+    names = data["item_pictures"]["heldout"]
+    data["item_pictures"] = {"heldout": {name: ["../secret.png"] for name in names}}
     data["evaluation"]["predictions"] = data["evaluation"]["predictions"][:1]
     data["evaluation"]["predictions"][0]["media"] = ["../secret.png", str(secret), "media/absent.png"]
     text, _ = write(data, tmp_path)
     assert "c2VjcmV0" not in text  # base64 of the content
-    assert text.count("picture not available") == 3
+    assert text.count("picture not available") > 3
 
 
 def test_a_run_that_reached_nothing_says_so_in_every_section(tmp_path: Path) -> None:

@@ -12,15 +12,13 @@ from unittest.mock import Mock
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.data.build.index import DatasetIndex
-from vl3.data.build.shards import ShardReader
 from vl3.data.corpus import datasets_of
 from vl3.data.plan.stage_plan import StagePlan
 from vl3.errors import DataError
+from vl3.evaluation.dataset import HeldoutSamples
 from vl3.models.vocabulary import TOKENIZER_FILE
 from vl3.recipes.catalog import get_recipe
 from vl3.steps import build_data, plan_data, validate_data
-from vl3.steps.datasets import fetch_heldout
 from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder
 from vl3.system.uris import file_uri
@@ -97,11 +95,11 @@ def test_a_corpus_is_built_by_dataset_and_planned_by_name(run: Run, tmp_path: Pa
 
     folder = tmp_path / "heldout"
     folder.mkdir()
-    index = DatasetIndex.read(fetch_heldout(corpus, folder))
-    reader = ShardReader(folder, index)
+    samples = HeldoutSamples(corpus, folder)
+    index = samples.index
     assert len(index) == judged.values["heldout"] > 2
     for number in range(len(index)):
-        record, _ = reader.read(number)
+        record, _ = samples.read(number)
         word = {"first": "one", "second": "two"}[index.row(number)["where"].split("/")[0]]
         assert word in str(record)
 

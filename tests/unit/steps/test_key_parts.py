@@ -38,6 +38,19 @@ def test_training_follows(override: str, training: StepRequest) -> None:
     assert train_stage.key_parts(_override(training, override)) != train_stage.key_parts(training)
 
 
+def test_how_an_encoder_of_fixed_resolution_is_used_is_followed(training: StepRequest) -> None:
+    """The bases' files are the same, so nothing else tells."""
+    plain = dataclasses.replace(training, config=apply_overrides(training.config, ["stages.*.difffp=false"]))
+    plain = _override(plain, "stages.*.image_merge_size=1")
+    fixed = _override(plain, "model.picture_side_px=336")
+    for step in (train_stage, evaluate, plan_data):
+        assert step.key_parts(fixed) != step.key_parts(plain)
+    deeper = _override(fixed, "model.skipped_blocks=0")
+    assert train_stage.key_parts(deeper) != train_stage.key_parts(fixed)
+    assert evaluate.key_parts(deeper) != evaluate.key_parts(fixed)
+    assert train_stage.key_parts(_override(plain, "model.skipped_blocks=0")) == train_stage.key_parts(plain)
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -49,7 +62,7 @@ def test_training_follows(override: str, training: StepRequest) -> None:
         "stages.alignment.startup_seconds=10",
         "engine.max_skipped_fraction=0.5",
         "evaluation.samples_per_task=3",
-        "promotion.min_mean_accuracy=0.1",
+        "promotion.gates.mean_accuracy.threshold=0.1",
         "data.build_workers=1",
         "placements.alignment.queue=other",
         "step_pods.launcher.memory_gib=3",
@@ -115,7 +128,7 @@ def test_the_plan_of_a_stage_alone_is_that_of_the_whole_run(training: StepReques
 
 
 def test_evaluation_and_promotion_follow_their_own_groups(request_of_tiny: StepRequest) -> None:
-    thresholds = _override(request_of_tiny, "promotion.min_mean_accuracy=0.1")
+    thresholds = _override(request_of_tiny, "promotion.gates.mean_accuracy.threshold=0.1")
     assert promote.key_parts(thresholds) != promote.key_parts(request_of_tiny)
     assert evaluate.key_parts(thresholds) == evaluate.key_parts(request_of_tiny)
     assert evaluate.key_parts(_override(request_of_tiny, "evaluation.max_new_tokens=3")) != evaluate.key_parts(
@@ -177,7 +190,7 @@ def test_only_the_stages_that_a_run_trains_judge_its_data(request_of_tiny: StepR
     assert validate_data.key_parts(dataclasses.replace(request_of_tiny, stages="none"))["stages"] == {}
     assert len(validate_data.key_parts(request_of_tiny)["stages"]) == 4
     narrow = _override(part, 'stages.video.mixture={"general_video": 1}')
-    assert promote.key_parts(narrow)["categories"] == ["general_video"]
+    assert list(promote.key_parts(narrow)["expected"]["heldout"]) == ["general_video"]
 
 
 def test_a_stage_that_is_trained_alone_keeps_its_number_and_key(training: StepRequest) -> None:

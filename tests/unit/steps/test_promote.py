@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.evidence import answered
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ClusterError
+from vl3.evaluation.evidence import make_evidence
 from vl3.steps import promote
 from vl3.steps.chain import INITIAL, origin_of
 from vl3.store.artifacts import fetch, publish
@@ -31,6 +33,22 @@ MakeRun = Callable[..., StepRequest]
 @pytest.fixture
 def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
     """A run that was evaluated: `make_run("a", correct=90)` of 100 answers in every category."""
+    champions: dict[int, int] = {}
+
+    def evaluated(checkpoint: Reference, correct: int) -> dict[str, Any]:
+        """What the step `evaluate` shows: the candidate beside the champion of now, on the same questions."""
+        categories = CATEGORIES(request_of_tiny.config, request_of_tiny.config.stages)
+        records = {"video": {"heldout": answered(dict.fromkeys(categories, correct))}}
+        checkpoints, facts = {"video": checkpoint.sha256}, None
+        champion = Registry(request_of_tiny.tracking_uri, "vl3-tiny", template=TEMPLATE).champion_evidence()
+        if champion is not None:
+            right = champions[champion.version]
+            records["champion"] = {"heldout": answered(dict.fromkeys(categories, right))}
+            checkpoints["champion"] = champion.checkpoint_sha256
+            facts = {"version": champion.version, "model": "champion", "why": ""}
+        champions[2 * len(champions) + 2] = correct  # the version of its last stage, if it is promoted
+        made_of = {"dataset": "d" * 64, "checkpoints": checkpoints}
+        return make_evidence(records, pairs=[("champion", "video")], champion=facts, made_of=made_of)
 
     def make(name: str, *, correct: int) -> StepRequest:
         root = (tmp_path / name / "artifacts").as_uri()
@@ -44,8 +62,6 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
             uri = f"{root}/steps/{what}/{PARTS.key(what)}/{kind}"
             return publish(folder, uri, kind=kind, created_by=created_by, **settings)
 
-        score = {"accuracy": correct / 100, "correct": correct, "total": 100, "chance": 0.25}
-        tasks = dict.fromkeys(CATEGORIES(request_of_tiny.config, request_of_tiny.config.stages), score)
         start = published("start", {"bases.json": {}}, "start")
         parent = start
         for stage in ("multitask", "video"):
@@ -58,14 +74,15 @@ def make_run(request_of_tiny: StepRequest, tmp_path: Path) -> MakeRun:
                 made_from=made_from,
             )
             _record(f"train-{stage}", parent)
-        models = [{"name": "video", "tasks": tasks, "mean_accuracy": correct / 100}]
+        shown = evaluated(parent, correct)
         inputs = {
             "checkpoint": parent,
             "dataset": replace(start, kind="dataset", sha256="d" * 64),
-            "evaluation": published("evaluate", {"evaluation.json": {"models": models}}, "evaluation"),
+            "evaluation": published("evaluate", {"evidence.json": shown}, "evaluation"),
             "validation": published("validate-data", {"validation.json": {"passed": True}}, "validation"),
         }
-        config = apply_overrides(request_of_tiny.config, ["promotion.max_regression=0.01"])
+        overrides = [f"promotion.gates.{name}.threshold=0.01" for name in ("no_regression", "benchmarks_not_worse")]
+        config = apply_overrides(request_of_tiny.config, overrides)
         request = replace(request_of_tiny, task="promote", tracking_template=TEMPLATE)
         return replace(request, artifacts_uri=root, run_id=name, inputs=inputs, config=config)
 
@@ -96,13 +113,26 @@ def test_a_later_run_meets_the_champion_of_an_earlier_one(make_run: MakeRun) -> 
     first = _decision(make_run("first", correct=95))
     assert (first["state"], first["versions"]) == ("champion", {"multitask": 1, "video": 2})
     worse = _decision(make_run("worse", correct=90))
-    assert (worse["state"], worse["reason"]) == ("refused", "gates not passed: no_regression")
+    assert worse["state"] == "refused"
+    assert worse["reason"] == "gates not passed: mean_not_worse, no_regression, benchmarks_not_worse"
+    assert worse["champion"] == {"version": 2, "model": "champion", "why": ""}
     better = make_run("better", correct=97)
     assert (_decision(better)["state"], _decision(better)["version"]) == ("champion", 6)
     registry = Registry(better.tracking_uri, "vl3-tiny")
     assert [row.version for row in registry.list_versions()] == [6, 5, 4, 3, 2, 1]
     assert registry.champion().version == 6
-    assert registry.champion_evidence().tasks["chart"].correct == 97
+    assert registry.champion_evidence().scores["heldout/chart"]["score"] == 0.97
+    assert registry.to_compare_with(better.inputs["checkpoint"].sha256).version == 2
+
+
+def test_evidence_beside_another_champion_is_refused(make_run: MakeRun) -> None:
+    assert _decision(make_run("first", correct=95))["state"] == "champion"
+    slow = make_run("slow", correct=96)  # evaluated beside v2
+    assert _decision(make_run("quick", correct=97))["version"] == 4
+    refused = _decision(slow)
+    assert refused["state"] == "refused"
+    fresh = next(gate for gate in refused["gates"] if gate["name"] == "fresh")
+    assert fresh["detail"].startswith("the candidate was compared with champion v2, and now v4 is champion")
 
 
 def test_a_store_that_fails_once_costs_nothing_and_one_that_is_away_ends_the_step(

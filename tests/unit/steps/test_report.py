@@ -6,51 +6,33 @@ from typing import Any
 
 import pytest
 
+from tests.support.evidence import evidence
 from vl3.steps import report
 from vl3.steps.chain import TrainedStage
 from vl3.steps.promote import _compared_with
 from vl3.steps.report import _champion, _copy_docs
 from vl3.store.artifacts import publish
 from vl3.store.reference import Reference
-from vl3.tracking.evidence import ChampionEvidence, Evidence, ScoreEvidence
 from vl3.workflow.step import StepRequest
 
 
-def evidence(champion: ChampionEvidence | None) -> Evidence:
-    return Evidence(
-        tasks={},
-        mean_accuracy=None,
-        expected_categories=(),
-        samples_per_task=1,
-        champion=champion,
-        validation_passed=True,
-        checkpoint_verified=True,
-        dataset_digest="d" * 64,
-    )
+def test_the_champion_reaches_the_report_by_its_name_in_the_evidence() -> None:
+    given = evidence(champion={"chart": 95, "streaming": 80})
+    found, reason = _champion({"champion": _compared_with(given), "candidate": "video"})
+    assert (found, reason) == ({"version": 3, "model": "champion", "candidate": "video"}, "")
 
 
-def champion(digest: str | None) -> ChampionEvidence:
-    tasks = {
-        "chart": ScoreEvidence(accuracy=0.5, correct=5, total=10, chance=None),
-        "document": ScoreEvidence(accuracy=0.5, correct=None, total=None, chance=None),
-    }
-    return ChampionEvidence(version=3, tasks=tasks, dataset_digest=digest)
-
-
-def test_champion_reaches_the_report_with_the_scores_that_it_has() -> None:
-    found, reason = _champion(_compared_with(evidence(champion("d" * 64))))
-    assert (found, reason) == ({"version": 3, "counts": {"chart": [5, 10]}}, "")
-
-
-@pytest.mark.parametrize("digest", ["e" * 64, None])
-def test_champion_of_other_data_is_not_compared(digest: str | None) -> None:
-    found, reason = _champion(_compared_with(evidence(champion(digest))))
+def test_a_champion_that_was_not_evaluated_is_named_with_the_reason() -> None:
+    given = evidence(champion={"chart": 95, "streaming": 80})
+    document = {**given.document, "champion": {"version": 3, "model": None, "why": "its checkpoint is gone"}}
+    gone = _compared_with(dataclasses.replace(given, document=document))
+    found, reason = _champion({"champion": gone, "candidate": "video"})
     assert found is None
-    assert reason == "Champion v3 was measured on another dataset, so scores cannot be compared."
+    assert reason == "Champion v3 was not evaluated beside the candidate: its checkpoint is gone."
 
 
 def test_without_a_champion_the_report_says_so() -> None:
-    found, reason = _champion(_compared_with(evidence(None)))
+    found, reason = _champion({"champion": _compared_with(evidence()), "candidate": "video"})
     assert found is None
     assert reason.startswith("The candidate was compared with no champion")
 

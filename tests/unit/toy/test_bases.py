@@ -3,15 +3,21 @@
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from vl3.config.picture import Fit, FixedPicture
 from vl3.errors import StorageError
+from vl3.models.bases import FixedWanted, open_vision
 from vl3.models.start import assemble
-from vl3.toy.bases import CARD_NAME, LANGUAGE_NAME, VISION_NAME, _card, make_bases
+from vl3.recipes.catalog import get_recipe
+from vl3.toy.bases import CARD_NAME, FIXED_NAMES, LANGUAGE_NAME, VISION_NAME, _card, make_bases
+from vl3.toy.canvas import Frame
+from vl3.toy.fixed_base import FIXED_BASES, make_fixed_base, square_labels
 from vl3.toy.language_base import make_language_base
 from vl3.toy.vision_base import make_vision_base
 
-MAX_BYTES = 8_000_000
+MAX_BYTES = 9_000_000
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +26,17 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dic
     facts = {
         VISION_NAME: make_vision_base(out / VISION_NAME, steps=3, seed=1),
         LANGUAGE_NAME: make_language_base(out / LANGUAGE_NAME, steps=12, seed=1),
+        **{name: make_fixed_base(name, out / name, steps=3, seed=1) for name in FIXED_NAMES},
     }
     return out, facts
 
 
 def test_transformers_loads_both_without_a_missing_tensor(bases: tuple[Path, dict[str, dict]]) -> None:
-    from transformers import Qwen2ForCausalLM, SiglipVisionModel
+    from transformers import CLIPVisionModel, Qwen2ForCausalLM, SiglipVisionModel
 
     out, _ = bases
-    for kind, name in ((SiglipVisionModel, VISION_NAME), (Qwen2ForCausalLM, LANGUAGE_NAME)):
+    kinds = [(SiglipVisionModel, VISION_NAME), (Qwen2ForCausalLM, LANGUAGE_NAME), (SiglipVisionModel, "tiny_siglip")]
+    for kind, name in (*kinds, (CLIPVisionModel, "tiny_clip"), (CLIPVisionModel, "tiny_dfn")):
         _, report = kind.from_pretrained(out / name, output_loading_info=True)
         assert not report["missing_keys"]
         assert not report["unexpected_keys"]
@@ -40,6 +48,23 @@ def test_stage_one_starts_from_them(bases: tuple[Path, dict[str, dict]]) -> None
     assert {part: bool(parameters) for part, parameters in model.parts().items()} == dict.fromkeys(
         ("vision", "projector", "language"), True
     )
+
+
+def test_an_arm_of_the_ablation_starts_from_each_encoder(bases: tuple[Path, dict[str, dict]]) -> None:
+    out, _ = bases
+    assert tuple(FIXED_BASES) == FIXED_NAMES
+    for name, run in zip(FIXED_NAMES, get_recipe("ablation_tiny").runs(), strict=True):
+        assert open_vision(out / name, fixed=FixedWanted.of(run.model)).config == FIXED_BASES[name]
+
+
+def test_labels_are_cut_and_stretched_as_the_pixels_are() -> None:
+    labels = np.arange(28 * 56).reshape(28, 56)
+    frame = Frame(np.zeros((28, 56, 3), np.uint8), labels)
+    cropped = square_labels(frame, FixedPicture(side_px=14, fit=Fit.CROP))
+    assert (cropped[0, :3].tolist(), cropped[:3, 0].tolist()) == ([71, 73, 75], [71, 183, 295])  # row 1, column 15
+    stretched = square_labels(frame, FixedPicture(side_px=15, fit=Fit.STRETCH))
+    assert stretched.shape == (14, 14)
+    assert stretched[0, 0] == 56 * 0 + 1
 
 
 def test_the_card_holds_the_measured_facts(bases: tuple[Path, dict[str, dict]]) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.evidence import beside, evidence
 from vl3.tracking.database import make_template
 from vl3.tracking.environment import MLFLOW_ENVIRONMENT
-from vl3.tracking.evidence import Evidence, ScoreEvidence
+from vl3.tracking.evidence import ChampionEvidence, Evidence
 from vl3.tracking.registry import Registry
 from vl3.tracking.runs import Tracker
 
@@ -46,22 +47,12 @@ def registry(tracking_uri: str, template: Path) -> Registry:
 
 @pytest.fixture
 def make_evidence() -> Callable[..., Evidence]:
-    """Evidence that passes every gate (two categories, 90 and 80 of 100 right), with fields replaced."""
+    """Evidence that passes every gate (two categories, 90 and 80 of 100 right), with fields replaced.
 
-    def make(**changes: object) -> Evidence:
-        settings = {
-            "tasks": {
-                "chart": ScoreEvidence(accuracy=0.9, correct=90, total=100, chance=0.25),
-                "streaming": ScoreEvidence(accuracy=0.8, correct=80, total=100, chance=0.3),
-            },
-            "mean_accuracy": 0.85,
-            "expected_categories": ("chart", "streaming"),
-            "samples_per_task": 100,
-            "champion": None,
-            "validation_passed": True,
-            "checkpoint_verified": True,
-            "dataset_digest": "d" * 64,
-        }
-        return Evidence(**{**settings, **changes})
+    Evidence with a champion was measured beside it, and both answer alike.
+    """
+
+    def make(champion: ChampionEvidence | None = None, **changes: object) -> Evidence:
+        return beside(evidence(**changes), champion)
 
     return make

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.fault_proxy import Fault, FaultProxy, Request
 from tests.support.mlflow_server import start_mlflow
-from vl3.config.run import PromotionConfig
 from vl3.errors import ClusterError
+from vl3.recipes.catalog import get_recipe
 from vl3.tracking import client as client_module
 from vl3.tracking import leftovers, outbox, runs
 from vl3.tracking.client import open_client, patiently
@@ -23,7 +23,7 @@ from vl3.tracking.registry import Registry
 from vl3.tracking.runs import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-GATES = PromotionConfig(registered_model="m", min_mean_accuracy=0.5, min_task_accuracy=0.5, max_regression=0.05)
+GATES = get_recipe("tiny").promotion.gates
 FAULTS: dict[str, tuple[str, float | str]] = {
     "hangs": ("silence", 30.0),
     "resets": ("reset", 0),
@@ -107,9 +107,7 @@ def _version() -> dict[str, Any]:
 
 def _promote(registry: Registry, make_evidence: Callable[..., Any]) -> None:
     version = registry.register_candidate(**_version())
-    champion = registry.champion()
-    is_champion = champion is not None and champion.version == version
-    evidence = make_evidence(champion=None if is_champion else registry.champion_evidence())
+    evidence = make_evidence(champion=registry.champion_evidence(_version()["checkpoint_sha256"]))
     registry.record_evidence(version, evidence, evaluate_gates(evidence, GATES))
     registry.set_champion(version, holder="r")
 
@@ -179,7 +177,7 @@ def test_json_that_is_not_mlflows_makes_no_champion(
                 continue
     registry = Registry(proxy.endpoint, name)
     assert [(row.version, row.aliases) for row in registry.list_versions()] == [(1, ("candidate", "champion"))]
-    assert registry.champion_evidence().tasks == make_evidence().tasks
+    assert registry.champion_evidence().scores == make_evidence().scores()
     assert [model.name for model in registry.client.search_registered_models() if name in model.name] == [name]
 
 

@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from vl3.config.run import PromotionConfig
 from vl3.errors import ClusterError, ConfigError, GateError
+from vl3.recipes.catalog import get_recipe
 from vl3.tracking.evidence import Evidence
 from vl3.tracking.gates import evaluate_gates
 from vl3.tracking.lock import file_lock
 from vl3.tracking.registry import Registry
 from vl3.tracking.versions import version_table
 
-CONFIG = PromotionConfig(
-    registered_model="vl3-tiny", min_mean_accuracy=0.85, min_task_accuracy=0.6, max_regression=0.05
-)
+GATES = get_recipe("tiny").promotion.gates
 Make = Callable[..., Evidence]
 
 
@@ -35,7 +33,7 @@ def _register(registry: Registry, number: int) -> int:
 
 
 def _judge(registry: Registry, version: int, evidence: Evidence) -> None:
-    registry.record_evidence(version, evidence, evaluate_gates(evidence, CONFIG))
+    registry.record_evidence(version, evidence, evaluate_gates(evidence, GATES))
 
 
 def _promote(registry: Registry, number: int, make_evidence: Make) -> int:
@@ -82,7 +80,7 @@ def test_set_champion_moves_alias_and_keeps_evidence(registry: Registry, make_ev
     assert (champion.decision, champion.mean_accuracy) == ("passed", 0.85)
     assert champion.promotion["by"] == "run-1"
     assert champion.evidence["gates"]["task_accuracy"] == {
-        "name": "task_accuracy", "passed": True, "value": 0.8, "threshold": 0.6, "detail": "lowest: streaming"
+        "name": "task_accuracy", "passed": True, "value": 0.8, "threshold": 0.6, "detail": "lowest: heldout/streaming"
     }  # fmt: skip
     found = registry.client.get_model_version("vl3-tiny", str(version))
     assert {name: text for name, text in found.tags.items() if not name.startswith("vl3.")} == {
@@ -90,12 +88,14 @@ def test_set_champion_moves_alias_and_keeps_evidence(registry: Registry, make_ev
     }  # fmt: skip
     assert found.description == (
         f"Champion, promoted by run-1 at {champion.promotion['at']}, the first one.\n\n"
-        "Accuracy 0.850, the mean over 2 held-out categories. There was no champion to compare with. Every gate "
+        "Score 0.850 on heldout. There was no champion to compare with. Every gate "
         "passed.\n\nStage video (250 steps, run run-7)."
     )
     evidence = registry.champion_evidence()
-    assert evidence.tasks == make_evidence().tasks
-    assert (evidence.version, evidence.dataset_digest) == (version, "d" * 64)
+    assert evidence.scores == make_evidence().scores()
+    assert evidence.scores["heldout/streaming"]["score"] == 0.8
+    assert (evidence.version, evidence.checkpoint_sha256) == (version, f"{1:064x}")
+    assert champion.evidence["dataset_digest"] == "d" * 64
     assert version_table([champion])[0] | {"registered": ""} == {
         "version": "1",
         "aliases": "candidate, champion",

@@ -27,5 +27,6 @@ def plan_request(config: RunConfig, stage: str, datasets: Sequence[str] = (ONLY_
             image_merge_size=row.image_merge_size,
             difffp=row.difffp,
             prune_before_encoder=data.prune_before_encoder,
+            fixed_side_patches=config.model.side_patches,
         ),
     )

@@ -64,6 +64,8 @@ class SizeRule:
     """Whether video tokens that do not change are dropped."""
     prune_before_encoder: bool
     """Whether the encoder does not see the dropped ones either."""
+    fixed_side_patches: int | None = None
+    """Patches along the side of the square that every picture and frame becomes; None keeps their shapes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +188,11 @@ def _sizes(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> np.nd
     A video of 6 frames with 24 tokens each at merge 2, of which DiffFP keeps 100: 144 vision tokens, 100 of the row's
     length; the encoder sees 576 patches, and 6 * 96 * 96 pairs of them.
     """
-    image, video, kept = (_counts(batch, name, usable) for name in _vision_columns(rule.image_merge_size))
+    if rule.fixed_side_patches is None:
+        image, video, kept = (_counts(batch, name, usable) for name in _vision_columns(rule.image_merge_size))
+    else:
+        image, video = _of_squares(batch, usable, rule)
+        kept = video
     kept = kept if rule.difffp else video
     sizes = np.zeros(len(image), dtype=SIZE)
     sizes["length_tokens"] = _counts(batch, "text_tokens", usable) + image + kept
@@ -201,6 +207,20 @@ def _sizes(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> np.nd
         pairs = patches.astype(np.float64) ** 2 / np.maximum(_counts(batch, pictures, usable), 1)
         sizes["patch_pairs"] += pairs.astype(np.float32)
     return sizes
+
+
+def _of_squares(batch: "pa.RecordBatch", usable: np.ndarray, rule: SizeRule) -> tuple[np.ndarray, np.ndarray]:
+    """Image and video tokens of squares of one size, which follow from the numbers of pictures and frames.
+
+    24 patches a side, image merge 1: 576 tokens a picture, and 12 * 12 = 144 a frame. With 27 a side a frame cannot be
+    merged 2 x 2; a sample with frames then gets more tokens than any row has, so that it is left out by name.
+    """
+    side = rule.fixed_side_patches or 0
+    images, frames = (_counts(batch, name, usable) for name in ("num_images", "num_frames"))
+    image = images * (side // rule.image_merge_size) ** 2
+    if side % VIDEO_MERGE_SIZE:
+        return image, np.where(frames > 0, _MAX_TOKENS, 0)
+    return image, frames * (side // VIDEO_MERGE_SIZE) ** 2
 
 
 def _vision_columns(image_merge_size: int) -> list[str]:

@@ -31,6 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from vl3.config.picture import Fit, FixedPicture
 from vl3.data.sample.media import MediaContent, media_bytes, open_media
 from vl3.data.sample.picture_damage import check_picture
 from vl3.data.sample.problems import ProblemKind, SampleProblem
@@ -147,6 +148,27 @@ def resize_image(image_HWC: np.ndarray, height_px: int, width_px: int) -> np.nda
         return image_HWC
     image = Image.fromarray(image_HWC)
     return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC))
+
+
+def sized_image(image_HWC: np.ndarray, size: tuple[int, int], picture: FixedPicture | None) -> np.ndarray:
+    """The pixels at a (height, width), or as the square of an encoder, which has that size."""
+    return resize_image(image_HWC, *size) if picture is None else square_image(image_HWC, picture)
+
+
+def square_image(image_HWC: np.ndarray, picture: FixedPicture) -> np.ndarray:
+    """Bicubic resize of uint8 RGB pixels to the square of an encoder, without the rows and columns that it never sees.
+
+    100 x 250 px and a square of 336 px: CROP resizes to 336 x 840 and keeps the columns 252 to 587; STRETCH resizes to
+    336 x 336. Rounding and offsets are those of transformers' CLIPImageProcessor and SiglipImageProcessor.
+    """
+    side, height_px, width_px = picture.side_px, *image_HWC.shape[:2]
+    if picture.fit is Fit.STRETCH:
+        resized = resize_image(image_HWC, side, side)
+    else:
+        short = min(height_px, width_px)
+        resized = resize_image(image_HWC, int(side * height_px / short), int(side * width_px / short))
+    top, left = (resized.shape[0] - side) // 2, (resized.shape[1] - side) // 2
+    return resized[top : top + picture.seen_px, left : left + picture.seen_px]
 
 
 @contextmanager

@@ -12,18 +12,20 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from vl3.config.data import DataConfig, DiffFPScale
+from vl3.config.picture import FixedPicture
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.data.sample.chat import EncodedChat, encode_messages, expand_images, render_record
 from vl3.data.sample.clips import Clip
 from vl3.data.sample.frame_files import FrameFiles
 from vl3.data.sample.geometry import ItemSize, fit_sizes
-from vl3.data.sample.image import check_image, decode_image, image_size, resize_image
+from vl3.data.sample.image import check_image, decode_image, image_size, sized_image
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.patches import patchify
 from vl3.data.sample.problems import MAX_PATH_CHARACTERS, ProblemKind, SampleProblem, printable
 from vl3.data.sample.records import Record
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.data.sample.video import FramePlan, VideoFacts, VideoSource, open_video
+from vl3.errors import ConfigError
 
 STREAM_MAX_FRAMES = 400
 """Maximum number of frames of a streaming sample, as in the released code."""
@@ -61,6 +63,23 @@ class PrepareSettings:
     """Limits on frames and tokens."""
     patch_size: int = PATCH_SIZE_PX
     """Side of a patch in pixels."""
+    picture: FixedPicture | None = None
+    """The square that every image and frame becomes, for an encoder of fixed resolution; None keeps their shapes."""
+
+    def __post_init__(self) -> None:
+        if self.picture is None:
+            return
+        self.picture.check_merge(self.image_merge_size)
+        if self.difffp:
+            raise ConfigError(
+                "difffp=true with an encoder of fixed resolution: it needs whole squares, and datasets count what "
+                "DiffFP keeps at the sizes of any resolution. Set difffp=false for its stages."
+            )
+
+    @property
+    def merges(self) -> tuple[int, int]:
+        """(image merge, video merge)."""
+        return self.image_merge_size, self.video_merge_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +135,21 @@ class PreparedSample:
     answer_start: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedMedia:
+    """The media of a sample as the encoder takes them, without any text; see the legend for shapes."""
+
+    pixels_PC: np.ndarray
+    """All patches, or only those of the kept tokens if `data.prune_before_encoder` is set."""
+    grid_thw_I3: np.ndarray
+    merge_sizes_I: np.ndarray
+    keep_M: np.ndarray
+    counts_F: np.ndarray
+    """Kept tokens of each picture and frame, in the order of the `<image>` marks."""
+    clip_times: tuple[np.ndarray, ...]
+    """The times of the frames of each clip, in seconds of its file."""
+
+
 def prepare_sample(
     record: Record,
     media: Mapping[str, MediaContent],
@@ -135,8 +169,9 @@ def prepare_sample(
     Raises:
         SampleProblem: a file cannot be decoded or the sample is longer than a row.
     """
-    merges = (settings.image_merge_size, settings.video_merge_size)
-    decoded = decode_media(record, media, settings.data, [merges], settings.patch_size)
+    decoded = decode_media(
+        record, media, settings.data, [settings.merges], settings.patch_size, picture=settings.picture
+    )
     return prepare_decoded(record, decoded, tokenizer, settings, prune)
 
 
@@ -147,6 +182,7 @@ def decode_media(
     merges: Sequence[tuple[int, int]],
     patch_size: int = PATCH_SIZE_PX,
     *,
+    picture: FixedPicture | None = None,
     whole: bool = False,
 ) -> DecodedSample:
     """Decode a sample's media once; pixels are kept only at the sizes that the (image merge, video merge) pairs need.
@@ -159,6 +195,7 @@ def decode_media(
         data: limits on frames and tokens.
         merges: the pairs.
         patch_size: side of a patch in pixels.
+        picture: the square that every image and frame becomes; None keeps their shapes.
         whole: look for damage also where no frame is taken, and keep no pixels of pictures; for the build, which
             decides what is trained on, and counts the tokens of a picture from its size.
 
@@ -166,6 +203,7 @@ def decode_media(
         SampleProblem: a file cannot be decoded, or there are more images than vision tokens.
     """
     _check_count(record, data)
+    _check_frames(record, picture, merges)
     measure = check_image if whole else image_size
     pictures = {path: measure(media[path], _place(record, path)) for path in dict.fromkeys(record.images)}
     with ExitStack() as opened:
@@ -180,12 +218,13 @@ def decode_media(
                 plan = _plan_frames(record, medium, source, data)
                 items.append(_clip_item(source, plan))
                 clips.append((items[-1], source, plan))
-        wanted = [set(sizes) for sizes in zip(*(_fit(items, merge, data, patch_size) for merge in merges), strict=True)]
+        fitted = (_fit(items, merge, data, patch_size, picture) for merge in merges)
+        wanted = [set(sizes) for sizes in zip(*fitted, strict=True)]
         for path in () if whole else pictures:  # a file that is shown several times is decoded once
             image_HWC = decode_image(media[path], _place(record, path))
             places = [place for place, medium in enumerate(record.media) if medium == path]
             sizes = set().union(*(wanted[place] for place in places))
-            resized = {size: resize_image(image_HWC, *size)[None] for size in sizes}
+            resized = {size: sized_image(image_HWC, size, picture)[None] for size in sizes}
             for place in places:
                 items[place].frames_by_size.update(resized)
         wanted_of_clips = [sizes for item, sizes in zip(items, wanted, strict=True) if item.facts is not None]
@@ -194,7 +233,7 @@ def decode_media(
                 item.frames_by_size[size] = np.empty((item.num_frames, *size, 3), dtype=np.uint8)
             for index, frame_HWC in enumerate(source.frames(plan)):
                 for size, frames_FHWC in item.frames_by_size.items():
-                    frames_FHWC[index] = resize_image(frame_HWC, *size)
+                    frames_FHWC[index] = sized_image(frame_HWC, size, picture)
     return DecodedSample(items=tuple(items))
 
 
@@ -232,6 +271,17 @@ def _check_count(record: Record, data: DataConfig) -> None:
         )
 
 
+def _check_frames(record: Record, picture: FixedPicture | None, merges: Sequence[tuple[int, int]]) -> None:
+    """Refuse a clip whose frames become squares that cannot be merged, before it is decoded."""
+    if picture is None or not record.clips:
+        return
+    try:
+        for _, video_merge in merges:
+            picture.check_merge(video_merge)
+    except ConfigError as error:
+        raise SampleProblem(ProblemKind.STRUCTURE, str(error), record.where) from error
+
+
 def prepare_decoded(
     record: Record, decoded: DecodedSample, tokenizer: ChatTokenizer, settings: PrepareSettings, prune: Pruner
 ) -> PreparedSample:
@@ -240,25 +290,46 @@ def prepare_decoded(
     Two frames of four tokens each, of which DiffFP keeps 4 and 1: the counts are 4 and 1, so the first `<image>` of
     the text becomes four tokens and the second one token, and `keep_M` has 8 entries, 5 of them True.
     """
+    return place_media(record, prepare_media(decoded, settings, prune), tokenizer, settings.data)
+
+
+def prepare_media(decoded: DecodedSample, settings: PrepareSettings, prune: Pruner) -> PreparedMedia:
+    """Patches of decoded media, and which of their tokens are kept: the same for every question about them."""
     items, merge_sizes = resized_items(decoded, settings)
     patches = [patchify(frames, merge, settings.patch_size) for frames, merge in zip(items, merge_sizes, strict=True)]
     keep = [keep_tokens(frames, merge, settings, prune) for frames, merge in zip(items, merge_sizes, strict=True)]
     counts = [mask.reshape(len(frames), -1).sum(axis=1) for mask, frames in zip(keep, items, strict=True)]
-    chat = encode_messages(render_record(record, decoded.clip_times), tokenizer)
-    chat = expand_images(chat, np.concatenate(counts) if counts else np.zeros(0, np.int64), tokenizer.image_id)
-    _check_length(record, chat, settings.data)
     pixels = [pixels_PC for pixels_PC, _ in patches]
     if settings.data.prune_before_encoder:
         pixels = [kept_patches(*item) for item in zip(pixels, keep, merge_sizes, strict=True)]
     patch_values = 3 * settings.patch_size**2
-    return PreparedSample(
-        sample_id=record.sample_id,
-        input_ids_T=chat.input_ids_T,
-        labels_T=chat.labels_T,
+    return PreparedMedia(
         pixels_PC=_concatenate(pixels, (0, patch_values), np.uint8),
         grid_thw_I3=np.array([grid for _, grid in patches], dtype=np.int64).reshape(-1, 3),
         merge_sizes_I=np.array(merge_sizes, dtype=np.int64),
         keep_M=_concatenate(keep, (0,), np.bool_),
+        counts_F=np.concatenate(counts) if counts else np.zeros(0, np.int64),
+        clip_times=tuple(decoded.clip_times),
+    )
+
+
+def place_media(record: Record, media: PreparedMedia, tokenizer: ChatTokenizer, data: DataConfig) -> PreparedSample:
+    """A sample's tokens, in which each `<image>` stands as often as its picture or frame has kept tokens.
+
+    Raises:
+        SampleProblem: the sample is longer than a row.
+    """
+    chat = encode_messages(render_record(record, list(media.clip_times)), tokenizer)
+    chat = expand_images(chat, media.counts_F, tokenizer.image_id)
+    _check_length(record, chat, data)
+    return PreparedSample(
+        sample_id=record.sample_id,
+        input_ids_T=chat.input_ids_T,
+        labels_T=chat.labels_T,
+        pixels_PC=media.pixels_PC,
+        grid_thw_I3=media.grid_thw_I3,
+        merge_sizes_I=media.merge_sizes_I,
+        keep_M=media.keep_M,
         answer_start=chat.answer_start,
     )
 
@@ -312,9 +383,15 @@ def _plan_frames(record: Record, clip: Clip, source: ClipSource, data: DataConfi
 
 
 def _fit(
-    items: Sequence[DecodedItem], merges: tuple[int, int], data: DataConfig, patch_size: int
+    items: Sequence[DecodedItem],
+    merges: tuple[int, int],
+    data: DataConfig,
+    patch_size: int,
+    picture: FixedPicture | None,
 ) -> list[tuple[int, int]]:
     """Size of each item, with an (image merge, video merge)."""
+    if picture is not None:
+        return [(picture.seen_px, picture.seen_px)] * len(items)
     sizes = [
         ItemSize(
             height_px=item.height_px,
@@ -331,16 +408,14 @@ def _fit(
 
 def fitted_sizes(decoded: DecodedSample, settings: PrepareSettings) -> list[tuple[int, int]]:
     """Height and width of each item with the settings' merges."""
-    merges = (settings.image_merge_size, settings.video_merge_size)
-    return _fit(decoded.items, merges, settings.data, settings.patch_size)
+    return _fit(decoded.items, settings.merges, settings.data, settings.patch_size, settings.picture)
 
 
 def resized_items(decoded: DecodedSample, settings: PrepareSettings) -> tuple[list[np.ndarray], list[int]]:
     """Each item as frames (F, H, W, 3) at its final size, and the merge of each, in the order of the media."""
-    merges = (settings.image_merge_size, settings.video_merge_size)
     sizes = fitted_sizes(decoded, settings)
     frames = [item.frames_by_size[size] for item, size in zip(decoded.items, sizes, strict=True)]
-    return frames, [merges[item.facts is not None] for item in decoded.items]
+    return frames, [settings.merges[item.facts is not None] for item in decoded.items]
 
 
 def _check_length(record: Record, chat: EncodedChat, data: DataConfig) -> None:

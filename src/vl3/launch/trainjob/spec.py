@@ -82,6 +82,7 @@ def _spec(job: LaunchJob, placement: PlacementConfig) -> dict[str, Any]:
             "numProcPerNode": placement.processes_per_node,
             "resourcesPerNode": _resources(placement),
             "env": _environment(job, placement.fabric),
+            **({"image": placement.image} if placement.image else {}),
         },
         "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": _patch(job, placement)}}}],
         **_deadline(job),

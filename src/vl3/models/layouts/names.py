@@ -16,7 +16,8 @@ from typing import Any
 
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
-from vl3.models.config import MODEL_TYPE, TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.config import MODEL_TYPE, EncoderConfig, TextConfig, VideoLlama3Config, VisionConfig
+from vl3.models.fixed_config import FixedVisionConfig
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
@@ -107,20 +108,40 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def vision_shapes(vision: VisionConfig) -> dict[str, tuple[int, ...]]:
+def vision_shapes(vision: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of the encoder by its name without prefix."""
-    width, inner, side = vision.hidden_size, vision.intermediate_size, vision.patch_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.patch_embedding.weight": (width, vision.num_channels, side, side),
-        "embeddings.patch_embedding.bias": (width,),
-    }
+    if isinstance(vision, FixedVisionConfig):
+        return _fixed_embedding_shapes(vision) | _encoder_block_shapes(vision)
+    width = vision.hidden_size
+    shapes = _patch_shapes(vision) | {"embeddings.patch_embedding.bias": (width,)}
+    return shapes | _encoder_block_shapes(vision) | _norm("post_layernorm", width)
+
+
+def _patch_shapes(vision: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    side = vision.patch_size
+    return {"embeddings.patch_embedding.weight": (vision.hidden_size, vision.num_channels, side, side)}
+
+
+def _fixed_embedding_shapes(vision: FixedVisionConfig) -> dict[str, tuple[int, ...]]:
+    """What stands before the blocks: CLIP has a class token and a norm, SigLIP a bias."""
+    width = vision.hidden_size
+    shapes = _patch_shapes(vision)
+    shapes["embeddings.position_embedding.weight"] = (vision.num_positions, width)
+    if vision.has_class_token:
+        return shapes | {"embeddings.class_embedding": (width,)} | _norm("pre_layrnorm", width)
+    return shapes | {"embeddings.patch_embedding.bias": (width,)}
+
+
+def _encoder_block_shapes(vision: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    width, inner = vision.hidden_size, vision.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {}
     for index in range(vision.num_hidden_layers):
         block = f"encoder.layers.{index}"
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
             shapes |= _linear(f"{block}.self_attn.{part}", width, width)
         shapes |= _linear(f"{block}.mlp.fc1", width, inner) | _linear(f"{block}.mlp.fc2", inner, width)
         shapes |= _norm(f"{block}.layer_norm1", width) | _norm(f"{block}.layer_norm2", width)
-    return shapes | _norm("post_layernorm", width)
+    return shapes
 
 
 def _block_shapes(text: TextConfig) -> dict[str, tuple[int, ...]]:
@@ -192,7 +213,16 @@ def official_config(config: VideoLlama3Config, carried: dict[str, Any], dtype: s
 def transformers_config(
     config: VideoLlama3Config, carried: dict[str, Any], dtype: str, *, image_pad_id: int, video_pad_id: int
 ) -> dict[str, Any]:
-    """config.json of transformers' VideoLlama3ForConditionalGeneration; `dtype` is a name in safetensors."""
+    """config.json of transformers' VideoLlama3ForConditionalGeneration; `dtype` is a name in safetensors.
+
+    Raises:
+        ConfigError: the encoder has a fixed resolution, which that class cannot have.
+    """
+    if isinstance(config.vision, FixedVisionConfig):
+        raise ConfigError(
+            f"the model's encoder is a {config.vision.model_type} of fixed resolution, which transformers' VideoLlama3 "
+            "cannot hold: it knows only the any-resolution encoder. Keep the model in our layout."
+        )
     vision = config.vision.to_dict()
     vision_theta = vision.pop("rope_theta")
     text = config.text.to_dict()

@@ -7,13 +7,15 @@ from vl3.system.documents import parse_object
 
 
 def result_text(numbers: Path) -> str:
-    """The promotion's result in one line, or the accuracy of an evaluated model by category.
+    """The promotion's result in one line, or the accuracy of an evaluated model by category, or of an ablation's arms.
 
     Args:
         numbers: the run's report.json.
     """
     try:
         data = parse_object(numbers.read_bytes())
+        if "arms" in data:
+            return "\n".join(_arm_lines(data["arms"]))
         verdict, accuracy = data["verdict"], data.get("accuracy") or {}
         mean = accuracy.get("mean_accuracy") or {}
         if verdict["state"] == "none" and mean:
@@ -22,6 +24,12 @@ def result_text(numbers: Path) -> str:
         return f"promotion: {verdict['state']} ({verdict['reason']}){reached}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"the result cannot be read from {numbers} ({type(error).__name__}: {error})"
+
+
+def _arm_lines(arms: list[dict[str, Any]]) -> list[str]:
+    width = max(len(arm["title"]) for arm in arms)
+    rows = [f"{arm['title']:{width}}  {arm['mean_accuracy']:.3f}  (before {arm['mean_before']:.3f})" for arm in arms]
+    return ["mean held-out accuracy", *rows]
 
 
 def _accuracy_lines(accuracy: dict[str, Any], model: str) -> list[str]:

@@ -62,3 +62,23 @@ def test_an_index_of_another_version_is_refused(tmp_path):
         f"{path} was written by another version of vl3, whose token counts may mean something else (columns that "
         "differ: video_tokens_m12). Build the dataset again with `vl3 data build`."
     )
+
+
+def test_squares_are_counted_by_pictures_and_frames(tmp_path):
+    """Of an encoder of fixed resolution the sizes follow from the numbers of pictures and frames alone."""
+    (row,) = rows = [row for row in make_rows(10) if row.sample_id == "s3"]
+    row.text_tokens, row.num_images, row.num_frames = 5, 2, 3
+    dataset = write_dataset(tmp_path, rows)
+    rule = replace(SIZES, difffp=False, fixed_side_patches=24)
+    (size,) = read_samples([dataset], rule).sizes
+    assert size["visual_tokens"] == 2 * 576 + 3 * 144
+    assert size["length_tokens"] == 5 + 2 * 576 + 3 * 144
+    assert size["patches"] == 5 * 576
+    assert size["patch_pairs"] == 5 * 576**2
+    (merged,) = read_samples([dataset], replace(rule, image_merge_size=2)).sizes
+    assert (merged["visual_tokens"], merged["patches"]) == (5 * 144, 5 * 576)
+    (odd,) = read_samples([dataset], replace(rule, fixed_side_patches=27)).sizes
+    assert odd["visual_tokens"] == 2 * 729 + 2**26  # frames cannot be merged, so that no row holds the sample
+    row.num_frames = 0
+    (pictures,) = read_samples([write_dataset(tmp_path / "pictures", rows)], replace(rule, fixed_side_patches=27)).sizes
+    assert pictures["length_tokens"] == 5 + 2 * 729

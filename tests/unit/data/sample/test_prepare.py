@@ -12,6 +12,7 @@ from tests.support.failing_pruners import keep_all
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
 from tests.unit.data.conftest import DATA_CONFIG
 from vl3.config.data import DiffFPScale
+from vl3.config.picture import Fit, FixedPicture
 from vl3.conventions import IGNORED_LABEL
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.image import decode_image, resize_image
@@ -19,6 +20,7 @@ from vl3.data.sample.patches import patchify
 from vl3.data.sample.prepare import PreparedSample, PrepareSettings, prepare_sample
 from vl3.data.sample.problems import ProblemKind, SampleProblem
 from vl3.data.sample.records import Record, parse_record
+from vl3.errors import ConfigError
 
 
 def record_of(data: dict) -> Record:
@@ -258,3 +260,27 @@ def test_a_sample_longer_than_a_row_is_refused(prepare, config):
 def test_a_broken_file_is_named_with_its_line(prepare):
     with pytest.raises(SampleProblem, match=r"^train.jsonl:1: a.png: the image \(9 bytes\) cannot be decoded"):
         prepare({"image": ["a.png"], "conversations": conversation("<image> x", "y")}, {"a.png": b"no pixels"})
+
+
+def test_a_picture_becomes_the_square_of_a_fixed_encoder(prepare):
+    picture = FixedPicture(side_px=60, fit=Fit.STRETCH)
+    annotation = {"image": ["i.png"], "conversations": conversation("<image>\nWhat?", "This.")}
+    wide = np.arange(40 * 100 * 3, dtype=np.uint8).reshape(40, 100, 3)
+    sample = prepare(annotation, {"i.png": png(wide)}, picture=picture)
+    assert sample.grid_thw_I3.tolist() == [[1, 4, 4]]
+    expected, _ = patchify(resize_image(wide, 60, 60)[None, :56, :56], 1)
+    assert np.array_equal(sample.pixels_PC, expected)
+    assert len(sample.keep_M) == 16
+
+
+def test_frames_become_squares_too_if_they_can_be_merged(prepare):
+    sample = prepare(VIDEO, {"v.mp4": still_then_changing()}, picture=FixedPicture(side_px=56, fit=Fit.CROP))
+    assert sample.grid_thw_I3.tolist() == [[4, 4, 4]]
+    assert len(sample.keep_M) == 4 * 4
+    with pytest.raises(SampleProblem, match="an encoder of 70 px has 5 x 5 patches, which cannot be merged 2 x 2"):
+        prepare(VIDEO, {"v.mp4": still_then_changing()}, picture=FixedPicture(side_px=70, fit=Fit.CROP))
+
+
+def test_difffp_needs_pictures_of_any_size(settings):
+    with pytest.raises(ConfigError, match="difffp=true with an encoder of fixed resolution"):
+        dataclasses.replace(settings, difffp=True, picture=FixedPicture(side_px=56, fit=Fit.CROP))
