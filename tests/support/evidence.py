@@ -50,7 +50,9 @@ def _document(candidate: tuple[tuple[str, int], ...], champion: tuple[tuple[str,
     return document(records, champion=champion is not None)
 
 
-def document(records: Mapping[str, Mapping[str, Sequence[ItemRecord]]], *, champion: bool) -> dict[str, Any]:
+def document(
+    records: Mapping[str, Mapping[str, Sequence[ItemRecord]]], *, champion: bool, submitted: Sequence[str] = ()
+) -> dict[str, Any]:
     """evidence.json of a candidate `video` and, if there is one, champion v3."""
     return make_evidence(
         records,
@@ -58,6 +60,7 @@ def document(records: Mapping[str, Mapping[str, Sequence[ItemRecord]]], *, champ
         groups={"image": ["chartqa", "gqa"]},
         champion={"version": 3, "model": "champion", "why": ""} if champion else None,
         made_of={"dataset": DATASET, "checkpoints": {"video": CHECKPOINT, "champion": CHAMPION_CHECKPOINT}},
+        submitted=submitted,
     )
 
 

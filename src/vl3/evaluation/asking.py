@@ -18,7 +18,7 @@ from vl3.evaluation.dataset import HeldoutSamples
 from vl3.evaluation.heldout import SampleReader, heldout_item, heldout_request
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.journal import Answers
-from vl3.evaluation.judging.rule import AnswerRules
+from vl3.evaluation.judging.rule import JudgingRules
 from vl3.evaluation.tasks import choose_rows
 from vl3.evaluation.units import Claims, HeldoutRow, OwnClaims, heldout_rows, make_units, own_first
 
@@ -46,12 +46,12 @@ class Questions:
     reader: SampleReader
     rows: tuple[HeldoutRow, ...]
     """All of them, by category."""
-    rules: Mapping[str, AnswerRules] = field(default_factory=dict)
+    rules: Mapping[str, JudgingRules] = field(default_factory=dict)
     """How answers are judged, by dataset; of a run's only dataset by ""."""
 
-    def rules_of(self, row: HeldoutRow) -> AnswerRules:
+    def rules_of(self, row: HeldoutRow) -> JudgingRules:
         """The rules of a sample's dataset, whose name is in front of the ids of a corpus: `plotqa/7`."""
-        return self.rules.get(row.sample_id.partition("/")[0]) or self.rules.get("") or AnswerRules(rules={})
+        return self.rules.get(row.sample_id.partition("/")[0]) or self.rules.get("") or JudgingRules(rules={})
 
     @classmethod
     def of_dataset(cls, folder: Path, config: RunConfig) -> "Questions":
@@ -65,7 +65,7 @@ class Questions:
 
     @classmethod
     def of_samples(
-        cls, samples: HeldoutSamples, config: RunConfig, rules: Mapping[str, AnswerRules] | None = None
+        cls, samples: HeldoutSamples, config: RunConfig, rules: Mapping[str, JudgingRules] | None = None
     ) -> "Questions":
         """The samples of a run's dataset that the configuration chooses.
 

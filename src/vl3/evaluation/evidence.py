@@ -35,6 +35,7 @@ def make_evidence(
     champion: Mapping[str, Any] | None = None,
     made_of: Mapping[str, Any] | None = None,
     headlines: Mapping[str, Mapping[str, float]] | None = None,
+    submitted: Collection[str] = (),
 ) -> dict[str, Any]:
     """The content of evidence.json.
 
@@ -50,6 +51,7 @@ def make_evidence(
             of items, by benchmark).
         headlines: by model and benchmark the harness's own number in the published unit, where that is no mean of
             items; it is shown and not judged.
+        submitted: benchmarks that only their own servers can score; they are marked, and in no group.
 
     Returns:
         JSON-ready data: `models` (by name: `benchmarks` and `groups`, see `_measure`), `pairs` (first, second,
@@ -58,11 +60,15 @@ def make_evidence(
     Raises:
         DataError: a benchmark has an item twice.
     """
-    groups, headlines = groups or {}, headlines or {}
+    groups = {group: [name for name in names if name not in submitted] for group, names in (groups or {}).items()}
     models = {model: _measures(model, of_model, groups, by_part) for model, of_model in records.items()}
-    for model, numbers in headlines.items():
+    for model, numbers in (headlines or {}).items():
         for benchmark, value in numbers.items():
             models[model]["benchmarks"][benchmark]["headline"] = value
+    for of_model in models.values():
+        for name in submitted:
+            if name in of_model["benchmarks"]:
+                of_model["benchmarks"][name]["submitted"] = True
     return {
         "models": models,
         "pairs": [

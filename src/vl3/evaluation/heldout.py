@@ -6,9 +6,9 @@ from vl3.config.gates import HELDOUT
 from vl3.data.sample.media import MediaContent
 from vl3.data.sample.records import Record
 from vl3.errors import ConfigError, DataError
-from vl3.evaluation.engine.request import Loaded, Reply, Request
+from vl3.evaluation.engine.request import EngineReply, Loaded, Request
 from vl3.evaluation.items import ItemRecord
-from vl3.evaluation.judging.rule import AnswerRule, AnswerRules, judge_answer
+from vl3.evaluation.judging.rule import AnswerRule, JudgingRules, judge_answer
 from vl3.evaluation.records import NOT_JUDGED
 from vl3.evaluation.tasks import is_right_moment, question_prompt, right_moment, spoken
 from vl3.evaluation.units import HeldoutRow
@@ -37,7 +37,7 @@ def heldout_request(row: HeldoutRow, reader: SampleReader, max_new_tokens: int) 
     )
 
 
-def heldout_item(row: HeldoutRow, reply: Reply, rules: AnswerRules) -> ItemRecord:
+def heldout_item(row: HeldoutRow, reply: EngineReply, rules: JudgingRules) -> ItemRecord:
     """The record of a reply: judged by its dataset's rules, a stream also by the moment at which the model spoke.
 
     Raises:
@@ -77,7 +77,7 @@ def heldout_item(row: HeldoutRow, reply: Reply, rules: AnswerRules) -> ItemRecor
     )
 
 
-def _failed(row: HeldoutRow, reply: Reply) -> ItemRecord:
+def _failed(row: HeldoutRow, reply: EngineReply) -> ItemRecord:
     """The record of a sample that could not be asked."""
     return ItemRecord(
         benchmark=HELDOUT,

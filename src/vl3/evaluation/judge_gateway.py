@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from vl3.evaluation.judges import Judge, JudgeVerdict
+from vl3.evaluation.judges import AnswerJudge, JudgeVerdict
 
 _PLACEHOLDER = "Incorrect {'pred': 'no', 'score': 0}\nReasoning: none\nAnswer: none"
 """Told to a task whose item is not judged, in words that each task can read, so that it goes on at once; what it makes
@@ -22,7 +22,7 @@ _MAX_BODY_BYTES = 32 << 20
 class JudgeGateway:
     """Serves `/chat/completions` on this machine while it is open."""
 
-    def __init__(self, judge: Judge | None, *, why_none: str = "no judge is configured") -> None:
+    def __init__(self, judge: AnswerJudge | None, *, why_none: str = "no judge is configured") -> None:
         """Listen on a free port of the loopback interface.
 
         Args:

@@ -1,7 +1,7 @@
 """A judge: a model that says whether an answer is right, or none.
 
 Every question to the judge and its answer is kept in a file, which is also the cache: the same question is never paid
-for twice. What got no answer has no score: `Verdict.text` is None, with the reason, and nobody makes a zero of it.
+for twice. What got no answer has no score: `JudgeVerdict.text` is None, with the reason, and nobody makes a zero of it.
 """
 
 import base64
@@ -39,7 +39,7 @@ class JudgeVerdict:
     cached: bool = False
 
 
-class Judge(Protocol):
+class AnswerJudge(Protocol):
     """Says its words on a question."""
 
     def ask(self, messages: Sequence[Message]) -> JudgeVerdict:
@@ -69,7 +69,7 @@ class EndpointJudge:
         self._gone = ""
 
     def ask(self, messages: Sequence[Message]) -> JudgeVerdict:
-        """See Judge. An endpoint that is gone, or refuses the key, is not asked any more."""
+        """See AnswerJudge. An endpoint that is gone, or refuses the key, is not asked any more."""
         if self._gone:
             return JudgeVerdict(text=None, why=self._gone)
         try:
@@ -87,7 +87,7 @@ class EndpointJudge:
         return JudgeVerdict(text=answer.text, tokens=tokens, cached=answer.is_stored)
 
     def close(self) -> None:
-        """See Judge."""
+        """See AnswerJudge."""
         self._endpoint.close()
 
 

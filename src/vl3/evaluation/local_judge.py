@@ -38,7 +38,7 @@ class LocalJudge:
         self._lock = threading.Lock()
 
     def ask(self, messages: Sequence[Message]) -> JudgeVerdict:
-        """See vl3.evaluation.judges.Judge."""
+        """See vl3.evaluation.judges.AnswerJudge."""
         facts = {"model": self._model, "messages": list(messages), "max_tokens": VERDICT_TOKENS}
         key = key_of(facts)
         with self._lock:
@@ -51,7 +51,7 @@ class LocalJudge:
         return _verdict(known, cached=True)
 
     def close(self) -> None:
-        """See vl3.evaluation.judges.Judge."""
+        """See vl3.evaluation.judges.AnswerJudge."""
         self._store.close()
 
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from vl3.config.endpoint import read_endpoint
-from vl3.evaluation.judges import EndpointJudge, Judge
+from vl3.evaluation.judges import AnswerJudge, EndpointJudge
 from vl3.evaluation.local_judge import LocalJudge
 
 JUDGE_RECORDS = "judge.sqlite"
 """File of the questions to a judge and its answers, in the folder of an evaluation."""
 
 
-def open_judge(place: Path, records: Path) -> Judge:
+def open_judge(place: Path, records: Path) -> AnswerJudge:
     """A judge with its records.
 
     Args:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vl3.data.sample.prepare import PrepareSettings, decode_media
+from vl3.data.sample.decoded import decode_media
+from vl3.data.sample.prepare import PrepareSettings
 from vl3.evaluation.heldout import SampleReader
 from vl3.evaluation.result import Answer
 from vl3.system.files import storage_errors

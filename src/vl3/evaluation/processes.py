@@ -34,7 +34,7 @@ class Counters(Protocol):
         """Add to a counter, which begins at 0; returns what it is then."""
 
 
-class StoppedError(Exception):
+class EvaluationStoppedError(Exception):
     """The process was asked to stop."""
 
 
@@ -74,7 +74,7 @@ class Telling:
         ended = self._counters.add("ended", 1)
         while self._rank == 0 and ended < world_size:
             if stop():
-                raise StoppedError
+                raise EvaluationStoppedError
             time.sleep(_POLL_SECONDS)
             ended = self._counters.add("ended", 0)
             if time.monotonic() - self._told_at >= _TELL_SECONDS:

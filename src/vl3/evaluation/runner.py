@@ -13,7 +13,7 @@ from vl3.evaluation.candidates import EvaluatedModel, open_candidate
 from vl3.evaluation.document import EVALUATION_FILE, ITEMS_FILE
 from vl3.evaluation.items import ItemRecord, items_path, write_items
 from vl3.evaluation.journal import Answers
-from vl3.evaluation.judges import EndpointJudge, Judge
+from vl3.evaluation.judges import AnswerJudge, EndpointJudge
 from vl3.evaluation.judging.held_captions import score_captions
 from vl3.evaluation.pictures import choose_examples, describe_examples
 from vl3.evaluation.result import Answer, Evaluation, count_confusions, list_items, score_answers
@@ -128,7 +128,7 @@ def write_evaluation(
 
 
 @contextmanager
-def closing_judge(config: RunConfig, out_folder: Path) -> Iterator[Judge | None]:
+def closing_judge(config: RunConfig, out_folder: Path) -> Iterator[AnswerJudge | None]:
     """The judge of descriptions, with its records in the evaluation's folder; None if there is none."""
     settings = config.evaluation.judge
     if settings is None:

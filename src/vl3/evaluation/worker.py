@@ -16,7 +16,7 @@ from vl3.evaluation.job import EvaluationJob, evaluation_config, read_evaluation
 from vl3.evaluation.journal import Journal
 from vl3.evaluation.judging.rule import rules_by_dataset
 from vl3.evaluation.processes import (
-    StoppedError,
+    EvaluationStoppedError,
     StoreClaims,
     Telling,
     count_answers,
@@ -77,12 +77,12 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
             kept.add(model, item)
             telling.answered(model)
             if stop():
-                raise StoppedError
+                raise EvaluationStoppedError
 
         try:
             ask_models(models, questions, config, keep, answered=answered, claims=StoreClaims(store), place=place)
             telling.wait_for_others(world_size, stop)
-        except StoppedError:
+        except EvaluationStoppedError:
             return STOPPED_EXIT_CODE
     return 0
 

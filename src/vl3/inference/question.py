@@ -14,9 +14,10 @@ from vl3.config.codec import from_dict
 from vl3.config.data import Category
 from vl3.config.run import RunConfig
 from vl3.data.sample.clips import Clip, in_prompt_order
+from vl3.data.sample.decoded import STREAM_MAX_FRAMES
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.media import MediaContent, file_media
-from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, prepare_sample
+from vl3.data.sample.prepare import PreparedSample, PrepareSettings, prepare_sample
 from vl3.data.sample.problems import shown
 from vl3.data.sample.records import IMAGE_TAG, VIDEO_TAG, Record, Turn
 from vl3.data.sample.tokenizer import ChatTokenizer

@@ -19,11 +19,12 @@ from vl3.data.sample.chat import (
     render_stream_frame,
     render_text,
 )
+from vl3.data.sample.decoded import STREAM_MAX_FRAMES
 from vl3.data.sample.difffp import keep_mask
 from vl3.data.sample.geometry import fit_size
 from vl3.data.sample.image import resize_image, square_image
 from vl3.data.sample.patches import patchify
-from vl3.data.sample.prepare import STREAM_MAX_FRAMES, PreparedSample, PrepareSettings, kept_patches
+from vl3.data.sample.prepare import PreparedSample, PrepareSettings, kept_patches
 from vl3.data.sample.tokenizer import MESSAGE_END
 from vl3.errors import DataError
 from vl3.inference.batch import Decoding, Prompt

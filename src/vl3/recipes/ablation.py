@@ -14,7 +14,8 @@ from typing import Any
 
 from vl3.config.ablation import AblationConfig, ArmConfig
 from vl3.config.data import Category
-from vl3.config.run import EvaluationConfig, ModelConfig, RunConfig
+from vl3.config.evaluation import EvaluationConfig
+from vl3.config.run import ModelConfig, RunConfig
 from vl3.config.stages import LearningRates, StageConfig, stage_table
 from vl3.recipes.mixture import load_mixture
 from vl3.recipes.tiny import tiny

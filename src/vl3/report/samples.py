@@ -16,8 +16,9 @@ from PIL import Image
 
 from vl3.data.build.index import DatasetIndex
 from vl3.data.build.shards import ShardReader
+from vl3.data.sample.decoded import decode_media
 from vl3.data.sample.difffp import keep_mask
-from vl3.data.sample.prepare import PrepareSettings, decode_media, keep_tokens, prepare_decoded, resized_items
+from vl3.data.sample.prepare import PrepareSettings, keep_tokens, prepare_decoded, resized_items
 from vl3.data.sample.problems import printable
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import DataError

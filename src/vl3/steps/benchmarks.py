@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vl3.config.run import EvaluationConfig
+from vl3.config.evaluation import EvaluationConfig
 from vl3.errors import ConfigError, StorageError
 from vl3.evaluation.catalogue.entry import choose_benchmarks
 from vl3.evaluation.document import read_benchmarks_file
@@ -80,6 +80,12 @@ def asked_items(folder: Path) -> dict[str, int]:
     """Number of items of each benchmark that was asked."""
     models = read_benchmarks_file(folder)
     return {name: score["items"] for of_model in models.values() for name, score in of_model.items()}
+
+
+def submitted(folder: Path) -> set[str]:
+    """Benchmarks whose answers only their own servers can score."""
+    models = read_benchmarks_file(folder)
+    return {name for of_model in models.values() for name, score in of_model.items() if score["submission"]}
 
 
 def headlines(folder: Path) -> dict[str, dict[str, Any]]:

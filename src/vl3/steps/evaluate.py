@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vl3.config.codec import to_dict
+from vl3.config.evaluation import evaluated_models
 from vl3.config.placement import BENCHMARKS, EVALUATION
-from vl3.config.run import RunConfig, evaluated_models
+from vl3.config.run import RunConfig
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.evaluation.document import CHAMPION, EVALUATION_FILE, EVIDENCE_FILE, own_models, read_evaluation
 from vl3.evaluation.job import EvaluationJob
 from vl3.launch.backend import launch
 from vl3.launch.job import EVALUATING, LaunchJob
-from vl3.steps.benchmarks import asked_items, benchmark_copies, bring_scores, harness_python, headlines
+from vl3.steps.benchmarks import asked_items, benchmark_copies, bring_scores, harness_python, headlines, submitted
 from vl3.steps.chain import MODEL, trained_stages
 from vl3.steps.champion import FoundChampion, champion_digest, find_champion
 from vl3.steps.judging import judging_of
@@ -233,6 +234,7 @@ def _write_evidence(
             "asked": asked_items(folder),
         },
         headlines=headlines(folder),
+        submitted=submitted(folder),
     )
     atomic_write_json(folder / EVIDENCE_FILE, evidence)
 

@@ -3,4 +3,9 @@
 from vl3.steps import evaluate
 from vl3.workflow.step import Step
 
-STEP = Step(libraries=evaluate.STEP.libraries, run=evaluate.run, key_parts=evaluate.key_parts)
+STEP = Step(
+    libraries=evaluate.STEP.libraries,
+    run=evaluate.run,
+    key_parts=evaluate.key_parts,
+    entries=(__name__, evaluate.__name__),
+)

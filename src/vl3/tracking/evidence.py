@@ -53,6 +53,11 @@ class Evidence:
         return _table(_table(_table(self.document, "models"), self.model), "benchmarks")
 
     @property
+    def submitted(self) -> frozenset[str]:
+        """Benchmarks that were asked, but whose answers only their own servers can score: no gate can judge them."""
+        return frozenset(name for name in self.measured if _table(self.measured, name).get("submitted") is True)
+
+    @property
     def groups(self) -> Mapping[str, Any]:
         """Means of groups of benchmarks."""
         return _table(_table(_table(self.document, "models"), self.model), "groups")

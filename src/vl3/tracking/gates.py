@@ -10,7 +10,7 @@ from typing import Any
 
 from vl3.config.gates import GateConfig
 from vl3.tracking.evidence import Evidence, number
-from vl3.tracking.rules import Verdict, judge_row
+from vl3.tracking.rules import RowVerdict, judge_row
 
 EVIDENCE, FRESH = "evidence", "fresh"
 ALWAYS = (EVIDENCE, FRESH, "data_validation", "checkpoint_digest")
@@ -92,13 +92,15 @@ def _whole(evidence: Evidence, told: set[str]) -> GateResult:
         own = measure.get("parts")
         found = {"": measure, **(own if isinstance(own, Mapping) else {})}
         reasons += [_lacking(benchmark, part, found.get(part), least) for part, least in parts.items()]
-        if not any(scope.partition("/")[0] == benchmark for scope in told):
+        if benchmark not in evidence.submitted and not any(scope.partition("/")[0] == benchmark for scope in told):
             reasons.append(f"no gate can judge {benchmark}: add one of the rule at_least")
     if not evidence.expected:
         reasons.append("no benchmark was asked for")
     reasons = [reason for reason in reasons if reason]
     asked = sum(len(parts) for parts in evidence.expected.values())
     detail = "; ".join(reasons) or f"all {asked} expected scores are there"
+    if evidence.submitted:
+        detail += f"; cannot tell: only their own servers can score {', '.join(sorted(evidence.submitted))}"
     return GateResult(name=EVIDENCE, passed=not reasons, value=not reasons, threshold=True, detail=detail)
 
 
@@ -157,7 +159,7 @@ def _verified(name: str, passed: bool | None, what: str) -> GateResult:
     return GateResult(name=name, passed=passed is True, value=passed, threshold=True, detail=f"{what} {outcome}")
 
 
-def _result(name: str, verdict: Verdict, threshold: float) -> GateResult:
+def _result(name: str, verdict: RowVerdict, threshold: float) -> GateResult:
     return GateResult(
         name=name, passed=not verdict.reasons, value=verdict.value, threshold=threshold, detail=verdict.detail
     )

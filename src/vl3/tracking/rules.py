@@ -23,7 +23,7 @@ _NAMED = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class RowVerdict:
     """What a row says."""
 
     value: float | None
@@ -53,7 +53,7 @@ _Measures = dict[str, Any]
 _Rule = Callable[[GateConfig, str, Mapping[str, Any]], _Finding]
 
 
-def judge_row(row: GateConfig, evidence: Evidence) -> Verdict:
+def judge_row(row: GateConfig, evidence: Evidence) -> RowVerdict:
     """The verdict of one gate.
 
     A row over the parts a, b and c of which b is below the threshold is refused for b; its value is that of b.
@@ -67,7 +67,8 @@ def judge_row(row: GateConfig, evidence: Evidence) -> Verdict:
 def _chosen(row: GateConfig, measured: Mapping[str, Any], groups: Mapping[str, Any], evidence: Evidence) -> _Measures:
     """The scores that a scope names. What is expected and missing is None, and so is what the scope alone names."""
     if row.scope == EVERY:
-        return {name: measured.get(name) for name in dict.fromkeys((*evidence.expected, *measured))}
+        names = dict.fromkeys((*evidence.expected, *measured))
+        return {name: measured.get(name) for name in names if name not in evidence.submitted}
     benchmark, slash, part = row.scope.partition("/")
     if slash:
         parts = _parts(measured.get(benchmark))
@@ -81,7 +82,7 @@ def _chosen(row: GateConfig, measured: Mapping[str, Any], groups: Mapping[str, A
     return {benchmark: {**groups[benchmark], "score": groups[benchmark].get("value")}}
 
 
-def _verdict(row: GateConfig, measures: _Measures, rule: _Rule, extra: list[str] | None = None) -> Verdict:
+def _verdict(row: GateConfig, measures: _Measures, rule: _Rule, extra: list[str] | None = None) -> RowVerdict:
     findings = {
         label: rule(row, label, measure)
         if isinstance(measure, Mapping)
@@ -94,7 +95,7 @@ def _verdict(row: GateConfig, measures: _Measures, rule: _Rule, extra: list[str]
     unknown = [found.unknown for found in findings.values() if found.unknown]
     good = f"lowest: {worst}" if worst and len(values) > 1 else ""
     parts = [_joined(reasons) or good, f"cannot tell: {_joined(unknown)}" if unknown else ""]
-    return Verdict(
+    return RowVerdict(
         value=None if worst is None else values[worst],
         reasons=reasons,
         detail="; ".join(filter(None, parts))
@@ -182,19 +183,19 @@ def _counted(row: GateConfig, label: str, measure: Mapping[str, Any]) -> _Findin
     return _Finding(value=share, reason=few if share < row.threshold - _TOLERANCE else "")
 
 
-def _against_champion(row: GateConfig, evidence: Evidence) -> Verdict:
+def _against_champion(row: GateConfig, evidence: Evidence) -> RowVerdict:
     champion = evidence.champion
     if champion is None:
         measures = _chosen(row, evidence.measured, evidence.groups, evidence)
         there = {label: measure for label, measure in measures.items() if isinstance(measure, Mapping)}
-        return Verdict(value=None, reasons=[], detail="there is no champion yet", told=_told(there, there))
+        return RowVerdict(value=None, reasons=[], detail="there is no champion yet", told=_told(there, there))
     compared = evidence.evaluated_champion
     name = compared.get("model")
     pair = evidence.pair(name) if isinstance(name, str) and compared.get("version") == champion.version else None
     if pair is None:
         why = compared.get("why") if compared.get("version") == champion.version else ""
         reason = f"champion v{champion.version} was not evaluated beside the candidate{f': {why}' if why else ''}"
-        return Verdict(value=None, reasons=[reason], detail=reason, told=frozenset())
+        return RowVerdict(value=None, reasons=[reason], detail=reason, told=frozenset())
     lacking = pair.get("not_compared")
     extra = [f"{one} was evaluated of only one of both" for one in lacking] if isinstance(lacking, list) else []
     measures = _chosen(row, _mapping(pair, "benchmarks"), _mapping(pair, "groups"), evidence)

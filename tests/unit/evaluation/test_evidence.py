@@ -120,3 +120,13 @@ def test_records_are_read_by_model_and_benchmark(tmp_path) -> None:
     assert {model: list(own) for model, own in found.items()} == {"video": ["gqa"]}
     assert [one.item_id for one in found["video"]["gqa"]] == ["-0001", "-0002"]
     assert read_records(tmp_path / "nothing") == {}
+
+
+def test_what_a_server_scores_is_marked_and_in_no_group() -> None:
+    waiting = [item(0, None, why_no_score="not judged: scored by the benchmark's server")]
+    records = {"video": {"egoschema": waiting, "mvbench": [item(0)]}}
+    groups = {"video": ["egoschema", "mvbench"]}
+    found = make_evidence(records, pairs=[], groups=groups, submitted=["egoschema", "gqa"])["models"]["video"]
+    assert found["benchmarks"]["egoschema"]["submitted"] is True
+    assert "submitted" not in found["benchmarks"]["mvbench"]
+    assert (found["groups"]["video"]["benchmarks"], found["groups"]["video"]["lacking"]) == (["mvbench"], [])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vl3.config.run import EvaluationConfig
+from vl3.config.evaluation import EvaluationConfig
 from vl3.errors import ConfigError, StorageError
 from vl3.recipes.catalog import get_recipe
 from vl3.steps import benchmarks

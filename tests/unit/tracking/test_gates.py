@@ -293,3 +293,24 @@ def test_the_tag_of_a_version_has_scores_in_short() -> None:
     assert len(scores["heldout"]["digest"]) == 16
     assert evidence().mean_accuracy == 0.85
     assert CHECKPOINT in evidence().made_of["checkpoints"].values()
+
+
+def test_what_only_a_server_can_score_refuses_nothing_and_is_named() -> None:
+    waiting = [item(number, None, why_no_score="not judged: scored by the benchmark's server") for number in range(5)]
+    own = answered({"chart": 90, "streaming": 80})
+    records = {name: {"heldout": own, "egoschema": waiting} for name in ("champion", "video")}
+    expected = {"heldout": {"chart": 100, "streaming": 100}, "egoschema": {"": 5}}
+    given = replace(
+        evidence(champion={"chart": 90, "streaming": 80}, expected=expected),
+        document=document(records, champion=True, submitted=["egoschema"]),
+    )
+    found = gates(given)
+    assert [result.detail for result in found.values() if not result.passed] == []
+    assert found["evidence"].detail == (
+        "all 3 expected scores are there; cannot tell: only their own servers can score egoschema"
+    )
+    assert "egoschema has no score" in one(given, scope="egoschema", rule="at_least", threshold=0.5).detail
+    partial = gates(replace(given, expected={**expected, "egoschema": {"": 6}}))["evidence"]
+    assert partial.detail.startswith("egoschema has 5 of 6 items")
+    unmarked = replace(given, document=document(records, champion=True))
+    assert not gates(unmarked)["evidence"].passed

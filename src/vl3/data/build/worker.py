@@ -25,8 +25,9 @@ from vl3.data.build.work import PART_NAME, MadeUnit, Work
 from vl3.data.sample.chat import encode_messages, render_record
 from vl3.data.sample.checks import check_times_in_video, time_ranges
 from vl3.data.sample.clips import Medium
+from vl3.data.sample.decoded import DecodedSample, decode_media
 from vl3.data.sample.media import MediaContent, media_digest
-from vl3.data.sample.prepare import DecodedSample, PrepareSettings, Pruner, decode_media, fitted_sizes, keep_tokens
+from vl3.data.sample.prepare import PrepareSettings, Pruner, fitted_sizes, keep_tokens
 from vl3.data.sample.problems import ProblemKind, SampleProblem, shown
 from vl3.data.sample.records import BadLine, Record
 from vl3.data.sample.tokenizer import ChatTokenizer

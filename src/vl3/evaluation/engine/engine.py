@@ -17,7 +17,7 @@ from vl3.data.sample.prepare import PrepareSettings
 from vl3.data.sample.tokenizer import ChatTokenizer
 from vl3.errors import ConfigError
 from vl3.evaluation.engine.preparing import MediaCache, Prepared, Preparing, Unprepared
-from vl3.evaluation.engine.request import Reply, Request
+from vl3.evaluation.engine.request import EngineReply, Request
 from vl3.inference.batch import Prompt
 from vl3.inference.continuous import Ask, Generation
 from vl3.inference.features import FeatureCache
@@ -61,7 +61,7 @@ class Engine:
             tokenizer, settings, cache=self._media, threads=threads, timeout_seconds=timeout_seconds
         )
 
-    def answer_all(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def answer_all(self, requests: Sequence[Request]) -> Iterator[EngineReply]:
         """The replies as they come, which is not the order of the requests; one for each of them.
 
         Replies depend on the requests of the call alone, not on other calls or on time.
@@ -81,9 +81,9 @@ class _Call:
         self._open: dict[int, Prepared] = {}
         self._shared: frozenset[str] = frozenset()
         self._streams: list[Prepared] = []
-        self._ready: list[Reply] = []
+        self._ready: list[EngineReply] = []
 
-    def run(self, requests: Sequence[Request]) -> Iterator[Reply]:
+    def run(self, requests: Sequence[Request]) -> Iterator[EngineReply]:
         counts = Counter(request.group for request in requests if request.group)
         self._shared = frozenset(group for group, count in counts.items() if count > 1)
         generation = Generation(
@@ -103,7 +103,7 @@ class _Call:
     def _asks(self, requests: Sequence[Request]) -> Iterator[Ask]:
         for number, found in enumerate(self._preparing.each(requests)):
             if isinstance(found, Unprepared):
-                self._ready.append(Reply(name=found.request.name, text=None, failure=found.failure))
+                self._ready.append(EngineReply(name=found.request.name, text=None, failure=found.failure))
             elif found.loaded.record.is_stream:
                 self._streams.append(found)
                 if len(self._streams) == self._max_rows:
@@ -140,7 +140,7 @@ class _Call:
                     )
                 )
 
-    def _take_ready(self) -> Iterator[Reply]:
+    def _take_ready(self) -> Iterator[EngineReply]:
         while self._ready:
             yield self._ready.pop(0)
 
@@ -163,8 +163,10 @@ def in_order(requests: Sequence[Request]) -> list[Request]:
     return sorted(requests, key=place)
 
 
-def _reply(prepared: Prepared, *, text: str, tokens: int, seconds: float, frame_index: int | None = None) -> Reply:
-    return Reply(
+def _reply(
+    prepared: Prepared, *, text: str, tokens: int, seconds: float, frame_index: int | None = None
+) -> EngineReply:
+    return EngineReply(
         name=prepared.request.name,
         text=text,
         frame_index=frame_index,

@@ -37,7 +37,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
+class EngineReply:
     """What became of a request."""
 
     name: str

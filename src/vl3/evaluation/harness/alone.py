@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vl3.evaluation.catalogue.copies import read_copy, show_media
 from vl3.evaluation.catalogue.entry import Benchmark
@@ -14,13 +14,13 @@ from vl3.evaluation.document import BENCHMARKS_FILE
 from vl3.evaluation.harness.offline import offline_variables, quiet
 from vl3.evaluation.journal import Journal, read_answers
 from vl3.evaluation.judge_gateway import JudgeGateway
-from vl3.evaluation.judges import Judge
+from vl3.evaluation.judges import AnswerJudge
 from vl3.evaluation.units import OwnClaims
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
 
 if TYPE_CHECKING:
-    from vl3.evaluation.harness.scores import BenchmarkScore
+    from vl3.evaluation.harness.scores import BenchmarkScore, RunLimits
 
 
 def evaluate_alone(
@@ -30,7 +30,7 @@ def evaluate_alone(
     *,
     name: str,
     out: Path,
-    judge: Judge | None,
+    judge: AnswerJudge | None,
     max_items: int | None,
     max_failed_share: float,
     device: str | None,
@@ -61,32 +61,42 @@ def evaluate_alone(
         os.environ.update(gateway.environment | offline_variables(out / "hf"))
         quiet()
         from vl3.evaluation.harness.answers import answer_asks
-        from vl3.evaluation.harness.asking import ask_tasks, open_tasks
         from vl3.evaluation.harness.model import Vl3
-        from vl3.evaluation.harness.scores import RunLimits, score_benchmark, write_scores
+        from vl3.evaluation.harness.scores import RunLimits, write_scores
 
         limits = RunLimits(max_failed_share=max_failed_share, max_items=max_items)
         answering = partial(answer_asks, Vl3(checkpoint=str(model), device=device, dtype=dtype).engine)
         for entry in entries:
-            show_media(out / "hf", entry, folders[entry.name])
-            tasks = open_tasks([entry], folders, out / "datasets", max_items=max_items)
-            work_uri = (out / "work" / entry.name).resolve().as_uri()
             identity = _identity(model, copies[entry.name], dtype)
-            known = read_answers(work_uri, identity).get(name, {})
-            with Journal(work_uri, identity, 0) as kept:
-                ask_tasks(name, tasks, answering, kept.add, known=known, claims=OwnClaims())
-            gateway.expect(entry.judge_reply)
-            score = score_benchmark(
-                read_copy(folders[entry.name], entry),
-                tasks,
-                read_answers(work_uri, identity)[name],
-                model=name,
-                out=out,
-                limits=limits,
-                watch=gateway.watch,
-            )
+            score = _ask_and_judge(entry, folders, answering, gateway, limits, name=name, out=out, identity=identity)
             write_scores(out / BENCHMARKS_FILE, name, [score], {entry.name: entry})
             yield score
+
+
+def _ask_and_judge(
+    entry: Benchmark,
+    folders: Mapping[str, Path],
+    answering: Callable[..., Any],
+    gateway: JudgeGateway,
+    limits: "RunLimits",
+    *,
+    name: str,
+    out: Path,
+    identity: str,
+) -> "BenchmarkScore":
+    """Ask what has no answer yet, and judge all answers to one benchmark."""
+    from vl3.evaluation.harness.asking import ask_tasks, open_tasks
+    from vl3.evaluation.harness.scores import score_benchmark
+
+    show_media(out / "hf", entry, folders[entry.name])
+    tasks = open_tasks([entry], folders, out / "datasets", max_items=limits.max_items)
+    work_uri = (out / "work" / entry.name).resolve().as_uri()
+    known = read_answers(work_uri, identity).get(name, {})
+    with Journal(work_uri, identity, 0) as kept:
+        ask_tasks(name, tasks, answering, kept.add, known=known, claims=OwnClaims())
+    gateway.expect(entry.judge_reply)
+    copy, answers = read_copy(folders[entry.name], entry), read_answers(work_uri, identity)[name]
+    return score_benchmark(copy, tasks, answers, model=name, out=out, limits=limits, watch=gateway.watch)
 
 
 def _identity(model: Path, copy: Reference, dtype: str | None) -> str:

@@ -29,7 +29,7 @@ from vl3.evaluation.judge_gateway import JudgeGateway
 from vl3.evaluation.judges import EndpointJudge
 from vl3.evaluation.open_judge import JUDGE_RECORDS
 from vl3.evaluation.processes import (
-    StoppedError,
+    EvaluationStoppedError,
     StoreClaims,
     Telling,
     count_answers,
@@ -109,15 +109,15 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
                     kept.add(model, item)
                     telling.answered(model)
                     if stop():
-                        raise StoppedError
+                        raise EvaluationStoppedError
 
                 _ask(models, tasks, config, keep, answered, StoreClaims(store), place)
             telling.wait_for_others(world_size, stop)
-        except StoppedError:
+        except EvaluationStoppedError:
             return STOPPED_EXIT_CODE
         if not rank:
             answers = read_answers(job.work_uri, job.identity)
-            told = Scored(events, before=total, total=2 * total)
+            told = ScoresTold(events, before=total, total=2 * total)
             _score(job, config, tasks, entries, copies, answers, told.watching(gateway.watch), gateway.expect, scratch)
     return 0
 
@@ -142,7 +142,7 @@ def _gateway(job: EvaluationJob, config: RunConfig, scratch: Path, opened: ExitS
     return JudgeGateway(opened.enter_context(closing(EndpointJudge(settings, records))))
 
 
-class Scored:
+class ScoresTold:
     """Tells how many answers are scored."""
 
     def __init__(self, events: EventLog, *, before: int, total: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from vl3.errors import ConfigError
 from vl3.evaluation.items import ItemRecord
-from vl3.evaluation.judges import Judge
+from vl3.evaluation.judges import AnswerJudge
 from vl3.evaluation.judging.captions import cider_scores
 from vl3.evaluation.judging.rule import AnswerKind
 from vl3.evaluation.records import NOT_JUDGED
@@ -17,11 +17,11 @@ Right description: {reference}
 Description to judge: {answer}
 
 Does the description to judge say the same, without anything that contradicts the right one?
-Reply with one word: yes or no.
+EngineReply with one word: yes or no.
 """
 
 
-def score_captions(items: Mapping[str, ItemRecord], judge: Judge | None) -> dict[str, ItemRecord]:
+def score_captions(items: Mapping[str, ItemRecord], judge: AnswerJudge | None) -> dict[str, ItemRecord]:
     """The records of a model with the scores of its descriptions; what gets none keeps the reason.
 
     Args:
@@ -46,7 +46,7 @@ def _by_cider(items: list[ItemRecord]) -> list[ItemRecord]:
     return [replace(item, score=min(score, 1.0), why_no_score="") for item, score in zip(items, scores, strict=True)]
 
 
-def _by_judge(item: ItemRecord, judge: Judge | None) -> ItemRecord:
+def _by_judge(item: ItemRecord, judge: AnswerJudge | None) -> ItemRecord:
     if judge is None:
         return replace(item, why_no_score=f"{NOT_JUDGED}: no judge is configured (evaluation.judge)")
     text = _PROMPT.format(prompt=item.prompt, reference=item.reference, answer=item.answer)

@@ -193,7 +193,7 @@ _JUDGES: dict[AnswerKind, Callable[[AnswerRule, str, str], Judgement]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AnswerRules:
+class JudgingRules:
     """The rules of a dataset."""
 
     rules: Mapping[str, AnswerRule]
@@ -235,9 +235,9 @@ def parse_rules(content: bytes | None, where: str) -> dict[str, Any]:
     return data
 
 
-def rules_by_dataset(data: Mapping[str, Mapping[str, Any]]) -> dict[str, AnswerRules]:
+def rules_by_dataset(data: Mapping[str, Mapping[str, Any]]) -> dict[str, JudgingRules]:
     """The rules of each dataset from plain data."""
     return {
-        dataset: AnswerRules(rules={name: from_dict(AnswerRule, dict(values)) for name, values in rules.items()})
+        dataset: JudgingRules(rules={name: from_dict(AnswerRule, dict(values)) for name, values in rules.items()})
         for dataset, rules in data.items()
     }

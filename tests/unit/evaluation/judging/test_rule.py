@@ -4,7 +4,14 @@ import pytest
 
 from vl3.errors import ConfigError
 from vl3.evaluation.judging.captions import cider_scores
-from vl3.evaluation.judging.rule import AnswerKind, AnswerRule, AnswerRules, judge_answer, parse_rules, rules_by_dataset
+from vl3.evaluation.judging.rule import (
+    AnswerKind,
+    AnswerRule,
+    JudgingRules,
+    judge_answer,
+    parse_rules,
+    rules_by_dataset,
+)
 
 CASES = [
     ("exact", "Yes.", "yes", 1.0),
@@ -108,7 +115,7 @@ default: {kind: anls}
     assert rules.rule_for("mine", "temporal_grounding").kind == AnswerKind.INTERVAL_IOU
     assert rules.rule_for("mine", "ocr").kind == AnswerKind.ANLS
     assert parse_rules(None, "judging.yaml") == {}
-    assert AnswerRules(rules={}).rule_for("a", "b") == AnswerRule()
+    assert JudgingRules(rules={}).rule_for("a", "b") == AnswerRule()
 
 
 @pytest.mark.parametrize(
