@@ -1,7 +1,7 @@
 """The commands of README and docs: each runs here or in CI, or is marked as needing a cluster, and every one parses.
 
 A fenced block of commands says where it runs: `bash here` (in this test, in a folder with a finished run and media),
-`bash ci` (by .ci/run) or `bash cluster`. The commands in running text are parsed: their options and targets exist.
+`bash ci` (by .ci/run), `bash cluster` or `bash data` (with a published data set). The commands in running text are parsed: their options and targets exist.
 """
 
 import re
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 LEFT_OUT = ("CHANGELOG.md", "benchmarks.md", "commands.md", "stages.md")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 PAGES = [page for page in PAGES if page.name not in LEFT_OUT]
-PLACES = ("here", "ci", "cluster")
+PLACES = ("here", "ci", "cluster", "data")
 RUN_BY_TESTS_OF_CLI = ("docs/fine-tuning.md",)  # test_run_part.py
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:vl3|make) [^`\n]+)`")
@@ -77,7 +77,7 @@ OF_COMMANDS = [block for block in BLOCKS if block.info.startswith("bash")]
 def test_a_block_of_commands_says_where_it_runs() -> None:
     silent = [str(block) for block in BLOCKS if any(map(_COMMAND.match, block.text.splitlines())) and not block.info]
     unknown = [str(block) for block in OF_COMMANDS if block.place not in PLACES]
-    assert (silent, unknown) == ([], []), "write ```bash here, ```bash ci or ```bash cluster"
+    assert (silent, unknown) == ([], []), "write ```bash here, ```bash ci, ```bash cluster or ```bash data"
     assert OF_COMMANDS
 
 

@@ -67,8 +67,8 @@ def judge_row(row: GateConfig, evidence: Evidence) -> RowVerdict:
 def _chosen(row: GateConfig, measured: Mapping[str, Any], groups: Mapping[str, Any], evidence: Evidence) -> _Measures:
     """The scores that a scope names. What is expected and missing is None, and so is what the scope alone names."""
     if row.scope == EVERY:
-        names = dict.fromkeys((*evidence.expected, *measured))
-        return {name: measured.get(name) for name in names if name not in evidence.submitted}
+        every = dict.fromkeys((*evidence.expected, *measured))
+        return {name: measured.get(name) for name in every if name not in evidence.submitted}
     benchmark, slash, part = row.scope.partition("/")
     if slash:
         parts = _parts(measured.get(benchmark))
