@@ -1,7 +1,8 @@
 """The commands of README and docs: each runs here or in CI, or is marked as needing a cluster, and every one parses.
 
 A fenced block of commands says where it runs: `bash here` (in this test, in a folder with a finished run and media),
-`bash ci` (by .ci/run), `bash cluster` or `bash data` (with a published data set). The commands in running text are parsed: their options and targets exist.
+`bash ci` (by .ci/run), `bash cluster` or `bash data` (with a published data set). The commands in running text are
+parsed: their options and targets exist.
 """
 
 import re

@@ -46,7 +46,8 @@ def exit_hint(who: str, code: int, lines: list[str], kills: MemoryKills) -> str:
     if named:
         return f" ({named[0]})"
     if code == -signal.SIGKILL:
-        return f" ({signal_meaning(-code, kills)}. If it was memory, lower packs_per_step or data.max_length_tokens)"
+        lower = "lower packs_per_step (of an evaluation batch_size) or data.max_length_tokens"
+        return f" ({signal_meaning(-code, kills)}. If it was memory, {lower})"
     if code == STOPPED_EXIT_CODE:
         return " (it was asked to stop and has written a checkpoint: start it again to continue)"
     return f" ({signal_meaning(-code, kills)})" if code < 0 else ""

@@ -72,7 +72,7 @@ def test_launch_names_rank_exit_code_memory_and_log_of_a_killed_worker(make_job:
         "stage video failed: rank 1 ended with exit code -9 (signal 9, SIGKILL; who sent it is not known: " in message
     )
     assert "most likely" not in message
-    assert "If it was memory, lower packs_per_step or data.max_length_tokens" in message
+    assert "If it was memory, lower packs_per_step (of an evaluation batch_size) or data.max_length_tokens" in message
     assert str(tmp_path / "logs" / "stage.log") in message
     assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
 

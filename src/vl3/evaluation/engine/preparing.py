@@ -167,8 +167,8 @@ class Preparing:
                     hung.add(request.group)
                     pool.shutdown(wait=False, cancel_futures=True)
                     pool = self._pool()  # the former one's threads may all hang
-                    ahead = deque((one, was if was.done() and not was.cancelled() else pool.submit(self.prepare, one))
-                                  for one, was in ahead)  # fmt: skip
+                    kept = {one.name: was for one, was in ahead if was.done() and not was.cancelled()}
+                    ahead = deque((one, kept.get(one.name) or pool.submit(self.prepare, one)) for one, _ in ahead)
                     yield self._too_slow(request)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

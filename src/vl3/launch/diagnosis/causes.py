@@ -39,7 +39,8 @@ OUT_OF_MEMORY = Cause(
     "out_of_memory",
     ConfigError,
     "never",
-    "Raise placements.{stage}.memory_gib, or lower stages.{stage}.packs_per_step or data.max_length_tokens.",
+    "Raise placements.{stage}.memory_gib, or lower stages.{stage}.packs_per_step (of an evaluation "
+    "evaluation.batch_size) or data.max_length_tokens.",
 )
 SHM_FULL = Cause(
     "volume_full", ConfigError, "never", "Raise placements.{stage}.shm_gib (and memory_gib, which includes it)."

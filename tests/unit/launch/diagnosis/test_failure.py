@@ -246,7 +246,7 @@ def test_the_error_of_a_launch_has_attempt_remedy_and_last_lines(recorded: Recor
     assert isinstance(error, ConfigError)
     assert str(error) == (
         "train-video (attempt 3): pod pod-0 (node rank 0, on vl3-worker) was killed because it ran out of memory "
-        "(OOMKilled). Raise placements.video.memory_gib, or lower stages.video.packs_per_step or "
-        "data.max_length_tokens. Last lines of pod-0:\n  allocating"
+        "(OOMKilled). Raise placements.video.memory_gib, or lower stages.video.packs_per_step (of an evaluation "
+        "evaluation.batch_size) or data.max_length_tokens. Last lines of pod-0:\n  allocating"
     )
     assert isinstance(classify(*ended(recorded, {"exitCode": 6})).error("t", "video", attempts=1), StorageError)
