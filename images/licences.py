@@ -17,6 +17,10 @@ SAID_HERE = {
     "liger-kernel": "BSD-2-Clause",  # its metadata holds the whole text
     "psycopg2-binary": "LGPL-3.0-or-later WITH exceptions",  # only in the MLflow image, and so not installed here
     "skops": "MIT",
+    "hf-transfer": "Apache-2.0",
+    "math-verify": "Apache-2.0",  # its distribution holds no licence; its repository does
+    "tiktoken": "MIT",
+    "zss": "BSD-3-Clause",
     # What Ray's server imports is only in the data image, and so not installed here either.
     "aiohttp-cors": "Apache-2.0",
     "colorful": "MIT",
@@ -81,10 +85,11 @@ def licence_of(name: str) -> str:
     Its SPDX expression if there is one, else its one-line field, else its classifiers: some put the whole text into the
     field.
     """
-    try:
-        about = metadata.metadata(name)
-    except metadata.PackageNotFoundError:
+    harness = map(str, ROOT.glob(".venv-eval/lib/python*/site-packages"))  # lmms-eval's own environment, if it is there
+    installed = next(iter(metadata.distributions(name=name, path=[*sys.path, *harness])), None)
+    if installed is None:
         return ""
+    about = installed.metadata
     expression, field = ("".join(about.get_all(key) or ()).strip() for key in ("License-Expression", "License"))
     classifiers = about.get_all("Classifier") or []
     classified = [text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License :: ")]

@@ -43,8 +43,12 @@ def test_every_section_and_figure_has_a_size(shown: Shown) -> None:
     charts = browser.execute_script(SIZES, "svg.chart")
     assert len(charts) == 10 + 4 * 3 + 1  # accuracy, three of each stage, lineage
     assert [chart for chart in charts if chart[1] < 120 or chart[2] < 80] == []
+    shown_by = {name: len(browser.execute_script(SIZES, f"#{name} .media img")) for name in SECTIONS}
+    predictions = 6 * (5 * 1 + 1 * 3 + 3 * 5)  # images, several images, videos
+    expected = {"changed": 24, "extremes": 18, "predictions": predictions}
+    assert {name: count for name, count in shown_by.items() if count} == expected
     pictures = browser.execute_script(SIZES, ".media img")
-    assert len(pictures) == 6 * (5 * 1 + 1 * 3 + 3 * 5)  # images, several images, videos
+    assert len(pictures) == sum(expected.values())
     assert [picture for picture in pictures if picture[1] < 8 or picture[2] < 8] == []
     broken = "return [...document.images].filter(image => !image.naturalWidth).length"
     assert browser.execute_script(broken) == 0

@@ -36,7 +36,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     models = {"evaluate": "s3://bucket/model"}
     for name in WORKFLOWS:
         path = tmp_path_factory.mktemp("ir") / f"{name}.yaml"
-        compile_workflow(get_workflow(name), WorkflowParameters(recipe="tiny", model_uri=models.get(name, "")), path)
+        compile_workflow(get_workflow(name), WorkflowParameters(model_uri=models.get(name, "")), path)
         ir = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
         dags = [ir["root"]["dag"], *(part["dag"] for part in ir["components"].values() if "dag" in part)]
         for task in (task for dag in dags for task in dag["tasks"].values()):

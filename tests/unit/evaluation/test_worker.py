@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,12 +83,16 @@ def assert_same(out: Path, other: Path) -> None:
 def test_two_processes_that_are_killed_and_resumed_give_the_result_of_one(
     job: EvaluationJob, config: RunConfig, dataset: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    def kill_one(event: dict[str, Any]) -> None:
-        if event["type"] == "progress" and 0 < event["done"] < event["total"]:
-            os.kill(workers()[-1].pid, signal.SIGKILL)
+    def kill_one() -> None:
+        while not any(read_answers(job.work_uri, IDENTITY).values()):
+            time.sleep(0.02)
+        os.kill(workers()[-1].pid, signal.SIGKILL)
 
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
     with pytest.raises(ClusterError, match=r"evaluate failed: rank \d ended with exit code -9"):
-        launch_local(local_launch(job, tmp_path), kill_one)
+        launch_local(local_launch(job, tmp_path), lambda _: None)
+    killer.join(60)
     assert not workers()
     kept = read_answers(job.work_uri, IDENTITY)
     before = sum(map(len, kept.values()))

@@ -99,7 +99,10 @@ def test_launch_names_a_fault_in_native_code(make_job: MakeJob) -> None:
 
 
 def test_a_stage_that_was_asked_to_end_is_no_failure(make_job: MakeJob, tmp_path: Path) -> None:
-    with pytest.raises(TerminatedError, match=r"^stage video ended on request: .* start the run again to continue"):
+    with pytest.raises(
+        TerminatedError,
+        match=r"^stage video ended on request: .* Start the run again: it resumes",
+    ):
         launch_local(make_job("asked"), lambda event: None)
     assert not any(is_alive(pid) for pid in worker_pids(tmp_path))
 

@@ -113,7 +113,11 @@ def _cut(folder: Path) -> None:
             _config(patch_size=16),
             r"config\.json: the encoder's patch_size is 16, but vl3 prepares media in patches of 14",
         ),
-        (_config(model_type="clip", hidden_act="quick_gelu"), "hidden_act='quick_gelu' is not supported"),
+        (_config(hidden_act="quick_gelu"), "hidden_act='quick_gelu' is not supported"),
+        (
+            _config(model_type="clip"),
+            r"the encoder \(clip\) takes pictures of one size only.*Set model.picture_side_px=",
+        ),
         (_tensor("post_layernorm.weight", None), "there is no tensor 'post_layernorm.weight' with any known prefix"),
         (_tensor("encoder.layers.1.mlp.fc1.bias", None), "1 missing tensor.*'encoder.layers.1.mlp.fc1.bias'"),
         (

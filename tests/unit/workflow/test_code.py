@@ -308,7 +308,11 @@ def noting(name, globals=None, locals=None, fromlist=(), level=0):
 
 builtins.__import__ = noting
 for module in json.load(sys.stdin):
-    importlib.import_module(module)
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:  # the harness has an environment of its own
+        if error.name not in ("lmms_eval", "datasets"):
+            raise
 print(json.dumps(sorted(imports)))
 """
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from tests.support.samples import conversation, grey_frames, image_bytes, video_bytes
+from vl3.config.picture import FixedPicture
 from vl3.data.build.index import IndexRow
 from vl3.data.build.source import open_source
 from vl3.data.build.work import Work
 from vl3.data.build.worker import BuildSetup, measure_sample, new_row
-from vl3.data.sample import prepare
+from vl3.data.sample import decoded
 from vl3.data.sample.difffp import keep_mask
-from vl3.data.sample.image import resize_image
+from vl3.data.sample.image import sized_image
 from vl3.data.sample.prepare import PrepareSettings, prepare_sample
 from vl3.data.sample.records import read_annotations
 
@@ -37,9 +38,9 @@ def measure(data_folder, tokenizer, config, tmp_path, monkeypatch):
         folder = data_folder(train=[line], files=files)
         calls = Calls()
 
-        def resize(image_HWC: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-            calls.resized.append((height_px, width_px))
-            return resize_image(image_HWC, height_px, width_px)
+        def resize(image_HWC: np.ndarray, size: tuple[int, int], picture: FixedPicture | None) -> np.ndarray:
+            calls.resized.append(size)
+            return sized_image(image_HWC, size, picture)
 
         def prune(frames_FHWC: np.ndarray, **settings) -> np.ndarray:
             calls.compared.append(frames_FHWC.shape[1:3])
@@ -57,7 +58,7 @@ def measure(data_folder, tokenizer, config, tmp_path, monkeypatch):
         with open_source(setup.source_uri).opened(found) as (record, media):
             row = new_row(record)
             with monkeypatch.context() as patched:
-                patched.setattr(prepare, "resize_image", resize)
+                patched.setattr(decoded, "sized_image", resize)
                 measure_sample(row, record, media, setup)
             for merge in (1, 2):
                 settings = PrepareSettings(image_merge_size=merge, video_merge_size=2, difffp=True, data=limits)
