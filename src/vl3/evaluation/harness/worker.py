@@ -21,7 +21,7 @@ from vl3.evaluation.candidates import EvaluatedModel, open_candidate
 from vl3.evaluation.catalogue.copies import read_copy, show_media
 from vl3.evaluation.catalogue.entry import Benchmark, choose_benchmarks
 from vl3.evaluation.document import BENCHMARKS_FILE
-from vl3.evaluation.harness.offline import offline_variables, quiet
+from vl3.evaluation.harness.offline import offline_variables, quiet, require_harness
 from vl3.evaluation.items import ItemRecord
 from vl3.evaluation.job import EvaluationJob, evaluation_config, read_evaluation_job
 from vl3.evaluation.journal import Answers, Journal, read_answers
@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
+    require_harness()
     numbers, config = rank_numbers(), evaluation_config(job)
     with lean_imports():
         import torch
