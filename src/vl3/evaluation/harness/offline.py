@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vl3.errors import ConfigError
 
-
 LMMS_EVAL = "0.7.3"
 """The version whose tasks the catalogue describes: another may have other prompts, metrics or numbers of questions."""
 
