@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from vl3.config.codec import to_dict
-from vl3.config.placement import EVALUATION
+from vl3.config.placement import BENCHMARKS, EVALUATION
 from vl3.config.run import RunConfig
 from vl3.errors import ConfigError
 from vl3.evaluation.job import EvaluationJob
@@ -16,19 +16,21 @@ from vl3.recipes.tiny import tiny
 from vl3.workflow.code import code_version
 
 
-def placed(**changes: int | None) -> RunConfig:
+def placed(name: str = EVALUATION, **changes: int | None) -> RunConfig:
     recipe = tiny()
     placement = replace(recipe.placements["video"], **changes)  # type: ignore[arg-type]
-    return replace(recipe, placements={**recipe.placements, EVALUATION: placement})
+    return replace(recipe, placements={**recipe.placements, name: placement})
 
 
-def document(config: RunConfig, *, code: str = "") -> str:
+def document(config: RunConfig, *, code: str = "", benchmarks: tuple[str, ...] = ()) -> str:
     job = EvaluationJob(
         config=to_dict(config),
         stage_order=list(config.stages),
         models=[{"name": "before", "checkpoint": None}],
         start={},
         dataset={},
+        benchmarks=[{"name": name, "copy": {}} for name in benchmarks],
+        judging={},
         work_uri="s3://bucket/work",
         identity="key",
         code_version=code,
@@ -48,6 +50,13 @@ def test_an_evaluation_is_known_by_its_models() -> None:
     work.require_processes(4, "2 x 2")
     with pytest.raises(ConfigError, match=r"the evaluation needs 6 or 4 or 2 processes, but its pods have 5 x 1 = 5\."):
         work.require_processes(5, "5 x 1")
+
+
+def test_benchmarks_have_a_program_and_a_placement_of_their_own() -> None:
+    work = read_work(document(placed(BENCHMARKS, nodes=2, processes_per_node=1), benchmarks=("mme",)), "VL3_JOB")
+    assert (work.module, work.placement) == ("vl3.evaluation.harness.worker", "benchmarks")
+    with pytest.raises(ConfigError, match=r"has no placements\.benchmarks, so it was not made for pods"):
+        read_work(document(placed(), benchmarks=("mme",)), "VL3_JOB")
 
 
 def test_the_order_of_stages_outlives_sorted_json() -> None:
