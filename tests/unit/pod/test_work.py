@@ -81,7 +81,7 @@ def test_other_code_is_refused() -> None:
     read_work(document(placed(), code=code_version(EVALUATION_ENTRIES)), "VL3_JOB").require_sources()
     work = read_work(document(placed(), code="0" * 64), "VL3_JOB")
     with pytest.raises(
-        ConfigError, match=r"the evaluation was launched by other code .version 000000000000. than this"
+        ConfigError, match=r"the evaluation was launched by other code of vl3 .version 000000000000. than this"
     ):
         work.require_sources()
 
