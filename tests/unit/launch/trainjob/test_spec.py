@@ -148,3 +148,10 @@ def test_a_pool_with_rdma_gets_what_it_says(make_job: MakeJob) -> None:
     assert container["volumeMounts"][1] == {"name": "hugepages-2mi", "mountPath": "/hugepages-2mi"}
     assert container["securityContext"] == {"capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
     assert digest_of(job) != digest_of(make_job())
+
+
+def test_a_placement_may_name_an_image_of_its_own(make_job: MakeJob) -> None:
+    assert "image" not in build_trainjob(make_job(), attempt=1)["spec"]["trainer"]
+    placed = build_trainjob(make_job(image="registry/vl3-harness:1"), attempt=1)
+    assert placed["spec"]["trainer"]["image"] == "registry/vl3-harness:1"
+    assert digest_of(make_job(image="registry/vl3-harness:1")) != digest_of(make_job())
