@@ -151,7 +151,9 @@ def test_a_pool_with_rdma_gets_what_it_says(make_job: MakeJob) -> None:
 
 
 def test_a_placement_may_name_an_image_of_its_own(make_job: MakeJob) -> None:
-    assert "image" not in build_trainjob(make_job(), attempt=1)["spec"]["trainer"]
-    placed = build_trainjob(make_job(image="registry/vl3-harness:1"), attempt=1)
-    assert placed["spec"]["trainer"]["image"] == "registry/vl3-harness:1"
-    assert digest_of(make_job(image="registry/vl3-harness:1")) != digest_of(make_job())
+    job = make_job()
+    assert job.placement is not None
+    assert "image" not in build_trainjob(job, attempt=1)["spec"]["trainer"]
+    own = replace(job, placement=replace(job.placement, image="registry/vl3-harness:1"))
+    assert build_trainjob(own, attempt=1)["spec"]["trainer"]["image"] == "registry/vl3-harness:1"
+    assert digest_of(own) != digest_of(job)
