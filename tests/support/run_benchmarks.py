@@ -79,7 +79,7 @@ def main() -> None:
                     model="fixture",
                     out=base / "out",
                     limits=RunLimits(max_failed_share=float(os.environ.get("FIXTURE_MAX_FAILED", "0"))),
-                    watch=gateway.watch,
+                    gateway=gateway,
                 )
             except Exception as error:  # noqa: BLE001 (each fixture tells how it went)
                 print("RESULT " + json.dumps({"name": name, "error": f"{type(error).__name__}: {error}"}), flush=True)

@@ -7,7 +7,8 @@ all meet one client with its cache and limits; and what got no verdict is known 
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,6 +33,8 @@ class JudgeGateway:
         self._judge, self._why_none = judge, why_none
         self._expected = re.compile("")
         self._failures: list[str] = []
+        self._collected: dict[str, list[dict[str, Any]]] | None = None
+        self._verdicts: dict[str, JudgeVerdict] = {}
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -66,15 +69,38 @@ class JudgeGateway:
 
         return why
 
+    @contextmanager
+    def asking_ahead(self) -> Iterator[None]:
+        """Collect what is asked meanwhile, then ask the judge all of it at once; who asks it again has the verdicts.
+
+        The tasks ask one question after the other and wait for each: 8,000 answers, a second each, are two hours.
+        """
+        self._collected, self._verdicts = {}, {}
+        try:
+            yield
+        finally:
+            collected, self._collected = self._collected, None
+        if self._judge is not None:
+            verdicts = self._judge.ask_all(list(collected.values()))
+            self._verdicts = dict(zip(collected, verdicts, strict=True))
+
     def answer(self, messages: list[dict[str, Any]]) -> JudgeVerdict:
         """The judge's verdict; what has none is remembered for the item under way."""
-        verdict = self._judge.ask(messages) if self._judge else JudgeVerdict(text=None, why=self._why_none)
+        key = json.dumps(messages, sort_keys=True)
+        if self._collected is not None:
+            with self._lock:
+                self._collected[key] = messages
+            return JudgeVerdict(text=None)
+        verdict = self._verdicts.get(key) or self._ask(messages)
         if verdict.text is not None and not self._expected.search(verdict.text):
             verdict = JudgeVerdict(text=None, why=f"the judge's words have no verdict: {verdict.text[:80]!r}")
         if verdict.text is None:
             with self._lock:
                 self._failures.append(verdict.why)
         return verdict
+
+    def _ask(self, messages: list[dict[str, Any]]) -> JudgeVerdict:
+        return self._judge.ask(messages) if self._judge else JudgeVerdict(text=None, why=self._why_none)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         gateway = self

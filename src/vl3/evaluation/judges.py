@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vl3.config.endpoint import EndpointConfig
-from vl3.endpoint.answer import Outcome
+from vl3.endpoint.answer import EndpointAnswer, Outcome
 from vl3.endpoint.client import Endpoint
 from vl3.endpoint.question import EndpointQuestion, Part, Picture
 from vl3.errors import DataError, Vl3Error
@@ -46,6 +46,10 @@ class AnswerJudge(Protocol):
         """The judge's words, or why there are none; several threads may ask."""
         ...
 
+    def ask_all(self, questions: Sequence[Sequence[Message]]) -> list[JudgeVerdict]:
+        """The same for many questions, as many of them at the same time as the judge takes."""
+        ...
+
     def close(self) -> None:
         """Close its records."""
         ...
@@ -69,26 +73,42 @@ class EndpointJudge:
         self._gone = ""
 
     def ask(self, messages: Sequence[Message]) -> JudgeVerdict:
+        """See AnswerJudge."""
+        (verdict,) = self.ask_all([messages])
+        return verdict
+
+    def ask_all(self, questions: Sequence[Sequence[Message]]) -> list[JudgeVerdict]:
         """See AnswerJudge. An endpoint that is gone, or refuses the key, is not asked any more."""
-        if self._gone:
-            return JudgeVerdict(text=None, why=self._gone)
+        read = [_read(messages) for messages in questions]
+        verdicts = iter(self._verdicts([one for one in read if isinstance(one, EndpointQuestion)]))
+        return [next(verdicts) if isinstance(one, EndpointQuestion) else one for one in read]
+
+    def _verdicts(self, questions: Sequence[EndpointQuestion]) -> list[JudgeVerdict]:
+        verdicts: list[JudgeVerdict] = []
         try:
-            question = read_question(messages)
-        except DataError as error:
-            return JudgeVerdict(text=None, why=str(error))
-        try:
-            (answer,) = self._endpoint.ask([question])
+            if not self._gone:
+                verdicts.extend(map(_verdict, self._endpoint.ask(questions)))
         except Vl3Error as error:
             self._gone = str(error)
-            return JudgeVerdict(text=None, why=self._gone)
-        if answer.outcome is not Outcome.ANSWERED:
-            return JudgeVerdict(text=None, why=f"the judge gave no verdict: {answer.reason}")
-        tokens = answer.input_tokens + answer.output_tokens
-        return JudgeVerdict(text=answer.text, tokens=tokens, cached=answer.is_stored)
+        return [*verdicts, *[JudgeVerdict(text=None, why=self._gone)] * (len(questions) - len(verdicts))]
 
     def close(self) -> None:
         """See AnswerJudge."""
         self._endpoint.close()
+
+
+def _read(messages: Sequence[Message]) -> EndpointQuestion | JudgeVerdict:
+    try:
+        return read_question(messages)
+    except DataError as error:
+        return JudgeVerdict(text=None, why=str(error))
+
+
+def _verdict(answer: EndpointAnswer) -> JudgeVerdict:
+    if answer.outcome is not Outcome.ANSWERED:
+        return JudgeVerdict(text=None, why=f"the judge gave no verdict: {answer.reason}")
+    tokens = answer.input_tokens + answer.output_tokens
+    return JudgeVerdict(text=answer.text, tokens=tokens, cached=answer.is_stored)
 
 
 def read_question(messages: Sequence[Message]) -> EndpointQuestion:

@@ -50,6 +50,10 @@ class LocalJudge:
                 return _verdict(reply, cached=False)
         return _verdict(known, cached=True)
 
+    def ask_all(self, questions: Sequence[Sequence[Message]]) -> list[JudgeVerdict]:
+        """See vl3.evaluation.judges.AnswerJudge; one after the other, as the model is one."""
+        return [self.ask(messages) for messages in questions]
+
     def close(self) -> None:
         """See vl3.evaluation.judges.AnswerJudge."""
         self._store.close()

@@ -45,6 +45,7 @@ def test_help_names_every_noun(capsys: pytest.CaptureFixture[str]) -> None:
         "convert",
         "chat",
         "data",
+        "eval",
         "recipe",
         "stages",
         "base",
@@ -95,12 +96,12 @@ def test_completion_knows_the_commands() -> None:
 
 def test_recipe_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipe", "list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == ["tiny", "vl3_2b", "vl3_7b"]
+    assert json.loads(capsys.readouterr().out) == ["tiny", "vl3_2b", "vl3_7b", "ablation_tiny", "ablation"]
 
 
 def test_recipe_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipe", "list"]) == 0
-    assert capsys.readouterr().out == "tiny\nvl3_2b\nvl3_7b\n"
+    assert capsys.readouterr().out == "tiny\nvl3_2b\nvl3_7b\nablation_tiny\nablation\n"
 
 
 def test_recipe_show_prints_the_effective_configuration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,10 +154,18 @@ def test_messages_keep_their_texts_and_pictures_and_what_is_neither_is_refused()
 
 
 class _Words:
-    """A judge that repeats the question."""
+    """A judge that repeats the question, and knows how it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
 
     def ask(self, messages: Sequence[Message]) -> JudgeVerdict:
-        return JudgeVerdict(text=messages[0]["content"], tokens=1)
+        (verdict,) = self.ask_all([messages])
+        return verdict
+
+    def ask_all(self, questions: Sequence[Sequence[Message]]) -> list[JudgeVerdict]:
+        self.asked.append([one[0]["content"] for one in questions])
+        return [JudgeVerdict(text=one[0]["content"], tokens=1) for one in questions]
 
     def close(self) -> None:
         pass
@@ -179,6 +187,37 @@ def test_the_gateway_passes_verdicts_on_and_remembers_what_has_none() -> None:
         post(gateway, "blah blah")
         assert why() == "not judged: the judge's words have no verdict: 'blah blah'"
         assert gateway.watch("item-3")() == ""
+
+
+def test_what_is_asked_ahead_is_asked_at_once_and_not_again() -> None:
+    judge = _Words()
+    with JudgeGateway(judge) as gateway:
+        gateway.expect("correct|incorrect")
+        with gateway.asking_ahead():
+            assert "Incorrect" in post(gateway, "Correct, I think")
+            post(gateway, "blah blah")
+            post(gateway, "Correct, I think")
+        assert judge.asked == [["Correct, I think", "blah blah"]]
+        why = gateway.watch("item-1")
+        assert (post(gateway, "Correct, I think"), why()) == ("Correct, I think", "")
+        why = gateway.watch("item-2")
+        post(gateway, "blah blah")
+        assert why() == "not judged: the judge's words have no verdict: 'blah blah'"
+        assert post(gateway, "Incorrect") == "Incorrect"  # what nobody foresaw
+        assert judge.asked[1:] == [["Incorrect"]]
+
+
+def test_many_questions_are_in_flight_together_and_a_judge_that_goes_leaves_the_rest_without_a_verdict(
+    server: Server, tmp_path: Path
+) -> None:
+    questions = [[{"role": "user", "content": f"Is {number} right?"}] for number in range(6)]
+    server.replies = ["yes", "yes", *[401] * 40]
+    config = config_of(server.url, max_concurrent=1)
+    with closing(EndpointJudge(config, tmp_path / "judge.sqlite", environment={"JUDGE_KEY": "k"})) as judge:
+        verdicts = judge.ask_all([*questions, [{"role": "user", "content": [{"type": "audio"}]}]])
+    assert [one.text for one in verdicts] == ["yes", "yes", None, None, None, None, None]
+    assert "neither text nor a picture" in verdicts[-1].why
+    assert len({one.why for one in verdicts[2:6]}) == 1
 
 
 def test_without_a_judge_nothing_is_judged() -> None:

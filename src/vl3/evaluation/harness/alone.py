@@ -96,7 +96,7 @@ def _ask_and_judge(
         ask_tasks(name, tasks, answering, kept.add, known=known, claims=OwnClaims())
     gateway.expect(entry.judge_reply)
     copy, answers = read_copy(folders[entry.name], entry), read_answers(work_uri, identity)[name]
-    return score_benchmark(copy, tasks, answers, model=name, out=out, limits=limits, watch=gateway.watch)
+    return score_benchmark(copy, tasks, answers, model=name, out=out, limits=limits, gateway=gateway)
 
 
 def _identity(model: Path, copy: Reference, dtype: str | None) -> str:

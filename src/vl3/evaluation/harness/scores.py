@@ -6,7 +6,7 @@ OUT/tasks/MODEL/submissions/     answers for a benchmark's own server
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from vl3.evaluation.catalogue.copies import BenchmarkCopy
 from vl3.evaluation.catalogue.entry import Benchmark
 from vl3.evaluation.harness.asking import OpenTask
 from vl3.evaluation.harness.model import request_name
-from vl3.evaluation.harness.scoring import NOT_JUDGED, TaskScores, Watch, score_task
+from vl3.evaluation.harness.scoring import NOT_JUDGED, TaskScores, score_task
 from vl3.evaluation.items import ItemRecord, items_path, write_items
+from vl3.evaluation.judge_gateway import JudgeGateway
 from vl3.evaluation.published import PublishedNumbers, published
 from vl3.system.files import atomic_write_text
 
@@ -65,7 +66,8 @@ def score_benchmark(
     model: str,
     out: Path,
     limits: RunLimits,
-    watch: Watch,
+    gateway: JudgeGateway,
+    told: Callable[[], None] = lambda: None,
 ) -> BenchmarkScore:
     """Judge a model's answers to one benchmark, and write the record of each item.
 
@@ -76,7 +78,8 @@ def score_benchmark(
         model: the model's name in the results.
         out: folder of the evaluation.
         limits: what was asked, and what may fail.
-        watch: tells whether an item needed a judge and got no verdict; JudgeGateway.watch.
+        gateway: where the tasks find the judge.
+        told: called before each item.
 
     Raises:
         DataError: a question has no answer.
@@ -88,7 +91,9 @@ def score_benchmark(
         if lacking:
             raise DataError(f"{len(lacking)} questions got no answer, such as {lacking[0]}. Run the evaluation again.")
         folder = out / "tasks" / model
-        scores[one.part.task] = score_task(benchmark, one.part, one.task, answers, folder=folder, watch=watch)
+        scores[one.part.task] = score_task(
+            benchmark, one.part, one.task, answers, folder=folder, gateway=gateway, told=told
+        )
     items = [item for found in scores.values() for item in found.items]
     write_items(items_path(out, model, benchmark.name), items)
     return _summary(benchmark, about, scores, items, limits)

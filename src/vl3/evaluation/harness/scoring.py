@@ -19,13 +19,14 @@ import numpy as np
 from vl3.evaluation.catalogue.entry import Benchmark, Part
 from vl3.evaluation.harness.model import TASK_ERRORS, request_name
 from vl3.evaluation.items import ItemRecord
+from vl3.evaluation.judge_gateway import JudgeGateway
 from vl3.system.files import atomic_write_text
 
 NOT_JUDGED = "not judged: "
 """How `why_no_score` begins where no judge has given a verdict."""
 
-Watch = Callable[[str], Callable[[], str]]
-"""Takes an item's name; returns what says, after the item was processed, why it is not judged (empty if it is)."""
+_AHEAD = 1024
+"""Answers that a judge is asked about at the same time, within its own limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,8 @@ def score_task(
     answers: Mapping[str, ItemRecord],
     *,
     folder: Path,
-    watch: Watch,
+    gateway: JudgeGateway,
+    told: Callable[[], None],
 ) -> TaskScores:
     """Judge the answers to one task.
 
@@ -58,7 +60,8 @@ def score_task(
         task: the task, whose requests were built.
         answers: the unscored record of every request, by name (vl3.evaluation.harness.asking).
         folder: where the task may write its submission.
-        watch: tells whether a judge was needed for an item and missing.
+        gateway: where the task's own code finds the judge.
+        told: called before each item.
     """
     for instance in task.instances:
         instance.resps = [answers[request_name(instance)].answer or ""]
@@ -66,12 +69,18 @@ def score_task(
     documents, key = task.eval_docs_no_media, _filter_key(task)
     items: list[ItemRecord] = []
     results: list[Mapping[str, Any]] = []
-    for instance in task.instances:
+    for place, instance in enumerate(task.instances):
+        if benchmark.needs_judge and place % _AHEAD == 0:
+            with gateway.asking_ahead():
+                for one in task.instances[place : place + _AHEAD]:
+                    if answers[request_name(one)].answer is not None:
+                        _process(task, documents[one.doc_id], one.filtered_resps[key], request_name(one))
+        told()
         name = request_name(instance)
         asked, document = answers[name], documents[instance.doc_id]
         why, found = asked.why_no_score, None
         if asked.answer is not None:
-            why_not = watch(name)
+            why_not = gateway.watch(name)
             found, why = _process(task, document, instance.filtered_resps[key], name)
             why = why or why_not()
         score, reason = (None, why) if why or found is None else _item_score(benchmark, task, found, folder)

@@ -48,9 +48,6 @@ from vl3.system.rank import StopRequest, log_as_rank, rank_numbers, record_failu
 from vl3.training.events import EventLog
 from vl3.training.outcome import STOPPED_EXIT_CODE
 
-Watch = Callable[[str], Callable[[], str]]
-"""As in vl3.evaluation.harness.scoring."""
-
 log = logging.getLogger("vl3.evaluation")
 
 _TELL_SECONDS = 1.0
@@ -119,7 +116,7 @@ def _evaluate(job: EvaluationJob, stop: StopRequest) -> int:
         if not rank:
             answers = read_answers(job.work_uri, job.identity)
             told = ScoresTold(events, before=total, total=2 * total)
-            _score(job, config, tasks, entries, copies, answers, told.watching(gateway.watch), gateway.expect, scratch)
+            _score(job, config, tasks, entries, copies, answers, gateway, told, scratch)
     return 0
 
 
@@ -150,17 +147,12 @@ class ScoresTold:
         """Nothing is scored yet."""
         self._events, self._done, self._total, self._told_at = events, before, total, 0.0
 
-    def watching(self, watch: Watch) -> Watch:
-        """The same watch of items, which counts them."""
-
-        def count(name: str) -> Callable[[], str]:
-            self._done += 1
-            if time.monotonic() - self._told_at >= _TELL_SECONDS:
-                self._told_at = time.monotonic()
-                self._events.write("progress", done=self._done, total=self._total, text="scores")
-            return watch(name)
-
-        return count
+    def __call__(self) -> None:
+        """Count one more."""
+        self._done += 1
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self._told_at = time.monotonic()
+            self._events.write("progress", done=self._done, total=self._total, text="scores")
 
 
 def _ask(
@@ -216,8 +208,8 @@ def _score(
     entries: Sequence[Benchmark],
     copies: Mapping[str, Path],
     answers: Answers,
-    watch: Watch,
-    expect: Callable[[str], None],
+    gateway: JudgeGateway,
+    told: Callable[[], None],
     scratch: Path,
 ) -> None:
     """Judge all answers and store what came of it."""
@@ -228,7 +220,7 @@ def _score(
     records = folder / JUDGE_RECORDS
     for model in job.models:
         for entry in entries:
-            expect(entry.judge_reply)
+            gateway.expect(entry.judge_reply)
             score = score_benchmark(
                 read_copy(copies[entry.name], entry),
                 [task for task in tasks if task.benchmark.name == entry.name],
@@ -236,7 +228,8 @@ def _score(
                 model=model["name"],
                 out=folder,
                 limits=limits,
-                watch=watch,
+                gateway=gateway,
+                told=told,
             )
             write_scores(folder / BENCHMARKS_FILE, model["name"], [score], {entry.name: entry})
             if records.is_file():

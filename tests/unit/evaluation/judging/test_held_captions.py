@@ -25,6 +25,9 @@ class _Judge:
         self.asked.append(messages[0]["content"])
         return JudgeVerdict(text=self.word, why="" if self.word else "the judge is gone")
 
+    def ask_all(self, questions: Sequence[Sequence[Message]]) -> list[JudgeVerdict]:
+        return [self.ask(messages) for messages in questions]
+
     def close(self) -> None:
         pass
 
