@@ -10,7 +10,7 @@ from vl3.system.folders import whole_folder
 
 VISION_STEPS = 8000
 LANGUAGE_STEPS = 9000
-FIXED_STEPS = 150
+FIXED_STEPS = 3000
 VISION_NAME = "tiny_vision"
 LANGUAGE_NAME = "tiny_language"
 FIXED_NAMES = ("tiny_clip", "tiny_dfn", "tiny_siglip")
