@@ -13,11 +13,18 @@ import yaml
 
 from images.roles import ROOT
 from tests.images.conftest import DATA, Containers
+from tests.support.benchmarks import build
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
+from vl3.config.placement import BENCHMARKS
 from vl3.config.run import RunConfig
-from vl3.pod.sources import TRAINING_ENTRIES
+from vl3.evaluation.catalogue.copies import make_copy
+from vl3.evaluation.catalogue.entry import read_benchmarks
+from vl3.evaluation.items import items_path, read_items
+from vl3.evaluation.job import EvaluationJob
+from vl3.pod.sources import EVALUATION_ENTRIES, TRAINING_ENTRIES
 from vl3.recipes.catalog import get_recipe
+from vl3.store.artifacts import find, publish
 from vl3.store.reference import Reference, read_reference
 from vl3.training.job import StageJob
 from vl3.workflow.code import code_version
@@ -168,15 +175,25 @@ def trained(containers: Containers, dataset: Reference, plan: Reference, config:
         events_path="",
         failure_path="",
     )
-    rendezvous = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": "0", "PET_MASTER_PORT": "29400"}
-    environment = {"VL3_JOB": json.dumps(dataclasses.asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
-    result = containers.run("trainer", *POD, environment=environment)
+    result = containers.run("trainer", *POD, environment=pod_environment(job))
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     lines = (result.stdout + result.stderr).splitlines()
     return [json.loads(line.removeprefix("vl3-event ")) for line in lines if line.startswith("vl3-event ")]
 
 
 POD = ("python", "-m", "vl3.pod.entry", "--termination-log", "/tmp/termination")
+
+
+def pod_environment(job: StageJob | EvaluationJob) -> dict[str, str]:
+    """What Trainer sets in the only pod of a job with one process."""
+    rendezvous = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": "0", "PET_MASTER_PORT": "29400"}
+    return {"VL3_JOB": json.dumps(dataclasses.asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
+
+
+def inside(reference: Reference | None, name: str) -> dict[str, Any]:
+    """A reference to an artifact of the shared folder, as containers know it."""
+    assert reference is not None
+    return reference.to_dict() | {"uri": f"file://{DATA}/{name}"}
 
 
 def test_launcher_imports_the_light_steps_and_offers_the_commands(containers: Containers) -> None:
@@ -238,6 +255,42 @@ def test_evaluator_answers_with_the_trained_model(
     assert all(0 <= score <= 1 for score in scores.values())
     written = json.loads((containers.folder / "evaluation" / "evaluation.json").read_text())
     assert [model["name"] for model in written["models"]] == ["before", "after"]
+
+
+def test_harness_asks_a_benchmark_by_the_pods_command(
+    containers: Containers, dataset: Reference, trained: list[dict[str, Any]], config: RunConfig
+) -> None:
+    root, made = containers.folder / "mme-root", containers.folder / "mme-copy"
+    build("mme", root)
+    make_copy(read_benchmarks()["mme"], root, made, partial=True)
+    copy = publish(made, (containers.folder / "mme").as_uri(), kind="benchmark", created_by={})
+    model = find((containers.folder / "model").as_uri())
+    one_pod = dataclasses.replace(
+        config.placements["video"], nodes=1, min_nodes=1, processes_per_node=1, gpus_per_node=0
+    )
+    placed = dataclasses.replace(config, placements={**config.placements, BENCHMARKS: one_pod})
+    job = EvaluationJob(
+        config=to_dict(placed),
+        stage_order=list(config.stages),
+        models=[{"name": "video", "checkpoint": inside(model, "model")}],
+        start=read_reference(containers.folder / "start").to_dict(),
+        dataset=dataset.to_dict(),
+        benchmarks=[{"name": "mme", "copy": inside(copy, "mme")}],
+        judging={},
+        work_uri=f"file://{DATA}/benchmarks",
+        identity="images-test",
+        code_version=code_version(EVALUATION_ENTRIES),
+        commit="",
+        events_path="",
+        failure_path="",
+    )
+    result = containers.run("harness", *POD, environment=pod_environment(job))
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    scores = containers.folder / "benchmarks" / "scores"
+    score = json.loads((scores / "benchmarks.json").read_text(encoding="utf-8"))["models"]["video"]["mme"]
+    items = read_items(items_path(scores, "video", "mme"))
+    assert len(items) == score["items"] > 0
+    assert all(item.answer is not None and item.score is not None for item in items)
 
 
 def test_mlflow_tracked_the_step_of_the_data_image(containers: Containers, dataset: Reference) -> None:
