@@ -23,21 +23,25 @@ def beside_published(evidence: Mapping[str, Any], model: str, recipe: str) -> li
         JSON-ready rows: `benchmark`, `title`, `kind`, `metric`, `full` (the end of its scale), `items`, `failed`,
         `not_judged`; `score`, `low` and `high` on the paper's scale, None without a score; `published`, for each size
         `size`, `paper`, `verdict`, `peers` (numbers by name), `footnotes`, `best_peer` (name and number, or None); and
-        `differences` of protocol.
+        `differences` of protocol, and `partial` (what the copy that was asked lacks).
     """
     measured = evidence.get("models", {}).get(model, {}).get("benchmarks", {})
     own = size_of(recipe)
     tables = published()
     sizes = [own] if own else list(SIZES)
+    partial = evidence.get("made_of", {}).get("partial", {})
     return [
-        _row(first, measured[name], [(size, tables[size][name]) for size in sizes])
+        _row(first, measured[name], [(size, tables[size][name]) for size in sizes], partial.get(name, []))
         for name, first in tables[sizes[0]].items()
         if name in measured
     ]
 
 
 def _row(
-    about: PublishedNumbers, measure: Mapping[str, Any], numbers: Sequence[tuple[str, PublishedNumbers]]
+    about: PublishedNumbers,
+    measure: Mapping[str, Any],
+    numbers: Sequence[tuple[str, PublishedNumbers]],
+    partial: Sequence[str],
 ) -> dict[str, Any]:
     score, low, high = _on_scale(measure, about.scale)
     return {
@@ -64,6 +68,7 @@ def _row(
             for size, one in numbers
         ],
         "differences": list(about.differences),
+        "partial": list(partial),
     }
 
 

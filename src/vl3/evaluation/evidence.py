@@ -48,7 +48,7 @@ def make_evidence(
             it could not be evaluated) and `why`; None if there was none.
         made_of: what was evaluated on what, by which stale and partial evidence is known: `dataset` (its digest),
             `checkpoints` (digest by model) and, if benchmarks of the catalogue were to be asked, `asked` (their number
-            of items, by benchmark).
+            of items, by benchmark) and `partial` (what the copy of a benchmark lacks, of those that are not whole).
         headlines: by model and benchmark the harness's own number in the published unit, where that is no mean of
             items; it is shown and not judged.
         submitted: benchmarks that only their own servers can score; they are marked, and in no group.

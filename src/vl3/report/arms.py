@@ -7,7 +7,7 @@ ours and are never mixed with them.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class ArmResult:
     """Its last model's score by benchmark; None where there is none."""
     published: Mapping[str, float]
     """Published score by benchmark."""
+    partial: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What the copy of a benchmark lacked, of those that were not whole."""
 
 
 def compare_arms(arms: Sequence[ArmResult]) -> dict[str, Any]:
@@ -134,6 +136,7 @@ def _benchmarks(arms: Sequence[ArmResult]) -> list[dict[str, Any]]:
                 "ours": ours,
                 "best_published": _best(published),
                 "best_ours": _best(ours),
+                "partial": sorted({lack for arm in arms for lack in arm.partial.get(benchmark, ())}),
             }
         )
     return rows

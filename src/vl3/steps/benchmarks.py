@@ -82,6 +82,13 @@ def asked_items(folder: Path) -> dict[str, int]:
     return {name: score["items"] for of_model in models.values() for name, score in of_model.items()}
 
 
+def partial_copies(folder: Path) -> dict[str, list[str]]:
+    """What the copy of a benchmark lacks, of those that are not whole."""
+    models = read_benchmarks_file(folder)
+    scores = {name: score for of_model in models.values() for name, score in of_model.items()}
+    return {name: list(score["copy_problems"]) for name, score in scores.items() if not score["is_complete"]}
+
+
 def submitted(folder: Path) -> set[str]:
     """Benchmarks whose answers only their own servers can score."""
     models = read_benchmarks_file(folder)

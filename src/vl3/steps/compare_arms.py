@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from vl3.config.ablation import AblationConfig
 from vl3.evaluation.document import read_benchmarks_file, read_evaluation, read_items
+from vl3.steps.benchmarks import partial_copies
 from vl3.steps.request import Request, Work
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
@@ -59,6 +60,7 @@ def _results(request: Request) -> list[Any]:
                 },
                 items=read_items(evaluation),
                 published=arm.published,
+                partial=partial_copies(evaluation),
             )
         )
     return results

@@ -22,7 +22,15 @@ from vl3.evaluation.document import CHAMPION, EVALUATION_FILE, EVIDENCE_FILE, ow
 from vl3.evaluation.job import EvaluationJob
 from vl3.launch.backend import launch
 from vl3.launch.job import EVALUATING, LaunchJob
-from vl3.steps.benchmarks import asked_items, benchmark_copies, bring_scores, harness_python, headlines, submitted
+from vl3.steps.benchmarks import (
+    asked_items,
+    benchmark_copies,
+    bring_scores,
+    harness_python,
+    headlines,
+    partial_copies,
+    submitted,
+)
 from vl3.steps.chain import MODEL, trained_stages
 from vl3.steps.champion import FoundChampion, champion_digest, find_champion
 from vl3.steps.judging import judging_of
@@ -232,6 +240,7 @@ def _write_evidence(
             "dataset": request.inputs["dataset"].sha256,
             "checkpoints": {name: found.sha256 for name, found in models if found is not None},
             "asked": asked_items(folder),
+            "partial": partial_copies(folder),
         },
         headlines=headlines(folder),
         submitted=submitted(folder),

@@ -68,6 +68,11 @@ class Evidence:
         return _table(self.document, "made_of")
 
     @property
+    def partial(self) -> Mapping[str, Any]:
+        """What the copy of a benchmark lacked, of those that were not whole."""
+        return _table(self.made_of, "partial")
+
+    @property
     def evaluated_champion(self) -> Mapping[str, Any]:
         """The champion that the evaluation compared with; empty if there was none."""
         return _table(self.document, "champion")

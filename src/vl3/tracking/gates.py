@@ -94,6 +94,9 @@ def _whole(evidence: Evidence, told: set[str]) -> GateResult:
         reasons += [_lacking(benchmark, part, found.get(part), least) for part, least in parts.items()]
         if benchmark not in evidence.submitted and not any(scope.partition("/")[0] == benchmark for scope in told):
             reasons.append(f"no gate can judge {benchmark}: add one of the rule at_least")
+        partial = evidence.partial.get(benchmark)
+        if partial:
+            reasons.append(f"{benchmark} was asked of a part ({partial[0]})")
     if not evidence.expected:
         reasons.append("no benchmark was asked for")
     reasons = [reason for reason in reasons if reason]

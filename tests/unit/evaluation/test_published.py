@@ -96,3 +96,10 @@ def test_a_model_of_another_size_is_shown_beside_both() -> None:
     given = evidence(gqa={"score": 0.6, "low": 0.5, "high": 0.7})
     (row,) = beside_published(given, "video", "tiny")
     assert [one["size"] for one in row["published"]] == ["2B", "7B"]
+
+
+def test_a_score_of_a_part_says_what_the_copy_lacks() -> None:
+    given = evidence(gqa={"score": 0.6, "low": 0.5, "high": 0.7}, mvbench={"score": 0.6, "low": 0.5, "high": 0.7})
+    given["made_of"] = {"partial": {"gqa": ["gqa has 3 questions instead of 12578"]}}
+    rows = {row["benchmark"]: row["partial"] for row in beside_published(given, "video", "vl3_2b")}
+    assert rows == {"gqa": ["gqa has 3 questions instead of 12578"], "mvbench": []}

@@ -1,6 +1,7 @@
 """The comparison of an ablation's arms: numbers, verdict and page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,16 @@ def test_scores_stand_beside_the_published_ones(arms: list[ArmResult]) -> None:
         "ours": {"clip": None, "dfn": 12.5, "siglip": None},
         "best_published": ["siglip"],
         "best_ours": ["dfn"],
+        "partial": [],
     }
+
+
+def test_a_score_of_a_part_of_a_benchmark_says_so(arms: list[ArmResult], tmp_path: Path) -> None:
+    lacking = "gqa has 3 questions instead of 12578"
+    found = compare_arms([replace(arm, partial={"gqa": [lacking]}) for arm in arms])
+    assert found["benchmarks"][0]["partial"] == [lacking]
+    write_arms_page(found, tmp_path, run_name="a-run")
+    assert f'title="{lacking}"> ours of a part' in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_pairs_are_compared_question_by_question(arms: list[ArmResult]) -> None:

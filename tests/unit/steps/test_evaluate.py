@@ -184,7 +184,7 @@ def test_the_evidence_compares_stages_and_the_champion(request_of_tiny: StepRequ
     ]
     assert found["champion"] == {"version": 3, "model": "champion", "why": ""}
     digests = {"champion": "2" * 64, "multitask": "0" * 64, "video": "0" * 64}
-    assert found["made_of"] == {"dataset": "0" * 64, "checkpoints": digests, "asked": {}}
+    assert found["made_of"] == {"dataset": "0" * 64, "checkpoints": digests, "asked": {}, "partial": {}}
 
 
 def test_a_champion_without_a_checkpoint_is_named_and_not_compared(

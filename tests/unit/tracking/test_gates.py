@@ -295,6 +295,15 @@ def test_the_tag_of_a_version_has_scores_in_short() -> None:
     assert CHECKPOINT in evidence().made_of["checkpoints"].values()
 
 
+def test_a_part_of_a_benchmark_is_no_evidence() -> None:
+    partial = {"heldout": ["it has 200 questions instead of 2500"]}
+    found = gates(changed(evidence(), "made_of", "partial", value=partial))["evidence"]
+    assert (found.passed, found.detail) == (
+        False,
+        "heldout was asked of a part (it has 200 questions instead of 2500)",
+    )
+
+
 def test_what_only_a_server_can_score_refuses_nothing_and_is_named() -> None:
     waiting = [item(number, None, why_no_score="not judged: scored by the benchmark's server") for number in range(5)]
     own = answered({"chart": 90, "streaming": 80})
