@@ -82,6 +82,8 @@ def main(arguments: argparse.Namespace) -> None:
                     break
                 except ClusterError:
                     done += 1
+            if done < kills:
+                raise SystemExit(f"it ended after {done} of {kills} kills: give it more with --samples")
             out = folder / f"result-{which.replace(' ', '-')}"
             write_evaluation(models, read_answers(job.work_uri, IDENTITY), questions, config, out_folder=out)
             results[which] = out
@@ -115,7 +117,7 @@ def compare(one: Path, other: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--samples", type=int, default=40, help="held-out samples of each category")
+    parser.add_argument("--samples", type=int, default=250, help="held-out samples of each category")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/evaluate_kills.json")
     main(parser.parse_args())
