@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.support.chat_server import ChatServer, chat_server
 
+from tests.support.chat_server import ChatServer, chat_server
 from vl3.config.endpoint import EndpointConfig
 from vl3.endpoint.answer import Outcome
 from vl3.endpoint.answers import AnswerStore
