@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vl3.config.curation import CURATE, CurationConfig
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
@@ -12,7 +13,7 @@ from vl3.config.placement import BUILD
 from vl3.config.run import RunConfig
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.errors import ConfigError
-from vl3.recipes.catalog import get_recipe, recipe_names
+from vl3.recipes.catalog import all_recipe_names, get_any_recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ class Workflow:
     @property
     def recipes(self) -> list[str]:
         """Names of the recipes that it can run."""
-        return [name for name in recipe_names() if isinstance(get_recipe(name), self.config)]
+        return [name for name in all_recipe_names() if isinstance(get_any_recipe(name), self.config)]
 
     def recipe(self, name: str) -> Any:
         """The configuration of a recipe of this workflow.
@@ -62,7 +63,7 @@ class Workflow:
         Raises:
             ConfigError: there is no such recipe, or it belongs to another workflow.
         """
-        config = get_recipe(name)
+        config = get_any_recipe(name)
         if not isinstance(config, self.config):
             raise ConfigError(
                 f"recipe {name!r} is not one of the workflow {self.name!r}. Its recipes: {', '.join(self.recipes)}."
@@ -163,6 +164,28 @@ def _evaluate_pipeline(config: RunConfig, _: WorkflowParameters) -> Any:
     return make_pipeline(config.step_pods)
 
 
+def _curate_limits(config: CurationConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
+    limit = TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
+    tasks = ("check-curation", "import-scorers", "curate-images", "validate-curation", "report-curation", "finish")
+    limits = dict.fromkeys(tasks, limit)
+    if config.launch.backend != "local" and CURATE in config.placements:
+        queued = config.placements[CURATE].queue_timeout_seconds
+        seconds = queued + max(STARTUP_SECONDS, limit.stall_seconds) + _STAGE_MARGIN_SECONDS
+        limits["curate-images"] = replace(limit, stall_seconds=seconds)
+    return limits
+
+
+def _check_curate(_: CurationConfig, parameters: WorkflowParameters) -> None:
+    if parameters.stages not in ("", NO_STAGE) or parameters.model_uri:
+        raise ConfigError("a curation trains nothing and starts from no model. Leave out STAGES and FROM.")
+
+
+def _curate_pipeline(config: CurationConfig, _: WorkflowParameters) -> Any:
+    from vl3.pipelines.curate import make_pipeline
+
+    return make_pipeline(config.step_pods)
+
+
 WORKFLOWS = {
     workflow.name: workflow
     for workflow in (
@@ -185,6 +208,16 @@ WORKFLOWS = {
             check=_check_evaluate,
             make_pipeline=_evaluate_pipeline,
             task_limits=_evaluate_limits,
+        ),
+        Workflow(
+            name="curate",
+            config=CurationConfig,
+            default_recipe="curate_tiny",
+            default_stages=NO_STAGE,
+            cluster_overrides=("launch.backend=trainjob",),
+            check=_check_curate,
+            make_pipeline=_curate_pipeline,
+            task_limits=_curate_limits,
         ),
     )
 }

@@ -7,13 +7,16 @@ from vl3.system.documents import parse_object
 
 
 def result_text(numbers: Path) -> str:
-    """The promotion's result in one line, or the accuracy of an evaluated model by category.
+    """The promotion's result in one line, the accuracy of an evaluated model by category, or what a curation keeps.
 
     Args:
         numbers: the run's report.json.
     """
     try:
         data = parse_object(numbers.read_bytes())
+        if "funnel" in data:
+            handed = ", ".join(f"{name} {count:,}" for name, count in data["datasets"].items())
+            return f"curation: {data['kept']:,} of {data['images']:,} images kept; handed over: {handed}"
         verdict, accuracy = data["verdict"], data.get("accuracy") or {}
         mean = accuracy.get("mean_accuracy") or {}
         if verdict["state"] == "none" and mean:
