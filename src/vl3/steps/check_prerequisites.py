@@ -117,7 +117,7 @@ def _check_dataset(uri: str) -> None:
         raise DataError(f"{path}: no permission to read the annotations. Correct the file's owner.")
 
 
-def _check_artifacts(request: Request) -> None:
+def check_artifacts(request: Request) -> None:
     """Check that a file can be written, read and deleted at the root of artifacts; on a disk also the free space."""
     if scheme_of(request.artifacts_uri) == "s3":
         _probe_bucket(request.artifacts_uri)
@@ -159,7 +159,7 @@ def _probe_bucket(uri: str) -> None:
         )
 
 
-def _check_tracking(request: Request) -> None:
+def check_tracking(request: Request) -> None:
     """Open the workflow's tracking run, which shows that the store is reachable and writable.
 
     Later steps do not wait for it, but the one that promotes needs it.
@@ -187,8 +187,8 @@ _PROBES: tuple[Probe, ...] = (
     _check_interpreter,
     _check_data,
     _check_benchmarks,
-    _check_artifacts,
-    _check_tracking,
+    check_artifacts,
+    check_tracking,
 )
 
 
