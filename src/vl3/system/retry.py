@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -113,6 +113,32 @@ def retry(
         reraise=True,
     )
     return retrying(call)
+
+
+async def retry_async(
+    call: Callable[[], Awaitable[T]],
+    *,
+    may_pass: Callable[[BaseException], bool],
+    pauses: Pauses,
+    tries: int,
+    asked_for: Callable[[BaseException], float] = lambda _: 0.0,
+    note: Callable[[BaseException, int, float], None] = note_in_log,
+) -> T:
+    """Call until it succeeds, as `retry` does; the pauses leave the event loop to others.
+
+    Raises:
+        BaseException: the last error of `call`, unchanged.
+    """
+    import tenacity
+
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(may_pass),
+        wait=lambda state: pauses.after(state.attempt_number, asked_for(_error_of(state))),
+        stop=tenacity.stop_after_attempt(tries),
+        before_sleep=lambda state: note(_error_of(state), state.attempt_number, state.upcoming_sleep),
+        reraise=True,
+    )
+    return await retrying(call)
 
 
 def prepare_retries() -> None:

@@ -1,5 +1,6 @@
 """Retries: when, how often, how long, and how they are stopped."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vl3.system import retry as module
-from vl3.system.retry import BackOff, Pauses, StoppedError, retry
+from vl3.system.retry import BackOff, Pauses, StoppedError, retry, retry_async
 
 QUICK = Pauses(first_seconds=0.001, longest_seconds=0.002)
 
@@ -148,3 +149,46 @@ def test_a_stop_ends_a_loops_pause() -> None:
     stop.set()
     with pytest.raises(StoppedError):
         BackOff(Pauses(first_seconds=60, longest_seconds=60), stop).wait()
+
+
+def test_a_retry_leaves_the_loop_to_others() -> None:
+    flaky = Flaky(OSError("busy"), OSError("busy"))
+    noted: list[int] = []
+
+    async def call() -> int:
+        return flaky()
+
+    async def both() -> tuple[int, int]:
+        retried = retry_async(
+            call,
+            may_pass=is_busy,
+            pauses=Pauses(first_seconds=0.2, longest_seconds=0.2),
+            tries=3,
+            note=lambda error, tries, pause: noted.append(tries),
+        )
+        task = asyncio.ensure_future(retried)
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        return await task, turns
+
+    found, turns = asyncio.run(both())
+    assert (found, flaky.calls, noted) == (42, 3, [1, 2])
+    assert turns > 3
+
+
+def test_an_async_retry_ends_with_the_last_error() -> None:
+    flaky = Flaky(OSError("first"), OSError("second"), OSError("third"))
+
+    async def call() -> int:
+        return flaky()
+
+    with pytest.raises(OSError, match="second"):
+        asyncio.run(retry_async(call, may_pass=is_busy, pauses=QUICK, tries=2))
+    with pytest.raises(ValueError, match="final"):
+        asyncio.run(retry_async(_final, may_pass=is_busy, pauses=QUICK, tries=2))
+
+
+async def _final() -> int:
+    raise ValueError("final")
