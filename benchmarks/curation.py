@@ -239,7 +239,7 @@ def _batches(folder: Path, size: int) -> Iterator[Batch]:
     (part,) = find_parts(file_uri(folder), size)
     rows = list(read_part(part, max_bytes=1 << 24))
     for at in range(0, len(rows), size):
-        columns = {
+        columns: dict[str, list[Any]] = {
             "bytes": [row.data for row in rows[at : at + size]],
             "text": [row.text for row in rows[at : at + size]],
         }

@@ -52,8 +52,8 @@ def _rows_of(name: str, uri: str, files: list[Annotations]) -> Iterable[tuple[st
             if not isinstance(record, Record):
                 continue
             item = f"{name}/{record.sample_id}"
-            for turn in (*record.turns, *record.events):
-                yield item, None, clean_text(turn.text)
+            for text in (*(turn.text for turn in record.turns), *(event.text for event in record.events)):
+                yield item, None, clean_text(text)
             try:
                 with source.opened(record) as (opened, media):
                     for path in opened.images:

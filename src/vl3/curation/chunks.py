@@ -90,10 +90,11 @@ def read_chunks(part: InputPart, setup: FlowSetup) -> Iterator[tuple[int, Batch]
         yield from _first_reading(part, setup)
         return
     is_open = _open_rows(part, setup, listing)
-    wanted = {listing["key"][place].as_py(): place for place in np.flatnonzero(is_open)}
+    wanted: dict[Any, int] = {listing["key"][place].as_py(): place for place in np.flatnonzero(is_open).tolist()}
     if not wanted:
         return
-    starts = chunk_starts(listing["size_bytes"].to_pylist(), setup.chunk_images)
+    sizes_bytes: list[Any] = listing["size_bytes"].to_pylist()
+    starts = chunk_starts(sizes_bytes, setup.chunk_images)
     if any("bytes" in setup.inputs[name] for name in setup.round.scorers):
         rows: Iterator[InputRow] = read_part(part, frozenset(wanted), max_bytes=setup.max_image_bytes)
     else:
@@ -221,7 +222,7 @@ def _grouped(
 
 def _rows_of(listing: pa.Table, places: list[int]) -> Iterator[InputRow]:
     """Rows without files; the digest stands in `where`."""
-    columns = {name: listing[name].to_pylist() for name in ("key", "sha256", "text")}
+    columns: dict[str, list[Any]] = {name: listing[name].to_pylist() for name in ("key", "sha256", "text")}
     for place in places:
         yield InputRow(
             key=columns["key"][place], where=columns["sha256"][place], text=columns["text"][place], data=None
@@ -240,7 +241,7 @@ def _judged(part: InputPart, setup: FlowSetup, listing: pa.Table, *, retry: bool
     scores, known = known_answers(used, found, sha256s)
     if retry:
         for name in setup.retried:
-            known[name] &= np.array([one is None for one in scores[name][setup.keys[name].error]], dtype=bool)
+            known[name] &= _has_no_error(scores[name][setup.keys[name].error])
     judge(setup.round.operations, setup.keys, scores, known, verdicts)
     return verdicts
 
@@ -273,7 +274,7 @@ def _answers(part: str, start: int, batch: Batch, name: str, scorer: Scorer, set
     stored = setup.scores.of_part(key, part)
     is_known = stored.known(batch["sha256"])
     if name in setup.retried and is_known.any():
-        is_known &= np.array([one is None for one in stored.of(batch["sha256"])[key.error]], dtype=bool)
+        is_known &= _has_no_error(stored.of(batch["sha256"])[key.error])
     _, first = np.unique(batch["sha256"].astype(str), return_index=True)
     asked = np.sort(np.intersect1d(first, np.flatnonzero(~is_known)))
     if not len(asked):
@@ -329,9 +330,13 @@ def _errors_of(piece: Batch, error_name: str, output: str) -> np.ndarray:
     return errors
 
 
+def _has_no_error(errors: np.ndarray) -> np.ndarray:
+    return np.fromiter((one is None for one in errors), dtype=np.bool_, count=len(errors))
+
+
 def _is_missing(column: np.ndarray) -> np.ndarray:
     if column.ndim == 2:
-        return ~np.isfinite(column.astype(np.float32)).all(axis=1)
+        return np.asarray(~np.isfinite(column.astype(np.float32)).all(axis=1))
     if column.dtype.kind == "f":
         return ~np.isfinite(column)
     if column.dtype.kind in "iu":

@@ -10,6 +10,7 @@ Legend: N images · D features · K clusters.
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -177,7 +178,7 @@ def chosen(members: np.ndarray, step: SelectionStep) -> np.ndarray:
     return kept
 
 
-def _faiss():
+def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:

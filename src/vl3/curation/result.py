@@ -150,7 +150,8 @@ def _row(step: str, column: str, rule: str, source: str, came: int, dropped: int
 
 
 def _count(tally: Tally, part: str, table: pa.Table) -> None:
-    columns = {name: table.column(name).to_pylist() for name in ("where", "key", "sha256", *Verdicts.__slots__)}
+    names = ("where", "key", "sha256", *Verdicts.__slots__)
+    columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in names}
     tally.total += table.num_rows
     for row, (status, step) in enumerate(zip(columns["status"], columns["step"], strict=True)):
         tally.ended[step, status] += 1
@@ -158,8 +159,7 @@ def _count(tally: Tally, part: str, table: pa.Table) -> None:
             tally.reasons[step, _kind_of(columns["rule"][row])] += 1
         shown = tally.examples.setdefault("kept" if status == KEPT else step, [])
         if len(shown) < MAX_EXAMPLES:
-            names = ("where", "key", "sha256", "status", "value", "rule")
-            shown.append({"part": part, **{name: columns[name][row] for name in names}})
+            shown.append({"part": part, **{name: columns[name][row] for name in names if name != "step"}})
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_floating(column.type):
             values = column.drop_null().to_numpy()

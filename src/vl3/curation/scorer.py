@@ -35,16 +35,20 @@ class Scorer(Protocol):
     could succeed: its weights are missing, an endpoint refuses its key, a spend limit is reached.
     """
 
-    name: str
-    """Its name in recipes, reports and columns."""
-    version: str
-    """Digest of weights and settings: part of the key under which its results are stored."""
-    outputs: tuple[str, ...]
-    """Columns that it makes."""
+    @property
+    def name(self) -> str:
+        """Its name in recipes, reports and columns."""
+
+    @property
+    def version(self) -> str:
+        """Digest of weights and settings: part of the key under which its results are stored."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Columns that it makes."""
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of the rows, in their order, and `<name>_error`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

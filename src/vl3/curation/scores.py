@@ -10,6 +10,7 @@ where to look. So a part whose images changed in part keeps the scores of the ot
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,11 +57,11 @@ class PartScores:
     def __len__(self) -> int:
         return len(self._place)
 
-    def known(self, sha256s: Sequence[str | None]) -> np.ndarray:
+    def known(self, sha256s: Sequence[str | None] | np.ndarray) -> np.ndarray:
         """Which of the images it has a score or a reason for, (N,) bool."""
         return np.fromiter((one in self._place for one in sha256s), dtype=bool, count=len(sha256s))
 
-    def of(self, sha256s: Sequence[str | None]) -> Batch:
+    def of(self, sha256s: Sequence[str | None] | np.ndarray) -> Batch:
         """The columns for images, in their order; NaN or None where nothing is known."""
         places = np.fromiter((self._place.get(one, -1) for one in sha256s), dtype=np.int64, count=len(sha256s))
         found = {}
@@ -157,7 +158,7 @@ def _latest(tables: list[pa.Table]) -> pa.Table:
     Tables [a: 1, b: 2] and [b: 3] give [a: 1, b: 3].
     """
     whole = pa.concat_tables(_one_schema(tables))
-    digests = whole.column("sha256").to_pylist()
+    digests: list[Any] = whole.column("sha256").to_pylist()
     last = {sha256: place for place, sha256 in enumerate(digests)}
     return whole.take([last[sha256] for sha256 in sorted(last)]).combine_chunks()
 

@@ -7,6 +7,7 @@ files                     <-> binary
 """
 
 import io
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,8 +93,8 @@ def _to_arrow(column: np.ndarray) -> pa.Array:
 def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
     kind = column.type
     if pa.types.is_fixed_size_list(kind):
-        flat = column.combine_chunks()
-        flat = flat.chunk(0) if isinstance(flat, pa.ChunkedArray) else flat
+        whole: Any = column.combine_chunks()  # a chunked array still, in some versions of Arrow
+        flat: Any = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
         return flat.flatten().to_numpy(zero_copy_only=False).astype(np.float16).reshape(-1, kind.list_size)
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         return column.to_numpy()

@@ -34,7 +34,7 @@ def recipe_names() -> list[str]:
 
 
 def get_recipe(name: str) -> RunConfig:
-    """The configuration of a recipe that trains or evaluates; of an ablation an AblationConfig, which is a RunConfig too.
+    """The configuration of a recipe that trains or evaluates: of an ablation an AblationConfig, which is one too.
 
     Raises:
         ConfigError: no recipe has this name; the nearest is named.

@@ -1,6 +1,7 @@
 """Great Expectations over a curation: what passes, and what is refused with its reason."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,7 +74,7 @@ def test_a_curation_that_adds_up_passes_and_has_a_page(tmp_path: Path) -> None:
     page = write_curation_report(
         curation, out / "validation.json", tmp_path, name="one", data="d", corpus="file:///c/corpus.yaml"
     ).read_text()
-    assert "2 of 4 images" in page.replace('<span class="figure">', "").replace("</span>", "")
+    assert "2 of 4 images" in re.sub("</?data[^>]*>", "", page)
     assert "&lt;b&gt;a&lt;/b&gt;" in page
     assert "file:///c/corpus.yaml" in page
 

@@ -62,7 +62,7 @@ class BenchmarkNearness:
         self._runs: dict[int, str] = {}
         for text, item in zip(texts, items, strict=True):
             for run in runs_of(text or ""):
-                self._runs.setdefault(run, item)
+                self._runs.setdefault(run, str(item))
 
     def __call__(self, batch: Batch) -> Batch:
         """See Scorer."""
@@ -73,9 +73,9 @@ class BenchmarkNearness:
         for start in range(0, len(self._hashes), _BLOCK):
             bits = np.bitwise_count(hashes[:, None] ^ self._hashes[None, start : start + _BLOCK])
             nearest = bits.argmin(axis=1)
-            for row in np.flatnonzero(bits[np.arange(length), nearest] < distances):
+            for row in np.flatnonzero(bits[np.arange(length), nearest] < distances).tolist():
                 distances[row] = bits[row, nearest[row]]
-                items[row] = self._image_items[start + nearest[row]]
+                items[row] = self._image_items[start + int(nearest[row])]
         for row, text in enumerate(batch["text"]):
             runs = runs_of(text or "")
             there = [self._runs[run] for run in runs if run in self._runs]

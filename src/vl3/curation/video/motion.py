@@ -29,6 +29,6 @@ class MotionMeter:
         before, self._before = self._before, now
         if before is None:
             return None
-        flow_HW2 = self._flow.calc(before[1], now[1], None)
+        flow_HW2 = self._flow.calc(before[1], now[1], None)  # type: ignore[call-overload]  # the stubs want the result's array
         pixels = float(np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]).mean())
         return pixels / image_HWC.shape[1] / (now[0] - before[0])

@@ -7,8 +7,7 @@ from vl3.system.documents import parse_object
 
 
 def result_text(numbers: Path) -> str:
-    """The promotion's result in one line, the accuracy of an evaluated model by category, of an ablation's arms, or what a
-    curation keeps.
+    """The promotion's result in one line, accuracies of a model by category or of an ablation's arms, or what is kept.
 
     Args:
         numbers: the run's report.json.
