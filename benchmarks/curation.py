@@ -207,7 +207,7 @@ def _few_scorers() -> dict[str, Scorer]:
     recipe = curate_tiny()
     used = {name: recipe.scorers[name] for name in ("facts", "clip", "aesthetic")}
     folders = {name: base_folder(one.weights) for name, one in used.items() if one.weights}
-    return make_scorers(replace(recipe, scorers=used), folders)
+    return make_scorers(replace(recipe, scorers=used), folders, "file:///unused")
 
 
 def _few_recipe() -> CurationConfig:

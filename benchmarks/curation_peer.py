@@ -124,10 +124,11 @@ def _run_ours(folder: Path, out: Path) -> dict[str, float]:
         steps={**steps, "similarity": replace(recipe.steps["similarity"], minimum=-1.0)},
         datasets={"short": HandedDataset(caption="text")},
     )
-    scorers = make_scorers(config, {name: base_folder(one.weights) for name, one in used.items() if one.weights})
     place = CurationPlace(
         data_uri=file_uri(folder), work_uri=file_uri(out / "work"), scores_uri=file_uri(out / "scores")
     )
+    folders = {name: base_folder(one.weights) for name, one in used.items() if one.weights}
+    scorers = make_scorers(config, folders, place.scores_uri)
     places, scores = open_places(config, place)
     parts = find_parts(place.data_uri, config.part_images)
     rounds, _ = run_rounds(parts, config, scorers, places, scores)

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from vl3.config.checks import Count, Fraction, OneOf, Range, Seconds, Workers, check_fields, require_name
+from vl3.config.endpoint import EndpointConfig
 from vl3.config.placement import PlacementConfig
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
 
 CURATE = "curate"
 """Name of the placement of the scorers; without one, the step's own pod scores."""
+CAPTIONS = "captions"
+"""The kind of scorer that asks an endpoint."""
 SCORER_KINDS = (
     "image_facts",
     "benchmarks",
@@ -19,6 +22,7 @@ SCORER_KINDS = (
     "blip2",
     "similarity",
     "ocr",
+    CAPTIONS,
 )
 """What a scorer can be (vl3.curation.scorers)."""
 FILTER, EXACT, NEAR, CLUSTERS = "filter", "exact_duplicates", "near_duplicates", "clusters"
@@ -37,6 +41,8 @@ class ScorerConfig:
     """What it is."""
     weights: str = ""
     """URI of its weights: package://, file://, s3:// or hf://; empty for one without a model."""
+    endpoint: EndpointConfig | None = None
+    """The server of a model that is asked over the network; None for one whose weights are loaded here."""
     settings: dict[str, Setting] = field(default_factory=dict)
     """Its own settings by name, as texts; those that its kind does not know are refused."""
     batch_images: Count = 64
@@ -48,6 +54,11 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "scorers")
+        if (self.kind == CAPTIONS) != (self.endpoint is not None):
+            raise ConfigError(
+                f"scorers: kind={self.kind} with {'no' if self.endpoint is None else 'an'} endpoint. Only {CAPTIONS} "
+                "asks one: set `endpoint` with url, model and version there, and leave it out elsewhere."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +127,8 @@ class HandedDataset:
 
     caption: str
     """The column with its captions."""
+    texts: str = ""
+    """The column of an `ocr` scorer whose texts and boxes follow the caption (paper sec. 3.2.2); empty for none."""
     category: str = "scene_image"
     """Category of its samples in the mixtures."""
     prompt: str = "<image>\nDescribe the image."

@@ -15,7 +15,18 @@ import numpy as np
 import pyarrow as pa
 
 from vl3.curation.places import Places
-from vl3.curation.rounds import FAILED, OPEN, READ_STEP, Operation, Round, Verdicts, inputs_of, judge, known_answers
+from vl3.curation.rounds import (
+    FAILED,
+    OPEN,
+    READ_STEP,
+    Operation,
+    Round,
+    Verdicts,
+    inputs_of,
+    judge,
+    known_answers,
+    retried_scorers,
+)
 from vl3.curation.scorer import ERROR_SUFFIX, Batch, Scorer
 from vl3.curation.scores import ScorerKey, ScoreStore
 from vl3.curation.source import InputPart, InputRow, content_digest, read_part
@@ -72,7 +83,7 @@ def make_setup(
         chunk_images=chunk_images,
         max_image_bytes=max_image_bytes,
         batch_images=dict(batch_images),
-        retried=tuple(name for name in round_.scorers if getattr(scorers[name], "retries_failures", False)),
+        retried=retried_scorers(round_, scorers),
     )
 
 

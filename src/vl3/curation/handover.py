@@ -21,10 +21,14 @@ from vl3.curation.places import Places
 from vl3.curation.rounds import Round
 from vl3.curation.scores import ScorerKey, ScoreStore
 from vl3.curation.source import IMAGE_SUFFIXES, InputPart, content_digest, read_part
+from vl3.data.derive.facts import PictureFacts, PlacedText
+from vl3.data.derive.ocr import caption_with_texts
 from vl3.errors import DataError
 from vl3.system.files import atomic_write_text, storage_errors
 
 CORPUS_NAME = "corpus.yaml"
+SOURCE_TEXT = "text"
+"""The column of the source's own text."""
 _SUFFIXES = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
@@ -78,6 +82,19 @@ def line_of(sha256: str, image: str, source: str, category: str, prompt: str, ca
     return {"id": sha256[:32], "image": [image], "source": source, "category": category, "conversations": turns}
 
 
+def with_texts(caption: str, texts: str, image: str) -> str:
+    """A caption with what an `ocr` scorer has read; without anything read the caption alone.
+
+    `A street. The texts in this image are STOP<box>[[16,42,469,188]]</box>.`
+    """
+    facts = json.loads(texts)
+    placed = tuple(PlacedText(box=tuple(one["box"]), text=one["text"]) for one in facts["texts"])
+    if not placed:
+        return caption
+    size = {"width_px": facts["width"], "height_px": facts["height"]}
+    return caption_with_texts(PictureFacts(image=image, caption=caption, texts=placed, **size))
+
+
 def image_name(sha256: str, data: bytes) -> str:
     """Where an image is in a dataset: by its digest, with a suffix by its first bytes."""
     suffix = next((name for start, name in _SUFFIXES.items() if data.startswith(start)), ".img")
@@ -103,10 +120,8 @@ def _write_part(
     sha256_of = {listing["key"][int(row)].as_py(): listing["sha256"][int(row)].as_py() for row in rows}
     if not sha256_of:
         return
-    captions = {
-        name: _captions(part, one.caption, list(sha256_of.values()), keys, scores)
-        for name, one in config.datasets.items()
-    }
+    wanted = {column for one in config.datasets.values() for column in (one.caption, one.texts)} - {"", SOURCE_TEXT}
+    words = {column: _words(part, column, list(sha256_of.values()), keys, scores) for column in wanted}
     scores.forget()
     for row in read_part(part, frozenset(sha256_of), max_bytes=config.max_image_bytes):
         sha256 = sha256_of[row.key]
@@ -115,7 +130,7 @@ def _write_part(
                 f"{row.where}: the image has changed since it was scored ({row.problem or 'other bytes'}), so its "
                 "scores are another image's. Restore it, or curate the changed data in a new run."
             )
-        _hand_over(row.data, sha256, row.text, config, captions, folder, files, counts)
+        _hand_over(row.data, sha256, row.text, config, words, folder, files, counts)
 
 
 def _hand_over(
@@ -123,15 +138,16 @@ def _hand_over(
     sha256: str,
     text: str,
     config: CurationConfig,
-    captions: Mapping[str, Mapping[str, str] | None],
+    words: Mapping[str, Mapping[str, str]],
     folder: Path,
     files: Mapping[str, Any],
     counts: dict[str, int],
 ) -> None:
     image, first = image_name(sha256, data), None
     for name, one in config.datasets.items():
-        known = captions[name]
-        caption = text if known is None else known[sha256]
+        caption = text if one.caption == SOURCE_TEXT else words[one.caption][sha256]
+        if caption and one.texts:
+            caption = with_texts(caption, words[one.texts][sha256], image)
         path = folder / name / image
         if not caption or path.exists():
             continue
@@ -155,11 +171,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _captions(
+def _words(
     part: InputPart, column: str, sha256s: list[str], keys: Mapping[str, ScorerKey], scores: ScoreStore
-) -> dict[str, str] | None:
-    """Captions by image; None if the column is the source's own text."""
-    if column == "text":
-        return None
+) -> dict[str, str]:
+    """A column of words by image."""
     key = next(one for one in keys.values() if column in one.outputs)
     return dict(zip(sha256s, scores.of_part(key, part.name).of(sha256s)[column], strict=True))

@@ -152,7 +152,7 @@ class _Stage:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         with _told():
-            self._scorers = self._scorers or make_scorers(self._config, self._folders.here())
+            self._scorers = self._scorers or make_scorers(self._config, self._folders.here(), self._setup.scores.uri)
             made = [
                 pack(score_chunk(str(part), int(start), unpack(chunk), self._operations, self._scorers, self._setup))
                 for part, start, chunk in zip(batch["part"], batch["start"], batch["chunk"], strict=True)

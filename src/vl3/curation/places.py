@@ -67,6 +67,12 @@ class Places:
         table = pa.table({name: pa.array(getattr(verdicts, name).tolist(), pa.string()) for name in STATE_COLUMNS})
         self._states(key).write(f"{part}.parquet", [parquet_bytes(table)])
 
+    def forget_states(self, key: str) -> None:
+        """Remove what became of all images by the end of a round; their scores stay."""
+        states = self._states(key)
+        for name in states.list():
+            states.delete(name)
+
     def _listings(self) -> Store:
         return open_store(join_uri(self.uri, "listings", self.input_key))
 

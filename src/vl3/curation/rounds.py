@@ -99,6 +99,11 @@ def inputs_of(scorer: Scorer) -> tuple[str, ...]:
     return tuple(getattr(scorer, "inputs", ("bytes", "text")))
 
 
+def retried_scorers(round_: Round, scorers: Mapping[str, Scorer]) -> tuple[str, ...]:
+    """The scorers of a round whose failures may pass, such as an endpoint's."""
+    return tuple(name for name in round_.scorers if getattr(scorers[name], "retries_failures", False))
+
+
 def filter_of(name: str, step: SelectionStep) -> Filter:
     """The threshold of a step."""
     return Filter(
@@ -157,8 +162,8 @@ def plan_rounds(config: CurationConfig, scorers: Mapping[str, Scorer], input_key
             parts.append([name, step.column, step.minimum, step.maximum, list(step.allowed)])
         else:
             close(name)
-    for name, dataset in config.datasets.items():
-        need(dataset.caption, f"dataset {name}")
+    for name, column in _handed_columns(config):
+        need(column, f"dataset {name}")
     close("")
     return rounds
 
@@ -211,6 +216,12 @@ def known_answers(keys: Sequence[ScorerKey], found: Mapping[str, PartScores], sh
     scores = {key.name: found[key.name].of(sha256s) for key in keys}
     known = {key.name: found[key.name].known(sha256s) for key in keys}
     return scores, known
+
+
+def _handed_columns(config: CurationConfig) -> list[tuple[str, str]]:
+    """Every column that a dataset takes, with the dataset's name."""
+    found = [(name, column) for name, one in config.datasets.items() for column in (one.caption, one.texts)]
+    return [(name, column) for name, column in found if column]
 
 
 def _makers(scorers: Mapping[str, Scorer]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A whole curation: parts, scorers, rounds, result. What a step of the workflow calls, and what a test calls."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from vl3.curation.handover import write_datasets
 from vl3.curation.pages import write_pictures
 from vl3.curation.places import Places
 from vl3.curation.result import write_result
+from vl3.curation.rounds import Round, retried_scorers
 from vl3.curation.scorer import Scorer, version_digest
-from vl3.curation.scorers.make import make_scorers
+from vl3.curation.scorers.make import close_scorers, make_scorers
 from vl3.curation.scores import ScoreStore
 from vl3.curation.source import find_parts, input_digest
 from vl3.errors import DataError
@@ -65,13 +66,18 @@ def curate(
         StorageError: the store fails.
         ClusterError: Ray fails.
     """
-    made = scorers if scorers is not None else make_scorers(config, folders)
+    made = scorers if scorers is not None else make_scorers(config, folders, place.scores_uri)
     places, scores = open_places(config, place)
     parts = find_parts(place.data_uri, config.part_images)
     given: dict[str, Any] = {"executor": executor, "progress": progress}
-    rounds, keys = run_rounds(parts, config, made, places, scores, **given)
+    try:
+        rounds, keys = run_rounds(parts, config, made, places, scores, **given)
+    finally:
+        close_scorers(made)
     facts = write_result(parts, config, rounds, keys, places, scores, out_folder)
-    _require_few_failures(config, facts)
+    if _has_too_many_failures(config, facts):
+        _forget_what_may_pass(rounds, made, places)
+        raise _too_many_failures(config, facts)
     counts = write_datasets(parts, config, rounds[-1], keys, places, scores, out_folder)
     atomic_write_json(out_folder / DATASETS_FILE, counts)
     write_pictures(parts, config, rounds, facts, places, out_folder)
@@ -112,13 +118,29 @@ def clear(out_folder: Path) -> None:
     out_folder.mkdir(parents=True)
 
 
-def _require_few_failures(config: CurationConfig, facts: Mapping[str, Any]) -> None:
-    failed = sum(row["failed"] for row in facts["funnel"])
-    if facts["images"] and failed > config.max_failed_fraction * facts["images"]:
-        reasons = "; ".join(f"{one['count']} x {one['step']}: {one['reason']}" for one in facts["failures"][:5])
-        raise DataError(
-            f"{failed} of {facts['images']} images failed, more than "
-            f"max_failed_fraction={config.max_failed_fraction:g}: "
-            f"what is kept would not be what the steps chose. Most often: {reasons}. Correct the data or the scorer, "
-            "or raise max_failed_fraction; what is scored stays."
-        )
+def _num_failed(facts: Mapping[str, Any]) -> int:
+    return sum(row["failed"] for row in facts["funnel"])
+
+
+def _has_too_many_failures(config: CurationConfig, facts: Mapping[str, Any]) -> bool:
+    return _num_failed(facts) > config.max_failed_fraction * facts["images"]
+
+
+def _forget_what_may_pass(rounds: Sequence[Round], scorers: Mapping[str, Scorer], places: Places) -> None:
+    """Remove the states from the first round on whose failures may pass, so that the next run asks for these again.
+
+    Rounds facts | clip, caption of an endpoint | clusters: the states of the second and third go.
+    """
+    first = next((one.number for one in rounds if retried_scorers(one, scorers)), len(rounds))
+    for round_ in rounds[first:]:
+        for key in {round_.key, round_.closed_key}:
+            places.forget_states(key)
+
+
+def _too_many_failures(config: CurationConfig, facts: Mapping[str, Any]) -> DataError:
+    reasons = "; ".join(f"{one['count']} x {one['step']}: {one['reason']}" for one in facts["failures"][:5])
+    return DataError(
+        f"{_num_failed(facts)} of {facts['images']} images failed, more than "
+        f"max_failed_fraction={config.max_failed_fraction:g}: what is kept would not be what the steps chose. Most "
+        f"often: {reasons}. Correct the data or the scorer, or raise max_failed_fraction; what is scored stays."
+    )

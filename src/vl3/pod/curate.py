@@ -79,7 +79,7 @@ def _curate(job: CurationJob) -> None:
         run_rounds(
             find_parts(job.data_uri, config.part_images),
             config,
-            make_scorers(config, folders),
+            make_scorers(config, folders, job.scores_uri),
             places,
             scores,
             executor=on_ray(config, folders, RayPlace(address="auto"), weights=job.scorers),

@@ -6,11 +6,13 @@ of clusters and no quota. So each threshold here says what it is taken from. The
 
 from dataclasses import replace
 
-from vl3.config.curation import CURATE, CurationConfig, HandedDataset, ScorerConfig, SelectionStep
+from vl3.config.curation import CAPTIONS, CURATE, CurationConfig, HandedDataset, ScorerConfig, SelectionStep
+from vl3.config.endpoint import EndpointConfig
 from vl3.config.placement import PlacementConfig
 
 _CLIP = "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 _OCR_IMAGES = 3_000_000
+_DESCRIBE_WITH_TEXTS = "<image>\nDescribe the image, and give all texts in it with their boxes."
 
 
 def vl3_syn7m() -> CurationConfig:
@@ -43,11 +45,13 @@ def vl3_syn7m() -> CurationConfig:
             "similarity": ScorerConfig(
                 kind="similarity", weights=_CLIP, settings={"features": "clip", "text": "caption"}, batch_images=256
             ),
+            "short": _captions("short", "OpenGVLab/InternVL2-8B", "internvl2-8b"),
+            "detailed": _captions("detailed", "OpenGVLab/InternVL2-26B", "internvl2-26b"),
         },
         steps=_steps(),
         datasets={
-            "syn7m_short": HandedDataset(caption="caption", prompt="<image>\nWrite a short caption of the image."),
-            "syn7m_detailed": HandedDataset(caption="text", prompt="<image>\nDescribe the image in detail."),
+            "syn7m_short": HandedDataset(caption="short", prompt="<image>\nWrite a short caption of the image."),
+            "syn7m_detailed": HandedDataset(caption="detailed", prompt="<image>\nDescribe the image in detail."),
         },
         chunk_images=256,
         placements={CURATE: _placement()},
@@ -67,7 +71,7 @@ def laion_ocr() -> CurationConfig:
         kind="filter", column="ocr_characters", minimum=8, maximum=2000, source="ours: a word and a half, to a page"
     )
     spread = replace(base.steps["clusters"], num_clusters=30_000, per_cluster=_OCR_IMAGES // 30_000)
-    used = ("facts", "bench", "clip", "nsfw", "caption")
+    used = ("facts", "bench", "clip", "nsfw", "short")
     return replace(
         base,
         name="laion_ocr",
@@ -75,9 +79,19 @@ def laion_ocr() -> CurationConfig:
         steps={**steps, "clear_text": read, "text_length": long_enough, "clusters": spread},
         datasets={
             "laion_ocr": HandedDataset(
-                caption="caption", category="scene_text", prompt="<image>\nDescribe the image and read its text."
+                caption="short", texts="ocr_texts", category="scene_text", prompt=_DESCRIBE_WITH_TEXTS
             )
         },
+    )
+
+
+def _captions(style: str, model: str, service: str) -> ScorerConfig:
+    """A recaptioner (paper sec. 2.3), served by vLLM in the namespace; its revision is that of the server's image."""
+    return ScorerConfig(
+        kind=CAPTIONS,
+        settings={"style": style},
+        endpoint=EndpointConfig(url=f"http://{service}:8000/v1", model=model, version="2024-07", max_concurrent=256),
+        copies=4,
     )
 
 

@@ -125,8 +125,12 @@ def key_parts(request: StepRequest[CurationConfig]) -> dict[str, Any]:
     for name in ("launch", "placements", "step_pods", "download_workers", "name"):
         config.pop(name)
     for scorer in config["scorers"].values():
-        for name in ("gpus", "copies", "weights"):  # the weights' files are an input
+        for name in ("gpus", "copies", "weights", "endpoint"):  # the weights' files are an input
             scorer.pop(name)
+        scorer["settings"].pop("answers", None)
+    for name, one in request.config.scorers.items():
+        if one.endpoint is not None:
+            config["scorers"][name]["model"] = one.endpoint.decisive()
     return {"curation": config, "source": source_digest(request.data_uri)}
 
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from vl3.endpoint.answer import EndpointAnswer, Outcome
 from vl3.endpoint.client import Endpoint
 from vl3.endpoint.question import EndpointQuestion
 from vl3.errors import ConfigError
-
-_DECIDES = ("model", "version", "temperature", "seed", "extra", "attempts", "attempt_temperature")
 
 
 class Asker:
@@ -27,8 +24,7 @@ class Asker:
     @property
     def model(self) -> dict[str, Any]:
         """What of the endpoint decides an answer."""
-        settings = asdict(self._config)
-        return {name: settings[name] for name in _DECIDES}
+        return self._config.decisive()
 
     @property
     def spent_usd(self) -> float:

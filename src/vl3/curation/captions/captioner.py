@@ -31,6 +31,11 @@ _CODE = 1
 class Captioner:
     """A scorer that asks for captions. `<name>_basis` says whether annotations were shown, and why not."""
 
+    inputs = ("bytes",)
+    """A batch may have `annotations` besides: those of whole sets (vl3.curation.captions.flow)."""
+    retries_failures = True
+    """An endpoint that fails today may answer tomorrow."""
+
     def __init__(
         self,
         name: str,

@@ -11,7 +11,7 @@ from vl3.curation.scorers.clip import decoded_images
 from vl3.curation.source import clean_text
 from vl3.errors import ConfigError
 
-_VERSION = 1
+_VERSION = 2
 MAX_TEXTS = 200
 """Texts of an image that are kept: a page of small print has more, and is no picture of a scene."""
 
@@ -20,7 +20,8 @@ class OcrText:
     """How clear the text of an image is, how many texts there are, and what and where they are.
 
     `<name>_clear` is the mean confidence, weighted by characters; 0 without text. `<name>_characters` is their number.
-    `<name>_texts` is JSON: [{"text": "STOP", "box": [x0, y0, x1, y1], "score": 0.98}], boxes in pixels.
+    `<name>_texts` is JSON: {"width": 640, "height": 480, "texts": [{"text": "STOP", "box": [x0, y0, x1, y1], "score":
+    0.98}]}, boxes in pixels.
     """
 
     inputs = ("bytes",)
@@ -57,7 +58,9 @@ class OcrText:
                 weights = [len(one["text"]) for one in found]
                 clear[row] = np.average([one["score"] for one in found], weights=weights) if found else 0.0
                 characters[row] = sum(weights)
-                texts[row] = json.dumps(found, ensure_ascii=False)
+                height_px, width_px = image_HWC.shape[:2]
+                facts = {"width": width_px, "height": height_px, "texts": found}
+                texts[row] = json.dumps(facts, ensure_ascii=False)
         columns = dict(zip(self.outputs, (clear, characters, texts), strict=True))
         return {**columns, f"{self.name}_error": errors}
 

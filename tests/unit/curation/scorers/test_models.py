@@ -1,5 +1,6 @@
 """The real loading code on small models in the real formats, compared with what transformers and open_clip compute."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,9 @@ def test_clear_text_is_read() -> None:
     given["bytes"][0] = file_of(np.asarray(page))
     given["sha256"][0] = content_digest(given["bytes"][0])
     made = OcrText("ocr", 0.5)(given)
-    assert "STOP" in made["ocr_texts"][0]
+    read = json.loads(made["ocr_texts"][0])
+    assert any("STOP" in one["text"] for one in read["texts"])
+    assert (read["width"], read["height"]) == (320, 96)
     assert made["ocr_clear"][0] > 0.8
     assert made["ocr_clear"][1] == 0
     assert made["ocr_characters"][0] >= 6
