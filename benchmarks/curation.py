@@ -39,6 +39,8 @@ from vl3.system.uris import file_uri
 
 _SHARD_IMAGES = 10_000
 _FEATURES = 16
+_STARTUP_SECONDS = 2.0
+"""What a process imports before it does anything: a kill before that would show nothing."""
 
 
 def main() -> int:
@@ -156,7 +158,7 @@ def _killed(folder: Path, out: Path, kills: int, seconds: float) -> int:
     while True:
         child = _start("synthetic", folder, out)
         try:
-            child.wait(timeout=draw.uniform(0.1, 0.6) * seconds if done < kills else None)
+            child.wait(timeout=_STARTUP_SECONDS + draw.uniform(0.0, 0.16) * seconds if done < kills else None)
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             child.wait()

@@ -9,7 +9,8 @@ import pytest
 from tests.support.cluster.corpus import make_corpus
 from tests.support.cluster.reach import NAMESPACE, Cluster
 from vl3.config.codec import to_dict
-from vl3.config.curation import CURATE, CurationConfig
+from vl3.config.curation import CurationConfig
+from vl3.config.placement import CURATE
 from vl3.curation.run import CurationPlace, curate, weight_folders
 from vl3.launch.collect import cancel_run
 from vl3.launch.job import BUILDING, LaunchJob

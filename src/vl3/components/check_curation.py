@@ -5,7 +5,7 @@ from kfp import dsl
 from vl3.components import images
 
 
-@dsl.component(base_image=images.LAUNCHER, install_kfp_package=False)
+@dsl.component(base_image=images.DATA, install_kfp_package=False)
 def check_curation(
     workflow: dict,
 ) -> None:

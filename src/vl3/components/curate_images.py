@@ -5,7 +5,7 @@ from kfp import dsl
 from vl3.components import images
 
 
-@dsl.component(base_image=images.EVALUATOR, install_kfp_package=False)
+@dsl.component(base_image=images.CURATOR, install_kfp_package=False)
 def curate_images(
     workflow: dict,
     scorers: dsl.Input[dsl.Artifact],

@@ -5,12 +5,10 @@ from typing import Annotated
 
 from vl3.config.checks import Count, Fraction, OneOf, Range, Seconds, Workers, check_fields, require_name
 from vl3.config.endpoint import EndpointConfig
-from vl3.config.placement import PlacementConfig
+from vl3.config.placement import CURATE, PlacementConfig
 from vl3.config.step_pods import StepPodsConfig
 from vl3.errors import ConfigError
 
-CURATE = "curate"
-"""Name of the placement of the scorers; without one, the step's own pod scores."""
 CAPTIONS = "captions"
 """The kind of scorer that asks an endpoint."""
 SCORER_KINDS = (

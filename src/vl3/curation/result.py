@@ -30,7 +30,7 @@ _BINS = 40
 
 
 @dataclass(kw_only=True, slots=True)
-class Tally:
+class CurationTally:
     """What is counted over the parts."""
 
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ def write_result(
     Raises:
         StorageError: the store fails, or the folder cannot be written.
     """
-    tally = Tally()
+    tally = CurationTally()
     (folder / DECISIONS).mkdir(parents=True, exist_ok=True)
     for part in parts:
         table = decisions_of(part, rounds[-1], keys, places, scores)
@@ -92,7 +92,7 @@ def decisions_of(
 
 
 def summary(
-    config: CurationConfig, rounds: Sequence[Round], keys: Mapping[str, ScorerKey], tally: Tally
+    config: CurationConfig, rounds: Sequence[Round], keys: Mapping[str, ScorerKey], tally: CurationTally
 ) -> dict[str, Any]:
     """The content of curation.json."""
     return {
@@ -149,7 +149,7 @@ def _row(step: str, column: str, rule: str, source: str, came: int, dropped: int
     return {"step": step, "column": column, "rule": rule, "source": source, **counts}
 
 
-def _count(tally: Tally, part: str, table: pa.Table) -> None:
+def _count(tally: CurationTally, part: str, table: pa.Table) -> None:
     names = ("where", "key", "sha256", *Verdicts.__slots__)
     columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in names}
     tally.total += table.num_rows
@@ -172,7 +172,7 @@ def _kind_of(reason: str) -> str:
     return " ".join(words)[:120]
 
 
-def _histograms(config: CurationConfig, tally: Tally) -> dict[str, Any]:
+def _histograms(config: CurationConfig, tally: CurationTally) -> dict[str, Any]:
     """Of each judged column: bins, counts and thresholds."""
     found = {}
     for name, step in config.steps.items():

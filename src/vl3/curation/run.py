@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.curation import CurationConfig
-from vl3.curation.benchmark_index import write_benchmark_index
+from vl3.curation.benchmark_index import index_held_out
 from vl3.curation.flow import Executor, Progress, run_rounds
 from vl3.curation.handover import write_datasets
 from vl3.curation.pages import write_pictures
@@ -107,7 +107,7 @@ def weight_folders(config: CurationConfig, found: Mapping[str, Path], data_uri: 
         if one.kind == "benchmarks" and one.settings.get("heldout") == "yes":
             target = folder / name
             target.mkdir(parents=True, exist_ok=True)
-            write_benchmark_index({"heldout": data_uri}, target, split="heldout")
+            index_held_out(data_uri, target)
             folders[name] = target
     return folders
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vl3.config.ablation import AblationConfig
-from vl3.config.curation import CURATE, CurationConfig
+from vl3.config.curation import CurationConfig
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
-from vl3.config.placement import BUILD, EVALUATION
+from vl3.config.placement import BUILD, CURATE, EVALUATION
 from vl3.config.run import RunConfig
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.errors import ConfigError

@@ -1,7 +1,7 @@
 """The whole curation on two cores within minutes: small models in the real formats, thresholds that fit them."""
 
-from vl3.config.curation import CURATE, CurationConfig, HandedDataset, ScorerConfig, SelectionStep
-from vl3.config.placement import PlacementConfig
+from vl3.config.curation import CurationConfig, HandedDataset, ScorerConfig, SelectionStep
+from vl3.config.placement import CURATE, PlacementConfig
 from vl3.config.step_pods import PodSize, StepPodsConfig
 
 _BASES = "package://vl3.recipes/bases"
@@ -44,7 +44,7 @@ def curate_tiny() -> CurationConfig:
         step_pods=StepPodsConfig(
             launcher=PodSize(cpus=0.1, cpu_limit=2.0, memory_gib=1.0),
             data=PodSize(cpus=1.0, cpu_limit=2.0, memory_gib=2.0),
-            evaluator=PodSize(cpus=1.0, cpu_limit=2.0, memory_gib=4.0, shm_gib=0.5),
+            curator=PodSize(cpus=1.0, cpu_limit=2.0, memory_gib=4.0, shm_gib=0.5),
         ),
     )
 

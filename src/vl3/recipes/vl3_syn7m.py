@@ -6,9 +6,9 @@ of clusters and no quota. So each threshold here says what it is taken from. The
 
 from dataclasses import replace
 
-from vl3.config.curation import CAPTIONS, CURATE, CurationConfig, HandedDataset, ScorerConfig, SelectionStep
+from vl3.config.curation import CAPTIONS, CurationConfig, HandedDataset, ScorerConfig, SelectionStep
 from vl3.config.endpoint import EndpointConfig
-from vl3.config.placement import PlacementConfig
+from vl3.config.placement import CURATE, PlacementConfig
 
 _CLIP = "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 _OCR_IMAGES = 3_000_000

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from vl3.config.curation import CURATE, CurationConfig
+from vl3.config.curation import CurationConfig
+from vl3.config.placement import CURATE
 from vl3.curation.source import find_parts
 from vl3.errors import Vl3Error
 from vl3.launch.check.findings import combined

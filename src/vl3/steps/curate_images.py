@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vl3.config.codec import to_dict
-from vl3.config.curation import CURATE, CurationConfig
+from vl3.config.curation import CurationConfig
+from vl3.config.placement import CURATE
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.curation.flow import Executor
 from vl3.curation.run import CurationPlace, clear, curate, weight_folders

@@ -53,7 +53,7 @@ class BenchmarkNearness:
         except (OSError, KeyError, ValueError) as error:
             raise ConfigError(
                 f"{path}: cannot be read as an index of benchmarks ({error}). Without it benchmark images could be "
-                "trained on. Make it with vl3.curation.benchmark_index."
+                "trained on. Make it with `vl3 curate benchmarks`."
             ) from error
         items, hashes, texts = (table.column(column).to_pylist() for column in ("item", "phash", "text"))
         of_images = [(one, item) for one, item in zip(hashes, items, strict=True) if one]

@@ -1,4 +1,4 @@
-"""`vl3 curate captions` and `vl3 curate video`: samples that models behind endpoints write."""
+"""`vl3 curate`: samples that models behind endpoints write, and what training data must not contain."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vl3.data.derive.output import MadeCard
 
 app = typer.Typer(
-    help="Captions and questions by models behind endpoints: see docs/curation-video.md.", no_args_is_help=True
+    help="Captions and questions by models behind endpoints; the index of benchmarks.", no_args_is_help=True
 )
 
 Root = Annotated[Path, typer.Option(help="Data folder with the media; paths in samples are relative to it.")]
@@ -100,6 +100,37 @@ def video(
     with shown_progress("videos") as report:
         card = synthesise(_below(root, videos), root, out, setup, report)
     _print_card(card, out)
+
+
+@app.command("benchmarks")
+def benchmarks(
+    copies: Annotated[str, typer.Option(help="Folder or s3://... with the copies, as `vl3 eval data` made them.")],
+    out: Annotated[Path, typer.Option(help="Folder for benchmarks.parquet, the weights of a scorer of this kind.")],
+    benchmark: Annotated[list[str] | None, typer.Option(help="Benchmark or group; repeatable. Default: all.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Leave out media that cannot be decoded.")] = False,
+) -> None:
+    """Index pictures, frames and texts of the benchmarks, so that a curation keeps what stands in them out."""
+    from vl3.cli.addresses import as_folder_uri
+    from vl3.curation.benchmark_index import index_copies
+    from vl3.evaluation.catalogue.entry import choose_benchmarks
+    from vl3.store.artifacts import fetch, find
+    from vl3.store.uris import join_uri
+
+    names = [one.name for one in choose_benchmarks(benchmark or ["paper"])]
+    root = as_folder_uri(copies, "--copies")
+    found = {name: find(join_uri(root, name)) for name in names}
+    if missing := [name for name, one in found.items() if one is None]:
+        raise ConfigError(
+            f"{root} has no copy of {', '.join(missing)}, so what stands in them would be trained on. Make each with "
+            "`vl3 eval data`, or name the benchmarks that you have with --benchmark."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    folders = {name: fetch(one) for name, one in found.items() if one is not None}
+    content = index_copies(folders, out, partial=partial)
+    print_table([{"benchmark": name, **counts} for name, counts in content.counts.items()], as_json=False)
+    for problem in content.unreadable:
+        print(f"left out: {problem}")
+    print(f"written to {out}")
 
 
 def _pictures(root: Path, pattern: str, coco: str, sa1b: str, images: str) -> Iterator[tuple[str, str | None]]:
