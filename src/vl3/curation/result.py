@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vl3.config.curation import FILTER, CurationConfig
+from vl3.config.curation import EXACT, FILTER, NEAR, CurationConfig, SelectionStep
 from vl3.curation.places import Places
 from vl3.curation.rounds import DROPPED, FAILED, KEPT, READ_STEP, Round, Verdicts
 from vl3.curation.scores import ScorerKey, ScoreStore
@@ -27,6 +27,7 @@ MAX_EXAMPLES = 12
 """Examples of each step, and of the failures."""
 MAX_REASONS = 50
 _BINS = 40
+_SIZES = "max_image_bytes of the recipe"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,7 +64,7 @@ def write_result(
     for part in parts:
         table = decisions_of(part, rounds[-1], keys, places, scores)
         atomic_write_bytes(folder / DECISIONS / f"{part.name}.parquet", parquet_bytes(table))
-        _count(tally, part.name, table)
+        _count(tally, part.name, table, {name: one.caption for name, one in config.datasets.items()})
     facts = summary(config, rounds, keys, tally)
     atomic_write_json(folder / RESULT_FILE, facts)
     return facts
@@ -120,7 +121,7 @@ def funnel(
     What fails in a scorer fails on the way to the next step. 100 images, 2 unreadable, 8 dropped by aspect_ratio, 5
     without an answer of clip, 20 dropped by aesthetic: read 100 -> 98, aspect_ratio 98 -> 90, aesthetic 90 -> 65.
     """
-    rows = [_row(READ_STEP, "files", "", "the file can be read", total, 0, ended.get((READ_STEP, FAILED), 0))]
+    rows = [_row(READ_STEP, "file", "what can be read", _SIZES, total, 0, ended.get((READ_STEP, FAILED), 0))]
     waiting: list[str] = []
 
     def add(name: str, column: str, rule: str, source: str) -> None:
@@ -138,10 +139,20 @@ def funnel(
                 waiting.append(operation.scorer)
         if round_.closing:
             step = config.steps[round_.closing]
-            add(round_.closing, step.column or "sha256", step.kind.replace("_", " "), step.source)
+            add(round_.closing, step.column or "sha256", rule_of(step), step.source)
     if waiting:
-        add("captions", ", ".join(waiting), "", "every image needs its captions")
+        add("captions", ", ".join(waiting), "what has every caption", "ours: a sample without its caption is none")
     return rows
+
+
+def rule_of(step: SelectionStep) -> str:
+    """What a step that compares images keeps, in words."""
+    if step.kind == EXACT:
+        return "the first of equal files"
+    if step.kind == NEAR:
+        return f"the first of those that differ in at most {step.max_distance} bits"
+    apart = f", those apart by more than {step.max_similarity:g}" if step.max_similarity < 1 else ""
+    return f"the {step.per_cluster:,} nearest to each of {step.num_clusters:,} centres{apart}"
 
 
 def _row(step: str, column: str, rule: str, source: str, came: int, dropped: int, failed: int) -> dict[str, Any]:
@@ -149,9 +160,10 @@ def _row(step: str, column: str, rule: str, source: str, came: int, dropped: int
     return {"step": step, "column": column, "rule": rule, "source": source, **counts}
 
 
-def _count(tally: CurationTally, part: str, table: pa.Table) -> None:
+def _count(tally: CurationTally, part: str, table: pa.Table, captions: Mapping[str, str]) -> None:
     names = ("where", "key", "sha256", *Verdicts.__slots__)
-    columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in names}
+    wanted = dict.fromkeys((*names, *captions.values()))
+    columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in wanted}
     tally.total += table.num_rows
     for row, (status, step) in enumerate(zip(columns["status"], columns["step"], strict=True)):
         tally.ended[step, status] += 1
@@ -159,7 +171,9 @@ def _count(tally: CurationTally, part: str, table: pa.Table) -> None:
             tally.reasons[step, _kind_of(columns["rule"][row])] += 1
         shown = tally.examples.setdefault("kept" if status == KEPT else step, [])
         if len(shown) < MAX_EXAMPLES:
-            shown.append({"part": part, **{name: columns[name][row] for name in names if name != "step"}})
+            facts = {name: columns[name][row] for name in names if name != "step"}
+            words = {name: columns[column][row] for name, column in captions.items()} if status == KEPT else {}
+            shown.append({"part": part, **facts, "captions": {name: text for name, text in words.items() if text}})
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_floating(column.type):
             values = column.drop_null().to_numpy()

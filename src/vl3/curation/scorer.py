@@ -96,8 +96,8 @@ class Filter:
         if self.allowed:
             return f"one of {', '.join(self.allowed)}"
         if self.minimum is not None and self.maximum is not None:
-            return f"{self.minimum:g} to {self.maximum:g}"
-        return f">= {self.minimum:g}" if self.minimum is not None else f"<= {self.maximum:g}"
+            return f"{self.minimum:.4g} to {self.maximum:.4g}"
+        return f">= {self.minimum:.4g}" if self.minimum is not None else f"<= {self.maximum:.4g}"
 
 
 def version_digest(parts: Mapping[str, Any]) -> str:

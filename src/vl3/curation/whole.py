@@ -90,7 +90,7 @@ class Whole:
         _, first = np.unique(found["position"][order], return_index=True)
         found = found[order][first]
         rows = (found["position"] - self.offsets[number]).astype(np.int64)
-        values = [f"{value:.6g}" for value in found["value"]]
+        values = [f"{value:.6g}" if "{value}" in words else "" for value in found["value"]]
         rules = [
             words.format(other=self._name(other), value=value)
             for other, value in zip(found["other"], values, strict=True)

@@ -64,11 +64,9 @@ def _steps() -> dict[str, SelectionStep]:
         "benchmark_texts": SelectionStep(
             kind="filter", column="bench_text", maximum=1.0, source="ours: drawn scenes share their sentences"
         ),
-        "watermark": SelectionStep(kind="filter", column="watermark", maximum=0.9, source=_TINY),
-        "aesthetic": SelectionStep(kind="filter", column="aesthetic", minimum=4.9, source=f"paper sec. 2.3; {_TINY}"),
-        "similarity": SelectionStep(
-            kind="filter", column="similarity", minimum=-0.5, source=f"paper sec. 2.3; {_TINY}"
-        ),
+        "watermark": SelectionStep(kind="filter", column="watermark", maximum=0.457, source=_TINY),
+        "aesthetic": SelectionStep(kind="filter", column="aesthetic", minimum=5.15, source=f"paper sec. 2.3; {_TINY}"),
+        "similarity": SelectionStep(kind="filter", column="similarity", minimum=0.0, source=f"paper sec. 2.3; {_TINY}"),
         "clusters": SelectionStep(
             kind="clusters",
             column="clip",

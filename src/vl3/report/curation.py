@@ -41,6 +41,7 @@ def write_curation_report(
         charts=[_chart(step, one, facts["funnel"]) for step, one in facts["histograms"].items()],
         examples=_examples(facts, pictures["thumbs"]),
         sheets=_sheets(pictures),
+        failed=sum(row["failed"] for row in facts["funnel"]),
         findings=[*judged["critical"], *judged["warnings"]],
         num_checks=len(judged["checks"]),
     )
@@ -78,7 +79,10 @@ def score_histogram(
         x = x_scale(threshold)
         line = Markup('<line x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor" stroke-dasharray="4 3"/>')
         label = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
-        parts += [line.format(x, x, TOP, HEIGHT - BOTTOM), label.format(x, TOP - 2, tick_text(round(threshold, 4)))]
+        parts += [
+            line.format(x, x, TOP, HEIGHT - BOTTOM),
+            label.format(x, TOP - 2, tick_text(float(f"{threshold:.3g}"))),
+        ]
     for tick in x_scale.ticks(4):
         label = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
         parts.append(label.format(x_scale(tick), HEIGHT - BOTTOM + 15, tick_text(tick)))
@@ -95,7 +99,7 @@ def _bars(funnel: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _chart(step: str, one: Mapping[str, Any], funnel: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     row = next(row for row in funnel if row["step"] == step)
-    message = f"{row['dropped']:,} of {row['came']:,} images are outside {row['rule']}"
+    message = f"{row['dropped']:,} of the {row['came']:,} images that came are dropped, because {row['rule']} is kept"
     given = {"title": one["column"], "description": message}
     chart = score_histogram(one["edges"], one["counts"], one["thresholds"], **given)
     return {"title": step.replace("_", " "), "message": message, "source": row["source"], "chart": chart}

@@ -46,11 +46,12 @@ def write(folder: Path, **changes: list) -> Path:
         "kept": 2,
         "funnel": funnel,
         "failures": [],
+        "scorers": {"facts": "0123456789abcdef"},
         "examples": {},
         "histograms": {},
     }
     facts["histograms"] = {"light": {"column": "brightness", "edges": [0, 1, 2], "counts": [1, 3], "thresholds": [1]}}
-    shown = {"part": "p", "key": "k", "where": "<b>a</b>", "value": "", "rule": ""}
+    shown = {"part": "p", "key": "k", "where": "<b>a</b>", "value": "", "rule": "", "captions": {"short": "a <cat>"}}
     facts["examples"] = {"kept": [shown]}
     (folder / "curation.json").write_text(json.dumps(facts))
     (folder / "pictures.json").write_text(
@@ -77,6 +78,8 @@ def test_a_curation_that_adds_up_passes_and_has_a_page(tmp_path: Path) -> None:
     assert "2 of 4 images" in re.sub("</?data[^>]*>", "", page)
     assert "&lt;b&gt;a&lt;/b&gt;" in page
     assert "file:///c/corpus.yaml" in page
+    assert "a &lt;cat&gt;" in page
+    assert "0123456789abcdef" in page
 
 
 @pytest.mark.parametrize(
