@@ -225,7 +225,7 @@ def _require_cores(ray: Any, needed: int) -> None:
     if found < needed:
         raise ConfigError(
             f"Ray has {found} cores, and the round needs {needed}: one for reading, one for each kind of actor. It "
-            "would wait for ever. Raise launch.ray_workers, or the nodes or processes_per_node of placements.curate."
+            "would wait for ever. Raise launch.ray_workers, or the nodes or cpus_per_node of placements.curate."
         )
 
 

@@ -139,7 +139,7 @@ def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
                     "groupName": WORKER,
                     **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), placement.nodes),
                     "rayStartParams": {
-                        "num-cpus": str(placement.processes_per_node),
+                        "num-cpus": str(_ray_cores(job, placement)),
                         "object-store-memory": str(_store_bytes(placement)),
                     },
                     "template": _with_shm(pods.of(WORKER, workers, workers, AGENT_PORT), placement),
@@ -148,6 +148,16 @@ def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
         },
         **_deadline(job),
     }
+
+
+def _ray_cores(job: LaunchJob, placement: PlacementConfig) -> int:
+    """Tasks and actors that a worker runs at the same time: of a build as placed, of a curation one for each core.
+
+    8 GPUs with 96 cores have 8 processes per node, and some 64 actors on parts of a GPU beside tasks that decode.
+    """
+    if job.stage != CURATE:
+        return placement.processes_per_node
+    return max(placement.processes_per_node, int(placement.cpus_per_node))
 
 
 def _store_bytes(placement: PlacementConfig) -> int:
