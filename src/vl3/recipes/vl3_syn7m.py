@@ -1,7 +1,9 @@
 """VL3-Syn7M: seven million captioned images of COYO-700M (paper sec. 2.3), and Laion-OCR beside it (sec. 3.2.2).
 
 The paper names the steps and the models' families, and publishes no threshold, no variant of BLIP2 or CLIP, no number
-of clusters and no quota. So each threshold here says what it is taken from. The input are tar shards of img2dataset.
+of clusters and no quota. So each threshold here says what it is taken from; numbers of other works are quoted from
+memory, and so are the names and revisions of models: look them up before a run of this size. The input are tar shards
+of img2dataset.
 """
 
 from dataclasses import replace
@@ -12,6 +14,7 @@ from vl3.config.placement import CURATE, PlacementConfig
 
 _CLIP = "hf://openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 _OCR_IMAGES = 3_000_000
+_RECALLED = "quoted from memory"
 _DESCRIBE_WITH_TEXTS = "<image>\nDescribe the image, and give all texts in it with their boxes."
 
 
@@ -103,13 +106,13 @@ def _steps() -> dict[str, SelectionStep]:
             column="aspect_ratio",
             minimum=1 / 3,
             maximum=3.0,
-            source="paper sec. 2.3 (extremes out); limit 3 of DataComp's basic filter (arXiv 2304.14108, app. F)",
+            source=f"paper sec. 2.3 (extremes out); limit 3 of DataComp's basic filter (arXiv 2304.14108), {_RECALLED}",
         ),
         "min_side": SelectionStep(
             kind="filter",
             column="min_side_px",
             minimum=200,
-            source="DataComp's basic filter (arXiv 2304.14108, app. F)",
+            source=f"DataComp's basic filter (arXiv 2304.14108), {_RECALLED}",
         ),
         "equal": SelectionStep(kind="exact_duplicates", source=added),
         "similar": SelectionStep(
@@ -128,7 +131,10 @@ def _steps() -> dict[str, SelectionStep]:
             kind="filter", column="nsfw", maximum=0.5, source=f"{added}; LAION's detector, 0.5 its own boundary"
         ),
         "aesthetic": SelectionStep(
-            kind="filter", column="aesthetic", minimum=4.5, source="paper sec. 2.3; threshold of LAION-Aesthetics (4.5)"
+            kind="filter",
+            column="aesthetic",
+            minimum=4.5,
+            source=f"paper sec. 2.3; 4.5 of LAION-Aesthetics, {_RECALLED}",
         ),
         "watermark": SelectionStep(
             kind="filter", column="watermark", maximum=0.5, source=f"{added}; 0.5 is the classifier's own boundary"
@@ -137,7 +143,7 @@ def _steps() -> dict[str, SelectionStep]:
             kind="filter",
             column="similarity",
             minimum=0.2,
-            source="paper sec. 2.3; LAION-5B kept 0.28 and 0.26 (ViT-B/32); lower because BLIP2's captions are plainer",
+            source=f"paper sec. 2.3; below LAION-5B's 0.28 ({_RECALLED}), as BLIP2's captions are plainer",
         ),
         "clusters": SelectionStep(
             kind="clusters",
@@ -146,7 +152,7 @@ def _steps() -> dict[str, SelectionStep]:
             per_cluster=100,
             train_images=7_000_000,
             max_similarity=0.95,
-            source="paper sec. 2.3; 7 million images; 0.95 of SemDeDup (arXiv 2303.09540)",
+            source=f"paper sec. 2.3; 7 million images; 0.95 of SemDeDup (arXiv 2303.09540), {_RECALLED}",
         ),
     }
 
