@@ -33,6 +33,7 @@ from vl3.curation.run import CurationPlace, open_places
 from vl3.curation.scorer import Batch, Scorer, version_digest
 from vl3.curation.source import content_digest, find_parts, read_part
 from vl3.recipes.curate_tiny import curate_tiny
+from vl3.recipes.vl3_syn7m import vl3_syn7m
 from vl3.store.bases import base_folder
 from vl3.system.files import atomic_write_json
 from vl3.system.uris import file_uri
@@ -219,7 +220,8 @@ def _few_recipe() -> CurationConfig:
     recipe = curate_tiny()
     used = {name: recipe.scorers[name] for name in ("facts", "clip", "aesthetic")}
     steps = {name: recipe.steps[name] for name in ("aspect_ratio", "aesthetic")}
-    return replace(recipe, scorers=used, steps=steps, datasets={"short": HandedDataset(caption="text")})
+    handed = {"short": HandedDataset(caption="text")}
+    return replace(recipe, scorers=used, steps=steps, datasets=handed, chunk_images=vl3_syn7m().chunk_images)
 
 
 def _run_flow(folder: Path, out: Path) -> None:

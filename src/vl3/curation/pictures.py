@@ -8,8 +8,9 @@ import numpy as np
 from vl3.data.sample.image import decode_image, image_size
 from vl3.data.sample.problems import SampleProblem
 
-_CACHE_BYTES = 256 << 20
-"""Decoded images that are kept: those of the chunk in hand. Some 400 photos of half a megapixel."""
+_CACHE_BYTES = 768 << 20
+"""Decoded images that are kept: those of the chunk in hand, or each scorer would decode them again. Some 500 photos of
+half a megapixel, twice the chunk of the large recipes."""
 
 
 class PictureCache:
