@@ -201,7 +201,8 @@ def _overhead(options: argparse.Namespace) -> None:
         rows=[[options.images, round(bare, 2), round(flow, 2), f"{flow / bare - 1:.1%}"]],
         notes=(
             "Image facts, CLIP features of a tiny model, aesthetic head; the least CPU time of each way, after imports "
-            "and loading. Chunks of 256 images; at 64 the overhead was 10 %. With a real model an image costs the scorers more, and the flow the same.",
+            "and loading. Chunks of 256 images; at 64 the overhead was 10 %. With a real model an image costs scorers "
+            "more, and the flow the same.",
         ),
         libraries=("torch", "transformers", "pyarrow"),
     )
