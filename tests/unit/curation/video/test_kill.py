@@ -14,8 +14,10 @@ from tests.support.moving_pictures import sliding, texture, write_video
 
 IN_FLIGHT = 2
 PAIRS = [
-    {"aspect": "spatial", "question": f"Where does part {index} move?", "answer": f"To the right, {index} of them."}
-    for index in range(4)
+    {"aspect": "temporal", "question": "How does the speed change?", "answer": "It stays the same."},
+    {"aspect": "spatial", "question": "Where does it move?", "answer": "To the right."},
+    {"aspect": "objects", "question": "What colour is it?", "answer": "It is red."},
+    {"aspect": "order", "question": "What comes last?", "answer": "A dog barks."},
 ]
 
 
