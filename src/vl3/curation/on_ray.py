@@ -8,6 +8,7 @@ process. What counts is in the store of scores when the last row has passed; a l
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ from vl3.store.reference import Reference
 MAX_RETRIES = 5
 """How often a task or an actor is started again after its machine was lost."""
 _MARK = "vl3-error "
+
+
+NODE_SECONDS = 600.0
+"""How long a lost worker of a cluster may take to be replaced."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,14 +224,19 @@ def _room(ray: Any, gpus: float) -> int:
     return max(1, int(found.get("GPU", 0) / gpus) if gpus else int(found.get("CPU", 1)) - 1)
 
 
-def _require_cores(ray: Any, needed: int) -> None:
-    """Refuse a Ray on which actors would hold every core and readers wait for ever."""
-    found = int(ray.cluster_resources().get("CPU", 0))
-    if found < needed:
-        raise ConfigError(
-            f"Ray has {found} cores, and the round needs {needed}: one for reading, one for each kind of actor. It "
-            "would wait for ever. Raise launch.ray_workers, or the nodes or cpus_per_node of placements.curate."
-        )
+def _require_cores(ray: Any, needed: int, *, patience_seconds: float = NODE_SECONDS) -> None:
+    """Refuse a Ray on which actors would hold every core and readers wait for ever.
+
+    A cluster that has lost a worker gets another one, so that its cores are waited for.
+    """
+    until = time.monotonic() + (patience_seconds if len(ray.nodes()) > 1 else 0.0)
+    while (found := int(ray.cluster_resources().get("CPU", 0))) < needed:
+        if time.monotonic() >= until:
+            raise ConfigError(
+                f"Ray has {found} cores, and the round needs {needed}: one for reading, one for each kind of actor. It "
+                "would wait for ever. Raise launch.ray_workers, or the nodes or cpus_per_node of placements.curate."
+            )
+        time.sleep(1.0)
 
 
 def _start(place: RayPlace) -> Any:

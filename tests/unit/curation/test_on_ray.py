@@ -8,11 +8,11 @@ from tests.support.chat_server import chat_server
 from tests.support.curation import file_of, photo, small_recipe, write_shard
 from vl3.config.curation import CAPTIONS, CurationConfig, HandedDataset, ScorerConfig
 from vl3.config.endpoint import EndpointConfig
-from vl3.curation.on_ray import RayPlace, on_ray, stages_of
+from vl3.curation.on_ray import RayPlace, _require_cores, on_ray, stages_of
 from vl3.curation.rounds import Operation
 from vl3.curation.run import CurationPlace, clear, curate
 from vl3.curation.scorer import Filter
-from vl3.errors import DataError
+from vl3.errors import ConfigError, DataError
 from vl3.recipes.vl3_syn7m import vl3_syn7m
 from vl3.system.uris import file_uri
 
@@ -75,3 +75,24 @@ def test_an_error_in_a_task_keeps_its_family_and_text(tmp_path: Path) -> None:
     (tmp_path / "data" / "0.tar").write_bytes(whole[:5000])
     with pytest.raises(DataError, match=r"0\.tar: the shard is damaged"):
         run(tmp_path / "data", tmp_path / "b", is_ray=True)
+
+
+class _Cluster:
+    """What is asked of Ray: nodes, dead ones too, and cores, which come with time."""
+
+    def __init__(self, nodes: int, *cores: int) -> None:
+        self._nodes, self._cores = nodes, list(cores)
+
+    def nodes(self) -> list[dict[str, bool]]:
+        return [{"Alive": True}] * self._nodes
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self._cores.pop(0) if len(self._cores) > 1 else self._cores[0]}
+
+
+def test_the_cores_of_a_lost_worker_are_waited_for_and_too_few_are_refused() -> None:
+    _require_cores(_Cluster(3, 1, 1, 2), 2, patience_seconds=30)
+    with pytest.raises(ConfigError, match=r"Ray has 1 cores, and the round needs 2"):
+        _require_cores(_Cluster(3, 1), 2, patience_seconds=0.1)
+    with pytest.raises(ConfigError, match=r"Ray has 1 cores"):
+        _require_cores(_Cluster(1, 1, 2), 2)
