@@ -175,19 +175,21 @@ def trained(containers: Containers, dataset: Reference, plan: Reference, config:
         events_path="",
         failure_path="",
     )
-    result = containers.run("trainer", *POD, environment=pod_environment(job))
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    lines = (result.stdout + result.stderr).splitlines()
+    lines = run_pod(containers, "trainer", job).splitlines()
     return [json.loads(line.removeprefix("vl3-event ")) for line in lines if line.startswith("vl3-event ")]
 
 
 POD = ("python", "-m", "vl3.pod.entry", "--termination-log", "/tmp/termination")
 
 
-def pod_environment(job: StageJob | EvaluationJob) -> dict[str, str]:
-    """What Trainer sets in the only pod of a job with one process."""
+def run_pod(containers: Containers, role: str, job: StageJob | EvaluationJob) -> str:
+    """What the only pod of a job prints, started with the variables that Trainer sets."""
     rendezvous = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": "0", "PET_MASTER_PORT": "29400"}
-    return {"VL3_JOB": json.dumps(dataclasses.asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
+    environment = {"VL3_JOB": json.dumps(dataclasses.asdict(job)), "PET_MASTER_ADDR": "localhost"} | rendezvous
+    result = containers.run(role, *POD, environment=environment)
+    printed = result.stdout + result.stderr
+    assert result.returncode == 0, printed[-8000:]
+    return printed
 
 
 def inside(reference: Reference | None, name: str) -> dict[str, Any]:
@@ -284,8 +286,7 @@ def test_harness_asks_a_benchmark_by_the_pods_command(
         events_path="",
         failure_path="",
     )
-    result = containers.run("harness", *POD, environment=pod_environment(job))
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    run_pod(containers, "harness", job)
     scores = containers.folder / "benchmarks" / "scores"
     score = json.loads((scores / "benchmarks.json").read_text(encoding="utf-8"))["models"]["video"]["mme"]
     items = read_items(items_path(scores, "video", "mme"))
