@@ -41,9 +41,16 @@ def main() -> None:
     home = base / "hf"
     os.environ.update(HF_HOME=str(home), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
     os.environ["LMMS_EVAL_DATASETS_CACHE"] = str(home / "datasets-cache")
+    together: list[int] = []
+
+    class Counted(LocalJudge):
+        def ask_all(self, questions):
+            together.append(len(questions))
+            return super().ask_all(questions)
+
     client = None
     if os.environ.get("FIXTURE_JUDGE"):
-        client = LocalJudge(base, base / "judge.sqlite", answering=judged)
+        client = Counted(base, base / "judge.sqlite", answering=judged)
     with JudgeGateway(client) as gateway:
         os.environ.update(gateway.environment)
         from vl3.evaluation.catalogue.copies import read_copy
@@ -66,6 +73,7 @@ def main() -> None:
                     yield TaskAnswer(name=ask.name, text=answers[task][int(number)], tokens=1)
 
             gateway.expect(entry.judge_reply)
+            together.clear()
             try:
                 copy = base / "copies" / name
                 tasks = open_tasks([entry], {name: copy}, base / "out" / "datasets")
@@ -85,8 +93,14 @@ def main() -> None:
                 print("RESULT " + json.dumps({"name": name, "error": f"{type(error).__name__}: {error}"}), flush=True)
                 continue
             items = [asdict(item) for item in read_items(items_path(base / "out", "fixture", name))]
-            submission = json.loads(Path(score.submission).read_text()) if score.submission else None
-            found = {"name": name, "score": asdict(score), "items": items, "submission": submission}
+            submission = json.loads((base / "out" / score.submission).read_text()) if score.submission else None
+            found = {
+                "name": name,
+                "score": asdict(score),
+                "items": items,
+                "submission": submission,
+                "together": [*together],
+            }
             print("RESULT " + json.dumps(found), flush=True)
 
 

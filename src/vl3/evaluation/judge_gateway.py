@@ -23,14 +23,21 @@ _MAX_BODY_BYTES = 32 << 20
 class JudgeGateway:
     """Serves `/chat/completions` on this machine while it is open."""
 
-    def __init__(self, judge: AnswerJudge | None, *, why_none: str = "no judge is configured") -> None:
+    def __init__(
+        self,
+        judge: AnswerJudge | None,
+        *,
+        why_none: str = "no judge is configured",
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:
         """Listen on a free port of the loopback interface.
 
         Args:
             judge: None if there is none.
             why_none: what unjudged items then say.
+            keep: called when many verdicts have come, which are paid for and should outlive this machine.
         """
-        self._judge, self._why_none = judge, why_none
+        self._judge, self._why_none, self._keep = judge, why_none, keep
         self._expected = re.compile("")
         self._failures: list[str] = []
         self._collected: dict[str, list[dict[str, Any]]] | None = None
@@ -83,6 +90,7 @@ class JudgeGateway:
         if self._judge is not None:
             verdicts = self._judge.ask_all(list(collected.values()))
             self._verdicts = dict(zip(collected, verdicts, strict=True))
+            self._keep()
 
     def answer(self, messages: list[dict[str, Any]]) -> JudgeVerdict:
         """The judge's verdict; what has none is remembered for the item under way."""

@@ -190,14 +190,15 @@ def test_the_gateway_passes_verdicts_on_and_remembers_what_has_none() -> None:
 
 
 def test_what_is_asked_ahead_is_asked_at_once_and_not_again() -> None:
-    judge = _Words()
-    with JudgeGateway(judge) as gateway:
+    judge, kept = _Words(), list[int]()
+    with JudgeGateway(judge, keep=lambda: kept.append(len(judge.asked))) as gateway:
         gateway.expect("correct|incorrect")
         with gateway.asking_ahead():
             assert "Incorrect" in post(gateway, "Correct, I think")
             post(gateway, "blah blah")
             post(gateway, "Correct, I think")
         assert judge.asked == [["Correct, I think", "blah blah"]]
+        assert kept == [1], "paid for, so it is stored at once"
         why = gateway.watch("item-1")
         assert (post(gateway, "Correct, I think"), why()) == ("Correct, I think", "")
         why = gateway.watch("item-2")

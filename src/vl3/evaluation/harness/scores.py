@@ -42,7 +42,7 @@ class BenchmarkScore:
     parts: dict[str, dict[str, float]]
     """The tasks' values by task and metric, on their own scales."""
     submission: str
-    """File for the benchmark's server; empty if it has none."""
+    """File for the benchmark's server, within the evaluation's folder; empty if it has none."""
     is_complete: bool
     """Whether the copy is the whole benchmark, so that the score may stand beside published ones."""
     copy_problems: tuple[str, ...]
@@ -96,7 +96,9 @@ def score_benchmark(
         )
     items = [item for found in scores.values() for item in found.items]
     write_items(items_path(out, model, benchmark.name), items)
-    return _summary(benchmark, about, scores, items, limits)
+    written = next((Path(found.submission) for found in scores.values() if found.submission), None)
+    submission = "" if written is None else written.relative_to(out).as_posix()
+    return _summary(benchmark, about, scores, items, limits, submission)
 
 
 def write_scores(path: Path, model: str, scores: Iterable[BenchmarkScore], entries: Mapping[str, Benchmark]) -> None:
@@ -123,6 +125,7 @@ def _summary(
     scores: Mapping[str, TaskScores],
     items: list[ItemRecord],
     limits: RunLimits,
+    submission: str,
 ) -> BenchmarkScore:
     # What a benchmark's own server scores is not judged here, which is no fault.
     lacking = [] if benchmark.submission else [item for item in items if item.why_no_score]
@@ -150,7 +153,7 @@ def _summary(
         not_judged=len(not_judged),
         failures=tuple(f"{item.item_id}: {item.why_no_score}" for item in (failed + not_judged)[:10]),
         parts={task: found.values for task, found in scores.items()},
-        submission=next((found.submission for found in scores.values() if found.submission), ""),
+        submission=submission,
         is_complete=not problems,
         copy_problems=problems,
     )

@@ -25,8 +25,8 @@ from vl3.system.files import atomic_write_text
 NOT_JUDGED = "not judged: "
 """How `why_no_score` begins where no judge has given a verdict."""
 
-_AHEAD = 1024
-"""Answers that a judge is asked about at the same time, within its own limits."""
+_AHEAD = 256
+"""Answers about which a judge is asked together, within its own limits: more would be long without a sign of life."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +71,7 @@ def score_task(
     results: list[Mapping[str, Any]] = []
     for place, instance in enumerate(task.instances):
         if benchmark.needs_judge and place % _AHEAD == 0:
-            with gateway.asking_ahead():
-                for one in task.instances[place : place + _AHEAD]:
-                    if answers[request_name(one)].answer is not None:
-                        _process(task, documents[one.doc_id], one.filtered_resps[key], request_name(one))
+            _ask_ahead(task, task.instances[place : place + _AHEAD], answers, key, gateway)
         told()
         name = request_name(instance)
         asked, document = answers[name], documents[instance.doc_id]
@@ -93,6 +90,17 @@ def score_task(
         return TaskScores(items=items, values={}, why_no_value=reason, submission=str(submission))
     values, why_no_value = _aggregate(benchmark, task, results, folder)
     return TaskScores(items=items, values=values, why_no_value=why_no_value, submission="")
+
+
+def _ask_ahead(
+    task: Any, instances: Sequence[Any], answers: Mapping[str, ItemRecord], key: str, gateway: JudgeGateway
+) -> None:
+    """Have the judge asked about some answers at once; what the task makes of them, without verdicts, is dropped."""
+    with gateway.asking_ahead():
+        for instance in instances:
+            name = request_name(instance)
+            if answers[name].answer is not None:
+                _process(task, task.eval_docs_no_media[instance.doc_id], instance.filtered_resps[key], name)
 
 
 def _filter_key(task: Any) -> str:

@@ -134,10 +134,12 @@ def _gateway(job: EvaluationJob, config: RunConfig, scratch: Path, opened: ExitS
         return JudgeGateway(None, why_none="no judge is configured (evaluation.judge)")
     records = scratch / SCORES / JUDGE_RECORDS
     records.parent.mkdir()
-    known = open_store(join_uri(job.work_uri, SCORES)).read(JUDGE_RECORDS)
+    store = open_store(join_uri(job.work_uri, SCORES))
+    known = store.read(JUDGE_RECORDS)
     if known is not None:
         records.write_bytes(known)
-    return JudgeGateway(opened.enter_context(closing(EndpointJudge(settings, records))))
+    judge = opened.enter_context(closing(EndpointJudge(settings, records)))
+    return JudgeGateway(judge, keep=lambda: store.put_file(records, JUDGE_RECORDS))
 
 
 class ScoresTold:
@@ -217,7 +219,6 @@ def _score(
 
     limits, folder = RunLimits(max_failed_share=config.evaluation.max_failed_fraction), scratch / SCORES
     store = open_store(join_uri(job.work_uri, SCORES))
-    records = folder / JUDGE_RECORDS
     for model in job.models:
         for entry in entries:
             gateway.expect(entry.judge_reply)
@@ -232,8 +233,6 @@ def _score(
                 told=told,
             )
             write_scores(folder / BENCHMARKS_FILE, model["name"], [score], {entry.name: entry})
-            if records.is_file():
-                store.put_file(records, JUDGE_RECORDS)
     result = folder / BENCHMARKS_FILE
     others = sorted(path for path in folder.rglob("*") if path.is_file() and path != result)
     for path in (*others, result):  # the result last: who finds it finds the records

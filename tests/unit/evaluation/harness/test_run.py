@@ -71,8 +71,14 @@ def test_submissions_are_written_and_have_no_score(judged: dict) -> None:
     assert judged["egoschema"]["submission"]["v1"] == 1
     assert [row["pred_id"] for row in judged["perception_test"]["submission"]] == [0, 1, -1]
     for name in ("egoschema", "perception_test"):
+        assert judged[name]["score"]["submission"].startswith("tasks/fixture/submissions/")
         assert judged[name]["score"]["score"] is None
         assert "send" in judged[name]["score"]["why_no_score"]
+
+
+def test_a_judge_is_asked_about_all_answers_at_once(judged: dict) -> None:
+    together = {name: found["together"] for name, found in judged.items() if found["together"]}
+    assert together == {"activitynet_qa": [3], "mathvista": [3], "mmvu": [1], "tempcompass": [3] * 4}
 
 
 def test_without_a_judge_there_is_no_number_and_no_zero(tmp_path: Path) -> None:
