@@ -76,9 +76,10 @@ def test_submissions_are_written_and_have_no_score(judged: dict) -> None:
         assert "send" in judged[name]["score"]["why_no_score"]
 
 
-def test_a_judge_is_asked_about_all_answers_at_once(judged: dict) -> None:
+def test_a_judge_is_asked_at_once_about_all_answers_that_need_it(judged: dict) -> None:
     together = {name: found["together"] for name, found in judged.items() if found["together"]}
-    assert together == {"activitynet_qa": [3], "mathvista": [3], "mmvu": [1], "tempcompass": [3] * 4}
+    # Of three answers those that no rule of the task can read, by part of the benchmark.
+    assert together == {"activitynet_qa": [3], "mathvista": [1], "mmvu": [1], "tempcompass": [1, 1, 1, 3]}
 
 
 def test_without_a_judge_there_is_no_number_and_no_zero(tmp_path: Path) -> None:
