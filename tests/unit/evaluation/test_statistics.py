@@ -111,3 +111,10 @@ def test_the_mean_of_benchmarks_is_surer_than_each() -> None:
     assert mean.value == pytest.approx(np.mean([one.value for one in each]))
     assert mean.draws_R.std() == pytest.approx(np.mean([one.draws_R.std() for one in each]) / 2, rel=0.1)
     assert mean.questions == 800
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0)])
+def test_the_pseudo_questions_at_both_ends_weigh_the_same(bounds: tuple[float, float]) -> None:
+    scored = [Scored(value=bounds[number % 2], cluster=str(number)) for number in range(4)]
+    found = estimate(scored, name="even", bounds=bounds)
+    assert found.draws_R.mean() == pytest.approx(sum(bounds) / 2, abs=0.02)
