@@ -252,9 +252,10 @@ class Endpoint:
                 "Check endpoint.url, endpoint.model and the key that "
                 f"{self._config.api_key_env or 'endpoint.api_key_env'} names."
             )
-        if self._failures_in_a_row >= self._config.max_failures_in_a_row:
+        limit = self._config.max_failures_in_a_row
+        if self._failures_in_a_row >= limit:  # those in flight fail too: each says the same
             raise ClusterError(
-                f"the endpoint {self._config.url} gave no answer to {self._failures_in_a_row} questions in a row, the "
+                f"the endpoint {self._config.url} gave no answer to {limit} questions in a row, the "
                 f"last time: {reply.reason}. What was answered is kept and paid once. Check the server, then run again."
             )
 
