@@ -51,6 +51,14 @@ ROLES = {
         Role(name="trainer", image=names.TRAINER, parent="torch", has_vl3=True),
         Role(name="evaluator", image=names.EVALUATOR, parent="torch", has_vl3=True, runs_steps=True),
         Role(
+            name="curator",
+            image=names.CURATOR,
+            parent="torch",
+            has_vl3=True,
+            programs=(("ray", "ray.scripts.scripts:main"),),  # KubeRay starts it by its name
+            runs_steps=True,
+        ),
+        Role(
             name="harness",
             image=names.HARNESS,
             parent="torch",

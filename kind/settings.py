@@ -21,7 +21,8 @@ KUBERAY_IMAGE = "quay.io/kuberay/operator:v1.5.0"
 KWOK_IMAGE = "registry.k8s.io/kwok/kwok:v0.7.0"
 SEAWEEDFS_IMAGE = "vl3/seaweedfs:kind"
 POSTGRES_IMAGE = "vl3/postgres:kind"
-PROJECT_IMAGES = tuple(f"ghcr.io/vl3/{role}:0.1.0" for role in ("launcher", "trainer", "mlflow", "data", "evaluator"))
+_ROLES = ("launcher", "trainer", "mlflow", "data", "evaluator", "curator")
+PROJECT_IMAGES = tuple(f"ghcr.io/vl3/{role}:0.1.0" for role in _ROLES)
 """Built by `make images`; loaded into the cluster if Docker has them. All that the whole workflow runs in."""
 
 

@@ -16,7 +16,7 @@ import yaml
 
 MANIFESTS = Path(__file__).parent
 PRODUCTION = MANIFESTS / "overlays" / "prod" / "images"
-OURS = ("ghcr.io/vl3/data", "ghcr.io/vl3/launcher", "ghcr.io/vl3/mlflow", "ghcr.io/vl3/trainer")
+OURS = ("ghcr.io/vl3/curator", "ghcr.io/vl3/data", "ghcr.io/vl3/launcher", "ghcr.io/vl3/mlflow", "ghcr.io/vl3/trainer")
 CONTROLLERS = (
     "ghcr.io/kubeflow/trainer/trainer-controller-manager",
     "quay.io/kuberay/operator",

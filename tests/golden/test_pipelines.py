@@ -35,6 +35,12 @@ def test_ablation_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None
     golden("pipelines/ablation.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
 
 
+def test_curate_pipeline_is_the_reviewed_one(golden: Callable[[str, Any], None], tmp_path: Path) -> None:
+    compile_workflow(get_workflow("curate"), WorkflowParameters(recipe="curate_tiny"), tmp_path / "curate.yaml")
+    lines = (tmp_path / "curate.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    golden("pipelines/curate.yaml", "".join(line for line in lines if not line.startswith("sdkVersion:")))
+
+
 def test_the_manifests_in_git_are_the_workflow_as_it_is() -> None:
     folder = ROOT / "manifests" / "pipelines"
     assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == compile_manifests(), (

@@ -100,6 +100,8 @@ def _check_folder(folder: Path, annotations: str) -> None:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise ConfigError(f"DATA: {folder} {what}. Set DATA (--data) to a folder with {annotations}.")
+    if any(folder.glob("*.tar")) and not path.exists():
+        return  # shards, which only a curation reads; the first step of any other workflow refuses them
     if not path.is_file() or not path.stat().st_size:
         raise ConfigError(
             f"DATA: {path} is missing or empty. Write one JSON sample per line there, or set DATA (--data) to the "

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vl3.cli import base, chat, cluster, convert, data, eval, plan, recipe, registry, stages
+from vl3.cli import base, chat, cluster, convert, curate, data, eval, plan, recipe, registry, stages
 from vl3.cli.failure import Terminal, set_up_logging
 from vl3.cli.run import app as run_app
 from vl3.system.commit import code_commit
@@ -26,6 +26,7 @@ app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(stages.app, name="stages")
 app.add_typer(base.app, name="base")
+app.add_typer(curate.app, name="curate")
 app.add_typer(registry.app, name="registry")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(run_app, name="run")

@@ -16,6 +16,7 @@ from vl3.system.secrets import holds_secret, masked
 from vl3.system.strict_yaml import parse_yaml
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DECISIVE = ("model", "version", "temperature", "seed", "extra", "attempts", "attempt_temperature")
 _OURS = frozenset({"model", "messages", "max_tokens", "temperature", "seed", "response_format", "stream", "n"})
 
 
@@ -97,6 +98,10 @@ class EndpointConfig:
                 f"endpoint.spend_limit_usd={self.spend_limit_usd:g} would never be reached, because both prices are 0. "
                 "Write what the tokens cost, or set it to null."
             )
+
+    def decisive(self) -> dict[str, Any]:
+        """What of it decides an answer: neither the address nor limits nor prices."""
+        return {name: getattr(self, name) for name in _DECISIVE}
 
 
 def read_endpoint(path: Path) -> EndpointConfig:

@@ -8,6 +8,8 @@ from vl3.config.checks import Amount, Range, Seconds, Workers, check_fields
 from vl3.config.fabric import FabricConfig, SchedulingConfig
 from vl3.errors import ConfigError
 
+CURATE = "curate"
+"""Name of the placement of a curation's scorers; without one, the step's own pod scores."""
 BUILD = "build"
 """Name of the placement of the dataset's build; without one, the step's own pod builds."""
 EVALUATION = "evaluation"

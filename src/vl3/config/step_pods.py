@@ -46,6 +46,8 @@ class StepPodsConfig:
     """The steps that build and validate the dataset."""
     evaluator: PodSize = PodSize(cpus=4.0, cpu_limit=16.0, memory_gib=64.0, shm_gib=4.0)
     """The step that measures held-out accuracy; it has no GPU."""
+    curator: PodSize = PodSize(cpus=4.0, cpu_limit=16.0, memory_gib=32.0, shm_gib=4.0)
+    """The step that curates: it selects and hands over, and scores too where no placement names a pool for that."""
 
 
 def cpu_quantity(cpus: float) -> str:

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vl3.config.ablation import AblationConfig
+from vl3.config.curation import CurationConfig
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.config.part import MODEL_FORMS, NO_STAGE, check_model_uri, check_start, choose_stages
-from vl3.config.placement import BUILD, EVALUATION
+from vl3.config.placement import BUILD, CURATE, EVALUATION
 from vl3.config.run import RunConfig
 from vl3.config.stages import STARTUP_SECONDS
 from vl3.errors import ConfigError
-from vl3.recipes.catalog import get_recipe, recipe_names
+from vl3.recipes.catalog import all_recipe_names, get_any_recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,7 @@ class Workflow:
     @property
     def recipes(self) -> list[str]:
         """Names of the recipes that it can run: an ablation is no training run, though it has all that one has."""
-        return [name for name in recipe_names() if type(get_recipe(name)) is self.config]
+        return [name for name in all_recipe_names() if type(get_any_recipe(name)) is self.config]
 
     def recipe(self, name: str) -> Any:
         """The configuration of a recipe of this workflow.
@@ -63,7 +64,7 @@ class Workflow:
         Raises:
             ConfigError: there is no such recipe, or it belongs to another workflow.
         """
-        config = get_recipe(name)
+        config = get_any_recipe(name)
         if type(config) is not self.config:
             raise ConfigError(
                 f"recipe {name!r} is not one of the workflow {self.name!r}. Its recipes: {', '.join(self.recipes)}."
@@ -127,11 +128,11 @@ def _ablation_limits(config: AblationConfig, _: WorkflowParameters) -> dict[str,
     return limits | {"compare-arms": other, "finish": other, _BUILD_TASK: _job_limit(config, BUILD)}
 
 
-def _task_limit(config: RunConfig) -> TaskLimit:
+def _task_limit(config: RunConfig | CurationConfig) -> TaskLimit:
     return TaskLimit(stall_seconds=config.launch.task_stall_seconds, setting="launch.task_stall_seconds")
 
 
-def _job_limit(config: RunConfig, placement: str) -> TaskLimit:
+def _job_limit(config: RunConfig | CurationConfig, placement: str) -> TaskLimit:
     """The limit of a step that builds or evaluates, or that launches a job for it, which has limits of its own."""
     limit = _task_limit(config)
     if config.launch.backend == "local" or placement not in config.placements:
@@ -197,6 +198,22 @@ def _ablation_pipeline(config: AblationConfig, _: WorkflowParameters) -> Any:
     return make_pipeline(config)
 
 
+def _curate_limits(config: CurationConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
+    tasks = ("check-curation", "import-scorers", "curate-images", "validate-curation", "report-curation", "finish")
+    return dict.fromkeys(tasks, _task_limit(config)) | {"curate-images": _job_limit(config, CURATE)}
+
+
+def _check_curate(_: CurationConfig, parameters: WorkflowParameters) -> None:
+    if parameters.stages not in ("", NO_STAGE) or parameters.model_uri:
+        raise ConfigError("a curation trains nothing and starts from no model. Leave out STAGES and FROM.")
+
+
+def _curate_pipeline(config: CurationConfig, _: WorkflowParameters) -> Any:
+    from vl3.pipelines.curate import make_pipeline
+
+    return make_pipeline(config.step_pods)
+
+
 WORKFLOWS = {
     workflow.name: workflow
     for workflow in (
@@ -229,6 +246,16 @@ WORKFLOWS = {
             check=_check_ablation,
             make_pipeline=_ablation_pipeline,
             task_limits=_ablation_limits,
+        ),
+        Workflow(
+            name="curate",
+            config=CurationConfig,
+            default_recipe="curate_tiny",
+            default_stages=NO_STAGE,
+            cluster_overrides=("launch.backend=trainjob",),
+            check=_check_curate,
+            make_pipeline=_curate_pipeline,
+            task_limits=_curate_limits,
         ),
     )
 }

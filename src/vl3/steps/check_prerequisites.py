@@ -25,7 +25,7 @@ from vl3.store.uris import scheme_of
 from vl3.system.files import require_space, storage_errors
 from vl3.system.secrets import masked
 from vl3.system.uris import file_path
-from vl3.workflow.step import Step, StepOutcome
+from vl3.workflow.step import Step, StepOutcome, StepRequest
 
 log = logging.getLogger("vl3.steps")
 
@@ -63,7 +63,7 @@ def check(request: Request) -> None:
         raise combined(problems, "prerequisites are missing, listed above")
 
 
-def _is_on_cluster(request: Request) -> bool:
+def _is_on_cluster(request: StepRequest[Any]) -> bool:
     return request.config.launch.backend == "trainjob"
 
 
@@ -117,7 +117,7 @@ def _check_dataset(uri: str) -> None:
         raise DataError(f"{path}: no permission to read the annotations. Correct the file's owner.")
 
 
-def _check_artifacts(request: Request) -> None:
+def check_artifacts(request: StepRequest[Any]) -> None:
     """Check that a file can be written, read and deleted at the root of artifacts; on a disk also the free space."""
     if scheme_of(request.artifacts_uri) == "s3":
         _probe_bucket(request.artifacts_uri)
@@ -159,7 +159,7 @@ def _probe_bucket(uri: str) -> None:
         )
 
 
-def _check_tracking(request: Request) -> None:
+def check_tracking(request: StepRequest[Any]) -> None:
     """Open the workflow's tracking run, which shows that the store is reachable and writable.
 
     Later steps do not wait for it, but the one that promotes needs it.
@@ -187,8 +187,8 @@ _PROBES: tuple[Probe, ...] = (
     _check_interpreter,
     _check_data,
     _check_benchmarks,
-    _check_artifacts,
-    _check_tracking,
+    check_artifacts,
+    check_tracking,
 )
 
 

@@ -25,6 +25,7 @@ INDEX_COLUMNS = {
     "stages": ("stage",),
     "heldout": ("category",),
     "drift": ("split", "measure"),
+    **dict.fromkeys(("decisions", "kept", "handed", "funnel"), ("where",)),
 }
 """Columns that identify a row of each table."""
 _MAX_VALUES = 20

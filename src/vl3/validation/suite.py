@@ -286,6 +286,14 @@ def _observed(details: Mapping[str, Any]) -> str:
 
 
 def _result(results: list[_Result], counts: _Counts | None, docs_folder: Path) -> ValidationResult:
+    left_out = tuple(counts.left_out) if counts else ()
+    return result_of(results, counts.facts() if counts else {}, docs_folder, left_out=left_out)
+
+
+def result_of(
+    results: list[_Result], facts: Mapping[str, Any], docs_folder: Path, *, left_out: tuple[LeftOut, ...] = ()
+) -> ValidationResult:
+    """The decision from what Great Expectations says of each check (Judge.results), with counts to show."""
     findings = [_finding(check, outcome, total) for check, outcome, total in results if not outcome["success"]]
     critical = tuple(finding for finding in findings if finding.severity == CRITICAL)
     for finding in findings:
@@ -296,8 +304,8 @@ def _result(results: list[_Result], counts: _Counts | None, docs_folder: Path) -
         critical=critical,
         warnings=tuple(finding for finding in findings if finding.severity != CRITICAL),
         checks=tuple(_outcome(check, failed.get(check.name), total) for check, _, total in results),
-        left_out=tuple(counts.left_out) if counts else (),
-        facts={"expectations": len(results), **(counts.facts() if counts else {})},
+        left_out=left_out,
+        facts={"expectations": len(results), **facts},
         docs_folder=docs_folder,
     )
 

@@ -34,6 +34,7 @@ WALLS: dict[str, str] = {
 
 STARTED_BY_NAME: dict[str, tuple[str, ...]] = {
     "vl3.steps.build_data": ("vl3.pod.build",),  # the driver of a RayJob
+    "vl3.steps.curate_images": ("vl3.pod.curate",),
     "vl3.steps.train_stage": ("vl3.training.worker",),  # torchrun runs it as a program in each process of the stage
     "vl3.steps.evaluate": ("vl3.evaluation.worker", "vl3.evaluation.harness.worker"),  # as torchrun does here
 }

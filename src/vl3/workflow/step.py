@@ -14,7 +14,7 @@ from vl3.config.codec import flatten
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import StorageError, Vl3Error
-from vl3.recipes.catalog import get_recipe
+from vl3.recipes.catalog import get_any_recipe
 from vl3.store.artifacts import find, is_intact, publish
 from vl3.store.manifest import MANIFEST_NAME, Origin, StoredFile
 from vl3.store.objects import open_store
@@ -211,7 +211,8 @@ def make_request(parameters: WorkflowParameters, **own: Any) -> StepRequest[Any]
         ConfigError: there is no such recipe, or an override does not fit.
     """
     given = {one.name: getattr(parameters, one.name) for one in fields(parameters)}
-    config, part = apply_overrides(get_recipe(parameters.recipe), parameters.overrides).of_part(own.pop("part", ""))
+    config = apply_overrides(get_any_recipe(parameters.recipe), parameters.overrides)
+    config, part = config.of_part(own.pop("part", ""))
     return StepRequest(**given, config=config, part=part, **own)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vl3.config.codec import to_dict
 from vl3.config.overrides import apply_overrides
 from vl3.config.parameters import WorkflowParameters
-from vl3.recipes.catalog import get_recipe
+from vl3.recipes.catalog import get_any_recipe
 from vl3.store.uris import join_uri
 from vl3.system.provenance import provenance
 from vl3.system.secrets import masked
@@ -131,7 +131,8 @@ def _write_start(request: "StepRequest[Any]") -> None:
 
 
 def _changed(request: "StepRequest[Any]") -> list[ChangedSetting]:
-    recipe = apply_overrides(get_recipe(request.recipe or request.config.name), ())  # in the form that overrides give
+    name = request.recipe or request.config.name
+    recipe = apply_overrides(get_any_recipe(name), ())  # in the form that overrides give
     return changes(to_dict(recipe), to_dict(request.config))
 
 

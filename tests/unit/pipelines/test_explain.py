@@ -165,7 +165,7 @@ def test_a_task_or_a_run_that_is_not_there_is_said(vl3: Vl3, parameters: Workflo
 def test_a_run_json_of_another_workflow_is_said(vl3: Vl3, parameters: WorkflowParameters, tmp_path: Path) -> None:
     write_run(tmp_path / "one", parameters)
     path = tmp_path / "one" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"workflow": "curate"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"workflow": "tune"}))
     code, _, said = vl3(str(tmp_path / "one"))
     assert code == 2
-    assert "workflow 'curate' is unknown" in said
+    assert "workflow 'tune' is unknown" in said

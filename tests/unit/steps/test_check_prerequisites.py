@@ -25,7 +25,7 @@ def good(request_of_tiny: StepRequest, tmp_path: Path, monkeypatch) -> StepReque
     annotations = tmp_path / "data" / "annotations"
     annotations.mkdir(parents=True)
     (annotations / "train.jsonl").write_text("{}\n")
-    probes = tuple(probe for probe in check_prerequisites._PROBES if probe.__name__ != "_check_tracking")
+    probes = tuple(probe for probe in check_prerequisites._PROBES if probe.__name__ != "check_tracking")
     monkeypatch.setattr(check_prerequisites, "_PROBES", probes)
     return request_of_tiny
 
@@ -49,7 +49,7 @@ def test_a_tracking_server_with_artifacts_on_this_machine_is_refused_at_the_star
     with pytest.raises(
         ConfigError, match=r"http://mlflow:5000 refuses model versions in file:.*--artifacts.*--tracking"
     ):
-        check_prerequisites._check_tracking(request)
+        check_prerequisites.check_tracking(request)
 
 
 def test_several_problems_come_in_one_report(good: StepRequest, tmp_path: Path, monkeypatch) -> None:
@@ -72,7 +72,7 @@ def test_a_full_disk_is_said_before_the_run(good: StepRequest, monkeypatch) -> N
 def test_an_unreachable_tracking_server_is_a_platform_error(request_of_tiny: StepRequest) -> None:
     unreachable = dataclasses.replace(request_of_tiny, tracking_uri="http://127.0.0.1:1")
     with pytest.raises(ClusterError, match=r"http://127\.0\.0\.1:1 does not answer"):
-        check_prerequisites._check_tracking(unreachable)
+        check_prerequisites.check_tracking(unreachable)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,18 @@ def ocr_caption(picture: PictureFacts) -> Iterator[Line]:
 
     `A street. The texts in this image are STOP<box>[[10,20,300,90]]</box>, GO<box>[[..]]</box>.`
     """
-    _require_caption(picture)
-    answer = f"{_sentence(picture.caption)} {_all_texts(picture)}"
     question = "<image>\nDescribe the image, and give all texts in it with their boxes."
-    yield _line(picture, "ocr_caption", question, answer)
+    yield _line(picture, "ocr_caption", question, caption_with_texts(picture))
+
+
+def caption_with_texts(picture: PictureFacts) -> str:
+    """The caption with all texts and their boxes.
+
+    Raises:
+        SampleProblem: there is no caption.
+    """
+    _require_caption(picture)
+    return f"{_sentence(picture.caption)} {_all_texts(picture)}"
 
 
 def scene_text(picture: PictureFacts) -> Iterator[Line]:

@@ -4,6 +4,7 @@ The card is README.md; its head names for each configuration and split the files
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +15,8 @@ from vl3.errors import DataError
 from vl3.evaluation.catalogue.entry import Part
 
 CARD = "README.md"
+_BATCH_ROWS = 16
+"""A row may hold several pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +70,20 @@ def values_of(files: DataFiles, column: str) -> list[str]:
         else:
             values += [str(row[column]) for row in _json_rows(path)]
     return values
+
+
+def read_rows(files: DataFiles) -> Iterator[dict[str, Any]]:
+    """Every row with all its columns, a few in memory at a time.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    for path in files.paths:
+        if path.suffix == ".parquet":
+            for batch in _parquet(path).iter_batches(batch_size=_BATCH_ROWS):
+                yield from batch.to_pylist()
+        else:
+            yield from _json_rows(path)
 
 
 def _patterns(root: Path, part: Part) -> list[str]:

@@ -1,11 +1,11 @@
-"""What a kind of job needs of a cluster: TrainJobs for stages, RayJobs for a dataset's build."""
+"""What a kind of job needs of a cluster: TrainJobs for stages, RayJobs for a dataset's build and for a curation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from vl3.config.placement import BUILD, PlacementConfig
+from vl3.config.placement import BUILD, CURATE, PlacementConfig
 from vl3.launch.check.facts import JOBSET, RAY, TRAINER, Object, ObjectKind
 from vl3.launch.check.quota import Amounts
 from vl3.launch.grace import LONGEST_GRACE_SECONDS
@@ -13,7 +13,7 @@ from vl3.launch.job import BUILDING, TRAINING, LaunchJob, Words
 from vl3.launch.jobs.names import RUNTIME_PREFIX
 from vl3.launch.kube.objects import CONTAINER, parse_quantity
 from vl3.launch.kube.resources import RAYJOBS, TRAINJOBS, Resource
-from vl3.launch.rayjob.spec import HEAD_RESOURCES, SUBMITTER_RESOURCES, TEMPLATE_PREFIX, build_rayjob
+from vl3.launch.rayjob.spec import HEAD_RESOURCES, SUBMITTER_RESOURCES, TEMPLATE_PREFIXES, build_rayjob
 from vl3.launch.trainjob.spec import build_trainjob
 
 Placements = Mapping[str, PlacementConfig]
@@ -169,7 +169,7 @@ RAY_BUILD = JobNeeds(
     without=f"so placements.{BUILD}, without which a step builds the dataset itself, cannot be met there",
     rights=(("ray.io", "rayjobs", _JOB_VERBS), ("", "podtemplates", ("get",))),
     kind=ObjectKind.POD_TEMPLATE,
-    prefix=TEMPLATE_PREFIX,
+    prefix=TEMPLATE_PREFIXES[BUILD],
     folder="manifests/base/ray",
     pod_spec=_template_pod,
     defects=_template_defects,
@@ -177,13 +177,18 @@ RAY_BUILD = JobNeeds(
     others_name="head and submitter",
     build=lambda job, template: build_rayjob(job, template=dict(template), attempt=1),
 )
+RAY_CURATION = replace(
+    RAY_BUILD,
+    without=f"so placements.{CURATE}, without which a step scores the images itself, cannot be met there",
+    prefix=TEMPLATE_PREFIXES[CURATE],
+)
 
 
 def needs_of(name: str) -> JobNeeds:
-    """What the placement of a stage, or of the build, needs."""
-    return RAY_BUILD if name == BUILD else STAGE
+    """What the placement of a stage, of the build, or of a curation needs."""
+    return {BUILD: RAY_BUILD, CURATE: RAY_CURATION}.get(name, STAGE)
 
 
 def all_needs(placements: Placements) -> list[JobNeeds]:
     """What some placements need, each kind of job once."""
-    return list({needs.job: needs for needs in map(needs_of, placements)}.values())
+    return list({needs.prefix: needs for needs in map(needs_of, placements)}.values())

@@ -13,7 +13,7 @@ from vl3.launch.kube.objects import Object
 from vl3.launch.kube.outages import outage_as_error, until_answered
 from vl3.launch.kube.resources import POD_TEMPLATES
 from vl3.launch.rayjob.kind import rayjob
-from vl3.launch.rayjob.spec import TEMPLATE_PREFIX
+from vl3.launch.rayjob.spec import TEMPLATE_PREFIXES
 
 
 def launch_rayjob(
@@ -34,7 +34,7 @@ def launch_rayjob(
 
 def _template(client: Client, job: LaunchJob, limits: LaunchLimits) -> Object:
     assert job.placement is not None
-    name = TEMPLATE_PREFIX + job.placement.pool
+    name = TEMPLATE_PREFIXES[job.stage] + job.placement.pool
     try:
         return outage_as_error(lambda: until_answered(lambda: client.get(POD_TEMPLATES, name), client, limits))
     except ApiError as error:

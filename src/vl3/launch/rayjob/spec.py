@@ -10,7 +10,8 @@ import json
 import math
 from typing import Any
 
-from vl3.config.placement import PlacementConfig
+from vl3.config.fabric import GPU_RESOURCE
+from vl3.config.placement import BUILD, CURATE, PlacementConfig
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
 from vl3.launch.jobs.names import (
@@ -31,8 +32,8 @@ JOB_LABEL = "vl3.dev/job"
 """Label of the pods with the RayJob's name: KubeRay names the cluster at random."""
 ROLE_LABEL = "vl3.dev/role"
 HEAD, WORKER, SUBMITTER = "head", "worker", "submitter"
-TEMPLATE_PREFIX = "vl3-ray-"
-"""A pool's PodTemplate is this and the name of the pool."""
+TEMPLATE_PREFIXES = {BUILD: "vl3-ray-", CURATE: "vl3-ray-curate-"}
+"""By placement: the PodTemplate of a pool is this and the name of the pool. Each has the image of its work."""
 HEAD_RESOURCES = {"cpu": "250m", "memory": "2Gi"}
 SUBMITTER_RESOURCES = {"cpu": "100m", "memory": "512Mi"}
 _LEAST_STORE_BYTES = 75 * 1024**2
@@ -117,6 +118,7 @@ def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
     workers = {
         "cpu": f"{round(placement.cpus_per_node * 1000)}m",
         "memory": f"{round(placement.memory_gib * 1024)}Mi",
+        **({GPU_RESOURCE: str(placement.gpus_per_node)} if placement.gpus_per_node else {}),
     }
     bursts = {"cpu": "1"}  # starting Ray costs more than the rest of what these pods do
     return {
@@ -137,7 +139,7 @@ def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
                     "groupName": WORKER,
                     **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), placement.nodes),
                     "rayStartParams": {
-                        "num-cpus": str(placement.processes_per_node),
+                        "num-cpus": str(_ray_cores(job, placement)),
                         "object-store-memory": str(_store_bytes(placement)),
                     },
                     "template": _with_shm(pods.of(WORKER, workers, workers, AGENT_PORT), placement),
@@ -146,6 +148,16 @@ def _spec(job: LaunchJob, placement: PlacementConfig, pods: _Pods) -> Object:
         },
         **_deadline(job),
     }
+
+
+def _ray_cores(job: LaunchJob, placement: PlacementConfig) -> int:
+    """Tasks and actors that a worker runs at the same time: of a build as placed, of a curation one for each core.
+
+    8 GPUs with 96 cores have 8 processes per node, and some 64 actors on parts of a GPU beside tasks that decode.
+    """
+    if job.stage != CURATE:
+        return placement.processes_per_node
+    return max(placement.processes_per_node, int(placement.cpus_per_node))
 
 
 def _store_bytes(placement: PlacementConfig) -> int:
@@ -181,6 +193,7 @@ def _digest(job: LaunchJob, placement: PlacementConfig, document: str) -> str:
         "processes": placement.processes_per_node,
         "cpus": placement.cpus_per_node,
         "memory": placement.memory_gib,
+        **({"gpus": placement.gpus_per_node} if placement.gpus_per_node else {}),
         "shm": placement.shm_gib,
         "queue": placement.queue,
         "priority": placement.priority,

@@ -9,7 +9,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from vl3.config.placement import BUILD
 from vl3.errors import FAMILIES
 from vl3.launch.diagnosis import causes
 from vl3.launch.diagnosis.causes import AttemptFailure
@@ -19,8 +18,8 @@ from vl3.launch.kube.objects import Object, condition, name_of, one_line
 FAILURE_PREFIX = "vl3-failure "
 """Prefix of the line of the entry point's log that says why it failed, as {"family", "message"}."""
 _OUT_OF_MEMORY = (
-    f"If it was a worker, raise placements.{BUILD}.memory_gib or lower placements.{BUILD}.processes_per_node; if not, "
-    "start the run again: what is made stays."
+    "If it was a worker, raise memory_gib or lower processes_per_node of the job's placement; if not, start the run "
+    "again: what is made stays."
 )
 _EXIT_CODE = re.compile(r"exit code (\d+)")
 

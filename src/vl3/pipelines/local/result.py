@@ -7,7 +7,7 @@ from vl3.system.documents import parse_object
 
 
 def result_text(numbers: Path) -> str:
-    """The promotion's result in one line, or the accuracy of an evaluated model by category, or of an ablation's arms.
+    """The promotion's result in one line, accuracies of a model by category or of an ablation's arms, or what is kept.
 
     Args:
         numbers: the run's report.json.
@@ -16,6 +16,9 @@ def result_text(numbers: Path) -> str:
         data = parse_object(numbers.read_bytes())
         if "arms" in data:
             return "\n".join(_arm_lines(data["arms"]))
+        if "funnel" in data:
+            handed = ", ".join(f"{name} {count:,}" for name, count in data["datasets"].items())
+            return f"curation: {data['kept']:,} of {data['images']:,} images kept; handed over: {handed}"
         verdict, accuracy = data["verdict"], data.get("accuracy") or {}
         mean = accuracy.get("mean_accuracy") or {}
         if verdict["state"] == "none" and mean:

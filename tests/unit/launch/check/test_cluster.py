@@ -11,7 +11,7 @@ import pytest
 from kind.settings import ROOT
 from tests.support.manifests import load
 from vl3.config.overrides import apply_overrides
-from vl3.config.placement import BUILD
+from vl3.config.placement import BUILD, CURATE
 from vl3.errors import ClusterError, ConfigError, Vl3Error
 from vl3.launch.check.cluster import CheckReport, judge
 from vl3.launch.check.facts import KUEUE, TRAINER, ClusterFacts, ObjectKind
@@ -430,6 +430,15 @@ def test_a_build_that_fits_has_no_problem(facts: ClusterFacts) -> None:
         "1.35 of 4 cores",
         "1",
     )
+
+
+def test_a_curation_needs_the_template_with_its_scorers(facts: ClusterFacts) -> None:
+    placements = {CURATE: with_build()[BUILD]}
+    problem = only_problem(judge(placements, with_ray(facts)))
+    assert str(problem).startswith("placements.curate.pool='cpu': namespace vl3 has no PodTemplate vl3-ray-curate-cpu.")
+    ready = with_ray(facts)
+    found = {"vl3-ray-curate-cpu": {**TEMPLATE, "metadata": {"name": "vl3-ray-curate-cpu"}}}
+    assert judge(placements, replace(ready, objects={**ready.objects, ObjectKind.POD_TEMPLATE: found})).problems == []
 
 
 def test_a_build_needs_no_runtime_and_no_trainer(facts: ClusterFacts) -> None:

@@ -14,7 +14,7 @@ from vl3.errors import ConfigError
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.names import run_hash
 from vl3.launch.rayjob.kind import num_pods, rayjob
-from vl3.launch.rayjob.spec import build_rayjob
+from vl3.launch.rayjob.spec import TEMPLATE_PREFIXES, build_rayjob
 
 MakeJob = Callable[..., LaunchJob]
 (TEMPLATE,) = load((ROOT / "manifests" / "base" / "ray" / "cpu.yaml").read_text())
@@ -69,6 +69,29 @@ def test_sizes_and_roles(job: LaunchJob) -> None:
         assert ("readinessProbe" in container) == (role != "submitter")
     (worker,) = group["template"]["spec"]["containers"]
     assert worker["resources"]["requests"] == worker["resources"]["limits"] == {"cpu": "2500m", "memory": "4096Mi"}
+
+
+def test_the_nodes_of_a_curation_have_the_pools_gpus(job: LaunchJob) -> None:
+    size = {"gpus_per_node": 8, "processes_per_node": 8, "cpus_per_node": 96.0, "gpu": "h200"}
+    gpus = replace(job, stage="curate", placement=replace(job.placement, **size))  # type: ignore[type-var]
+    found = pods_of(build_rayjob(gpus, template=TEMPLATE, attempt=1))
+    (worker,), (head,) = (found[role]["spec"]["containers"] for role in ("worker", "head"))
+    (group,) = build_rayjob(gpus, template=TEMPLATE, attempt=1)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["rayStartParams"]["num-cpus"] == "96", "one for each core: most of them decode"
+    assert worker["resources"]["requests"]["nvidia.com/gpu"] == worker["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert "nvidia.com/gpu" not in head["resources"]["requests"]
+    assert digest_of(gpus) != digest_of(replace(job, stage="curate"))
+
+
+@pytest.mark.parametrize("pool", ["cpu", "a100", "h200"])
+def test_the_template_of_a_curation_has_the_image_with_its_scorers(pool: str) -> None:
+    (template,) = load((ROOT / "manifests" / "base" / "ray" / f"curate-{pool}.yaml").read_text())
+    assert template["metadata"]["name"] == TEMPLATE_PREFIXES["curate"] + pool
+    spec = template["template"]["spec"]
+    assert spec["nodeSelector"] == {"vl3.dev/pool": pool}
+    assert [container["image"] for container in spec["containers"]] == ["ghcr.io/vl3/curator"]
+    tolerated = {one["key"] for one in spec["tolerations"]}
+    assert ("nvidia.com/gpu" in tolerated) == (pool != "cpu")
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, {"template": {"spec": {"containers": [{"name": "node"}]}}}])

@@ -101,7 +101,7 @@ def test_a_lost_head_is_looked_for_in_the_pods() -> None:
     failure = why_failed(as_conditions(job), [head])
     assert (failure.cause.name, failure.pod) == ("out_of_memory", "j-head")
     error = str(failure.error("build-data", "build", attempts=1))
-    assert "raise placements.build.memory_gib or lower placements.build.processes_per_node" in error
+    assert "raise memory_gib or lower processes_per_node of the job's placement" in error
     assert "stages." not in error
 
 
