@@ -19,7 +19,7 @@ from vl3.launch.rayjob.run import launch_rayjob
 from vl3.pod.curate import CURATION_ENTRIES, SHARED_FILE
 from vl3.recipes.curate_tiny import curate_tiny
 from vl3.steps.import_scorers import weights_of
-from vl3.store.artifacts import publish
+from vl3.store.artifacts import fetch, publish
 from vl3.store.bases import base_folder, copy_model_files
 from vl3.store.manifest import file_sha256
 from vl3.store.objects import open_store
@@ -104,7 +104,8 @@ def test_a_curation_on_two_workers_outlives_one_and_has_the_bytes_of_a_local_one
     assert result.attempts == 1
     assert killed
 
-    found = {name: tmp_path / "scorers" / name for name in weights_of(config)}
+    weights = fetch(scorers)
+    found = {name: weights / name for name in weights_of(config)}
     here = CurationPlace(
         data_uri=f"{root}/data", work_uri=file_uri(tmp_path / "work"), scores_uri=file_uri(tmp_path / "scores")
     )

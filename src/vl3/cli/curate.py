@@ -86,19 +86,21 @@ def video(
     from vl3.config.endpoint import read_endpoint
     from vl3.curation.video.flow import SynthesisSetup, synthesise
     from vl3.curation.video.rules import DEFAULT_RULES, read_video_rules
+    from vl3.system.uris import file_uri
 
     captioner = read_endpoint(endpoint)
     setup = SynthesisSetup(
         rules=read_video_rules(rules or DEFAULT_RULES),
         captioner=captioner,
         asker=captioner if asker is None else read_endpoint(asker),
-        work=work,
+        answers=work / "answers.sqlite",
+        work_uri=file_uri(work),
         source=source,
         workers=workers,
         max_bad_fraction=max_bad_fraction,
     )
     with shown_progress("videos") as report:
-        card = synthesise(_below(root, videos), root, out, setup, report)
+        card = synthesise(_below(root, videos), file_uri(root), out, setup, report)
     _print_card(card, out)
 
 

@@ -9,15 +9,17 @@ from vl3.components import images
 def report_curation(
     workflow: dict,
     curation: dsl.Input[dsl.Dataset],
+    videos: dsl.Input[dsl.Dataset],
+    corpus: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """One HTML page: funnel, histograms with thresholds, examples, contact sheets of clusters."""
+    """One HTML page: funnel, histograms with thresholds, examples, contact sheets of clusters, clips of videos."""
     from vl3.workflow.entry import run_step
 
     run_step(
         "report_curation",
         workflow=workflow,
-        inputs={"curation": curation.path, "validation": validation.path},
+        inputs={"curation": curation.path, "videos": videos.path, "corpus": corpus.path, "validation": validation.path},
         outputs={"report": report.path},
     )

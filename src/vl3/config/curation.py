@@ -134,6 +134,36 @@ class HandedDataset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VideoSynthesis:
+    """Captions and questions for clips of the collection's videos (paper sec. 3.2.4), by models behind endpoints."""
+
+    captioner: EndpointConfig
+    """Writes the dense captions."""
+    asker: EndpointConfig | None = None
+    """Writes the pairs and answers their questions again; None takes the captioner."""
+    dataset: str = "video_synthesis"
+    """Name of the dataset that is handed over."""
+    pattern: str = "videos/*"
+    """Which files of the collection are videos: names with `*`, `?` and `[...]`, folder by folder."""
+    answers: str = ""
+    """Folder of what endpoints answered, on a disk that all pods share; empty for beside the scores, or, where these
+    are in a bucket, for the pod's own disk: then a finished video is kept in the bucket, and a lost one asked again."""
+    workers: Workers = 2
+    """Videos at once, each with a process that decodes."""
+    max_bad_fraction: Fraction = 0.05
+    """Share of the videos that may be undecodable; above it the run is refused."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "videos")
+        parts = self.pattern.split("/")
+        if self.pattern.startswith("/") or {"", ".", "..", "**"} & set(parts):
+            raise ConfigError(
+                f"videos.pattern={self.pattern!r} is no pattern of files in the collection. Write it folder by folder "
+                "below the data folder, as `videos/*.mp4`, without `..` and `**`."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CurationConfig:
     """Everything that determines the result of a curation."""
 
@@ -147,6 +177,8 @@ class CurationConfig:
     """The steps in order. Cheap ones first: a dropped image is not scored again."""
     datasets: dict[str, HandedDataset]
     """What is handed over, by name."""
+    videos: VideoSynthesis | None = None
+    """What is made of the videos of the collection; None leaves them alone."""
     part_images: Count = 1000
     """Lines of annotations in one unit of work; a tar shard is one unit whatever it holds."""
     chunk_images: Annotated[int, Range(at_least=1, at_most=4096)] = 64
@@ -169,16 +201,20 @@ class CurationConfig:
     def __post_init__(self) -> None:
         check_fields(self, "")
         require_name("name", self.name)
-        for name in (*self.scorers, *self.steps, *self.datasets):
+        made = [self.videos.dataset] if self.videos is not None else []
+        if set(made) & set(self.datasets):
+            raise ConfigError(f"videos.dataset={made[0]} is the name of a dataset of images, too. Choose another.")
+        for name in (*self.scorers, *self.steps, *self.datasets, *made):
             if not name.isidentifier():
                 raise ConfigError(f"{name!r} cannot name a scorer, step or dataset. Use letters, digits and '_'.")
         if unknown := set(self.placements) - {CURATE}:
             raise ConfigError(
                 f"placements names {', '.join(sorted(unknown))}; a curation has only {CURATE}. Remove it."
             )
-        if not self.steps or not self.datasets:
+        if bool(self.steps) != bool(self.datasets) or not (self.steps or self.videos):
             raise ConfigError(
-                "steps and datasets are empty: nothing would be selected or handed over. Add one of each."
+                "steps or datasets are empty: nothing would be selected or handed over. Add one of each, or leave out "
+                "both and set `videos`."
             )
 
     def of_part(self, part: str) -> tuple["CurationConfig", str]:

@@ -8,13 +8,11 @@ import pyarrow as pa
 from vl3.curation.benchmark_copies import CopyContent, IndexEntry, entries_of_copy
 from vl3.curation.scorers.benchmarks import INDEX_FILE
 from vl3.curation.scorers.image_facts import perceptual_hash
-from vl3.curation.source import clean_text
+from vl3.curation.source import clean_text, held_out_records
 from vl3.curation.table import parquet_bytes
 from vl3.data.build.source import open_source
-from vl3.data.build.units import find_annotations_of, find_units
 from vl3.data.sample.image import decode_image
 from vl3.data.sample.problems import SampleProblem
-from vl3.data.sample.records import Record
 from vl3.errors import DataError
 from vl3.evaluation.catalogue.entry import choose_benchmarks
 from vl3.system.files import atomic_write_bytes
@@ -77,19 +75,15 @@ def write_index(entries: Iterable[IndexEntry], folder: Path) -> None:
 
 def _held_out(uri: str) -> Iterator[IndexEntry]:
     source = open_source(uri)
-    files = [one for one in find_annotations_of(uri, None) if one.split == "heldout"]
-    for unit in find_units(files) if files else ():
-        for record in unit.read():
-            if not isinstance(record, Record):
-                continue
-            item = f"heldout/{record.sample_id}"
-            for text in (*(turn.text for turn in record.turns), *(event.text for event in record.events)):
-                yield IndexEntry(item=item, text=clean_text(text))
-            try:
-                with source.opened(record) as (opened, media):
-                    for path in opened.images:
-                        yield IndexEntry(item=item, phash=perceptual_hash(decode_image(media[path], item)))
-            except SampleProblem as problem:
-                raise DataError(
-                    f"{uri}: {problem} Its copies in the training data could not be found. Restore the benchmark."
-                ) from problem
+    for record in held_out_records(uri):
+        item = f"heldout/{record.sample_id}"
+        for text in (*(turn.text for turn in record.turns), *(event.text for event in record.events)):
+            yield IndexEntry(item=item, text=clean_text(text))
+        try:
+            with source.opened(record) as (opened, media):
+                for path in opened.images:
+                    yield IndexEntry(item=item, phash=perceptual_hash(decode_image(media[path], item)))
+        except SampleProblem as problem:
+            raise DataError(
+                f"{uri}: {problem} Its copies in the training data could not be found. Restore the benchmark."
+            ) from problem

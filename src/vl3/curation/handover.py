@@ -1,10 +1,9 @@
-"""Hands the kept images to training: one data folder for each dataset, and the corpus that lists them.
+"""Hands the kept images to training: one data folder for each dataset.
 
-    corpus.yaml                                 datasets: {syn_short: syn_short, syn_detailed: syn_detailed}
     syn_short/annotations/train.jsonl           {"id": "9f2c..", "image": ["images/9f/9f2c..jpg"], "conversations": ..}
     syn_short/images/9f/9f2c...jpg              named by digest, so no name comes from the data
 
-`make run-pipeline DATA=.../corpus.yaml` trains on it; mixtures name the datasets.
+The step that validates them writes the corpus that lists them.
 """
 
 import json
@@ -24,9 +23,8 @@ from vl3.curation.source import IMAGE_SUFFIXES, InputPart, content_digest, read_
 from vl3.data.derive.facts import PictureFacts, PlacedText
 from vl3.data.derive.ocr import caption_with_texts
 from vl3.errors import DataError
-from vl3.system.files import atomic_write_text, storage_errors
+from vl3.system.files import storage_errors
 
-CORPUS_NAME = "corpus.yaml"
 SOURCE_TEXT = "text"
 """The column of the source's own text."""
 _SUFFIXES = {
@@ -49,7 +47,7 @@ def write_datasets(
     scores: ScoreStore,
     folder: Path,
 ) -> dict[str, int]:
-    """Write every dataset and the corpus; returns the number of samples of each.
+    """Write every dataset; returns the number of samples of each.
 
     An image that stands in the input more than once is handed over once, with the caption of its first place.
 
@@ -71,8 +69,6 @@ def write_datasets(
     finally:
         for file in files.values():
             file.close()
-    lines = [f"  {name}: {name}" for name in config.datasets]
-    atomic_write_text(folder / CORPUS_NAME, "\n".join(["datasets:", *lines]) + "\n")
     return counts
 
 

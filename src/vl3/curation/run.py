@@ -68,7 +68,7 @@ def curate(
     """
     made = scorers if scorers is not None else make_scorers(config, folders, place.scores_uri)
     places, scores = open_places(config, place)
-    parts = find_parts(place.data_uri, config.part_images)
+    parts = find_parts(place.data_uri, config.part_images) if config.steps else []
     given: dict[str, Any] = {"executor": executor, "progress": progress}
     try:
         rounds, keys = run_rounds(parts, config, made, places, scores, **given)

@@ -17,9 +17,10 @@ from typing import Any
 
 from vl3.data.build.source import open_source, source_digest
 from vl3.data.build.units import Annotations, Unit, find_annotations_of, find_units
+from vl3.data.sample.lines import BYTE_ORDER_MARK, LINE_ERRORS, is_blank, line_error, lines_of, unpacked
 from vl3.data.sample.media import MediaContent, media_bytes, open_media
 from vl3.data.sample.problems import SampleProblem, printable
-from vl3.data.sample.records import Record
+from vl3.data.sample.records import Record, read_record
 from vl3.errors import DataError, StorageError
 from vl3.store.objects import open_store
 from vl3.store.reader import open_range
@@ -82,6 +83,33 @@ def find_parts(uri: str, part_images: int) -> list[InputPart]:
         InputPart(name=f"lines-{number:06d}", source_uri=uri, units=tuple(units[first : first + size]))
         for number, first in enumerate(range(0, len(units), size))
     ]
+
+
+def held_out_records(uri: str) -> Iterator[Record]:
+    """The samples of a collection that are measured on, packed or not; bad lines are measured on by nobody.
+
+    Raises:
+        DataError: the held-out annotations cannot be read.
+        StorageError: the store fails.
+    """
+    annotations = open_source(uri).annotations("heldout")
+    if annotations is None:
+        return
+    name = f"annotations/{PurePosixPath(annotations).name}"
+    try:
+        with open_range(annotations) as packed, unpacked(packed) as file:
+            for number, (line, _) in enumerate(lines_of(file), start=1):
+                line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                if is_blank(line):
+                    continue
+                record = read_record(line, where=f"{name}:{number}", split="heldout")
+                if isinstance(record, Record):
+                    yield record
+    except LINE_ERRORS as error:
+        raise DataError(
+            f"{annotations} cannot be read ({line_error(error)}), so what is measured on could not be kept out of "
+            "training. Restore the file."
+        ) from error
 
 
 def input_digest(uri: str) -> str:

@@ -17,6 +17,8 @@ CREDENTIALS = "vl3-s3"
 """Secret of the namespace with the keys of the object store."""
 HUB = "vl3-hub"
 """Secret of the namespace with the hub's address and a token for it; may be missing."""
+ENDPOINTS = "vl3-endpoints"
+"""Secret of the namespace with the key of endpoints, which a recipe names in `api_key_env`; may be missing."""
 AUTHORITY = "vl3-ca"
 """ConfigMap with the certificate of a private authority, to which AWS_CA_BUNDLE points; may be missing."""
 USER_ID = 65532
@@ -28,6 +30,7 @@ _OPTIONAL_SETTING_KEYS: tuple[str, ...] = ("AWS_ENDPOINT_URL", "AWS_REGION", "AW
 _CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OPTIONAL_CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_SESSION_TOKEN",)
 _HUB_KEYS: tuple[str, ...] = ("HF_TOKEN", "HF_ENDPOINT")
+_ENDPOINT_KEYS: tuple[str, ...] = ("VL3_ENDPOINT_KEY",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +45,8 @@ class PodSettings:
     """Retries after a failed pod; which failures count is the server's setting (docs/submission.md, "Retries")."""
     uses_hub: bool = False
     """Whether it gets the settings of the hub of models: no other task asks the hub."""
+    uses_endpoints: bool = False
+    """Whether it gets the key of endpoints: no other task asks one."""
 
 
 _LAST_RESORT_SECONDS = 7 * 24 * 3600
@@ -60,7 +65,8 @@ _SETTINGS = {
     "build-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "validate-data": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "check-curation": PodSettings(role="data", timeout_seconds=3600, max_retries=0),
-    "curate-images": PodSettings(role="curator", timeout_seconds=_LAST_RESORT_SECONDS),
+    "curate-images": PodSettings(role="curator", timeout_seconds=_LAST_RESORT_SECONDS, uses_endpoints=True),
+    "curate-videos": PodSettings(role="curator", timeout_seconds=_LAST_RESORT_SECONDS, uses_endpoints=True),
     "validate-curation": PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS),
     "report-curation": _LIGHT,
     "promote": _LIGHT,
@@ -111,6 +117,8 @@ def apply_pod_settings(task: Any, name: str, pods: StepPodsConfig) -> Any:
     _pass_environment(task)
     if settings.uses_hub:
         kubernetes.use_secret_as_env(task, HUB, {key: key for key in _HUB_KEYS}, optional=True)
+    if settings.uses_endpoints:
+        kubernetes.use_secret_as_env(task, ENDPOINTS, {key: key for key in _ENDPOINT_KEYS}, optional=True)
     _label(task, name, settings.role)
     return task
 

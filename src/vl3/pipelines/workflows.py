@@ -199,7 +199,15 @@ def _ablation_pipeline(config: AblationConfig, _: WorkflowParameters) -> Any:
 
 
 def _curate_limits(config: CurationConfig, _: WorkflowParameters) -> dict[str, TaskLimit]:
-    tasks = ("check-curation", "import-scorers", "curate-images", "validate-curation", "report-curation", "finish")
+    tasks = (
+        "check-curation",
+        "import-scorers",
+        "curate-images",
+        "curate-videos",
+        "validate-curation",
+        "report-curation",
+        "finish",
+    )
     return dict.fromkeys(tasks, _task_limit(config)) | {"curate-images": _job_limit(config, CURATE)}
 
 

@@ -10,6 +10,7 @@ from vl3.errors import ConfigError
 from vl3.recipes.ablation import ablation, ablation_tiny
 from vl3.recipes.curate_tiny import curate_tiny
 from vl3.recipes.tiny import tiny
+from vl3.recipes.video_synthesis import video_synthesis
 from vl3.recipes.vl3_2b import vl3_2b
 from vl3.recipes.vl3_7b import vl3_7b
 from vl3.recipes.vl3_syn7m import laion_ocr, vl3_syn7m
@@ -25,6 +26,7 @@ _CURATIONS: dict[str, Callable[[], CurationConfig]] = {
     "curate_tiny": curate_tiny,
     "vl3_syn7m": vl3_syn7m,
     "laion_ocr": laion_ocr,
+    "video_synthesis": video_synthesis,
 }
 
 

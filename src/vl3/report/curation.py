@@ -1,4 +1,4 @@
-"""The page of a curation: funnel, scores with thresholds, examples of each step, contact sheets of clusters."""
+"""The page of a curation: funnel, scores with thresholds, examples, contact sheets of clusters, clips of videos."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,13 @@ from vl3.system.files import atomic_write_json, atomic_write_text
 
 
 def write_curation_report(
-    curation: Path, validation: Path, out_folder: Path, *, name: str, data: str, corpus: str
+    curation: Path, videos: Path, validation: Path, out_folder: Path, *, name: str, data: str, corpus: str
 ) -> Path:
     """Write report.html and report.json; returns the page, which needs no other file and makes no request.
 
     Args:
-        curation: folder of the result: curation.json, pictures.json, datasets.json.
+        curation: folder of the result of images: curation.json, pictures.json, datasets.json.
+        videos: folder of the result of videos: videos.json.
         validation: file with the findings of its validation.
         out_folder: folder to write into.
         name: name of the run.
@@ -27,7 +28,9 @@ def write_curation_report(
         corpus: address of the corpus that was handed over.
     """
     facts, pictures, datasets = (_read(curation / f"{one}.json") for one in ("curation", "pictures", "datasets"))
-    judged = _read(validation)
+    judged, clips = _read(validation), _read(videos / "videos.json")
+    if clips["dataset"]:
+        datasets |= {clips["dataset"]: clips["samples"]}
     page = render(
         "curation.html.j2",
         title=f"{name} · vl3 curation",
@@ -37,6 +40,8 @@ def write_curation_report(
         corpus=corpus,
         facts=facts,
         datasets=datasets,
+        videos=clips,
+        video_rows=_video_rows(clips["funnel"]),
         bars=_bars(facts["funnel"]),
         charts=[_chart(step, one, facts["funnel"]) for step, one in facts["histograms"].items()],
         examples=_examples(facts, pictures["thumbs"]),
@@ -46,7 +51,10 @@ def write_curation_report(
         num_checks=len(judged["checks"]),
     )
     atomic_write_text(out_folder / "report.html", page)
-    atomic_write_json(out_folder / "report.json", {**facts, "datasets": datasets, "passed": judged["passed"]})
+    atomic_write_json(
+        out_folder / "report.json",
+        {**facts, "datasets": datasets, "videos": clips["funnel"], "passed": judged["passed"]},
+    )
     return out_folder / "report.html"
 
 
@@ -95,6 +103,19 @@ def _bars(funnel: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the funnel with the share of all images that each leaves."""
     total = max(1, funnel[0]["came"]) if funnel else 1
     return [{**row, "share": row["left"] / total} for row in funnel]
+
+
+def _video_rows(funnel: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The funnel of videos as rows: `dropped parts of shots: too still` 12."""
+    rows: list[tuple[str, int]] = []
+    for name, value in funnel.items():
+        words = name.replace("_", " ")
+        rows += (
+            [(f"{words}: {one}", count) for one, count in value.items()]
+            if isinstance(value, dict)
+            else [(words, value)]
+        )
+    return rows
 
 
 def _chart(step: str, one: Mapping[str, Any], funnel: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from vl3.config.curation import CurationConfig
 from vl3.config.placement import CURATE
 from vl3.curation.source import find_parts
+from vl3.curation.video.source import find_videos
 from vl3.errors import Vl3Error
 from vl3.launch.check.findings import combined
 from vl3.steps.check_prerequisites import check_artifacts, check_tracking
@@ -18,7 +19,7 @@ def check(request: StepRequest[CurationConfig]) -> None:
         Vl3Error: one report of everything that is missing.
     """
     problems: list[Vl3Error] = []
-    for probe in (_check_data, check_artifacts, check_tracking):
+    for probe in (_check_images, _check_videos, check_artifacts, check_tracking):
         try:
             probe(request)
         except Vl3Error as error:
@@ -31,8 +32,14 @@ def check(request: StepRequest[CurationConfig]) -> None:
         raise combined(problems, "prerequisites are missing, listed above")
 
 
-def _check_data(request: StepRequest[CurationConfig]) -> None:
-    find_parts(request.data_uri, request.config.part_images)
+def _check_images(request: StepRequest[CurationConfig]) -> None:
+    if request.config.steps:
+        find_parts(request.data_uri, request.config.part_images)
+
+
+def _check_videos(request: StepRequest[CurationConfig]) -> None:
+    if request.config.videos is not None:
+        find_videos(request.data_uri, request.config.videos.pattern)
 
 
 def key_parts(_: StepRequest[CurationConfig]) -> dict[str, Any]:

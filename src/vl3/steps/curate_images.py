@@ -6,6 +6,7 @@ runs no model again. On a cluster a RayJob with a pool of GPUs makes the scores;
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from vl3.config.codec import to_dict
 from vl3.config.curation import CurationConfig
 from vl3.config.placement import CURATE
 from vl3.config.stages import STARTUP_SECONDS
+from vl3.curation.captions.rules import DEFAULT_RULES, read_caption_rules
 from vl3.curation.flow import Executor
 from vl3.curation.run import CurationPlace, clear, curate, weight_folders
+from vl3.curation.scorer import version_digest
 from vl3.data.build.source import source_digest
 from vl3.launch.backend import launch
 from vl3.launch.job import BUILDING, LaunchJob
@@ -41,7 +44,7 @@ def run(work: StepWork[CurationConfig]) -> StepOutcome:
     """
     request = work.request
     place = place_of(request, work.work_uri)
-    if request.config.launch.backend != "local" and CURATE in request.config.placements:
+    if request.config.steps and request.config.launch.backend != "local" and CURATE in request.config.placements:
         _score_on_cluster(work, place)
     with work.step_run() as step_run, work.fresh_folder("curation") as folder:
         clear(folder)
@@ -123,7 +126,7 @@ def _score_on_cluster(work: StepWork[CurationConfig], place: CurationPlace) -> N
 def key_parts(request: StepRequest[CurationConfig]) -> dict[str, Any]:
     """The data, and the recipe without what decides no result."""
     config = to_dict(request.config)
-    for name in ("launch", "placements", "step_pods", "download_workers", "name"):
+    for name in ("launch", "placements", "step_pods", "download_workers", "name", "videos"):
         config.pop(name)
     for scorer in config["scorers"].values():
         for name in ("gpus", "copies", "weights", "endpoint"):  # the weights' files are an input
@@ -132,6 +135,8 @@ def key_parts(request: StepRequest[CurationConfig]) -> dict[str, Any]:
     for name, one in request.config.scorers.items():
         if one.endpoint is not None:
             config["scorers"][name]["model"] = one.endpoint.decisive()
+            rules = read_caption_rules(Path(one.settings.get("rules") or DEFAULT_RULES))
+            config["scorers"][name]["rules"] = version_digest({"rules": asdict(rules)})
     return {"curation": config, "source": source_digest(request.data_uri)}
 
 

@@ -3,8 +3,10 @@
 from typing import Any
 
 from vl3.config.curation import CurationConfig
+from vl3.steps.validate_curation import CORPUS_NAME
 from vl3.store.artifacts import fetch
 from vl3.store.reference import Reference
+from vl3.store.uris import join_uri
 from vl3.system.files import atomic_write_bytes
 from vl3.system.folders import own_folder
 from vl3.validation.result import DOCS_FOLDER, RESULT_FILE
@@ -21,16 +23,17 @@ def run(work: StepWork[CurationConfig]) -> StepOutcome:
 
     request = work.request
     with work.step_run() as step_run, work.fresh_folder("report") as folder:
-        curation, validation = (fetch(request.inputs[name]) for name in ("curation", "validation"))
+        curation, videos, validation = (fetch(request.inputs[name]) for name in ("curation", "videos", "validation"))
         for path in (validation / DOCS_FOLDER).glob("*.html"):
             atomic_write_bytes(folder / DOCS_FOLDER / path.name, path.read_bytes())
         write_curation_report(
             curation,
+            videos,
             validation / RESULT_FILE,
             folder,
             name=request.run_folder.name if request.run_folder else request.run_id,
             data=dataset_name(request),
-            corpus=f"{request.inputs['curation'].uri}/corpus.yaml",
+            corpus=join_uri(request.inputs["corpus"].uri, CORPUS_NAME),
         )
         reference = work.publish(folder, "report", kind="report")
         step_run.log_text((fetch(reference) / _PAGES[0]).read_text(encoding="utf-8"), _PAGES[0])

@@ -22,11 +22,12 @@ _STATUSES = ["kept", "dropped", "failed"]
 _BATCH_LINES = 50_000
 
 
-def validate_curation(curation: Path, config: CurationConfig, out_folder: Path) -> ValidationResult:
+def validate_curation(curation: Path, videos: Path, config: CurationConfig, out_folder: Path) -> ValidationResult:
     """Judge a curation part by part.
 
     Args:
-        curation: folder of the result (vl3.curation.result, vl3.curation.handover).
+        curation: folder of the result of images (vl3.curation.result, vl3.curation.handover).
+        videos: folder of the result of videos (vl3.curation.video.whole).
         config: the recipe, with whose thresholds the kept images are compared.
         out_folder: gets `data_docs/index.html` and `validation.json`.
 
@@ -46,8 +47,11 @@ def validate_curation(curation: Path, config: CurationConfig, out_folder: Path) 
         judge.add(DECISIONS_TABLE, _decision_frame(frame))
         judge.add(KEPT_TABLE, frame[frame["status"] == "kept"])
         counts.update(frame["status"])
-    for name in config.datasets:
-        for frame in _handed(curation / name, name):
+    handed = {name: curation / name for name in config.datasets}
+    if config.videos is not None:
+        handed[config.videos.dataset] = videos / config.videos.dataset
+    for name, folder in handed.items():
+        for frame in _handed(folder, name):
             judge.add(HANDED_TABLE, frame)
     judge.add(FUNNEL_TABLE, _funnel_frame(facts, counts))
     judge.write(docs_folder / EXPECTATIONS_FOLDER)
@@ -76,7 +80,7 @@ def curation_checks(config: CurationConfig) -> list[Check]:
             "problem",
             "a step of the funnel does not go on with what the one before it left",
         ),
-        _null("samples_are_whole", HANDED_TABLE, "problem", "a sample that is handed over has no image or no caption"),
+        _null("samples_are_whole", HANDED_TABLE, "problem", "a sample that is handed over has no picture or no words"),
     ]
     for name, step in config.steps.items():
         if step.kind == FILTER and not step.allowed:
@@ -120,17 +124,27 @@ def _handed(folder: Path, name: str) -> Iterator["pd.DataFrame"]:
     rows: list[dict[str, Any]] = []
     with (folder / "annotations" / "train.jsonl").open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            sample = json.loads(line)
-            problem = None
-            if not (folder / sample["image"][0]).is_file():
-                problem = f"the image {sample['image'][0]} is missing"
-            elif not sample["conversations"][1]["value"].strip():
-                problem = "the caption is empty"
+            problem = _problem(folder, json.loads(line))
             rows.append({"where": f"{name}:{number}", "problem": problem})
             if len(rows) == _BATCH_LINES:
                 yield pd.DataFrame(rows)
                 rows = []
     yield pd.DataFrame(rows, columns=["where", "problem"])
+
+
+def _problem(folder: Path, sample: dict[str, Any]) -> str | None:
+    """What a sample lacks; None if it is whole."""
+    if "video" in sample:
+        path, medium = sample["video"]["path"], "video"
+        if not sample["video"]["start"] < sample["video"]["end"]:
+            return f"the clip of {path} ends before it starts"
+    else:
+        path, medium = sample["image"][0], "image"
+    if not (folder / path).is_file():
+        return f"the {medium} {path} is missing"
+    if any(not turn["value"].strip() for turn in sample["conversations"]):
+        return "a caption, question or answer is empty"
+    return None
 
 
 def _funnel_frame(facts: dict[str, Any], counts: Counter[str]) -> "pd.DataFrame":

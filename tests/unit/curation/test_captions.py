@@ -115,7 +115,7 @@ def test_the_spend_limit_ends_the_run_which_goes_on_with_a_higher_one(server: Ch
 
 def test_a_spend_limit_that_a_lost_pod_would_forget_is_refused(server: ChatServer) -> None:
     config = recipe(server, usd_per_million_input_tokens=1.0, spend_limit_usd=1.0)
-    with pytest.raises(ConfigError, match=r"scorers\.short\.endpoint has a spend limit.*settings\.answers"):
+    with pytest.raises(ConfigError, match=r"scorers\.short\.endpoint has a spend limit.*Set `answers` beside it"):
         make_scorers(config, {}, "s3://bucket/scores")
     make_scorers(recipe(server), {}, "s3://bucket/scores")
 

@@ -140,9 +140,8 @@ def test_the_result_is_the_same_bytes_after_kills(finished: Finished, tmp_path: 
         assert (first / name).read_bytes() == (again / name).read_bytes(), name
 
 
-def test_the_corpus_can_be_trained_on(finished: Finished) -> None:
+def test_the_samples_can_be_trained_on(finished: Finished) -> None:
     facts, result = finished.facts, finished.out / "result"
-    assert (result / "corpus.yaml").read_text() == "datasets:\n  short: short\n"
     lines = [json.loads(line) for line in (result / "short/annotations/train.jsonl").read_text().splitlines()]
     assert len(lines) == facts["kept"]
     for line in lines:

@@ -27,9 +27,10 @@ def make_scorers(config: CurationConfig, folders: Mapping[str, Path], scores_uri
     Raises:
         ConfigError: a setting is unknown or missing, weights are of another layout, or a library is not installed.
     """
-    answers = _answers_folder(scores_uri)
-    places = {name: answers if one.kind == CAPTIONS else folders.get(name) for name, one in config.scorers.items()}
-    _require_lasting_answers(config, scores_uri)
+    places = {
+        name: _answers_of(name, one, scores_uri) if one.kind == CAPTIONS else folders.get(name)
+        for name, one in config.scorers.items()
+    }
     return {name: _make(name, one, config, places[name]) for name, one in config.scorers.items()}
 
 
@@ -41,23 +42,33 @@ def close_scorers(scorers: Mapping[str, Scorer]) -> None:
             close()
 
 
-def _answers_folder(scores_uri: str) -> Path:
-    """Where answers are kept: beside the scores, or, where these are in a bucket, on this machine."""
+def answers_file(scores_uri: str, given: str, limited: str) -> Path:
+    """The file of what endpoints answered: in the folder that is given, beside the scores, or on this machine.
+
+    Args:
+        scores_uri: where scores are kept.
+        given: a folder; empty for none.
+        limited: the endpoint with a spend limit, for messages; empty if there is none.
+
+    Raises:
+        ConfigError: a lost machine would forget what was spent: the sum is in the file of the answers.
+    """
+    if given:
+        return Path(given) / ANSWERS_FILE
     if scheme_of(scores_uri) == "file":
-        return file_path(scores_uri)
-    return own_temporary_folder("vl3-answers") / hashlib.sha256(scores_uri.encode()).hexdigest()[:16]
+        return file_path(scores_uri) / ANSWERS_FILE
+    if limited:
+        raise ConfigError(
+            f"{limited} has a spend limit, and scores are in {scores_uri}: what was spent would be known only to the "
+            "pod that spent it. Set `answers` beside it (of a scorer, in its settings) to a folder on a disk that all "
+            "pods share, or caption in a run on one machine."
+        )
+    return own_temporary_folder("vl3-answers") / hashlib.sha256(scores_uri.encode()).hexdigest()[:16] / ANSWERS_FILE
 
 
-def _require_lasting_answers(config: CurationConfig, scores_uri: str) -> None:
-    """Refuse a spend limit that a lost machine would forget: the sum that was spent is in the file of the answers."""
-    for name, one in config.scorers.items():
-        is_limited = one.endpoint is not None and one.endpoint.spend_limit_usd is not None
-        if is_limited and scheme_of(scores_uri) != "file" and not one.settings.get("answers"):
-            raise ConfigError(
-                f"scorers.{name}.endpoint has a spend limit, and scores are in {scores_uri}: what was spent would be "
-                f"known only to the pod that spent it. Set scorers.{name}.settings.answers to a folder on a disk that "
-                "all pods share, or caption in a run on one machine."
-            )
+def _answers_of(name: str, given: ScorerConfig, scores_uri: str) -> Path:
+    is_limited = given.endpoint is not None and given.endpoint.spend_limit_usd is not None
+    return answers_file(scores_uri, given.settings.get("answers", ""), f"scorers.{name}.endpoint" if is_limited else "")
 
 
 def _make(name: str, given: ScorerConfig, config: CurationConfig, folder: Path | None) -> Scorer:
@@ -138,9 +149,8 @@ def _captions(name: str, given: ScorerConfig, _: CurationConfig, folder: Any, va
         raise ConfigError(
             f"scorers.{name}.settings.style={values['style']!r} is unknown. Use one of {', '.join(CaptionStyle)}."
         )
-    store = Path(values["answers"] or folder) / ANSWERS_FILE
     rules = read_caption_rules(Path(values["rules"] or DEFAULT_RULES))
-    return Captioner(name, CaptionStyle(values["style"]), given.endpoint, store, rules=rules)
+    return Captioner(name, CaptionStyle(values["style"]), given.endpoint, folder, rules=rules)
 
 
 _KINDS: dict[str, tuple[Callable[..., Scorer], dict[str, str | None], bool]] = {

@@ -1,13 +1,17 @@
 """The video synthesis on one machine: videos in, samples out, everything that was left out named and counted.
 
-What is found in a video is kept by its digest, and each answer in the store of answers. So a run that is killed, or
-ends at its spend limit, goes on where it was: it decodes no finished video again and pays nothing twice. On a cluster
-the flow of curation calls the same scorers.
+    clips/9f/9f2c..-VERSION.json     the clips of a video, by its digest
+    asked/9f/9f2c..-VERSION.json     captions and pairs of its clips, once none can be missing only for now
+
+Each answer is in the store of answers besides. So a run that is killed, or ends at its spend limit, goes on where it
+was: it decodes no finished video again and pays nothing twice. Where the pods of a cluster share no disk, a lost pod
+costs the answers to the videos that it was at.
 """
 
 import json
+import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,14 +26,20 @@ from vl3.curation.video.pairs import QuestionPair
 from vl3.curation.video.records import clip_lines
 from vl3.curation.video.rules import Aspect, VideoRules
 from vl3.curation.video.scorers import DECODE_TIMEOUT_SECONDS, ClipCaptioner, ClipFinder, PairMaker
+from vl3.curation.video.source import local_video
 from vl3.data.derive.output import MadeCard, MadeFiles, made_files
-from vl3.data.sample.media import file_media, media_digest, resolve_media_path
+from vl3.data.sample.media import file_media, media_digest
 from vl3.data.sample.problems import ProblemKind, SampleProblem, list_refusals
 from vl3.data.sample.records import parse_record
+from vl3.endpoint.answer import Outcome
 from vl3.errors import DataError
-from vl3.system.files import atomic_write_json, read_record
+from vl3.store.objects import open_store
+from vl3.system.documents import parse_object
+from vl3.system.files import storage_errors
 
 _AHEAD = 2
+_MAY_PASS = (Outcome.FAILED, Outcome.STALLED, Outcome.REJECTED, Outcome.NO_PICTURE)
+"""Outcomes that the next run may mend: a video with one is asked about again."""
 Progress = Callable[[int, int], None]
 """Called with the videos that are done and their number."""
 
@@ -43,8 +53,10 @@ class SynthesisSetup:
     """Writes the dense captions (Qwen2-VL-72B in the paper)."""
     asker: EndpointConfig
     """Writes the pairs and answers their questions again; may be the same."""
-    work: Path
-    """Folder of what is finished; another run with it goes on."""
+    answers: Path
+    """File of what endpoints answered; another run with it pays nothing again."""
+    work_uri: str
+    """Where finished videos are kept; another run with it goes on."""
     source: str = "video-synthesis"
     """Name of the dataset."""
     workers: int = 2
@@ -52,6 +64,8 @@ class SynthesisSetup:
     max_bad_fraction: float = 0.05
     """Share of the videos that may be undecodable; above it something else is wrong, and nothing is written."""
     timeout_seconds: float = DECODE_TIMEOUT_SECONDS
+    copies: Path | None = None
+    """Folder that gets a copy of each video with samples, under its own name; None for none."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,13 +87,13 @@ class _VideoResult:
 
 
 def synthesise(
-    videos: Sequence[str], root: Path, out: Path, setup: SynthesisSetup, progress: Progress = lambda *_: None
+    videos: Sequence[str], data_uri: str, out: Path, setup: SynthesisSetup, progress: Progress = lambda *_: None
 ) -> MadeCard:
     """Make samples of videos.
 
     Args:
-        videos: paths relative to `root`.
-        root: the data folder, out of which no path leads.
+        videos: paths relative to the data.
+        data_uri: the data folder or bucket, out of which no path leads.
         out: annotation file to write, with its card and its list of what was left out (see `data.derive.output`).
         setup: rules, endpoints and limits.
         progress: told how far it is.
@@ -93,7 +107,7 @@ def synthesise(
     settings = {"rules": asdict(setup.rules), "captioner": setup.captioner.model, "asker": setup.asker.model}
     card = MadeCard(maker="video-synthesis", sources=[], settings=settings)
     funnel = _Funnel()
-    with made_files(out, card) as made, _Synthesis(root, setup) as synthesis:
+    with made_files(out, card) as made, _Synthesis(data_uri, setup) as synthesis:
         for result in synthesis.run(videos):
             funnel.add(result)
             _require_enough(funnel.bad, len(videos), setup.max_bad_fraction)
@@ -108,12 +122,12 @@ def synthesise(
 class _Synthesis:
     """The scorers of a run, and a few videos at once."""
 
-    def __init__(self, root: Path, setup: SynthesisSetup) -> None:
-        self._root, self._setup = root, setup
-        store = setup.work / "answers.sqlite"
-        self._writer = Asker(setup.captioner, store)
+    def __init__(self, data_uri: str, setup: SynthesisSetup) -> None:
+        self._data_uri, self._setup = data_uri, setup
+        self._kept = open_store(setup.work_uri)
+        self._writer = Asker(setup.captioner, setup.answers)
         # One endpoint has one number of questions in flight, whoever asks them.
-        asker = self._writer if setup.asker == setup.captioner else Asker(setup.asker, store)
+        asker = self._writer if setup.asker == setup.captioner else Asker(setup.asker, setup.answers)
         self._captioner = ClipCaptioner(self._writer, setup.rules, timeout_seconds=setup.timeout_seconds)
         self._pair_maker = PairMaker(asker, setup.rules, timeout_seconds=setup.timeout_seconds)
         self._finders = [ClipFinder(setup.rules, timeout_seconds=setup.timeout_seconds) for _ in range(setup.workers)]
@@ -154,25 +168,28 @@ class _Synthesis:
     def _make(self, video: str) -> _VideoResult:
         result = _VideoResult(video=video)
         try:
-            path = resolve_media_path(self._root, video, video)
-            sha256 = media_digest(file_media(path))
+            with local_video(self._data_uri, video) as path:
+                self._make_of(path, media_digest(file_media(path)), result)
         except SampleProblem as problem:
             result.error = f"{problem.kind}: {problem.reason}"
-            return result
         except OSError as error:
             result.error = f"{ProblemKind.MISSING_FILE}: the file cannot be read ({error.strerror})"
-            return result
-        found = self._find(path, sha256, result)
-        if found and found["clips"] and not self._is_stopped:
-            self._ask(path, sha256, found["clips"], result)
         return result
+
+    def _make_of(self, path: Path, sha256: str, result: _VideoResult) -> None:
+        found = self._find(path, sha256, result)
+        if not found or not found["clips"] or self._is_stopped:
+            return
+        self._add_samples(sha256, found["clips"], self._asked(path, sha256, found["clips"]), result)
+        if result.lines and self._setup.copies is not None:
+            _copy(path, self._setup.copies / result.video)
 
     def _find(self, path: Path, sha256: str, result: _VideoResult) -> dict[str, Any]:
         """The clips of a video, which are kept once they are found; empty if it cannot be decoded."""
         finder = self._idle.popleft()
         try:
-            kept = self._setup.work / "clips" / sha256[:2] / f"{sha256}-{finder.version}.json"
-            found = read_record(kept)
+            key = f"clips/{sha256[:2]}/{sha256}-{finder.version}.json"
+            found = self._read(key)
             if not found:
                 scored = finder({"path": np.array([str(path)], dtype=object)})
                 error = scored[f"{finder.name}{ERROR_SUFFIX}"][0]
@@ -180,46 +197,85 @@ class _Synthesis:
                     result.error = str(error)
                     return {}
                 found = json.loads(scored["clips"][0])
-                atomic_write_json(kept, found)
+                self._write(key, found)
         finally:
             self._idle.append(finder)
         result.shots, result.clips, result.dropped_clips = found["shots"], len(found["clips"]), found["dropped"]
         return found
 
-    def _ask(self, path: Path, sha256: str, clips: list[dict[str, float]], result: _VideoResult) -> None:
+    def _asked(self, path: Path, sha256: str, clips: Sequence[Mapping[str, float]]) -> dict[str, list[Any]]:
+        """Captions and pairs of the clips of a video, and why there are none, by column."""
+        versions = [one.version for one in (self._finders[0], self._captioner, self._pair_maker)]
+        key = f"asked/{sha256[:2]}/{sha256}-{'-'.join(versions)}.json"
+        if kept := self._read(key):
+            return kept
         batch = {
             "path": _column([str(path)] * len(clips)),
             "sha256": _column([sha256] * len(clips)),
             "start_s": np.array([clip["start_seconds"] for clip in clips]),
             "end_s": np.array([clip["end_seconds"] for clip in clips]),
         }
-        batch |= self._captioner(batch)
-        batch |= self._pair_maker(batch)
+        made = self._captioner(batch)
+        made |= self._pair_maker(batch | made)
+        answers = {name: column.tolist() for name, column in made.items()}
+        if not _may_change(answers):
+            self._write(key, answers)
+        return answers
+
+    def _add_samples(
+        self, sha256: str, clips: Sequence[Mapping[str, float]], answers: Mapping[str, list[Any]], result: _VideoResult
+    ) -> None:
         for row, clip in enumerate(clips):
             where = f"{result.video} from {clip['start_seconds']:g} s"
-            caption, error = batch["clip_caption"][row], batch[f"{self._captioner.name}{ERROR_SUFFIX}"][row]
+            caption, error = answers["clip_caption"][row], answers[f"{self._captioner.name}{ERROR_SUFFIX}"][row]
             if caption is None:
                 result.left_out.append((where, "caption", str(error)))
                 continue
             result.captions += 1
-            pairs = self._pairs(batch, row, where, result)
+            pairs = self._pairs(answers, row, where, result)
             span = (clip["start_seconds"], clip["end_seconds"])
             result.lines += clip_lines(result.video, sha256, span, caption, pairs, self._setup.source)
 
-    def _pairs(self, batch: dict[str, np.ndarray], row: int, where: str, result: _VideoResult) -> list[QuestionPair]:
-        error = batch[f"{self._pair_maker.name}{ERROR_SUFFIX}"][row]
+    def _pairs(
+        self, answers: Mapping[str, list[Any]], row: int, where: str, result: _VideoResult
+    ) -> list[QuestionPair]:
+        error = answers[f"{self._pair_maker.name}{ERROR_SUFFIX}"][row]
         if error is not None:
             result.left_out.append((where, "pairs", str(error)))
             return []
-        for lost in json.loads(batch["dropped_pairs"][row]):
+        for lost in json.loads(answers["dropped_pairs"][row]):
             result.left_out.append((where, "pair", f"{lost['reason']} ({lost['aspect']}: {lost['question']})"))
         pairs = [
             QuestionPair(aspect=Aspect(one["aspect"]), question=one["question"], answer=one["answer"])
-            for one in json.loads(batch["pairs"][row])
+            for one in json.loads(answers["pairs"][row])
         ]
         for pair in pairs:
             result.pairs[pair.aspect] = result.pairs.get(pair.aspect, 0) + 1
         return pairs
+
+    def _read(self, key: str) -> dict[str, Any]:
+        """What is kept; empty if there is nothing, or if it is damaged and has to be made again."""
+        data = self._kept.read(key)
+        try:
+            return parse_object(data) if data is not None else {}
+        except ValueError:
+            return {}
+
+    def _write(self, key: str, found: Mapping[str, Any]) -> None:
+        self._kept.write(key, [json.dumps(found, ensure_ascii=False, sort_keys=True).encode()])
+
+
+def _may_change(answers: Mapping[str, list[Any]]) -> bool:
+    """Whether something is missing that another run may get: a caption, pairs, or the check of a pair."""
+    reasons = [str(one) for name, column in answers.items() if name.endswith(ERROR_SUFFIX) for one in column if one]
+    reasons += [lost["reason"] for one in answers["dropped_pairs"] if one for lost in json.loads(one)]
+    return any(reason.removeprefix("not checked: ").startswith(tuple(_MAY_PASS)) for reason in reasons)
+
+
+def _copy(video: Path, target: Path) -> None:
+    with storage_errors(target, needed_bytes=video.stat().st_size):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(video, target)
 
 
 def _write(result: _VideoResult, made: MadeFiles) -> None:

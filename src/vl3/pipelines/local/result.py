@@ -18,7 +18,8 @@ def result_text(numbers: Path) -> str:
             return "\n".join(_arm_lines(data["arms"]))
         if "funnel" in data:
             handed = ", ".join(f"{name} {count:,}" for name, count in data["datasets"].items())
-            return f"curation: {data['kept']:,} of {data['images']:,} images kept; handed over: {handed}"
+            videos = f"; videos read: {data['videos']['videos']:,}" if data["videos"] else ""
+            return f"curation: {data['kept']:,} of {data['images']:,} images kept{videos}; handed over: {handed}"
         verdict, accuracy = data["verdict"], data.get("accuracy") or {}
         mean = accuracy.get("mean_accuracy") or {}
         if verdict["state"] == "none" and mean:
