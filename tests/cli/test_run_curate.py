@@ -104,3 +104,18 @@ def test_images_and_videos_become_one_corpus(collection: Path, tmp_path: Path) -
     assert "videos/moves.mp4 from 0 to" in page
     assert "measured.mp4" not in page
     assert "left out: pair: not agreed" in page
+
+
+def test_videos_alone_can_be_curated(collection: Path, tmp_path: Path) -> None:
+    with chat_server() as server:
+        server.answer = answer
+        options = [f"--set=videos.captioner.url={server.url}", "--set=videos.workers=1"]
+        runner = Runner(
+            tmp_path / "runs" / "one",
+            ["--workflow", "curate", "--recipe", "video_synthesis", "--data", str(collection), *options],
+        )
+        done = runner.run()
+    assert done.returncode == 0, done.stderr
+    assert "0 of 0 images kept; videos read: 1; handed over: video_synthesis 2" in done.stdout
+    corpus = output(runner, "validate-curation", "corpus") / "corpus.yaml"
+    assert list(read_corpus(corpus.as_uri())) == ["video_synthesis"]
