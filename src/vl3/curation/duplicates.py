@@ -11,18 +11,25 @@ Legend: N images · U different hashes with one band.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from vl3.config.curation import SelectionStep
 from vl3.curation.whole import Drops, Whole
+from vl3.system.cores import usable_cores
 from vl3.validation.spill import Spill
 
 HASH_BITS = 64
 _BUCKETS = 256
 _BLOCK = 2048
+Near: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Positions, the earlier ones that they are near to, and the distances."""
 _EQUAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("position", "<u8")])
 _HASH = np.dtype([("hash", "<u8"), ("position", "<u8")])
 
@@ -68,8 +75,10 @@ def drop_similar(whole: Whole, name: str, step: SelectionStep, _: int) -> None:
                     for bucket in range(_BUCKETS):
                         records = firsts.read(bucket)
                         spill.add(records, _band(records["hash"], shift, width, _BUCKETS))
-                    for bucket in range(_BUCKETS):
-                        _drop_in_band(spill.read(bucket), shift, width, step.max_distance, drops)
+                    search = partial(_near_in, shift=shift, width=width, max_distance=step.max_distance)
+                    for found in _over_buckets(search, spill):
+                        for group in found:
+                            drops.add(*group)
 
 
 def bands(max_distance: int) -> Iterator[tuple[int, int]]:
@@ -81,9 +90,7 @@ def bands(max_distance: int) -> Iterator[tuple[int, int]]:
         at += width
 
 
-def nearest_earlier(
-    hashes_U: np.ndarray, positions_U: np.ndarray, max_distance: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def nearest_earlier(hashes_U: np.ndarray, positions_U: np.ndarray, max_distance: int) -> Near:
     """Of hashes that are all compared: those with an earlier one near by, which is the earliest, and the distance.
 
     Hashes 0b00, 0b11, 0b01 at the positions 5, 6, 7 with max_distance=1: position 7 is near 5 (1 bit) and near 6; the
@@ -129,13 +136,26 @@ def _collapse(whole: Whole, column: str, firsts: Spill, drops: Drops, folder: Pa
             firsts.add(records[is_first], np.full(int(is_first.sum()), bucket, dtype=np.int64))
 
 
-def _drop_in_band(records: np.ndarray, shift: int, width: int, max_distance: int, drops: Drops) -> None:
+def _over_buckets(search: Callable[[np.ndarray], list[Near]], spill: Spill) -> Iterator[list[Near]]:
+    """Search each bucket, as many at once as there are cores: numpy compares without Python's lock."""
+    cores = usable_cores()
+    with ThreadPoolExecutor(cores) as pool:
+        waiting: deque[Future[list[Near]]] = deque()
+        for bucket in range(_BUCKETS):
+            waiting.append(pool.submit(search, spill.read(bucket)))
+            if len(waiting) > cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _near_in(records: np.ndarray, *, shift: int, width: int, max_distance: int) -> list[Near]:
+    """What `nearest_earlier` finds among records with an equal band."""
     values = _bits(records["hash"], shift, width)
     order = np.argsort(values, kind="stable")
     edges = np.flatnonzero(np.diff(values[order])) + 1
-    for group in np.split(records[order], edges):
-        if len(group) > 1:
-            drops.add(*nearest_earlier(group["hash"], group["position"], max_distance))
+    groups = [one for one in np.split(records[order], edges) if len(one) > 1]
+    return [nearest_earlier(one["hash"], one["position"], max_distance) for one in groups]
 
 
 def _bits(hashes: np.ndarray, shift: int, width: int) -> np.ndarray:

@@ -1,6 +1,10 @@
 """Runs the rounds of a curation: here in one process, or by Ray Data (vl3.curation.on_ray). Same parts, same bytes."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol
 
 from vl3.config.curation import CLUSTERS, EXACT, NEAR, CurationConfig
 from vl3.curation.chunks import FlowSetup, finish_part, make_setup, read_chunks, score_chunk
@@ -12,8 +16,82 @@ from vl3.curation.source import InputPart
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
-Executor = Callable[[Sequence[InputPart], FlowSetup, Callable[[int], None]], None]
-"""Finishes the parts of a round; it calls the last argument with the number of finished parts."""
+Tell = Callable[[int, str], None]
+"""Called with the number of parts of a round that are finished, and what is at work. Whoever follows a run takes a long
+silence for a hang, so it is called every TELL_SECONDS, however long a part or a step takes."""
+TELL_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closing:
+    """The step at the end of a round that compares all images. It is sent to other machines."""
+
+    round: Round
+    config: CurationConfig
+    parts: tuple[InputPart, ...]
+    keys: dict[str, ScorerKey]
+    places: Places
+    scores: ScoreStore
+
+    def run(self) -> None:
+        """Compare, and write the states after it."""
+        from vl3.curation.clusters import select_of_clusters
+        from vl3.curation.duplicates import drop_equal, drop_similar
+        from vl3.curation.whole import Whole
+
+        name = self.round.closing
+        step = self.config.steps[name]
+        whole = Whole(self.parts, self.round, self.keys, self.places, self.scores)
+        kinds = {EXACT: drop_equal, NEAR: drop_similar, CLUSTERS: select_of_clusters}
+        kinds[step.kind](whole, name, step, self.config.seed)
+
+
+class _Clock:
+    """Says whether a time has passed since it last said so: details of every chunk would fill a log."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it has."""
+        if time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+class Executor(Protocol):
+    """Who does the work of a round."""
+
+    def score(self, parts: Sequence[InputPart], setup: FlowSetup, tell: Tell) -> None:
+        """Score the images of some parts and write what becomes of them."""
+
+    def close(self, closing: Closing, tell: Tell) -> None:
+        """Run the step at the end of the round."""
+
+
+class InThisProcess:
+    """One process, one part after the other."""
+
+    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
+        self._scorers = scorers
+
+    def score(self, parts: Sequence[InputPart], setup: FlowSetup, tell: Tell) -> None:
+        """See Executor."""
+        for number, part in enumerate(parts, start=1):
+            for start, batch in read_chunks(part, setup):
+                score_chunk(part.name, start, batch, setup.round.operations, self._scorers, setup)
+                tell(number - 1, f"image {start + len(batch['sha256']):,} of {part.name}")
+            finish_part(part, setup)
+            tell(number, "")
+
+    def close(self, closing: Closing, tell: Tell) -> None:
+        """See Executor."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            running = pool.submit(closing.run)
+            while not wait([running], timeout=TELL_SECONDS).done:
+                tell(0, closing.round.closing)
+            running.result()
 
 
 def run_rounds(
@@ -48,7 +126,7 @@ def run_rounds(
     """
     rounds, keys = plan_rounds(config, scorers, places.input_key), scorer_keys(scorers)
     batch_images = {name: one.batch_images for name, one in config.scorers.items()}
-    before = ""
+    before, worker, clock = "", executor or InThisProcess(scorers), _Clock(TELL_SECONDS)
     for round_ in rounds:
         setup = make_setup(
             round_,
@@ -65,46 +143,17 @@ def run_rounds(
         missing = [part for part in parts if not places.has_state(round_.key, part.name)]
         done = len(parts) - len(missing)
 
-        def tell(finished: int, base: int = done, text: str = what) -> None:
-            progress(base + finished, len(parts), text)
+        def tell(finished: int, detail: str, base: int = done, text: str = what) -> None:
+            if not detail or clock.is_due():
+                progress(base + finished, len(parts), f"{text} ({detail})" if detail else text)
+
+        def tell_of_closing(_: int, detail: str, base: int = len(missing), tell: Tell = tell) -> None:
+            tell(base, detail)
 
         if missing:
-            (executor or here(scorers))(missing, setup, tell)
-        if round_.closing:
-            _close(round_, config, parts, keys, places, scores)
+            worker.score(missing, setup, tell)
+        if round_.closing and not all(places.has_state(round_.closed_key, part.name) for part in parts):
+            closing = Closing(round=round_, config=config, parts=tuple(parts), keys=keys, places=places, scores=scores)
+            worker.close(closing, tell_of_closing)
         before = round_.closed_key
     return rounds, keys
-
-
-def here(scorers: Mapping[str, Scorer]) -> Executor:
-    """This process scores, one part after the other."""
-
-    def execute(parts: Sequence[InputPart], setup: FlowSetup, tell: Callable[[int], None]) -> None:
-        for number, part in enumerate(parts, start=1):
-            for start, batch in read_chunks(part, setup):
-                score_chunk(part.name, start, batch, setup.round.operations, scorers, setup)
-            finish_part(part, setup)
-            tell(number)
-
-    return execute
-
-
-def _close(
-    round_: Round,
-    config: CurationConfig,
-    parts: Sequence[InputPart],
-    keys: Mapping[str, ScorerKey],
-    places: Places,
-    scores: ScoreStore,
-) -> None:
-    """The step at the end of a round that compares all images."""
-    if all(places.has_state(round_.closed_key, part.name) for part in parts):
-        return
-    from vl3.curation.clusters import select_of_clusters
-    from vl3.curation.duplicates import drop_equal, drop_similar
-    from vl3.curation.whole import Whole
-
-    step = config.steps[round_.closing]
-    whole = Whole(parts, round_, keys, places, scores)
-    kinds = {EXACT: drop_equal, NEAR: drop_similar, CLUSTERS: select_of_clusters}
-    kinds[step.kind](whole, round_.closing, step, config.seed)

@@ -9,7 +9,8 @@ process. What counts is in the store of scores when the last row has passed; a l
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from vl3.config.curation import CurationConfig
 from vl3.curation.chunks import FlowSetup, finish_part, read_chunks, score_chunk
-from vl3.curation.flow import Executor
+from vl3.curation.flow import TELL_SECONDS, Closing, InThisProcess, Tell
 from vl3.curation.rounds import Operation
 from vl3.curation.scorer import Scorer
 from vl3.curation.scorers.make import make_scorers
@@ -31,8 +32,6 @@ from vl3.store.reference import Reference
 MAX_RETRIES = 5
 """How often a task or an actor is started again after its machine was lost."""
 _MARK = "vl3-error "
-
-
 NODE_SECONDS = 600.0
 """How long a lost worker of a cluster may take to be replaced."""
 
@@ -47,33 +46,69 @@ class RayPlace:
     """Cores that are taken of this machine; None takes all."""
 
 
-def on_ray(
-    config: CurationConfig, folders: Mapping[str, Path], place: RayPlace, *, weights: dict[str, Any] | None = None
-) -> Executor:
-    """Score by Ray Data.
+class OnRay:
+    """Scores by Ray Data. See vl3.curation.flow.Executor."""
 
-    Args:
-        config: the recipe; each actor makes its scorers from it.
-        folders: by scorer, the folder of its weights on this machine.
-        place: which Ray.
-        weights: reference to the artifact in which the folders are, which actors on other machines fetch themselves;
-            None if every actor can read the folders.
-    """
-    given = SharedWeights.of(folders, weights)
+    def __init__(
+        self,
+        config: CurationConfig,
+        folders: Mapping[str, Path],
+        place: RayPlace,
+        *,
+        weights: dict[str, Any] | None = None,
+    ) -> None:
+        """Ray is reached when there is work.
 
-    def execute(parts: Sequence[InputPart], setup: FlowSetup, tell: Callable[[int], None]) -> None:
-        ray = _start(place)
-        try:
-            _run(ray, parts, setup, config, given, tell)
-        except Vl3Error:
-            raise
-        except ray.exceptions.RayError as error:
-            raise _as_ours(error) from error
-        finally:
-            if place.address is None:
-                ray.shutdown()
+        Args:
+            config: the recipe; each actor makes its scorers from it.
+            folders: by scorer, the folder of its weights on this machine.
+            place: which Ray.
+            weights: reference to the artifact in which the folders are, which actors on other machines fetch
+                themselves; None if every actor can read the folders.
+        """
+        self._config, self._place = config, place
+        self._given = SharedWeights.of(folders, weights)
 
-    return execute
+    def score(self, parts: Sequence[InputPart], setup: FlowSetup, tell: Tell) -> None:
+        """See Executor."""
+        with _reached(self._place) as ray:
+            _run(ray, parts, setup, self._config, self._given, tell)
+
+    def close(self, closing: Closing, tell: Tell) -> None:
+        """Compare on one worker of a cluster, with its memory and cores: the head and the driver have next to none."""
+        if self._place.address is None:
+            InThisProcess({}).close(closing, tell)
+            return
+        with _reached(self._place) as ray:
+            close_on_a_worker(ray, closing, tell)
+
+
+@contextmanager
+def _reached(place: RayPlace) -> Iterator[Any]:
+    ray = _start(place)
+    try:
+        yield ray
+    except Vl3Error:
+        raise
+    except ray.exceptions.RayError as error:
+        raise _as_ours(error) from error
+    finally:
+        if place.address is None:
+            ray.shutdown()
+
+
+def close_on_a_worker(ray: Any, closing: Closing, tell: Tell) -> None:
+    """Run the step at the end of a round as a task that has all cores of a machine; a lost one is replaced."""
+    cores = max((int(one["Resources"].get("CPU", 0)) for one in ray.nodes() if one["Alive"]), default=0)
+    task = ray.remote(num_cpus=max(1, cores), max_retries=MAX_RETRIES)(_close).remote(closing)
+    while not ray.wait([task], timeout=TELL_SECONDS)[0]:
+        tell(0, closing.round.closing)
+    ray.get(task)
+
+
+def _close(closing: Closing) -> None:
+    with _told():
+        closing.run()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,7 +219,7 @@ def _run(
     setup: FlowSetup,
     config: CurationConfig,
     folders: "SharedWeights",
-    tell: Callable[[int], None],
+    tell: Tell,
 ) -> None:
     names = [{"part": part.name} for part in parts]
     retried = {"max_retries": MAX_RETRIES}
@@ -207,15 +242,16 @@ def _run(
             max_restarts=MAX_RETRIES,
             max_task_retries=MAX_RETRIES,
         )
-    for _ in chunks.select_columns(["part"]).iter_batches(batch_size=None):
-        pass
-    done = 0
+    passed = done = 0
+    for batch in chunks.select_columns(["part"]).iter_batches(batch_size=None):
+        passed += len(batch["part"])
+        tell(0, f"{passed:,} chunks scored")
     finished = ray.data.from_items(names, override_num_blocks=len(names)).map_batches(
         lambda batch: finish(batch), batch_size=1, num_cpus=1, **retried
     )
     for batch in finished.iter_batches(batch_size=None):
         done += len(batch["part"])
-        tell(done)
+        tell(done, "")
 
 
 def _room(ray: Any, gpus: float) -> int:

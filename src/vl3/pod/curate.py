@@ -18,7 +18,7 @@ from typing import Any
 from vl3.config.codec import from_dict
 from vl3.config.curation import CurationConfig
 from vl3.curation.flow import run_rounds
-from vl3.curation.on_ray import RayPlace, on_ray
+from vl3.curation.on_ray import OnRay, RayPlace
 from vl3.curation.run import CurationPlace, open_places, weight_folders
 from vl3.curation.scorers.make import make_scorers
 from vl3.curation.source import find_parts
@@ -82,7 +82,7 @@ def _curate(job: CurationJob) -> None:
             make_scorers(config, folders, job.scores_uri),
             places,
             scores,
-            executor=on_ray(config, folders, RayPlace(address="auto"), weights=job.scorers),
+            executor=OnRay(config, folders, RayPlace(address="auto"), weights=job.scorers),
             progress=_tell,
         )
 

@@ -80,9 +80,9 @@ def scorer_folders(request: StepRequest[CurationConfig]) -> dict[str, Path]:
 def _executor(config: CurationConfig, folders: Mapping[str, Path]) -> Executor | None:
     if not config.launch.ray_workers:
         return None
-    from vl3.curation.on_ray import RayPlace, on_ray
+    from vl3.curation.on_ray import OnRay, RayPlace
 
-    return on_ray(config, folders, RayPlace(workers=config.launch.ray_workers))
+    return OnRay(config, folders, RayPlace(workers=config.launch.ray_workers))
 
 
 def _score_on_cluster(work: StepWork[CurationConfig], place: CurationPlace) -> None:

@@ -8,10 +8,12 @@ from tests.support.chat_server import chat_server
 from tests.support.curation import file_of, photo, small_recipe, write_shard
 from vl3.config.curation import CAPTIONS, CurationConfig, HandedDataset, ScorerConfig
 from vl3.config.endpoint import EndpointConfig
-from vl3.curation.on_ray import RayPlace, _require_cores, on_ray, stages_of
+from vl3.curation.flow import Closing, InThisProcess, Tell
+from vl3.curation.on_ray import OnRay, RayPlace, _require_cores, close_on_a_worker, stages_of
 from vl3.curation.rounds import Operation
 from vl3.curation.run import CurationPlace, clear, curate
 from vl3.curation.scorer import Filter
+from vl3.curation.scorers.image_facts import ImageFacts
 from vl3.errors import ConfigError, DataError
 from vl3.recipes.vl3_syn7m import vl3_syn7m
 from vl3.system.uris import file_uri
@@ -33,7 +35,7 @@ def run(data: Path, out: Path, *, is_ray: bool, url: str = "") -> dict[str, byte
     place = CurationPlace(data_uri=file_uri(data), work_uri=file_uri(out / "work"), scores_uri=file_uri(out / "scores"))
     clear(out / "result")
     config = recipe(url)
-    curate(config, place, {}, out / "result", executor=on_ray(config, {}, RayPlace(workers=2)) if is_ray else None)
+    curate(config, place, {}, out / "result", executor=OnRay(config, {}, RayPlace(workers=2)) if is_ray else None)
     result = out / "result"
     return {str(path.relative_to(result)): path.read_bytes() for path in result.rglob("*") if path.is_file()}
 
@@ -96,3 +98,36 @@ def test_the_cores_of_a_lost_worker_are_waited_for_and_too_few_are_refused() -> 
         _require_cores(_Cluster(3, 1), 2, patience_seconds=0.1)
     with pytest.raises(ConfigError, match=r"Ray has 1 cores"):
         _require_cores(_Cluster(1, 1, 2), 2)
+
+
+@pytest.mark.slow
+def test_a_worker_of_a_cluster_compares_what_one_process_would(tmp_path: Path) -> None:
+    """A task of Ray writes the same states as this process."""
+    ray = pytest.importorskip("ray")
+    samples = [(f"{n}.png", file_of(photo(n % 4)), f"text {n}") for n in range(8)]
+    write_shard(tmp_path / "data" / "0.tar", samples)
+    config = recipe()
+    told: list[str] = []
+
+    class Remote(InThisProcess):
+        def close(self, closing: Closing, tell: Tell) -> None:
+            ray.init(num_cpus=2, include_dashboard=False, ignore_reinit_error=True, log_to_driver=False)
+            try:
+                close_on_a_worker(ray, closing, tell)
+            finally:
+                ray.shutdown()
+            told.append(closing.round.closing)
+
+    results = []
+    for name, kind in (("here", InThisProcess), ("there", Remote)):
+        place = CurationPlace(
+            data_uri=file_uri(tmp_path / "data"),
+            work_uri=file_uri(tmp_path / name / "work"),
+            scores_uri=file_uri(tmp_path / name / "scores"),
+        )
+        scorers = {"facts": ImageFacts("facts", 1 << 20)}
+        clear(tmp_path / name / "result")
+        results.append(curate(config, place, {}, tmp_path / name / "result", executor=kind(scorers), scorers=scorers))
+    assert told == ["equal", "similar"]
+    assert results[0] == results[1]
+    assert {row["step"]: row["dropped"] for row in results[0]["funnel"]}["equal"] == 4

@@ -1,0 +1,55 @@
+"""A round tells that it is at work, however long a part or a comparison takes: silence is taken for a hang."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.curation import Brightness, file_of, photo, small_recipe, small_scorers, write_shard
+from vl3.curation import flow
+from vl3.curation.run import CurationPlace, clear, curate
+from vl3.system.uris import file_uri
+
+SECONDS = 0.05
+
+
+class Slow(Brightness):
+    """Takes longer for a chunk than a run may be silent."""
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        time.sleep(2 * SECONDS)
+        return super().__call__(batch)
+
+
+def test_chunks_and_comparisons_are_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "TELL_SECONDS", SECONDS)
+    compare = flow.Closing.run
+
+    def slowly(closing: Any) -> None:
+        time.sleep(4 * SECONDS)
+        compare(closing)
+
+    monkeypatch.setattr(flow.Closing, "run", slowly)
+    write_shard(tmp_path / "data" / "0.tar", [(f"{n:02d}.png", file_of(photo(n)), f"text {n}") for n in range(32)])
+    place = CurationPlace(
+        data_uri=file_uri(tmp_path / "data"), work_uri=file_uri(tmp_path / "w"), scores_uri=file_uri(tmp_path / "s")
+    )
+    told: list[tuple[int, int, str]] = []
+    clear(tmp_path / "result")
+    scorers = {**small_scorers(), "brightness": Slow()}
+    curate(small_recipe(), place, {}, tmp_path / "result", scorers=scorers, progress=lambda *event: told.append(event))
+    assert any("(image 16 of shard-000000-0)" in text and done == 0 for done, _, text in told)
+    for name in ("equal", "similar", "spread"):
+        assert any(text.endswith(f"({name})") and done == total == 1 for done, total, text in told), name
+
+
+def test_details_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = flow._Clock(10.0)
+    now = time.monotonic()
+    monkeypatch.setattr(flow.time, "monotonic", lambda: now + 5)
+    assert not clock.is_due()
+    monkeypatch.setattr(flow.time, "monotonic", lambda: now + 11)
+    assert clock.is_due()
+    assert not clock.is_due()
