@@ -18,7 +18,7 @@ def test_all_images_are_written_in_order(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*reversed(_lines()), "\n"], tmp_path / "images") == 0
     text = (tmp_path / "images" / "kustomization.yaml").read_text()
     assert text.endswith("".join(f"  - name: {image}\n    digest: {DIGEST}\n" for image in REQUIRED))
-    assert "8 images pinned" in capsys.readouterr().out
+    assert "9 images pinned" in capsys.readouterr().out
 
 
 def test_a_mirror_s_name_is_left_out(tmp_path: Path) -> None:
@@ -29,6 +29,7 @@ def test_a_mirror_s_name_is_left_out(tmp_path: Path) -> None:
 def test_what_must_be_pushed_has_the_versions_of_the_other_overlays() -> None:
     assert tagged_images() == [
         "ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.3.0",
+        "ghcr.io/vl3/curator:0.1.0",
         "ghcr.io/vl3/data:0.1.0",
         "ghcr.io/vl3/launcher:0.1.0",
         "ghcr.io/vl3/mlflow:0.1.0",
@@ -50,7 +51,7 @@ def test_what_must_be_pushed_has_the_versions_of_the_other_overlays() -> None:
         ),
         (
             [],
-            "No digest of ghcr.io/kubeflow/trainer/trainer-controller-manager, ghcr.io/vl3/data",
+            "No digest of ghcr.io/kubeflow/trainer/trainer-controller-manager, ghcr.io/vl3/curator, ghcr.io/vl3/data",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_versions_are_those_of_the_components(name: str, manifest_copies: Any) -
     text = overlay_text(name, manifest_copies)
     used = set(re.findall(r"image: (ghcr\.io/vl3/\S+)", text))
     version = images.LAUNCHER.rpartition(":")[2]
-    assert used == {f"ghcr.io/vl3/{role}:{version}" for role in ("data", "launcher", "mlflow", "trainer")}
+    assert used == {f"ghcr.io/vl3/{role}:{version}" for role in ("curator", "data", "launcher", "mlflow", "trainer")}
 
 
 def test_the_two_secrets_of_kind_are_marked_as_test_values(manifest_copies: Any) -> None:

@@ -11,7 +11,7 @@ from vl3.cli.output import AsJson, aligned_rows, print_json, print_table
 from vl3.cli.recipe import Overrides
 from vl3.config.overrides import apply_overrides
 from vl3.errors import ConfigError
-from vl3.recipes.catalog import get_recipe
+from vl3.recipes.catalog import get_any_recipe
 
 if TYPE_CHECKING:
     from vl3.launch.kube.client import Client
@@ -37,14 +37,16 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check whether the cluster can run a recipe, and list everything that is missing. Changes nothing."""
+    from vl3.config.run import RunConfig
     from vl3.launch.check.cluster import inspect_cluster
     from vl3.launch.check.findings import combined
     from vl3.planning.fit import check_fit
 
-    config = apply_overrides(get_recipe(recipe), overrides or [])
-    report = inspect_cluster(config.placements, namespace, context, step_pods=config.step_pods)
-    fit = check_fit(config, config.stages)
-    report = replace(report, problems=(*report.problems, *fit.problems), notes=(*report.notes, *fit.notes))
+    config = apply_overrides(get_any_recipe(recipe), overrides or [])
+    report = inspect_cluster(config.placements, namespace, context, step_pods=config.step_sizes)
+    if isinstance(config, RunConfig):
+        fit = check_fit(config, config.stages)
+        report = replace(report, problems=(*report.problems, *fit.problems), notes=(*report.notes, *fit.notes))
     if as_json:
         problems = [f"{type(problem).__name__}: {problem}" for problem in report.problems]
         print_json({**asdict(replace(report, problems=())), "problems": problems})

@@ -76,6 +76,8 @@ Weight = Annotated[float, Range(above=0, at_most=1e12)]
 """A relative weight; sums of them stay finite."""
 LearningRate = Annotated[float, Range(above=0, at_most=1e30)]
 """A learning rate; the bound only keeps products finite, because a stage that diverges says so itself."""
+Threshold = Annotated[float, Range(at_least=-1e30, at_most=1e30)]
+"""What a score is compared with; scores may be negative."""
 Fraction = Annotated[float, Range(at_least=0, at_most=1)]
 """A share, which may be the whole."""
 PartialFraction = Annotated[float, Range(at_least=0, below=1)]

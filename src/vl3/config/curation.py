@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from vl3.config.checks import Count, Fraction, OneOf, Range, Seconds, Workers, check_fields, require_name
+from vl3.config.checks import Count, Fraction, OneOf, Range, Seconds, Threshold, Workers, check_fields, require_name
 from vl3.config.endpoint import EndpointConfig
 from vl3.config.placement import CURATE, PlacementConfig
-from vl3.config.step_pods import StepPodsConfig
+from vl3.config.step_pods import PodSize, StepPodsConfig
 from vl3.errors import ConfigError
 
 CAPTIONS = "captions"
@@ -68,9 +68,9 @@ class SelectionStep:
     whose hashes differ in few bits; `clusters` a fixed number of each cluster."""
     column: str = ""
     """The column that it takes: a score, a hash of 64 bits, features. Empty for exact_duplicates."""
-    minimum: float | None = None
+    minimum: Threshold | None = None
     """Smallest value that a filter keeps."""
-    maximum: float | None = None
+    maximum: Threshold | None = None
     """Largest value that a filter keeps."""
     allowed: tuple[str, ...] = ()
     """Words that a filter keeps."""
@@ -216,6 +216,11 @@ class CurationConfig:
                 "steps or datasets are empty: nothing would be selected or handed over. Add one of each, or leave out "
                 "both and set `videos`."
             )
+
+    @property
+    def step_sizes(self) -> dict[str, PodSize]:
+        """The pods of the workflow's own steps, by kind."""
+        return self.step_pods.of(("launcher", "data", "curator"))
 
     def of_part(self, part: str) -> tuple["CurationConfig", str]:
         """See RunConfig: a curation is one run, whose steps have no parts."""

@@ -22,7 +22,7 @@ from vl3.config.gates import GateConfig, check_gates
 from vl3.config.loader import LoaderConfig
 from vl3.config.placement import BUILD, RESERVED, PlacementConfig, PlacementTable
 from vl3.config.stages import StageTable, check_stage_names
-from vl3.config.step_pods import StepPodsConfig
+from vl3.config.step_pods import PodSize, StepPodsConfig
 from vl3.conventions import PATCH_SIZE_PX
 from vl3.errors import ConfigError
 
@@ -245,6 +245,11 @@ class RunConfig:
         for stage in self.stages:
             validate_stage(self, stage)
             _check_resolution(self, stage)
+
+    @property
+    def step_sizes(self) -> dict[str, PodSize]:
+        """The pods of the workflow's own steps, by kind."""
+        return self.step_pods.of(("launcher", "data", "evaluator"))
 
     def runs(self) -> list["RunConfig"]:
         """The runs that it stands for: itself, or one for each arm of an ablation."""

@@ -1,6 +1,7 @@
 """What the pods of the workflow's own steps take on a cluster, as data: those that run no training."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -48,6 +49,10 @@ class StepPodsConfig:
     """The step that measures held-out accuracy; it has no GPU."""
     curator: PodSize = PodSize(cpus=4.0, cpu_limit=16.0, memory_gib=32.0, shm_gib=4.0)
     """The step that curates: it selects and hands over, and scores too where no placement names a pool for that."""
+
+    def of(self, kinds: Iterable[str]) -> dict[str, PodSize]:
+        """The sizes of some kinds."""
+        return {kind: getattr(self, kind) for kind in kinds}
 
 
 def cpu_quantity(cpus: float) -> str:

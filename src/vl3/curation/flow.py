@@ -46,18 +46,24 @@ class Closing:
         kinds[step.kind](whole, name, step, self.config.seed)
 
 
-class _Clock:
-    """Says whether a time has passed since it last said so: details of every chunk would fill a log."""
+class _Teller:
+    """Tells of one round; details of every chunk would fill a log, so one in TELL_SECONDS is passed on."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._last = seconds, time.monotonic()
-
-    def is_due(self) -> bool:
-        """Whether it has."""
-        if time.monotonic() - self._last < self._seconds:
-            return False
+    def __init__(self, progress: Progress, what: str, done: int, total: int) -> None:
+        self._progress, self._what, self._done, self._total = progress, what, done, total
         self._last = time.monotonic()
-        return True
+
+    def scoring(self, finished: int, detail: str) -> None:
+        """Of parts."""
+        if not detail:
+            self._progress(self._done + finished, self._total, self._what)
+        elif time.monotonic() - self._last >= TELL_SECONDS:
+            self._last = time.monotonic()
+            self._progress(self._done + finished, self._total, f"{self._what} ({detail})")
+
+    def closing(self, _: int, detail: str) -> None:
+        """Of the step that compares all."""
+        self._progress(self._total, self._total, f"{self._what} ({detail})")
 
 
 class Executor(Protocol):
@@ -126,7 +132,7 @@ def run_rounds(
     """
     rounds, keys = plan_rounds(config, scorers, places.input_key), scorer_keys(scorers)
     batch_images = {name: one.batch_images for name, one in config.scorers.items()}
-    before, worker, clock = "", executor or InThisProcess(scorers), _Clock(TELL_SECONDS)
+    before, worker = "", executor or InThisProcess(scorers)
     for round_ in rounds:
         setup = make_setup(
             round_,
@@ -141,19 +147,11 @@ def run_rounds(
         )
         what = f"round {round_.number + 1} of {len(rounds)}: {', '.join(round_.scorers) or 'no scorer'}"
         missing = [part for part in parts if not places.has_state(round_.key, part.name)]
-        done = len(parts) - len(missing)
-
-        def tell(finished: int, detail: str, base: int = done, text: str = what) -> None:
-            if not detail or clock.is_due():
-                progress(base + finished, len(parts), f"{text} ({detail})" if detail else text)
-
-        def tell_of_closing(_: int, detail: str, base: int = len(missing), tell: Tell = tell) -> None:
-            tell(base, detail)
-
+        teller = _Teller(progress, what, len(parts) - len(missing), len(parts))
         if missing:
-            worker.score(missing, setup, tell)
+            worker.score(missing, setup, teller.scoring)
         if round_.closing and not all(places.has_state(round_.closed_key, part.name) for part in parts):
             closing = Closing(round=round_, config=config, parts=tuple(parts), keys=keys, places=places, scores=scores)
-            worker.close(closing, tell_of_closing)
+            worker.close(closing, teller.closing)
         before = round_.closed_key
     return rounds, keys

@@ -49,6 +49,7 @@ def test_help_names_every_noun(capsys: pytest.CaptureFixture[str]) -> None:
         "recipe",
         "stages",
         "base",
+        "curate",
         "registry",
         "cluster",
         "run",

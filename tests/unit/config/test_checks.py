@@ -12,6 +12,7 @@ import pytest
 
 import vl3.config
 from vl3.config.checks import Range, declared_rules, require_name
+from vl3.config.curation import VideoSynthesis
 from vl3.config.endpoint import EndpointConfig
 from vl3.config.fabric import FabricConfig, Toleration
 from vl3.config.mixture import Draw
@@ -21,9 +22,17 @@ from vl3.config.run import RunConfig
 from vl3.config.stages import LoraConfig
 from vl3.errors import ConfigError
 from vl3.launch.job import LaunchJob
-from vl3.recipes.catalog import get_recipe
+from vl3.recipes.catalog import get_any_recipe, get_recipe
 
-TINY, ABLATION = get_recipe("tiny"), get_recipe("ablation_tiny")
+TINY, ABLATION, CURATION = get_recipe("tiny"), get_recipe("ablation_tiny"), get_any_recipe("curate_tiny")
+ENDPOINT = EndpointConfig(
+    url="http://localhost:8000/v1",
+    model="m",
+    version="1",
+    requests_per_minute=60.0,
+    spend_limit_usd=1.0,
+    usd_per_million_input_tokens=1.0,
+)
 VIDEO = replace(TINY.stages["video"], lora=LoraConfig(), timeout_seconds=60.0)
 OBJECTS = [
     TINY,
@@ -47,14 +56,12 @@ OBJECTS = [
     ABLATION,
     ABLATION.arms["clip"],
     FixedPicture(side_px=56, fit=Fit.CROP),
-    EndpointConfig(
-        url="http://localhost:8000/v1",
-        model="m",
-        version="1",
-        requests_per_minute=60.0,
-        spend_limit_usd=1.0,
-        usd_per_million_input_tokens=1.0,
-    ),
+    ENDPOINT,
+    CURATION,
+    CURATION.launch,
+    CURATION.scorers["clip"],
+    CURATION.steps["clusters"],
+    VideoSynthesis(captioner=ENDPOINT),
 ]
 NUMBERS = [
     (one, field.name)
@@ -105,6 +112,14 @@ def test_no_number_may_be_negative_huge_or_not_finite(one: Any, name: str, value
     assert f"{name}=" in message
     assert len(message) < 300
     assert message.endswith(".")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
+def test_a_threshold_may_be_negative_but_is_finite(value: float) -> None:
+    step = CURATION.steps["similarity"]
+    assert replace(step, minimum=-0.5).minimum == -0.5
+    with pytest.raises(ConfigError, match=r"steps\.minimum="):
+        replace(step, minimum=value)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0, 1e300])

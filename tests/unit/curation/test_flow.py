@@ -45,11 +45,13 @@ def test_chunks_and_comparisons_are_signs_of_life(tmp_path: Path, monkeypatch: p
         assert any(text.endswith(f"({name})") and done == total == 1 for done, total, text in told), name
 
 
-def test_details_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = flow._Clock(10.0)
-    now = time.monotonic()
-    monkeypatch.setattr(flow.time, "monotonic", lambda: now + 5)
-    assert not clock.is_due()
-    monkeypatch.setattr(flow.time, "monotonic", lambda: now + 11)
-    assert clock.is_due()
-    assert not clock.is_due()
+def test_details_are_told_now_and_then_and_finished_parts_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int, str]] = []
+    teller = flow._Teller(lambda *event: told.append(event), "round 1", 2, 9)
+    start = time.monotonic()
+    for seconds in (5, 16, 17):
+        monkeypatch.setattr(flow.time, "monotonic", lambda at=start + seconds: at)
+        teller.scoring(0, f"at {seconds}")
+        teller.scoring(1, "")
+    assert [text for _, _, text in told] == ["round 1", "round 1 (at 16)", "round 1", "round 1"]
+    assert {(done, total) for done, total, _ in told} == {(2, 9), (3, 9)}

@@ -113,6 +113,8 @@ def test_the_step_of_a_stage_waits_longer_than_the_stage_s_own_watch() -> None:
 
 def test_the_step_of_a_build_on_a_cluster_waits_longer_than_the_build_s_own_watch() -> None:
     for name, workflow in WORKFLOWS.items():
+        if name == "curate":  # it builds nothing
+            continue
         recipe = get_recipe("ablation_tiny" if name == "ablation" else "tiny")
         placement = next(iter(recipe.placements.values()))
         placed = replace(recipe, placements={**recipe.placements, BUILD: placement})

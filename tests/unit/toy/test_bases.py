@@ -17,7 +17,7 @@ from vl3.toy.fixed_base import FIXED_BASES, make_fixed_base, square_labels
 from vl3.toy.language_base import make_language_base
 from vl3.toy.vision_base import make_vision_base
 
-MAX_BYTES = 9_000_000
+MAX_BYTES = 10_000_000
 
 
 @pytest.fixture(scope="module")

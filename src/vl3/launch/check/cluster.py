@@ -1,10 +1,10 @@
 """The check before submission: can this cluster run these placements and step pods, and if not, what is missing?"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vl3.config.step_pods import StepPodsConfig
+from vl3.config.step_pods import PodSize
 from vl3.errors import Vl3Error
 from vl3.launch.check.fabric import judge_fabric
 from vl3.launch.check.facts import ClusterFacts
@@ -41,7 +41,7 @@ class CheckReport:
     """What does not prevent it but is worth knowing."""
 
 
-def judge(placements: Placements, facts: ClusterFacts, step_pods: StepPodsConfig | None = None) -> CheckReport:
+def judge(placements: Placements, facts: ClusterFacts, step_pods: Mapping[str, PodSize] | None = None) -> CheckReport:
     """Judge placements, and step pods if any, by a snapshot of a cluster; makes no requests."""
     findings = Findings()
     judge_platform(placements, facts, findings)
@@ -67,7 +67,7 @@ def inspect_cluster(
     namespace: str | None = None,
     context: str | None = None,
     *,
-    step_pods: StepPodsConfig | None = None,
+    step_pods: Mapping[str, PodSize] | None = None,
 ) -> CheckReport:
     """Read the facts of the cluster that the environment names, and judge what the workflow asks of it.
 
@@ -75,8 +75,8 @@ def inspect_cluster(
         placements: what the stages, and the dataset's build if it has one, ask for.
         namespace: namespace of the jobs; None uses that of the pod or of the kubeconfig.
         context: context of the kubeconfig; None uses the pod's own cluster, otherwise the current context.
-        step_pods: what the other steps' pods ask for; None does not judge them. A step that runs does not: where
-            nodes are added on demand, the one that its successors need may not be there yet.
+        step_pods: what the other steps' pods ask for, by kind; None does not judge them. A step that runs does not:
+            where nodes are added on demand, the one that its successors need may not be there yet.
 
     Raises:
         ConfigError: no cluster is configured, or it rejects our credentials.

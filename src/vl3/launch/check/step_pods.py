@@ -1,10 +1,9 @@
 """Whether the pods of the workflow's own steps can ever run: no queue holds them back, so a node must hold each."""
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from vl3.config.step_pods import PodSize, StepPodsConfig
+from vl3.config.step_pods import PodSize
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, Object, ObjectKind
 from vl3.launch.check.findings import Findings, PlacementRow, amount
@@ -17,9 +16,9 @@ _MENDED = Decimal("0.75")
 _NOWHERE = "-"
 
 
-def judge_step_pods(pods: StepPodsConfig, facts: ClusterFacts, findings: Findings) -> list[PlacementRow]:
+def judge_step_pods(pods: Mapping[str, PodSize], facts: ClusterFacts, findings: Findings) -> list[PlacementRow]:
     """Judge each kind of step pod; returns a row for each. They have no node selector and tolerate no taint."""
-    return [_judge(f"step_pods.{one.name}", getattr(pods, one.name), facts, findings) for one in fields(StepPodsConfig)]
+    return [_judge(f"step_pods.{kind}", size, facts, findings) for kind, size in pods.items()]
 
 
 def _judge(where: str, size: PodSize, facts: ClusterFacts, findings: Findings) -> PlacementRow:

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from vl3.config.overrides import apply_overrides
-from vl3.config.step_pods import StepPodsConfig
+from vl3.config.step_pods import PodSize
 from vl3.errors import ClusterError, ConfigError
 from vl3.launch.check.facts import ClusterFacts, ObjectKind
 from vl3.launch.check.findings import Findings
 from vl3.launch.check.step_pods import judge_step_pods
-from vl3.recipes.catalog import get_recipe
+from vl3.recipes.catalog import get_any_recipe
 
 
-def sizes(*overrides: str, recipe: str = "tiny") -> StepPodsConfig:
-    return apply_overrides(get_recipe(recipe), overrides).step_pods
+def sizes(*overrides: str, recipe: str = "tiny") -> dict[str, PodSize]:
+    return apply_overrides(get_any_recipe(recipe), overrides).step_sizes
 
 
 def node(name: str, cpu: str = "2", memory: str = "24Gi", *taints: str, ready: str = "True") -> dict[str, Any]:
@@ -28,7 +28,7 @@ def node(name: str, cpu: str = "2", memory: str = "24Gi", *taints: str, ready: s
     }
 
 
-def judged(pods: StepPodsConfig, *nodes: dict[str, Any]) -> tuple[Findings, list[tuple[str, str, str]]]:
+def judged(pods: dict[str, PodSize], *nodes: dict[str, Any]) -> tuple[Findings, list[tuple[str, str, str]]]:
     facts = ClusterFacts(
         server="",
         version="",
@@ -55,6 +55,12 @@ def test_tiny_fits_the_node_of_two_cores() -> None:
         ("step_pods.data", "1 x 1 cores, 2 GiB", "1"),
         ("step_pods.evaluator", "1 x 1 cores, 4 GiB", "1"),
     ]
+
+
+def test_a_curation_has_pods_of_its_own() -> None:
+    findings, rows = judged(sizes(recipe="curate_tiny"), node("worker"))
+    assert findings.problems == []
+    assert [row[0] for row in rows] == ["step_pods.launcher", "step_pods.data", "step_pods.curator"]
 
 
 def test_a_pod_that_no_node_holds_is_named_with_the_override_that_mends_it() -> None:
