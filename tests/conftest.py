@@ -1,6 +1,8 @@
 """Fixtures and options that all tests share."""
 
+import functools
 import gc
+import inspect
 import json
 import os
 import signal
@@ -22,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take Ctrl-C as usual, and let children take it, also where a script's `&` has had it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # kfp asks for the name of its caller, six times a task. By default that reads the source of every frame, and under
+    # pytest there are sixty: three quarters of the time of each test that compiles a workflow.
+    inspect.stack = functools.partial(inspect.stack, 0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

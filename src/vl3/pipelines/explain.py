@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from vl3.config.parameters import WorkflowParameters
 from vl3.errors import ConfigError
 from vl3.pipelines.local.folder import RECORD, find_run
@@ -101,9 +99,9 @@ def _submitted_run(run: str, server: "Server") -> tuple[Workflow, WorkflowParame
 
 def _compiled(workflow: Workflow, parameters: WorkflowParameters) -> dict[str, Any]:
     """The workflow as it would be compiled now."""
-    from vl3.pipelines.compile import compile_workflow
+    from vl3.pipelines.compile import compile_workflow, read_documents
 
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "workflow.yaml"
         compile_workflow(workflow, parameters, path)
-        return next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        return read_documents(path)[0]
