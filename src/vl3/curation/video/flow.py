@@ -73,6 +73,10 @@ class _VideoResult:
     """What became of one video."""
 
     video: str
+    sha256: str = ""
+    """Digest of the file; empty if it cannot be read."""
+    same_as: str = ""
+    """An earlier video with the same content, of which alone samples are made; empty if there is none."""
     error: str = ""
     """Why it has no clips that were asked about; empty if it was decoded."""
     shots: int = 0
@@ -106,9 +110,11 @@ def synthesise(
     """
     settings = {"rules": asdict(setup.rules), "captioner": setup.captioner.model, "asker": setup.asker.model}
     card = MadeCard(maker="video-synthesis", sources=[], settings=settings)
-    funnel = _Funnel()
+    funnel, first_of = _Funnel(), dict[str, str]()
     with made_files(out, card) as made, _Synthesis(data_uri, setup) as synthesis:
         for result in synthesis.run(videos):
+            if result.sha256 and (first := first_of.setdefault(result.sha256, result.video)) != result.video:
+                result = _equal(result, first, setup.copies)
             funnel.add(result)
             _require_enough(funnel.bad, len(videos), setup.max_bad_fraction)
             _write(result, made)
@@ -169,7 +175,8 @@ class _Synthesis:
         result = _VideoResult(video=video)
         try:
             with local_video(self._data_uri, video) as path:
-                self._make_of(path, media_digest(file_media(path)), result)
+                result.sha256 = media_digest(file_media(path))
+                self._make_of(path, result.sha256, result)
         except SampleProblem as problem:
             result.error = f"{problem.kind}: {problem.reason}"
         except OSError as error:
@@ -265,6 +272,13 @@ class _Synthesis:
         self._kept.write(key, [json.dumps(found, ensure_ascii=False, sort_keys=True).encode()])
 
 
+def _equal(result: _VideoResult, first: str, copies: Path | None) -> _VideoResult:
+    """The result of a video whose content came before: its samples would have the same ids."""
+    if copies is not None:
+        (copies / result.video).unlink(missing_ok=True)
+    return _VideoResult(video=result.video, sha256=result.sha256, same_as=first)
+
+
 def _may_change(answers: Mapping[str, list[Any]]) -> bool:
     """Whether something is missing that another run may get: a caption, pairs, or the check of a pair."""
     reasons = [str(one) for name, column in answers.items() if name.endswith(ERROR_SUFFIX) for one in column if one]
@@ -283,6 +297,8 @@ def _write(result: _VideoResult, made: MadeFiles) -> None:
     if result.error:
         kind, _, reason = result.error.partition(": ")
         made.refuse(SampleProblem(ProblemKind(kind), reason, result.video))
+    if result.same_as:
+        made.note(result.video, "video", f"the same file as {result.same_as}")
     for where, kind, reason in result.left_out:
         made.note(where, kind, reason)
     for line in result.lines:
@@ -310,7 +326,9 @@ class _Funnel:
         """Count one video."""
         if result.error:
             self.bad.append((result.video, result.error))
-        self._totals.update(videos=1, shots=result.shots, clips=result.clips, captions=result.captions)
+        self._totals.update(
+            videos=1, equal=bool(result.same_as), shots=result.shots, clips=result.clips, captions=result.captions
+        )
         self._clips.update(result.dropped_clips)
         self._pairs.update(result.pairs)
         self._left_out.update(f"{kind}: {reason.partition(':')[0]}" for _, kind, reason in result.left_out)
@@ -319,6 +337,7 @@ class _Funnel:
         """All counts, in the order of the work."""
         return {
             "videos": self._totals["videos"],
+            "equal_videos": self._totals["equal"],
             "undecodable_videos": len(self.bad),
             "shots": self._totals["shots"],
             "dropped_parts_of_shots": dict(sorted(self._clips.items())),

@@ -1,6 +1,7 @@
 """The video synthesis from files to samples, with a server that sees, writes, errs and fails."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,20 @@ def test_videos_become_samples_and_a_second_run_asks_nothing(server: ChatServer,
     assert len(server.asked) == 14
     assert again.settings["funnel"] == funnel
     assert (tmp_path / "two" / "train.jsonl").read_bytes() == (tmp_path / "one" / "train.jsonl").read_bytes()
+
+
+def test_of_equal_videos_the_first_gives_samples(server: ChatServer, videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(videos, root)
+    shutil.copyfile(root / "videos" / "a.mp4", root / "videos" / "b.mp4")
+    given = replace(setup(server, tmp_path / "work"), copies=tmp_path / "copies")
+    card = synthesise(["videos/a.mp4", "videos/b.mp4"], file_uri(root), tmp_path / "train.jsonl", given)
+    assert len({record.sample_id for record in samples(tmp_path / "train.jsonl")}) == card.samples == 4
+    assert (card.settings["funnel"]["videos"], card.settings["funnel"]["equal_videos"]) == (2, 1)
+    assert card.settings["funnel"]["clips"] == 2
+    assert [path.name for path in (tmp_path / "copies" / "videos").iterdir()] == ["a.mp4"]
+    left_out = [json.loads(line) for line in (tmp_path / "train.refused.jsonl").read_text().splitlines()]
+    assert {"where": "videos/b.mp4", "kind": "video", "reason": "the same file as videos/a.mp4"} in left_out
 
 
 def test_a_finished_video_is_kept_where_no_disk_lasts(
