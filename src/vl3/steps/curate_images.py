@@ -131,7 +131,8 @@ def key_parts(request: StepRequest[CurationConfig]) -> dict[str, Any]:
     for scorer in config["scorers"].values():
         for name in ("gpus", "copies", "weights", "endpoint"):  # the weights' files are an input
             scorer.pop(name)
-        scorer["settings"].pop("answers", None)
+        for name in ("answers", "rules"):  # a folder, and a file whose content counts
+            scorer["settings"].pop(name, None)
     for name, one in request.config.scorers.items():
         if one.endpoint is not None:
             config["scorers"][name]["model"] = one.endpoint.decisive()
