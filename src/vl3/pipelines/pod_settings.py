@@ -10,6 +10,7 @@ from typing import Any
 from kfp import kubernetes
 
 from vl3.config.step_pods import PodSize, StepPodsConfig, cpu_quantity, memory_quantity
+from vl3.conventions import ENDPOINT_KEY, ENDPOINT_SECRET
 
 SETTINGS = "vl3-settings"
 """ConfigMap of the namespace with the settings of every pod."""
@@ -17,8 +18,6 @@ CREDENTIALS = "vl3-s3"
 """Secret of the namespace with the keys of the object store."""
 HUB = "vl3-hub"
 """Secret of the namespace with the hub's address and a token for it; may be missing."""
-ENDPOINTS = "vl3-endpoints"
-"""Secret of the namespace with the key of endpoints, which a recipe names in `api_key_env`; may be missing."""
 AUTHORITY = "vl3-ca"
 """ConfigMap with the certificate of a private authority, to which AWS_CA_BUNDLE points; may be missing."""
 USER_ID = 65532
@@ -30,7 +29,6 @@ _OPTIONAL_SETTING_KEYS: tuple[str, ...] = ("AWS_ENDPOINT_URL", "AWS_REGION", "AW
 _CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OPTIONAL_CREDENTIAL_KEYS: tuple[str, ...] = ("AWS_SESSION_TOKEN",)
 _HUB_KEYS: tuple[str, ...] = ("HF_TOKEN", "HF_ENDPOINT")
-_ENDPOINT_KEYS: tuple[str, ...] = ("VL3_ENDPOINT_KEY",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +79,7 @@ _TRAINING = PodSettings(role="launcher")
 without a message."""
 _PLANNING = PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS)
 _IMPORTING = PodSettings(role="data", timeout_seconds=_LAST_RESORT_SECONDS, uses_hub=True)
-_EVALUATING = PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS)
+_EVALUATING = PodSettings(role="evaluator", timeout_seconds=_LAST_RESORT_SECONDS, uses_endpoints=True)
 _OF_MANY = {"import": _IMPORTING, "plan": _PLANNING, "train": _TRAINING, "evaluate": _EVALUATING}
 """The settings of the tasks that every stage or arm has one of, by the first word of their names."""
 
@@ -118,7 +116,7 @@ def apply_pod_settings(task: Any, name: str, pods: StepPodsConfig) -> Any:
     if settings.uses_hub:
         kubernetes.use_secret_as_env(task, HUB, {key: key for key in _HUB_KEYS}, optional=True)
     if settings.uses_endpoints:
-        kubernetes.use_secret_as_env(task, ENDPOINTS, {key: key for key in _ENDPOINT_KEYS}, optional=True)
+        kubernetes.use_secret_as_env(task, ENDPOINT_SECRET, {ENDPOINT_KEY: ENDPOINT_KEY}, optional=True)
     _label(task, name, settings.role)
     return task
 

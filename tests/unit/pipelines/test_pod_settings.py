@@ -11,6 +11,7 @@ from vl3.components import images
 from vl3.config.parameters import WorkflowParameters
 from vl3.pipelines.compile import compile_workflow
 from vl3.pipelines.pod_settings import settings_of
+from vl3.pipelines.workflows import get_workflow
 
 MONTH_SECONDS = 31 * 24 * 3600
 """For the launchers, which have no deadline: they wait for quota and train for weeks."""
@@ -71,7 +72,7 @@ def test_settings_and_secrets_come_by_name(pods: dict[str, dict[str, Any]], name
         (kind, entry["optional"]): {key["envVar"] for key in entry["keyToEnv"]}
         for kind in ("configMapAsEnv", "secretAsEnv")
         for entry in pods[name][kind]
-        if entry.get("secretName") != "vl3-hub"
+        if entry.get("secretName") not in ("vl3-hub", "vl3-endpoints")
     }
     assert found == {
         ("configMapAsEnv", False): {"HOME"},
@@ -80,7 +81,7 @@ def test_settings_and_secrets_come_by_name(pods: dict[str, dict[str, Any]], name
         ("secretAsEnv", True): {"AWS_SESSION_TOKEN"},
     }
     secrets = {entry["secretName"] for entry in pods[name]["secretAsEnv"]}
-    assert secrets == ({"vl3-s3", "vl3-hub"} if name == "import-start" else {"vl3-s3"})
+    assert secrets == {"vl3-s3"} | {"import-start": {"vl3-hub"}, "evaluate": {"vl3-endpoints"}}.get(name, set())
     assert {entry["configMapName"] for entry in pods[name]["configMapAsEnv"]} == {"vl3-settings"}
 
 
@@ -89,6 +90,21 @@ def test_only_the_step_that_imports_knows_the_hub(pods: dict[str, dict[str, Any]
     assert set(hub) == {"import-start"}
     assert {key["envVar"] for key in hub["import-start"]["keyToEnv"]} == {"HF_TOKEN", "HF_ENDPOINT"}
     assert hub["import-start"]["optional"] is True
+
+
+def test_only_a_step_that_asks_endpoints_knows_their_key(tmp_path: Path) -> None:
+    for workflow, asking in (("train", {"evaluate"}), ("curate", {"curate-images", "curate-videos"})):
+        path = tmp_path / f"{workflow}.yaml"
+        compile_workflow(get_workflow(workflow), WorkflowParameters(), path)
+        _, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        found = {
+            name.removeprefix("exec-")
+            for name, pod in pods.items()
+            for entry in pod["secretAsEnv"]
+            if entry["secretName"] == "vl3-endpoints"
+        }
+        assert found == asking
 
 
 def test_only_what_a_retry_can_cure_is_retried(pods: dict[str, dict[str, Any]]) -> None:

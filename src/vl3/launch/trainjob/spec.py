@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from vl3.config.fabric import GPU_RESOURCE, FabricConfig, SchedulingConfig, Toleration
-from vl3.config.placement import PlacementConfig
+from vl3.config.placement import BENCHMARKS, PlacementConfig
+from vl3.conventions import ENDPOINT_KEY, ENDPOINT_SECRET
 from vl3.launch.grace import GRACE_VARIABLE
 from vl3.launch.job import LaunchJob
 from vl3.launch.jobs.document import JOB_VARIABLE, document_of, escaped
@@ -32,6 +33,11 @@ _SILENT_NODE = tuple(
     for condition in ("not-ready", "unreachable")
 )
 """As the runtimes have them: Kubernetes would wait five minutes for a node that is silent."""
+_ENDPOINT_KEY: dict[str, Any] = {
+    "name": ENDPOINT_KEY,
+    "valueFrom": {"secretKeyRef": {"name": ENDPOINT_SECRET, "key": ENDPOINT_KEY, "optional": True}},
+}
+"""For the judge that benchmarks ask."""
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 
 
@@ -195,14 +201,15 @@ def _toleration(toleration: Toleration) -> dict[str, Any]:
     return written if toleration.seconds is None else written | {"tolerationSeconds": toleration.seconds}
 
 
-def _environment(job: LaunchJob, fabric: FabricConfig) -> list[dict[str, str]]:
+def _environment(job: LaunchJob, fabric: FabricConfig) -> list[dict[str, Any]]:
     variables = fabric.environment | {
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TOKENIZERS_PARALLELISM": "false",
         JOB_VARIABLE: document_of(job),
         **({} if job.grace_seconds is None else {GRACE_VARIABLE: str(job.grace_seconds)}),
     }
-    return [{"name": name, "value": escaped(value)} for name, value in sorted(variables.items())]
+    given: list[dict[str, Any]] = [{"name": name, "value": escaped(one)} for name, one in sorted(variables.items())]
+    return [*given, _ENDPOINT_KEY] if job.stage == BENCHMARKS else given
 
 
 def _digest(spec: dict[str, Any], placement: PlacementConfig) -> str:

@@ -61,6 +61,14 @@ def test_a_grace_period_is_told_to_the_pod_and_does_not_make_another_job(make_jo
     assert digest_of(make_job(grace_seconds=300)) == digest_of(make_job())
 
 
+def test_only_benchmarks_get_the_key_of_a_judge(make_job: MakeJob) -> None:
+    reference = {"name": "vl3-endpoints", "key": "VL3_ENDPOINT_KEY", "optional": True}
+    key = {"name": "VL3_ENDPOINT_KEY", "valueFrom": {"secretKeyRef": reference}}
+    assert key in build_trainjob(make_job(stage="benchmarks"), attempt=1)["spec"]["trainer"]["env"]
+    for stage in ("video", "evaluation"):
+        assert key not in build_trainjob(make_job(stage=stage), attempt=1)["spec"]["trainer"]["env"]
+
+
 def test_the_document_keeps_its_order(make_job: MakeJob) -> None:
     """The order of a recipe's stages is the order of this object: sorted, a pod would draw another stage's samples."""
     stages = {"vision_adaptation": 1, "alignment": 2}
