@@ -34,7 +34,7 @@ def inspected(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def arrange(problems: Sequence[Vl3Error] = (), notes: Sequence[str] = ()) -> list[Any]:
         def inspect(placements: Any, namespace: str | None, context: str | None, *, step_pods: Any) -> CheckReport:
-            asked.append((placements, namespace, context, step_pods.evaluator.cpus))
+            asked.append((placements, namespace, context, {kind: size.cpus for kind, size in step_pods.items()}))
             rows = [
                 PlacementRow(
                     stage=stage,
@@ -76,7 +76,15 @@ def test_a_good_cluster_is_a_table_and_ok(inspected: Any, capsys: pytest.Capture
         "note: something to know\n"
         "ok\n"
     )
-    assert asked[0][1:] == ("team", "prod", 0.5)
+    assert asked[0][1:] == ("team", "prod", {"launcher": 0.1, "data": 1.0, "evaluator": 0.5})
+
+
+def test_a_curation_is_checked_by_its_own_placement_and_pods(inspected: Any) -> None:
+    asked = inspected()
+    assert run(["cluster", "check", "--recipe", "curate_tiny"]) == 0
+    placements, _, _, cpus = asked[0]
+    assert list(placements) == ["curate"]
+    assert cpus == {"launcher": 0.1, "data": 1.0, "curator": 1.0}
 
 
 def test_a_check_as_json_has_the_problems_too(inspected: Any, capsys: pytest.CaptureFixture[str]) -> None:
