@@ -291,7 +291,11 @@ def _clusters(options: argparse.Namespace) -> None:
         command=f"python -m benchmarks.curation clusters --images {options.images} --clusters {options.clusters}",
         columns=("Clusters probed", "Recall of 10 neighbours", "Seconds with adding"),
         rows=rows,
-        notes=(f"Centres on {len(sample):,}: {trained - started:.1f} s; assigned in {assigned - trained:.1f} s.",),
+        notes=(
+            f"Centres on {len(sample):,}: {trained - started:.1f} s; assigned in {assigned - trained:.1f} s.",
+            f"Features are drawn around {2 * options.clusters:,} points: pictures are less clearly apart, so recall at "
+            "few probes will be lower.",
+        ),
         libraries=("faiss-cpu", "numpy"),
     )
     print(rows, flush=True)
