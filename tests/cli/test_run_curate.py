@@ -11,17 +11,11 @@ from tests.cli.conftest import Runner
 from tests.support.chat_server import Asked, ChatServer, chat_server
 from tests.support.curation import file_of, photo, write_lines
 from tests.support.moving_pictures import sliding, texture, write_video
+from tests.support.video_pairs import PAIRS
 from vl3.data.corpus import read_corpus
 from vl3.data.sample.records import Record, read_annotations
 from vl3.store.reference import Reference
 from vl3.system.uris import file_path
-
-PAIRS = [
-    {"aspect": "temporal", "question": "How does the speed change?", "answer": "It stays the same."},
-    {"aspect": "spatial", "question": "Where does it move?", "answer": "To the right."},
-    {"aspect": "objects", "question": "What colour is it?", "answer": "It is red."},
-    {"aspect": "order", "question": "What comes last?", "answer": "A dog barks."},
-]
 
 
 def answer(asked: Asked) -> str:

@@ -1,11 +1,16 @@
 """Bands of hashes, and the nearest earlier image."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from vl3.curation.duplicates import bands, nearest_earlier
+from vl3.config.curation import SelectionStep
+from vl3.curation.duplicates import bands, drop_similar, nearest_earlier
 
 
 def test_bands_cover_all_bits_once() -> None:
@@ -43,3 +48,41 @@ def test_nearest_earlier_is_that_of_comparing_all_pairs(distance: int, monkeypat
         if near:
             expected[int(positions[i])] = min(near)
     assert found == expected
+
+
+class _Images:
+    """Hashes of images as a round has them, in two parts; notes what is dropped."""
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self._hashes = hashes
+        self.dropped: dict[int, int] = {}
+
+    def live(self, _: str) -> Iterator[Any]:
+        half = len(self._hashes) // 2
+        for low, high in ((0, half), (half, len(self._hashes))):
+            values = np.array([f"{int(one):016x}" for one in self._hashes[low:high]], dtype=object)
+            yield SimpleNamespace(positions_N=np.arange(low, high, dtype=np.uint64), values_N=values)
+
+    @contextmanager
+    def dropping(self, _: str, __: str) -> Iterator["_Images"]:
+        yield self
+
+    def add(self, positions: np.ndarray, others: np.ndarray, _: np.ndarray) -> None:
+        for position, other in zip(positions.tolist(), others.tolist(), strict=True):
+            self.dropped[position] = min(other, self.dropped.get(position, other))
+
+
+@pytest.mark.parametrize("distance", [0, 1, 4, 6])
+def test_every_near_image_is_found_by_some_band(distance: int) -> None:
+    random_ = np.random.default_rng(distance)
+    hashes = random_.integers(0, 2**64, 300, dtype=np.uint64)
+    for place in range(100, 300, 2):  # near to an earlier one: 0 to 8 bits differ, anywhere
+        bits = random_.choice(64, int(random_.integers(0, 9)), replace=False)
+        hashes[place] = hashes[place // 3] ^ np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), initial=0)
+    images = _Images(hashes)
+    step = SelectionStep(kind="near_duplicates", column="phash", max_distance=distance, source="ours: test")
+    drop_similar(images, "similar", step, 0)  # type: ignore[arg-type]
+    near = np.bitwise_count(hashes[:, None] ^ hashes[None, :]) <= distance
+    expected = {row: int(np.flatnonzero(near[row, :row])[0]) for row in range(300) if near[row, :row].any()}
+    assert images.dropped == expected
+    assert len(expected) > 5

@@ -1,5 +1,7 @@
 """A round tells that it is at work, however long a part or a comparison takes: silence is taken for a hang."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,18 @@ def test_chunks_and_comparisons_are_signs_of_life(tmp_path: Path, monkeypatch: p
     assert any("(image 16 of shard-000000-0)" in text and done == 0 for done, _, text in told)
     for name in ("equal", "similar", "spread"):
         assert any(text.endswith(f"({name})") and done == total == 1 for done, total, text in told), name
+
+
+def test_a_comparison_is_interrupted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person's Ctrl-C, or a pod's end, does not wait for hours of clusters."""
+    monkeypatch.setattr(flow.Closing, "run", lambda _: time.sleep(60))
+    monkeypatch.setattr(flow.Closing, "__init__", lambda _: None)
+    timer = threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    started = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        flow.InThisProcess({}).close(flow.Closing(), lambda *_: None)
+    assert time.monotonic() - started < 30
 
 
 def test_details_are_told_now_and_then_and_finished_parts_always(monkeypatch: pytest.MonkeyPatch) -> None:

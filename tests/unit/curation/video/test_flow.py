@@ -12,6 +12,7 @@ import pytest
 from tests.support.chat_server import Asked, ChatServer, chat_server
 from tests.support.moving_pictures import sliding, texture, write_video
 from tests.support.training import s3_endpoint, s3_root  # noqa: F401  # fixtures
+from tests.support.video_pairs import PAIRS
 from vl3.config.endpoint import EndpointConfig
 from vl3.curation.video.flow import SynthesisSetup, synthesise
 from vl3.curation.video.rules import read_video_rules
@@ -20,12 +21,6 @@ from vl3.errors import ClusterError, ConfigError, DataError
 from vl3.store.objects import open_store
 from vl3.system.uris import file_uri
 
-PAIRS = [
-    {"aspect": "temporal", "question": "How does the speed change?", "answer": "It stays the same."},
-    {"aspect": "spatial", "question": "Where does it move?", "answer": "To the right."},
-    {"aspect": "objects", "question": "What colour is it?", "answer": "It is red."},
-    {"aspect": "order", "question": "What comes last?", "answer": "A dog barks."},
-]
 SECOND = {
     "How does the speed change?": "It stays the same.",  # the same words: no third question
     "Where does it move?": "Rightwards.",  # other words, the same thing

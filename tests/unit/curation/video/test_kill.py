@@ -11,14 +11,9 @@ import pytest
 
 from tests.support.chat_server import Asked, chat_server
 from tests.support.moving_pictures import sliding, texture, write_video
+from tests.support.video_pairs import PAIRS
 
 IN_FLIGHT = 2
-PAIRS = [
-    {"aspect": "temporal", "question": "How does the speed change?", "answer": "It stays the same."},
-    {"aspect": "spatial", "question": "Where does it move?", "answer": "To the right."},
-    {"aspect": "objects", "question": "What colour is it?", "answer": "It is red."},
-    {"aspect": "order", "question": "What comes last?", "answer": "A dog barks."},
-]
 
 
 def answer(asked: Asked) -> str:
